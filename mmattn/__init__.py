@@ -1,0 +1,34 @@
+"""mmattn: programmable attention across modalities.
+
+`import mmattn` is light: names are loaded when they are first used, and the heavy libraries
+(transformers, timm, faiss, torchvision, torchaudio, pandas) only by what needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it.
+_PUBLIC = {
+    "Fused": "mmattn.types",
+    "InputError": "mmattn.errors",
+    "MmattnError": "mmattn.errors",
+    "Sample": "mmattn.types",
+    "Tokens": "mmattn.types",
+    "registries": "mmattn.registry",
+}
+
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mmattn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,43 @@
+"""Errors a user can act on: one line each, saying what came, what was expected and where.
+
+The command line prints these without a traceback and exits with status 2; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "MissingDependency", "MmattnError", "PluginError", "nearest"]
+
+
+class MmattnError(Exception):
+    """Base of every error that mmattn raises on purpose."""
+
+
+class InputError(MmattnError, ValueError):
+    """Data, configuration or arguments that do not fit: the message says what was expected and where."""
+
+
+class MissingDependency(MmattnError, ImportError):
+    """Something optional is not installed: the message holds the exact install command."""
+
+
+class PluginError(MmattnError, TypeError):
+    """A plugin breaks its contract: the message names the plugin, the hook and the argument."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name, ready to append to a message.
+
+    Example:
+        >>> nearest("trainng", ["training", "data"])
+        " Did you mean 'training'?"
+        >>> nearest("xyz", ["training", "data"])
+        ' Known: data, training.'
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(options)}." if options else ""

@@ -1,0 +1,307 @@
+"""The plugin doors: names that are looked up lazily, checked when they are loaded, never overwritten.
+
+Four kinds of plugin, each an entry-point group of the same name: `mmattn.encoders`, `mmattn.heads`,
+`mmattn.adapters`, `mmattn.datasets`. What mmattn brings itself comes through the same doors. A
+distribution declares a plugin in its pyproject.toml, and names the extra it needs in brackets:
+
+    [project.entry-points."mmattn.encoders"]
+    clip-text = "my_package.clip:ClipText [clip]"
+
+Nothing is imported before the name is used, and `missing()` says without importing which
+requirements are not installed and how to get them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from types import MappingProxyType
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from mmattn.errors import MissingDependency, MmattnError, PluginError, nearest
+
+__all__ = ["Entry", "Registry", "adapters", "datasets", "encoders", "heads", "registries"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One plugin: what it is called, where it lives, what it needs.
+
+    Args:
+        kind: "encoders", "heads", "adapters" or "datasets".
+        name: the public name.
+        target: "package.module:attribute", or the object itself where it was registered by hand.
+        distribution: the distribution that brings it ("mmattn"), or "" where registered by hand.
+        version: that distribution's version.
+        extras: extras of the distribution that it needs.
+        install: a command that installs what is missing, where no extra says it.
+    """
+
+    kind: str
+    name: str
+    target: Any
+    distribution: str = ""
+    version: str = ""
+    extras: tuple[str, ...] = ()
+    install: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version, or where the code that registered it by hand stands."""
+        if self.distribution:
+            return f"{self.distribution} {self.version}".strip()
+        return f"registered by {getattr(self.target, '__module__', None) or self.target}"
+
+    def missing(self) -> list[str]:
+        """Requirements of the named extras that are not installed in a fitting version."""
+        if not self.extras:
+            return []
+        return [
+            str(requirement)
+            for line in metadata.requires(self.distribution) or []
+            if (requirement := Requirement(line)).marker is not None
+            and any(requirement.marker.evaluate({"extra": extra}) for extra in self.extras)
+            and not requirement.marker.evaluate({"extra": ""})
+            and not _installed(requirement)
+        ]
+
+    def install_command(self) -> str:
+        """The exact command that installs what this plugin needs ("" where nothing is known)."""
+        if self.install:
+            return self.install
+        if self.extras:
+            return f"pip install '{self.distribution}[{','.join(self.extras)}]'"
+        return ""
+
+    def load(self) -> Any:
+        """Import the plugin.
+
+        Raises:
+            MissingDependency: a requirement is not installed; the message holds the command.
+            PluginError: the module or the attribute is not there.
+        """
+        if not isinstance(self.target, str):
+            return self.target
+        missing = self.missing()
+        if missing:
+            raise MissingDependency(
+                f"{self.kind} plugin {self.name!r} needs {', '.join(missing)}: {self.install_command()}"
+            )
+        module, _, attribute = self.target.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except ModuleNotFoundError as error:
+            hint = f": {self.install_command()}" if self.install_command() else ""
+            raise MissingDependency(
+                f"{self.kind} plugin {self.name!r} ({self.target}) needs the module {error.name!r}{hint}"
+            ) from error
+        except AttributeError as error:
+            raise PluginError(
+                f"{self.kind} plugin {self.name!r} of {self.origin}: {self.target!r} is not there ({error})"
+            ) from error
+        return found
+
+
+class Registry(Mapping[str, Entry]):
+    """The plugins of one kind: a read-only mapping from name to `Entry`.
+
+    Args:
+        kind: also the entry-point group, `mmattn.<kind>`.
+        hooks: hook name -> arguments that the loaded plugin must accept, in order. A hook the
+            plugin lacks, or one that cannot take these arguments, is refused by name.
+
+    Example:
+        >>> from mmattn.registry import Registry
+        >>> shapes = Registry("shapes", hooks={"area": ("scale",)})
+        >>> class Square:
+        ...     def area(self, scale): return scale * scale
+        >>> shapes.register("square", Square)
+        >>> shapes.load("square")().area(3)
+        9
+    """
+
+    def __init__(self, kind: str, hooks: Mapping[str, tuple[str, ...]]):
+        self.kind = kind
+        self.hooks = dict(hooks)
+        self._registered: dict[str, Entry] = {}
+
+    @cached_property
+    def _discovered(self) -> Mapping[str, tuple[Entry, ...]]:
+        """Entries of installed distributions; more than one under a name is a conflict."""
+        found: dict[str, dict[str, Entry]] = {}
+        for point in metadata.entry_points(group=f"mmattn.{self.kind}"):
+            distribution = point.dist.name if point.dist else ""
+            entry = Entry(
+                kind=self.kind,
+                name=point.name,
+                target=f"{point.module}:{point.attr}",
+                distribution=distribution,
+                version=point.dist.version if point.dist else "",
+                extras=tuple(point.extras),
+            )
+            # The same distribution seen twice (an old copy further down the path) is no conflict.
+            found.setdefault(point.name, {}).setdefault(distribution, entry)
+        return MappingProxyType({name: tuple(group.values()) for name, group in found.items()})
+
+    def refresh(self) -> None:
+        """Look again at the installed distributions (after an install in a running process)."""
+        self.__dict__.pop("_discovered", None)
+
+    def register(self, name: str, target: Any, *, install: str = "") -> None:
+        """Add a plugin by hand.
+
+        Args:
+            name: its public name, which must be free.
+            target: the class or function, checked now; or "package.module:attribute", checked when
+                it is first loaded.
+            install: the command that installs what the plugin needs, shown when it is missing.
+
+        Raises:
+            PluginError: the name is taken (by whom is said), or the plugin breaks the contract.
+        """
+        if name in self:
+            raise PluginError(
+                f"{self.kind} plugin {name!r} is there already, from {self.entries(name)[0].origin}; "
+                "choose another name"
+            )
+        entry = Entry(kind=self.kind, name=name, target=target, install=install)
+        if not isinstance(target, str):
+            self._verify(entry, target)
+        elif ":" not in target:
+            raise PluginError(
+                f"{self.kind} plugin {name!r}: got target {target!r}, expected 'package.module:attribute'"
+            )
+        self._registered[name] = entry
+
+    def unregister(self, name: str) -> None:
+        """Take back what `register` added (nothing else can be removed)."""
+        if name not in self._registered:
+            raise PluginError(f"{self.kind} plugin {name!r} was not registered by hand")
+        del self._registered[name]
+
+    def entries(self, name: str) -> tuple[Entry, ...]:
+        """Everything that claims `name`: one entry, or several in conflict."""
+        if name in self._registered:
+            return (self._registered[name],)
+        return self._discovered.get(name, ())
+
+    def __getitem__(self, name: str) -> Entry:
+        found = self.entries(name)
+        if not found:
+            raise PluginError(f"no {self.kind} plugin {name!r}.{nearest(name, self)}")
+        if len(found) > 1:
+            origins = " and ".join(entry.origin for entry in found)
+            raise PluginError(
+                f"{self.kind} plugin {name!r} is claimed by {origins}; uninstall one of them"
+            )
+        return found[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._registered, *self._discovered}))
+
+    def __len__(self) -> int:
+        return len({*self._registered, *self._discovered})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._registered or name in self._discovered
+
+    def load(self, name: str) -> Any:
+        """Import the plugin of that name and check it against the contract.
+
+        Raises:
+            PluginError: no such name, a conflict, or a broken contract.
+            MissingDependency: it needs something that is not installed.
+        """
+        entry = self[name]
+        found = entry.load()
+        self._verify(entry, found)
+        return found
+
+    def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Load the plugin and call it with the arguments given.
+
+        Raises:
+            PluginError: as `load`, or the arguments do not fit its signature (both are named).
+        """
+        factory = self.load(name)
+        try:
+            inspect.signature(factory).bind(*args, **kwargs)
+        except TypeError as error:
+            raise PluginError(
+                f"{self.kind} plugin {name!r}: {error}; it takes {inspect.signature(factory)}"
+            ) from error
+        return factory(*args, **kwargs)
+
+    def _verify(self, entry: Entry, found: Any) -> None:
+        where = f"{self.kind} plugin {entry.name!r} of {entry.origin}"
+        if not callable(found):
+            raise PluginError(f"{where}: got {type(found).__name__}, expected a class or a function")
+        if not inspect.isclass(found):
+            return  # a factory: what it makes is checked by `mmattn.testing`
+        for hook, arguments in self.hooks.items():
+            method = getattr(found, hook, None)
+            if not callable(method):
+                raise PluginError(f"{where}: {found.__name__} has no method {hook}({', '.join(arguments)})")
+            try:
+                inspect.signature(method).bind(None, *[None] * len(arguments))
+            except TypeError as error:
+                raise PluginError(
+                    f"{where}: {found.__name__}.{hook}{inspect.signature(method)} cannot be called as "
+                    f"{hook}({', '.join(arguments)}): {error}"
+                ) from error
+
+    def status(self) -> list[dict[str, Any]]:
+        """What `mmattn plugins` shows: one row an entry, loading each to see whether it can be."""
+        rows = []
+        for name in self:
+            found = self.entries(name)
+            for entry in found:
+                problem = ""
+                try:
+                    if len(found) > 1:
+                        self[name]
+                    self._verify(entry, entry.load())
+                except MmattnError as error:
+                    problem = str(error)
+                except Exception as error:  # a plugin's own import may fail in any way: say it, go on
+                    problem = f"{type(error).__name__}: {error}"
+                rows.append(
+                    {
+                        "name": name,
+                        "kind": self.kind,
+                        "origin": entry.origin,
+                        "distribution": entry.distribution,
+                        "version": entry.version,
+                        "target": entry.target if isinstance(entry.target, str) else repr(entry.target),
+                        "loadable": not problem,
+                        "problem": problem,
+                        "install": entry.install_command() if problem and len(found) == 1 else "",
+                    }
+                )
+        return rows
+
+
+def _installed(requirement: Requirement) -> bool:
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return False
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+encoders = Registry("encoders", hooks={"encode": ("contents",), "describe": ()})
+heads = Registry("heads", hooks={"forward": ("fused",)})
+adapters = Registry("adapters", hooks={})
+datasets = Registry("datasets", hooks={"prepare": ("root", "out")})
+
+registries: Mapping[str, Registry] = MappingProxyType(
+    {registry.kind: registry for registry in (encoders, heads, adapters, datasets)}
+)

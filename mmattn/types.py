@@ -1,0 +1,580 @@
+"""The contracts that cross folders: `Sample`, `Tokens`, `Fused`.
+
+Shape legend, used as name suffixes throughout the project: B samples, N tokens in all (jagged),
+T padded length, D width, H heads, K width of a head, M modalities, U users, I items.
+
+The one rule that everything rests on: **an absent modality has no tokens**. It is never a zero
+vector, a mean vector or another item's vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmattn.errors import InputError, nearest
+
+__all__ = ["Fused", "Sample", "Tokens"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One raw thing: an item, a scene, an utterance. Any modality may be absent.
+
+    Args:
+        id: the name under which results are reported.
+        content: modality name -> raw value (a string, a path, a picture, a clip, a list of
+            categories, ...). Which raw values are understood is the encoder's business. A value of
+            None, and only None, means absent: the key is then dropped.
+
+    Raises:
+        InputError: the id is not a string, or a modality's name is not a non-empty string.
+
+    Example:
+        >>> film = Sample("1", {"text": "Toy Story (1995)", "image": None})
+        >>> film.modalities
+        ('text',)
+    """
+
+    id: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise InputError(f"Sample.id: got {self.id!r} ({type(self.id).__name__}), expected a string")
+        for name in self.content:
+            if not isinstance(name, str) or not name:
+                raise InputError(
+                    f"Sample {self.id!r}: got modality name {name!r}, expected a non-empty string"
+                )
+        present = {name: value for name, value in self.content.items() if value is not None}
+        object.__setattr__(self, "content", MappingProxyType(present))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that are there."""
+        return tuple(self.content)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy does not pickle; workers need samples
+        return Sample, (self.id, dict(self.content))
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A batch of token sequences of different lengths, without padding.
+
+    Sample b owns the tokens `offsets[b]` to `offsets[b + 1]` of every [N]-shaped field. A sample
+    may have no tokens at all, and so may the whole batch.
+
+    Args:
+        values: [N, D] floating point.
+        offsets: [B + 1] int64, starting at 0, never decreasing, ending at N.
+        modality: [N] int64, an index into `modalities`.
+        position: [N] int64, the place within the sample's own modality: word, patch, frame.
+        modalities: the names that `modality` points at. A name may have no token.
+        time: [N] floating point seconds, NaN where unknown; None when nothing has a time.
+        entity: [N] int64 knowledge-graph entity, -1 where none; None when nothing has an entity.
+
+    Raises:
+        InputError: a field does not fit the others; the message says which, what came and what was
+            expected.
+
+    Example:
+        >>> import torch
+        >>> two = Tokens.from_sequences([torch.ones(2, 4), torch.zeros(0, 4)], "text")
+        >>> len(two), two.lengths.tolist(), two.presence.tolist()
+        (2, [2, 0], [[True], [False]])
+    """
+
+    values: Tensor
+    offsets: Tensor
+    modality: Tensor
+    position: Tensor
+    modalities: tuple[str, ...]
+    time: Tensor | None = None
+    entity: Tensor | None = None
+    # What follows from the layout alone (lengths, sample of each token, ...), shared by every
+    # `Tokens` that differs only in `values`: a stack of layers derives it once.
+    _layout: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        _check_values("values", self.values)
+        _check_layout(self)
+
+    # --- construction ---------------------------------------------------------------------------
+
+    @classmethod
+    def from_sequences(
+        cls, sequences: Sequence[Tensor], modality: str, *, entity: Sequence[Tensor] | None = None
+    ) -> Tokens:
+        """One sequence [T_b, D] a sample, all of one modality, positions counted from 0.
+
+        Raises:
+            InputError: no sequence at all (the width would be unknown), or widths that differ.
+        """
+        if not sequences:
+            raise InputError("Tokens.from_sequences: got no sequences, expected at least one (may be [0, D])")
+        shapes = [tuple(sequence.shape) for sequence in sequences]
+        if any(len(shape) != 2 or shape[1] != shapes[0][1] for shape in shapes):
+            raise InputError(f"Tokens.from_sequences: got shapes {shapes[:5]}, expected [T, D] of one width D")
+        values = torch.cat(list(sequences))
+        lengths = torch.tensor([shape[0] for shape in shapes], device=values.device)
+        return cls.from_lengths(
+            values, lengths, modality, entity=None if entity is None else torch.cat(list(entity))
+        )
+
+    @classmethod
+    def from_lengths(
+        cls,
+        values: Tensor,
+        lengths: Tensor,
+        modality: str,
+        *,
+        time: Tensor | None = None,
+        entity: Tensor | None = None,
+    ) -> Tokens:
+        """Tokens of one modality from packed `values` [N, D] and the `lengths` [B] of the samples."""
+        offsets = _offsets(lengths)
+        total = int(offsets[-1])
+        if total != len(values):
+            raise InputError(
+                f"Tokens.from_lengths: lengths add up to {total}, expected {len(values)}, the rows of values"
+            )
+        position = torch.arange(total, device=values.device) - offsets[:-1].repeat_interleave(
+            offsets.diff(), output_size=total
+        )
+        return cls(
+            values=values,
+            offsets=offsets,
+            modality=torch.zeros_like(position),
+            position=position,
+            modalities=(modality,),
+            time=time,
+            entity=entity,
+        )
+
+    @classmethod
+    def empty(cls, samples: int, dim: int, modalities: Sequence[str] = (), **kwargs: Any) -> Tokens:
+        """`samples` sequences without a token. Keywords (dtype, device) go to the values tensor."""
+        values = torch.zeros(0, dim, **kwargs)
+        none = torch.zeros(0, dtype=torch.int64, device=values.device)
+        offsets = torch.zeros(samples + 1, dtype=torch.int64, device=values.device)
+        return cls(values, offsets, none, none, tuple(modalities))
+
+    @classmethod
+    def from_padded(
+        cls,
+        values: Tensor,
+        mask: Tensor,
+        modality: str | Tensor,
+        *,
+        modalities: Sequence[str] | None = None,
+        position: Tensor | None = None,
+        time: Tensor | None = None,
+        entity: Tensor | None = None,
+    ) -> Tokens:
+        """Drop the padding of a [B, T, D] batch.
+
+        Args:
+            values: [B, T, D].
+            mask: [B, T] boolean, True where there is a token (padding may stand anywhere).
+            modality: one name for all, or [B, T] int64 with the names in `modalities`.
+            position: [B, T] int64; left out, the tokens of a sample are counted from 0.
+            time: [B, T] floating point, or None.
+            entity: [B, T] int64, or None.
+        """
+        if values.dim() != 3 or mask.shape != values.shape[:2] or mask.dtype != torch.bool:
+            raise InputError(
+                f"Tokens.from_padded: got values {tuple(values.shape)} and mask {tuple(mask.shape)} "
+                f"{mask.dtype}, expected [B, T, D] and a boolean [B, T]"
+            )
+        if position is None:
+            position = mask.long().cumsum(1) - 1
+        if isinstance(modality, str):
+            names: tuple[str, ...] = (modality,)
+            modality = torch.zeros_like(position)
+        elif modalities is None:
+            raise InputError("Tokens.from_padded: got modality indices, expected their names in `modalities`")
+        else:
+            names = tuple(modalities)
+        return cls(
+            values=values[mask],
+            offsets=_offsets(mask.sum(1)),
+            modality=modality[mask],
+            position=position[mask],
+            modalities=names,
+            time=None if time is None else time[mask],
+            entity=None if entity is None else entity[mask],
+        )
+
+    @classmethod
+    def cat(cls, parts: Iterable[Tokens]) -> Tokens:
+        """Join the parts sample by sample: sample b of the result is b of each part, in order.
+
+        Modalities of the same name become one; their positions are kept, so parts of one modality
+        that continue each other should count on. Missing times become NaN, missing entities -1.
+
+        Raises:
+            InputError: no parts, or parts that differ in samples, width, dtype or device.
+        """
+        parts = list(parts)
+        if not parts:
+            raise InputError("Tokens.cat: got no parts, expected at least one")
+        first = parts[0]
+        for index, part in enumerate(parts[1:], start=1):
+            for what in ("samples", "dim", "dtype", "device"):
+                got, expected = getattr(part, what), getattr(first, what)
+                if got != expected:
+                    raise InputError(
+                        f"Tokens.cat: part {index} has {what} {got}, expected {expected} as in part 0"
+                    )
+        if len(parts) == 1:
+            return first
+        names = tuple(dict.fromkeys(name for part in parts for name in part.modalities))
+        lengths_PB = torch.stack([part.lengths for part in parts])
+        offsets = _offsets(lengths_PB.sum(0))
+        # Where each part's tokens of sample b begin in the result: after the parts before it.
+        starts_PB = offsets[:-1] + lengths_PB.cumsum(0) - lengths_PB
+        place_N = torch.cat(
+            [
+                torch.arange(len(part.values), device=first.device) + (starts - part.offsets[:-1])[part.sample]
+                for part, starts in zip(parts, starts_PB, strict=True)
+            ]
+        )
+        order_N = torch.empty_like(place_N)
+        order_N[place_N] = torch.arange(len(place_N), device=first.device)
+        renamed = [
+            torch.tensor([names.index(name) for name in part.modalities] or [0], device=first.device)[
+                part.modality
+            ]
+            for part in parts
+        ]
+        return cls(
+            values=torch.cat([part.values for part in parts])[order_N],
+            offsets=offsets,
+            modality=torch.cat(renamed)[order_N],
+            position=torch.cat([part.position for part in parts])[order_N],
+            modalities=names,
+            time=_joined(parts, "time", float("nan"), order_N),
+            entity=_joined(parts, "entity", -1, order_N),
+        )
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of samples B."""
+        return len(self.offsets) - 1
+
+    @property
+    def samples(self) -> int:
+        """Number of samples B."""
+        return len(self)
+
+    @property
+    def dim(self) -> int:
+        """Width D of a token."""
+        return self.values.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] int64, tokens of each sample."""
+        return self._derived("lengths", lambda: self.offsets.diff())
+
+    @property
+    def sizes(self) -> list[int]:
+        """The lengths as a list of numbers (waits for the device once)."""
+        return self._derived("sizes", lambda: self.lengths.tolist())
+
+    @property
+    def sample(self) -> Tensor:
+        """[N] int64, the sample that owns each token."""
+        return self._derived(
+            "sample",
+            lambda: torch.arange(len(self), device=self.device).repeat_interleave(
+                self.lengths, output_size=len(self.values)
+            ),
+        )
+
+    @property
+    def presence(self) -> Tensor:
+        """[B, M] boolean: has sample b at least one token of modality m?"""
+        return self._derived("presence", self._presence)
+
+    def _presence(self) -> Tensor:
+        seen_BM = torch.zeros(len(self), len(self.modalities), dtype=torch.bool, device=self.device)
+        seen_BM[self.sample, self.modality] = True
+        return seen_BM
+
+    def _derived(self, name: str, make: Any) -> Any:
+        if name not in self._layout:
+            self._layout[name] = make()
+        return self._layout[name]
+
+    def modality_index(self, name: str) -> int:
+        """The number under which `modality` holds `name`.
+
+        Raises:
+            InputError: there is no such modality; the nearest name is suggested.
+        """
+        if name not in self.modalities:
+            raise InputError(f"Tokens: no modality {name!r}.{nearest(name, self.modalities)}")
+        return self.modalities.index(name)
+
+    def sequences(self) -> tuple[Tensor, ...]:
+        """The values of each sample, [T_b, D] each; one backward pass serves them all."""
+        return self.values.split(self.sizes)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.sequences())
+
+    def __repr__(self) -> str:
+        counts = {
+            name: int((self.modality == index).sum()) for index, name in enumerate(self.modalities)
+        }
+        extra = "".join(f", {name}" for name in ("time", "entity") if getattr(self, name) is not None)
+        return (
+            f"Tokens({len(self)} samples, {len(self.values)} tokens of width {self.dim}, {counts}, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device}{extra})"
+        )
+
+    # --- other tokens from these ----------------------------------------------------------------
+
+    def with_values(self, values: Tensor) -> Tokens:
+        """The same layout with other values [N, D'] (the layout is not checked or derived again)."""
+        _check_values("values", values)
+        if len(values) != len(self.values):
+            raise InputError(
+                f"Tokens.with_values: got {len(values)} rows, expected {len(self.values)}, one a token"
+            )
+        other = object.__new__(Tokens)
+        for name in ("offsets", "modality", "position", "modalities", "time", "entity", "_layout"):
+            object.__setattr__(other, name, getattr(self, name))
+        object.__setattr__(other, "values", values)
+        return other
+
+    def select(self, samples: Tensor | Sequence[int]) -> Tokens:
+        """The named samples, in the order given; a sample may be named more than once.
+
+        Args:
+            samples: sample numbers from 0 to B - 1, or a boolean [B].
+
+        Raises:
+            InputError: a number outside 0 to B - 1, or a boolean of another length.
+        """
+        index = torch.as_tensor(samples, device=self.device)
+        if index.dtype == torch.bool:
+            if index.shape != (len(self),):
+                raise InputError(
+                    f"Tokens.select: got a boolean {tuple(index.shape)}, expected [{len(self)}]"
+                )
+            index = index.nonzero()[:, 0]
+        index = index.long().reshape(-1)
+        if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(self)):
+            raise InputError(
+                f"Tokens.select: got samples {int(index.min())} to {int(index.max())}, "
+                f"expected 0 to {len(self) - 1}"
+            )
+        lengths = self.lengths[index]
+        offsets = _offsets(lengths)
+        total = int(offsets[-1])
+        shift = (self.offsets[:-1][index] - offsets[:-1]).repeat_interleave(lengths, output_size=total)
+        return self._take(torch.arange(total, device=self.device) + shift, offsets)
+
+    def filter(self, keep: Tensor) -> Tokens:
+        """Keep the tokens where `keep` [N] is True. All samples stay, perhaps without tokens."""
+        if keep.shape != self.modality.shape or keep.dtype != torch.bool:
+            raise InputError(
+                f"Tokens.filter: got {tuple(keep.shape)} {keep.dtype}, expected a boolean [{len(self.values)}]"
+            )
+        counts = torch.zeros(len(self), dtype=torch.int64, device=self.device)
+        counts.index_add_(0, self.sample, keep.long())
+        return self._take(keep.nonzero()[:, 0], _offsets(counts))
+
+    def only(self, *names: str) -> Tokens:
+        """Keep the tokens of the named modalities. All samples stay, perhaps without tokens."""
+        wanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
+        return self.filter(torch.isin(self.modality, wanted))
+
+    def without(self, *names: str) -> Tokens:
+        """Drop the tokens of the named modalities. All samples stay, perhaps without tokens."""
+        unwanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
+        return self.filter(~torch.isin(self.modality, unwanted))
+
+    def _take(self, index_N: Tensor, offsets: Tensor) -> Tokens:
+        return replace(
+            self,
+            values=self.values[index_N],
+            offsets=offsets,
+            modality=self.modality[index_N],
+            position=self.position[index_N],
+            time=None if self.time is None else self.time[index_N],
+            entity=None if self.entity is None else self.entity[index_N],
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tokens:
+        """On another device, or with values of another dtype."""
+        target = self.device if device is None else torch.device(device)
+        if target == self.device:
+            return self if dtype in (None, self.dtype) else self.with_values(self.values.to(dtype))
+        moved = self._map(lambda tensor: tensor.to(target, non_blocking=True))
+        return moved if dtype is None else moved.with_values(moved.values.to(dtype))
+
+    def pin_memory(self) -> Tokens:
+        """In page-locked memory, for fast copies to a GPU."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Any) -> Tokens:
+        fields = {
+            name: None if (tensor := getattr(self, name)) is None else change(tensor)
+            for name in ("values", "offsets", "modality", "position", "time", "entity")
+        }
+        return replace(self, **fields)
+
+    def to_padded(self, length: int | None = None, value: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The padded form, for code that knows no other.
+
+        Args:
+            length: T; left out, the longest sample's length.
+            value: what to put where there is no token.
+
+        Returns:
+            values [B, T, D], and a mask [B, T], True where there is a token.
+
+        Raises:
+            InputError: `length` is shorter than the longest sample.
+        """
+        longest = int(self.lengths.max()) if len(self) else 0
+        length = longest if length is None else length
+        if length < longest:
+            raise InputError(f"Tokens.to_padded: got length {length}, expected at least {longest}")
+        within_N = torch.arange(len(self.values), device=self.device) - self.offsets[:-1][self.sample]
+        padded_BTD = self.values.new_full((len(self), length, self.dim), value)
+        padded_BTD = padded_BTD.index_put((self.sample, within_N), self.values)
+        mask_BT = torch.arange(length, device=self.device) < self.lengths[:, None]
+        return padded_BTD, mask_BT
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """What the fusion core hands to the heads.
+
+    Args:
+        tokens: the fused tokens, width D.
+        pooled: [B, D], one joint vector a sample (zeros for a sample without any token).
+        by_modality: [B, M, D], one vector a modality, in the order of `tokens.modalities`
+            (zeros where the modality is absent: look at `presence`, not at the zeros).
+        presence: [B, M] boolean.
+
+    Raises:
+        InputError: a shape does not fit the tokens.
+    """
+
+    tokens: Tokens
+    pooled: Tensor
+    by_modality: Tensor
+    presence: Tensor
+
+    def __post_init__(self) -> None:
+        samples, kinds = len(self.tokens), len(self.tokens.modalities)
+        if self.pooled.dim() != 2 or len(self.pooled) != samples:
+            raise InputError(f"Fused.pooled: got {tuple(self.pooled.shape)}, expected [{samples}, D]")
+        if self.by_modality.dim() != 3 or self.by_modality.shape[:2] != (samples, kinds):
+            raise InputError(
+                f"Fused.by_modality: got {tuple(self.by_modality.shape)}, expected [{samples}, {kinds}, D]"
+            )
+        if self.presence.shape != (samples, kinds) or self.presence.dtype != torch.bool:
+            raise InputError(
+                f"Fused.presence: got {tuple(self.presence.shape)} {self.presence.dtype}, "
+                f"expected a boolean [{samples}, {kinds}]"
+            )
+
+    def __len__(self) -> int:
+        """Number of samples B."""
+        return len(self.tokens)
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    """[B] lengths -> [B + 1] offsets."""
+    return torch.nn.functional.pad(lengths.long().cumsum(0), (1, 0))
+
+
+def _joined(parts: Sequence[Tokens], name: str, missing: float, order_N: Tensor) -> Tensor | None:
+    """An optional field of the joined parts; parts without it contribute `missing`."""
+    given = [getattr(part, name) for part in parts]
+    known = [tensor for tensor in given if tensor is not None]
+    if not known:
+        return None
+    filled = [
+        known[0].new_full((len(part.values),), missing) if tensor is None else tensor
+        for part, tensor in zip(parts, given, strict=True)
+    ]
+    return torch.cat(filled)[order_N]
+
+
+def _check_values(name: str, values: Tensor) -> None:
+    if not isinstance(values, Tensor) or values.dim() != 2 or not values.is_floating_point():
+        got = f"{tuple(values.shape)} {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"Tokens.{name}: got {got}, expected a floating point tensor [N, D]")
+
+
+def _check_layout(tokens: Tokens) -> None:
+    count = len(tokens.values)
+    if len(set(tokens.modalities)) != len(tokens.modalities):
+        raise InputError(f"Tokens.modalities: got {tokens.modalities}, expected distinct names")
+    offsets = tokens.offsets
+    if offsets.dim() != 1 or len(offsets) < 1 or offsets.dtype != torch.int64:
+        raise InputError(
+            f"Tokens.offsets: got {tuple(offsets.shape)} {offsets.dtype}, expected int64 [B + 1]"
+        )
+    fields = {
+        "modality": (tokens.modality, False),
+        "position": (tokens.position, False),
+        "time": (tokens.time, True),
+        "entity": (tokens.entity, False),
+    }
+    for name, (tensor, floating) in fields.items():
+        if tensor is None and name in ("time", "entity"):
+            continue
+        kind = "floating point" if floating else "int64"
+        right_kind = tensor.is_floating_point() if floating else tensor.dtype == torch.int64
+        if tensor.shape != (count,) or not right_kind:
+            raise InputError(
+                f"Tokens.{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected {kind} [{count}]"
+            )
+        if tensor.device != tokens.values.device:
+            raise InputError(
+                f"Tokens.{name}: it is on {tensor.device}, expected {tokens.values.device} as the values are"
+            )
+    if offsets.device != tokens.values.device:
+        raise InputError(
+            f"Tokens.offsets: they are on {offsets.device}, expected {tokens.values.device} as the values are"
+        )
+    # One look at the contents: on a GPU these are two numbers to wait for, whatever the size.
+    if bool((offsets.diff() < 0).any()) or offsets[0] != 0 or offsets[-1] != count:
+        raise InputError(
+            f"Tokens.offsets: got {_short(offsets)}, expected to start at 0, never decrease and end at {count}"
+        )
+    if count and not (0 <= int(tokens.modality.min()) and int(tokens.modality.max()) < len(tokens.modalities)):
+        raise InputError(
+            f"Tokens.modality: got {int(tokens.modality.min())} to {int(tokens.modality.max())}, "
+            f"expected indices into {tokens.modalities}"
+        )
+
+
+def _short(tensor: Tensor) -> str:
+    numbers = tensor.tolist()
+    return str(numbers) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:5]))}, ..., {numbers[-1]}]"
