@@ -21,7 +21,7 @@ _PUBLIC = {
     "registries": "mmattn.registry",
 }
 
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -199,9 +199,7 @@ class Registry(Mapping[str, Entry]):
             raise PluginError(f"no {self.kind} plugin {name!r}.{nearest(name, self)}")
         if len(found) > 1:
             origins = " and ".join(entry.origin for entry in found)
-            raise PluginError(
-                f"{self.kind} plugin {name!r} is claimed by {origins}; uninstall one of them"
-            )
+            raise PluginError(f"{self.kind} plugin {name!r} is claimed by {origins}; uninstall one of them")
         return found[0]
 
     def __iter__(self) -> Iterator[str]:

@@ -122,7 +122,9 @@ class Tokens:
             raise InputError("Tokens.from_sequences: got no sequences, expected at least one (may be [0, D])")
         shapes = [tuple(sequence.shape) for sequence in sequences]
         if any(len(shape) != 2 or shape[1] != shapes[0][1] for shape in shapes):
-            raise InputError(f"Tokens.from_sequences: got shapes {shapes[:5]}, expected [T, D] of one width D")
+            raise InputError(
+                f"Tokens.from_sequences: got shapes {shapes[:5]}, expected [T, D] of one width D"
+            )
         values = torch.cat(list(sequences))
         lengths = torch.tensor([shape[0] for shape in shapes], device=values.device)
         return cls.from_lengths(
@@ -243,7 +245,8 @@ class Tokens:
         starts_PB = offsets[:-1] + lengths_PB.cumsum(0) - lengths_PB
         place_N = torch.cat(
             [
-                torch.arange(len(part.values), device=first.device) + (starts - part.offsets[:-1])[part.sample]
+                torch.arange(len(part.values), device=first.device)
+                + (starts - part.offsets[:-1])[part.sample]
                 for part, starts in zip(parts, starts_PB, strict=True)
             ]
         )
@@ -342,9 +345,7 @@ class Tokens:
         return iter(self.sequences())
 
     def __repr__(self) -> str:
-        counts = {
-            name: int((self.modality == index).sum()) for index, name in enumerate(self.modalities)
-        }
+        counts = {name: int((self.modality == index).sum()) for index, name in enumerate(self.modalities)}
         extra = "".join(f", {name}" for name in ("time", "entity") if getattr(self, name) is not None)
         return (
             f"Tokens({len(self)} samples, {len(self.values)} tokens of width {self.dim}, {counts}, "
@@ -378,9 +379,7 @@ class Tokens:
         index = torch.as_tensor(samples, device=self.device)
         if index.dtype == torch.bool:
             if index.shape != (len(self),):
-                raise InputError(
-                    f"Tokens.select: got a boolean {tuple(index.shape)}, expected [{len(self)}]"
-                )
+                raise InputError(f"Tokens.select: got a boolean {tuple(index.shape)}, expected [{len(self)}]")
             index = index.nonzero()[:, 0]
         index = index.long().reshape(-1)
         if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(self)):
@@ -398,7 +397,8 @@ class Tokens:
         """Keep the tokens where `keep` [N] is True. All samples stay, perhaps without tokens."""
         if keep.shape != self.modality.shape or keep.dtype != torch.bool:
             raise InputError(
-                f"Tokens.filter: got {tuple(keep.shape)} {keep.dtype}, expected a boolean [{len(self.values)}]"
+                f"Tokens.filter: got {tuple(keep.shape)} {keep.dtype}, "
+                f"expected a boolean [{len(self.values)}]"
             )
         counts = torch.zeros(len(self), dtype=torch.int64, device=self.device)
         counts.index_add_(0, self.sample, keep.long())
@@ -540,21 +540,18 @@ def _check_layout(tokens: Tokens) -> None:
         raise InputError(
             f"Tokens.offsets: got {tuple(offsets.shape)} {offsets.dtype}, expected int64 [B + 1]"
         )
-    fields = {
-        "modality": (tokens.modality, False),
-        "position": (tokens.position, False),
-        "time": (tokens.time, True),
-        "entity": (tokens.entity, False),
-    }
-    for name, (tensor, floating) in fields.items():
+    for name, floating in (("modality", False), ("position", False), ("time", True), ("entity", False)):
+        tensor: Tensor | None = getattr(tokens, name)
         if tensor is None and name in ("time", "entity"):
             continue
         kind = "floating point" if floating else "int64"
-        right_kind = tensor.is_floating_point() if floating else tensor.dtype == torch.int64
-        if tensor.shape != (count,) or not right_kind:
-            raise InputError(
-                f"Tokens.{name}: got {tuple(tensor.shape)} {tensor.dtype}, expected {kind} [{count}]"
-            )
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.shape != (count,)
+            or not (tensor.is_floating_point() if floating else tensor.dtype == torch.int64)
+        ):
+            got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else str(tensor)
+            raise InputError(f"Tokens.{name}: got {got}, expected {kind} [{count}]")
         if tensor.device != tokens.values.device:
             raise InputError(
                 f"Tokens.{name}: it is on {tensor.device}, expected {tokens.values.device} as the values are"
@@ -566,9 +563,12 @@ def _check_layout(tokens: Tokens) -> None:
     # One look at the contents: on a GPU these are two numbers to wait for, whatever the size.
     if bool((offsets.diff() < 0).any()) or offsets[0] != 0 or offsets[-1] != count:
         raise InputError(
-            f"Tokens.offsets: got {_short(offsets)}, expected to start at 0, never decrease and end at {count}"
+            f"Tokens.offsets: got {_short(offsets)}, "
+            f"expected to start at 0, never decrease and end at {count}"
         )
-    if count and not (0 <= int(tokens.modality.min()) and int(tokens.modality.max()) < len(tokens.modalities)):
+    if count and not (
+        0 <= int(tokens.modality.min()) and int(tokens.modality.max()) < len(tokens.modalities)
+    ):
         raise InputError(
             f"Tokens.modality: got {int(tokens.modality.min())} to {int(tokens.modality.max())}, "
             f"expected indices into {tokens.modalities}"
