@@ -438,7 +438,7 @@ class Tokens:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Any) -> Tokens:
-        fields = {
+        fields: dict[str, Any] = {
             name: None if (tensor := getattr(self, name)) is None else change(tensor)
             for name in ("values", "offsets", "modality", "position", "time", "entity")
         }
