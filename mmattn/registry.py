@@ -296,7 +296,7 @@ def _installed(requirement: Requirement) -> bool:
 
 
 encoders = Registry("encoders", hooks={"encode": ("contents",), "describe": ()})
-heads = Registry("heads", hooks={"forward": ("fused",)})
+heads = Registry("heads", hooks={"forward": ("fused",), "loss": ("fused",)})
 adapters = Registry("adapters", hooks={})
 datasets = Registry("datasets", hooks={"prepare": ("root", "out")})
 

@@ -1,0 +1,94 @@
+"""The command line: `mmattn COMMAND ...`, one file a command.
+
+A command is a module with `add_arguments(parser)` and `run(arguments)`. Mistakes end with one line on
+standard error and status 2, an interruption with 130.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from mmattn.errors import InputError, MmattnError, nearest
+
+__all__ = ["main"]
+
+# Command -> one line for the overview. A command's module is imported when it is asked for.
+COMMANDS = {
+    "demo": "the embedded tour: offline, minutes on two cores",
+    "plugins": "what is installed, from where, what is missing and how to get it",
+    "prepare": "raw files -> a card and tables, every bad row listed",
+    "fit": "train and evaluate what a YAML file describes, and write the report",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "numexpr", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return _run(arguments)
+    except MmattnError as error:
+        print(f"mmattn: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mmattn: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        print(f"mmattn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        from mmattn import __version__
+
+        print(f"mmattn {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise InputError(f"no command {name!r}.{nearest(name, COMMANDS)}")
+    command = importlib.import_module(f"mmattn.cli.{name}")
+    parser = _Parser(prog=f"mmattn {name}", description=command.__doc__, allow_abbrev=False)
+    command.add_arguments(parser)
+    try:
+        settings = parser.parse_args(rest)
+    except SystemExit as leaving:  # after --help
+        return int(leaving.code or 0)
+    return command.run(settings)
+
+
+class _Parser(ArgumentParser):
+    """Reports a mistake as one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(f"{(self.prog or '').removeprefix('mmattn ')}: {message} (see `{self.prog} --help`)")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mmattn COMMAND [...]",
+            "",
+            "Programmable attention across text, image and audio.",
+            "",
+            *lines,
+            "",
+            "`mmattn COMMAND --help` says more.",
+        ]
+    )
