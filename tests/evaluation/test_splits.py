@@ -1,0 +1,147 @@
+"""Splits: the parts are what they say, nothing leaks, and a leak that is built by hand is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmattn.errors import InputError
+from mmattn.evaluation import splits
+from mmattn.evaluation.splits import Split
+
+
+def interactions(seed: int, users: int, items: int, density: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    chosen = np.random.default_rng(seed).random((users, items)) < density
+    return np.nonzero(chosen)
+
+
+@given(seed=st.integers(0, 99), users=st.integers(1, 13), items=st.integers(1, 17))
+def test_random_holds_out_a_fraction_of_each_user(seed: int, users: int, items: int) -> None:
+    u, i = interactions(seed, users, items)
+    split = splits.random(u, i, seed=seed, validation=0.3, test=0.25, user_count=users, item_count=items)
+    parts = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(parts) == list(range(len(u)))
+    for user in range(users):
+        owned = int((u == user).sum())
+        assert (u[split.test] == user).sum() == int(0.25 * owned)
+        assert (u[split.validation] == user).sum() == int(0.3 * owned)
+
+
+def test_random_repeats_with_its_seed_only() -> None:
+    u, i = interactions(0, 11, 19)
+    one, again, other = (splits.random(u, i, seed=seed) for seed in (3, 3, 4))
+    assert one.test.tolist() == again.test.tolist() != other.test.tolist()
+
+
+def test_random_refuses_a_pair_that_lands_on_both_sides() -> None:
+    with pytest.raises(InputError, match=r"random split leaks: \d+ pairs .* user 0 with item 0"):
+        splits.random([0] * 10, [0] * 10, seed=0)
+
+
+@given(seed=st.integers(0, 99), moments=st.integers(20, 60))
+def test_global_time_never_trains_on_what_comes_later(seed: int, moments: int) -> None:
+    u, i = interactions(seed, 7, 11)
+    time = np.random.default_rng(seed).integers(0, moments, len(u)).astype(float)
+    split = splits.global_time(u, i, time, validation=0.3, test=0.3)
+    assert time[split.train].max() < time[split.validation].min()
+    assert time[split.validation].max() < time[split.test].min()
+    assert len(split.train) + len(split.validation) + len(split.test) == len(u)
+
+
+def test_global_time_keeps_repeats_out_of_the_later_parts() -> None:
+    items = [5, 6, 5, 7, 7, 8]
+    split = splits.global_time([0] * 6, items, np.arange(6.0), validation=1 / 3, test=1 / 3)
+    # Event 2 repeats event 0 of the training, event 4 repeats event 3 of the validation.
+    assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 1], [3], [5])
+
+
+def test_global_time_may_leave_a_part_out() -> None:
+    split = splits.global_time([0] * 5, np.arange(5), np.arange(5.0), validation=0.2, test=0.0)
+    assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 1, 2, 3], [4], [])
+
+
+@pytest.mark.parametrize("time", [[0.0, np.nan, 1.0], [0.0, 1.0], [0.0, np.inf, 1.0]])
+def test_global_time_needs_every_time(time: list[float]) -> None:
+    with pytest.raises(InputError, match="expected 3 finite numbers"):
+        splits.global_time([0, 0, 0], [0, 1, 2], time)
+
+
+def test_global_time_says_when_one_moment_holds_everything() -> None:
+    with pytest.raises(InputError, match="train part is empty.*1 distinct times came"):
+        splits.global_time([0, 0, 0], [0, 1, 2], [7.0, 7.0, 7.0])
+
+
+def test_cold_items_are_those_of_the_protocol() -> None:
+    u, i = interactions(0, 5, 3260, density=0.02)
+    split = splits.cold_items(u, i, item_count=3260, seed=2)
+    marked = np.random.default_rng(2).permutation(3260) < 652
+    assert split.cold_items.tolist() == np.flatnonzero(marked).tolist()
+    assert len(split.cold_items) == 652
+    assert len(split.validation_items) == int(0.2 * (3260 - 652))
+    assert not marked[split.validation_items].any()
+    assert set(i[split.test]) <= set(split.cold_items)
+    # Everything warm is known at the test, and only the cold items are ranked there.
+    assert sorted([*split.train, *split.validation]) == np.flatnonzero(~marked[i]).tolist()
+    assert split.known("test").nnz == (~marked[i]).sum()
+    assert split.candidates("test").tolist() == split.cold_items.tolist()
+    assert split.candidates("validation").tolist() == split.validation_items.tolist()
+    assert split.known_items("test").tolist() == np.flatnonzero(~marked).tolist()
+    assert len(split.known_items("validation")) == 3260 - 652 - 521
+
+
+def test_changing_what_is_held_out_for_validation_leaves_the_test_alone() -> None:
+    u, i = interactions(1, 7, 101)
+    one, other = (splits.cold_items(u, i, item_count=101, seed=5, validation=part) for part in (0.1, 0.5))
+    assert one.cold_items.tolist() == other.cold_items.tolist()
+    assert one.test.tolist() == other.test.tolist()
+
+
+def test_known_at_the_test_includes_validation() -> None:
+    split = Split("mine", [0, 0, 0], [0, 1, 2], [0], [1], [2], user_count=1, item_count=3)
+    assert split.known("validation").toarray().tolist() == [[1, 0, 0]]
+    assert split.known("test").toarray().tolist() == [[1, 1, 0]]
+    assert split.matrix("test").toarray().tolist() == [[0, 0, 1]]
+    assert split.candidates("test").tolist() == [0, 1, 2]
+
+
+BASE = {
+    "protocol": "mine",
+    "users": [0, 0, 1, 1],
+    "items": [0, 1, 2, 0],
+    "train": [0],
+    "validation": [1],
+    "test": [2],
+    "user_count": 2,
+    "item_count": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": [0, 2]}, "1 pairs of the test part are known before it, the first user 0 with item 0"),
+        ({"items": [0, 0, 2, 0]}, "1 pairs of the validation part are known before it"),
+        ({"cold_items": [0, 2]}, "1 cold items have interactions in train, the first item 0"),
+        ({"cold_items": [1]}, "1 cold items have interactions in validation, the first item 1"),
+        ({"validation_items": [0]}, "1 validation items have interactions in train, the first item 0"),
+        ({"validation_items": [2], "cold_items": [2]}, "both cold and for validation"),
+        ({"time": np.array([3.0, 4.0, 2.0, 9.0])}, "an event at 4 is known before the test part"),
+        ({"time": np.array([5.0, 4.0, 9.0, 9.0])}, "an event at 5 is known before the validation part"),
+        ({"items": [0, 1, 3, 0]}, "items: got 0 to 3, expected 0 to 2"),
+        ({"test": [4]}, "test: got 4 to 4, expected 0 to 3"),
+        ({"users": [0, 0, 1]}, "3 users and 4 items"),
+        ({"users": [0.0, 0.0, 1.0, 1.0]}, "users: got float64"),
+    ],
+)
+def test_a_split_refuses_leaks_and_nonsense(changes: dict, message: str) -> None:
+    Split(**BASE)
+    with pytest.raises(InputError, match=message):
+        Split(**{**BASE, **changes})
+
+
+@pytest.mark.parametrize("fractions", [{"test": 1.0}, {"validation": 0.6, "test": 0.5}, {"validation": -0.1}])
+def test_fractions_must_leave_some_for_training(fractions: dict) -> None:
+    with pytest.raises(InputError, match="leave some for training"):
+        splits.random([0], [0], seed=0, **fractions)
