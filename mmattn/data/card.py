@@ -1,0 +1,307 @@
+"""The card of a data set: which files it has and what each column means.
+
+    format: 1
+    name: films
+    items:
+      file: items.parquet
+      id: item
+      columns:
+        title: text
+        plot: text
+        genres: [categories, text]                       # one column, two uses
+        year: number
+        poster: image
+        cover: {role: image, modality: back}             # a second picture needs a name of its own
+    interactions: {file: interactions.parquet, user: user, item: item, time: time}
+    graph: {file: triples.parquet, head: head, relation: relation, tail: tail}
+
+Paths are relative to the card. A card is checked when it is loaded, against the files too, so that a
+mistyped key or a column that is not there is one clear line and not a surprise an hour later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from mmattn.data.schema import Column, Columns, GraphTable, InteractionTable, ItemTable, UserTable
+from mmattn.data.tables import column_types
+from mmattn.errors import InputError, nearest
+from mmattn.files import write_text
+
+__all__ = ["Card", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything the reader must know about a data set.
+
+    Args:
+        name: of the data set.
+        items: the table of items.
+        interactions, users, graph: further tables, where there are any.
+        description: what it is, for people.
+        licence: what one may do with it.
+        made_by: the command that wrote the folder, where one did.
+        format: version of this format.
+        path: where the card was loaded from; its folder is what file names are relative to.
+
+    Example:
+        >>> card = Card.parse({"name": "films", "items": {"file": "items.csv", "id": "id",
+        ...                    "columns": {"title": "text", "poster": "image"}}})
+        >>> card.items.modalities
+        ('text', 'image')
+    """
+
+    name: str
+    items: ItemTable
+    interactions: InteractionTable | None = None
+    users: UserTable | None = None
+    graph: GraphTable | None = None
+    description: str = ""
+    licence: str = ""
+    made_by: str = ""
+    format: int = FORMAT
+    path: Path | None = field(default=None, compare=False)
+
+    # --- reading and writing --------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Card:
+        """Load and check a card, with the files that it names.
+
+        Args:
+            path: the YAML file, or the folder in which it is called card.yaml.
+
+        Raises:
+            InputError: one line with the card's path, the place in it and what was expected.
+        """
+        card = cls.read(path)
+        card.check_files()
+        return card
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Card:
+        """Load a card without a look at the files that it names.
+
+        Raises:
+            InputError: no such file, no YAML, or a key or value that does not belong there.
+        """
+        path = card_path(path)
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot open the card ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        try:
+            return replace(cls.parse(raw), path=path)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    @classmethod
+    def parse(cls, raw: Any) -> Card:
+        """A card from the mapping that the YAML file holds.
+
+        Raises:
+            InputError: as `load`, without the path.
+        """
+        raw = _mapping(raw, "", {each.name for each in fields(cls)} - {"path"})
+        given = raw.get("format", FORMAT)
+        if given != FORMAT:
+            raise InputError(f"format: got {given!r}, expected {FORMAT}, the one this version reads")
+        _required(raw, "", ("name", "items"))
+        tables = {
+            name: _parse_table(kind, raw[name], name)
+            for name, kind in _TABLES.items()
+            if raw.get(name) is not None
+        }
+        texts = {
+            name: _string(raw[name], name)
+            for name in ("name", "description", "licence", "made_by")
+            if raw.get(name) is not None
+        }
+        return cls(**texts, **tables)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the YAML file holds: `Card.parse(card.to_dict()) == card`."""
+        texts = {name: getattr(self, name) for name in ("description", "licence", "made_by")}
+        tables = {name: table for name in _TABLES if (table := getattr(self, name)) is not None}
+        return {
+            "format": self.format,
+            "name": self.name,
+            **{name: text for name, text in texts.items() if text},
+            **{name: _table_to_dict(table) for name, table in tables.items()},
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the card (atomically) and return where: `path`, or card.yaml in that folder."""
+        path = card_path(path)
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110))
+        return path
+
+    # --- the files ------------------------------------------------------------------------------
+
+    def file(self, name: str) -> Path:
+        """A file that the card names, relative to the card's folder (an absolute path stays)."""
+        return (self.path.parent if self.path else Path()) / name
+
+    def check_files(self) -> None:
+        """Compare the card with the files.
+
+        Raises:
+            InputError: a file or a column that is not there, or a role that the column cannot have.
+        """
+        for name in _TABLES:
+            table = getattr(self, name)
+            if table is None:
+                continue
+            file = self.file(table.file)
+            if not file.is_file():
+                raise InputError(f"{self._where}{name}.file: no file {file}")
+            types = column_types(file)
+            for place, column in table.named.items():
+                if column not in types:
+                    raise InputError(
+                        f"{self._where}{name}.{place}: no column {column!r} in {table.file}, "
+                        f"which has {', '.join(types)}"
+                    )
+                uses = table.columns[column] if place.startswith("columns.") else (None,)
+                for use in uses:
+                    _check_type(f"{self._where}{name}.{place}", column, types[column], use)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.path}: " if self.path else ""
+
+
+_TABLES: Mapping[str, type] = {
+    "items": ItemTable,
+    "interactions": InteractionTable,
+    "users": UserTable,
+    "graph": GraphTable,
+}
+
+
+def card_path(path: str | os.PathLike[str]) -> Path:
+    """The card's own file: `path`, or card.yaml in it where it is a folder."""
+    path = Path(path)
+    return path if path.suffix in (".yaml", ".yml") else path / "card.yaml"
+
+
+# --- checking what YAML gave ------------------------------------------------------------------------
+
+
+def _mapping(raw: Any, where: str, allowed: set[str]) -> dict[str, Any]:
+    place = where or "the card"
+    if not isinstance(raw, dict):
+        raise InputError(f"{place}: got {_short(raw)}, expected a mapping with {', '.join(sorted(allowed))}")
+    for key in raw:
+        if key not in allowed:
+            raise InputError(f"{place}: unknown key {key!r}.{nearest(str(key), allowed)}")
+    return raw
+
+
+def _required(raw: dict[str, Any], where: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if raw.get(name) is None:
+            raise InputError(f"{where or 'the card'}: the key {name!r} is missing")
+
+
+def _string(raw: Any, where: str) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise InputError(f"{where}: got {_short(raw)}, expected text (in quotes where YAML sees a number)")
+    return raw
+
+
+def _parse_table(kind: type, raw: Any, where: str) -> Any:
+    known = {each.name: each for each in fields(kind)}
+    raw = _mapping(raw, where, set(known))
+    _required(raw, where, tuple(n for n, f in known.items() if f.default is f.default_factory is MISSING))
+    values: dict[str, Any] = {
+        name: _parse_columns(value, f"{where}.columns")
+        if name == "columns"
+        else _string(value, f"{where}.{name}")
+        for name, value in raw.items()
+        if value is not None
+    }
+    try:
+        return kind(**values)
+    except InputError as error:  # what only the whole table shows: two columns for one picture
+        raise InputError(f"{where}.{error}") from error
+
+
+def _parse_columns(raw: Any, where: str) -> Columns:
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: got {_short(raw)}, expected a mapping from column to role")
+    columns = {}
+    for name, uses in raw.items():
+        place = f"{where}.{name}"
+        _string(name, place)
+        columns[name] = tuple(_parse_use(use, place) for use in (uses if isinstance(uses, list) else [uses]))
+        if not columns[name]:
+            raise InputError(f"{place}: got an empty list, expected a role or several")
+    return columns
+
+
+def _parse_use(raw: Any, where: str) -> Column:
+    if not isinstance(raw, dict):
+        raw = {"role": raw}
+    raw = _mapping(raw, where, {each.name for each in fields(Column)})
+    _required(raw, where, ("role",))
+    try:
+        return Column(**{name: _string(value, f"{where}.{name}") for name, value in raw.items()})
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(where) else f"{where}: {message}") from error
+
+
+def _check_type(where: str, column: str, found: pa.DataType, use: Column | None) -> None:
+    """A list, or a number as a path, is a mistake in the card, not in single rows."""
+    is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+    role = use.role if use else "id"
+    if is_list and role not in ("text", "categories"):
+        raise InputError(
+            f"{where}: column {column!r} holds lists ({found}), which the role {role} cannot have"
+        )
+    is_number = pa.types.is_integer(found) or pa.types.is_floating(found)
+    if is_number and role in ("image", "audio"):
+        raise InputError(f"{where}: column {column!r} holds {found}, expected paths for the role {role}")
+
+
+def _short(raw: Any) -> str:
+    text = repr(raw)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def _table_to_dict(table: Any) -> dict[str, Any]:
+    found = {each.name: getattr(table, each.name) for each in fields(table)}
+    if "columns" in found:
+        found["columns"] = {name: _uses_to_yaml(uses) for name, uses in table.columns.items()}
+    return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def _uses_to_yaml(uses: tuple[Column, ...]) -> Any:
+    written = [_use_to_yaml(use) for use in uses]
+    return written[0] if len(written) == 1 else written
+
+
+def _use_to_yaml(use: Column) -> Any:
+    plain = Column(use.role)
+    special = {
+        name: value
+        for name in ("modality", "separator")
+        if (value := getattr(use, name)) != getattr(plain, name)
+    }
+    return {"role": use.role, **special} if special else use.role

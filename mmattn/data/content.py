@@ -1,0 +1,190 @@
+"""Tables of items and of users: cells become the content of samples, each by its column's role."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmattn.data.card import Card, Column, UserTable
+from mmattn.data.rejected import Rejected
+from mmattn.data.tables import Table, as_text, factor, read_table
+from mmattn.errors import InputError
+from mmattn.types import Sample
+
+__all__ = ["SPLITS", "Things", "open_things"]
+
+SPLITS = ("train", "validation", "test")
+
+
+class _BadCell(ValueError):
+    """A cell that is there and cannot be what its role says. The message is the reason."""
+
+
+def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limit: float) -> Things:
+    """Read a table of items or users; rows without an id are dropped.
+
+    Args:
+        card: for the folder that files are relative to.
+        name: "items" or "users", for messages.
+        spec: what the card says about the table.
+        rejected: where complaints go.
+        limit: largest fraction of the rows that may be dropped.
+
+    Raises:
+        InputError: an unreadable file, ids that come twice, or more bad rows than the limit.
+    """
+    file = card.file(spec.file)
+    table = read_table(file, list(dict.fromkeys(spec.named.values())))
+    codes, names = factor(table[spec.id])
+    bad = [*table.malformed, *((int(row), f"no {spec.id}") for row in table.rows[codes < 0])]
+    for row, reason in sorted(bad):
+        rejected.add(spec.file, row, "", "", "row dropped", reason)
+    total = len(table) + len(table.malformed)
+    if not total:
+        raise InputError(f"{file}: the table of {name} has no rows")
+    if bad:
+        rejected.check_limit(f"{file}: rows", len(bad), total, limit, f"row {bad[0][0]}: {bad[0][1]}")
+    kept = np.flatnonzero(codes >= 0)
+    twice = np.flatnonzero(np.bincount(codes[kept], minlength=len(names)) > 1)
+    if len(twice):
+        shown = ", ".join(names[code] for code in twice[:5]) + (", ..." if len(twice) > 5 else "")
+        raise InputError(
+            f"{file}: {len(twice)} ids of {name} come more than once: {shown}; expected each once"
+        )
+    return Things(card, spec, table, kept, [names[code] for code in codes[kept]], rejected, limit)
+
+
+@dataclass
+class Things:
+    """The good rows of a table of items or users.
+
+    Args:
+        card, spec: what the card says.
+        table: the file's columns.
+        kept: [I] places of the good rows in the table's columns.
+        ids: [I] their ids.
+        rejected, limit: as in `open_things`.
+    """
+
+    card: Card
+    spec: UserTable
+    table: Table
+    kept: np.ndarray
+    ids: list[str]
+    rejected: Rejected
+    limit: float
+
+    def samples(self, entities: Mapping[str, int]) -> tuple[Sample, ...]:
+        """One sample a row; things without any modality are listed and kept.
+
+        Args:
+            entities: id -> index of every entity.
+
+        Raises:
+            InputError: more bad cells in a column than the limit.
+        """
+        contents: list[dict[str, Any]] = [{} for _ in self.ids]
+        for column, use in self.spec.uses():
+            if use.role != "label":
+                for content, value in zip(contents, self._values(column, use, entities), strict=True):
+                    if value is not None:
+                        _add(content, column, use, value)
+        for place, content in enumerate(contents):
+            if not content and self.spec.modalities:
+                self._complain(place, "", "kept", "it has no modality at all, so no tokens")
+        return tuple(Sample(id, content) for id, content in zip(self.ids, contents, strict=True))
+
+    def labels(self) -> dict[str, np.ndarray]:
+        """Label column -> one text a row, "" where there is none."""
+        return {
+            column: np.array([as_text(cell) for cell in self._cells(column)], dtype=object)
+            for column, use in self.spec.uses()
+            if use.role == "label"
+        }
+
+    def split(self) -> np.ndarray | None:
+        """The part that each row belongs to, "" where it is not said or not known."""
+        column = getattr(self.spec, "split", None)
+        if column is None:
+            return None
+        parts = [as_text(cell) for cell in self._cells(column)]
+        for place, part in enumerate(parts):
+            if part and part not in SPLITS:
+                self._complain(place, column, "cell dropped", f"got {part!r}, expected {', '.join(SPLITS)}")
+        return np.array([part if part in SPLITS else "" for part in parts], dtype=object)
+
+    def entity_names(self) -> set[str]:
+        """Every entity that the rows name."""
+        columns = [column for column, use in self.spec.uses() if use.role == "entity"]
+        return {name for column in columns for name in factor(self.table[column].take(self.kept))[1]}
+
+    def _cells(self, column: str) -> list[Any]:
+        return self.table[column].take(self.kept).to_pylist()
+
+    def _complain(self, place: int, column: str, effect: Any, reason: str) -> None:
+        row = int(self.table.rows[self.kept[place]])
+        self.rejected.add(self.spec.file, row, self.ids[place], column, effect, reason)
+
+    def _values(self, column: str, use: Column, entities: Mapping[str, int]) -> list[Any]:
+        """What each cell of a column means; None where it is empty, or bad and therefore listed."""
+        values, there, bad, first = [], 0, 0, ""
+        for place, cell in enumerate(self._cells(column)):
+            try:
+                value = _value(cell, use, entities, self.card)
+            except _BadCell as error:
+                value = None
+                bad += 1
+                first = first or f"row {self.table.rows[self.kept[place]]}: {error}"
+                self._complain(place, column, "cell dropped", str(error))
+            there += value is not None
+            values.append(value)
+        where = f"{self.card.file(self.spec.file)}: cells of column {column!r}"
+        self.rejected.check_limit(where, bad, bad + there, self.limit, first)
+        return values
+
+
+def _value(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> Any:
+    """The cell as its role wants it, None where it is empty.
+
+    Raises:
+        _BadCell: it is there and does not fit.
+    """
+    if use.role == "categories":
+        parts = cell if isinstance(cell, list) else as_text(cell).split(use.separator)
+        return [text for part in parts if (text := as_text(part))] or None
+    text = ", ".join(filter(None, map(as_text, cell))) if isinstance(cell, list) else as_text(cell)
+    if not text:
+        return None
+    if use.role == "number":
+        return _number(text)
+    if use.role == "entity":
+        return entities[text]
+    if use.role in ("image", "audio"):
+        path = card.file(text)
+        if not path.is_file():
+            raise _BadCell(f"no file {path}")
+        return path
+    return text
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _BadCell(f"got {text!r}, expected a finite number")
+    return number
+
+
+def _add(content: dict[str, Any], column: str, use: Column, value: Any) -> None:
+    if use.kind == "text":
+        content.setdefault(use.modality, []).append(value)
+    elif use.kind == "table":
+        content.setdefault(use.modality, {})[column] = value
+    else:
+        content[use.modality] = value

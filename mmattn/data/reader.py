@@ -1,0 +1,68 @@
+"""From a card to a `Dataset`: bad rows and cells are listed with their reason, the good ones go on."""
+
+from __future__ import annotations
+
+import os
+
+from mmattn.data.card import Card
+from mmattn.data.content import open_things
+from mmattn.data.dataset import Dataset
+from mmattn.data.links import read_graph, read_interactions
+from mmattn.data.rejected import Rejected
+from mmattn.types import Sample
+
+__all__ = ["read"]
+
+
+def read(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Dataset:
+    """Read everything that a card names.
+
+    Content of an item, by the kind of its modality: "text" a list of the texts that are there, in the
+    card's order; "table" a mapping from column to value (categories a list of str, category a str,
+    number a float, entity an index into `Dataset.graph.entities`); "image" and "audio" a `Path`. An
+    empty cell, an empty list and empty text are absent; a modality with nothing left is absent.
+
+    Listed in `Dataset.rejected`: interactions with unknown items or users, without a user, with a time
+    or value that cannot be read, and duplicates (the same user and item, and time where there is one;
+    the first stays); files that do not exist (the item keeps its other modalities); items without
+    any modality (they stay, without content).
+
+    Args:
+        card: a checked card, or the path of one.
+        reject_limit: largest fraction of a table's rows, or of a column's cells, that may be bad.
+
+    Raises:
+        InputError: a broken card or file, ids that come twice, or more bad rows than the limit.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "items.csv").write_text("id,title\\n7,Heat\\n8,\\n")
+        >>> _ = (folder / "card.yaml").write_text(
+        ...     "name: films\\nitems: {file: items.csv, id: id, columns: {title: text}}")
+        >>> films = read(folder)
+        >>> [dict(item.content) for item in films.items], films.rejected.counts()
+        ([{'text': ['Heat']}, {}], {'kept': 1})
+    """
+    if not isinstance(card, Card):
+        card = Card.load(card)
+    rejected = Rejected()
+    items = open_things(card, "items", card.items, rejected, reject_limit)
+    users = open_things(card, "users", card.users, rejected, reject_limit) if card.users else None
+    named = items.entity_names() | (users.entity_names() if users else set())
+    graph = read_graph(card, named, rejected, reject_limit)
+    entities = {name: index for index, name in enumerate(graph.entities)}
+    item_samples = items.samples(entities)
+    user_samples = users.samples(entities) if users else ()
+    known_users = [sample.id for sample in user_samples] if users else None
+    interactions, user_ids = read_interactions(card, items.ids, known_users, rejected, reject_limit)
+    return Dataset(
+        card=card,
+        items=item_samples,
+        users=user_samples if users else tuple(Sample(id) for id in user_ids),
+        interactions=interactions,
+        graph=graph,
+        item_split=items.split(),
+        labels=items.labels(),
+        rejected=rejected,
+    )
