@@ -1,0 +1,10 @@
+"""Ways to run a program. Each says what it can run, at what cost, and runs exactly that or raises."""
+
+from mmattn.attention.backends.base import Backend, Conditions
+from mmattn.attention.backends.reference import Reference
+from mmattn.attention.backends.sdpa import Jagged, Uniform
+
+# In the order in which `plan` lists them; the reference comes last, since it takes everything.
+BACKENDS: tuple[Backend, ...] = (Uniform(), Jagged(), Reference())
+
+__all__ = ["BACKENDS", "Backend", "Conditions"]

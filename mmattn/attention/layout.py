@@ -1,0 +1,125 @@
+"""Who may meet whom, before any program is asked: the samples of the queries and of the keys.
+
+A layout depends on the tokens' fields alone, never on their values, so it is derived once and kept
+with the tokens: a stack of layers over the same tokens shares it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmattn.errors import InputError
+from mmattn.types import Tokens
+
+__all__ = ["Layout", "Side"]
+
+_KEY = "attention.layouts"
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The fields of the queries' or of the keys' tokens, [N] each, as in `Tokens`."""
+
+    offsets: Tensor
+    modality: Tensor
+    position: Tensor
+    modalities: tuple[str, ...]
+    time: Tensor | None
+    entity: Tensor | None
+    sizes: list[int]
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> Side:
+        return cls(
+            tokens.offsets,
+            tokens.modality,
+            tokens.position,
+            tokens.modalities,
+            tokens.time,
+            tokens.entity,
+            tokens.sizes,
+        )
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each sample begins, and the number of all tokens at the end."""
+        starts = [0]
+        for size in self.sizes:
+            starts.append(starts[-1] + size)
+        return starts
+
+    @cached_property
+    def sample(self) -> Tensor:
+        """[N], the sample of each token."""
+        sizes = self.offsets.diff()
+        return torch.arange(len(sizes), device=sizes.device).repeat_interleave(
+            sizes, output_size=self.starts[-1]
+        )
+
+
+@dataclass(eq=False)
+class Layout:
+    """The queries' side, the keys' side, and what has been derived from the two (`cache`)."""
+
+    query: Side
+    key: Side
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(q: Tokens, kv: Tokens) -> Layout:
+        """The layout of these tokens, derived at the first call.
+
+        Raises:
+            InputError: queries and keys differ in their number of samples.
+        """
+        known = q._layout.setdefault(_KEY, {})
+        # Identities are safe as a key: the layout holds the very tensors, so none of them is reused.
+        key = (
+            id(q.position),
+            id(q.modality),
+            *map(id, (kv.offsets, kv.position, kv.modality, kv.time, kv.entity)),
+        )
+        if key not in known:
+            if len(q) != len(kv):
+                raise InputError(
+                    f"attention: got queries of {len(q)} samples and keys of {len(kv)}, expected as many"
+                )
+            query = Side.of(q)
+            known[key] = Layout(query, query if kv is q or kv.position is q.position else Side.of(kv))
+        return known[key]
+
+    @property
+    def samples(self) -> int:
+        return len(self.query.sizes)
+
+    @property
+    def itself(self) -> bool:
+        """Do the tokens attend to themselves?"""
+        return self.query is self.key
+
+    @cached_property
+    def pairs(self) -> int:
+        """Number of query-key pairs that belong to one sample."""
+        return sum(q * k for q, k in zip(self.query.sizes, self.key.sizes, strict=True))
+
+    @cached_property
+    def uniform(self) -> tuple[int, int] | None:
+        """(Q, K) where all samples have as many tokens, otherwise None."""
+        shapes = set(zip(self.query.sizes, self.key.sizes, strict=True))
+        return shapes.pop() if len(shapes) == 1 else None
+
+    @cached_property
+    def increasing(self) -> bool:
+        """Do the tokens attend to themselves, with positions that grow along every sample?
+
+        Then "position at or before" is the lower triangle, which SDPA knows without a mask.
+        """
+        if not self.itself:
+            return False
+        position_N, sample_N = self.query.position, self.query.sample
+        return not bool(((position_N.diff() <= 0) & (sample_N.diff() == 0)).any())

@@ -1,0 +1,169 @@
+"""What every word of the language is: an immutable value that prints, hashes and turns into JSON.
+
+A term is a frozen dataclass that names its word. Its fields are its arguments: numbers, names, other
+terms. It holds no tensors, so it can be compared, stored and sent; what it does to scores stands in
+`allow`, `bias`, `change` or `weigh` of its kind (masks.py, biases.py, scores.py, norms.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from typing import Any, ClassVar, TypeVar
+
+from mmattn.errors import InputError
+
+__all__ = ["MAX_DEPTH", "Constant", "Term", "vocabulary", "word"]
+
+# Deep enough for anything a person writes; shallow enough that every recursion over a program is safe.
+MAX_DEPTH = 64
+
+_VOCABULARY: dict[str, type[Term]] = {}
+
+
+class Term:
+    """Base of all words. Subclasses are frozen dataclasses with `word` and `kind`."""
+
+    word: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return f"{self.word}({', '.join(self._printed_arguments())})"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def words(self) -> str:
+        """The term in plain English, a phrase."""
+        return str(self)
+
+    def children(self) -> Iterator[Term]:
+        """The terms directly inside this one."""
+        for item in fields(self):  # type: ignore[arg-type]
+            yield from _terms_in(getattr(self, item.name))
+
+    def walk(self) -> Iterator[Term]:
+        """This term and every one below it."""
+        yield self
+        for child in self.children():
+            yield from child.walk()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; arguments that stand at their default are left out."""
+        arguments = {
+            item.name: _to_json(value)
+            for item in fields(self)  # type: ignore[arg-type]
+            if (value := getattr(self, item.name)) != item.default or item.default is MISSING
+        }
+        return {"term": self.word, **arguments}
+
+    def _printed_arguments(self) -> Iterator[str]:
+        """Required arguments by place, the others by name where they differ from their default."""
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if item.default is MISSING:
+                yield _printed(value)
+            elif value != item.default:
+                yield f"{item.name}={_printed(value)}"
+
+    def _check_depth(self) -> None:
+        if (depth := _depth(self)) > MAX_DEPTH:
+            raise InputError(f"{self.word}: got terms nested {depth} deep, expected at most {MAX_DEPTH}")
+
+    # --- argument checks, for the subclasses ------------------------------------------------------
+
+    def _wrong(self, argument: str, expected: str) -> InputError:
+        got = getattr(self, argument)
+        return InputError(f"{self.word}({argument}): got {got!r}, expected {expected}")
+
+    def _check_integer(self, argument: str, minimum: int) -> None:
+        value = getattr(self, argument)
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
+            raise self._wrong(argument, f"a whole number from {minimum}")
+        object.__setattr__(self, argument, int(value))
+
+    def _check_float(self, argument: str, positive: bool = True) -> None:
+        value = getattr(self, argument)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise self._wrong(argument, "a finite number")
+        if positive and value <= 0:
+            raise self._wrong(argument, "a number above 0")
+        object.__setattr__(self, argument, float(value))
+
+    def _check_name(self, argument: str) -> None:
+        value = getattr(self, argument)
+        # A name becomes a key of the layer's state dict, where a dot would open a new level.
+        if not isinstance(value, str) or not value or not value.isprintable() or "." in value:
+            raise self._wrong(argument, "a printable name without dots")
+
+    def _check_term(self, argument: str, kind: str) -> None:
+        value = getattr(self, argument)
+        if not isinstance(value, Term) or value.kind != kind:
+            raise self._wrong(argument, f"a {kind} such as {_EXAMPLES[kind]}")
+
+
+class Constant(Term):
+    """A word without arguments: `causal` and `causal()` are the same value."""
+
+    def __str__(self) -> str:
+        return self.word
+
+    def __call__(self) -> Any:
+        return self
+
+
+T = TypeVar("T", bound=type[Term])
+
+
+def word(cls: T) -> T:
+    """Enter a term into the vocabulary, under which JSON and `parse` find it."""
+    if cls.word in _VOCABULARY:
+        raise InputError(f"attention language: the word {cls.word!r} is taken by {_VOCABULARY[cls.word]}")
+    _VOCABULARY[cls.word] = cls
+    return cls
+
+
+def vocabulary() -> dict[str, type[Term]]:
+    """Every word that is known now, by name."""
+    return dict(_VOCABULARY)
+
+
+_EXAMPLES = {
+    "mask": "window(64)",
+    "score": "dot()",
+    "norm": "softmax()",
+    "program": "Program()",
+    "change": "softcap(30.0)",
+}
+
+
+def _terms_in(value: Any) -> Iterator[Term]:
+    if isinstance(value, Term):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _terms_in(part)
+
+
+def _depth(term: Term) -> int:
+    """Depth of a term; each child was already checked, so this recursion is shallow."""
+    return 1 + max((_depth(child) for child in term.children()), default=0)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Term):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_to_json(part) for part in value]
+    return value
+
+
+def _printed(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_printed(part) for part in value)}]"
+    return str(value) if isinstance(value, Term) else repr(value)
