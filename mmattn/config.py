@@ -1,188 +1,189 @@
-"""Frozen dataclasses <-> YAML: every key checked, every mistake answered with the nearest valid key.
+"""What a YAML file of `mmattn fit` may say. Configuration stops at `build.py`.
 
-Configuration stops at `build.py`: modules below it take plain keyword arguments.
+Every value has the default that a first run wants; `mmattn fit` refuses a key that is not here and
+suggests the nearest one.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-import yaml
+from mmattn import schema
+from mmattn.errors import InputError
 
-from mmattn.errors import InputError, nearest
-from mmattn.files import write_text
+__all__ = [
+    "DataConfig",
+    "EncoderConfig",
+    "FitConfig",
+    "FusionConfig",
+    "HeadConfig",
+    "ProtocolConfig",
+    "TrainingConfig",
+    "load_fit",
+]
 
-__all__ = ["dump", "from_mapping", "load", "override", "read_yaml", "to_mapping"]
 
-Config = TypeVar("Config")
-_EXPONENT = re.compile(r"[+-]?\d+[eE][+-]?\d+")
-
-
-def load(kind: type[Config], path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read a YAML file into the dataclass `kind`.
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data is.
 
     Args:
-        kind: a (frozen) dataclass; fields may be dataclasses, mappings, tuples, literals, optionals.
-        path: the YAML file.
-        overrides: dotted key -> value, put over what the file says ("training.epochs": 3).
+        card: the card.yaml, or the folder that holds it.
+        features: folder of the feature store, shared between runs.
+        reject_limit: share of bad rows above which reading stops.
+    """
+
+    card: Path
+    features: Path = Path("features")
+    reject_limit: float = 0.5
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """How the interactions are split and what is measured.
+
+    Args:
+        split: "cold" (unseen items), "random" or "time" (one moment for everybody).
+        seeds: one run of everything a seed.
+        test: share of items (cold) or interactions that is tested on.
+        validation: the same share of what remains, for every choice.
+        metrics: names with a cut-off; the first one chooses the epoch, on validation.
+        pairs: "all" takes every interaction of the data; "train" only those the data itself marks so.
+    """
+
+    split: Literal["cold", "random", "time"] = "cold"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    test: float = 0.2
+    validation: float = 0.2
+    metrics: tuple[str, ...] = ("ndcg@20", "recall@20", "mrr@20")
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds: got none, expected at least one")
+        for name in ("test", "validation"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One encoder.
+
+    Args:
+        name: its name in the registry (`mmattn plugins` lists them).
+        options: its keyword arguments.
+        weight: how strongly its tokens enter the fusion at the start.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """The fusion core.
+
+    Args:
+        dim: width D.
+        layers: attention layers over the tokens of all modalities.
+        heads: attention heads H.
+        program: the attention program of every layer, as text.
+        expansion: hidden width of the token-wise network, as a multiple of D.
+        dropout: probability, in the layers and on the vectors that leave.
+    """
+
+    dim: int = 192
+    layers: int = 1
+    heads: int = 4
+    program: str = "Program(score=dot(), mask=full(), norm=softmax())"
+    expansion: float = 2.0
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The head: its name in the registry and its keyword arguments."""
+
+    name: str = "recommendation"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How it is trained (see `mmattn.training.loop.train`).
+
+    Args:
+        epochs: how many, at most.
+        steps: optimizer steps an epoch.
+        learning_rate: peak rate.
+        weight_decay: on matrices.
+        warmup: share of all steps.
+        patience: epochs without a better validation figure; 0 never stops early.
+        users: users a step; 0 for all.
+        targets: share of the known items that a step pretends not to know, and ranks.
+        history: share of the known items that a step's histories may hold.
+        drop_modality: probability of dropping a modality of an item in training.
+        average: decay of the moving average of the weights that is kept; 0 keeps the last.
+        precision: "auto" is bf16 on a GPU that has it.
+        tracker: an accelerate tracker, for example "tensorboard".
+    """
+
+    epochs: int = 8
+    steps: int = 25
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    patience: int = 3
+    users: int = 2048
+    targets: float = 0.25
+    history: float = 0.6
+    drop_modality: float = 0.1
+    average: float = 0.98
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    tracker: str | None = None
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything `mmattn fit` needs.
+
+    Args:
+        name: of the run; its folder is `out`/`name`.
+        data: where the data is.
+        encoders: modality -> encoder.
+        protocol: splits, seeds and metrics.
+        fusion: the core.
+        head: what it is trained for.
+        training: how.
+        rivals: systems in the same report, by name (see `mmattn.heads.baselines`).
+        knockouts: modalities to drop, one at a time, for the report; "all" for each one.
+        out: folder of the runs.
+    """
+
+    name: str
+    data: DataConfig
+    encoders: dict[str, EncoderConfig]
+    protocol: ProtocolConfig = ProtocolConfig()
+    fusion: FusionConfig = FusionConfig()
+    head: HeadConfig = HeadConfig()
+    training: TrainingConfig = TrainingConfig()
+    rivals: tuple[str, ...] = ("popularity", "ease", "content-ridge", "content-knn")
+    knockouts: bool = True
+    out: Path = Path("runs")
+
+
+def load_fit(path: str | Path, overrides: Mapping[str, Any] | None = None) -> FitConfig:
+    """Read a run's YAML file.
+
+    Args:
+        path: the file.
+        overrides: dotted key -> value, put over what the file says.
 
     Raises:
-        InputError: one line with the file, the place in it, what came and what was expected.
+        InputError: one line with the file, the key, what came and what was expected.
     """
-    mapping = read_yaml(path)
-    for key, value in (overrides or {}).items():
-        override(mapping, key, value)
-    return from_mapping(kind, mapping, where=str(path))
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        InputError: the file is not there, is not YAML, or holds something else than a mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not valid YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: got {type(content).__name__}, expected keys and values")
-    return content
-
-
-def dump(config: Any, path: str | Path) -> None:
-    """Write a dataclass as YAML, atomically."""
-    write_text(path, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
-
-
-def override(mapping: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted `key` of a nested mapping, making the levels that are not there.
-
-    Example:
-        >>> settings = {"training": {"epochs": 9}}
-        >>> override(settings, "training.epochs", 3)
-        >>> settings
-        {'training': {'epochs': 3}}
-    """
-    *parents, last = key.split(".")
-    for parent in parents:
-        level = mapping.setdefault(parent, {})
-        if not isinstance(level, dict):
-            raise InputError(f"--{key}: {parent!r} holds {level!r}, expected keys below it")
-        mapping = level
-    mapping[last] = value
-
-
-def from_mapping(kind: type[Config], mapping: Mapping[str, Any], where: str) -> Config:
-    """Build the dataclass `kind`, checking every key and value; `where` begins each message.
-
-    Example:
-        >>> import dataclasses
-        >>> @dataclasses.dataclass(frozen=True)
-        ... class Training:
-        ...     epochs: int = 10
-        >>> from_mapping(Training, {"epochs": 3}, "fit.yaml")
-        Training(epochs=3)
-        >>> from_mapping(Training, {"epoch": 3}, "fit.yaml")
-        Traceback (most recent call last):
-        mmattn.errors.InputError: fit.yaml: unknown key 'epoch'. Did you mean 'epochs'?
-    """
-    if not isinstance(mapping, Mapping):
-        raise InputError(f"{where}: got {mapping!r}, expected keys and values")
-    hints = get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
-    for key in mapping:
-        if key not in fields:
-            raise InputError(f"{where}: unknown key {key!r}.{nearest(str(key), fields)}")
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in mapping:
-            raise InputError(f"{where}: key {name!r} is missing ({_name(hints[name])})")
-    values = {key: _convert(hints[key], value, _below(where, key)) for key, value in mapping.items()}
-    try:
-        return kind(**values)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def to_mapping(config: Any) -> Any:
-    """The plain values (dict, list, str, number, bool, None) of a dataclass, ready for YAML or JSON."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    if isinstance(config, Mapping):
-        return {key: to_mapping(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [to_mapping(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
-
-
-def _below(where: str, key: Any) -> str:
-    return f"{where}: {key}" if ": " not in where else f"{where}.{key}"
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` says, or an error that names both."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _convert_union(arguments, value, where, hint)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise InputError(f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}")
-    if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast("type[Any]", hint), value, where)
-    if origin in (tuple, list, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise InputError(f"{where}: got {value!r}, expected a list")
-        items = (_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-        return list(items) if origin is list else tuple(items)
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{where}: got {value!r}, expected keys and values")
-        return {key: _convert(arguments[1], item, _below(where, key)) for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)  # YAML 1.1 takes 1e-3, without a point, for text
-    if hint is Path and isinstance(value, (str, Path)):
-        return Path(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise InputError(f"{where}: got {value!r} ({type(value).__name__}), expected {_name(hint)}")
-
-
-def _convert_union(choices: tuple[Any, ...], value: Any, where: str, hint: Any) -> Any:
-    if value is None and type(None) in choices:
-        return None
-    problems = []
-    for choice in choices:
-        if choice is not type(None):
-            try:
-                return _convert(choice, value, where)
-            except InputError as error:
-                problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    raise InputError(f"{where}: got {value!r} ({type(value).__name__}), expected {_name(hint)}")
-
-
-def _name(hint: Any) -> str:
-    plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    if hint in plain:
-        return plain[hint]
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_name(choice) for choice in get_args(hint))
-    if hint is type(None):
-        return "nothing"
-    return getattr(hint, "__name__", str(hint))
+    return schema.load(FitConfig, path, overrides)

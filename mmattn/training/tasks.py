@@ -1,0 +1,280 @@
+"""What can be trained: each task turns stored or raw tokens into batches, a loss and a validation score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from mmattn.data.collate import drop_modalities
+from mmattn.errors import InputError
+from mmattn.heads.alignment import AlignmentHead, single_modality_views
+from mmattn.heads.recommendation import RecommendationHead
+from mmattn.model import Model
+from mmattn.training.loop import Task
+from mmattn.types import Fused, Tokens
+
+__all__ = ["AlignmentTask", "Episode", "RecommendationTask", "Recommender", "item_vectors"]
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One training step of a recommender.
+
+    Args:
+        candidates: [C] items to rank.
+        known: [I] items that histories may hold.
+        history: [U, I] ones where the user met the known item.
+        positives: [U, C] ones where the user chose the candidate.
+        seen: [U, C] True where the candidate is in the user's own history, and not to be ranked.
+    """
+
+    candidates: Tensor
+    known: Tensor
+    history: Tensor
+    positives: Tensor
+    seen: Tensor | None = None
+
+
+class RecommendationTask(Task):
+    """Episodes that mimic the test.
+
+    For cold items, a step pretends not to know a random share of the items: their tokens are all
+    there is of them, and they are ranked among each other for users whose histories hold other items
+    only. For warm items, a step hides a share of each user's own interactions instead.
+
+    Args:
+        model: with a recommendation head under `head`.
+        parts: modality -> tokens of all items.
+        interactions: [users, items], the known ones.
+        items: the items that were there to be chosen; no other takes part.
+        judge: validation figures of a `Recommender`.
+        head: name of the head.
+        hide: "items" for cold items, "pairs" for warm ones.
+        steps: steps an epoch.
+        users: users a step; 0 for all.
+        targets: share of the items that a step ranks.
+        history: share of the items that a step's histories may hold ("items"), or of each user's
+            interactions that are not hidden ("pairs").
+        drop_modality: probability of dropping a modality of an item in a step.
+        ids: give each item its learned vector, where the head has them.
+        context: for the attention programs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parts: Mapping[str, Tokens],
+        interactions: sparse.csr_array,
+        items: np.ndarray,
+        judge: Callable[[Recommender], dict[str, float]],
+        *,
+        head: str = "recommendation",
+        hide: Literal["items", "pairs"] = "items",
+        steps: int = 25,
+        users: int = 2048,
+        targets: float = 0.25,
+        history: float = 0.6,
+        drop_modality: float = 0.1,
+        ids: bool = False,
+        context: Any = None,
+    ):
+        super().__init__()
+        if not 0 < targets <= 1 or not 0 < history <= 1 or (hide == "items" and targets + history > 1):
+            raise InputError(
+                f"recommendation task: got targets {targets} and history {history}, expected shares of the "
+                "items that together make at most 1"
+            )
+        self.model = model
+        self.parts = dict(parts)
+        self.interactions = interactions
+        self.items = np.asarray(items, np.int64)
+        self.judge = judge
+        self.head_name = head
+        self.hide = hide
+        self.steps, self.users = steps, users or interactions.shape[0]
+        self.targets, self.history = targets, history
+        self.drop_modality = drop_modality
+        self.use_ids = ids
+        self.context = context
+        if not interactions.nnz:
+            raise InputError("recommendation task: got no interaction to learn from")
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
+        """`steps` episodes."""
+        draw = self._pretend_cold if self.hide == "items" else self._hide_pairs
+        for _ in range(self.steps):
+            users = torch.randperm(self.interactions.shape[0], generator=generator)[: self.users].numpy()
+            order = torch.randperm(len(self.items), generator=generator).numpy()
+            yield draw(self.interactions[np.sort(users)], self.items[order], generator)
+
+    def _pretend_cold(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
+        cut = max(1, int(self.targets * len(items)))
+        candidates, known = items[:cut], items[cut : cut + max(1, int(self.history * len(items)))]
+        return Episode(
+            candidates=torch.from_numpy(candidates),
+            known=torch.from_numpy(known),
+            history=_dense(rows[:, known]),
+            positives=_dense(rows[:, candidates]),
+        )
+
+    def _hide_pairs(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
+        chosen = np.sort(items[: max(2, int(self.targets * len(items)))])
+        met = _dense(rows[:, chosen])
+        kept = met * (torch.rand(met.shape, generator=generator) < self.history)
+        index = torch.from_numpy(chosen)
+        return Episode(candidates=index, known=index, history=kept, positives=met - kept, seen=kept > 0)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """The head's loss of one episode."""
+        together = episode.seen is not None  # candidates and known items are the same ones
+        items = episode.known if together else torch.cat([episode.candidates, episode.known])
+        parts = select(self.parts, items, self._device)
+        fused = self.model.fuse(drop_modalities(parts, self.drop_modality), self.context)
+        return self.model.head(self.head_name).loss(
+            fused,
+            history=episode.history.to(self._device),
+            positives=episode.positives.to(self._device),
+            seen=None if episode.seen is None else episode.seen.to(self._device),
+            ids=items.to(self._device) if self.use_ids else None,
+        )
+
+    def validate(self) -> dict[str, float]:
+        """What `judge` says of the recommender as it stands."""
+        return self.judge(self.recommender())
+
+    def recommender(self, parts: Mapping[str, Tokens] | None = None) -> Recommender:
+        """The recommender as it stands; `parts` stand in for the items' own tokens (knockouts)."""
+        head = self.model.head(self.head_name)
+        vectors = item_vectors(
+            self.model, parts or self.parts, self.head_name,
+            known=self.items if self.use_ids else None, context=self.context,
+        )  # fmt: skip
+        return Recommender(head, vectors, self.items).fit(self.interactions)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+class Recommender:
+    """A trained head over item vectors, in the form in which rivals are measured too.
+
+    Args:
+        head: the recommendation head.
+        vectors: [I, D] of all items.
+        known: the items that histories may hold.
+    """
+
+    def __init__(self, head: RecommendationHead, vectors: Tensor, known: np.ndarray):
+        self.head = head.eval()
+        self.vectors = vectors
+        self.known = np.asarray(known, np.int64)
+
+    def fit(self, interactions: sparse.csr_array) -> Recommender:
+        """Take [users, items] as the histories; nothing is learned, so new users are only new rows."""
+        self.histories = interactions[:, self.known]
+        return self
+
+    @torch.inference_mode()
+    def score(self, users: Any, items: Any) -> np.ndarray:
+        """[len(users), len(items)] float32, higher is better."""
+        history = _dense(self.histories[np.asarray(users, np.int64)]).to(self.vectors.device)
+        candidates = self.vectors[torch.as_tensor(np.asarray(items, np.int64))]
+        known = self.vectors[torch.from_numpy(self.known)]
+        return self.head.score(history, known, candidates).float().cpu().numpy()
+
+
+@torch.no_grad()
+def item_vectors(
+    model: Model,
+    parts: Mapping[str, Tokens],
+    head: str,
+    *,
+    known: np.ndarray | None = None,
+    context: Any = None,
+    block: int = 1024,
+) -> Tensor:
+    """[I, D] vectors of all items, a block at a time.
+
+    Args:
+        model: in evaluation mode while it runs.
+        parts: modality -> tokens of I items.
+        head: name of the recommendation head.
+        known: items whose learned vectors are to be used; None for content alone.
+        context: for the attention programs.
+        block: items at a time.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    count = len(next(iter(parts.values())))
+    ids = torch.full((count,), -1)
+    if known is not None:
+        ids[torch.from_numpy(known)] = torch.from_numpy(known)
+    vectors = []
+    for chosen in torch.arange(count).split(block):
+        fused: Fused = model.fuse(select(parts, chosen, device), context)
+        vectors.append(model.head(head)(fused, ids[chosen].to(device)))
+    model.train(was_training)
+    return torch.cat(vectors)
+
+
+class AlignmentTask(Task):
+    """Contrastive training: the modalities of one sample are views of the same thing.
+
+    Args:
+        model: with an alignment head under `head`; its encoders may be trained along.
+        parts: gives modality -> tokens of the samples [B] that are asked for.
+        groups: [S] int64, equal where two samples show the same thing.
+        judge: validation figures of the model.
+        head: name of the head.
+        batch: samples a step.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parts: Callable[[Tensor], dict[str, Tokens]],
+        groups: Tensor,
+        judge: Callable[[Model], dict[str, float]],
+        *,
+        head: str = "alignment",
+        batch: int = 128,
+    ):
+        super().__init__()
+        self.model = model
+        self.read_parts = parts
+        self.groups = groups
+        self.judge = judge
+        self.head_name = head
+        self.batch = batch
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """All samples in a random order; what is left over at the end waits for the next epoch."""
+        order = torch.randperm(len(self.groups), generator=generator)
+        yield from (batch for batch in order.split(self.batch) if len(batch) == min(self.batch, len(order)))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """The contrastive loss of the samples' single-modality views."""
+        views, sample = single_modality_views(self.read_parts(samples))
+        head: AlignmentHead = self.model.head(self.head_name)
+        return head.loss(self.model.fuse(views), group=self.groups[samples][sample.cpu()].to(sample.device))
+
+    def validate(self) -> dict[str, float]:
+        """What `judge` says of the model as it stands."""
+        return self.judge(self.model)
+
+
+def select(parts: Mapping[str, Tokens], samples: Tensor, device: torch.device) -> dict[str, Tokens]:
+    """The named samples of each modality, on the device."""
+    return {name: tokens.select(samples).to(device) for name, tokens in parts.items()}
+
+
+def _dense(matrix: sparse.csr_array) -> Tensor:
+    return torch.from_numpy(matrix.toarray().astype(np.float32, copy=False))
