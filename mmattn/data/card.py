@@ -145,7 +145,10 @@ class Card:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the card (atomically) and return where: `path`, or card.yaml in that folder."""
         path = card_path(path)
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110))
+        text = yaml.safe_dump(
+            self.to_dict(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+        )
+        write_text(path, text)
         return path
 
     # --- the files ------------------------------------------------------------------------------

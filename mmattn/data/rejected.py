@@ -23,7 +23,8 @@ class Rejection:
 
     Args:
         table: the file it stands in.
-        row: the data row, counted from 1 without the header (of a raw file without header: the line).
+        row: the data row, counted from 1 without the header (of a raw file without header: the line);
+            0 where the complaint is about the file as a whole, or about a folder.
         id: the item or user concerned, "" where it is not known.
         column: the column or field concerned, "" for the row as a whole.
         effect: "row dropped"; "cell dropped" (the rest of the row is used); "kept" (a warning).

@@ -1,0 +1,124 @@
+"""ml-latest-small: ratings with timestamps, as the zip that GroupLens gives out or its unpacked folder."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from mmattn.data.card import Card
+from mmattn.data.reader import read
+from mmattn.data.rejected import Rejected
+from mmattn.errors import InputError
+from mmattn_datasets.movielens.ml1m import add_extras, read_triples
+from mmattn_datasets.movielens.raw import require, split_title
+from mmattn_datasets.movielens.tables import Film, Prepared
+
+__all__ = ["REQUIRED", "find_latest", "read_latest"]
+
+REQUIRED = ("movies.csv", "ratings.csv")
+
+
+def find_latest(root: Path) -> Path | None:
+    """The zip or the folder with the CSV files at `root` or directly in it, None where there is none."""
+    if root.suffix == ".zip":
+        return root if root.is_file() else None
+    places = [root, root / "ml-latest-small", root / "ml-latest-small.zip"]
+    return next((place for place in places if place.is_file() or (place / REQUIRED[0]).is_file()), None)
+
+
+def read_latest(found: Path, extras: Path | None, out: Path, rejected: Rejected) -> Prepared:
+    """Read what `find_latest` found.
+
+    Args:
+        found: the zip or folder.
+        extras: an ml1m folder whose people, plots, posters and triples are joined by film id, or None.
+        out: where the card will lie: posters inside it get a relative path.
+        rejected: where complaints go.
+
+    Raises:
+        InputError: files that are missing or broken, or mostly bad rows.
+    """
+    if found.is_dir():
+        return _read_folder(found, extras, out, rejected)
+    with tempfile.TemporaryDirectory() as folder:
+        _unpack(found, Path(folder))
+        try:
+            return _read_folder(Path(folder), extras, out, rejected)
+        except InputError as error:
+            raise InputError(str(error).replace(folder, str(found))) from error
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Only the files that are wanted, under names of our own: a path in a zip may point anywhere."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            inside = {PurePosixPath(name).name: name for name in packed.namelist()}
+            missing = [name for name in REQUIRED if name not in inside]
+            if missing:
+                raise InputError(f"{archive}: not ml-latest-small, missing in it: {', '.join(missing)}")
+            for name in REQUIRED:
+                (folder / name).write_bytes(packed.read(inside[name]))
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise InputError(
+            f"{archive}: cannot be read as a zip ({error}), expected ml-latest-small.zip"
+        ) from error
+
+
+def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: Rejected) -> Prepared:
+    require(folder, REQUIRED, "ml-latest-small")
+    columns = {"title": "label", "genres": "label"}
+    raw = Card.parse(
+        {
+            "name": "raw",
+            "items": {"file": str(folder / "movies.csv"), "id": "movieId", "columns": columns},
+            "interactions": {
+                "file": str(folder / "ratings.csv"),
+                "user": "userId",
+                "item": "movieId",
+                "time": "timestamp",
+                "value": "rating",
+            },
+        }
+    )
+    raw.check_files()
+    dataset = read(raw)
+    for row in dataset.rejected:
+        rejected.add(Path(row.table).name, row.row, row.id, row.column, row.effect, row.reason)
+    films = _films(dataset.item_ids, dataset.labels["title"], dataset.labels["genres"], rejected)
+    if extras is not None:
+        require(extras, ("metadata/movies_extrainfos.dat",), "the extras of MovieLens-1M")
+        add_extras(films, extras, out, rejected)
+    ratings = dataset.interactions
+    return Prepared(
+        name="ml-latest-small",
+        description="MovieLens ml-latest-small: ratings from half a star to five, with their times.",
+        films=films,
+        interactions=pd.DataFrame(
+            {
+                "user": [dataset.user_ids[user] for user in ratings.users],
+                "item": [films[item].item for item in ratings.items],
+                "time": ratings.time,
+                "rating": ratings.value,
+            }
+        ),
+        interaction_columns={"time": "time", "value": "rating"},
+        triples=None if extras is None else read_triples(extras, rejected),
+    )
+
+
+def _films(ids: Sequence[str], titles: np.ndarray, genres: np.ndarray, rejected: Rejected) -> list[Film]:
+    films = []
+    for place, (id, title, listed) in enumerate(zip(ids, titles, genres, strict=True), start=1):
+        film = Film(item=id, movielens_id=id)
+        film.title, film.year = split_title(title)
+        if film.year is None:
+            reason = f"no year at the end of {title!r}"
+            rejected.add("movies.csv", place, id, "year", "cell dropped", reason)
+        film.genres = [] if listed == "(no genres listed)" else [each for each in listed.split("|") if each]
+        films.append(film)
+    return films

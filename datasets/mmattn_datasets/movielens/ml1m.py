@@ -1,0 +1,215 @@
+"""MovieLens-1M with extras: interactions/, metadata/, and where they are there posters/ and kg/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mmattn.data.rejected import Rejected
+from mmattn.errors import InputError
+from mmattn_datasets.movielens.raw import (
+    LOST,
+    Extras,
+    clean_title,
+    read_extras,
+    read_fields,
+    require,
+    split_title,
+)
+from mmattn_datasets.movielens.tables import Film, Prepared
+
+__all__ = ["REQUIRED", "add_extras", "read_ml1m", "read_triples"]
+
+_INTERACTIONS = {"train": "interactions/train.txt", "test": "interactions/test.txt"}
+_ITEM_MAP, _USER_MAP = "interactions/item_map.txt", "interactions/user_map.txt"
+_MOVIES, _EXTRAS, _USERS = "metadata/movies.dat", "metadata/movies_extrainfos.dat", "metadata/users.dat"
+_POSTERS, _TRIPLES, _ENTITIES = "posters", "kg/kg.txt", "kg/item_index2entity_id.txt"
+
+REQUIRED = (*_INTERACTIONS.values(), _ITEM_MAP, _USER_MAP, _MOVIES)
+
+
+def read_ml1m(root: Path, out: Path, rejected: Rejected) -> Prepared:
+    """Read the folder.
+
+    Args:
+        root: the folder that holds what `REQUIRED` names.
+        out: where the card will lie: posters inside it get a relative path.
+        rejected: where complaints go.
+
+    Raises:
+        InputError: a file that must be there is not, or nothing good is left of it.
+    """
+    require(root, REQUIRED, "MovieLens-1M as expected here")
+    items = _read_map(root, _ITEM_MAP, rejected)
+    users = _read_map(root, _USER_MAP, rejected)
+    films = _read_films(root, items, rejected)
+    add_extras(films, root, out, rejected)
+    if any(film.poster for film in films):
+        for film in films:
+            if not film.poster:
+                reason = f"no {film.movielens_id}.jpg"
+                rejected.add(_POSTERS, 0, str(film.item), "poster", "kept", reason)
+    return Prepared(
+        name="ml1m",
+        description="MovieLens-1M as implicit feedback: who rated which film, split into train and test.",
+        films=films,
+        interactions=_read_interactions(root, set(items.values()), set(users.values()), rejected),
+        interaction_columns={"split": "split"},
+        triples=read_triples(root, rejected),
+        users=_read_users(root, users, rejected),
+    )
+
+
+def add_extras(films: list[Film], root: Path, out: Path, rejected: Rejected) -> None:
+    """Fill in people, plots, ratings by the MPAA, posters and entities, by original film id.
+
+    What the folder lacks as a whole is one complaint; a film that lacks it is simply without.
+    """
+    extras: dict[str, Extras] = {}
+    if _there(root, _EXTRAS, rejected):
+        extras = read_extras(root, _EXTRAS, rejected)
+    posters: set[str] = set()
+    if _there(root, _POSTERS, rejected):
+        posters = {path.stem for path in (root / _POSTERS).glob("*.jpg")}
+    entities: dict[str, int] = {}
+    if _there(root, _ENTITIES, rejected):
+        entities = _read_map(root, _ENTITIES, rejected)
+    for film in films:
+        known = extras.get(film.movielens_id)
+        if known:
+            if film.title and LOST in film.title:
+                film.title = clean_title(known.title)
+            film.directors, film.writers, film.actors = known.directors, known.writers, known.actors
+            film.plot, film.mpaa = known.plot, known.mpaa
+        if film.movielens_id in posters:
+            film.poster = _path_for_card(root / _POSTERS / f"{film.movielens_id}.jpg", out)
+        film.entity = entities.get(film.movielens_id)
+
+
+def read_triples(root: Path, rejected: Rejected) -> pd.DataFrame | None:
+    """The triples, or None where the folder has none."""
+    if not _there(root, _TRIPLES, rejected):
+        return None
+    found: dict[tuple[int, str, int], int] = {}
+    for line, (head, relation, tail) in read_fields(root, _TRIPLES, 3, rejected, separator="\t"):
+        if not (head.isdecimal() and tail.isdecimal() and relation):
+            reason = f"got {head!r}, {relation!r}, {tail!r}, expected entity, relation, entity"
+            rejected.add(_TRIPLES, line, "", "", "row dropped", reason)
+            continue
+        first = found.setdefault((int(head), relation, int(tail)), line)
+        if first != line:
+            rejected.add(_TRIPLES, line, "", "", "row dropped", f"the same triple as in line {first}")
+    return pd.DataFrame(list(found), columns=["head", "relation", "tail"])
+
+
+def _there(root: Path, name: str, rejected: Rejected) -> bool:
+    if (root / name).exists():
+        return True
+    rejected.add(name, 0, "", "", "kept", "not there: the films go without what it holds")
+    return False
+
+
+def _path_for_card(path: Path, out: Path) -> str:
+    path, folder = path.resolve(), out.resolve()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _read_map(root: Path, name: str, rejected: Rejected) -> dict[str, int]:
+    """Two numbers a line, the original and the new one: neither may come twice."""
+    found: dict[str, int] = {}
+    taken: set[int] = set()
+    for line, (original, new) in read_fields(root, name, 2, rejected, separator=None):
+        if not (original.isdecimal() and new.isdecimal()):
+            reason = f"got {original!r} {new!r}, expected two numbers"
+        elif original in found or int(new) in taken:
+            reason = f"number {original} or {new} has come before"
+        else:
+            found[original] = int(new)
+            taken.add(int(new))
+            continue
+        rejected.add(name, line, original, "", "row dropped", reason)
+    if not found:
+        raise InputError(f"{root / name}: no good line, expected two numbers a line")
+    return found
+
+
+def _read_films(root: Path, items: dict[str, int], rejected: Rejected) -> list[Film]:
+    films = {original: Film(item=new, movielens_id=original) for original, new in items.items()}
+    for line, (original, title, genres) in read_fields(root, _MOVIES, 3, rejected):
+        if not original.isdecimal():
+            rejected.add(
+                _MOVIES, line, original, "", "row dropped", f"got id {original!r}, expected a number"
+            )
+            continue
+        film = films.get(original)
+        if film is None:
+            continue  # one of the films that no interaction names: they are not in the map
+        if film.title is not None:
+            rejected.add(_MOVIES, line, original, "", "row dropped", "the film has come before")
+            continue
+        film.title, film.year = split_title(title)
+        film.genres = [genre for genre in genres.split("|") if genre]
+        if film.year is None:
+            rejected.add(_MOVIES, line, original, "year", "cell dropped", f"no year at the end of {title!r}")
+    for film in films.values():
+        if film.title is None:
+            reason = f"film {film.movielens_id} is not in {_MOVIES}"
+            rejected.add(_ITEM_MAP, 0, str(film.item), "title", "kept", reason)
+    return [films[original] for original in sorted(items, key=items.__getitem__)]
+
+
+def _read_users(root: Path, users: dict[str, int], rejected: Rejected) -> pd.DataFrame | None:
+    """The users of the map with what is known of them; None without the file."""
+    if not _there(root, _USERS, rejected):
+        return None
+    known = {original: fields for _, (original, *fields, _) in read_fields(root, _USERS, 5, rejected)}
+    rows = [(new, *known.get(original, (None, None, None))) for original, new in users.items()]
+    return pd.DataFrame(rows, columns=["user", "gender", "age", "occupation"]).sort_values("user")
+
+
+def _read_interactions(root: Path, items: set[int], users: set[int], rejected: Rejected) -> pd.DataFrame:
+    """One user a line, `user item item ...`; train before test, so that a pair in both is training."""
+    columns: dict[str, list[int]] = {"user": [], "item": [], "line": []}
+    splits: list[str] = []
+    for split, name in _INTERACTIONS.items():
+        for line, text in enumerate((root / name).read_bytes().splitlines(), start=1):
+            user, *liked = _numbers(text, name, line, rejected) or [0]
+            columns["user"] += [user] * len(liked)
+            columns["item"] += liked
+            columns["line"] += [line] * len(liked)
+            splits += [split] * len(liked)
+    pairs = pd.DataFrame({**columns, "split": splits}).astype(dict.fromkeys(columns, np.int64))
+    unknown_user = ~pairs["user"].isin(users)
+    unknown_item = ~pairs["item"].isin(items) & ~unknown_user
+    repeated = pairs.duplicated(["user", "item"]) & ~unknown_user & ~unknown_item
+    complaints = {
+        "the user is not in user_map.txt": unknown_user,
+        "not in item_map.txt": unknown_item,
+        "the user has it already in this file or in training": repeated,
+    }
+    for reason, bad in complaints.items():
+        for user, item, line, split in pairs[bad].itertuples(index=False):
+            rejected.add(_INTERACTIONS[split], line, str(user), "", "row dropped", f"item {item}: {reason}")
+    good = pairs[~(unknown_user | unknown_item | repeated)]
+    if len(good) < len(pairs) / 2 or good.empty:
+        raise InputError(
+            f"{root / 'interactions'}: {len(pairs) - len(good)} of {len(pairs)} interactions are bad, "
+            "expected the users and items of user_map.txt and item_map.txt"
+        )
+    return good.drop(columns="line")
+
+
+def _numbers(text: bytes, name: str, line: int, rejected: Rejected) -> list[int]:
+    """The numbers of a line; without a first number, the user, there are none."""
+    tokens = text.split()
+    try:
+        return [int(token) for token in tokens]
+    except ValueError:
+        good = [token for token in tokens if token.isdigit()]
+        for token in tokens:
+            if not token.isdigit():
+                reason = f"got {token.decode('utf-8', 'replace')!r}, expected a number"
+                rejected.add(name, line, "", "", "row dropped", reason)
+        return [int(token) for token in good] if tokens[0].isdigit() else []

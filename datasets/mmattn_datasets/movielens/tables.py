@@ -1,0 +1,118 @@
+"""The files that a prepared MovieLens folder holds, and the card that explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmattn.data.card import Card
+from mmattn.data.rejected import Rejected
+from mmattn.files import atomic_path
+
+__all__ = ["Film", "Prepared", "write_folder"]
+
+LICENCE = (
+    "MovieLens: research use, no redistribution without permission of GroupLens; plots come from IMDb; "
+    "posters are studio artwork for local research only; triples are MIT (hwwang55/MKR)"
+)
+
+# Order matters: it is the order of the texts.
+_ROLES: Mapping[str, Any] = {
+    "title": ["text", "label"],
+    "year": ["text", "number"],
+    "genres": ["text", "categories"],
+    "directors": ["text", "categories"],
+    "actors": ["text", "categories"],
+    "plot": "text",
+    "writers": "categories",
+    "mpaa": "category",
+    "poster": "image",
+    "entity": "entity",
+    "movielens_id": "label",
+}
+
+
+@dataclass
+class Film:
+    """One row of items.parquet. What is not known is None, or an empty list."""
+
+    item: int | str
+    movielens_id: str
+    title: str | None = None
+    year: int | None = None
+    genres: list[str] = field(default_factory=list)
+    directors: list[str] = field(default_factory=list)
+    actors: list[str] = field(default_factory=list)
+    plot: str | None = None
+    writers: list[str] = field(default_factory=list)
+    mpaa: str | None = None
+    poster: str | None = None
+    entity: int | None = None
+
+
+@dataclass
+class Prepared:
+    """What a layout of raw files was turned into.
+
+    Args:
+        name: of the data set.
+        description: for the card.
+        films: the items.
+        interactions: columns user, item, and what `interaction_columns` names.
+        interaction_columns: place in the card -> column, beside user and item.
+        triples: columns head, relation, tail, or None.
+        users: columns user, gender, age, occupation, or None.
+    """
+
+    name: str
+    description: str
+    films: list[Film]
+    interactions: pd.DataFrame
+    interaction_columns: dict[str, str]
+    triples: pd.DataFrame | None = None
+    users: pd.DataFrame | None = None
+
+
+def write_folder(prepared: Prepared, out: Path, rejected: Rejected) -> Card:
+    """Write the tables, rejected.csv, and last card.yaml: a folder with a card is whole."""
+    films = pd.DataFrame([vars(film) for film in prepared.films])
+    films = films.astype({"year": "Int64", "entity": "Int64"})
+    # A column that no raw file gave is left out of the table and of the card.
+    roles = {
+        name: role
+        for name, role in _ROLES.items()
+        if any(getattr(film, name) not in (None, []) for film in prepared.films)
+    }
+    raw: dict[str, Any] = {
+        "name": prepared.name,
+        "description": prepared.description,
+        "licence": LICENCE,
+        "made_by": "mmattn prepare movielens",
+        "items": {"file": "items.parquet", "id": "item", "columns": roles},
+        "interactions": {
+            "file": "interactions.parquet",
+            "user": "user",
+            "item": "item",
+            **prepared.interaction_columns,
+        },
+    }
+    _write(films[["item", *roles]], out / "items.parquet")
+    _write(prepared.interactions, out / "interactions.parquet")
+    if prepared.users is not None:
+        _write(prepared.users, out / "users.parquet")
+        roles = dict.fromkeys(("gender", "age", "occupation"), "category")
+        raw["users"] = {"file": "users.parquet", "id": "user", "columns": roles}
+    if prepared.triples is not None:
+        _write(prepared.triples, out / "triples.parquet")
+        raw["graph"] = {"file": "triples.parquet", "head": "head", "relation": "relation", "tail": "tail"}
+    rejected.write(out / "rejected.csv")
+    return Card.load(Card.parse(raw).save(out))
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)
