@@ -23,17 +23,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
-from mmattn.data.schema import Column, Columns, GraphTable, InteractionTable, ItemTable, UserTable
+from mmattn.data.roles import Column, GraphTable, InteractionTable, ItemTable, UserTable
 from mmattn.data.tables import column_types
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError
 from mmattn.files import write_text
+from mmattn.schema import from_mapping, read_yaml
 
 __all__ = ["Card", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
 
@@ -52,7 +53,7 @@ class Card:
         licence: what one may do with it.
         made_by: the command that wrote the folder, where one did.
         format: version of this format.
-        path: where the card was loaded from; its folder is what file names are relative to.
+        path: set by `load`: its folder is what file names are relative to.
 
     Example:
         >>> card = Card.parse({"name": "films", "items": {"file": "items.csv", "id": "id",
@@ -70,7 +71,11 @@ class Card:
     licence: str = ""
     made_by: str = ""
     format: int = FORMAT
-    path: Path | None = field(default=None, compare=False)
+    path: Path | None = field(default=None, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise InputError(f"format: got {self.format}, expected {FORMAT}, the one this version reads")
 
     # --- reading and writing --------------------------------------------------------------------
 
@@ -96,40 +101,22 @@ class Card:
             InputError: no such file, no YAML, or a key or value that does not belong there.
         """
         path = card_path(path)
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot open the card ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-        try:
-            return replace(cls.parse(raw), path=path)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        card = cls.parse(read_yaml(path), where=str(path))
+        object.__setattr__(card, "path", path)
+        return card
 
     @classmethod
-    def parse(cls, raw: Any) -> Card:
+    def parse(cls, raw: Mapping[str, Any], where: str = "the card") -> Card:
         """A card from the mapping that the YAML file holds.
 
+        Args:
+            raw: keys and values.
+            where: what each message begins with.
+
         Raises:
-            InputError: as `load`, without the path.
+            InputError: as `read`.
         """
-        raw = _mapping(raw, "", {each.name for each in fields(cls)} - {"path"})
-        given = raw.get("format", FORMAT)
-        if given != FORMAT:
-            raise InputError(f"format: got {given!r}, expected {FORMAT}, the one this version reads")
-        _required(raw, "", ("name", "items"))
-        tables = {
-            name: _parse_table(kind, raw[name], name)
-            for name, kind in _TABLES.items()
-            if raw.get(name) is not None
-        }
-        texts = {
-            name: _string(raw[name], name)
-            for name in ("name", "description", "licence", "made_by")
-            if raw.get(name) is not None
-        }
-        return cls(**texts, **tables)  # type: ignore[arg-type]
+        return from_mapping(cls, raw, where)
 
     def to_dict(self) -> dict[str, Any]:
         """What the YAML file holds: `Card.parse(card.to_dict()) == card`."""
@@ -186,85 +173,13 @@ class Card:
         return f"{self.path}: " if self.path else ""
 
 
-_TABLES: Mapping[str, type] = {
-    "items": ItemTable,
-    "interactions": InteractionTable,
-    "users": UserTable,
-    "graph": GraphTable,
-}
+_TABLES = ("items", "interactions", "users", "graph")
 
 
 def card_path(path: str | os.PathLike[str]) -> Path:
     """The card's own file: `path`, or card.yaml in it where it is a folder."""
     path = Path(path)
     return path if path.suffix in (".yaml", ".yml") else path / "card.yaml"
-
-
-# --- checking what YAML gave ------------------------------------------------------------------------
-
-
-def _mapping(raw: Any, where: str, allowed: set[str]) -> dict[str, Any]:
-    place = where or "the card"
-    if not isinstance(raw, dict):
-        raise InputError(f"{place}: got {_short(raw)}, expected a mapping with {', '.join(sorted(allowed))}")
-    for key in raw:
-        if key not in allowed:
-            raise InputError(f"{place}: unknown key {key!r}.{nearest(str(key), allowed)}")
-    return raw
-
-
-def _required(raw: dict[str, Any], where: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        if raw.get(name) is None:
-            raise InputError(f"{where or 'the card'}: the key {name!r} is missing")
-
-
-def _string(raw: Any, where: str) -> str:
-    if not isinstance(raw, str) or not raw.strip():
-        raise InputError(f"{where}: got {_short(raw)}, expected text (in quotes where YAML sees a number)")
-    return raw
-
-
-def _parse_table(kind: type, raw: Any, where: str) -> Any:
-    known = {each.name: each for each in fields(kind)}
-    raw = _mapping(raw, where, set(known))
-    _required(raw, where, tuple(n for n, f in known.items() if f.default is f.default_factory is MISSING))
-    values: dict[str, Any] = {
-        name: _parse_columns(value, f"{where}.columns")
-        if name == "columns"
-        else _string(value, f"{where}.{name}")
-        for name, value in raw.items()
-        if value is not None
-    }
-    try:
-        return kind(**values)
-    except InputError as error:  # what only the whole table shows: two columns for one picture
-        raise InputError(f"{where}.{error}") from error
-
-
-def _parse_columns(raw: Any, where: str) -> Columns:
-    if not isinstance(raw, dict):
-        raise InputError(f"{where}: got {_short(raw)}, expected a mapping from column to role")
-    columns = {}
-    for name, uses in raw.items():
-        place = f"{where}.{name}"
-        _string(name, place)
-        columns[name] = tuple(_parse_use(use, place) for use in (uses if isinstance(uses, list) else [uses]))
-        if not columns[name]:
-            raise InputError(f"{place}: got an empty list, expected a role or several")
-    return columns
-
-
-def _parse_use(raw: Any, where: str) -> Column:
-    if not isinstance(raw, dict):
-        raw = {"role": raw}
-    raw = _mapping(raw, where, {each.name for each in fields(Column)})
-    _required(raw, where, ("role",))
-    try:
-        return Column(**{name: _string(value, f"{where}.{name}") for name, value in raw.items()})
-    except InputError as error:
-        message = str(error)
-        raise InputError(message if message.startswith(where) else f"{where}: {message}") from error
 
 
 def _check_type(where: str, column: str, found: pa.DataType, use: Column | None) -> None:
@@ -278,14 +193,6 @@ def _check_type(where: str, column: str, found: pa.DataType, use: Column | None)
     is_number = pa.types.is_integer(found) or pa.types.is_floating(found)
     if is_number and role in ("image", "audio"):
         raise InputError(f"{where}: column {column!r} holds {found}, expected paths for the role {role}")
-
-
-def _short(raw: Any) -> str:
-    text = repr(raw)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# --- writing ----------------------------------------------------------------------------------------
 
 
 def _table_to_dict(table: Any) -> dict[str, Any]:

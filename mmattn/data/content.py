@@ -91,8 +91,11 @@ class Things:
         for column, use in self.spec.uses():
             if use.role != "label":
                 for content, value in zip(contents, self._values(column, use, entities), strict=True):
-                    if value is not None:
-                        _add(content, column, use, value)
+                    _add(content, column, use, value)
+        # A list of texts, or a table, without anything in it is an absent modality.
+        contents = [
+            {name: each for name, each in content.items() if _any_there(each)} for content in contents
+        ]
         for place, content in enumerate(contents):
             if not content and self.spec.modalities:
                 self._complain(place, "", "kept", "it has no modality at all, so no tokens")
@@ -182,9 +185,13 @@ def _number(text: str) -> float:
 
 
 def _add(content: dict[str, Any], column: str, use: Column, value: Any) -> None:
-    if use.kind == "text":
+    if use.kind == "text":  # with None for a field that is not there: its place says which field it is
         content.setdefault(use.modality, []).append(value)
     elif use.kind == "table":
-        content.setdefault(use.modality, {})[column] = value
+        content.setdefault(use.modality, {}).update({} if value is None else {column: value})
     else:
         content[use.modality] = value
+
+
+def _any_there(value: Any) -> bool:
+    return any(part is not None for part in value) if isinstance(value, (list, dict)) else value is not None

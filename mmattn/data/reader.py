@@ -17,10 +17,11 @@ __all__ = ["read"]
 def read(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Dataset:
     """Read everything that a card names.
 
-    Content of an item, by the kind of its modality: "text" a list of the texts that are there, in the
-    card's order; "table" a mapping from column to value (categories a list of str, category a str,
-    number a float, entity an index into `Dataset.graph.entities`); "image" and "audio" a `Path`. An
-    empty cell, an empty list and empty text are absent; a modality with nothing left is absent.
+    Content of an item, by the kind of its modality: "text" a list with one text for each text column,
+    in the card's order, None where there is none; "table" a mapping from column to value (categories a
+    list of str, category a str, number a float, entity an index into `Dataset.graph.entities`); "image"
+    and "audio" a `Path`. An empty cell, an empty list and empty text are nothing; a modality with
+    nothing in it is absent.
 
     Listed in `Dataset.rejected`: interactions with unknown items or users, without a user, with a time
     or value that cannot be read, and duplicates (the same user and item, and time where there is one;

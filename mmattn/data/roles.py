@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 from mmattn.errors import InputError, nearest
+from mmattn.schema import from_mapping
 
 __all__ = ["ROLES", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
 
@@ -59,19 +61,24 @@ class Column:
         return ROLES[self.role]
 
 
-Columns = Mapping[str, tuple[Column, ...]]
-
-
 @dataclass(frozen=True)
 class UserTable:
-    """Users and their content: file, column of ids, uses of each other column (in the card's order)."""
+    """Users and their content.
+
+    Args:
+        file: relative to the card.
+        id: the column of ids.
+        columns: column -> its use, or several: a `Column`, its mapping, or the bare name of a role.
+            The order is that of the texts and of the modalities.
+    """
 
     file: str
     id: str
-    columns: Columns = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
+        columns = {name: _columns(name, uses) for name, uses in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(columns))
         owner: dict[str, tuple[str, str]] = {}
         for name, column in self.uses():
             if column.role == "label":
@@ -148,3 +155,18 @@ class GraphTable:
 def _named(table: InteractionTable | GraphTable) -> dict[str, str]:
     columns = {each.name: getattr(table, each.name) for each in fields(table) if each.name != "file"}
     return {place: column for place, column in columns.items() if column is not None}
+
+
+def _columns(name: Any, uses: Any) -> tuple[Column, ...]:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"columns: got column {name!r}, expected text (in quotes where YAML sees a number)")
+    uses = tuple(uses) if isinstance(uses, (list, tuple)) else (uses,)
+    if not uses:
+        raise InputError(f"columns.{name}: got no use, expected a role or several")
+    return tuple(_column(f"columns.{name}", use) for use in uses)
+
+
+def _column(where: str, use: Any) -> Column:
+    if isinstance(use, Column):
+        return use
+    return from_mapping(Column, use if isinstance(use, Mapping) else {"role": use}, where)

@@ -1,0 +1,122 @@
+"""From samples to batches: contents by modality, and modalities dropped at random in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from mmattn.errors import InputError
+from mmattn.types import Sample, Tokens
+
+__all__ = ["collate", "contents", "drop_contents", "drop_modalities"]
+
+
+def contents(samples: Sequence[Sample], modality: str) -> list[Any]:
+    """What each sample has of one modality, None where it is absent: what an encoder takes.
+
+    Example:
+        >>> contents([Sample("1", {"text": "Heat"}), Sample("2")], "text")
+        ['Heat', None]
+    """
+    return [sample.content.get(modality) for sample in samples]
+
+
+def collate(samples: Sequence[Sample], modalities: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """`contents` of each modality; left out, of all that any of the samples has.
+
+    Example:
+        >>> collate([Sample("1", {"text": "Heat"}), Sample("2", {"image": "up.png"})])
+        {'text': ['Heat', None], 'image': [None, 'up.png']}
+    """
+    if modalities is None:
+        modalities = tuple(dict.fromkeys(name for sample in samples for name in sample.modalities))
+    return {name: contents(samples, name) for name in modalities}
+
+
+@overload
+def drop_modalities(
+    tokens: Tokens, probability: float, generator: torch.Generator | None = None
+) -> Tokens: ...
+
+
+@overload
+def drop_modalities(
+    tokens: Mapping[str, Tokens], probability: float, generator: torch.Generator | None = None
+) -> dict[str, Tokens]: ...
+
+
+def drop_modalities(
+    tokens: Tokens | Mapping[str, Tokens], probability: float, generator: torch.Generator | None = None
+) -> Tokens | dict[str, Tokens]:
+    """Drop whole modalities of single samples at random, so that a model learns to do without.
+
+    Each modality that a sample has goes with the given probability, independently; where all would go,
+    one of them, drawn evenly, stays. A sample that has only one keeps it.
+
+    Args:
+        tokens: a batch, or one batch for each modality, of the same samples.
+        probability: from 0 to 1.
+        generator: on the CPU; the same state drops the same modalities.
+
+    Returns:
+        The same samples with fewer tokens, in the form that came.
+
+    Raises:
+        InputError: a probability outside 0 to 1, or parts with different numbers of samples.
+
+    Example:
+        >>> both = Tokens.cat([Tokens.from_sequences([torch.ones(2, 3)], name) for name in ("text", "image")])
+        >>> drop_modalities(both, 1.0, torch.Generator().manual_seed(0)).presence.sum().item()
+        1
+    """
+    if isinstance(tokens, Tokens):
+        keep_BM = _kept(tokens.presence, probability, generator)
+        return tokens.filter(keep_BM[tokens.sample, tokens.modality])
+    sizes = {name: len(part) for name, part in tokens.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"drop_modalities: got samples {sizes}, expected the same number in each modality")
+    if not tokens:
+        return {}
+    presence_BM = torch.stack([part.lengths > 0 for part in tokens.values()], dim=1)
+    keep_BM = _kept(presence_BM, probability, generator)
+    return {
+        name: part.filter(keep_B[part.sample])
+        for (name, part), keep_B in zip(tokens.items(), keep_BM.unbind(1), strict=True)
+    }
+
+
+def drop_contents(
+    samples: Sequence[Sample], probability: float, generator: torch.Generator | None = None
+) -> list[Sample]:
+    """`drop_modalities` before encoding: samples that have lost some of their content.
+
+    Example:
+        >>> pair = Sample("1", {"text": "Heat", "image": "heat.png"})
+        >>> len(drop_contents([pair], 1.0)[0].modalities)
+        1
+    """
+    names = tuple(dict.fromkeys(name for sample in samples for name in sample.modalities))
+    presence_BM = torch.tensor([[name in sample.content for name in names] for sample in samples])
+    keep_BM = _kept(presence_BM.reshape(len(samples), len(names)), probability, generator).tolist()
+    return [
+        Sample(
+            sample.id, {name: sample.content.get(name) for name, keep in zip(names, row, strict=True) if keep}
+        )
+        for sample, row in zip(samples, keep_BM, strict=True)
+    ]
+
+
+def _kept(presence_BM: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """[B, M] which of the modalities that are there stay: at least one where there is any."""
+    if not 0 <= probability <= 1:
+        raise InputError(f"modality dropout: got probability {probability}, expected 0 to 1")
+    draw_BM = torch.rand(presence_BM.shape, generator=generator).to(presence_BM.device)
+    keep_BM = presence_BM & (draw_BM >= probability)
+    if not presence_BM.shape[1]:
+        return keep_BM
+    # The largest draw is each sample's last to go, and evenly any of its modalities.
+    last_B1 = draw_BM.masked_fill(~presence_BM, -1.0).argmax(1, keepdim=True)
+    return keep_BM | (torch.zeros_like(keep_BM).scatter(1, last_B1, True) & presence_BM)
