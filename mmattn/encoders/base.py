@@ -9,14 +9,15 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from mmattn.errors import InputError
+from mmattn.errors import InputError, PluginError
 from mmattn.types import Tokens
 
 __all__ = ["Encoder", "EncoderCard", "Unreadable", "hash_content", "hash_weights"]
@@ -55,14 +56,18 @@ class EncoderCard:
 
 
 class Encoder(nn.Module, ABC):
-    """Base of the encoders. Subclasses set `modality`, `dim`, `frozen`, and write `encode`.
+    """Base of the encoders. Subclasses set `name`, `modality`, `dim`, `frozen`, and write `encode`.
+
+    Call an encoder like any module, `encoder(contents)`: what `encode` gives is then checked.
 
     Attributes:
+        name: the name under which the registry finds it.
         modality: name of the modality in the tokens (and the key in `Sample.content`).
         dim: width D of the tokens.
         frozen: True where the weights never change, so that tokens can be stored and used again.
     """
 
+    name: str
     modality: str
     dim: int
     frozen: bool = False
@@ -94,6 +99,8 @@ class Encoder(nn.Module, ABC):
     def read(self, content: Any) -> Any:
         """Decode one raw content into what `encode` works on; what is decoded already passes through.
 
+        A training loop reads once and encodes many times.
+
         Raises:
             Unreadable: with the reason, in a few words.
         """
@@ -103,12 +110,73 @@ class Encoder(nn.Module, ABC):
         """A hash of the raw content: file bytes for a path, otherwise the value itself."""
         return hash_content(content)
 
+    def cost(self, content: Any) -> int:
+        """How long the content is, in any unit: the feature store encodes like lengths together."""
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are (the CPU for an encoder that has none)."""
+        tensors = chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    def train(self, mode: bool = True) -> Self:
+        """As in `torch.nn.Module`, but a frozen encoder stays in evaluation: no dropout in its features."""
+        return super().train(mode and not self.frozen)
+
     def forward(self, contents: Sequence[Any]) -> Tokens:
-        return self.encode(contents)
+        tokens = self.encode(contents)
+        self._check(tokens, len(contents))
+        return tokens
+
+    def _check(self, tokens: Any, samples: int) -> None:
+        where = f"encoder {self.name!r} ({type(self).__name__}): encode"
+        if not isinstance(tokens, Tokens):
+            raise PluginError(f"{where} gave {type(tokens).__name__}, expected Tokens")
+        for what, got, expected in (
+            ("samples", len(tokens), samples),
+            ("width", tokens.dim, self.dim),
+            ("modalities", tokens.modalities, (self.modality,)),
+            ("device", tokens.device, self.device),
+        ):
+            if got != expected:
+                raise PluginError(f"{where} gave tokens with {what} {got}, expected {expected}")
+
+    def pack(
+        self,
+        sequences: Sequence[Tensor | None],
+        positions: Sequence[Tensor | None] | None = None,
+        times: Sequence[Tensor | None] | None = None,
+    ) -> Tokens:
+        """Tokens of this encoder's modality from one sequence a sample: what most `encode`s end with.
+
+        Args:
+            sequences: [T_b, D] each; None for a sample without tokens.
+            positions: [T_b] int64 each; left out, the tokens of a sample are counted from 0.
+            times: [T_b] seconds each; left out, the tokens have no time.
+        """
+        device = self.device
+        lengths = [0 if sequence is None else len(sequence) for sequence in sequences]
+        values_ND = _joined(sequences, torch.zeros(0, self.dim, device=device))
+        tokens = Tokens.from_lengths(
+            values_ND,
+            torch.tensor(lengths, dtype=torch.int64, device=device),
+            self.modality,
+            time=None if times is None else _joined(times, torch.zeros(0, device=device)),
+        )
+        if positions is None:
+            return tokens
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return replace(tokens, position=_joined(positions, none))
+
+
+def _joined(parts: Sequence[Tensor | None], none: Tensor) -> Tensor:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else none
 
 
 def hash_content(content: Any) -> str:
-    """SHA-256 of a raw content: a path's bytes, a string, or any JSON value.
+    """SHA-256 of a raw content: a path's bytes, a string, an array, a tuple of these, or any JSON value.
 
     Raises:
         Unreadable: the file cannot be opened, or the value is of no kind known here.
@@ -123,12 +191,17 @@ def hash_content(content: Any) -> str:
         digest.update(b"bytes:" + content)
     elif hasattr(content, "tobytes"):  # a numpy array or a PIL image
         shape = getattr(content, "shape", getattr(content, "size", ""))
-        digest.update(f"array:{shape}:".encode() + content.tobytes())
+        kind = getattr(content, "dtype", getattr(content, "mode", ""))
+        digest.update(f"array:{shape}:{kind}:".encode() + content.tobytes())
+    elif isinstance(content, tuple):  # (samples, rate)
+        digest.update(("tuple:" + ":".join(hash_content(part) for part in content)).encode())
     else:
         try:
             digest.update(b"json:" + json.dumps(content, sort_keys=True).encode())
         except TypeError as error:
-            raise Unreadable(f"got {type(content).__name__}, expected a path, text, array or JSON value") from error
+            raise Unreadable(
+                f"got {type(content).__name__}, expected a path, text, array or JSON value"
+            ) from error
     return digest.hexdigest()
 
 

@@ -1,0 +1,124 @@
+"""Reading pictures that other people made: the right RGB, or a reason why not."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mmattn.encoders.base import Unreadable
+
+__all__ = ["MAX_PIXELS", "as_pixels", "read_picture"]
+
+MAX_PIXELS = 64_000_000  # 8,000 x 8,000: 190 MB decoded
+
+
+def as_pixels(content: Any, size: int) -> Tensor:
+    """A picture as the networks take it: squeezed to a square, uint8 [3, size, size].
+
+    Nothing is cut off: a poster's title is at its edge. What is such a tensor already passes through.
+
+    Args:
+        content: a path, the bytes of a file, a PIL image, or an array (see `read_picture`).
+        size: side in pixels.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    if isinstance(content, Tensor):
+        if content.dtype != torch.uint8 or content.shape != (3, size, size):
+            raise Unreadable(
+                f"got a {content.dtype} tensor {tuple(content.shape)}, expected uint8 [3, {size}, {size}]"
+            )
+        return content
+    picture = read_picture(content, at_least=size)
+    squeezed = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return torch.from_numpy(np.array(squeezed)).permute(2, 0, 1).contiguous()
+
+
+def read_picture(content: Any, *, at_least: int = 0, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture in RGB, upright, transparency on white, 16 bits brought to 8.
+
+    Args:
+        content: a path, the bytes of a file, a PIL image, or an array [H, W] or [H, W, 1, 3 or 4] of
+            uint8, uint16, or floating point from 0 to 1.
+        at_least: side in pixels that is enough: a larger JPEG is decoded at a fraction of its size.
+        max_pixels: what declares more is refused before anything is decoded.
+
+    Raises:
+        Unreadable: with the reason, in a few words.
+
+    Example:
+        >>> import numpy as np
+        >>> read_picture(np.zeros((5, 7), np.uint8)).size
+        (7, 5)
+    """
+    if isinstance(content, np.ndarray):
+        return _from_array(content)
+    if isinstance(content, Image.Image):
+        return _to_rgb(content)
+    if not isinstance(content, (Path, bytes)):
+        raise Unreadable(f"got {type(content).__name__}, expected a Path, bytes, a PIL image or an array")
+    data = _bytes_of(content) if isinstance(content, Path) else content
+    if not data:
+        raise Unreadable("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Its limit is Pillow's own; ours is checked right after the header has been read.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data))
+        if picture.width * picture.height > max_pixels:
+            raise Unreadable(
+                f"it declares {picture.width} x {picture.height} pixels, at most {max_pixels:,} are read"
+            )
+        if at_least:
+            picture.draft(None, (2 * at_least, 2 * at_least))  # twice: the rest is resized properly
+        return _to_rgb(picture)
+    except Unreadable:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unreadable("not a picture in any known format") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"it declares far more than {max_pixels:,} pixels") from error
+    except Exception as error:  # on damaged files the decoders raise nearly anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Unreadable(f"damaged: {reason}") from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"cannot open {path}: {error.strerror}") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):
+        return _from_array(np.asarray(picture))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """From [H, W] or [H, W, C]. Pillow itself would clip 16-bit values instead of scaling them."""
+    shape = array.shape
+    if array.ndim == 3 and shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (3, 4)):
+        raise Unreadable(f"got an array {shape}, expected [H, W] or [H, W, 3 or 4]")
+    if array.dtype == np.uint8:
+        return _to_rgb(Image.fromarray(array))
+    full = 65535 if array.dtype.kind in "iu" else 1
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= full):  # written so that NaN is refused as well
+        raise Unreadable(f"got {array.dtype} values from {low:g} to {high:g}, expected 0 to {full}")
+    return _to_rgb(Image.fromarray(np.round(array.astype(np.float64) * (255 / full)).astype(np.uint8)))

