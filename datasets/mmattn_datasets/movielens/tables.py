@@ -91,7 +91,6 @@ def write_folder(prepared: Prepared, out: Path, rejected: Rejected) -> Card:
         "name": prepared.name,
         "description": prepared.description,
         "licence": LICENCE,
-        "made_by": "mmattn prepare movielens",
         "items": {"file": "items.parquet", "id": "item", "columns": roles},
         "interactions": {
             "file": "interactions.parquet",

@@ -1,0 +1,175 @@
+"""`mmattn prepare digits --out DIR`: a small data set with three modalities, made on the spot, offline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mmattn.data.card import Card
+from mmattn.data.rejected import Rejected
+from mmattn.errors import InputError
+from mmattn.files import atomic_path
+from mmattn_datasets.digits.collectors import collect
+from mmattn_datasets.digits.sounds import RATE, play, voices
+from mmattn_datasets.digits.words import WORDS, say
+
+__all__ = ["Digits"]
+
+_SIZE = 32  # pixels a side; scikit-learn's pictures have 8
+_SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
+
+_CARD = {
+    "name": "digits",
+    "description": (
+        "Handwritten digits (scikit-learn), number words in twelve languages, synthetic sound patterns. "
+        "The handwriting is real; the words are composed, the sounds and the collectors are simulated."
+    ),
+    "licence": "handwriting: UCI Optical Recognition of Handwritten Digits, CC BY 4.0; the rest: Apache-2.0",
+    "items": {
+        "file": "items.parquet",
+        "id": "item",
+        "split": "split",
+        "columns": {
+            "image": "image",
+            "text": "text",
+            "audio": "audio",
+            "digit": "label",
+            "language": "label",
+            "voice": "label",
+            "drawing": "label",
+        },
+    },
+    "interactions": {
+        "file": "interactions.parquet",
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "split": "split",
+    },
+}
+
+
+class Digits:
+    """Items that each are one digit: a real handwritten picture, number words, a sound pattern.
+
+    Any of the three may be absent, never all. Collectors who are simulated pick items by taste. Items of
+    the parts validation and test are unseen in training, and so are all interactions with them.
+    """
+
+    def prepare(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        out: str | os.PathLike[str] = "digits",
+        *,
+        items: int = 1200,
+        users: int = 300,
+        absent: float = 0.15,
+        seed: int = 0,
+    ) -> Card:
+        """Write images/, sounds/, items and interactions as parquet, rejected.csv and card.yaml.
+
+        Args:
+            root: must be None: there are no original files.
+            out: the folder to write to.
+            items: how many; each has a drawing of its own, and there are 1797.
+            users: how many collectors.
+            absent: probability that an item lacks a modality, for each of them.
+            seed: the same seed gives the same files.
+
+        Returns:
+            The card, loaded and checked.
+
+        Raises:
+            InputError: an argument out of its range.
+        """
+        drawings, digits = load_digits(return_X_y=True)
+        if root is not None:
+            raise InputError(
+                f"digits: got root {os.fspath(root)!r}, expected none: there are no original files"
+            )
+        _check("items", items, 100, len(drawings))
+        _check("users", users, 1, 100_000)
+        _check("absent", absent, 0, 0.9)
+        out = Path(out)
+        generator = np.random.default_rng(seed)
+        chosen = generator.permutation(len(drawings))[:items]
+        table = _draw_items(digits[chosen], absent, generator)
+        table["drawing"] = chosen
+        table["ink"] = np.where(table["image"].notna(), drawings[chosen].mean(1), np.nan)
+        _write_images(table, drawings, out)
+        _write_sounds(table, out, generator)
+        picks = collect(table, users, generator)
+        picks["split"] = table["split"].to_numpy()[picks["item"]]
+        _write(table.drop(columns="ink"), out / "items.parquet")
+        _write(picks, out / "interactions.parquet")
+        Rejected().write(out / "rejected.csv")
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InputError(f"digits: got {name} {value}, expected {least} to {most}")
+
+
+def _draw_items(digits: np.ndarray, absent: float, generator: np.random.Generator) -> pd.DataFrame:
+    """Everything about the items but the files themselves: what they show, and what is absent."""
+    count = len(digits)
+    there = generator.random((count, 3)) >= absent
+    none = ~there.any(1)
+    there[none, generator.integers(3, size=none.sum())] = True
+    image, text, audio = there.T
+    language = _deal(digits, list(WORDS), generator)
+    said = [say(digit, name, generator) for digit, name in zip(digits, language, strict=True)]
+    return pd.DataFrame(
+        {
+            "item": np.arange(count),
+            "digit": digits,
+            "split": _deal(digits, _SPLITS, generator),
+            "image": _where(image, [f"images/{item:04d}.png" for item in range(count)]),
+            "text": _where(text, said),
+            "audio": _where(audio, [f"sounds/{item:04d}.flac" for item in range(count)]),
+            "language": _where(text, language),
+            "voice": _where(audio, _deal(digits, [voice.name for voice in voices()], generator)),
+        }
+    )
+
+
+def _deal(digits: np.ndarray, deck: Sequence[str], generator: np.random.Generator) -> list[str]:
+    """One card of the deck an item, so that every digit gets each card about as often."""
+    dealt = np.empty(len(digits), dtype=object)
+    for digit in np.unique(digits):
+        own = np.flatnonzero(digits == digit)
+        dealt[own] = generator.permutation(np.resize(np.array(deck, dtype=object), len(own)))
+    return dealt.tolist()
+
+
+def _where(there: np.ndarray, values: Sequence[str]) -> list[str | None]:
+    return [value if has else None for has, value in zip(there, values, strict=True)]
+
+
+def _write_images(table: pd.DataFrame, drawings: np.ndarray, out: Path) -> None:
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    for name, drawing in table.loc[table["image"].notna(), ["image", "drawing"]].itertuples(index=False):
+        shades = (drawings[drawing].reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
+        Image.fromarray(shades).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).save(out / name)
+
+
+def _write_sounds(table: pd.DataFrame, out: Path, generator: np.random.Generator) -> None:
+    (out / "sounds").mkdir(parents=True, exist_ok=True)
+    players = {voice.name: voice for voice in voices()}
+    for name, digit, voice in table.loc[table["audio"].notna(), ["audio", "digit", "voice"]].itertuples(
+        index=False
+    ):
+        soundfile.write(out / name, play(digit, players[voice], generator), RATE, subtype="PCM_16")
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)

@@ -1,0 +1,138 @@
+"""Ten sound patterns, one a digit, played by synthetic voices that differ in pitch, speed and colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["PATTERNS", "RATE", "Note", "Voice", "play", "voices"]
+
+RATE = 8000  # samples a second
+
+Source = Literal["tone", "buzz", "noise", "rest"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A part of a pattern.
+
+    Args:
+        beats: how long, relative to the other notes.
+        start, end: pitch in semitones above the voice's own, gliding from one to the other.
+        source: "tone" (the voice's harmonics), "buzz" (a square wave), "noise" or "rest".
+    """
+
+    beats: float
+    start: float = 0
+    end: float = 0
+    source: Source = "tone"
+
+
+def _notes(*semitones: float) -> tuple[Note, ...]:
+    return tuple(Note(1, pitch, pitch) for pitch in semitones)
+
+
+_REST = Note(0.6, source="rest")
+_KNOCK = Note(0.5, source="noise")
+_BEEP = Note(1, 14, 14)
+
+# Digit -> its pattern. They differ in contour, rhythm and source, not in pitch: the voices vary that.
+PATTERNS: tuple[tuple[Note, ...], ...] = (
+    _notes(0),  # a steady tone
+    (Note(1, 0, 14),),  # a glide up
+    (Note(1, 14, 0),),  # a glide down
+    (_KNOCK, _REST, _KNOCK, _REST, _KNOCK),  # three knocks
+    (_BEEP, _REST, _BEEP),  # two beeps
+    _notes(0, 7, 0, 7, 0, 7, 0, 7),  # a trill
+    (Note(1, 0, 14), Note(1, 14, 0)),  # a siren
+    (Note(2, source="noise"), *_notes(12, 12)),  # a hiss that ends in a tone
+    _notes(0, 4, 7, 12),  # a chord, note by note
+    (Note(3, -12, -12, source="buzz"),),  # a low buzz
+)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who plays.
+
+    Args:
+        name: of the voice.
+        pitch: its ground tone in hertz.
+        seconds: how long it takes for a pattern, on average.
+        brightness: how loud each harmonic is, relative to the one below it.
+        vibrato: depth of the wavering of its pitch, in semitones.
+    """
+
+    name: str
+    pitch: float
+    seconds: float
+    brightness: float
+    vibrato: float
+
+
+def voices() -> tuple[Voice, ...]:
+    """The eight voices: each register and each tempo meets several colours."""
+    names = ("Ada", "Ben", "Cleo", "Dov", "Eve", "Finn", "Gul", "Hal")
+    pitches = (220, 233, 262, 277, 311, 330, 349, 370)
+    seconds = (0.50, 0.62, 0.70, 0.54, 0.66, 0.48, 0.58, 0.72)
+    brightness = (0.2, 0.5, 0.35, 0.65, 0.25, 0.55, 0.4, 0.3)
+    vibrato = (0.0, 0.2, 0.4, 0.1, 0.3, 0.0, 0.35, 0.15)
+    return tuple(map(Voice, names, pitches, seconds, brightness, vibrato))
+
+
+def play(digit: int, voice: Voice, generator: np.random.Generator) -> np.ndarray:
+    """One take of a pattern: tempo, pitch, loudness, start and background noise vary from take to take.
+
+    Args:
+        digit: 0 to 9.
+        voice: who plays.
+        generator: where the variation comes from.
+
+    Returns:
+        [T] float32 at 8 kHz, 0.4 to 0.8 seconds, within -1 to 1.
+
+    Example:
+        >>> take = play(3, voices()[0], np.random.default_rng(0))
+        >>> take.dtype, bool(0.4 * RATE <= len(take) <= 0.8 * RATE)
+        (dtype('float32'), True)
+    """
+    seconds = np.clip(voice.seconds * generator.uniform(0.9, 1.1), 0.45, 0.72)
+    pitch = voice.pitch * 2 ** (generator.uniform(-1, 1) / 12)
+    notes = PATTERNS[digit]
+    length = int(seconds * RATE)
+    ends = np.cumsum([note.beats for note in notes])
+    borders = np.round(np.concatenate([[0.0], ends / ends[-1]]) * length).astype(int)
+    parts = [
+        _sound(note, stop - start, pitch, voice, generator)
+        for note, start, stop in zip(notes, borders[:-1], borders[1:], strict=True)
+    ]
+    before = np.zeros(int(generator.uniform(0, 0.06) * RATE))
+    clip = np.concatenate([before, *parts])
+    clip *= generator.uniform(0.3, 0.9) / np.abs(clip).max()
+    clip += generator.normal(0, generator.uniform(0.002, 0.02), len(clip))
+    return np.clip(clip, -1, 1).astype(np.float32)
+
+
+def _sound(note: Note, length: int, pitch: float, voice: Voice, generator: np.random.Generator) -> np.ndarray:
+    """[length] float64, faded in and out so that notes do not click."""
+    if note.source == "rest":
+        return np.zeros(length)
+    if note.source == "noise":
+        wave = generator.normal(0, 0.6, length)
+    else:
+        time = np.arange(length) / RATE
+        wavering = voice.vibrato * np.sin(2 * np.pi * 6 * time)
+        semitones = np.linspace(note.start, note.end, length) + wavering
+        phase = 2 * np.pi * np.cumsum(pitch * 2 ** (semitones / 12)) / RATE
+        wave = np.sign(np.sin(phase)) if note.source == "buzz" else _harmonics(phase, voice.brightness)
+    fade = min(80, length // 2)
+    wave[:fade] *= np.linspace(0, 1, fade)
+    wave[length - fade :] *= np.linspace(1, 0, fade)
+    return wave
+
+
+def _harmonics(phase: np.ndarray, brightness: float) -> np.ndarray:
+    """The ground tone and three more: no pattern and voice takes them above 4 kHz, half the rate."""
+    return sum((brightness**k * np.sin((k + 1) * phase) for k in range(4)), np.zeros_like(phase))
