@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mmattn.encoders.base import Encoder, EncoderCard, hash_weights
 from mmattn.errors import InputError, MissingDependency
 from mmattn.files import sha256_file
 
-__all__ = ["PretrainedEncoder", "hash_files", "library", "load_state", "quiet_loading"]
+__all__ = ["PretrainedEncoder", "hash_files", "library", "load_state"]
 
 
 class PretrainedEncoder(Encoder):
@@ -99,19 +99,6 @@ def library(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MissingDependency(f"{error.name} is not installed: pip install 'mmattn[{extra}]'") from error
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without the progress bar that transformers draws for every model it loads."""
-    logging = library("transformers.utils.logging", "hf")
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def hash_files(folder: Path, patterns: Iterable[str]) -> str:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmattn.encoders.base import Unreadable, hash_weights
-from mmattn.encoders.pretrained import PretrainedEncoder, hash_files, library, quiet_loading
+from mmattn.encoders.base import Unreadable
+from mmattn.encoders.huggingface import HuggingFaceEncoder
+from mmattn.encoders.pretrained import library
 from mmattn.errors import InputError, nearest
 from mmattn.types import Tokens
 
 __all__ = ["POOLS", "HuggingFaceText", "MiniLM", "fields_of", "texts_of"]
 
 POOLS = ("words", "fields", "all")
-_WEIGHTS = ("config.json", "*.safetensors", "*.bin")
-_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json")
 
 
-class HuggingFaceText(PretrainedEncoder):
+class HuggingFaceText(HuggingFaceEncoder):
     """Tokens from the last hidden layer of any Hugging Face text encoder.
 
     A content is one string, or the fields of an item, `[title, plot, ...]`, where None or an empty
@@ -75,56 +74,26 @@ class HuggingFaceText(PretrainedEncoder):
         if max_length < 3:
             raise InputError(f"{self.name}: got max_length={max_length}, expected at least 3")
         super().__init__(
-            partial(_load_model, str(model), revision),
-            modality=modality,
+            model,
+            revision=revision,
+            tower="text_model",  # of CLIP and its kin
             frozen=frozen,
             batch_size=batch_size,
+            modality=modality,
         )
-        self.model = str(model)
         self.pool = pool
         self.max_length = max_length
-        self.revision = revision
-        self.dim = self._width()
-
-    def _width(self) -> int:
-        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @cached_property
     def tokenizer(self) -> Any:
         """The model's own tokenizer."""
         return library("transformers", "hf").AutoTokenizer.from_pretrained(self.model, revision=self.revision)
 
-    @cached_property
-    def weights_hash(self) -> str:
-        if Path(self.model).is_dir():
-            return hash_files(Path(self.model), _WEIGHTS)
-        return hash_weights(self.network.state_dict())
-
-    @property
-    def revision_name(self) -> str:
-        if Path(self.model).is_dir():
-            return "local folder"
-        commit = getattr(self.network.config, "_commit_hash", None)
-        return f"{self.model}@{commit or self.revision}"
-
     def preprocessing(self) -> Mapping[str, Any]:
-        local = Path(self.model).is_dir()
-        return {
-            "pool": self.pool,
-            "max_length": self.max_length,
-            "tokenizer": hash_files(Path(self.model), _TOKENIZER) if local else "of the same revision",
-        }
+        return {"pool": self.pool, "max_length": self.max_length, "tokenizer": self.processor_hash}
 
     def options(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "pool": self.pool,
-            "max_length": self.max_length,
-            "batch_size": self.batch_size,
-            "revision": self.revision,
-            "frozen": self.frozen,
-            "modality": self.modality,
-        }
+        return {**super().options(), "pool": self.pool, "max_length": self.max_length}
 
     def read(self, content: Any) -> tuple[str | None, ...]:
         return fields_of(content)
@@ -261,16 +230,3 @@ def texts_of(fields: Sequence[str | None], pool: str) -> list[tuple[int, str]]:
     if pool == "all" and present:
         return [(0, ". ".join(field for _, field in present))]
     return present
-
-
-def _load_model(model: str, revision: str | None) -> nn.Module:
-    transformers = library("transformers", "hf")
-    try:
-        with quiet_loading():
-            network = transformers.AutoModel.from_pretrained(model, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"text model {model!r} cannot be loaded: {reason}") from error
-    if network.config.is_encoder_decoder:
-        network = network.get_encoder()
-    return getattr(network, "text_model", network)  # CLIP and its kin hold two towers

@@ -1,0 +1,112 @@
+"""What the Hugging Face encoders of text and of sound have in common: loading, hashes, revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmattn.encoders.base import hash_weights
+from mmattn.encoders.pretrained import PretrainedEncoder, hash_files, library
+from mmattn.errors import InputError
+
+__all__ = ["HuggingFaceEncoder"]
+
+_WEIGHTS = ("config.json", "*.safetensors", "*.bin")
+_PROCESSOR = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "preprocessor*")
+
+
+class HuggingFaceEncoder(PretrainedEncoder):
+    """Base of the encoders around a transformers model.
+
+    Args:
+        model: a local folder, or a name on the Hugging Face hub (which then downloads it).
+        revision: branch, tag or commit on the hub.
+        tower: attribute that holds the part wanted, where a model has several ("text_model").
+
+    Raises:
+        InputError: the model cannot be loaded.
+        MissingDependency: transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None,
+        tower: str,
+        frozen: bool,
+        batch_size: int,
+        modality: str,
+    ):
+        super().__init__(
+            partial(_load_model, str(model), revision, tower),
+            modality=modality,
+            frozen=frozen,
+            batch_size=batch_size,
+        )
+        self.model = str(model)
+        self.revision = revision
+        self.dim = self._width()
+
+    def _width(self) -> int:
+        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def _folder(self) -> Path | None:
+        return Path(self.model) if Path(self.model).is_dir() else None
+
+    @cached_property
+    def weights_hash(self) -> str:
+        return hash_files(self._folder, _WEIGHTS) if self._folder else hash_weights(self.network.state_dict())
+
+    @property
+    def processor_hash(self) -> str:
+        """Of the tokenizer's or feature extractor's files; on the hub the revision says it."""
+        return hash_files(self._folder, _PROCESSOR) if self._folder else self.revision_name
+
+    @property
+    def revision_name(self) -> str:
+        if self._folder:
+            return "local folder"  # its hashes say which; its path is nobody else's business
+        commit = getattr(self.network.config, "_commit_hash", None)
+        return f"{self.model}@{commit or self.revision}"
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "batch_size": self.batch_size,
+            "frozen": self.frozen,
+            "modality": self.modality,
+        }
+
+
+def _load_model(model: str, revision: str | None, tower: str) -> nn.Module:
+    transformers = library("transformers", "hf")
+    try:
+        with _quiet():
+            network = transformers.AutoModel.from_pretrained(model, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"Hugging Face model {model!r} cannot be loaded: {reason}") from error
+    if network.config.is_encoder_decoder:
+        network = network.get_encoder()
+    return getattr(network, tower, network)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar that transformers draws for every model it loads."""
+    logging = library("transformers.utils.logging", "hf")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

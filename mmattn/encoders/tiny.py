@@ -1,0 +1,235 @@
+"""Two small trainable encoders that need no weights from anywhere: words and patches."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmattn.encoders.base import Encoder, EncoderCard
+from mmattn.encoders.pictures import as_pixels
+from mmattn.encoders.text import fields_of, texts_of
+from mmattn.errors import InputError
+from mmattn.types import Tokens
+
+__all__ = ["TinyImage", "TinyText", "Words"]
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text as hashed character n-grams: what `TinyText.read` gives.
+
+    Args:
+        grams: hashed n-grams of all words, one word behind the other.
+        counts: n-grams of each word.
+        place: position of each word.
+    """
+
+    grams: tuple[int, ...]
+    counts: tuple[int, ...]
+    place: tuple[int, ...]
+
+
+class TinyText(Encoder):
+    """One token a word, from the hashed n-grams of its characters and the words beside it.
+
+    No vocabulary: a word never seen before is known by its parts, in any language and script.
+    Word f * 256 + i in `position` is word i of field f; fields do not see each other.
+
+    Paper: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information",
+    arXiv:1607.04606 (the n-grams); two residual convolutions over three words follow.
+
+    Args:
+        dim: width D of the tokens.
+        buckets: rows of the table that the n-grams are hashed into.
+        max_words: words that are kept of each field, at most 256.
+        layers: convolutions over neighbouring words; 0 for none.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        Unreadable: a content is neither a string nor a list of strings.
+
+    Example:
+        >>> encoder = TinyText(dim=8)
+        >>> encoder(["twenty one", None, ["seven", "eight"]]).position.tolist()
+        [0, 1, 0, 256]
+    """
+
+    name = "tiny-text"
+
+    def __init__(
+        self,
+        *,
+        dim: int = 64,
+        buckets: int = 8192,
+        max_words: int = 64,
+        layers: int = 2,
+        modality: str = "text",
+    ):
+        super().__init__()
+        if not 1 <= max_words <= _FIELD:
+            raise InputError(f"tiny-text: got max_words={max_words}, expected 1 to {_FIELD}")
+        self.dim = dim
+        self.buckets = buckets
+        self.max_words = max_words
+        self.modality = modality
+        self.grams = nn.EmbeddingBag(buckets, dim, mode="mean")
+        self.mixers = nn.ModuleList(nn.Linear(3 * dim, dim) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
+
+    def describe(self) -> EncoderCard:
+        return EncoderCard(
+            name=self.name,
+            modality=self.modality,
+            dim=self.dim,
+            revision="1",
+            preprocessing={
+                "buckets": self.buckets,
+                "max_words": self.max_words,
+                "grams": "1 to 4, whole word",
+            },
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "dim": self.dim,
+            "buckets": self.buckets,
+            "max_words": self.max_words,
+            "layers": len(self.mixers),
+            "modality": self.modality,
+        }
+
+    def read(self, content: Any) -> Words:
+        if isinstance(content, Words):
+            return content
+        grams: list[int] = []
+        counts: list[int] = []
+        place: list[int] = []
+        for field, text in texts_of(fields_of(content), "fields"):
+            for index, word in enumerate(_WORD.findall(text.lower())[: self.max_words]):
+                found = _grams(word, self.buckets)
+                grams += found
+                counts.append(len(found))
+                place.append(field * _FIELD + index)
+        return Words(tuple(grams), tuple(counts), tuple(place))
+
+    def encode(self, contents: Sequence[Any]) -> Tokens:
+        nothing = Words((), (), ())
+        read = [nothing if content is None else self.read(content) for content in contents]
+
+        def joined(field: str) -> Tensor:
+            return torch.tensor(
+                [n for words in read for n in getattr(words, field)], device=self.device
+            ).long()
+
+        count_N, place_N = joined("counts"), joined("place")
+        lengths = torch.tensor([len(words.counts) for words in read], device=self.device).long()
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        x_ND = self.grams(joined("grams"), count_N.cumsum(0) - count_N)
+        sample_N = torch.arange(len(read), device=self.device).repeat_interleave(lengths)
+        x_ND = self._mixed(x_ND, sample_N * (1 << 32) + place_N // _FIELD)
+        return Tokens(x_ND, offsets, torch.zeros_like(place_N), place_N, (self.modality,))
+
+    def _mixed(self, x_ND: Tensor, text_N: Tensor) -> Tensor:
+        """Convolutions over the words before and after, within one text."""
+        if not len(x_ND):
+            return x_ND
+        # A neighbour in another text counts as zero, as the padding of a convolution does.
+        follows_N1 = (text_N[1:] == text_N[:-1])[:, None]
+        edge_1D = x_ND.new_zeros(1, self.dim)
+        for mixer, norm in zip(self.mixers, self.norms, strict=True):
+            y_ND = norm(x_ND)
+            before_ND = torch.cat([edge_1D, y_ND[:-1] * follows_N1])
+            after_ND = torch.cat([y_ND[1:] * follows_N1, edge_1D])
+            x_ND = x_ND + nn.functional.gelu(mixer(torch.cat([before_ND, y_ND, after_ND], dim=1)))
+        return x_ND
+
+
+class TinyImage(Encoder):
+    """grid x grid patch tokens from a small convolutional network; trained with the rest.
+
+    The picture is squeezed to a square. Four convolutions with group normalisation (no statistics
+    cross samples), averaged over patches, plus a learned vector for each patch's place.
+
+    Args:
+        dim: width D of the tokens.
+        size: side of the square in pixels, at least 8.
+        grid: patches a side.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        Unreadable: a picture cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> TinyImage(dim=8, grid=2)([np.zeros((8, 8), np.uint8), None]).lengths.tolist()
+        [4, 0]
+    """
+
+    name = "tiny-image"
+
+    def __init__(self, *, dim: int = 64, size: int = 32, grid: int = 4, modality: str = "image"):
+        super().__init__()
+        if size < 8 or grid < 1:
+            raise InputError(f"tiny-image: got size={size} and grid={grid}, expected at least 8 and 1")
+        self.dim = dim
+        self.size = size
+        self.grid = grid
+        self.modality = modality
+        self.network = nn.Sequential(
+            *_convolution(3, 32, stride=1),
+            *_convolution(32, 64, stride=2),
+            *_convolution(64, 64, stride=1),
+            *_convolution(64, 128, stride=2),
+            nn.AdaptiveAvgPool2d(grid),
+            nn.Conv2d(128, dim, 1),
+        )
+        self.place = nn.Parameter(torch.randn(grid * grid, dim) * 0.02)
+
+    def describe(self) -> EncoderCard:
+        return EncoderCard(
+            name=self.name,
+            modality=self.modality,
+            dim=self.dim,
+            revision="1",
+            preprocessing={"size": self.size, "resize": "squeeze, bicubic, JPEG draft", "grid": self.grid},
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {"dim": self.dim, "size": self.size, "grid": self.grid, "modality": self.modality}
+
+    def read(self, content: Any) -> Tensor:
+        return as_pixels(content, self.size)
+
+    def encode(self, contents: Sequence[Any]) -> Tokens:
+        there = [self.read(content) for content in contents if content is not None]
+        if not there:
+            return Tokens.empty(len(contents), self.dim, (self.modality,), device=self.device)
+        pixels_BCHW = torch.stack(there).to(self.device).float() / 127.5 - 1
+        patches_BTD = self.network(pixels_BCHW).flatten(2).transpose(1, 2) + self.place
+        lengths = [0 if content is None else self.grid**2 for content in contents]
+        return Tokens.from_lengths(
+            patches_BTD.flatten(0, 1), torch.tensor(lengths, device=self.device), self.modality
+        )
+
+
+_FIELD = 256  # positions of one field
+
+
+def _grams(word: str, buckets: int) -> list[int]:
+    """Buckets of the n-grams of 1 to 4 characters of <word>, and of the word itself."""
+    marked = f"<{word}>"
+    parts = {marked[start : start + size] for size in (1, 2, 3, 4) for start in range(len(marked) - size + 1)}
+    # Python's own hash differs from run to run; a checksum does not.
+    return [zlib.crc32(part.encode()) % buckets for part in sorted({*parts, marked} - {"<", ">"})]
+
+
+def _convolution(channels: int, wider: int, *, stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, wider, 3, stride, padding=1), nn.GroupNorm(8, wider), nn.GELU()]
