@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,7 @@ __all__ = ["METRICS", "Measured", "Ranking", "TiePolicy", "evaluate", "rank", "r
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-TiePolicy = Literal["stable", "trec"]
+TiePolicy = Literal["stable", "trec", "shuffled"]
 
 # Bounds the temporaries of `rank` to a few times this many scores, whatever the number of users.
 _SCORES_AT_ONCE = 4_000_000
@@ -51,6 +51,7 @@ def rank(
     exclude: sparse.csr_array | NDArray[np.bool_] | None = None,
     ties: TiePolicy = "stable",
     names: Sequence[str] | None = None,
+    rows: Ints | None = None,
 ) -> Ranking:
     """Rank the candidates of each user by score.
 
@@ -62,7 +63,10 @@ def rank(
             not recommended again.
         ties: what comes first among equal scores. "stable": the candidate that stands earlier.
             "trec": as trec_eval has it, the higher name as a string ("9" before "10").
+            "shuffled": an order drawn for each row, always the same. Items are often numbered by how popular
+            they are; this is the policy under which a system that scores all alike gains nothing by that.
         names: [I] document ids for "trec"; by default the item ids written in decimal.
+        rows: [U] ids of the rows for "shuffled"; by default 0, 1, ...
 
     Raises:
         InputError: shapes that do not fit, NaN among the scores, k below 1, an unknown policy.
@@ -87,23 +91,29 @@ def rank(
             f"rank: got exclude of shape {exclude.shape}, expected {users} users by at least "
             f"{items_C.max(initial=-1) + 1} items"
         )
+    row_ids_U = np.arange(users) if rows is None else rows
     order_C = _tie_order(items_C, ties, names)
     top_UK = np.full((users, k), -1, np.int64)
     best_UK = np.full((users, k), -np.inf, np.float32)
     kept = min(k, columns)
     block = max(1, _SCORES_AT_ONCE // max(columns, 1))
     for start in range(0, users if kept else 0, block):
-        rows = slice(start, start + block)
-        block_BC = scores_UC[rows][:, order_C]
+        here = slice(start, start + block)
+        block_BC = scores_UC[here][:, order_C]
         if np.isnan(block_BC).any():
             raise InputError(
                 f"rank: got NaN among the scores of users {start} to {min(start + block, users) - 1}"
             )
         if exclude is not None:
-            block_BC[_mask(exclude[rows], items_C[order_C])] = -np.inf
-        picked_BK = _best(block_BC, kept)
-        best_UK[rows, :kept] = np.take_along_axis(block_BC, picked_BK, 1)
-        top_UK[rows, :kept] = items_C[order_C][picked_BK]
+            block_BC[_mask(exclude[here], items_C[order_C])] = -np.inf
+        if ties == "shuffled":
+            shuffle_BC = _shuffle(row_ids_U[here], items_C)
+            picked_BK = _best(np.take_along_axis(block_BC, shuffle_BC, 1), kept)
+            picked_BK = np.take_along_axis(shuffle_BC, picked_BK, 1)
+        else:
+            picked_BK = _best(block_BC, kept)
+        best_UK[here, :kept] = np.take_along_axis(block_BC, picked_BK, 1)
+        top_UK[here, :kept] = items_C[order_C][picked_BK]
     top_UK[np.isneginf(best_UK)] = -1
     return Ranking(top_UK, best_UK, ties)
 
@@ -146,6 +156,7 @@ def rank_users(
             exclude=None if exclude is None else exclude[chosen],
             ties=ties,
             names=names,
+            rows=chosen,
         )
         for chosen in np.array_split(users_U, max(1, -(-len(users_U) // block)))
     ]
@@ -154,12 +165,21 @@ def rank_users(
 
 def _tie_order(items_C: Ints, ties: TiePolicy, names: Sequence[str] | None) -> Ints:
     """Columns in the order in which equal scores are to come."""
-    if ties == "stable":
-        return np.arange(len(items_C))
+    if ties not in get_args(TiePolicy):
+        raise InputError(f"rank: got ties {ties!r}.{nearest(str(ties), get_args(TiePolicy))}")
     if ties != "trec":
-        raise InputError(f"rank: got ties {ties!r}.{nearest(str(ties), ['stable', 'trec'])}")
+        return np.arange(len(items_C))
     written = items_C.astype(str) if names is None else np.asarray([names[item] for item in items_C])
     return np.argsort(written, kind="stable")[::-1]
+
+
+def _shuffle(rows_B: Ints, items_C: Ints) -> Ints:
+    """[B, C] an order of the columns for each row, from a hash of the two ids (the finaliser of splitmix64):
+    it depends neither on the block nor on which other rows and candidates are ranked."""
+    keys_BC = (rows_B[:, None].astype(np.uint64) << np.uint64(32)) + items_C.astype(np.uint64)
+    for multiplier in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):
+        keys_BC = (keys_BC ^ (keys_BC >> np.uint64(30))) * np.uint64(multiplier)
+    return np.argsort(keys_BC ^ (keys_BC >> np.uint64(31)), axis=1)
 
 
 def _mask(exclude: sparse.csr_array | NDArray[np.bool_], items_C: Ints) -> NDArray[np.bool_]:
@@ -201,7 +221,7 @@ def precision(hits: NDArray[np.bool_], positives: Ints) -> Floats:
 
 def hit_rate(hits: NDArray[np.bool_], positives: Ints) -> Floats:
     """1 where anything was hit (trec_eval's success)."""
-    return hits.any(1).astype(np.float64)
+    return np.asarray(hits.any(1), np.float64)
 
 
 def mrr(hits: NDArray[np.bool_], positives: Ints) -> Floats:
@@ -276,7 +296,7 @@ def evaluate(
         function, cut = _parse(name, depth)
         values[name] = np.full(users, np.nan)
         values[name][asked_U] = function(hits_QK[:, :cut], counts_U[asked_U])
-    return Measured(MappingProxyType(values), int((~asked_U).sum()), ranking.ties)
+    return Measured(values, int((~asked_U).sum()), ranking.ties)
 
 
 def _hits(items_UK: Ints, positives: sparse.csr_array) -> NDArray[np.bool_]:

@@ -123,6 +123,28 @@ def test_the_known_tie() -> None:
     assert values["trec"].mean("mrr@3") == pytest.approx(1 / 3)
 
 
+def test_shuffled_ties_gain_nothing_from_the_numbering() -> None:
+    """All scores alike; one user in i + 1 chose item i: numbered by popularity, as catalogues are."""
+    users, items = 997, 101
+    right = sparse.csr_array(np.random.default_rng(0).random((users, items)) < 1 / (1 + np.arange(items)))
+    flat = np.zeros((users, items))
+    stable = evaluate(rank(flat, 10), right, ["recall@10"]).mean("recall@10")
+    shuffled = evaluate(rank(flat, 10, ties="shuffled"), right, ["recall@10"]).mean("recall@10")
+    assert stable > 0.5
+    assert shuffled == pytest.approx(10 / items, abs=0.015)
+
+
+def test_shuffled_ties_keep_scores_first_and_depend_on_the_ids_alone() -> None:
+    scores = np.random.default_rng(0).integers(0, 3, (29, 23)).astype(np.float32)
+    whole = rank(scores, 23, ties="shuffled")
+    assert (np.diff(whole.scores, axis=1) <= 0).all()
+    assert (np.sort(whole.items, axis=1) == np.arange(23)).all()
+    order = np.random.default_rng(1).permutation(23)
+    moved = rank(scores[:, order], 23, candidates=order, ties="shuffled")
+    assert moved.items.tolist() == whole.items.tolist()
+    assert len({tuple(row) for row in rank(np.zeros((29, 23)), 23, ties="shuffled").items}) == 29
+
+
 def test_a_stored_zero_and_booleans_exclude_alike() -> None:
     stored = sparse.csr_array((np.array([0.0, 1.0]), ([0, 0], [2, 1])), shape=(1, 3))
     mask = np.array([[False, True, True]])
@@ -130,22 +152,20 @@ def test_a_stored_zero_and_booleans_exclude_alike() -> None:
         assert rank([[1.0, 2.0, 3.0]], 3, exclude=exclude).items.tolist() == [[0, -1, -1]]
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ties", ["stable", "trec", "shuffled"])
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, ties: metrics.TiePolicy) -> None:
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 5, (31, 17)).astype(np.float32)
     seen = sparse.csr_array(rng.random((31, 17)) < 0.3)
-    whole = rank(scores, 5, exclude=seen)
+    whole = rank(scores, 5, exclude=seen, ties=ties)
     monkeypatch.setattr(metrics, "_SCORES_AT_ONCE", 17 * 3)
-    assert rank(scores, 5, exclude=seen).items.tolist() == whole.items.tolist()
+    assert rank(scores, 5, exclude=seen, ties=ties).items.tolist() == whole.items.tolist()
     chosen = np.array([30, 2, 11])
-    some = rank_users(
-        lambda users, items: scores[np.ix_(users, items)],
-        chosen,
-        5,
-        candidates=range(17),
-        exclude=seen,
-        block=2,
-    )
+
+    def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        return scores[np.ix_(users, items)]
+
+    some = rank_users(score, chosen, 5, candidates=range(17), exclude=seen, ties=ties, block=2)
     assert some.items.tolist() == whole.items[chosen].tolist()
 
 

@@ -1,0 +1,121 @@
+"""Plots as inline SVG that stretch with the page: x in percent, y in pixels, colours by class.
+
+Lengths in percent instead of a `viewBox` keep lines and dots undistorted at any width, and classes
+let the page's style sheet draw the same picture light or dark. Words stand outside, in HTML, so that they
+stay readable on a phone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from mmattn.evaluation.intervals import Interval
+from mmattn.evaluation.results import Panel
+
+__all__ = ["Axis", "Chart", "bar", "chart", "dot", "ticks"]
+
+_ROW = 22  # height of a bar or dot row, in pixels
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values and the round ones that are written beside it."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def around(cls, values: list[float], count: int = 4) -> Axis:
+        """The axis of round numbers that holds all values."""
+        marks = ticks(min(values), max(values), count)
+        return cls(marks[0], marks[-1], marks)
+
+    def label(self, value: float) -> str:
+        """A value as it is written on this axis, with the places that its ticks need."""
+        places = max(0, -int(np.floor(np.log10(self.ticks[1] - self.ticks[0]) + 1e-9)))
+        return f"{value:,.{places}f}"
+
+    def percent(self, value: float) -> float:
+        """Where a value lies, 0 at the low end, 100 at the high one."""
+        return round(100 * (value - self.low) / (self.high - self.low), 3)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines as SVG with the axes they stand on."""
+
+    svg: Markup
+    x: Axis
+    y: Axis
+
+
+def ticks(low: float, high: float, count: int = 4) -> tuple[float, ...]:
+    """About `count` round numbers from at most `low` to at least `high`.
+
+    Example:
+        >>> ticks(0.0, 0.41), ticks(3.0, 3.0)
+        ((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), (2.0, 3.0, 4.0))
+    """
+    if high <= low:
+        return (low - 1.0, low, low + 1.0)
+    rough = (high - low) / count
+    magnitude = 10.0 ** np.floor(np.log10(rough))
+    step = float(min((1, 2, 5, 10), key=lambda m: abs(m * magnitude - rough)) * magnitude)
+    places = np.arange(np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9) + 1)
+    return tuple(float(f"{place * step:.10g}") for place in places)
+
+
+def bar(interval: Interval, axis: Axis, ours: bool) -> Markup:
+    """A bar from zero to the mean, with its interval as a whisker."""
+    length = axis.percent(interval.mean)
+    body = f'<rect class="bar" x="0" y="3" width="{length}%" height="{_ROW - 6}" rx="2"/>'
+    return _row(body + _whisker(interval, axis), ours)
+
+
+def dot(interval: Interval, axis: Axis, ours: bool = False) -> Markup:
+    """A dot at the mean with its interval, against a line at zero: for differences."""
+    zero, mean = axis.percent(0.0), axis.percent(interval.mean)
+    line = f'<line class="zero" x1="{zero}%" x2="{zero}%" y1="0" y2="{_ROW}"/>'
+    point = f'<circle class="dot" cx="{mean}%" cy="{_ROW / 2}" r="4.5"/>'
+    return _row(line + _whisker(interval, axis) + point, ours)
+
+
+def chart(panel: Panel) -> Chart:
+    """The panel's curves; the kept point of each is a dot."""
+    x = Axis.around([value for curve in panel.curves for value in (0.0, *curve.x)])
+    y = Axis.around([value for curve in panel.curves for value in curve.y])
+    grid = lines = dots = ""
+    for tick in y.ticks:
+        level = 100 - y.percent(tick)
+        grid += f'<line class="grid" x1="0" x2="100%" y1="{level}%" y2="{level}%"/>'
+    for index, curve in enumerate(panel.curves):
+        tone = f"tone-{index % 5}"
+        points = zip(map(x.percent, curve.x), map(y.percent, curve.y), strict=True)
+        path = " ".join(f"{across},{100 - up:.3f}" for across, up in points)
+        lines += f'<polyline class="line {tone}" points="{path}"/>'
+        if curve.chosen is not None:
+            across = x.percent(curve.chosen)
+            down = 100 - y.percent(float(np.interp(curve.chosen, curve.x, curve.y)))
+            dots += f'<circle class="kept {tone}" cx="{across}%" cy="{down}%" r="4.5"/>'
+    # Polylines know no percent: they alone are stretched, and the style keeps their stroke as it is.
+    frame = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
+    return Chart(
+        Markup(f'<svg class="chart" aria-hidden="true">{grid}{frame}{lines}</svg>{dots}</svg>'), x, y
+    )
+
+
+def _whisker(interval: Interval, axis: Axis) -> str:
+    low, high, middle = axis.percent(interval.low), axis.percent(interval.high), _ROW / 2
+    ends = "".join(
+        f'<line x1="{end}%" x2="{end}%" y1="{middle - 4}" y2="{middle + 4}"/>' for end in (low, high)
+    )
+    return f'<g class="whisker"><line x1="{low}%" x2="{high}%" y1="{middle}" y2="{middle}"/>{ends}</g>'
+
+
+def _row(content: str, ours: bool) -> Markup:
+    kind = "row ours" if ours else "row"
+    return Markup(f'<svg class="{kind}" height="{_ROW}" aria-hidden="true">{content}</svg>')
