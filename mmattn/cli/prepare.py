@@ -101,7 +101,12 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         yield fresh
         if target.exists():
             target.rename(old)
-        fresh.rename(target)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(beside)
 
@@ -133,9 +138,8 @@ def _describe(summary: Mapping[str, Any]) -> str:
         if summary[key]:
             lines[name] = ", ".join(f"{part} {count:,}" for part, count in summary[key].items())
     if summary["triples"]:
-        lines["graph"] = (
-            f"{summary['triples']:,} triples, {summary['entities']:,} entities, {summary['relations']} relations"
-        )
+        counts = (f"{summary[what]:,} {what}" for what in ("triples", "entities", "relations"))
+        lines["graph"] = ", ".join(counts)
     if summary["rejected"]:
         lines["not usable"] = ", ".join(
             f"{count} x {effect}" for effect, count in summary["rejected"].items()

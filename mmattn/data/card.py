@@ -186,9 +186,9 @@ def _check_type(where: str, column: str, found: pa.DataType, use: Column | None)
     """A list, or a number as a path, is a mistake in the card, not in single rows."""
     is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
     role = use.role if use else "id"
-    if is_list and role not in ("text", "categories"):
+    if is_list and role not in ("text", "categories", "label"):
         raise InputError(
-            f"{where}: column {column!r} holds lists ({found}), which the role {role} cannot have"
+            f"{where}: column {column!r} holds {found}, expected single values for the role {role}"
         )
     is_number = pa.types.is_integer(found) or pa.types.is_floating(found)
     if is_number and role in ("image", "audio"):

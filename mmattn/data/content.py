@@ -53,7 +53,7 @@ def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limi
     if len(twice):
         shown = ", ".join(names[code] for code in twice[:5]) + (", ..." if len(twice) > 5 else "")
         raise InputError(
-            f"{file}: {len(twice)} ids of {name} come more than once: {shown}; expected each once"
+            f"{file}: the same id for several {name}, {len(twice)} times: {shown}; expected each id once"
         )
     return Things(card, spec, table, kept, [names[code] for code in codes[kept]], rejected, limit)
 
@@ -104,7 +104,7 @@ class Things:
     def labels(self) -> dict[str, np.ndarray]:
         """Label column -> one text a row, "" where there is none."""
         return {
-            column: np.array([as_text(cell) for cell in self._cells(column)], dtype=object)
+            column: np.array([", ".join(_texts(cell)) for cell in self._cells(column)], dtype=object)
             for column, use in self.spec.uses()
             if use.role == "label"
         }
@@ -126,7 +126,14 @@ class Things:
         return {name for column in columns for name in factor(self.table[column].take(self.kept))[1]}
 
     def _cells(self, column: str) -> list[Any]:
-        return self.table[column].take(self.kept).to_pylist()
+        """The good rows' cells; categories are lists, for every use of their column."""
+        cells = self.table[column].take(self.kept).to_pylist()
+        for use in self.spec.columns.get(column, ()):
+            if use.role == "categories":
+                cells = [
+                    cell if isinstance(cell, list) else as_text(cell).split(use.separator) for cell in cells
+                ]
+        return cells
 
     def _complain(self, place: int, column: str, effect: Any, reason: str) -> None:
         row = int(self.table.rows[self.kept[place]])
@@ -156,10 +163,10 @@ def _value(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> A
     Raises:
         _BadCell: it is there and does not fit.
     """
+    parts = _texts(cell)
     if use.role == "categories":
-        parts = cell if isinstance(cell, list) else as_text(cell).split(use.separator)
-        return [text for part in parts if (text := as_text(part))] or None
-    text = ", ".join(filter(None, map(as_text, cell))) if isinstance(cell, list) else as_text(cell)
+        return parts or None
+    text = ", ".join(parts)
     if not text:
         return None
     if use.role == "number":
@@ -172,6 +179,11 @@ def _value(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> A
             raise _BadCell(f"no file {path}")
         return path
     return text
+
+
+def _texts(cell: Any) -> list[str]:
+    """What stands in a cell, without empty parts: a list has several."""
+    return [text for part in (cell if isinstance(cell, list) else [cell]) if (text := as_text(part))]
 
 
 def _number(text: str) -> float:

@@ -78,22 +78,22 @@ class UserTable:
 
     def __post_init__(self) -> None:
         columns = {name: _columns(name, uses) for name, uses in self.columns.items()}
-        object.__setattr__(self, "columns", MappingProxyType(columns))
+        object.__setattr__(self, "columns", columns)
         owner: dict[str, tuple[str, str]] = {}
         for name, column in self.uses():
             if column.role == "label":
                 continue
-            kind, first = owner.setdefault(column.modality, (column.kind, name))
-            shared = column.kind in ("text", "table") and column.kind == kind
-            if not shared and first != name:
-                raise InputError(
-                    f"columns.{name}: modality {column.modality!r} is given by column {first!r} already; "
-                    "name another one: {role: " + column.role + ", modality: ...}"
-                )
+            kind, first = owner.get(column.modality, (column.kind, ""))
             if kind != column.kind:
                 raise InputError(
                     f"columns.{name}: modality {column.modality!r} cannot be both {kind} and {column.kind}"
                 )
+            if first and (first == name or kind not in ("text", "table")):
+                raise InputError(
+                    f"columns.{name}: modality {column.modality!r} is given by column {first!r} already; "
+                    "name another one: {role: " + column.role + ", modality: ...}"
+                )
+            owner[column.modality] = (kind, name)
 
     def uses(self) -> Iterator[tuple[str, Column]]:
         """(column name, use) of every use, in the card's order."""
