@@ -115,8 +115,9 @@ class Registry(Mapping[str, Entry]):
 
     Args:
         kind: also the entry-point group, `mmattn.<kind>`.
-        hooks: hook name -> arguments that the loaded plugin must accept, in order. A hook the
-            plugin lacks, or one that cannot take these arguments, is refused by name.
+        hooks: hook name -> arguments that the loaded plugin must accept, in order; a last "..."
+            stands for more of its own. A hook the plugin lacks, or one that cannot take these
+            arguments, is refused by name.
 
     Example:
         >>> from mmattn.registry import Registry
@@ -249,7 +250,9 @@ class Registry(Mapping[str, Entry]):
             if not callable(method):
                 raise PluginError(f"{where}: {found.__name__} has no method {hook}({', '.join(arguments)})")
             try:
-                inspect.signature(method).bind(None, *[None] * len(arguments))
+                signature = inspect.signature(method)
+                bind = signature.bind_partial if "..." in arguments else signature.bind
+                bind(None, *[None] * len(set(arguments) - {"..."}))
             except TypeError as error:
                 raise PluginError(
                     f"{where}: {found.__name__}.{hook}{inspect.signature(method)} cannot be called as "
@@ -296,7 +299,7 @@ def _installed(requirement: Requirement) -> bool:
 
 
 encoders = Registry("encoders", hooks={"encode": ("contents",), "describe": ()})
-heads = Registry("heads", hooks={"forward": ("fused",), "loss": ("fused",)})
+heads = Registry("heads", hooks={"forward": ("fused",), "loss": ("fused", "...")})
 adapters = Registry("adapters", hooks={})
 datasets = Registry("datasets", hooks={"prepare": ("root", "out")})
 
