@@ -8,6 +8,7 @@ stay readable on a phone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from markupsafe import Markup
@@ -85,21 +86,22 @@ def dot(interval: Interval, axis: Axis, ours: bool = False) -> Markup:
 
 
 def chart(panel: Panel) -> Chart:
-    """The panel's curves; the kept point of each is a dot."""
+    """The panel's curves; the kept point of each is a dot. Values that are not finite are left out."""
     x = Axis.around([value for curve in panel.curves for value in (0.0, *curve.x)])
-    y = Axis.around([value for curve in panel.curves for value in curve.y])
+    y = Axis.around([value for curve in panel.curves for value in curve.y if isfinite(value)] or [0.0])
     grid = lines = dots = ""
     for tick in y.ticks:
         level = 100 - y.percent(tick)
         grid += f'<line class="grid" x1="0" x2="100%" y1="{level}%" y2="{level}%"/>'
     for index, curve in enumerate(panel.curves):
         tone = f"tone-{index % 5}"
-        points = zip(map(x.percent, curve.x), map(y.percent, curve.y), strict=True)
-        path = " ".join(f"{across},{100 - up:.3f}" for across, up in points)
+        points = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if isfinite(b)]
+        path = " ".join(f"{x.percent(a)},{100 - y.percent(b):.3f}" for a, b in points)
         lines += f'<polyline class="line {tone}" points="{path}"/>'
-        if curve.chosen is not None:
+        if curve.chosen is not None and points:
             across = x.percent(curve.chosen)
-            down = 100 - y.percent(float(np.interp(curve.chosen, curve.x, curve.y)))
+            at = np.interp(curve.chosen, [a for a, _ in points], [b for _, b in points])
+            down = 100 - y.percent(float(at))
             dots += f'<circle class="kept {tone}" cx="{across}%" cy="{down}%" r="4.5"/>'
     # Polylines know no percent: they alone are stretched, and the style keeps their stroke as it is.
     frame = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'

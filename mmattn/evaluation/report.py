@@ -67,7 +67,7 @@ def render(report: Report) -> str:
         bars={metric: _bars(report, metric) for metric in metrics},
         differences=_differences(report),
         knockouts=_knockouts(report),
-        charts=[(panel, chart(panel)) for panel in report.panels],
+        charts=[(panel, chart(panel)) for panel in report.panels if panel.curves],
         provenance={"protocol": report.protocol, **report.provenance},
         level=f"{report.ours.metrics[report.primary].level:.0%}",
     )

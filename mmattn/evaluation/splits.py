@@ -290,19 +290,15 @@ def cold_items(
 
 
 def _refuse_leaks(split: Split) -> None:
-    pairs = split.users * split.item_count + split.items
-    for known, part in (
-        (split.train, "validation"),
-        (np.concatenate([split.train, split.validation]), "test"),
-    ):
-        predicted: Ints = getattr(split, part)
-        shared = pairs[predicted][np.isin(pairs[predicted], pairs[known])]
-        if len(shared):
-            user, item = divmod(int(shared[0]), split.item_count)
+    earlier: dict[Part, tuple[Part, ...]] = {"validation": ("train",), "test": ("train", "validation")}
+    for part, before in earlier.items():
+        shared = split.matrix(*before).multiply(split.matrix(part)).tocoo()
+        if shared.nnz:
             raise InputError(
-                f"{split.protocol} split leaks: {len(shared)} pairs of the {part} part are known before it, "
-                f"the first user {user} with item {item}; expected each pair in one part only"
+                f"{split.protocol} split leaks: {shared.nnz} pairs of the {part} part are known before it, "
+                f"the first user {shared.row[0]} with item {shared.col[0]}; expected each pair in one part"
             )
+        known, predicted = np.concatenate([getattr(split, name) for name in before]), getattr(split, part)
         if split.time is not None and len(known) and len(predicted):
             latest, earliest = split.time[known].max(), split.time[predicted].min()
             if latest > earliest:
@@ -314,11 +310,13 @@ def _refuse_leaks(split: Split) -> None:
         (split.cold_items, "cold", ("train", "validation")),
         (split.validation_items, "validation", ("train",)),
     ):
-        for part in parts:
-            leaked = np.intersect1d(np.unique(split.items[getattr(split, part)]), hidden)
+        for name in parts:
+            met_I = np.zeros(split.item_count, bool)
+            met_I[split.items[getattr(split, name)]] = True
+            leaked = hidden[met_I[hidden]]
             if len(leaked):
                 raise InputError(
-                    f"{split.protocol} split leaks: {len(leaked)} {what} items have interactions in {part}, "
+                    f"{split.protocol} split leaks: {len(leaked)} {what} items have interactions in {name}, "
                     f"the first item {leaked[0]}; expected none"
                 )
     overlap = np.intersect1d(split.cold_items, split.validation_items)

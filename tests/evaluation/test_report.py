@@ -79,7 +79,11 @@ def full_report() -> Report:
             Example("User 7", (Shown(NASTY), Shown("Broken", b"no picture")), shelf, "12 films"),
             Example("User 8", shelf[:3], shelf),
         ),
-        provenance={"versions": {"mmattn": "0.1.0"}, "config": "training:\n  epochs: 3\n"},
+        provenance={
+            "versions": {"mmattn": "0.1.0"},
+            "encoders": {"text": {"dim": 384}},
+            "config": "training:\n  epochs: 3\n",
+        },
     )
 
 
@@ -116,6 +120,8 @@ def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
     for meaning in ("earns its place", "no effect shown", "better without", "no paired interval"):
         assert page.count(meaning) == 1
     assert "kept at 2" in page
+    assert re.search(r"<dt>text</dt>\s*<dd>\s*<dl>\s*<dt>dim</dt>\s*<dd>384</dd>", page)
+    assert re.search(r"<dt>seeds</dt>\s*<dd>0, 1, 2</dd>", page)
     assert ">99.9%" in page.replace("&gt;", ">")
 
 
@@ -198,6 +204,17 @@ def test_drawings_say_where_things_lie() -> None:
     lines = chart(Panel("Loss", "epoch", (Curve("a", (0.0, 4.0), (0.0, 4.0), chosen=1.0),)))
     assert 'points="0.0,100.000 100.0,0.000"' in lines.svg
     assert 'cx="25.0%" cy="75.0%"' in lines.svg
+
+
+def test_a_run_that_diverged_still_has_a_chart() -> None:
+    nan = float("nan")
+    curves = (
+        Curve("a", (1.0, 2.0, 3.0), (4.0, nan, 2.0), chosen=2.0),
+        Curve("b", (1.0,), (nan,), chosen=1.0),
+    )
+    drawn = chart(Panel("Loss", "epoch", curves))
+    assert "nan" not in drawn.svg
+    assert drawn.svg.count("<circle") == 1
 
 
 # --- in a browser ---------------------------------------------------------------------------------------
