@@ -6,37 +6,76 @@ program = A.Program(score=A.dot() >> A.modality_bias("pair"), mask=A.route({"*":
 layer = A.Attention(program, dim=64, heads=4)
 """
 
-from mmattn.attention.biases import modality_bias
+from mmattn.attention.biases import alibi, box_bias, graph_bias, modality_bias, relative, time_bias
+from mmattn.attention.check import CheckReport, Disagreement, check
+from mmattn.attention.explain import Explanation, Row, Rows, rows
+from mmattn.attention.extensions import register_mask, register_score
 from mmattn.attention.layer import Attention
-from mmattn.attention.masks import blocks, causal, dilated, full, global_tokens, present, route, where, window
-from mmattn.attention.norms import softmax
+from mmattn.attention.masks import (
+    Mask,
+    blocks,
+    causal,
+    dilated,
+    full,
+    global_tokens,
+    present,
+    route,
+    where,
+    window,
+)
+from mmattn.attention.norms import entmax15, sigmoid, softmax, sparsemax, topk
 from mmattn.attention.parameters import dynamic, learned
 from mmattn.attention.plan import Plan, backends
 from mmattn.attention.program import Program, heads
-from mmattn.attention.scores import dot, softcap, temperature
+from mmattn.attention.scores import additive, bilinear, cosine, dot, head_gate, softcap, temperature
 from mmattn.attention.serial import parse
+from mmattn.attention.terms import Term
 
 __all__ = [
     "Attention",
+    "CheckReport",
+    "Disagreement",
+    "Explanation",
+    "Mask",
     "Plan",
     "Program",
+    "Row",
+    "Rows",
+    "Term",
+    "additive",
+    "alibi",
     "backends",
+    "bilinear",
     "blocks",
+    "box_bias",
     "causal",
+    "check",
+    "cosine",
     "dilated",
     "dot",
     "dynamic",
+    "entmax15",
     "full",
     "global_tokens",
+    "graph_bias",
+    "head_gate",
     "heads",
     "learned",
     "modality_bias",
     "parse",
     "present",
+    "register_mask",
+    "register_score",
+    "relative",
     "route",
+    "rows",
+    "sigmoid",
     "softcap",
     "softmax",
+    "sparsemax",
     "temperature",
+    "time_bias",
+    "topk",
     "where",
     "window",
 ]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmattn.attention.edges import BlockEdges, JoinedEdges
 from mmattn.attention.layout import Layout, Side
 from mmattn.attention.pairs import Fields, Pairs
+from mmattn.attention.parameters import Dynamic, Learned, Number
 from mmattn.attention.program import Program
+from mmattn.attention.schedule import Step, fields
 
 __all__ = ["Call", "Extras"]
 
@@ -21,15 +25,15 @@ class Extras:
     """What the context gives to the terms, by token.
 
     Args:
-        query, key: name -> [N, ...] of that side, for example boxes.
+        query, key: name -> columns [N] of that side, for example of boxes.
         present: [Nk] boolean from `context["presence"]`, or None.
         edges: name -> the pairs of tokens that an edge joins.
     """
 
-    query: Mapping[str, Tensor] = field(default_factory=dict)
-    key: Mapping[str, Tensor] = field(default_factory=dict)
+    query: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    key: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     present: Tensor | None = None
-    edges: Mapping[str, Any] = field(default_factory=dict)
+    edges: Mapping[str, JoinedEdges] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,7 @@ class Call:
         q, k, v: [Nq, H, K], [Nk, H, K], [Nk, H, K].
         layout: which tokens form a sample.
         parameters: name -> [H, ...] for all heads of the layer; dynamic numbers [B, H], as predicted.
-        first_head: the number of this call's first head within the layer.
+        first_head: the row of this call's first head in the parameters.
         slots: the layer's numbering of modalities.
         extras: what the context gives.
         dropout: probability that a weight is dropped, 0 outside training.
@@ -58,37 +62,99 @@ class Call:
     extras: Extras = field(default_factory=Extras)
     dropout: float = 0.0
 
-    @property
+    @cached_property
     def head(self) -> Tensor:
-        """[H, 1, 1], the heads of this call by number."""
+        """[H, 1, 1], the rows of this call's heads in the parameters."""
         return self.first_head + torch.arange(self.q.shape[1], device=self.q.device)[:, None, None]
 
-    def sample_pairs(self, sample: int) -> Pairs:
-        """Queries and keys of one sample against each other, [Q, 1] and [1, K]."""
+    @cached_property
+    def _dynamic(self) -> frozenset[str]:
+        return frozenset(term.name for term in self.program.walk() if isinstance(term, Dynamic))
+
+    def query_number(self, value: Number) -> Tensor | float:
+        """A number of the program for every query token: itself, [H, 1] or [Nq, H, 1]."""
+        if isinstance(value, float):
+            return value
+        rows = slice(self.first_head, self.first_head + self.q.shape[1])
+        theta = self.parameters[value.name]
+        if isinstance(value, Learned):
+            return (value.start * theta[rows].exp())[:, None]
+        number_BH = value.start * theta[:, rows].exp()
+        return number_BH.repeat_interleave(self.layout.query.offsets.diff(), dim=0)[..., None]
+
+    # --- what terms see -------------------------------------------------------------------------
+
+    def sample_pairs(self, sample: int, queries: slice | None = None) -> Pairs:
+        """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K]."""
         query, key = self.layout.query, self.layout.key
-        q = slice(query.starts[sample], query.starts[sample + 1])
+        start, stop = query.starts[sample], query.starts[sample + 1]
+        chosen = range(start, stop)[queries or slice(None)]
+        q = slice(chosen.start, chosen.stop)
         k = slice(key.starts[sample], key.starts[sample + 1])
-        present = None if self.extras.present is None else self.extras.present[None, k]
-        return Pairs(
-            query=_fields(query, q, (slice(None), None), self.extras.query),
-            key=_fields(key, k, (None, slice(None)), self.extras.key, present),
-            head=self.head,
-            parameters=self._of_sample(sample),
-            edges={name: joined.of_sample(sample) for name, joined in self.extras.edges.items()},
-            slots=self.slots,
+        shape = (1, q.stop - q.start, k.stop - k.start)
+        return self._pairs(
+            _slice(query, q, (slice(None), None), self.extras.query),
+            _slice(key, k, (None, slice(None)), self.extras.key, self.extras.present),
+            parameters={
+                name: value[sample] if name in self._dynamic else value
+                for name, value in self.parameters.items()
+            },
+            edges={
+                name: replace(
+                    BlockEdges.of(joined.between(q.start, q.stop, offset=q.start - start), shape),
+                    shape=shape[1:],
+                )
+                for name, joined in self.extras.edges.items()
+            },
         )
 
-    def _of_sample(self, sample: int) -> dict[str, Tensor]:
-        """The parameters, of dynamic numbers the sample's own."""
-        dynamic = {term.name for term in self.program.walk() if term.word == "dynamic"}  # type: ignore[attr-defined]
-        return {name: value[sample] if name in dynamic else value for name, value in self.parameters.items()}
+    def step_pairs(self, step: Step) -> Pairs:
+        """The queries and keys of a step, [G, 1, Q, 1] and [G, 1, 1, K]."""
+        query, key = fields(self.layout, step, self.extras.present)
+        q, k = step.q_tokens[:, None, :, None], step.k_tokens[:, None, None, :]
+        samples = torch.tensor(step.samples, device=self.q.device) if self._dynamic else None
+        return self._pairs(
+            replace(query, extra={name: _at(columns, q) for name, columns in self.extras.query.items()}),
+            replace(key, extra={name: _at(columns, k) for name, columns in self.extras.key.items()}),
+            parameters={
+                name: value[samples] if name in self._dynamic else value
+                for name, value in self.parameters.items()
+            },
+            edges={name: self._step_edges(step, joined) for name, joined in self.extras.edges.items()},
+        )
+
+    def _pairs(self, query: Fields, key: Fields, parameters: Any, edges: Any) -> Pairs:
+        return Pairs(query, key, self.head, parameters, edges, self.slots)
+
+    def _step_edges(self, step: Step, joined: JoinedEdges) -> BlockEdges:
+        starts = self.layout.query.starts
+        parts = []
+        for row, sample in enumerate(step.samples):
+            first = starts[sample] + step.first
+            last = min(first + step.queries, starts[sample + 1])
+            parts.append(joined.between(first, last, row, offset=step.first))
+        rows, query, key, relation = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        if len(step.samples) == 1:
+            # The step may hold some of the keys only: find each key's column, and drop those without.
+            first_key = self.layout.key.starts[step.samples[0]]
+            size = self.layout.key.starts[step.samples[0] + 1] - first_key
+            column = torch.full((size,), -1, device=key.device)
+            column[step.k_tokens[0] - first_key] = torch.arange(step.keys, device=key.device)
+            key = column[key]
+            seen = key >= 0
+            rows, query, key, relation = rows[seen], query[seen], key[seen], relation[seen]
+        return BlockEdges.of((rows, query, key, relation), (len(step.samples), step.queries, step.keys))
 
 
-def _fields(
+def _at(columns: tuple[Tensor, ...], tokens: Tensor) -> tuple[Tensor, ...]:
+    return tuple(column[tokens] for column in columns)
+
+
+def _slice(
     side: Side,
     tokens: slice,
     shape: tuple[Any, ...],
-    extra: Mapping[str, Tensor],
+    extra: Mapping[str, tuple[Tensor, ...]],
     present: Tensor | None = None,
 ) -> Fields:
     """The fields of some tokens, shaped to broadcast."""
@@ -98,6 +164,6 @@ def _fields(
         names=side.modalities,
         time=None if side.time is None else side.time[tokens][shape],
         entity=None if side.entity is None else side.entity[tokens][shape],
-        extra={name: value[tokens][shape] for name, value in extra.items()},
-        present=present,
+        extra={name: tuple(column[tokens][shape] for column in columns) for name, columns in extra.items()},
+        present=None if present is None else present[tokens][shape],
     )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from mmattn.attention.backends import Conditions
-from mmattn.attention.call import Call, Extras
+from mmattn.attention.biases import SLOPE, Alibi, slopes
+from mmattn.attention.call import Call
+from mmattn.attention.context import extras, predictor
+from mmattn.attention.explain import Explanation, Rows, explain_rows
 from mmattn.attention.layout import Layout
 from mmattn.attention.parameters import Dynamic, ParameterSpec
 from mmattn.attention.plan import Plan, choose, find
 from mmattn.attention.program import Heads, Program
-from mmattn.attention.scores import Base
+from mmattn.attention.scores import HeadGate
+from mmattn.attention.terms import Term
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
@@ -50,6 +54,8 @@ class Attention(nn.Module):
         >>> two = Tokens.from_sequences([torch.randn(3, 8), torch.randn(0, 8)], "text")
         >>> layer(two).values.shape
         torch.Size([3, 8])
+        >>> layer.plan(two).backend
+        'jagged'
     """
 
     def __init__(
@@ -76,11 +82,10 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(self.kv_dim, dim, bias=bias)
         self.o_proj = nn.Linear(dim, dim, bias=bias)
         self.terms = nn.ParameterDict({spec.name: self._new(spec) for spec in program.parameters()})
-        self._slots: tuple[str, ...] = ()
-        self._parts = _parts(program, heads)
-        self._dynamic = {
-            term.name: term for _, _, part in self._parts for term in part.walk() if isinstance(term, Dynamic)
-        }
+        self._modalities: tuple[str, ...] = ()
+        self._read_program()
+        if any(isinstance(term, Alibi) for term in program.walk()):
+            self.register_buffer("slope", slopes(heads))
 
     def _new(self, spec: ParameterSpec) -> nn.Parameter:
         """A parameter as its term starts it, with one leading row a head."""
@@ -96,40 +101,60 @@ class Attention(nn.Module):
             case number:
                 return nn.Parameter(torch.full(shape, float(number)))
 
+    def _read_program(self) -> None:
+        """What the layer looks up in its program at every call."""
+        self._parts = _parts(self.program, self.heads)
+        terms: list[Term] = [term for _, _, part in self._parts for term in part.walk()]
+        self._dynamic = {term.name: term for term in terms if isinstance(term, Dynamic)}
+        self._gates = [
+            (first, last, term)
+            for first, last, part in self._parts
+            for term in part.chain.changes
+            if isinstance(term, HeadGate)
+        ]
+
+    @overload
     def forward(
         self,
         q: Tokens,
         kv: Tokens | None = None,
         context: Mapping[str, Any] | None = None,
-        explain: Any = None,
-    ) -> Tokens:
+        explain: None = None,
+    ) -> Tokens: ...
+
+    @overload
+    def forward(
+        self, q: Tokens, kv: Tokens | None = None, context: Mapping[str, Any] | None = None, *, explain: Rows
+    ) -> tuple[Tokens, Explanation]: ...
+
+    def forward(
+        self,
+        q: Tokens,
+        kv: Tokens | None = None,
+        context: Mapping[str, Any] | None = None,
+        explain: Rows | None = None,
+    ) -> Tokens | tuple[Tokens, Explanation]:
         """Attend.
 
         Args:
             q: the queries' tokens, width `dim`.
             kv: the keys' tokens, as many samples, width `kv_dim`; left out, the queries' own.
-            context: what terms refer to by name: "task" [B, D] or [D] for dynamic numbers, "presence"
-                [B, M] boolean for `present`.
+            context: what terms refer to by name: "task" [B, D] or [D] for `dynamic(on="task")`, "presence"
+                [B, M] boolean for `present`, edges [3, E] for `graph_bias`, boxes [N, 4] for `box_bias`.
+            explain: `rows([...])`, the queries whose exact weights are wanted.
 
         Returns:
-            Tokens of the queries' layout, width `dim`; zeros (before the last projection) for a query
-            that may attend to nothing.
+            Tokens of the queries' layout, width `dim`, and an `Explanation` beside them if asked. A query
+            that may attend to nothing gives zeros before the last projection.
 
         Raises:
-            InputError: tokens or context do not fit the layer or the program.
+            InputError: tokens or context do not fit the layer or the program, or the backend that was
+                asked for cannot run it.
         """
         kv = q if kv is None else kv
-        layout = self._layout(q, kv)
-        q_NHK = self.q_proj(q.values).unflatten(-1, (self.heads, self.width))
-        k_NHK = self.k_proj(kv.values).unflatten(-1, (self.heads, self.width))
-        v_NHK = self.v_proj(kv.values).unflatten(-1, (self.heads, self.width))
-        call = self._call(q, kv, layout, context or {}, q_NHK, k_NHK, v_NHK)
-        out = [
-            choose(part.program, layout, self._conditions(part), self.backend)[0].run(part)
-            for part in _split(call, self._parts)
-        ]
-        out_NHK = out[0] if len(out) == 1 else torch.cat(out, dim=1)
-        return q.with_values(self.o_proj(out_NHK.flatten(1)))
+        call = self._call(q, kv, context or {}, *self._project(q, kv))
+        out = q.with_values(self._attend(call))
+        return out if explain is None else (out, explain_rows(self._split(call), explain))
 
     def plan(self, q: Tokens, kv: Tokens | None = None) -> Plan:
         """Which backend runs over these tokens, at what cost, and why each other one does not.
@@ -138,11 +163,19 @@ class Attention(nn.Module):
         """
         kv = q if kv is None else kv
         layout = self._layout(q, kv)
+        enabled = torch.is_grad_enabled()
+        gradient = enabled and (q.values.requires_grad or any(p.requires_grad for p in self.parameters()))
+        program_gradient = enabled and any(p.requires_grad for p in self.terms.values())
         parts = []
         for first, last, program in self._parts:
-            gradient = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
             conditions = Conditions(
-                q.device.type, q.dtype, last - first, self.width, gradient, self.training and self.dropout > 0
+                device=q.device.type,
+                dtype=self.q_proj.weight.dtype,
+                heads=last - first,
+                width=self.width,
+                gradient=gradient,
+                program_gradient=program_gradient,
+                dropout=self.training and self.dropout > 0,
             )
             parts.append(replace(choose(program, layout, conditions, self.backend)[1], heads=(first, last)))
         return Plan(tuple(parts))
@@ -151,7 +184,14 @@ class Attention(nn.Module):
         """The program's own parameters by the name of their term, [H, ...] each."""
         return dict(self.terms.items())
 
-    def name_modalities(self, names: tuple[str, ...] | list[str]) -> None:
+    def penalty(self) -> Tensor:
+        """The expected number of heads whose `head_gate` is open; add a share of it to the loss."""
+        total = self.o_proj.weight.new_zeros(())
+        for first, last, term in self._gates:
+            total = total + term.open_probability(self.terms[term.name][first:last]).sum()
+        return total
+
+    def name_modalities(self, names: Sequence[str]) -> None:
         """Give these modalities their rows in the parameters over modalities, in this order.
 
         A layer that meets a new modality gives it the next row by itself; processes that train together
@@ -160,19 +200,19 @@ class Attention(nn.Module):
         Raises:
             InputError: there are more modalities than rows.
         """
-        new = [name for name in names if name not in self._slots]
-        if len(self._slots) + len(new) > _MODALITIES:
+        new = tuple(dict.fromkeys(name for name in names if name not in self._modalities))
+        if len(self._modalities) + len(new) > _MODALITIES:
             raise InputError(
-                f"attention: got the modalities {[*self._slots, *new]}, expected at most {_MODALITIES}; "
+                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most {_MODALITIES}; "
                 "name them in the term, as in modality_bias(name, modalities=[...])"
             )
-        self._slots += tuple(new)
+        self._modalities += new
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"modalities": list(self._slots)}
+        return {"modalities": list(self._modalities)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._slots = tuple(state["modalities"])
+        self._modalities = tuple(state["modalities"])
 
     def extra_repr(self) -> str:
         return f"{self.program}, dim={self.dim}, heads={self.heads}, backend={self.backend!r}"
@@ -185,72 +225,97 @@ class Attention(nn.Module):
                 raise InputError(f"Attention: {name} has width {tokens.dim}, expected {dim}")
         return Layout.of(q, kv)
 
+    def _project(self, q: Tokens, kv: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """[Nq, H, K], [Nk, H, K], [Nk, H, K]."""
+        self._layout(q, kv)  # a clear error before a matrix product fails
+        shape = (self.heads, self.width)
+        return (
+            self.q_proj(q.values).unflatten(-1, shape),
+            self.k_proj(kv.values).unflatten(-1, shape),
+            self.v_proj(kv.values).unflatten(-1, shape),
+        )
+
     def _call(
-        self,
-        q: Tokens,
-        kv: Tokens,
-        layout: Layout,
-        context: Mapping[str, Any],
-        q_NHK: Tensor,
-        k_NHK: Tensor,
-        v_NHK: Tensor,
+        self, q: Tokens, kv: Tokens, context: Mapping[str, Any], q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor
     ) -> Call:
-        self.name_modalities([*q.modalities, *kv.modalities]) if self.terms else None
-        parameters = {name: value.to(q_NHK.dtype) for name, value in self.terms.items()}
-        for name, term in self._dynamic.items():
-            parameters[name] = self._predict(term, q, context) @ parameters[name].T
-        return Call(
-            program=self.program,  # type: ignore[arg-type]
+        layout = Layout.of(q, kv)
+        call = Call(
+            program=self._parts[0][2],
             q=q_NHK,
             k=k_NHK,
             v=v_NHK,
             layout=layout,
-            parameters=parameters,
-            slots=self._slots,
-            extras=Extras(present=_present(context, kv, layout)),
             dropout=self.dropout if self.training else 0.0,
         )
+        if len(self.terms) == 0 and not context and not hasattr(self, "slope"):
+            return call
+        if any("M" in spec.shape for spec in self.program.parameters()):
+            self.name_modalities([*q.modalities, *kv.modalities])
+        parameters = {name: value.to(q_NHK.dtype) for name, value in self.terms.items()}
+        for name, term in self._dynamic.items():
+            parameters[name] = predictor(term, q, context).to(q_NHK.dtype) @ parameters[name].T
+        if hasattr(self, "slope"):
+            parameters[SLOPE] = self.slope.to(q_NHK.dtype)
+        return replace(
+            call,
+            parameters=parameters,
+            slots=self._modalities,
+            extras=extras(self.program, q, kv, layout, context),
+        )
 
-    def _predict(self, term: Dynamic, q: Tokens, context: Mapping[str, Any]) -> Tensor:
-        """[B, D], what a dynamic number is predicted from."""
-        if term.on == "input":
-            total_BD = q.values.new_zeros(len(q), q.dim).index_add(0, q.sample, q.values)
-            return total_BD / q.lengths.clamp(min=1)[:, None]
-        task = context.get("task")
-        if not isinstance(task, Tensor) or task.shape not in ((self.dim,), (len(q), self.dim)):
-            got = tuple(task.shape) if isinstance(task, Tensor) else task
-            raise InputError(
-                f'Attention: context["task"] is {got}, expected [{self.dim}] or [{len(q)}, {self.dim}]'
+    def _attend(self, call: Call) -> Tensor:
+        """[Nq, D], after the last projection."""
+        out = []
+        for part in self._split(call):
+            conditions = self._conditions(part)
+            backend, _ = choose(part.program, part.layout, conditions, self.backend)
+            out.append(backend.run(part, conditions))
+        out_NHK = out[0] if len(out) == 1 else torch.cat(out, dim=1)
+        if self._gates:
+            out_NHK = out_NHK * self._gate(call)
+        return self.o_proj(out_NHK.flatten(1))
+
+    def _split(self, call: Call) -> list[Call]:
+        """One call for each program of the layer, over its own heads."""
+        if len(self._parts) == 1:
+            return [call]
+        return [
+            replace(
+                call,
+                program=program,
+                q=call.q[:, first:last],
+                k=call.k[:, first:last],
+                v=call.v[:, first:last],
+                first_head=first,
             )
-        return task.to(q.values).expand(len(q), self.dim)
+            for first, last, program in self._parts
+        ]
 
     def _conditions(self, call: Call) -> Conditions:
-        gradient = torch.is_grad_enabled() and (
-            call.q.requires_grad
-            or call.k.requires_grad
-            or call.v.requires_grad
-            or any(value.requires_grad for value in call.parameters.values())
-        )
+        enabled = torch.is_grad_enabled()
+        program_gradient = enabled and any(value.requires_grad for value in call.parameters.values())
         return Conditions(
-            call.q.device.type, call.q.dtype, call.q.shape[1], call.q.shape[2], gradient, call.dropout > 0
+            device=call.q.device.type,
+            dtype=call.q.dtype,
+            heads=call.q.shape[1],
+            width=call.q.shape[2],
+            gradient=program_gradient
+            or (enabled and (call.q.requires_grad or call.k.requires_grad or call.v.requires_grad)),
+            program_gradient=program_gradient,
+            dropout=call.dropout > 0,
         )
 
-
-def _split(call: Call, parts: tuple[tuple[int, int, Program], ...]) -> list[Call]:
-    """One call for each program of the layer, over its own heads."""
-    if len(parts) == 1:
-        return [replace(call, program=parts[0][2])]
-    return [
-        replace(
-            call,
-            program=program,
-            q=call.q[:, first:last],
-            k=call.k[:, first:last],
-            v=call.v[:, first:last],
-            first_head=first,
-        )
-        for first, last, program in parts
-    ]
+    def _gate(self, call: Call) -> Tensor:
+        """[H, 1], the heads' gates; 1 for heads without one."""
+        gates = [
+            torch.ones(last - first, dtype=call.q.dtype, device=call.q.device)
+            for first, last, _ in self._parts
+        ]
+        starts = [first for first, _, _ in self._parts]
+        for first, last, term in self._gates:
+            index = starts.index(first)
+            gates[index] = gates[index] * term.gate(call.parameters[term.name][first:last], self.training)
+        return torch.cat(gates)[:, None]
 
 
 def _parts(program: Program | Heads, heads: int) -> tuple[tuple[int, int, Program], ...]:
@@ -261,21 +326,9 @@ def _parts(program: Program | Heads, heads: int) -> tuple[tuple[int, int, Progra
     return program.parts
 
 
-def _present(context: Mapping[str, Any], kv: Tokens, layout: Layout) -> Tensor | None:
-    """[Nk] from `context["presence"]`."""
-    presence = context.get("presence")
-    if presence is None:
-        return None
-    expected = (len(kv), len(kv.modalities))
-    if not isinstance(presence, Tensor) or presence.shape != expected or presence.dtype != torch.bool:
-        got = f"{tuple(presence.shape)} {presence.dtype}" if isinstance(presence, Tensor) else repr(presence)
-        raise InputError(f'Attention: context["presence"] is {got}, expected a boolean {list(expected)}')
-    return presence[layout.key.sample, kv.modality]
-
-
 def _check_arguments(program: Any, dim: int, heads: int, dropout: float) -> None:
     if not isinstance(program, (Program, Heads)):
-        hint = ": wrap it in Program(score=...)" if isinstance(program, Base) else ""
+        hint = ": wrap it, Program(score=..., mask=...)" if isinstance(program, Term) else ""
         raise InputError(f"Attention(program): got {program!r}, expected a Program or heads({{...}}){hint}")
     for name, value in (("dim", dim), ("heads", heads)):
         if type(value) is not int or value < 1:

@@ -6,13 +6,14 @@ the fast backends know what they can skip without looking at a pair (see blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from mmattn.attention.blocks import BlockPairs, Bounds
 from mmattn.attention.pairs import Fields, Pairs
 from mmattn.attention.terms import Constant, Term, word
 from mmattn.errors import InputError, nearest
@@ -42,6 +43,15 @@ class Mask(Term):
     def allow(self, pairs: Pairs) -> Tensor:
         """Boolean, broadcastable to [..., Q, K]: may this query attend to this key?"""
         raise NotImplementedError
+
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        """For every two blocks: may a pair of them be allowed, and are all for certain?"""
+        return Bounds.unknown(pairs)
+
+    @property
+    def looks_back_only(self) -> bool:
+        """Is no key after the query's position ever allowed? Such programs can decode step by step."""
+        return False
 
     def check(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
         """Refuse names of modalities that the tokens do not know."""
@@ -96,6 +106,16 @@ class And(_Joined):
             allowed = allowed & mask.allow(pairs)
         return allowed
 
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        first, *others = (mask.bounds(pairs) for mask in self.masks)
+        for other in others:
+            first = Bounds(first.may & other.may, first.must & other.must)
+        return first
+
+    @property
+    def looks_back_only(self) -> bool:
+        return any(mask.looks_back_only for mask in self.masks)
+
     def words(self) -> str:
         return " and ".join(_phrase(mask, inside=self) for mask in self.masks)
 
@@ -113,6 +133,16 @@ class Or(_Joined):
         for mask in self.masks[1:]:
             allowed = allowed | mask.allow(pairs)
         return allowed
+
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        first, *others = (mask.bounds(pairs) for mask in self.masks)
+        for other in others:
+            first = Bounds(first.may | other.may, first.must | other.must)
+        return first
+
+    @property
+    def looks_back_only(self) -> bool:
+        return all(mask.looks_back_only for mask in self.masks)
 
     def words(self) -> str:
         return " or ".join(_phrase(mask, inside=self) for mask in self.masks)
@@ -137,6 +167,10 @@ class Not(Mask):
     def allow(self, pairs: Pairs) -> Tensor:
         return ~self.mask.allow(pairs)
 
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        inner = self.mask.bounds(pairs)
+        return Bounds(~inner.must, ~inner.may)
+
     def words(self) -> str:
         return f"not ({self.mask.words()})"
 
@@ -151,6 +185,9 @@ class Full(Constant, Mask):
     def allow(self, pairs: Pairs) -> Tensor:
         return torch.ones_like(pairs.query.position | pairs.key.position, dtype=torch.bool)
 
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        return Bounds.everything(pairs)
+
     def words(self) -> str:
         return "every key of the sample"
 
@@ -164,6 +201,13 @@ class Causal(Constant, Mask):
 
     def allow(self, pairs: Pairs) -> Tensor:
         return pairs.key.position <= pairs.query.position
+
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        return Bounds(pairs.key.low <= pairs.query.high, pairs.key.high <= pairs.query.low)
+
+    @property
+    def looks_back_only(self) -> bool:
+        return True
 
     def words(self) -> str:
         return "keys at the query's position or before it"
@@ -183,6 +227,10 @@ class Window(Mask):
 
     def allow(self, pairs: Pairs) -> Tensor:
         return (pairs.query.position - pairs.key.position).abs() <= self.n
+
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        nearest, farthest = pairs.distances()
+        return Bounds(nearest <= self.n, farthest <= self.n)
 
     def words(self) -> str:
         return f"keys at most {self.n} positions away"
@@ -206,6 +254,10 @@ class Dilated(Mask):
         distance = (pairs.query.position - pairs.key.position).abs()
         return (distance <= self.n) & (distance % self.step == 0)
 
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        nearest, farthest = pairs.distances()
+        return Bounds(nearest <= self.n, farthest == 0)
+
     def words(self) -> str:
         return f"keys at most {self.n} positions and a multiple of {self.step} away"
 
@@ -224,6 +276,12 @@ class Blocks(Mask):
 
     def allow(self, pairs: Pairs) -> Tensor:
         return pairs.query.position // self.n == pairs.key.position // self.n
+
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        q_low, q_high = pairs.query.low // self.n, pairs.query.high // self.n
+        k_low, k_high = pairs.key.low // self.n, pairs.key.high // self.n
+        alone = (q_low == q_high) & (k_low == k_high) & (q_low == k_low)
+        return Bounds((q_low <= k_high) & (k_low <= q_high), alone)
 
     def words(self) -> str:
         return f"keys of the same block of {self.n} positions"
@@ -304,6 +362,12 @@ class Route(Mask):
         )
         return table_MM[pairs.query.modality, pairs.key.modality]
 
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        table_MM = torch.tensor(self.table(pairs.query.names, pairs.key.names), device=pairs.query.low.device)
+        query_QM, key_MK = pairs.query.kinds[..., 0, :].float(), pairs.key.kinds[..., 0, :, :].float().mT
+        allowed, refused = table_MM.float(), (~table_MM).float()
+        return Bounds(query_QM @ allowed @ key_MK > 0, query_QM @ refused @ key_MK == 0)
+
     def words(self) -> str:
         return "; ".join(
             f"{'others' if query == '*' else query} to "
@@ -329,6 +393,10 @@ class GlobalTokens(Mask):
 
     def allow(self, pairs: Pairs) -> Tensor:
         return _is(pairs.query, self.modality) | _is(pairs.key, self.modality)
+
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        query, key = pairs.query.has(self.modality), pairs.key.has(self.modality)
+        return Bounds(query.may | key.may, query.must | key.must)
 
     def words(self) -> str:
         return f"anything from and to tokens of {self.modality!r}"
@@ -359,6 +427,15 @@ class Where(Mask):
         chosen = _is(pairs.query, self.modality)
         return (chosen & self.a.allow(pairs)) | (~chosen & self.b.allow(pairs))
 
+    def bounds(self, pairs: BlockPairs) -> Bounds:
+        chosen, a, b = pairs.query.has(self.modality), self.a.bounds(pairs), self.b.bounds(pairs)
+        may = (chosen.may & a.may) | (~chosen.must & b.may)
+        return Bounds(may, (~chosen.may | a.must) & (chosen.must | b.must))
+
+    @property
+    def looks_back_only(self) -> bool:
+        return self.a.looks_back_only and self.b.looks_back_only
+
     def words(self) -> str:
         return f"for {self.modality!r} queries ({self.a.words()}), for others ({self.b.words()})"
 
@@ -370,9 +447,13 @@ present = Present()
 window = Window
 dilated = Dilated
 blocks = Blocks
-route = Route
 global_tokens = GlobalTokens
 where = Where
+
+
+def route(routes: Mapping[str, Sequence[str]]) -> Route:
+    """See `Route`."""
+    return Route(_sorted_routes(routes))
 
 
 def _is(side: Fields, modality: str) -> Tensor:

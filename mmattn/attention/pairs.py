@@ -6,15 +6,15 @@ blocked backends a group of samples, [G, 1, Q, 1] against [G, 1, 1, K]; FlexAtte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmattn.attention.lookup import lookup
 from mmattn.attention.parameters import Learned, Number
-from mmattn.errors import InputError
 
 __all__ = ["Fields", "Pairs"]
 
@@ -29,7 +29,7 @@ class Fields:
         names: the modalities that side knows.
         time: seconds, NaN where unknown; None where nothing has a time.
         entity: knowledge-graph entity, -1 where none; None where nothing has one.
-        extra: fields of this call by name, for example the boxes of `box_bias`, [..., 4].
+        extra: further fields of this call by name, for example the columns of `box_bias`.
         present: may a token of this modality be attended to (from `context["presence"]`)? None: all.
     """
 
@@ -38,12 +38,16 @@ class Fields:
     names: tuple[str, ...]
     time: Tensor | None = None
     entity: Tensor | None = None
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     present: Tensor | None = None
 
     def index(self, name: str) -> int:
         """The number of a modality, -1 where this side does not know it."""
         return self.names.index(name) if name in self.names else -1
+
+    def table(self, numbers: Sequence[Any]) -> Tensor:
+        """A constant tensor on the fields' device."""
+        return torch.tensor(numbers, device=self.modality.device)
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,10 @@ class Pairs:
     Args:
         query: fields shaped [..., Q, 1].
         key: fields shaped [..., 1, K].
-        head: the heads' numbers within the layer, [H, 1, 1].
+        head: the heads' rows in the parameters, [H, 1, 1].
         parameters: name -> tensor, [H, ...] for all heads of the layer; for dynamic numbers what was
             predicted, [H] or [G, H].
-        edges: name -> what `graph_bias` adds up here.
+        edges: name -> the edges that `graph_bias` adds up here.
         slots: the layer's own numbering of modalities, for parameters that have a row each.
     """
 
@@ -72,24 +76,18 @@ class Pairs:
         if isinstance(value, float):
             return value
         theta = self.parameters[value.name]
-        if isinstance(value, Learned):
-            theta = theta[self.head]
-        else:
-            theta = theta[..., self.head]
+        theta = theta[self.head] if isinstance(value, Learned) else theta[..., self.head]
         return value.start * theta.exp()
 
     def lookup(self, name: str, *index: Tensor) -> Tensor:
         """Entries of a parameter [H, ...] for every head and pair."""
-        return self.parameters[name][(self.head, *index)]
+        return lookup(self.parameters[name][self.head[:, 0, 0]], *index)
 
-    def slot(self, side: Fields, names: tuple[str, ...]) -> Tensor:
-        """The modality of each token as a number into `names`.
+    def constant(self, numbers: Sequence[Any], dtype: torch.dtype) -> Tensor:
+        """A constant tensor on the tokens' device."""
+        return torch.tensor(numbers, dtype=dtype, device=self.query.position.device)
 
-        Raises:
-            InputError: the tokens know a modality that is not among `names`.
-        """
-        missing = [name for name in side.names if name not in names]
-        if missing:
-            raise InputError(f"attention: got tokens of {missing[0]!r}, expected one of {list(names)}")
-        table_M = torch.tensor([names.index(name) for name in side.names] or [0], device=side.modality.device)
-        return table_M[side.modality]
+    def bucket(self, value: Tensor, boundaries: tuple[float, ...]) -> Tensor:
+        """How many of the boundaries a value has reached (0 for NaN)."""
+        steps = torch.tensor(boundaries, dtype=value.dtype, device=value.device)
+        return torch.bucketize(value.nan_to_num(0.0), steps, right=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmattn.attention.backends import BACKENDS, Backend, Conditions
+from mmattn.attention.backends import BACKENDS, Backend, Conditions, Estimate
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
 from mmattn.errors import InputError, nearest
@@ -24,22 +24,26 @@ class PartPlan:
         heads: first and last + 1.
         backend: the chosen backend's name.
         reason: why this one.
+        density: pairs that it scores, as a share of the pairs of one sample.
         refused: backend -> why it cannot run this.
-        costs: backend -> estimated seconds, of those that could.
+        estimates: backend -> what it would cost, of those that can.
     """
 
     heads: tuple[int, int]
     backend: str
     reason: str
+    density: float
     refused: dict[str, str]
-    costs: dict[str, float]
+    estimates: dict[str, Estimate]
 
     def __str__(self) -> str:
         first, last = self.heads
-        lines = [f"heads {first} to {last - 1}: {self.backend} ({self.reason})"]
+        lines = [
+            f"heads {first} to {last - 1}: {self.backend} ({self.reason}), {self.density:.0%} of the pairs"
+        ]
         lines += [
-            f"  {name}: able, estimated {seconds * 1e3:.3g} ms"
-            for name, seconds in self.costs.items()
+            f"  {name}: able, estimated {estimate.seconds * 1e3:.3g} ms, scoring {estimate.density:.0%}"
+            for name, estimate in self.estimates.items()
             if name != self.backend
         ]
         lines += [f"  {name}: refused, {why}" for name, why in self.refused.items()]
@@ -98,27 +102,22 @@ def _choose(
     program: Program, layout: Layout, conditions: Conditions, wanted: str
 ) -> tuple[Backend, PartPlan]:
     program.mask.check(layout.query.modalities, layout.key.modalities)
-    refused = {
-        backend.name: why
-        for backend in BACKENDS
-        if (why := backend.refuses(program, layout, conditions)) is not None
-    }
-    costs = {
-        backend.name: backend.cost(program, layout, conditions)
-        for backend in BACKENDS
-        if backend.name not in refused
-    }
+    refused: dict[str, str] = {}
+    estimates: dict[str, Estimate] = {}
+    for backend in BACKENDS:
+        if (why := backend.refuses(program, layout, conditions)) is not None:
+            refused[backend.name] = why
+        else:
+            estimates[backend.name] = backend.estimate(program, layout, conditions)
     if wanted == "auto":
-        name = min(costs, key=costs.__getitem__)
-        reason = (
-            f"cheapest of {len(costs)}, estimated {costs[name] * 1e3:.3g} ms"
-            if len(costs) > 1
-            else "only it can"
-        )
+        name = min(estimates, key=lambda name: estimates[name].seconds)
+        reason = f"cheapest of {len(estimates)}, estimated {estimates[name].seconds * 1e3:.3g} ms"
     else:
         name, reason = find(wanted).name, "asked for"
         if name in refused:
             raise InputError(
-                f"attention: the backend {name!r} cannot run this: {refused[name]}; able: {', '.join(costs)}"
+                f"attention: the backend {name!r} cannot run this: {refused[name]}; "
+                f"able: {', '.join(estimates)}"
             )
-    return find(name), PartPlan((0, conditions.heads), name, reason, refused, costs)
+    density = estimates[name].density
+    return find(name), PartPlan((0, conditions.heads), name, reason, density, refused, estimates)

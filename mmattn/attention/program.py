@@ -93,6 +93,11 @@ class Program(_Value):
         self._check_term("norm", "norm")
         self._check_depth()
         self.parameters()
+        # A layer looks its plan up by the program at every call.
+        object.__setattr__(self, "_hash", hash((self.score, self.mask, self.norm)))
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined]
 
     def _printed_arguments(self) -> Iterator[str]:
         return (f"{name}={getattr(self, name)}" for name in ("score", "mask", "norm"))
@@ -150,7 +155,9 @@ class Heads(_Value):
         )
 
 
-heads = Heads
+def heads(parts: Mapping[tuple[int, int], Program]) -> Heads:
+    """See `Heads`."""
+    return Heads(_sorted_parts(parts))
 
 
 def _sorted_parts(parts: Any) -> tuple[tuple[int, int, Program], ...]:

@@ -17,25 +17,27 @@ __all__ = ["run", "weights"]
 
 def run(call: Call) -> Tensor:
     """The attended values, [Nq, H, K]; zeros for a query that may attend to nothing."""
-    queries, keys = call.layout.query.sizes, call.layout.key.sizes
-    q, k, v = call.q.split(queries), call.k.split(keys), call.v.split(keys)
-    out = [_attend(call, sample, q[sample], k[sample], v[sample]) for sample in range(call.layout.samples)]
+    out = [_attend(call, sample) for sample in range(call.layout.samples)]
     return torch.cat(out) if out else torch.zeros_like(call.q)
 
 
-def weights(call: Call, sample: int) -> Tensor:
-    """The weights of one sample, [H, Q, K]."""
-    queries, keys = call.layout.query.sizes, call.layout.key.sizes
-    return _weights(call, sample, call.q.split(queries)[sample], call.k.split(keys)[sample])
-
-
-def _weights(call: Call, sample: int, q_QHK: Tensor, k_KHK: Tensor) -> Tensor:
-    pairs = call.sample_pairs(sample)
+def weights(call: Call, sample: int, queries: slice | None = None) -> Tensor:
+    """The weights of one sample, [H, Q, K], of all its queries or of some."""
+    q_QHK = _of(call.q, call.layout.query.starts, sample)[queries or slice(None)]
+    k_KHK = _of(call.k, call.layout.key.starts, sample)
+    if not len(k_KHK):
+        return q_QHK.new_zeros(q_QHK.shape[1], len(q_QHK), 0)
+    pairs = call.sample_pairs(sample, queries)
     score_HQK = call.program.chain.score(q_QHK.transpose(0, 1), k_KHK.transpose(0, 1), pairs)
     return call.program.norm.weigh(score_HQK, call.program.mask.allow(pairs), pairs)
 
 
-def _attend(call: Call, sample: int, q_QHK: Tensor, k_KHK: Tensor, v_KHK: Tensor) -> Tensor:
-    weight_HQK = _weights(call, sample, q_QHK, k_KHK)
-    weight_HQK = F.dropout(weight_HQK, call.dropout, training=call.dropout > 0)
+def _attend(call: Call, sample: int) -> Tensor:
+    weight_HQK = F.dropout(weights(call, sample), call.dropout, training=call.dropout > 0)
+    v_KHK = _of(call.v, call.layout.key.starts, sample)
     return (weight_HQK @ v_KHK.transpose(0, 1)).transpose(0, 1)
+
+
+def _of(tokens: Tensor, starts: list[int], sample: int) -> Tensor:
+    """One sample's rows."""
+    return tokens[starts[sample] : starts[sample + 1]]

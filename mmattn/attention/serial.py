@@ -7,9 +7,10 @@ import inspect
 import json
 from typing import Any
 
+from mmattn.attention.extensions import missing
 from mmattn.attention.program import FORMAT_VERSION, Heads, Program
 from mmattn.attention.terms import MAX_DEPTH, Constant, Term, vocabulary
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, MissingDependency, nearest
 
 __all__ = ["parse", "program_from_json"]
 
@@ -52,7 +53,11 @@ def _value(value: Any, depth: int) -> Any:
         raise InputError(
             f'attention program: got an object with {sorted(value)[:5]}, expected one with "term"'
         )
-    arguments = {key: _value(part, depth + 1) for key, part in value.items() if key != "term"}
+    if "extension" in value and name not in vocabulary():
+        raise MissingDependency(missing(name, str(value["extension"])))
+    arguments = {
+        key: _value(part, depth + 1) for key, part in value.items() if key not in ("term", "extension")
+    }
     return _build(_lookup(name), (), arguments)
 
 

@@ -106,13 +106,14 @@ class Term:
 
 
 class Constant(Term):
-    """A word without arguments: `causal` and `causal()` are the same value."""
+    """A word that needs no argument: `causal` and `causal()` are the same value."""
 
     def __str__(self) -> str:
-        return self.word
+        arguments = ", ".join(self._printed_arguments())
+        return f"{self.word}({arguments})" if arguments else self.word
 
-    def __call__(self) -> Any:
-        return self
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return type(self)(*arguments, **named)
 
 
 T = TypeVar("T", bound=type[Term])

@@ -12,7 +12,7 @@ from mmattn.attention.call import Call
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
 
-__all__ = ["Backend", "Conditions"]
+__all__ = ["Backend", "Conditions", "Estimate"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Conditions:
         dtype: of queries, keys and values.
         heads, width: H and K of the call.
         gradient: is a gradient wanted?
+        program_gradient: do the program's own parameters need one?
         dropout: are weights dropped?
     """
 
@@ -31,8 +32,22 @@ class Conditions:
     dtype: torch.dtype
     heads: int
     width: int
-    gradient: bool
-    dropout: bool
+    gradient: bool = False
+    program_gradient: bool = False
+    dropout: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a backend expects to spend.
+
+    Args:
+        seconds: time, to compare backends by.
+        density: pairs that it scores, as a share of all pairs of one sample (above 1 with padding).
+    """
+
+    seconds: float
+    density: float
 
 
 class Backend(Protocol):
@@ -44,8 +59,8 @@ class Backend(Protocol):
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
         """Why this backend cannot run it, or None where it can."""
 
-    def cost(self, program: Program, layout: Layout, conditions: Conditions) -> float:
-        """Estimated seconds, to compare backends by. Only asked where it does not refuse."""
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+        """What it would cost. Only asked where it does not refuse."""
 
-    def run(self, call: Call) -> Tensor:
+    def run(self, call: Call, conditions: Conditions) -> Tensor:
         """Attended values [Nq, H, K]."""

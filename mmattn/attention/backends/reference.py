@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmattn.attention import reference
-from mmattn.attention.backends.base import Conditions
+from mmattn.attention.backends.base import Conditions, Estimate
+from mmattn.attention.backends.costs import eager_settings
 from mmattn.attention.call import Call
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
@@ -14,14 +15,17 @@ __all__ = ["Reference"]
 
 
 class Reference:
+    """See mmattn.attention.reference."""
+
     name = "reference"
 
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
         return None
 
-    def cost(self, program: Program, layout: Layout, conditions: Conditions) -> float:
-        # Measured: every pass over a weight matrix costs about as much as its matrix products.
-        return layout.samples * 200e-6 + layout.pairs * conditions.heads * (conditions.width + 32) * 4e-10
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+        settings = eager_settings(conditions)
+        # It derives every mask again at each call, which the others keep with the layout.
+        return Estimate(2 * layout.samples * settings.call + 1.5 * layout.pairs * settings.pair, 1.0)
 
-    def run(self, call: Call) -> Tensor:
+    def run(self, call: Call, conditions: Conditions) -> Tensor:
         return reference.run(call)

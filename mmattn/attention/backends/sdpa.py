@@ -1,96 +1,108 @@
-"""PyTorch's own fused attention, for programs that it knows: a dot product, a softmax, all keys or the
-lower triangle."""
+"""PyTorch's fused attention, for programs that are a softmax over dot products (see fold.py).
+
+Three ways to call it: once for a batch of equal lengths, a few times for a jagged one, or query block
+by query block with the keys that the mask lets each block see.
+"""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.backends.base import Conditions
+from mmattn.attention.backends.base import Conditions, Estimate
+from mmattn.attention.backends.costs import fused_settings
+from mmattn.attention.backends.steps import run_steps
 from mmattn.attention.call import Call
+from mmattn.attention.fold import Folded, fold, refusal
 from mmattn.attention.layout import Layout
 from mmattn.attention.masks import Causal, Full
-from mmattn.attention.norms import Softmax
 from mmattn.attention.program import Program
-from mmattn.attention.scores import Dot
+from mmattn.attention.schedule import Schedule, Step, schedule
 
-__all__ = ["Jagged", "Uniform"]
-
-
-def plain_refusal(program: Program, layout: Layout) -> str | None:
-    """Why SDPA cannot say this program without a mask, or None where it can."""
-    if len(program.chain.changes) or not isinstance(program.chain.base, Dot) or _parametric(program):
-        return f"SDPA has no form for the score {program.score}"
-    if program.norm != Softmax():
-        return f"SDPA has no form for the norm {program.norm}"
-    if isinstance(program.mask, Full):
-        return None
-    if not isinstance(program.mask, Causal):
-        return f"it takes no mask, and this program has {program.mask}"
-    if not layout.increasing:
-        return "causal is the lower triangle only where the tokens attend to themselves and positions grow"
-    return None
+__all__ = ["Blocks", "Jagged", "Uniform"]
 
 
-def _parametric(program: Program) -> bool:
-    return bool(program.parameters())
+class _Fused:
+    """What the three have in common: how the steps are found and run."""
+
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+        settings = fused_settings(conditions)
+        steps = schedule(layout, program.mask, settings)
+        return Estimate(steps.seconds(settings), steps.pairs / max(layout.pairs, 1))
+
+    def run(self, call: Call, conditions: Conditions) -> Tensor:
+        steps = schedule(call.layout, call.program.mask, fused_settings(conditions), call.extras.present)
+        return run_folded(steps, call)
 
 
-class Uniform:
-    """One call for the batch, where all samples have as many tokens."""
+class Uniform(_Fused):
+    """One call for the whole batch, where all samples have as many tokens."""
 
     name = "sdpa"
 
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
         if layout.uniform is None:
             return "the samples differ in length"
-        if 0 in layout.uniform:
-            return "there are no pairs to score"
-        return plain_refusal(program, layout)
+        return _plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
 
-    def cost(self, program: Program, layout: Layout, conditions: Conditions) -> float:
-        return 30e-6 + layout.pairs * conditions.heads * conditions.width * 1e-10
-
-    def run(self, call: Call) -> Tensor:
-        samples = call.layout.samples
-        q, k, v = (x.view(samples, -1, *x.shape[1:]).transpose(1, 2) for x in (call.q, call.k, call.v))
-        return attend(call, q, k, v).transpose(1, 2).reshape(call.q.shape)
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+        settings = fused_settings(conditions)
+        return Estimate(settings.call + layout.pairs * settings.pair, 1.0)
 
 
-class Jagged:
-    """One call a sample. `split` has a single backward for all; slices would each fill a whole tensor."""
+class Jagged(_Fused):
+    """One call a sample, or for several short ones that are padded to the longest of them."""
 
     name = "jagged"
 
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
-        return plain_refusal(program, layout)
+        if layout.uniform is not None:
+            return "all samples have one length: sdpa does it in one call"
+        return _plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
 
-    def cost(self, program: Program, layout: Layout, conditions: Conditions) -> float:
-        return layout.samples * 60e-6 + layout.pairs * conditions.heads * conditions.width * 1e-10
 
-    def run(self, call: Call) -> Tensor:
-        keys = call.layout.key.sizes
-        parts = zip(
-            call.q.split(call.layout.query.sizes), call.k.split(keys), call.v.split(keys), strict=True
+class Blocks(_Fused):
+    """Any mask: blocks of queries against the keys that they can see, the mask written out where needed."""
+
+    name = "blocks"
+
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+        if _plain_refusal(program, layout) is None:
+            return "there is no mask to cut by: sdpa and jagged do it"
+        return refusal(program, conditions.program_gradient)
+
+
+def _plain_refusal(program: Program, layout: Layout) -> str | None:
+    """Why the program's mask cannot go unsaid, or None where it can."""
+    if isinstance(program.mask, Full):
+        return None
+    if not isinstance(program.mask, Causal):
+        return f"it takes no mask, and the program has {program.mask}"
+    if not layout.increasing:
+        return "causal is the lower triangle only where tokens attend to themselves and their positions grow"
+    return None
+
+
+def run_folded(steps: Schedule, call: Call) -> Tensor:
+    """Every step through SDPA."""
+    folded = fold(call)
+
+    def one(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=_mask(folded, call, step),
+            dropout_p=call.dropout,
+            is_causal=step.causal and not folded.biases,
+            scale=folded.scale,
         )
-        out = [self._one(call, q, k, v) for q, k, v in parts]
-        return torch.cat(out) if out else torch.zeros_like(call.q)
 
-    def _one(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if not len(k):
-            return q * 0.0  # zeros that stay in the graph
-        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        return attend(call, q, k, v)[0].transpose(0, 1)
+    out = run_steps(steps, folded.q, folded.k, folded.v, one)
+    return out if out.shape[-1] == folded.width else out[..., : folded.width]
 
 
-def attend(call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """SDPA on [G, H, Q, K] queries."""
-    return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        dropout_p=call.dropout,
-        is_causal=isinstance(call.program.mask, Causal),
-        scale=call.program.chain.base.scale,  # type: ignore[attr-defined]
-    )
+def _mask(folded: Folded, call: Call, step: Step) -> Tensor | None:
+    if not folded.biases:
+        return step.allowed
+    return folded.mask(call.step_pairs(step), step.mask)

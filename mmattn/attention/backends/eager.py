@@ -1,0 +1,48 @@
+"""Scores written out, block by block: any program, with every gradient, and dropout.
+
+It does what the reference does, but runs short samples together, cuts long ones so that the scores of a
+step stay small, and skips the blocks that the mask leaves out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmattn.attention.backends.base import Conditions, Estimate
+from mmattn.attention.backends.costs import eager_settings
+from mmattn.attention.backends.steps import run_steps
+from mmattn.attention.call import Call
+from mmattn.attention.layout import Layout
+from mmattn.attention.program import Program
+from mmattn.attention.schedule import Step, schedule
+
+__all__ = ["Eager"]
+
+
+class Eager:
+    """Every program, block by block."""
+
+    name = "eager"
+
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+        return None
+
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+        settings = eager_settings(conditions)
+        steps = schedule(layout, program.mask, settings)
+        return Estimate(steps.seconds(settings), steps.pairs / max(layout.pairs, 1))
+
+    def run(self, call: Call, conditions: Conditions) -> Tensor:
+        steps = schedule(call.layout, call.program.mask, eager_settings(conditions), call.extras.present)
+        chain, norm = call.program.chain, call.program.norm
+        everything = torch.ones(1, 1, dtype=torch.bool, device=call.q.device)
+
+        def one(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            pairs = call.step_pairs(step)
+            allowed = everything if step.mask is None else step.mask
+            weight = norm.weigh(chain.score(q, k, pairs), allowed, pairs)
+            return F.dropout(weight, call.dropout, training=call.dropout > 0) @ v
+
+        return run_steps(steps, call.q, call.k, call.v, one)

@@ -1,0 +1,58 @@
+"""Running a schedule: bring the tokens into its order, run every step, bring the results back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from mmattn.attention.order import stretches
+from mmattn.attention.schedule import Schedule, Step
+
+__all__ = ["run_steps"]
+
+
+def run_steps(
+    schedule: Schedule, q: Tensor, k: Tensor, v: Tensor, one: Callable[[Step, Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Attended values [Nq, H, K'].
+
+    Args:
+        schedule: what to run.
+        q, k, v: [N, H, K'].
+        one: (step, q [G, H, Q, K'], k [G, H, K, K'], v) -> [G, H, Q, K']; called for steps with keys.
+    """
+    steps = schedule.steps
+    ranges = [stretch for step in steps for stretch in step.ranges]
+    q_steps = schedule.q_order.pack(q).split([len(step.samples) * step.queries for step in steps])
+    keys, values = (iter(stretches(schedule.k_order.pack(x), ranges)) for x in (k, v))
+    out = []
+    for step, q_step in zip(steps, q_steps, strict=True):
+        k_step, v_step = _joined(keys, step), _joined(values, step)
+        out.append(_one(step, q_step, k_step, v_step, one))
+    if not out:
+        return torch.zeros_like(q)
+    return schedule.q_order.unpack(torch.cat(out) if len(out) > 1 else out[0])
+
+
+def _joined(parts_of_all: Iterator[Tensor], step: Step) -> Tensor | None:
+    """The step's keys or values, None where it has none."""
+    parts = [next(parts_of_all) for _ in step.ranges]
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _one(
+    step: Step,
+    q: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
+    one: Callable[[Step, Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """[G * Q, H, K'] results of one step; zeros where it has no keys."""
+    if k is None or v is None or not step.keys:
+        return torch.zeros_like(q)
+    q, k, v = (x.unflatten(0, (len(step.samples), -1)).transpose(1, 2) for x in (q, k, v))
+    return one(step, q, k, v).transpose(1, 2).flatten(0, 1)
