@@ -8,6 +8,8 @@ layer = A.Attention(program, dim=64, heads=4)
 
 from mmattn.attention.biases import alibi, box_bias, graph_bias, modality_bias, relative, time_bias
 from mmattn.attention.check import CheckReport, Disagreement, check
+from mmattn.attention.debug import debug
+from mmattn.attention.decode import Cache
 from mmattn.attention.explain import Explanation, Row, Rows, rows
 from mmattn.attention.extensions import register_mask, register_score
 from mmattn.attention.layer import Attention
@@ -33,6 +35,7 @@ from mmattn.attention.terms import Term
 
 __all__ = [
     "Attention",
+    "Cache",
     "CheckReport",
     "Disagreement",
     "Explanation",
@@ -51,6 +54,7 @@ __all__ = [
     "causal",
     "check",
     "cosine",
+    "debug",
     "dilated",
     "dot",
     "dynamic",

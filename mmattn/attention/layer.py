@@ -14,11 +14,14 @@ from mmattn.attention.backends import Conditions
 from mmattn.attention.biases import SLOPE, Alibi, slopes
 from mmattn.attention.call import Call
 from mmattn.attention.context import extras, predictor
+from mmattn.attention.debug import check_inputs, check_result, debugging
+from mmattn.attention.decode import Cache, append, check_decodable
 from mmattn.attention.explain import Explanation, Rows, explain_rows
 from mmattn.attention.layout import Layout
 from mmattn.attention.parameters import Dynamic, ParameterSpec
 from mmattn.attention.plan import Plan, choose, find
 from mmattn.attention.program import Heads, Program
+from mmattn.attention.prune import keep_heads
 from mmattn.attention.scores import HeadGate
 from mmattn.attention.terms import Term
 from mmattn.errors import InputError
@@ -151,10 +154,41 @@ class Attention(nn.Module):
             InputError: tokens or context do not fit the layer or the program, or the backend that was
                 asked for cannot run it.
         """
-        kv = q if kv is None else kv
-        call = self._call(q, kv, context or {}, *self._project(q, kv))
+        kv, context = q if kv is None else kv, context or {}
+        projected = self._project(q, kv)
+        if debugging():
+            check_inputs(self, q, kv, context)
+        call = self._call(q, kv, context, *projected)
         out = q.with_values(self._attend(call))
+        if debugging():
+            check_result("results", out.values, out)
         return out if explain is None else (out, explain_rows(self._split(call), explain))
+
+    def decode(
+        self, new: Tokens, cache: Cache | None = None, context: Mapping[str, Any] | None = None
+    ) -> tuple[Tokens, Cache]:
+        """Attend from new tokens to themselves and to all before them, whose keys and values are kept.
+
+        Decoding token by token gives what `forward` gives for the whole sequence.
+
+        Args:
+            new: the tokens that follow in each sample (some samples may get none).
+            cache: what the call before returned; left out, these are the first tokens.
+            context: as in `forward`; boxes as a pair, for the new tokens and for all.
+
+        Returns:
+            The new tokens' results, and the cache for the next call.
+
+        Raises:
+            InputError: the program may look ahead, or the new tokens' positions do not come after those
+                in the cache.
+        """
+        check_decodable(self)
+        q_NHK, k_NHK, v_NHK = self._project(new, new)
+        cache = append(cache, new, k_NHK, v_NHK)
+        k_NHK, v_NHK = cache.tokens.values.unflatten(-1, (2, self.heads, self.width)).unbind(1)
+        call = self._call(new, cache.tokens, context or {}, q_NHK, k_NHK, v_NHK)
+        return new.with_values(self._attend(call)), cache
 
     def plan(self, q: Tokens, kv: Tokens | None = None) -> Plan:
         """Which backend runs over these tokens, at what cost, and why each other one does not.
@@ -190,6 +224,25 @@ class Attention(nn.Module):
         for first, last, term in self._gates:
             total = total + term.open_probability(self.terms[term.name][first:last]).sum()
         return total
+
+    @torch.no_grad()
+    def prune(self) -> tuple[int, ...]:
+        """Remove the heads whose `head_gate` is closed; what the layer computes does not change.
+
+        At least one head stays. Optimizers have to be made anew: the projections get smaller.
+
+        Returns:
+            The numbers of the heads that were removed.
+        """
+        open_H = torch.ones(self.heads, device=self.q_proj.weight.device)
+        for first, last, term in self._gates:
+            open_H[first:last] *= term.gate(self.terms[term.name][first:last], training=False)
+        kept = open_H.nonzero()[:, 0].tolist() or [0]
+        removed = tuple(head for head in range(self.heads) if head not in kept)
+        if removed:
+            keep_heads(self, kept)
+            self._read_program()
+        return removed
 
     def name_modalities(self, names: Sequence[str]) -> None:
         """Give these modalities their rows in the parameters over modalities, in this order.

@@ -1,0 +1,103 @@
+"""Debug mode: say where a NaN or an infinity came from, before it has spread over a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmattn.errors import InputError
+from mmattn.types import Tokens
+
+__all__ = ["check_inputs", "check_result", "debug", "debugging"]
+
+_ON: ContextVar[bool] = ContextVar("mmattn_attention_debug", default=False)
+
+
+@contextmanager
+def debug() -> Iterator[None]:
+    """Within it every attention layer refuses values that are not finite, and names where they stand.
+
+    It looks at every tensor of every call and so costs time; outside of it nothing is looked at.
+
+    Example:
+        >>> import torch
+        >>> from mmattn import attention as A
+        >>> from mmattn.types import Tokens
+        >>> layer = A.Attention(A.Program(), dim=4, heads=1)
+        >>> words = Tokens.from_sequences([torch.zeros(2, 4), torch.full((1, 4), float("nan"))], "text")
+        >>> with A.debug():
+        ...     layer(words)
+        Traceback (most recent call last):
+        ...
+        mmattn.errors.InputError: Attention: the queries hold nan at sample 1, token 2 ('text', position 0), \
+expected finite numbers
+    """
+    token = _ON.set(True)
+    try:
+        yield
+    finally:
+        _ON.reset(token)
+
+
+def debugging() -> bool:
+    """Is debug mode on?"""
+    return _ON.get()
+
+
+def check_inputs(layer: torch.nn.Module, q: Tokens, kv: Tokens, context: Mapping[str, Any]) -> None:
+    """Refuse tokens, weights or context that are not finite.
+
+    Raises:
+        InputError: with the first bad number and where it stands.
+    """
+    _check_tokens("queries", q)
+    if kv is not q:
+        _check_tokens("keys", kv)
+    for name, parameter in layer.named_parameters():
+        _check("weights", parameter, f"in the parameter {name}")
+    task = context.get("task")
+    if isinstance(task, Tensor):
+        _check("context", task, 'in "task"')
+
+
+def check_result(what: str, values: Tensor, tokens: Tokens) -> None:
+    """Refuse a result that is not finite although everything that went in was.
+
+    Raises:
+        InputError: the result overflowed.
+    """
+    if bool(values.isfinite().all()):
+        return
+    raise InputError(
+        f"Attention: {what} {_first_bad(values, tokens)}, though everything that went in is finite: "
+        f"it overflowed {values.dtype}"
+    )
+
+
+def _check_tokens(name: str, tokens: Tokens) -> None:
+    if not bool(tokens.values.isfinite().all()):
+        raise InputError(
+            f"Attention: the {name} {_first_bad(tokens.values, tokens)}, expected finite numbers"
+        )
+
+
+def _first_bad(values: Tensor, tokens: Tokens) -> str:
+    token, column = (~values.isfinite()).nonzero()[0].tolist()
+    modality = tokens.modalities[int(tokens.modality[token])]
+    return (
+        f"hold {values[token, column].item()} at sample {int(tokens.sample[token])}, token {token} "
+        f"({modality!r}, position {int(tokens.position[token])})"
+    )
+
+
+def _check(what: str, values: Tensor, where: str) -> None:
+    bad = ~values.isfinite()
+    if bool(bad.any()):
+        raise InputError(
+            f"Attention: the {what} hold {values[bad][0].item()} {where}, expected finite numbers"
+        )
