@@ -99,7 +99,8 @@ def drop_contents(
         1
     """
     names = tuple(dict.fromkeys(name for sample in samples for name in sample.modalities))
-    presence_BM = torch.tensor([[name in sample.content for name in names] for sample in samples])
+    found = [[name in sample.content for name in names] for sample in samples]
+    presence_BM = torch.tensor(found, dtype=torch.bool)
     keep_BM = _kept(presence_BM.reshape(len(samples), len(names)), probability, generator).tolist()
     return [
         Sample(

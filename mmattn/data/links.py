@@ -183,9 +183,10 @@ def _times(column: pa.ChunkedArray) -> np.ndarray:
     """[R] float64 seconds since 1970 (UTC), NaN where it is none: numbers, timestamps or ISO 8601."""
     if not (pa.types.is_temporal(column.type) or pa.types.is_string(column.type)):
         return _numbers(column)
-    seconds = np.full(len(column), np.nan)
-    if pa.types.is_string(column.type):
-        seconds = _numbers(column)
-    dates = pd.to_datetime(column.to_pandas(), errors="coerce", utc=True, format="ISO8601")
-    since = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-    return np.where(np.isnan(seconds), since.to_numpy(dtype=np.float64, na_value=np.nan), seconds)
+    is_text = pa.types.is_string(column.type)
+    seconds = _numbers(column) if is_text else np.full(len(column), np.nan)
+    undated = np.isnan(seconds)
+    dates = pd.to_datetime(column.to_pandas()[undated], errors="coerce", utc=True, format="ISO8601")
+    stamps = dates.dt.tz_localize(None).to_numpy("datetime64[us]")
+    seconds[undated] = np.where(np.isnat(stamps), np.nan, stamps.astype(np.int64) / 1e6)
+    return seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmattn.data.collate import collate, contents, drop_contents, drop_modalities
@@ -37,6 +37,7 @@ def test_contents_and_collate() -> None:
     assert collate(samples, ["audio", "table"]) == {"audio": [None, None, b"x"], "table": [None, None, None]}
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=11),
     probability=st.sampled_from([0.0, 0.3, 1.0]),
@@ -103,7 +104,7 @@ def test_nothing_to_drop() -> None:
 
 
 def test_wrong_arguments() -> None:
-    parts = {"text": part([1, 1], "text", 0), "image": part([1], "image", 0)}
+    parts = {"text": part([1, 1], "text", 0.0), "image": part([1], "image", 0.0)}
     with pytest.raises(InputError, match=r"got samples \{'text': 2, 'image': 1\}, expected the same number"):
         drop_modalities(parts, 0.5)
     with pytest.raises(InputError, match=r"got probability 1\.5, expected 0 to 1"):

@@ -64,9 +64,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             for name in REQUIRED:
                 (folder / name).write_bytes(packed.read(inside[name]))
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise InputError(
-            f"{archive}: cannot be read as a zip ({error}), expected ml-latest-small.zip"
-        ) from error
+        raise InputError(f"{archive}: not a whole zip ({error}), expected ml-latest-small.zip") from error
 
 
 def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: Rejected) -> Prepared:

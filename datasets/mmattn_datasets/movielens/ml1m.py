@@ -187,7 +187,7 @@ def _read_interactions(root: Path, items: set[int], users: set[int], rejected: R
     complaints = {
         "the user is not in user_map.txt": unknown_user,
         "not in item_map.txt": unknown_item,
-        "the user has it already in this file or in training": repeated,
+        "the user has had it before": repeated,
     }
     for reason, bad in complaints.items():
         for user, item, line, split in pairs[bad].itertuples(index=False):

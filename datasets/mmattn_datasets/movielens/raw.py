@@ -17,7 +17,7 @@ LOST = "\ufffd"
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|I|El|Los|Las|Das|Der|Die|Det|O"
 _INVERTED = re.compile(rf"(^|\()([^()]*), ({_ARTICLES})\s*(?=\(|\)|$)")
-_YEAR = re.compile(r"\s*\((\d{4})(?:[–-]\d{0,4})?\)\s*$")
+_YEAR = re.compile(r"\s*\((\d{4})(?:\s*[–-]\s*\d{0,4})?\s*\)\s*$")
 
 
 @dataclass(frozen=True)
