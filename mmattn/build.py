@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mmattn import attention
-from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
+from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.fusion.block import FusionBlock
 from mmattn.fusion.core import FusionCore
@@ -27,28 +27,30 @@ def choose_device() -> torch.device:
 
 
 def build_encoders(
-    configs: Mapping[str, EncoderConfig], contents: Mapping[str, list[Any]]
+    configs: Mapping[str, EncoderConfig], contents: Mapping[str, list[Any]] | None = None
 ) -> dict[str, Encoder]:
     """One encoder a modality, through the registry.
 
     Args:
         configs: modality -> which encoder, with which options.
         contents: modality -> raw contents of the training items, for encoders that learn a vocabulary
-            or a scale from them (those with a `fit` of their own) before anything else.
+            or a scale from them (those with a `fit` of their own); None where the options have it.
     """
     built = {}
     for modality, config in configs.items():
         factory = encoder_registry.load(config.name)
         options = {**config.options, "modality": modality}
-        if hasattr(factory, "fit"):
+        if contents is not None and hasattr(factory, "fit"):
             built[modality] = factory.fit(contents[modality], **options)
         else:
             built[modality] = encoder_registry.create(config.name, **options)
     return built
 
 
-def build_core(inputs: Mapping[str, int], config: FusionConfig, weights: Mapping[str, float]) -> FusionCore:
-    """The fusion core for modalities of the given token widths."""
+def build_core(
+    inputs: Mapping[str, int], config: FusionConfig, fields: Mapping[str, int] | None = None
+) -> FusionCore:
+    """The fusion core for modalities of the given token widths (and numbers of fields)."""
     program = attention.parse(config.program)
     blocks = [
         FusionBlock(
@@ -59,20 +61,22 @@ def build_core(inputs: Mapping[str, int], config: FusionConfig, weights: Mapping
         )
         for _ in range(config.layers)
     ]
-    return FusionCore(Entry(inputs, config.dim), blocks, AttentionPool(config.dim, config.heads))
+    return FusionCore(
+        Entry(inputs, config.dim, fields), blocks, AttentionPool(config.dim, len(inputs), config.heads)
+    )
 
 
-def build_model(
-    encoders: Mapping[str, Encoder],
-    fusion: FusionConfig,
-    heads: Mapping[str, HeadConfig],
-    weights: Mapping[str, float] | None = None,
-) -> Model:
-    """Encoders, core and heads put together."""
+def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
+    """Encoders that are there already, with a core and heads for them.
+
+    Args:
+        encoders: modality -> encoder, as `build_encoders` made them.
+        config: the same encoders' configuration, the core's and the heads'.
+    """
     inputs = {name: encoder.dim for name, encoder in encoders.items()}
-    core = build_core(inputs, fusion, weights or {})
-    built = {
-        name: head_registry.create(config.name, fusion.dim, **config.options)
-        for name, config in heads.items()
+    fields = {name: encoder.fields for name, encoder in config.encoders.items()}
+    heads = {
+        name: head_registry.create(head.name, config.fusion.dim, **head.options)
+        for name, head in config.heads.items()
     }
-    return Model(encoders, core, built)
+    return Model(encoders, build_core(inputs, config.fusion, fields), heads, config)

@@ -20,7 +20,9 @@ __all__ = [
     "FitConfig",
     "FusionConfig",
     "HeadConfig",
+    "ModelConfig",
     "ProtocolConfig",
+    "RivalConfig",
     "TrainingConfig",
     "load_fit",
 ]
@@ -51,7 +53,6 @@ class ProtocolConfig:
         test: share of items (cold) or interactions that is tested on.
         validation: the same share of what remains, for every choice.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
-        pairs: "all" takes every interaction of the data; "train" only those the data itself marks so.
     """
 
     split: Literal["cold", "random", "time"] = "cold"
@@ -75,12 +76,15 @@ class EncoderConfig:
     Args:
         name: its name in the registry (`mmattn plugins` lists them).
         options: its keyword arguments.
-        weight: how strongly its tokens enter the fusion at the start.
+        content: key of `Sample.content` that it reads; left out, the modality's own name. Two encoders
+            may read the same content.
+        fields: positions with a projection of their own (title, plot, ...); 1 shares one.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    weight: float = 1.0
+    content: str = ""
+    fields: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,15 @@ class HeadConfig:
 
     name: str = "recommendation"
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What builds a model, and what a saved one carries: encoders by modality, the core, heads by name."""
+
+    encoders: dict[str, EncoderConfig]
+    fusion: FusionConfig = FusionConfig()
+    heads: dict[str, HeadConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,29 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class RivalConfig:
+    """A system that ours is measured against (see `mmattn.heads.baselines`).
+
+    Args:
+        kind: which one.
+        strength: of the regularisation; 0 takes the kind's own default.
+        vectors: modality -> weight of the cosine of its mean token.
+        tags: columns -> weight of the cosine of their values; "director+actors" joins columns.
+        rare: the same with values weighted by rarity (tf-idf).
+        numbers: column -> width of a Gaussian of its difference.
+        exponent: above 0, the kernel is exp(exponent * the sum of all).
+    """
+
+    kind: Literal["popularity", "ease", "content-ridge", "content-knn", "kernel-ridge"]
+    strength: float = 0.0
+    vectors: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, float] = field(default_factory=dict)
+    rare: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    exponent: float = 0.0
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """Everything `mmattn fit` needs.
 
@@ -159,8 +195,8 @@ class FitConfig:
         fusion: the core.
         head: what it is trained for.
         training: how.
-        rivals: systems in the same report, by name (see `mmattn.heads.baselines`).
-        knockouts: modalities to drop, one at a time, for the report; "all" for each one.
+        rivals: systems in the same report, by the name they have there.
+        knockouts: measure again without each kind of content, for the report.
         out: folder of the runs.
     """
 
@@ -171,9 +207,16 @@ class FitConfig:
     fusion: FusionConfig = FusionConfig()
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
-    rivals: tuple[str, ...] = ("popularity", "ease", "content-ridge", "content-knn")
+    rivals: dict[str, RivalConfig] = field(
+        default_factory=lambda: {"popularity": RivalConfig("popularity"), "ease": RivalConfig("ease")}
+    )
     knockouts: bool = True
     out: Path = Path("runs")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The part that builds the model."""
+        return ModelConfig(self.encoders, self.fusion, {self.head.name: self.head})
 
 
 def load_fit(path: str | Path, overrides: Mapping[str, Any] | None = None) -> FitConfig:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from mmattn import attention, schema
+from mmattn.config import ModelConfig
 from mmattn.encoders.base import Encoder
+from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError, nearest
+from mmattn.files import atomic_path, write_json
 from mmattn.fusion.core import FusionCore
 from mmattn.types import Fused, Sample, Tokens
 
 __all__ = ["Model"]
+
+FORMAT = 1
 
 
 class Model(nn.Module):
@@ -22,23 +33,46 @@ class Model(nn.Module):
         encoders: modality -> encoder; the keys are looked up in `Sample.content`.
         core: the fusion core, built for the widths of these encoders.
         heads: name -> head.
+        config: what built all this; needed to save the model.
 
     Example:
         See `mmattn.build.build_model`, which puts one together from a configuration.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], core: FusionCore, heads: Mapping[str, nn.Module]):
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        core: FusionCore,
+        heads: Mapping[str, nn.Module],
+        config: ModelConfig | None = None,
+    ):
         super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
+        self.config = config
+        self.encoders: Any = nn.ModuleDict(encoders)  # modality -> Encoder
         self.core = core
-        self.heads = nn.ModuleDict(heads)
+        self.heads: Any = nn.ModuleDict(heads)  # name -> head
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, Tokens]:
         """Tokens of each modality, [B] samples each; what a sample does not have gives no tokens."""
         return {
-            name: encoder.encode([sample.content.get(name) for sample in samples])
+            name: encoder.encode([sample.content.get(self._source(name)) for sample in samples])
             for name, encoder in self.encoders.items()
         }
+
+    def _source(self, modality: str) -> str:
+        """The key of `Sample.content` that a modality's encoder reads."""
+        return (self.config.encoders[modality].content if self.config else "") or modality
+
+    def tokens(self, inputs: Inputs, samples: Tensor) -> dict[str, Tokens]:
+        """Tokens of the named samples of a data set, stored or made now, on the model's device."""
+        device = self.device
+        selected = inputs.select(samples, self.encoders)
+        return {name: tokens.to(device) for name, tokens in selected.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the core's weights are."""
+        return next(self.core.parameters()).device
 
     def fuse(self, parts: Mapping[str, Tokens], context: Any = None) -> Fused:
         """Fuse tokens that encoders (or the feature store) made."""
@@ -58,3 +92,76 @@ class Model(nn.Module):
         if name not in self.heads:
             raise InputError(f"model: no head {name!r}.{nearest(name, self.heads)}")
         return self.heads[name]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """All weights but those of frozen encoders, which are known by their hash."""
+        frozen = tuple(f"encoders.{name}." for name, encoder in self.encoders.items() if encoder.frozen)
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
+
+    def load_trained(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights that `trained_state` gave; everything but frozen encoders has to be there.
+
+        Raises:
+            InputError: weights are missing, left over, or of another shape.
+        """
+        expected = self.trained_state()
+        wrong = sorted(set(expected) ^ set(state)) or sorted(
+            name for name, value in expected.items() if value.shape != state[name].shape
+        )
+        if wrong:
+            raise InputError(f"model: weights of another model; the first that does not fit is {wrong[0]!r}")
+        self.load_state_dict(dict(state), strict=False)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, then `model.safetensors`, each atomically.
+
+        The configuration names every encoder by its card, so that a loaded model is never fed with
+        tokens of other weights.
+        """
+        if self.config is None:
+            raise InputError("model: has no configuration to save; build it with mmattn.build")
+        encoders = {
+            name: replace(self.config.encoders[name], options=encoder.options())
+            for name, encoder in self.encoders.items()
+        }
+        content = {
+            "format": FORMAT,
+            "model": schema.to_mapping(replace(self.config, encoders=encoders)),
+            "encoders": {name: encoder.describe().fingerprint() for name, encoder in self.encoders.items()},
+            "program": attention.parse(self.config.fusion.program).fingerprint(),
+        }
+        write_json(Path(folder) / "config.json", content)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.trained_state().items()}
+        with atomic_path(Path(folder) / "model.safetensors") as temporary:
+            save_file(state, str(temporary))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Model:
+        """Build the model that `save_pretrained` wrote, in evaluation mode.
+
+        Raises:
+            InputError: the folder holds no model, a newer format, or an encoder that is not the one
+                the model was trained with (both fingerprints are named).
+            MissingDependency: an encoder needs something that is not installed.
+        """
+        from mmattn.build import build_encoders, build_model
+
+        path = Path(folder) / "config.json"
+        content = schema.read_yaml(path)  # JSON is YAML
+        if content.get("format") != FORMAT:
+            raise InputError(f"{path}: got format {content.get('format')!r}, expected {FORMAT}")
+        config = schema.from_mapping(ModelConfig, content["model"], where=str(path))
+        encoders = build_encoders(config.encoders)
+        for name, encoder in encoders.items():
+            found, expected = encoder.describe().fingerprint(), content["encoders"][name]
+            if found != expected:
+                raise InputError(
+                    f"{path}: encoder {name!r} is {found[:12]} here, expected {expected[:12]}, "
+                    "the one that the model was trained with"
+                )
+        model = build_model(encoders, config)
+        try:
+            model.load_trained(load_file(str(Path(folder) / "model.safetensors")))
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: model.safetensors cannot be read ({error})") from error
+        return model.eval()

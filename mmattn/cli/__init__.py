@@ -64,10 +64,15 @@ def _run(arguments: list[str]) -> int:
     command = importlib.import_module(f"mmattn.cli.{name}")
     parser = _Parser(prog=f"mmattn {name}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(parser)
+    overrides = None
+    if hasattr(command, "split_overrides"):  # a command whose file's keys are options too
+        rest, overrides = command.split_overrides(rest)
     try:
         settings = parser.parse_args(rest)
     except SystemExit as leaving:  # after --help
         return int(leaving.code or 0)
+    if overrides is not None:
+        settings.overrides = overrides
     return command.run(settings)
 
 

@@ -13,9 +13,10 @@ __all__ = ["FusionBlock"]
 
 
 class FusionBlock(nn.Module):
-    """A pre-norm transformer block over jagged tokens.
+    """A pre-norm transformer block over jagged tokens. It starts as the identity and learns what to add.
 
-    Paper: Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020.
+    Paper: Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020; Bachlechner et
+    al., "ReZero is All You Need", 2020 (the start as the identity).
 
     Args:
         attention: the attention module, injected; any program, width `dim`.
@@ -40,6 +41,10 @@ class FusionBlock(nn.Module):
         self.network_norm = nn.LayerNorm(dim)
         self.network = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
+        for last in (self.attention.o_proj, self.network[-1]):
+            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+            if last.bias is not None:
+                nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tokens, context: Any = None) -> Tokens:
         """Tokens of width D in, tokens of the same layout and width out.

@@ -24,8 +24,8 @@ class FusionCore(nn.Module):
 
     Example:
         >>> import torch
-        >>> from mmattn.fusion.pool import MeanPool
-        >>> core = FusionCore(Entry({"text": 3}, dim=8), [], MeanPool())
+        >>> from mmattn.fusion.pool import AttentionPool
+        >>> core = FusionCore(Entry({"text": 3}, dim=8), [], AttentionPool(dim=8, modalities=1))
         >>> core({"text": Tokens.from_sequences([torch.randn(2, 3)], "text")}).pooled.shape
         torch.Size([1, 8])
     """
@@ -34,7 +34,6 @@ class FusionCore(nn.Module):
         super().__init__()
         self.entry = entry
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(entry.dim) if blocks else nn.Identity()
         self.pool = pool
 
     @property
@@ -52,4 +51,4 @@ class FusionCore(nn.Module):
         tokens = self.entry(parts)
         for block in self.blocks:
             tokens = block(tokens, context)
-        return self.pool(tokens.with_values(self.norm(tokens.values)))
+        return self.pool(tokens)

@@ -9,9 +9,56 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.errors import InputError, nearest
+from mmattn.fusion.pool import segment_mean
 from mmattn.types import Tokens
 
-__all__ = ["Entry", "sinusoids"]
+__all__ = ["Entry", "Projection", "sinusoids"]
+
+
+class Projection(nn.Module):
+    """Centres and scales the tokens of one modality by what training saw, then maps them to width D.
+
+    A modality may have fields: positions that mean different things (title, plot). Each field has its
+    own centre, scale and map; positions from the last field on share the last one.
+
+    Args:
+        width: of the tokens that come in.
+        dim: width D that goes out. Tokens of length 1 come out with length about 1.
+        fields: how many positions are fields of their own.
+    """
+
+    def __init__(self, width: int, dim: int, fields: int = 1):
+        super().__init__()
+        self.fields = fields
+        self.weight = nn.Parameter(torch.randn(fields, width, dim) * dim**-0.5)
+        self.centre: Tensor
+        self.scale: Tensor
+        self.register_buffer("centre", torch.zeros(fields, width))
+        self.register_buffer("scale", torch.ones(fields))
+
+    @torch.no_grad()
+    def calibrate(self, tokens: Tokens) -> None:
+        """Take centre and scale from training tokens, so that they come in around zero, of length 1."""
+        field_N = self._field(tokens)
+        self.centre.copy_(segment_mean(tokens.values.float(), field_N, self.fields))
+        length_N1 = (tokens.values - self.centre[field_N]).norm(dim=1, keepdim=True)
+        mean_F = segment_mean(length_N1, field_N, self.fields)[:, 0]
+        self.scale.copy_(torch.where(mean_F > 0, 1 / mean_F.clamp_min(1e-12), 1.0))
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens of N rows -> [N, D]."""
+        field_N = self._field(tokens)
+        x_NW = (tokens.values.to(self.weight.dtype) - self.centre[field_N]) * self.scale[field_N][:, None]
+        if self.fields == 1:
+            return x_NW @ self.weight[0]
+        projected_ND = x_NW.new_zeros(len(x_NW), self.weight.shape[2])
+        for field, weight in enumerate(self.weight):
+            rows = (field_N == field).nonzero()[:, 0]
+            projected_ND = projected_ND.index_add(0, rows, x_NW[rows] @ weight)
+        return projected_ND
+
+    def _field(self, tokens: Tokens) -> Tensor:
+        return tokens.position.clamp(0, self.fields - 1)
 
 
 class Entry(nn.Module):
@@ -19,8 +66,8 @@ class Entry(nn.Module):
 
     Args:
         inputs: modality -> width of its tokens; fixes the order of the modalities from here on.
-        dim: width D of the fusion core.
-        dropout: probability of dropping a component of the projected tokens.
+        dim: width D of the fusion core, an even number.
+        fields: modality -> number of its fields (see `Projection`), where it has some.
 
     Raises:
         InputError: no modality, or an odd width.
@@ -32,7 +79,7 @@ class Entry(nn.Module):
         [[False, True]]
     """
 
-    def __init__(self, inputs: Mapping[str, int], dim: int, dropout: float = 0.0):
+    def __init__(self, inputs: Mapping[str, int], dim: int, fields: Mapping[str, int] | None = None):
         super().__init__()
         if not inputs:
             raise InputError("fusion: got no modality, expected at least one encoder")
@@ -41,14 +88,16 @@ class Entry(nn.Module):
         self.inputs = dict(inputs)
         self.dim = dim
         self.projections = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
-                for name, width in inputs.items()
-            }
+            {name: Projection(width, dim, (fields or {}).get(name, 1)) for name, width in inputs.items()}
         )
         self.kinds = nn.Parameter(torch.randn(len(inputs), dim) * 0.02)
-        self.position_scale = nn.Parameter(torch.full((len(inputs),), 0.1))
-        self.dropout = nn.Dropout(dropout)
+        self.position_scale = nn.Parameter(torch.full((len(inputs),), 0.02))
+
+    def calibrate(self, parts: Mapping[str, Tokens]) -> None:
+        """Take each modality's centre and scale from training tokens of frozen encoders."""
+        for name, tokens in parts.items():
+            self._check(name, tokens)
+            self.projections[name].calibrate(tokens)  # type: ignore[operator]
 
     def forward(self, parts: Mapping[str, Tokens]) -> Tokens:
         """Join what is there.
@@ -66,24 +115,18 @@ class Entry(nn.Module):
         if not parts:
             raise InputError("fusion: got no tokens of any modality, expected at least one (it may be empty)")
         for name, tokens in parts.items():
-            if name not in self.inputs:
-                raise InputError(f"fusion: got tokens of {name!r}.{nearest(name, self.inputs)}")
-            if tokens.dim != self.inputs[name]:
-                raise InputError(
-                    f"fusion: got {name!r} tokens of width {tokens.dim}, expected {self.inputs[name]}"
-                )
-        samples = len(next(iter(parts.values())))
+            self._check(name, tokens)
         # An empty first part fixes the order of the modalities, whichever are there.
-        weight = self.kinds
-        order = Tokens.empty(samples, self.dim, tuple(self.inputs), dtype=weight.dtype, device=weight.device)
+        samples, like = len(next(iter(parts.values()))), self.kinds
+        order = Tokens.empty(samples, self.dim, tuple(self.inputs), dtype=like.dtype, device=like.device)
         return Tokens.cat([order, *(self._enter(name, parts[name]) for name in self.inputs if name in parts)])
 
     def _enter(self, name: str, tokens: Tokens) -> Tokens:
         kind = list(self.inputs).index(name)
-        x_ND = self.projections[name](tokens.values.to(self.kinds.dtype))
-        x_ND = x_ND + self.kinds[kind] + self.position_scale[kind] * sinusoids(tokens.position, self.dim)
+        x_ND = self.projections[name](tokens)
+        code_ND = sinusoids(tokens.position, self.dim).to(x_ND.dtype)
         return Tokens(
-            values=self.dropout(x_ND),
+            values=(x_ND + self.kinds[kind] + self.position_scale[kind] * code_ND).to(self.kinds.dtype),
             offsets=tokens.offsets,
             modality=torch.zeros_like(tokens.modality),
             position=tokens.position,
@@ -91,6 +134,14 @@ class Entry(nn.Module):
             time=tokens.time,
             entity=tokens.entity,
         )
+
+    def _check(self, name: str, tokens: Tokens) -> None:
+        if name not in self.inputs:
+            raise InputError(f"fusion: got tokens of {name!r}.{nearest(name, self.inputs)}")
+        if tokens.dim != self.inputs[name]:
+            raise InputError(
+                f"fusion: got {name!r} tokens of width {tokens.dim}, expected {self.inputs[name]}"
+            )
 
 
 def sinusoids(position: Tensor, dim: int) -> Tensor:

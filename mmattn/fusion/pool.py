@@ -1,4 +1,4 @@
-"""From tokens to vectors: one a sample, and one a modality of each sample."""
+"""From tokens to vectors: one a modality of each sample, and from these one a sample."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmattn.types import Fused, Tokens
 
-__all__ = ["AttentionPool", "MeanPool", "segment_mean", "segment_softmax"]
+__all__ = ["AttentionPool", "segment_mean", "segment_softmax"]
 
 
 def segment_softmax(logits: Tensor, segment: Tensor, segments: int) -> Tensor:
@@ -41,56 +41,49 @@ def segment_mean(values: Tensor, segment: Tensor, segments: int) -> Tensor:
     return total / count.clamp_min(1)[:, None]
 
 
-class _Pool(nn.Module):
-    """Pools over whole samples and over each modality of each sample, by the same rule."""
+class AttentionPool(nn.Module):
+    """A learned weighted mean of each modality's tokens; the joint vector is their weighted sum.
 
-    def forward(self, tokens: Tokens) -> Fused:
-        """Tokens of width D -> `Fused` with vectors of width D."""
-        samples, kinds = len(tokens), len(tokens.modalities)
-        part = tokens.sample * kinds + tokens.modality
-        return Fused(
-            tokens=tokens,
-            pooled=self.pool(tokens.values, tokens.sample, samples),
-            by_modality=self.pool(tokens.values, part, samples * kinds).view(samples, kinds, tokens.dim),
-            presence=tokens.presence,
-        )
+    Each head gives its share of the width weights of its own; they start equal, as the plain mean. In
+    the joint vector a modality counts by a learned gain and by the root of its number of tokens, the
+    length that a sum of as many unrelated vectors has. What is absent adds nothing.
 
-    def pool(self, values: Tensor, segment: Tensor, segments: int) -> Tensor:
-        raise NotImplementedError
+    Paper: Lin et al., "A Structured Self-attentive Sentence Embedding", 2017 (the weighted mean).
 
-
-class MeanPool(_Pool):
-    """The plain mean of the tokens.
+    Args:
+        dim: width D, divisible by `heads`.
+        modalities: number of modalities M.
+        heads: number of heads H.
 
     Example:
         >>> import torch
         >>> from mmattn import Tokens
         >>> tokens = Tokens.from_sequences([torch.tensor([[1.0], [3.0]]), torch.zeros(0, 1)], "text")
-        >>> MeanPool()(tokens).pooled.tolist()
-        [[2.0], [0.0]]
+        >>> fused = AttentionPool(dim=1, modalities=1, heads=1)(tokens)
+        >>> fused.by_modality[:, 0].tolist(), fused.pooled[1].tolist()
+        ([[2.0], [0.0]], [0.0])
     """
 
-    def pool(self, values: Tensor, segment: Tensor, segments: int) -> Tensor:
-        return segment_mean(values, segment, segments)
-
-
-class AttentionPool(_Pool):
-    """A learned weighted mean: each head gives its share of the width its own weights.
-
-    Starts as the plain mean. Paper: Lin et al., "A Structured Self-attentive Sentence Embedding", 2017.
-
-    Args:
-        dim: width D, divisible by `heads`.
-        heads: number of heads H.
-    """
-
-    def __init__(self, dim: int, heads: int = 4):
+    def __init__(self, dim: int, modalities: int, heads: int = 4):
         super().__init__()
         self.heads = heads
         self.score = nn.Linear(dim, heads, bias=False)
+        self.gain = nn.Parameter(torch.ones(modalities))
         nn.init.zeros_(self.score.weight)
 
-    def pool(self, values: Tensor, segment: Tensor, segments: int) -> Tensor:
-        weights_NH = segment_softmax(self.score(values).float(), segment, segments).to(values.dtype)
-        weighted_NHK = values.unflatten(1, (self.heads, -1)) * weights_NH[..., None]
-        return values.new_zeros(segments, values.shape[1]).index_add(0, segment, weighted_NHK.flatten(1))
+    def forward(self, tokens: Tokens) -> Fused:
+        """Tokens of width D -> `Fused` with vectors of width D."""
+        samples, kinds = len(tokens), len(tokens.modalities)
+        part_N = tokens.sample * kinds + tokens.modality
+        weights_NH = segment_softmax(self.score(tokens.values).float(), part_N, samples * kinds)
+        weighted_NHK = tokens.values.unflatten(1, (self.heads, -1)) * weights_NH.to(tokens.dtype)[..., None]
+        empty_PD = tokens.values.new_zeros(samples * kinds, tokens.dim)
+        vectors_BMD = empty_PD.index_add(0, part_N, weighted_NHK.flatten(1)).view(samples, kinds, tokens.dim)
+        count_BM = part_N.bincount(minlength=samples * kinds).view(samples, kinds)
+        share_BM = count_BM.to(tokens.dtype).sqrt() * self.gain.to(tokens.dtype)
+        return Fused(
+            tokens=tokens,
+            pooled=torch.einsum("bmd,bm->bd", vectors_BMD, share_BM),
+            by_modality=vectors_BMD,
+            presence=tokens.presence,
+        )

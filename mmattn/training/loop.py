@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,7 @@ def train(
     clip: float = 1.0,
     accumulate: int = 1,
     patience: int = 0,
+    average: float = 0.0,
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto",
     seed: int = 0,
     folder: str | Path | None = None,
@@ -89,6 +91,8 @@ def train(
         clip: largest norm of the gradient.
         accumulate: batches an optimizer step.
         patience: stop after so many epochs without a better validation figure; 0 never stops.
+        average: decay of a moving average of the weights, which is then what is validated and kept
+            (Polyak and Juditsky, 1992); 0 takes the weights as they are.
         precision: "auto" is bf16 on a GPU that has it and full precision elsewhere.
         seed: of every random number drawn in training.
         folder: where `last.safetensors` is written after each epoch; None keeps nothing.
@@ -114,6 +118,7 @@ def train(
         "schedule": schedule,
         "clip": clip,
         "accumulate": accumulate,
+        "average": average,
         "seed": seed,
     }
     accelerator = Accelerator(
@@ -126,7 +131,7 @@ def train(
         accelerator.init_trackers(label, config=settings)
     optimizer = torch.optim.AdamW(_groups(task, weight_decay), lr=learning_rate)
     ready, optimizer = accelerator.prepare(task, optimizer)
-    state = _State(ready, optimizer, History())
+    state = _State(ready, optimizer, History(), _Average(task, average) if average else None)
     last = None if folder is None else Path(folder) / "last.safetensors"
     if last is not None and resume and last.exists():
         state.restore(last, settings)
@@ -140,11 +145,11 @@ def train(
     for epoch in bar:
         if _exhausted(state.history, epoch, patience):
             break
-        row = _epoch(accelerator, task, ready, optimizer, epoch, settings)
+        row = _epoch(accelerator, task, state, epoch, settings)
         task.eval()
-        with torch.no_grad():
+        with torch.no_grad(), state.averaged():
             row |= task.validate()
-        state.keep(epoch, row)
+            state.keep(epoch, row)
         if last is not None and accelerator.is_main_process:
             state.save(last, settings)
         if tracker is not None:
@@ -160,9 +165,10 @@ def train(
 
 
 def _epoch(
-    accelerator: Any, task: Task, ready: nn.Module, optimizer: Any, epoch: int, settings: dict[str, Any]
+    accelerator: Any, task: Task, state: _State, epoch: int, settings: dict[str, Any]
 ) -> dict[str, float]:
     """One pass: every random number comes from (seed, epoch), nothing is carried over."""
+    ready, optimizer = state.module, state.optimizer
     torch.manual_seed(settings["seed"] * 1_000_003 + epoch)
     generator = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + epoch)
     ready.train()
@@ -178,7 +184,7 @@ def _epoch(
             loss = ready(batch)
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"training: the loss is {float(loss)} in epoch {epoch}, step {step + 1} of "
+                    f"training: the loss is {loss.item()} in epoch {epoch}, step {step + 1} of "
                     f"{len(batches)}; a smaller learning rate than {settings['learning_rate']} may help"
                 )
             accelerator.backward(loss)
@@ -186,6 +192,8 @@ def _epoch(
                 accelerator.clip_grad_norm_(ready.parameters(), settings["clip"])
             optimizer.step()
             optimizer.zero_grad()
+        if state.average is not None and accelerator.sync_gradients:
+            state.average.update()
         losses.append(loss.detach())
     mean = float(torch.stack(losses).float().mean()) if losses else 0.0
     return {"epoch": epoch, "loss": mean, "rate": rate}
@@ -219,12 +227,49 @@ def _precision(wanted: str) -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
+class _Average:
+    """A moving average of the trained weights, which forgets its start quickly."""
+
+    def __init__(self, task: nn.Module, decay: float):
+        self.weights = {name: p for name, p in task.named_parameters() if p.requires_grad}
+        self.decay = decay
+        self.steps = 0
+        self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After a step of the optimizer."""
+        self.steps += 1
+        share = 1 - min(self.decay, self.steps / (self.steps + 10))
+        for name, weight in self.weights.items():
+            self.mean[name].lerp_(weight, share)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The task holds the average; at the end it has its own weights again."""
+        own = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        try:
+            self._put(self.mean)
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            weight.copy_(values[name])
+
+
 class _State:
     """What a checkpoint holds: weights, optimizer, history, and the best weights so far."""
 
-    def __init__(self, module: nn.Module, optimizer: Any, history: History):
-        self.module, self.optimizer, self.history = module, optimizer, history
+    def __init__(self, module: nn.Module, optimizer: Any, history: History, average: _Average | None):
+        self.module, self.optimizer, self.history, self.average = module, optimizer, history, average
         self.best: dict[str, Tensor] = {}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The task as it is validated: with the averaged weights, where they are asked for."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def keep(self, epoch: int, row: dict[str, float]) -> None:
         """Note the epoch; keep its weights where its first validation figure is the best so far."""
@@ -245,6 +290,7 @@ class _State:
                 "weights": self._weights(),
                 "optimizer": self.optimizer.state_dict(),
                 "best": self.best,
+                "average": None if self.average is None else [self.average.steps, self.average.mean],
                 "history": {
                     "rows": self.history.rows,
                     "best_epoch": self.history.best_epoch,
@@ -269,3 +315,7 @@ class _State:
             raise InputError(f"{path}: a checkpoint of another model ({reason})") from error
         self.history = History(**saved["history"])
         self.best = saved["best"]
+        if self.average is not None:
+            self.average.steps, mean = saved["average"]
+            for name, value in mean.items():
+                self.average.mean[name].copy_(value)

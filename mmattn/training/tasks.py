@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,12 +12,12 @@ from scipy import sparse
 from torch import Tensor
 
 from mmattn.data.collate import drop_modalities
+from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError
 from mmattn.heads.alignment import AlignmentHead, single_modality_views
 from mmattn.heads.recommendation import RecommendationHead
 from mmattn.model import Model
 from mmattn.training.loop import Task
-from mmattn.types import Fused, Tokens
 
 __all__ = ["AlignmentTask", "Episode", "RecommendationTask", "Recommender", "item_vectors"]
 
@@ -50,7 +50,7 @@ class RecommendationTask(Task):
 
     Args:
         model: with a recommendation head under `head`.
-        parts: modality -> tokens of all items.
+        inputs: all items.
         interactions: [users, items], the known ones.
         items: the items that were there to be chosen; no other takes part.
         judge: validation figures of a `Recommender`.
@@ -69,7 +69,7 @@ class RecommendationTask(Task):
     def __init__(
         self,
         model: Model,
-        parts: Mapping[str, Tokens],
+        inputs: Inputs,
         interactions: sparse.csr_array,
         items: np.ndarray,
         judge: Callable[[Recommender], dict[str, float]],
@@ -91,7 +91,7 @@ class RecommendationTask(Task):
                 "items that together make at most 1"
             )
         self.model = model
-        self.parts = dict(parts)
+        self.inputs = inputs
         self.interactions = interactions
         self.items = np.asarray(items, np.int64)
         self.judge = judge
@@ -133,33 +133,28 @@ class RecommendationTask(Task):
     def forward(self, episode: Episode) -> Tensor:
         """The head's loss of one episode."""
         together = episode.seen is not None  # candidates and known items are the same ones
+        device = self.model.device
         items = episode.known if together else torch.cat([episode.candidates, episode.known])
-        parts = select(self.parts, items, self._device)
-        fused = self.model.fuse(drop_modalities(parts, self.drop_modality), self.context)
+        parts = drop_modalities(self.model.tokens(self.inputs, items), self.drop_modality)
+        fused = self.model.fuse(parts, self.context)
         return self.model.head(self.head_name).loss(
             fused,
-            history=episode.history.to(self._device),
-            positives=episode.positives.to(self._device),
-            seen=None if episode.seen is None else episode.seen.to(self._device),
-            ids=items.to(self._device) if self.use_ids else None,
+            history=episode.history.to(device),
+            positives=episode.positives.to(device),
+            seen=None if episode.seen is None else episode.seen.to(device),
+            ids=items.to(device) if self.use_ids else None,
         )
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the recommender as it stands."""
         return self.judge(self.recommender())
 
-    def recommender(self, parts: Mapping[str, Tokens] | None = None) -> Recommender:
-        """The recommender as it stands; `parts` stand in for the items' own tokens (knockouts)."""
+    def recommender(self, inputs: Inputs | None = None) -> Recommender:
+        """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
         head = self.model.head(self.head_name)
-        vectors = item_vectors(
-            self.model, parts or self.parts, self.head_name,
-            known=self.items if self.use_ids else None, context=self.context,
-        )  # fmt: skip
+        known = self.items if self.use_ids else None
+        vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, known, self.context)
         return Recommender(head, vectors, self.items).fit(self.interactions)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
 
 class Recommender:
@@ -193,9 +188,8 @@ class Recommender:
 @torch.no_grad()
 def item_vectors(
     model: Model,
-    parts: Mapping[str, Tokens],
+    inputs: Inputs,
     head: str,
-    *,
     known: np.ndarray | None = None,
     context: Any = None,
     block: int = 1024,
@@ -204,7 +198,7 @@ def item_vectors(
 
     Args:
         model: in evaluation mode while it runs.
-        parts: modality -> tokens of I items.
+        inputs: I items.
         head: name of the recommendation head.
         known: items whose learned vectors are to be used; None for content alone.
         context: for the attention programs.
@@ -212,14 +206,13 @@ def item_vectors(
     """
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    count = len(next(iter(parts.values())))
-    ids = torch.full((count,), -1)
+    device = model.device
+    ids = torch.full((len(inputs),), -1)
     if known is not None:
         ids[torch.from_numpy(known)] = torch.from_numpy(known)
     vectors = []
-    for chosen in torch.arange(count).split(block):
-        fused: Fused = model.fuse(select(parts, chosen, device), context)
+    for chosen in torch.arange(len(inputs)).split(block):
+        fused = model.fuse(model.tokens(inputs, chosen), context)
         vectors.append(model.head(head)(fused, ids[chosen].to(device)))
     model.train(was_training)
     return torch.cat(vectors)
@@ -230,7 +223,7 @@ class AlignmentTask(Task):
 
     Args:
         model: with an alignment head under `head`; its encoders may be trained along.
-        parts: gives modality -> tokens of the samples [B] that are asked for.
+        inputs: all samples.
         groups: [S] int64, equal where two samples show the same thing.
         judge: validation figures of the model.
         head: name of the head.
@@ -240,7 +233,7 @@ class AlignmentTask(Task):
     def __init__(
         self,
         model: Model,
-        parts: Callable[[Tensor], dict[str, Tokens]],
+        inputs: Inputs,
         groups: Tensor,
         judge: Callable[[Model], dict[str, float]],
         *,
@@ -249,7 +242,7 @@ class AlignmentTask(Task):
     ):
         super().__init__()
         self.model = model
-        self.read_parts = parts
+        self.inputs = inputs
         self.groups = groups
         self.judge = judge
         self.head_name = head
@@ -262,18 +255,13 @@ class AlignmentTask(Task):
 
     def forward(self, samples: Tensor) -> Tensor:
         """The contrastive loss of the samples' single-modality views."""
-        views, sample = single_modality_views(self.read_parts(samples))
+        views, sample = single_modality_views(self.model.tokens(self.inputs, samples))
         head: AlignmentHead = self.model.head(self.head_name)
         return head.loss(self.model.fuse(views), group=self.groups[samples][sample.cpu()].to(sample.device))
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the model as it stands."""
         return self.judge(self.model)
-
-
-def select(parts: Mapping[str, Tokens], samples: Tensor, device: torch.device) -> dict[str, Tokens]:
-    """The named samples of each modality, on the device."""
-    return {name: tokens.select(samples).to(device) for name, tokens in parts.items()}
 
 
 def _dense(matrix: sparse.csr_array) -> Tensor:

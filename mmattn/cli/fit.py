@@ -1,0 +1,79 @@
+"""`mmattn fit --config FILE [--any.key value]`: train and evaluate what a YAML file describes.
+
+Any key of the file can be set on the command line, by its dotted name: `--training.epochs 3`,
+`--protocol.seeds "[0]"`, `--encoders.image.options.grid 2`. The run's folder, runs/NAME by default,
+gets the configuration, one folder a seed with model and checkpoint, metrics.json and report.html.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from mmattn.errors import InputError
+
+_OWN = ("--config", "--resume", "--json", "--quiet", "--help")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="the run's YAML file")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument("--json", action="store_true", help="print metrics.json at the end, for machines")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(arguments: Namespace) -> int:
+    from mmattn.config import load_fit
+    from mmattn.evaluation.experiment import run_experiment
+
+    config = load_fit(arguments.config, arguments.overrides)
+    folder = run_experiment(config, resume=arguments.resume, progress=not arguments.quiet)
+    metrics = (folder / "metrics.json").read_text(encoding="utf-8")
+    print(metrics if arguments.json else f"{table(json.loads(metrics))}\n\nreport: {folder / 'report.html'}")
+    return 0
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Part the command's own arguments from keys of the file; a key's value is read as YAML.
+
+    Raises:
+        InputError: a key without a value.
+
+    Example:
+        >>> split_overrides(["--config", "fit.yaml", "--training.epochs", "3", "--name=x", "--json"])
+        (['--config', 'fit.yaml', '--json'], {'training.epochs': 3, 'name': 'x'})
+    """
+    own: list[str] = []
+    found: dict[str, Any] = {}
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        key, equals, value = argument.partition("=")
+        if not key.startswith("--") or key in _OWN:
+            own.append(argument)
+            continue
+        if not equals:
+            if not left:
+                raise InputError(f"fit: {key} has no value, expected {key} VALUE")
+            value = left.pop(0)
+        found[key.removeprefix("--")] = yaml.safe_load(value)
+    return own, found
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """Systems x metrics, with intervals, for the terminal."""
+    systems: dict[str, dict[str, Any]] = metrics["systems"]
+    names = list(next(iter(systems.values())))
+    width = max(map(len, systems))
+    lines = [" " * width + "".join(f"  {name:>24}" for name in names)]
+    for system, found in systems.items():
+        cells = (
+            f"{found[name]['mean']:.4f} ({found[name]['low']:.4f}-{found[name]['high']:.4f})"
+            for name in names
+        )
+        lines.append(f"{system:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
+    return "\n".join(lines)

@@ -1,0 +1,272 @@
+"""One honest run of the main job: read, encode, split, train, rivals, knockouts, report.
+
+Everything is chosen on validation; the test part is scored once, by the finished systems. A run
+that was killed goes on where it stopped: finished seeds are kept, an unfinished one resumes from its
+last epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmattn import schema
+from mmattn.build import build_encoders, build_model, choose_device
+from mmattn.config import FitConfig, ProtocolConfig
+from mmattn.data.dataset import Dataset
+from mmattn.data.reader import read
+from mmattn.encoders.base import Encoder
+from mmattn.encoders.inputs import Inputs, gather
+from mmattn.encoders.store import write_rejected
+from mmattn.errors import InputError
+from mmattn.evaluation import metrics, splits
+from mmattn.evaluation.rivals import RivalContent, fit_rival
+from mmattn.evaluation.seed import SeedResult, load_result, save_result
+from mmattn.evaluation.splits import Part, Split
+from mmattn.evaluation.summary import summarise
+from mmattn.training.loop import History, train
+from mmattn.training.tasks import RecommendationTask
+
+__all__ = ["Experiment", "make_split", "measure", "run_experiment"]
+
+log = logging.getLogger(__name__)
+TIES: metrics.TiePolicy = "shuffled"
+Score = Callable[[Any, Any], NDArray[np.float32]]
+
+
+class Experiment:
+    """A configured run: the data set, its features, and a folder for what comes out.
+
+    Args:
+        config: everything `mmattn fit` was told.
+        resume: go on in a folder that exists.
+        progress: show bars.
+
+    Raises:
+        InputError: the run's folder exists and `resume` is False, or holds a run of other settings.
+    """
+
+    def __init__(self, config: FitConfig, *, resume: bool = False, progress: bool = True):
+        self.config = config
+        self.progress = progress
+        self.folder = _open_folder(config, resume)
+        self.dataset = read(config.data.card, config.data.reject_limit)
+        self.device = choose_device()
+        self.cards: dict[str, Any] = {}
+        self.rejected = 0
+        if not len(self.dataset.interactions):
+            raise InputError(f"{config.data.card}: has no interactions, expected some to learn from")
+
+    def run_seed(self, seed: int) -> SeedResult:
+        """Everything for one seed, from the split to the numbers; kept on the disk when it is done."""
+        done = self.folder / f"seed-{seed}" / "result.npz"
+        if done.exists():
+            log.info("seed %d: finished before, kept", seed)
+            return load_result(done)
+        clock = _Clock()
+        split = make_split(self.dataset, self.config.protocol, seed)
+        encoders, inputs = self._inputs(split)
+        clock.lap("features")
+        task = self._task(split, encoders, inputs, seed)
+        history = self._train(task, seed)
+        clock.lap("training")
+        # The histories of the test may hold all that is known by then; nothing is learned any more.
+        task.interactions, task.items = split.known("test"), split.known_items("test")
+        score = task.recommender().score
+        values = {"mmattn": measure(score, split, "test", self.config.protocol.metrics)}
+        knockouts = self._knockouts(task, split, inputs)
+        clock.lap("test")
+        values |= self._rivals(split, inputs)
+        clock.lap("rivals")
+        shown, top = _examples(score, split, seed)
+        task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
+        result = SeedResult(
+            seed, values, knockouts, history, _part_sizes(split), clock.laps, shown, top
+        )  # fmt: skip
+        save_result(done, result)
+        return result
+
+    def _inputs(self, split: Split) -> tuple[dict[str, Any], Inputs]:
+        """Encoders and what they give; vocabularies come from items known in training only."""
+        known = set(split.known_items("validation").tolist())
+        contents = {
+            name: [
+                sample.content.get(config.content or name) if place in known else None
+                for place, sample in enumerate(self.dataset.items)
+            ]
+            for name, config in self.config.encoders.items()
+        }
+        encoders = build_encoders(self.config.encoders, contents)
+        sources = {name: config.content or name for name, config in self.config.encoders.items()}
+        inputs = gather(
+            self.dataset.items, encoders, self.config.data.features, sources, progress=self.progress
+        )
+        write_rejected(self.folder / "rejected.csv", inputs.rejected)
+        self.rejected = len(inputs.rejected)
+        self.cards = {name: _card(encoder) for name, encoder in encoders.items()}
+        return encoders, inputs
+
+    def _task(self, split: Split, encoders: dict[str, Any], inputs: Inputs, seed: int) -> RecommendationTask:
+        import torch
+
+        config = self.config
+        torch.manual_seed(seed)
+        model = build_model(encoders, config.model)
+        known = split.known_items("validation")
+        model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
+        judge = partial(self._judge, split)
+        settings = config.training
+        return RecommendationTask(
+            model.to(self.device), inputs, split.matrix("train"), known, judge,
+            hide="items" if len(split.cold_items) else "pairs", ids=bool(config.head.options.get("ids")),
+            steps=settings.steps, users=settings.users, targets=settings.targets,
+            history=settings.history, drop_modality=settings.drop_modality,
+        )  # fmt: skip
+
+    def _judge(self, split: Split, recommender: Any) -> dict[str, float]:
+        """Validation figures: the only ones that any choice sees."""
+        values = measure(recommender.score, split, "validation", self.config.protocol.metrics)
+        return {name: float(np.nanmean(value)) for name, value in values.items()}
+
+    def _train(self, task: RecommendationTask, seed: int) -> History:
+        settings = self.config.training
+        return train(
+            task, epochs=settings.epochs, learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay, warmup=settings.warmup, patience=settings.patience,
+            average=settings.average, precision=settings.precision, seed=seed, tracker=settings.tracker,
+            folder=self.folder / f"seed-{seed}", progress=self.progress, label=f"seed {seed}",
+        )  # fmt: skip
+
+    def _knockouts(
+        self, task: RecommendationTask, split: Split, inputs: Inputs
+    ) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Our system again without each kind of content (all modalities that read it)."""
+        if not self.config.knockouts:
+            return {}
+        sources = {name: config.content or name for name, config in self.config.encoders.items()}
+        found = {}
+        for content in dict.fromkeys(sources.values()):
+            left = inputs
+            for name in [name for name, source in sources.items() if source == content]:
+                left = left.without(name)
+            if left.modalities:
+                score = task.recommender(left).score
+                found[content] = measure(score, split, "test", self.config.protocol.metrics)
+        return found
+
+    def _rivals(self, split: Split, inputs: Inputs) -> dict[str, dict[str, NDArray[np.float64]]]:
+        content = RivalContent(self.dataset.items, inputs)
+        measured = {}
+        for name, config in self.config.rivals.items():
+            fitted = fit_rival(config, content, split.known("test"), split.known_items("test"))
+            measured[name] = measure(fitted.score, split, "test", self.config.protocol.metrics)
+        return measured
+
+
+def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = True) -> Path:
+    """Run every seed and write the report.
+
+    Returns:
+        The folder of the run, with model, metrics.json and report.html.
+    """
+    experiment = Experiment(config, resume=resume, progress=progress)
+    log.info("device: %s; run folder: %s", experiment.device, experiment.folder)
+    results = [experiment.run_seed(seed) for seed in config.protocol.seeds]
+    summarise(experiment, results)
+    return experiment.folder
+
+
+def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
+    """The split that the protocol asks for.
+
+    Raises:
+        InputError: a split in time of data without times.
+    """
+    pairs = dataset.interactions
+    sizes = {"user_count": len(dataset.users), "item_count": len(dataset.items)}
+    if protocol.split == "cold":
+        return splits.cold_items(
+            pairs.users, pairs.items, seed=seed,
+            fraction=protocol.test, validation=protocol.validation, **sizes,
+        )  # fmt: skip
+    if protocol.split == "random":
+        return splits.random(
+            pairs.users, pairs.items, seed=seed,
+            test=protocol.test, validation=protocol.validation, **sizes,
+        )  # fmt: skip
+    if pairs.time is None:
+        raise InputError("protocol.split: got 'time', but the card names no time column of the interactions")
+    return splits.global_time(
+        pairs.users, pairs.items, pairs.time,
+        test=protocol.test, validation=protocol.validation, **sizes,
+    )  # fmt: skip
+
+
+def measure(score: Score, split: Split, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
+    """Per-user values of each metric, with everything known by then masked."""
+    depth = max(int(name.partition("@")[2] or 0) for name in names)
+    # Ties are broken at random: ids often follow popularity, and a system that knows nothing of an item
+    # must not profit from that.
+    ranking = metrics.rank_users(
+        score, np.arange(split.user_count), depth,
+        candidates=split.candidates(part), exclude=split.known(part), ties=TIES,
+    )  # fmt: skip
+    return dict(metrics.evaluate(ranking, split.matrix(part), names).values)
+
+
+def _card(encoder: Encoder) -> dict[str, Any]:
+    """An encoder's card for the report, without the long lists of its vocabulary."""
+    card = encoder.describe()
+    short = {"name": card.name, "revision": card.revision, "fingerprint": card.fingerprint()[:16]}
+    return short | {"weights": card.weights_hash[:16] or "trained with the model", "width": card.dim}
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 1)
+        self._last = now
+
+
+def _open_folder(config: FitConfig, resume: bool) -> Path:
+    """The run's folder with its configuration; one run never writes over another."""
+    folder = config.out / config.name
+    settings = folder / "config.yaml"
+    if settings.exists():
+        if not resume:
+            raise InputError(f"{folder}: this run exists; choose another name, or --resume to go on with it")
+        if schema.load(FitConfig, settings) != config:
+            raise InputError(f"{folder}: holds a run with other settings; choose another name")
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: exists and is no run; choose another name")
+    else:
+        schema.dump(config, settings)
+    return folder
+
+
+def _part_sizes(split: Split) -> dict[str, int]:
+    sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
+    if len(split.cold_items):
+        sizes |= {"cold items": len(split.cold_items), "validation items": len(split.validation_items)}
+    return sizes
+
+
+def _examples(score: Score, split: Split, seed: int, count: int = 10) -> tuple[Any, Any]:
+    """Users drawn by the seed alone, not by how well they did, and what is recommended to them."""
+    asked = np.flatnonzero(np.diff(split.matrix("test").indptr))
+    shown = np.sort(np.random.default_rng(seed).choice(asked, min(count, len(asked)), replace=False))
+    ranking = metrics.rank_users(
+        score, shown, 8, candidates=split.candidates("test"), exclude=split.known("test"), ties=TIES
+    )
+    return shown, ranking.items
