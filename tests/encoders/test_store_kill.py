@@ -37,11 +37,18 @@ def start(root: Path, pause: float) -> subprocess.Popen[str]:
     return process
 
 
+def whole_shards(root: Path) -> int:
+    return len(list(root.glob("*/shards/*.safetensors")))
+
+
 def test_killed_again_and_again_it_ends_with_the_same(tmp_path: Path) -> None:
     moments = random.Random(7)
     for _ in range(4):
+        before = whole_shards(tmp_path)
         process = start(tmp_path, pause=0.004)
-        time.sleep(moments.uniform(0.02, 0.25))
+        while whole_shards(tmp_path) == before and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.05))  # in the midst of encoding, or of writing
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     encoder = Counting()
