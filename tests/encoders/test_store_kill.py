@@ -43,7 +43,7 @@ def whole_shards(root: Path) -> int:
 
 def test_killed_again_and_again_it_ends_with_the_same(tmp_path: Path) -> None:
     moments = random.Random(7)
-    for _ in range(4):
+    for _ in range(3):
         before = whole_shards(tmp_path)
         process = start(tmp_path, pause=0.004)
         while whole_shards(tmp_path) == before and process.poll() is None:
