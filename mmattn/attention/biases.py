@@ -115,7 +115,7 @@ class Relative(Bias):
 def _t5_buckets(buckets: int, longest: int) -> tuple[int, ...]:
     """The bucket of each distance from 0 to `longest`: a table, so that all devices round alike."""
     exact = buckets // 2
-    growth = (buckets - exact) / math.log(longest / exact)
+    growth = (buckets - exact) / math.log(longest / exact) * (1 + 1e-12)  # a whole result stays whole
     return tuple(
         distance if distance < exact else min(exact + int(math.log(distance / exact) * growth), buckets - 1)
         for distance in range(longest + 1)

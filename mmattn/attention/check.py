@@ -1,6 +1,6 @@
 """Proof: every backend that says it can run a program agrees with the reference, gradients included.
 
-    python -m mmattn.attention.check --programs 2000
+    python -m mmattn.attention --programs 2000
 
 Tolerances, as a share of (1 + the largest value of what is compared): in float64 1e-9, some 1e6 units
 in the last place, which sums over a few hundred keys in another order never reach; in float32 2e-4
@@ -12,10 +12,8 @@ digits two right answers differ where two keys nearly tie.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.attention.draw import context_for, draw_batch, draw_program
+from mmattn.attention.draw import context_for, draw_batch
 from mmattn.attention.layer import Attention
 from mmattn.attention.plan import backends
 from mmattn.attention.program import Heads, Program
@@ -212,28 +210,3 @@ def _to(context: Mapping[str, Any], device: str) -> dict[str, Any]:
         name: tuple(part.to(device) for part in value) if isinstance(value, tuple) else value.to(device)
         for name, value in context.items()
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check random programs; the exit status is 1 where one disagrees."""
-    parser = argparse.ArgumentParser(prog="python -m mmattn.attention.check", description=main.__doc__)
-    parser.add_argument("--programs", type=int, default=300, help="how many to draw (default 300)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first program (default 0)")
-    parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    report, failures = CheckReport(), 0
-    for seed in range(options.seed, options.seed + options.programs):
-        program = draw_program(random.Random(seed))
-        try:
-            report.merge(check(program, heads=4, batches=1, device=options.device, seed=seed))
-        except Disagreement as error:
-            failures += 1
-            print(f"seed {seed}: {error}")
-    print(report)
-    print(f"{options.programs} programs, {failures} failures")
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -48,8 +48,8 @@ def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -
     if bool((earliest_B <= latest_B).any()):
         sample = int((earliest_B <= latest_B).nonzero()[0])
         raise InputError(
-            f"decode: sample {sample} got a new token at position {int(earliest_B[sample])}, expected positions "
-            f"after {int(latest_B[sample])}, the latest in the cache"
+            f"decode: sample {sample} got a new token at position {int(earliest_B[sample])}, "
+            f"expected positions after {int(latest_B[sample])}, the latest in the cache"
         )
     return Cache(Tokens.cat([cache.tokens, kept]))
 
@@ -64,7 +64,7 @@ def check_decodable(layer: Attention) -> None:
     for part in parts:
         if not part.mask.looks_back_only:
             raise InputError(
-                f"decode: the mask {part.mask} may look ahead, expected a causal one such as causal & {part.mask}"
+                f"decode: the mask {part.mask} may look ahead, expected one such as causal & window(64)"
             )
     for term in layer.program.walk():
         if term.word == "dynamic" and term.on == "input":  # type: ignore[attr-defined]

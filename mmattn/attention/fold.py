@@ -19,7 +19,7 @@ from mmattn.attention.layout import Side
 from mmattn.attention.norms import Softmax
 from mmattn.attention.pairs import Pairs
 from mmattn.attention.program import Program
-from mmattn.attention.scores import DotLike, HeadGate, Temperature
+from mmattn.attention.scores import Dot, DotLike, HeadGate, Temperature
 
 __all__ = ["Folded", "fold", "refusal"]
 
@@ -89,8 +89,10 @@ def fold(call: Call) -> Folded:
     base, changes = call.program.chain.base, call.program.chain.changes
     assert isinstance(base, DotLike)
     width = call.q.shape[-1]
-    q, k = base.fold(call.q.transpose(0, 1), call.k.transpose(0, 1), call.parameters, call.head)
-    q, k, v = q.transpose(0, 1), k.transpose(0, 1), call.v
+    q, k, v = call.q, call.k, call.v
+    if not isinstance(base, Dot):
+        q, k = base.fold(q.transpose(0, 1), k.transpose(0, 1), call.parameters, call.head)
+        q, k = q.transpose(0, 1), k.transpose(0, 1)
     scale: Tensor | float = width**-0.5 if base.scale is None else call.query_number(base.scale)
     biases: list[tuple[Bias, tuple[Temperature, ...]]] = []
     columns: list[Tensor] = []

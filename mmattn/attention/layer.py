@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -197,20 +198,11 @@ class Attention(nn.Module):
         """
         kv = q if kv is None else kv
         layout = self._layout(q, kv)
-        enabled = torch.is_grad_enabled()
-        gradient = enabled and (q.values.requires_grad or any(p.requires_grad for p in self.parameters()))
-        program_gradient = enabled and any(p.requires_grad for p in self.terms.values())
+        parameters = any(parameter.requires_grad for parameter in self.parameters())
+        gradient = parameters or q.values.requires_grad or kv.values.requires_grad
         parts = []
         for first, last, program in self._parts:
-            conditions = Conditions(
-                device=q.device.type,
-                dtype=self.q_proj.weight.dtype,
-                heads=last - first,
-                width=self.width,
-                gradient=gradient,
-                program_gradient=program_gradient,
-                dropout=self.training and self.dropout > 0,
-            )
+            conditions = self._conditions(q.device.type, self.q_proj.weight.dtype, last - first, gradient)
             parts.append(replace(choose(program, layout, conditions, self.backend)[1], heads=(first, last)))
         return Plan(tuple(parts))
 
@@ -261,11 +253,12 @@ class Attention(nn.Module):
             )
         self._modalities += new
 
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"modalities": list(self._modalities)}
+    def get_extra_state(self) -> Tensor:
+        # Names as the bytes of their JSON: a tensor, so that any tensor-only format can hold the state.
+        return torch.tensor(list(json.dumps(self._modalities).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._modalities = tuple(state["modalities"])
+    def set_extra_state(self, state: Tensor) -> None:
+        self._modalities = tuple(json.loads(bytes(state.tolist())))
 
     def extra_repr(self) -> str:
         return f"{self.program}, dim={self.dim}, heads={self.heads}, backend={self.backend!r}"
@@ -319,8 +312,10 @@ class Attention(nn.Module):
     def _attend(self, call: Call) -> Tensor:
         """[Nq, D], after the last projection."""
         out = []
+        tensors = (call.q, call.k, call.v, *call.parameters.values())
+        gradient = any(tensor.requires_grad for tensor in tensors)
         for part in self._split(call):
-            conditions = self._conditions(part)
+            conditions = self._conditions(part.q.device.type, part.q.dtype, part.q.shape[1], gradient)
             backend, _ = choose(part.program, part.layout, conditions, self.backend)
             out.append(backend.run(part, conditions))
         out_NHK = out[0] if len(out) == 1 else torch.cat(out, dim=1)
@@ -344,18 +339,18 @@ class Attention(nn.Module):
             for first, last, program in self._parts
         ]
 
-    def _conditions(self, call: Call) -> Conditions:
-        enabled = torch.is_grad_enabled()
-        program_gradient = enabled and any(value.requires_grad for value in call.parameters.values())
+    def _conditions(self, device: str, dtype: torch.dtype, heads: int, gradient: bool) -> Conditions:
+        gradient = gradient and torch.is_grad_enabled()
+        # A dynamic number needs a gradient wherever what it is predicted from does.
+        trained = bool(self._dynamic) or any(value.requires_grad for value in self.terms.values())
         return Conditions(
-            device=call.q.device.type,
-            dtype=call.q.dtype,
-            heads=call.q.shape[1],
-            width=call.q.shape[2],
-            gradient=program_gradient
-            or (enabled and (call.q.requires_grad or call.k.requires_grad or call.v.requires_grad)),
-            program_gradient=program_gradient,
-            dropout=call.dropout > 0,
+            device=device,
+            dtype=dtype,
+            heads=heads,
+            width=self.width,
+            gradient=gradient,
+            program_gradient=gradient and trained,
+            dropout=self.training and self.dropout > 0,
         )
 
     def _gate(self, call: Call) -> Tensor:

@@ -29,7 +29,7 @@ def keep_heads(layer: Attention, kept: list[int]) -> None:
     for name, parameter in layer.terms.items():
         layer.terms[name] = _rows(parameter, rows)
     if hasattr(layer, "slope"):
-        layer.slope = layer.slope[rows]
+        layer.register_buffer("slope", layer.get_buffer("slope")[rows])
     layer.program = renumbered(layer.program, kept)
     layer.heads = len(kept)
 

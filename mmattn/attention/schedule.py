@@ -155,28 +155,29 @@ class _Builder:
         return [tile for tile in tiles if tile.samples]
 
     def _alike(self) -> list[_Tile]:
-        """Samples in the order of their shapes; a tile grows while its padding is cheaper than a step."""
-        order = sorted(
-            (sample for sample, shape in enumerate(self.shapes)), key=lambda s: self.shapes[s][::-1]
-        )
+        """Samples of like shape together; a shape joins a tile where its padding is cheaper than a step."""
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for sample, shape in enumerate(self.shapes):
+            by_shape.setdefault(shape, []).append(sample)
         worth = self.settings.call / self.settings.pair
         tiles: list[_Tile] = []
-        group: list[int] = []
-        queries = keys = waste = 0
-        for sample in reversed(order):
-            q, k = self.shapes[sample]
-            wider = max(queries, q)
-            more = waste + len(group) * (wider - queries) * keys + wider * keys - q * k
-            joins = more - waste <= worth and keys > 0 < k and self._together(len(group) + 1, (wider, keys))
-            if group and not joins:
-                tiles.append(_Tile(tuple(group), queries, keys))
-                group, queries, keys, more = [], 0, 0, 0
-            if not group:
-                wider, keys, more = q, k, 0
-            group.append(sample)
-            queries, waste = wider, more
-        if group:
-            tiles.append(_Tile(tuple(group), queries, keys))
+        # From the longest keys to the shortest: a tile's first shape says how long its keys are.
+        for (queries, keys), samples in sorted(
+            by_shape.items(), key=lambda item: item[0][::-1], reverse=True
+        ):
+            if tiles and keys:
+                last = tiles[-1]
+                shape = (max(last.queries, queries), last.keys)
+                count = len(last.samples) + len(samples)
+                waste = count * shape[0] * shape[1] - len(samples) * queries * keys
+                waste -= len(last.samples) * last.queries * last.keys
+                if waste <= worth and self._together(count, shape):
+                    tiles[-1] = _Tile((*last.samples, *samples), *shape)
+                    continue
+            most = next(n for n in (len(samples), 1) if n == 1 or self._together(n, (queries, keys)))
+            tiles.extend(
+                _Tile(tuple(samples[i : i + most]), queries, keys) for i in range(0, len(samples), most)
+            )
         return tiles
 
     def _seconds(self, tiles: list[_Tile]) -> float:

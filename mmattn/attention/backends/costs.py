@@ -5,6 +5,8 @@ The figures only have to rank ways of running the same thing, so that factors of
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from mmattn.attention.backends.base import Conditions
 from mmattn.attention.schedule import Settings
 
@@ -14,18 +16,20 @@ __all__ = ["eager_settings", "fused_settings"]
 _WITH_GRADIENT = 3.5
 
 
+@lru_cache(maxsize=256)
 def fused_settings(conditions: Conditions) -> Settings:
-    """SDPA: about 60 GFLOP/s a core in float32 on the CPU, and 15 us a call."""
+    """SDPA: about 60 GFLOP/s a core in float32 on the CPU, and 60 us a step."""
     cpu = conditions.device == "cpu"
     work = _WITH_GRADIENT if conditions.gradient else 1.0
     flops = 4 * conditions.heads * conditions.width
     return Settings(
-        call=(25e-6 if cpu else 12e-6) * work,
+        call=(60e-6 if cpu else 30e-6) * (2.0 if conditions.gradient else 1.0),
         pair=flops * (1 / 60e9 if cpu else 1 / 100e12) * work,
         row=_moved(conditions, cpu),
     )
 
 
+@lru_cache(maxsize=256)
 def eager_settings(conditions: Conditions) -> Settings:
     """Scores written out: every pass over them costs about as much as a quarter of the products."""
     cpu = conditions.device == "cpu"
@@ -33,7 +37,7 @@ def eager_settings(conditions: Conditions) -> Settings:
     products = 4 * conditions.heads * conditions.width * (1 / 60e9 if cpu else 1 / 100e12)
     passes = 8 * conditions.heads * (1e-9 if cpu else 4 / 2e12)
     return Settings(
-        call=(150e-6 if cpu else 100e-6) * work,
+        call=(250e-6 if cpu else 200e-6) * (2.5 if conditions.gradient else 1.0),
         pair=(products + passes) * work,
         row=_moved(conditions, cpu),
         # Scores of one step stay in the cache of a CPU core, or in a few hundred megabytes of a GPU.

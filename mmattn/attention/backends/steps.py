@@ -24,6 +24,8 @@ def run_steps(
         one: (step, q [G, H, Q, K'], k [G, H, K, K'], v) -> [G, H, Q, K']; called for steps with keys.
     """
     steps = schedule.steps
+    if len(steps) == 1 and schedule.q_order.index is None and steps[0].ranges == ((0, len(k)),):
+        return _one(steps[0], q, k, v, one)  # nothing to cut and nothing to move
     ranges = [stretch for step in steps for stretch in step.ranges]
     q_steps = schedule.q_order.pack(q).split([len(step.samples) * step.queries for step in steps])
     keys, values = (iter(stretches(schedule.k_order.pack(x), ranges)) for x in (k, v))
@@ -54,5 +56,6 @@ def _one(
     """[G * Q, H, K'] results of one step; zeros where it has no keys."""
     if k is None or v is None or not step.keys:
         return torch.zeros_like(q)
-    q, k, v = (x.unflatten(0, (len(step.samples), -1)).transpose(1, 2) for x in (q, k, v))
+    groups = len(step.samples)
+    q, k, v = (x.view(groups, len(x) // groups, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     return one(step, q, k, v).transpose(1, 2).flatten(0, 1)

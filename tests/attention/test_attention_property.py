@@ -1,0 +1,67 @@
+"""Random programs over random jagged batches: every able backend against the float64 reference.
+
+300 programs here; more on request: `MMATTN_PROGRAMS=2000 pytest ...`, or `python -m mmattn.attention`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+import torch
+
+from mmattn import attention as A
+from mmattn.attention import schedule
+from mmattn.attention.backends import costs, eager, sdpa
+from mmattn.attention.check import CheckReport
+from mmattn.attention.draw import draw_program
+from mmattn.attention.schedule import Settings
+
+PROGRAMS = int(os.environ.get("MMATTN_PROGRAMS", "300"))
+GROUPS = 10
+
+# Ways to cut a batch: as measured; everything packed with others; everything alone and in small blocks.
+CUTS = {
+    "measured": None,
+    "packed": Settings(call=1.0, pair=1e-4, row=0.0),
+    "blocks": Settings(call=1e-9, pair=1.0, row=1.0, limit=50),
+}
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_random_programs(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    report = CheckReport()
+    for seed in range(group, PROGRAMS, GROUPS):
+        cut = list(CUTS)[seed % len(CUTS)]
+        with monkeypatch.context() as patch:
+            if (settings := CUTS[cut]) is not None:
+                for module in (eager, sdpa):
+                    for name in ("eager_settings", "fused_settings"):
+                        patch.setattr(module, name, lambda conditions, s=settings: s, raising=False)
+                patch.setattr(schedule, "_QUERIES", 8)
+                patch.setattr(schedule, "_KEYS", 4)
+            report.merge(A.check(draw_program(random.Random(seed)), heads=4, batches=1, seed=seed))
+    assert sum(report.compared.values()) > 10 * PROGRAMS / GROUPS
+    assert max(report.worst.values()) < 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_random_programs_on_a_gpu(group: int) -> None:
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    for seed in range(group, PROGRAMS, GROUPS):
+        A.check(draw_program(random.Random(seed)), heads=4, width=16, dtypes=dtypes, device="cuda", seed=seed)
+
+
+def test_a_wrong_backend_is_found_and_its_program_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = costs.fused_settings
+    assert right is sdpa.fused_settings
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(sdpa.F, "scaled_dot_product_attention", lambda *a, **k: attend(*a, **k) * 1.001)
+    program = A.Program(mask=A.causal & A.window(3))
+    with pytest.raises(A.Disagreement) as caught:
+        A.check(program, batches=2)
+    assert str(program) in str(caught.value)
+    assert A.parse(str(caught.value).split("\n")[-1]) == program
