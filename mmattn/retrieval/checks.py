@@ -1,0 +1,96 @@
+"""What may come into an index: finite vectors of one width, ids that are all text or all numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmattn.errors import InputError
+
+__all__ = ["check_ids", "check_provenance", "check_vectors", "unit_length"]
+
+
+def check_vectors(vectors: np.ndarray, what: str, name: Callable[[int], str]) -> np.ndarray:
+    """[N, D] float32 in C order, without NaN or infinity; `name` tells a row to the user.
+
+    Raises:
+        InputError: another shape or type, no column, or a value that is not finite.
+    """
+    given = np.asarray(vectors)
+    if given.ndim != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
+        raise InputError(f"{what}: got {given.dtype} {list(given.shape)}, expected numbers [N, D]")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        rows = np.ascontiguousarray(given, dtype=np.float32)
+    # A sum is finite where everything is, and far quicker than a look at every value.
+    with np.errstate(invalid="ignore"):
+        whole = bool(np.isfinite(rows.sum(dtype=np.float64)))
+    if not whole:
+        bad = np.flatnonzero(~np.isfinite(rows).all(1))
+        raise InputError(
+            f"{what}: {len(bad)} of {len(rows)} hold NaN or infinity (in float32), the first is "
+            f"{name(int(bad[0]))}; expected finite numbers"
+        )
+    return rows
+
+
+def unit_length(rows: np.ndarray, what: str, name: Callable[[int], str]) -> np.ndarray:
+    """The rows divided by their lengths.
+
+    Raises:
+        InputError: a row of zeros, which has no direction.
+    """
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    if len(rows) and lengths.min() == 0:
+        bad = np.flatnonzero(lengths == 0)
+        raise InputError(f"{what}: {name(int(bad[0]))} is all zeros, which has no cosine; leave it out")
+    return (rows / lengths[:, None]).astype(np.float32)
+
+
+def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+    """[N] int64 where all ids are whole numbers, or [N] objects where all are text.
+
+    Raises:
+        InputError: another kind, both kinds together, or an id that comes twice.
+
+    Example:
+        >>> check_ids([7, 9], "index").dtype, check_ids(["a", "b"], "index").tolist()
+        (dtype('int64'), ['a', 'b'])
+    """
+    names = list(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+    kinds = {type(name) for name in names}
+    if any(issubclass(kind, np.generic) for kind in kinds):
+        names = [name.item() if isinstance(name, np.generic) else name for name in names]
+        kinds = {type(name) for name in names}
+    if kinds - {str, int} or len(kinds) > 1:
+        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(f"{what}: got ids of type {found}, expected all text or all whole numbers")
+    if len(set(names)) < len(names):
+        seen: set[Any] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise InputError(f"{what}: id {twice!r} comes twice, expected each id once")
+    if kinds == {int} and not all(-(2**63) <= name < 2**63 for name in names):
+        raise InputError(f"{what}: got an id beyond 64 bits, expected text for such names")
+    return np.array(names, dtype=np.int64 if kinds == {int} else object)
+
+
+def check_provenance(ours: Mapping[str, str] | None, theirs: Mapping[str, str] | None, what: str) -> None:
+    """Refuse vectors that something else has made than those of the index.
+
+    Raises:
+        InputError: a part (encoder, weights, program) differs; both are named.
+    """
+    if ours is None and theirs is None:
+        return
+    if ours is None or theirs is None:
+        known = (
+            "the index does not say what made its own" if ours is None else "they do not say what made them"
+        )
+        raise InputError(f"{what}: vectors of another origin: {known}; expected the same on both sides")
+    for part in sorted({*ours, *theirs}):
+        if ours.get(part) != theirs.get(part):
+            raise InputError(
+                f"{what}: vectors of another {part}: they come from {theirs.get(part, 'none')}, "
+                f"expected {ours.get(part, 'none')} as in the index"
+            )
