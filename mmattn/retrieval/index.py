@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mmattn.errors import InputError, nearest
+from mmattn.retrieval import storage
+from mmattn.retrieval.bundle import open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.exact import METRICS, ExactSearch, Metric
 from mmattn.retrieval.filters import matching
@@ -231,6 +234,45 @@ class Index:
             hint = nearest(name, self._ids.tolist()) if isinstance(name, str) and len(self) < 10_000 else ""
             raise InputError(f"{what}: {len(unknown)} unknown ids, the first is {name!r}.{hint}")
         return rows
+
+    # --- on the disk -----------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
+
+        Raises:
+            InputError: the folder holds something else, or metadata that parquet cannot hold.
+        """
+        save_bundle(folder, self._facts(), self._writers())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "count": len(self),
+            "dim": self.dim,
+            "metric": self.metric,
+            "ids": "number" if self._ids.dtype == np.int64 else "text",
+            "provenance": self.provenance,
+        }
+
+    def _writers(self) -> dict[str, Callable[[Path], None]]:
+        return {
+            "vectors.npy": storage.write_vectors(self._vectors),
+            "items.parquet": storage.write_items(self._ids, self._metadata),
+        }
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Index:
+        """Open what `save` wrote, after checking the hash of every file; vectors stay on the disk.
+
+        Raises:
+            InputError: there is no index, or it is damaged: which file, and how, is said.
+        """
+        opened = open_bundle(folder)
+        storage.check_facts(opened)
+        vectors = storage.read_vectors(opened)
+        ids, metadata = storage.read_items(opened)
+        check_ids(ids, str(opened.files["items"]))
+        return cls(vectors, ids, opened.facts["metric"], metadata, opened.facts["provenance"])
 
     # --- change ----------------------------------------------------------------------------------
 

@@ -1,0 +1,214 @@
+"""One folder that holds an index, whole at every moment and checked before anything is read.
+
+The folder has a `manifest.json` and the files that it names. Every file's own name holds the beginning of
+its hash, so a new state never touches the files of the old one: files first, then the manifest, which is
+replaced at once, then the old files go. A kill in between leaves the old state or the new one, and at
+worst files that nothing names; the next save removes them.
+
+Nothing here is ever unpickled, and no library sees a byte of a file whose hash is not the manifest's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmattn.errors import InputError
+from mmattn.files import atomic_path, sha256_file, write_text
+
+__all__ = ["Opened", "damage", "open_bundle", "save_bundle"]
+
+FORMAT = "mmattn index 1"
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.[a-z]+")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle whose files are all what the manifest says.
+
+    Args:
+        folder: where it lies.
+        facts: what the manifest says of the index (dimension, metric, count, provenance, ...).
+        files: role ("vectors", "items", ...) -> path.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    files: Mapping[str, Path]
+
+
+def save_bundle(
+    folder: str | Path, facts: Mapping[str, Any], writers: Mapping[str, Callable[[Path], None]]
+) -> None:
+    """Write a state of the index; a kill at any moment leaves the old state or the new one.
+
+    Args:
+        folder: new, empty, or a bundle that is to be replaced.
+        facts: JSON values for the manifest.
+        writers: file name ("vectors.npy") -> what writes it to a path.
+
+    Raises:
+        InputError: the folder holds something else.
+        OSError: the disk is full, or cannot be written to; the old state stays.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
+        raise InputError(f"{folder}: holds something else, expected a new or empty folder or an index")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        files: dict[str, dict[str, Any]] = {}
+        for name, write in writers.items():
+            role, ending = name.split(".")
+            with atomic_path(folder / name) as temporary:
+                write(temporary)
+                digest = sha256_file(temporary)
+                files[role] = {
+                    "name": f"{role}-{digest[:16]}.{ending}",
+                    "bytes": temporary.stat().st_size,
+                    "sha256": digest,
+                }
+            (folder / name).replace(folder / str(files[role]["name"]))
+        _sync(folder)
+        write_text(folder / MANIFEST, _text({"format": FORMAT, "index": dict(facts), "files": files}))
+        named = {entry["name"] for entry in files.values()}
+        for path in folder.iterdir():
+            if _is_ours(path.name) and path.name not in named:
+                path.unlink()
+
+
+def open_bundle(folder: str | Path) -> Opened:
+    """Check every file of a bundle against the manifest.
+
+    Raises:
+        InputError: there is no bundle, or it is damaged; what is wrong, and with which file, is said.
+    """
+    folder = Path(folder)
+    manifest, problems = _check(folder)
+    for _ in range(2):
+        # Another process may have replaced the state while we looked: then the manifest is a new one.
+        if not problems or manifest is None or _read_bytes(folder) == _text(_plain(manifest)).encode():
+            break
+        manifest, problems = _check(folder)
+    if manifest is not None and not problems:
+        paths = {role: folder / entry["name"] for role, entry in manifest["files"].items()}
+        return Opened(folder, manifest["index"], paths)
+    more = f" (and {len(problems) - 1} more; see `mmattn index verify`)" if len(problems) > 1 else ""
+    raise InputError(f"{folder}: {problems[0]}{more}")
+
+
+def damage(folder: str | Path) -> list[str]:
+    """Everything that is wrong with a bundle, one line each, beginning with the file's name.
+
+    Example:
+        >>> damage("nowhere")
+        ['manifest.json: there is none, expected an index that `mmattn index build` made']
+    """
+    return _check(Path(folder))[1]
+
+
+def _check(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The manifest, None where it cannot be trusted, and what is wrong."""
+    try:
+        manifest = _read_manifest(folder)
+    except InputError as error:
+        return None, [str(error)]
+    return manifest, [problem for entry in manifest["files"].values() for problem in _file(folder, entry)]
+
+
+def _read_bytes(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"{MANIFEST}: there is none, expected an index that `mmattn index build` made"
+        ) from None
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    found = _read_bytes(folder)
+    try:
+        manifest = json.loads(found)
+    except ValueError as error:
+        raise InputError(f"{MANIFEST}: damaged, it is no JSON ({error})") from error
+    if not isinstance(manifest, dict) or "sha256" not in manifest or "format" not in manifest:
+        raise InputError(f"{MANIFEST}: damaged, or not the manifest of an index")
+    if _text(_plain(manifest)).encode() != found:
+        raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
+    if manifest["format"] != FORMAT:
+        raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")
+    entries = manifest.get("files")
+    well_formed = isinstance(manifest.get("index"), dict) and isinstance(entries, dict)
+    if not well_formed or not all(_well_formed(entry) for entry in entries.values()):
+        raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
+    return manifest
+
+
+def _well_formed(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and {key: type(value) for key, value in entry.items()} == {"name": str, "bytes": int, "sha256": str}
+        and _NAME.fullmatch(entry["name"]) is not None  # no path that leads elsewhere
+    )
+
+
+def _file(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
+    path = folder / entry["name"]
+    if not path.is_file():
+        yield f"{path.name}: it is missing"
+        return
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        yield f"{path.name}: got {size:,} bytes, the manifest says {entry['bytes']:,}"
+        return
+    digest = sha256_file(path)
+    if digest != entry["sha256"]:
+        yield f"{path.name}: damaged, its hash is {digest[:12]}, the manifest says {entry['sha256'][:12]}"
+
+
+def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "sha256"}
+
+
+def _text(manifest: Mapping[str, Any]) -> str:
+    """The only bytes that this content may have: every other byte is damage."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": digest}, indent=2, allow_nan=False) + "\n"
+
+
+def _is_ours(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None or name.endswith(".partial") or name in _BEING_WRITTEN
+
+
+_BEING_WRITTEN = {"vectors.npy", "items.parquet", "ann.faiss"}  # whole, but not yet under their names
+
+
+def _foreign(folder: Path) -> bool:
+    return any(not _is_ours(path.name) for path in folder.iterdir())
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes here; a kill gives the lock back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
