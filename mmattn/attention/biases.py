@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.pairs import Fields, Pairs
+from mmattn.attention.pairs import Pairs
 from mmattn.attention.parameters import ParameterSpec
 from mmattn.attention.scores import Change
 from mmattn.attention.terms import Constant, word
@@ -86,6 +85,8 @@ class Relative(Bias):
     buckets: int = 32
     longest: int = 128
 
+    _bucket_of: ClassVar[tuple[int, ...]]  # derived from the arguments
+
     word: ClassVar[str] = "relative"
 
     def __post_init__(self) -> None:
@@ -96,14 +97,14 @@ class Relative(Bias):
             raise self._wrong("buckets", "an even number")
         if self.longest <= self.buckets // 4:
             raise self._wrong("longest", f"more than a quarter of the buckets, {self.buckets // 4}")
+        object.__setattr__(self, "_bucket_of", _t5_buckets(self.buckets // 2, self.longest))
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
         return (ParameterSpec(self.name, (self.buckets,)),)
 
     def bias(self, pairs: Pairs) -> Tensor:
         ahead = pairs.key.position - pairs.query.position
-        bucket_of = _t5_buckets(self.buckets // 2, self.longest)
-        table = pairs.constant(bucket_of, torch.int64)
+        table = pairs.constant(self._bucket_of, torch.int64)
         bucket = table[ahead.abs().clamp(max=self.longest)] + (ahead > 0) * (self.buckets // 2)
         return pairs.lookup(self.name, bucket)
 
@@ -111,7 +112,6 @@ class Relative(Bias):
         return f"plus a learned bias by distance in {self.buckets} buckets ({self.name!r})"
 
 
-@lru_cache(maxsize=64)
 def _t5_buckets(buckets: int, longest: int) -> tuple[int, ...]:
     """The bucket of each distance from 0 to `longest`: a table, so that all devices round alike."""
     exact = buckets // 2
@@ -153,23 +153,22 @@ class ModalityBias(Bias):
 
     def bias(self, pairs: Pairs) -> Tensor:
         names = self.modalities or pairs.slots
-        return pairs.lookup(self.name, slot(pairs.query, names), slot(pairs.key, names))
+        query, key = (
+            pairs.constant(slot_table(side.names, names), torch.int64)[side.modality]
+            for side in (pairs.query, pairs.key)
+        )
+        return pairs.lookup(self.name, query, key)
 
     def words(self) -> str:
         return f"plus a learned bias for each pair of modalities ({self.name!r})"
 
 
-def slot(side: Fields, names: tuple[str, ...]) -> Tensor:
-    """The modality of each token as a number into `names`.
+def slot_table(known: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...]:
+    """The number into `names` of each known modality.
 
     Raises:
-        InputError: the tokens know a modality that is not among `names`.
+        InputError: a modality is not among `names`.
     """
-    return side.table(slot_table(side.names, names))[side.modality]
-
-
-def slot_table(known: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...]:
-    """The number into `names` of each known modality."""
     for name in known:
         if name not in names:
             raise InputError(f"modality_bias: got tokens of {name!r}, expected one of {', '.join(names)}")

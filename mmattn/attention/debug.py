@@ -74,7 +74,7 @@ def check_result(what: str, values: Tensor, tokens: Tokens) -> None:
     if bool(values.isfinite().all()):
         return
     raise InputError(
-        f"Attention: {what} {_first_bad(values, tokens)}, though everything that went in is finite: "
+        f"Attention: the {what} {_first_bad(values, tokens)}, though everything that went in is finite: "
         f"it overflowed {values.dtype}"
     )
 

@@ -348,18 +348,16 @@ class Route(Mask):
                     f"expected one of {', '.join(routes)}"
                 )
 
-    def table(self, query: tuple[str, ...], key: tuple[str, ...]) -> list[list[bool]]:
+    def table(self, query: tuple[str, ...], key: tuple[str, ...]) -> tuple[tuple[bool, ...], ...]:
         """[Mq][Mk]: may this modality attend to that one?"""
         routes = dict(self.routes)
         targets = [routes.get(name, routes.get("*", ())) for name in query]
-        return [[("*" in names or name in names) for name in key] or [False] for names in targets] or [
-            [False]
-        ]
+        return tuple(
+            tuple("*" in names or name in names for name in key or ("",)) for names in targets or [()]
+        )
 
     def allow(self, pairs: Pairs) -> Tensor:
-        table_MM = torch.tensor(
-            self.table(pairs.query.names, pairs.key.names), device=pairs.query.modality.device
-        )
+        table_MM = pairs.constant(self.table(pairs.query.names, pairs.key.names), torch.bool)
         return table_MM[pairs.query.modality, pairs.key.modality]
 
     def bounds(self, pairs: BlockPairs) -> Bounds:

@@ -45,10 +45,6 @@ class Fields:
         """The number of a modality, -1 where this side does not know it."""
         return self.names.index(name) if name in self.names else -1
 
-    def table(self, numbers: Sequence[Any]) -> Tensor:
-        """A constant tensor on the fields' device."""
-        return torch.tensor(numbers, device=self.modality.device)
-
 
 @dataclass(frozen=True)
 class Pairs:

@@ -31,7 +31,6 @@ CUTS = {
 
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_random_programs(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
     report = CheckReport()
     for seed in range(group, PROGRAMS, GROUPS):
         cut = list(CUTS)[seed % len(CUTS)]

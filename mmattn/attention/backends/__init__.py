@@ -2,10 +2,12 @@
 
 from mmattn.attention.backends.base import Backend, Conditions, Estimate
 from mmattn.attention.backends.eager import Eager
+from mmattn.attention.backends.flex import Flex
 from mmattn.attention.backends.reference import Reference
 from mmattn.attention.backends.sdpa import Blocks, Jagged, Uniform
+from mmattn.attention.backends.varlen import Varlen
 
 # In the order in which `plan` lists them; the reference comes last, since it takes everything.
-BACKENDS: tuple[Backend, ...] = (Uniform(), Jagged(), Blocks(), Eager(), Reference())
+BACKENDS: tuple[Backend, ...] = (Uniform(), Varlen(), Jagged(), Blocks(), Flex(), Eager(), Reference())
 
 __all__ = ["BACKENDS", "Backend", "Conditions", "Estimate"]

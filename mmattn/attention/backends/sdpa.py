@@ -19,7 +19,7 @@ from mmattn.attention.masks import Causal, Full
 from mmattn.attention.program import Program
 from mmattn.attention.schedule import Schedule, Step, schedule
 
-__all__ = ["Blocks", "Jagged", "Uniform"]
+__all__ = ["Blocks", "Jagged", "Uniform", "plain_refusal"]
 
 
 class _Fused:
@@ -43,7 +43,7 @@ class Uniform(_Fused):
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
         if layout.uniform is None:
             return "the samples differ in length"
-        return _plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
+        return plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
 
     def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
         settings = fused_settings(conditions)
@@ -58,7 +58,7 @@ class Jagged(_Fused):
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
         if layout.uniform is not None:
             return "all samples have one length: sdpa does it in one call"
-        return _plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
+        return plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
 
 
 class Blocks(_Fused):
@@ -67,12 +67,12 @@ class Blocks(_Fused):
     name = "blocks"
 
     def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
-        if _plain_refusal(program, layout) is None:
+        if plain_refusal(program, layout) is None:
             return "there is no mask to cut by: sdpa and jagged do it"
         return refusal(program, conditions.program_gradient)
 
 
-def _plain_refusal(program: Program, layout: Layout) -> str | None:
+def plain_refusal(program: Program, layout: Layout) -> str | None:
     """Why the program's mask cannot go unsaid, or None where it can."""
     if isinstance(program.mask, Full):
         return None
