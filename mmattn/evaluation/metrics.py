@@ -1,15 +1,14 @@
-"""Ranking metrics from index arrays, in vectorised numpy: no loop over users or queries.
+"""Rankings of users by score, and their metrics, in vectorised numpy: no loop over users.
 
-Conventions, declared: relevance is binary; recall is hits over the number of positives, also where
-that is above k; nDCG has linear gain, a log2 discount, and its ideal over min(k, positives); users
-without a positive are left out of every mean, and counted.
+The formulas are in `measures`. Conventions, declared: relevance is binary; recall is hits over the number
+of positives, also where that is above k; nDCG has a log2 discount, and its ideal over min(k, positives);
+users without a positive are left out of every mean, and counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from mmattn.errors import InputError, nearest
+from mmattn.evaluation.measures import METRICS, Placed, checked
 
 __all__ = ["METRICS", "Measured", "Ranking", "TiePolicy", "evaluate", "rank", "rank_users"]
 
@@ -206,43 +206,6 @@ def _best(scores_BC: NDArray[np.float32], k: int) -> Ints:
     return np.take_along_axis(picked_BK, order_BK, 1)
 
 
-# --- the metrics: hits [Q, k] booleans best first, positives [Q] counts above 0 -> [Q] values -----------
-
-
-def recall(hits: NDArray[np.bool_], positives: Ints) -> Floats:
-    """Hits over the number of positives."""
-    return hits.sum(1) / positives
-
-
-def precision(hits: NDArray[np.bool_], positives: Ints) -> Floats:
-    """Hits over k, also where fewer than k could be ranked (as trec_eval has it)."""
-    return hits.sum(1) / hits.shape[1]
-
-
-def hit_rate(hits: NDArray[np.bool_], positives: Ints) -> Floats:
-    """1 where anything was hit (trec_eval's success)."""
-    return np.asarray(hits.any(1), np.float64)
-
-
-def mrr(hits: NDArray[np.bool_], positives: Ints) -> Floats:
-    """1 / place of the first hit, 0 without one among the first k."""
-    first: Floats = 1 / (hits.argmax(1) + 1.0)
-    return first * hits.any(1)
-
-
-def ndcg(hits: NDArray[np.bool_], positives: Ints) -> Floats:
-    """Discounted gain over the best that min(k, positives) hits could give."""
-    discounts_K = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
-    ideal_K = discounts_K.cumsum()
-    gains: Floats = hits.astype(np.float64) @ discounts_K
-    return gains / ideal_K[np.minimum(positives, hits.shape[1]) - 1]
-
-
-METRICS: Mapping[str, Callable[[NDArray[np.bool_], Ints], Floats]] = MappingProxyType(
-    {"recall": recall, "ndcg": ndcg, "mrr": mrr, "precision": precision, "hit": hit_rate}
-)
-
-
 @dataclass(frozen=True, eq=False)
 class Measured:
     """Metric values of each user.
@@ -274,7 +237,9 @@ def evaluate(
     Args:
         ranking: of U users.
         positives: [U, I], a stored entry where the item is right for the user.
-        metrics: names with cut-offs: recall, ndcg, mrr, precision, hit.
+        metrics: names with cut-offs ("recall@20"): recall, precision, hit, ndcg, map, mrr. Without: rprec,
+            for which the ranking must be as deep as a user's positives are many, and auc, which needs the
+            whole ranking (k above the number of candidates).
 
     Raises:
         InputError: an unknown metric, a cut-off above the ranking's depth, another number of users.
@@ -289,14 +254,43 @@ def evaluate(
     if positives.shape[0] != users:
         raise InputError(f"evaluate: got positives of {positives.shape[0]} users, expected {users}")
     counts_U = np.diff(positives.indptr).astype(np.int64)
-    asked_U = counts_U > 0
-    hits_QK = _hits(ranking.items, positives)[asked_U]
+    placed = _place(ranking.items, positives, counts_U)
     values: dict[str, Floats] = {}
-    for name in metrics:
-        function, cut = _parse(name, depth)
-        values[name] = np.full(users, np.nan)
-        values[name][asked_U] = function(hits_QK[:, :cut], counts_U[asked_U])
-    return Measured(values, int((~asked_U).sum()), ranking.ties)
+    for name, (function, cut) in checked(metrics).items():
+        _check_depth(name, cut, depth, ranking, counts_U)
+        values[name] = function(placed, cut)
+    return Measured(values, int((counts_U == 0).sum()), ranking.ties)
+
+
+def _check_depth(name: str, cut: int | None, depth: int, ranking: Ranking, counts_U: Ints) -> None:
+    """Refuse what a ranking of this depth cannot tell."""
+    whole = bool((ranking.items[:, -1] < 0).all())
+    if cut is not None and cut > depth:
+        raise InputError(f"metric {name!r}: expected a cut-off from 1 to the ranking's depth, {depth}")
+    if name == "rprec" and not whole and counts_U.max(initial=0) > depth:
+        raise InputError(f"metric {name!r}: expected a ranking of depth {counts_U.max()}, got {depth}")
+    if name == "auc" and not whole:
+        raise InputError(f"metric {name!r}: expected the whole ranking, got one cut at depth {depth}")
+    if cut is None and name not in ("rprec", "auc"):
+        raise InputError(f"metric {name!r}: expected a cut-off from 1 to the ranking's depth, {depth}")
+
+
+def _place(items_UK: Ints, positives: sparse.csr_array, counts_U: Ints) -> Placed:
+    hits_UK = _hits(items_UK, positives)
+    row_H, place_H = np.nonzero(hits_UK)
+    users = np.repeat(np.arange(len(counts_U)), counts_U)
+    return Placed(
+        row=row_H,
+        start=place_H,
+        size=np.ones_like(row_H),
+        member=np.arange(len(row_H)),
+        gains=np.ones(len(row_H)),
+        relevant=np.ones(len(row_H), bool),
+        retrieved=(items_UK >= 0).sum(1),
+        ideal_row=users,
+        ideal_gains=np.ones(len(users)),
+        ideal_relevant=np.ones(len(users), bool),
+    )
 
 
 def _hits(items_UK: Ints, positives: sparse.csr_array) -> NDArray[np.bool_]:
@@ -309,12 +303,3 @@ def _hits(items_UK: Ints, positives: sparse.csr_array) -> NDArray[np.bool_]:
     wanted_UK = np.arange(users)[:, None] * item_count + items_UK
     found_UK = keys[np.searchsorted(keys, wanted_UK).clip(max=len(keys) - 1)] == wanted_UK
     return found_UK & (items_UK >= 0)
-
-
-def _parse(name: str, depth: int) -> tuple[Callable[[NDArray[np.bool_], Ints], Floats], int]:
-    metric, _, cut = name.partition("@")
-    if metric not in METRICS:
-        raise InputError(f"metric {name!r}: {metric!r} is not one.{nearest(metric, METRICS)}")
-    if not cut.isdigit() or not 1 <= int(cut) <= depth:
-        raise InputError(f"metric {name!r}: expected a cut-off from 1 to the ranking's depth, {depth}")
-    return METRICS[metric], int(cut)

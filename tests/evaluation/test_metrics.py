@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -15,7 +16,8 @@ from mmattn.evaluation import metrics
 from mmattn.evaluation.metrics import METRICS, evaluate, rank, rank_users
 
 CUTS = (1, 3, 7)
-NAMES = [f"{metric}@{cut}" for metric in METRICS for cut in CUTS]
+CUTTABLE = [metric for metric in METRICS if metric not in ("rprec", "auc")]
+NAMES = [f"{metric}@{cut}" for metric in CUTTABLE for cut in CUTS]
 
 
 def loop_rank(scores: list[float], items: list[int], k: int, excluded: set[int], ties: str) -> list[int]:
@@ -35,7 +37,10 @@ def loop_metrics(ranked: list[int], right: set[int], cut: int) -> dict[str, floa
         "precision": sum(hits) / cut,
         "hit": float(any(hits)),
         "mrr": 1 / (hits.index(True) + 1) if any(hits) else 0.0,
+        "map": sum(sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit)
+        / len(right),
         "ndcg": gain / ideal,
+        "ndcg_exp": gain / ideal,  # binary: 2^1 - 1 is 1
     }
 
 
@@ -76,17 +81,16 @@ def test_equal_to_a_loop_over_users(seed: int, users: int, columns: int, levels:
 
 @pytest.mark.parametrize("levels", [3, 1000])
 def test_equal_to_trec_eval(levels: int) -> None:
-    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pip install pytrec_eval-terrier")
     rng = np.random.default_rng(levels)
     users, items = 53, 41
     scores = (rng.integers(0, levels, (users, items)) / 8).astype(np.float32)
     right = rng.random((users, items)) < 0.2
     qrels = {str(u): {str(i): int(right[u, i]) for i in range(items)} for u in range(users) if right[u].any()}
     run = {str(u): {str(i): float(scores[u, i]) for i in range(items)} for u in range(users)}
-    measures = {"recall.1,3,7", "ndcg_cut.1,3,7", "P.1,3,7", "success.1,5,10"}
+    measures = {"recall.1,3,7", "ndcg_cut.1,3,7", "P.1,3,7", "map_cut.1,3,7", "success.1,5,10", "Rprec"}
     official = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
     depth = rank(scores, items, ties="trec")
-    measured = evaluate(depth, sparse.csr_array(right), [*NAMES, f"mrr@{items}"])
+    measured = evaluate(depth, sparse.csr_array(right), [*NAMES, f"mrr@{items}", "rprec"])
     reciprocal = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(run)
     assert len(official) == users - measured.left_out
     for user, values in official.items():
@@ -94,20 +98,24 @@ def test_equal_to_trec_eval(levels: int) -> None:
         for cut in CUTS:
             assert got[f"recall@{cut}"] == pytest.approx(values[f"recall_{cut}"], abs=1e-6)
             assert got[f"ndcg@{cut}"] == pytest.approx(values[f"ndcg_cut_{cut}"], abs=1e-6)
+            assert got[f"map@{cut}"] == pytest.approx(values[f"map_cut_{cut}"], abs=1e-6)
             assert got[f"precision@{cut}"] == pytest.approx(values[f"P_{cut}"], abs=1e-6)
         assert got["hit@1"] == values["success_1"]
+        assert got["rprec"] == pytest.approx(values["Rprec"], abs=1e-6)
         assert got[f"mrr@{items}"] == pytest.approx(reciprocal[user]["recip_rank"], abs=1e-6)
 
 
 def test_by_hand() -> None:
     """Ranking 2, 0, 1 of five items, right are 0, 1 and 4."""
     ranking = rank([[0.8, 0.7, 0.9, 0.1, 0.0]], k=3)
-    measured = evaluate(ranking, sparse.csr_array([[1, 1, 0, 0, 1]]), [f"{metric}@3" for metric in METRICS])
+    measured = evaluate(ranking, sparse.csr_array([[1, 1, 0, 0, 1]]), [f"{metric}@3" for metric in CUTTABLE])
     assert ranking.items.tolist() == [[2, 0, 1]]
     assert measured.mean("recall@3") == pytest.approx(2 / 3)
     assert measured.mean("precision@3") == pytest.approx(2 / 3)
     assert measured.mean("mrr@3") == pytest.approx(1 / 2)
     assert measured.mean("hit@3") == 1.0
+    # (1/2 + 2/3) / 3
+    assert measured.mean("map@3") == pytest.approx(7 / 18)
     # (0.6309 + 0.5) / (1 + 0.6309 + 0.5)
     assert measured.mean("ndcg@3") == pytest.approx(0.5307212739772434)
 
@@ -175,6 +183,15 @@ def test_nobody_with_a_positive_is_not_zero() -> None:
     assert measured.left_out == 2
 
 
+def test_auc_by_hand_and_only_of_the_whole_ranking() -> None:
+    """Ranking 1, 0, 3, 2 with 0 and 2 right: of the four pairs only (0, 3) stands the right way round."""
+    right = sparse.csr_array([[1, 0, 1, 0]])
+    scores = [[0.8, 0.9, 0.1, 0.2]]
+    assert evaluate(rank(scores, 5), right, ["auc"]).mean("auc") == 0.25
+    with pytest.raises(InputError, match="expected the whole ranking, got one cut at depth 3"):
+        evaluate(rank(scores, 3), right, ["auc"])
+
+
 def test_no_candidates_rank_nothing() -> None:
     ranking = rank(np.zeros((2, 0)), 3, candidates=[])
     assert ranking.items.tolist() == [[-1] * 3] * 2
@@ -194,6 +211,8 @@ def test_no_candidates_rank_nothing() -> None:
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["recall@2"]), "ranking's depth, 1"),
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["recall"]), "expected a cut-off"),
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1], [0]])), "2 users, expected 1"),
+        (lambda: evaluate(rank([[1.0, 2.0]], 1), sparse.csr_array([[1, 1]]), ["rprec"]), "depth 2, got 1"),
+        (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["auc@1"]), "'auc', which has no cut"),
     ],
 )
 def test_refusals(call, message: str) -> None:
