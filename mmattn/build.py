@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from mmattn import attention
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
-from mmattn.fusion.block import FusionBlock
+from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.core import FusionCore
 from mmattn.fusion.entry import Entry
 from mmattn.fusion.pool import AttentionPool
@@ -18,7 +18,7 @@ from mmattn.model import Model
 from mmattn.registry import encoders as encoder_registry
 from mmattn.registry import heads as head_registry
 
-__all__ = ["build_core", "build_encoders", "build_model", "choose_device"]
+__all__ = ["build_block", "build_core", "build_encoders", "build_model", "choose_device"]
 
 
 def choose_device() -> torch.device:
@@ -47,23 +47,38 @@ def build_encoders(
     return built
 
 
-def build_core(
-    inputs: Mapping[str, int], config: FusionConfig, fields: Mapping[str, int] | None = None
-) -> FusionCore:
-    """The fusion core for modalities of the given token widths (and numbers of fields)."""
-    program = attention.parse(config.program)
-    blocks = [
-        FusionBlock(
-            attention.Attention(program, dim=config.dim, heads=config.heads),
-            dim=config.dim,
-            expansion=config.expansion,
-            dropout=config.dropout,
-        )
-        for _ in range(config.layers)
-    ]
-    return FusionCore(
-        Entry(inputs, config.dim, fields), blocks, AttentionPool(config.dim, len(inputs), config.heads)
+def build_core(widths: Mapping[str, int], config: ModelConfig) -> FusionCore:
+    """The fusion core.
+
+    Args:
+        widths: modality -> width of its encoder's tokens.
+        config: of the same modalities.
+    """
+    fusion, encoders = config.fusion, config.encoders
+    entry = Entry(
+        widths,
+        fusion.dim,
+        fields={name: encoders[name].fields for name in widths},
+        shares={name: encoders[name].share for name in widths},
     )
+    pool = AttentionPool(
+        fusion.dim, len(widths), fusion.heads, gains=[encoders[name].weight for name in widths]
+    )
+    return FusionCore(entry, [build_block(fusion, tuple(widths)) for _ in range(fusion.layers)], pool)
+
+
+def build_block(config: FusionConfig, modalities: Sequence[str]) -> FusionBlock | NarrowBlock:
+    """One layer of the core; parameters over modalities have their rows in the order given."""
+    width = config.width or config.dim
+    layer = attention.Attention(attention.parse(config.program), dim=width, heads=config.heads)
+    layer.name_modalities(modalities)
+    block = FusionBlock(
+        layer,
+        dim=width,
+        expansion=config.expansion,
+        dropout=config.dropout,
+    )
+    return block if width == config.dim else NarrowBlock(block, config.dim, width)
 
 
 def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
@@ -73,10 +88,9 @@ def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
         encoders: modality -> encoder, as `build_encoders` made them.
         config: the same encoders' configuration, the core's and the heads'.
     """
-    inputs = {name: encoder.dim for name, encoder in encoders.items()}
-    fields = {name: encoder.fields for name, encoder in config.encoders.items()}
+    widths = {name: encoder.dim for name, encoder in encoders.items()}
     heads = {
         name: head_registry.create(head.name, config.fusion.dim, **head.options)
         for name, head in config.heads.items()
     }
-    return Model(encoders, build_core(inputs, config.fusion, fields), heads, config)
+    return Model(encoders, build_core(widths, config), heads, config)

@@ -79,12 +79,17 @@ class EncoderConfig:
         content: key of `Sample.content` that it reads; left out, the modality's own name. Two encoders
             may read the same content.
         fields: positions with a projection of their own (title, plot, ...); 1 shares one.
+        share: share of the fusion core's coordinates that is this modality's own block at the start; 0
+            spreads it over all.
+        weight: how much it counts in the joint vector at the start.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     content: str = ""
     fields: int = 1
+    share: float = 0.0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class FusionConfig:
     Args:
         dim: width D.
         layers: attention layers over the tokens of all modalities.
+        width: width inside the layers, smaller than D to save time; 0 takes D.
         heads: attention heads H.
         program: the attention program of every layer, as text.
         expansion: hidden width of the token-wise network, as a multiple of D.
@@ -102,6 +108,7 @@ class FusionConfig:
 
     dim: int = 192
     layers: int = 1
+    width: int = 0
     heads: int = 4
     program: str = "Program(score=dot(), mask=full(), norm=softmax())"
     expansion: float = 2.0
@@ -136,6 +143,7 @@ class TrainingConfig:
         weight_decay: on matrices.
         warmup: share of all steps.
         patience: epochs without a better validation figure; 0 never stops early.
+        refit: train again on training and validation together, for as many epochs as validation chose.
         users: users a step; 0 for all.
         targets: share of the known items that a step pretends not to know, and ranks.
         history: share of the known items that a step's histories may hold.
@@ -151,6 +159,7 @@ class TrainingConfig:
     weight_decay: float = 0.02
     warmup: float = 0.1
     patience: int = 3
+    refit: bool = True
     users: int = 2048
     targets: float = 0.25
     history: float = 0.6

@@ -97,8 +97,9 @@ class Tabular(Encoder):
         self.values = nn.Embedding(total, dim)
         self.kinds = nn.Embedding(len(self.columns), dim)
         self.numbers = Periodic(len(self.columns), frequencies, dim)
-        for table in (self.values, self.kinds):
-            nn.init.normal_(table.weight, std=dim**-0.5)
+        # Tokens start with length about 1, and alike only where their values are.
+        nn.init.normal_(self.values.weight, std=dim**-0.5)
+        nn.init.zeros_(self.kinds.weight)
 
     @classmethod
     def fit(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mmattn import schema
@@ -72,13 +73,16 @@ class Experiment:
             return load_result(done)
         clock = _Clock()
         split = make_split(self.dataset, self.config.protocol, seed)
-        encoders, inputs = self._inputs(split)
+        task, inputs = self._task(split, "validation", seed)
         clock.lap("features")
-        task = self._task(split, encoders, inputs, seed)
         history = self._train(task, seed)
         clock.lap("training")
-        # The histories of the test may hold all that is known by then; nothing is learned any more.
-        task.interactions, task.items = split.known("test"), split.known_items("test")
+        if self.config.training.refit:
+            task, inputs = self._task(split, "test", seed)
+            self._train(task, seed, until=history.best_epoch)
+            clock.lap("refit")
+        else:  # nothing is learned any more, but histories may hold all that is known by the test
+            task.interactions, task.items = split.known("test"), split.known_items("test")
         score = task.recommender().score
         values = {"mmattn": measure(score, split, "test", self.config.protocol.metrics)}
         knockouts = self._knockouts(task, split, inputs)
@@ -93,18 +97,35 @@ class Experiment:
         save_result(done, result)
         return result
 
-    def _inputs(self, split: Split) -> tuple[dict[str, Any], Inputs]:
-        """Encoders and what they give; vocabularies come from items known in training only."""
-        known = set(split.known_items("validation").tolist())
+    def _task(self, split: Split, part: Part, seed: int) -> tuple[RecommendationTask, Inputs]:
+        """What is trained when `part` is to be predicted: nothing else of the data has been seen."""
+        config, known = self.config, split.known_items(part)
+        encoders, inputs = self._inputs(known)
+        torch.manual_seed(seed)
+        model = build_model(encoders, config.model)
+        model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
+        judge = partial(self._judge, split) if part == "validation" else lambda _: {}
+        settings = config.training
+        task = RecommendationTask(
+            model.to(self.device), inputs, split.known(part), known, judge,
+            hide="items" if len(split.cold_items) else "pairs", ids=bool(config.head.options.get("ids")),
+            steps=settings.steps, users=settings.users, targets=settings.targets,
+            history=settings.history, drop_modality=settings.drop_modality,
+        )  # fmt: skip
+        return task, inputs
+
+    def _inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], Inputs]:
+        """Encoders and what they give; vocabularies come from the known items only."""
+        in_training = set(known.tolist())
+        sources = {name: config.content or name for name, config in self.config.encoders.items()}
         contents = {
             name: [
-                sample.content.get(config.content or name) if place in known else None
+                sample.content.get(source) if place in in_training else None
                 for place, sample in enumerate(self.dataset.items)
             ]
-            for name, config in self.config.encoders.items()
+            for name, source in sources.items()
         }
         encoders = build_encoders(self.config.encoders, contents)
-        sources = {name: config.content or name for name, config in self.config.encoders.items()}
         inputs = gather(
             self.dataset.items, encoders, self.config.data.features, sources, progress=self.progress
         )
@@ -113,35 +134,18 @@ class Experiment:
         self.cards = {name: _card(encoder) for name, encoder in encoders.items()}
         return encoders, inputs
 
-    def _task(self, split: Split, encoders: dict[str, Any], inputs: Inputs, seed: int) -> RecommendationTask:
-        import torch
-
-        config = self.config
-        torch.manual_seed(seed)
-        model = build_model(encoders, config.model)
-        known = split.known_items("validation")
-        model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
-        judge = partial(self._judge, split)
-        settings = config.training
-        return RecommendationTask(
-            model.to(self.device), inputs, split.matrix("train"), known, judge,
-            hide="items" if len(split.cold_items) else "pairs", ids=bool(config.head.options.get("ids")),
-            steps=settings.steps, users=settings.users, targets=settings.targets,
-            history=settings.history, drop_modality=settings.drop_modality,
-        )  # fmt: skip
-
     def _judge(self, split: Split, recommender: Any) -> dict[str, float]:
         """Validation figures: the only ones that any choice sees."""
         values = measure(recommender.score, split, "validation", self.config.protocol.metrics)
         return {name: float(np.nanmean(value)) for name, value in values.items()}
 
-    def _train(self, task: RecommendationTask, seed: int) -> History:
-        settings = self.config.training
+    def _train(self, task: RecommendationTask, seed: int, until: int = 0) -> History:
+        settings, name = self.config.training, "refit" if until else "choose"
         return train(
-            task, epochs=settings.epochs, learning_rate=settings.learning_rate,
+            task, epochs=settings.epochs, until=until, learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay, warmup=settings.warmup, patience=settings.patience,
             average=settings.average, precision=settings.precision, seed=seed, tracker=settings.tracker,
-            folder=self.folder / f"seed-{seed}", progress=self.progress, label=f"seed {seed}",
+            folder=self.folder / f"seed-{seed}" / name, progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
 
     def _knockouts(

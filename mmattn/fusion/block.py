@@ -9,7 +9,7 @@ from torch import nn
 from mmattn.attention import Attention
 from mmattn.types import Tokens
 
-__all__ = ["FusionBlock"]
+__all__ = ["FusionBlock", "NarrowBlock"]
 
 
 class FusionBlock(nn.Module):
@@ -58,3 +58,38 @@ class FusionBlock(nn.Module):
         x_ND = x_ND + self.dropout(attended.values)
         x_ND = x_ND + self.dropout(self.network(self.network_norm(x_ND)))
         return tokens.with_values(x_ND)
+
+
+class NarrowBlock(nn.Module):
+    """A block at a smaller width: tokens are mapped down, go through it, and what comes out is added.
+
+    The wide tokens keep what their encoders said, and attention costs only what the small width costs.
+
+    Paper: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (the bottleneck).
+
+    Args:
+        block: a block of the small width.
+        dim: width D of the tokens.
+        width: the small width.
+
+    Example:
+        >>> import torch
+        >>> from mmattn import Tokens
+        >>> from mmattn import attention as A
+        >>> inner = FusionBlock(A.Attention(A.Program(score=A.dot()), dim=8, heads=2), dim=8)
+        >>> tokens = Tokens.from_sequences([torch.randn(3, 32)], "text")
+        >>> bool((NarrowBlock(inner, dim=32, width=8)(tokens).values == tokens.values).all())
+        True
+    """
+
+    def __init__(self, block: FusionBlock, dim: int, width: int):
+        super().__init__()
+        self.down = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+        self.block = block
+        self.up = nn.Linear(width, dim, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, tokens: Tokens, context: Any = None) -> Tokens:
+        """Tokens of width D in, tokens of the same layout and width out."""
+        inner = self.block(tokens.with_values(self.down(tokens.values)), context)
+        return tokens.with_values(tokens.values + self.up(inner.values))

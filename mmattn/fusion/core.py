@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmattn.fusion.block import FusionBlock
+from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.entry import Entry
 from mmattn.types import Fused, Tokens
 
@@ -30,7 +30,7 @@ class FusionCore(nn.Module):
         torch.Size([1, 8])
     """
 
-    def __init__(self, entry: Entry, blocks: Sequence[FusionBlock], pool: nn.Module):
+    def __init__(self, entry: Entry, blocks: Sequence[FusionBlock | NarrowBlock], pool: nn.Module):
         super().__init__()
         self.entry = entry
         self.blocks = nn.ModuleList(blocks)

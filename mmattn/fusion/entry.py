@@ -16,39 +16,60 @@ __all__ = ["Entry", "Projection", "sinusoids"]
 
 
 class Projection(nn.Module):
-    """Centres and scales the tokens of one modality by what training saw, then maps them to width D.
+    """Maps the tokens of one modality to width D.
 
-    A modality may have fields: positions that mean different things (title, plot). Each field has its
-    own centre, scale and map; positions from the last field on share the last one.
+    It starts as nearly an isometry: lengths and angles of the tokens are kept, so that what a good
+    encoder says of likeness holds from the first step on. A modality may have a block of the D
+    coordinates to itself; then the likeness of two samples starts as the sum of the likenesses in each
+    modality. Frozen encoders' tokens are mapped by their principal axes (see `calibrate`).
+
+    A modality may have fields: positions that mean different things (title, plot). Each field has a
+    map of its own; positions from the last field on share the last one.
 
     Args:
         width: of the tokens that come in.
-        dim: width D that goes out. Tokens of length 1 come out with length about 1.
+        dim: width D that goes out.
         fields: how many positions are fields of their own.
+        block: first coordinate and number of coordinates of the block; None spreads over all D.
     """
 
-    def __init__(self, width: int, dim: int, fields: int = 1):
+    def __init__(self, width: int, dim: int, fields: int = 1, block: tuple[int, int] | None = None):
         super().__init__()
         self.fields = fields
-        self.weight = nn.Parameter(torch.randn(fields, width, dim) * dim**-0.5)
-        self.centre: Tensor
+        self.block = block
+        start = torch.randn(fields, width, dim) * dim**-0.5
+        if block is not None:
+            start = 0.02 * start
+            for field in start:
+                field[:, slice(block[0], sum(block))] += nn.init.orthogonal_(torch.empty(width, block[1]))
+        self.weight = nn.Parameter(start)
         self.scale: Tensor
-        self.register_buffer("centre", torch.zeros(fields, width))
         self.register_buffer("scale", torch.ones(fields))
 
     @torch.no_grad()
     def calibrate(self, tokens: Tokens) -> None:
-        """Take centre and scale from training tokens, so that they come in around zero, of length 1."""
+        """Take the scale, so that tokens come in with length 1, and the principal axes from training.
+
+        Args:
+            tokens: of a frozen encoder, training samples only.
+        """
         field_N = self._field(tokens)
-        self.centre.copy_(segment_mean(tokens.values.float(), field_N, self.fields))
-        length_N1 = (tokens.values - self.centre[field_N]).norm(dim=1, keepdim=True)
-        mean_F = segment_mean(length_N1, field_N, self.fields)[:, 0]
+        length_N = tokens.values.float().norm(dim=1, keepdim=True)
+        mean_F = segment_mean(length_N, field_N, self.fields)[:, 0]
         self.scale.copy_(torch.where(mean_F > 0, 1 / mean_F.clamp_min(1e-12), 1.0))
+        if self.block is None or not len(tokens.values):
+            return
+        begin, size = self.block
+        # The axes of the largest second moments, from a [W, W] matrix: cheap for any number of rows.
+        moments_WW = tokens.values.float().T @ tokens.values.float()
+        axes_WA = torch.linalg.eigh(moments_WW).eigenvectors.flip(1)[:, :size]
+        self.weight[:, :, begin : begin + size] *= 0.0
+        self.weight[:, :, begin : begin + axes_WA.shape[1]] = axes_WA.to(self.weight.device)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens of N rows -> [N, D]."""
         field_N = self._field(tokens)
-        x_NW = (tokens.values.to(self.weight.dtype) - self.centre[field_N]) * self.scale[field_N][:, None]
+        x_NW = tokens.values.to(self.weight.dtype) * self.scale[field_N][:, None]
         if self.fields == 1:
             return x_NW @ self.weight[0]
         projected_ND = x_NW.new_zeros(len(x_NW), self.weight.shape[2])
@@ -64,13 +85,17 @@ class Projection(nn.Module):
 class Entry(nn.Module):
     """Projects each modality to width D, adds a learned vector a modality and a code of the position.
 
+    Both additions start at zero: at first a token is what its encoder said.
+
     Args:
         inputs: modality -> width of its tokens; fixes the order of the modalities from here on.
         dim: width D of the fusion core, an even number.
         fields: modality -> number of its fields (see `Projection`), where it has some.
+        shares: modality -> share of the D coordinates that is its own block; modalities that are not
+            named spread over all.
 
     Raises:
-        InputError: no modality, or an odd width.
+        InputError: no modality, an odd width, or shares that add up to more than 1.
 
     Example:
         >>> import torch
@@ -79,22 +104,32 @@ class Entry(nn.Module):
         [[False, True]]
     """
 
-    def __init__(self, inputs: Mapping[str, int], dim: int, fields: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        inputs: Mapping[str, int],
+        dim: int,
+        fields: Mapping[str, int] | None = None,
+        shares: Mapping[str, float] | None = None,
+    ):
         super().__init__()
         if not inputs:
             raise InputError("fusion: got no modality, expected at least one encoder")
         if dim % 2:
             raise InputError(f"fusion: got width {dim}, expected an even number")
+        blocks = _blocks(shares or {}, dim)
         self.inputs = dict(inputs)
         self.dim = dim
         self.projections = nn.ModuleDict(
-            {name: Projection(width, dim, (fields or {}).get(name, 1)) for name, width in inputs.items()}
+            {
+                name: Projection(width, dim, (fields or {}).get(name, 1), blocks.get(name))
+                for name, width in inputs.items()
+            }
         )
-        self.kinds = nn.Parameter(torch.randn(len(inputs), dim) * 0.02)
-        self.position_scale = nn.Parameter(torch.full((len(inputs),), 0.02))
+        self.kinds = nn.Parameter(torch.zeros(len(inputs), dim))
+        self.position_scale = nn.Parameter(torch.zeros(len(inputs)))
 
     def calibrate(self, parts: Mapping[str, Tokens]) -> None:
-        """Take each modality's centre and scale from training tokens of frozen encoders."""
+        """Take each modality's scale and principal axes from training tokens of frozen encoders."""
         for name, tokens in parts.items():
             self._check(name, tokens)
             self.projections[name].calibrate(tokens)  # type: ignore[operator]
@@ -142,6 +177,21 @@ class Entry(nn.Module):
             raise InputError(
                 f"fusion: got {name!r} tokens of width {tokens.dim}, expected {self.inputs[name]}"
             )
+
+
+def _blocks(shares: Mapping[str, float], dim: int) -> dict[str, tuple[int, int]]:
+    """modality -> first coordinate and number of coordinates of its block."""
+    if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
+        raise InputError(
+            f"fusion: got shares {dict(shares)}, expected numbers from 0 that add up to at most 1"
+        )
+    blocks, start = {}, 0
+    for name, share in shares.items():
+        size = int(share * dim)
+        if size:
+            blocks[name] = (start, size)
+        start += size
+    return blocks
 
 
 def sinusoids(position: Tensor, dim: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +56,7 @@ class AttentionPool(nn.Module):
         dim: width D, divisible by `heads`.
         modalities: number of modalities M.
         heads: number of heads H.
+        gains: what the modalities' gains start at, by default 1.
 
     Example:
         >>> import torch
@@ -64,11 +67,11 @@ class AttentionPool(nn.Module):
         ([[2.0], [0.0]], [0.0])
     """
 
-    def __init__(self, dim: int, modalities: int, heads: int = 4):
+    def __init__(self, dim: int, modalities: int, heads: int = 4, gains: Sequence[float] | None = None):
         super().__init__()
         self.heads = heads
         self.score = nn.Linear(dim, heads, bias=False)
-        self.gain = nn.Parameter(torch.ones(modalities))
+        self.gain = nn.Parameter(torch.ones(modalities) if gains is None else torch.tensor(gains))
         nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens: Tokens) -> Fused:

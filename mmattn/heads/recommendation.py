@@ -6,11 +6,11 @@ new user needs only a history and a new item only its content.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmattn.errors import InputError
 from mmattn.types import Fused, Tokens
@@ -21,22 +21,28 @@ __all__ = ["RecommendationHead"]
 class RecommendationHead(nn.Module):
     """Scores candidates by attention over the user's history.
 
-    Each candidate j attends to the items i of the history with a query and key of their vectors,
-    and adds up what they say of it:
+    Candidate j attends to the known items i with the exponential weights of attention, and the score
+    of a user adds up what falls on the items of the user's history:
 
-        score(u, j) = t * sum_i a_ij s_ij / |history|^b + appeal(j)
-        a_ij = exp(g cos(q_j, k_i)),   s_ij = <v_i, w_j> / sqrt(D)
+        a_ij = exp(g <z_i, z_j>)
+        W = (A + s I)^-1 a          where decorrelated, otherwise W = a
+        score(u, j) = t * sum_{i in history} W_ij / |history|^b
 
-    with learned t, b, g. The exponent b smooths between the sum (a long history speaks louder) and
-    the mean; the appeal is what the content says about an item's popularity. All of it is two matrix
-    products a batch of users, whatever the length of the histories.
+    with learned g, s, t, b. Plain attention counts twice what two alike items of a history both say;
+    decorrelated attention (A holds a_ij among the known items) weighs them together, which is the
+    closed form of kernel ridge regression, differentiated through. The exponent b smooths between the
+    sum (a long history speaks louder) and the mean. A user without history scores 0 everywhere.
 
-    Paper: He et al., "NAIS: Neural Attentive Item Similarity Model for Recommendation", 2018.
+    Papers: He et al., "NAIS: Neural Attentive Item Similarity Model for Recommendation", 2018 (the
+    attention and the exponent b); Bertinetto et al., "Meta-learning with differentiable closed-form
+    solvers", 2019; Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019 (an item is not
+    asked about itself).
 
     Args:
         dim: width D of the fused vectors.
-        attention_dim: width of queries and keys.
         dropout: probability of dropping a component of an item vector in training.
+        decorrelate: weigh the known items together; costs the cube of their number, so that some
+            20,000 known items are a sensible limit.
         ids: number of items that get a learned vector beside their content; 0 for none.
         id_dropout: share of the items whose learned vector is dropped in a training step, so that the
             content alone must do as well.
@@ -45,23 +51,26 @@ class RecommendationHead(nn.Module):
         >>> head, fused, inputs = RecommendationHead.example(dim=8)
         >>> items = head(fused)
         >>> history = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-        >>> head.score(history, items[2:], items[:2]).shape
+        >>> head.score(history, head.weights(items[2:], items[:2])).shape
         torch.Size([3, 2])
     """
 
     def __init__(
-        self, dim: int, attention_dim: int = 64, dropout: float = 0.1, ids: int = 0, id_dropout: float = 0.5
+        self,
+        dim: int,
+        dropout: float = 0.1,
+        decorrelate: bool = True,
+        ids: int = 0,
+        id_dropout: float = 0.5,
     ):
         super().__init__()
         self.dim = dim
-        self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
-        self.value, self.target = _twins(dim, dim)
-        self.key, self.query = _twins(dim, attention_dim)
-        self.appeal = nn.Linear(dim, 1)
+        self.decorrelate = decorrelate
+        self.sharpness = nn.Parameter(torch.tensor(math.log(0.5)))
+        self.strength = nn.Parameter(torch.tensor(math.log(3.0)))
+        self.temperature = nn.Parameter(torch.tensor(math.log(1.5)))
         self.smoothing = nn.Parameter(torch.tensor(0.5))
-        self.sharpness = nn.Parameter(torch.tensor(2.0).log())
-        self.temperature = nn.Parameter(torch.tensor(3.0 / dim**0.5).log())
         self.id_dropout = id_dropout
         self.ids = nn.Embedding(ids, dim) if ids else None
         if self.ids is not None:
@@ -78,7 +87,7 @@ class RecommendationHead(nn.Module):
         Returns:
             [B, D].
         """
-        items_BD = self.norm(fused.pooled)
+        items_BD = fused.pooled
         if self.ids is not None and ids is not None:
             kept_B = ids >= 0
             if self.training:
@@ -86,14 +95,40 @@ class RecommendationHead(nn.Module):
             items_BD = items_BD + self.ids(ids.clamp_min(0)) * kept_B[:, None]
         return self.dropout(items_BD)
 
-    def score(self, history: Tensor, known: Tensor, candidates: Tensor) -> Tensor:
+    def weights(self, known: Tensor, candidates: Tensor, own: Tensor | None = None) -> Tensor:
+        """What each known item says of each candidate.
+
+        Args:
+            known: [I, D] item vectors.
+            candidates: [C, D] item vectors.
+            own: [C] int64, the place of a candidate among the known items, -1 where it is not one of
+                them; None where none is. An item says nothing of itself.
+
+        Returns:
+            [I, C], to be multiplied by histories.
+        """
+        # In full precision whatever the rest runs in: the system may be badly conditioned.
+        with torch.autocast(known.device.type, enabled=False):
+            known, candidates, g = known.float(), candidates.float(), self.sharpness.exp()
+            weights_IC = (g * (known @ candidates.T)).exp()
+            if self.decorrelate:
+                attention_II = (g * (known @ known.T)).exp()
+                attention_II = attention_II + self.strength.exp() * torch.eye(len(known), device=known.device)
+                factor_II = torch.linalg.cholesky(attention_II)
+                weights_IC = torch.cholesky_solve(weights_IC, factor_II)
+                if own is not None and bool((own >= 0).any()):
+                    weights_IC = _leave_one_out(weights_IC, torch.cholesky_inverse(factor_II), own)
+            if own is not None:
+                itself_IC = torch.arange(len(known), device=known.device)[:, None] == own
+                weights_IC = weights_IC.masked_fill(itself_IC, 0.0)
+        return weights_IC
+
+    def score(self, history: Tensor, weights: Tensor) -> Tensor:
         """How much each user may like each candidate.
 
         Args:
-            history: [U, I] ones where the user met the known item, zeros elsewhere. A user without
-                any gets the appeal alone.
-            known: [I, D] item vectors.
-            candidates: [C, D] item vectors.
+            history: [U, I] ones where the user met the known item, zeros elsewhere.
+            weights: [I, C] as `weights` gives them.
 
         Returns:
             [U, C].
@@ -101,14 +136,13 @@ class RecommendationHead(nn.Module):
         Raises:
             InputError: the history has another number of columns than there are known items.
         """
-        if history.shape[1] != len(known):
-            raise InputError(f"history: got {history.shape[1]} items, expected {len(known)}, the known ones")
-        key_IK, query_CK = F.normalize(self.key(known), dim=1), F.normalize(self.query(candidates), dim=1)
-        attention_IC = (self.sharpness.exp() * (key_IK @ query_CK.T)).exp()
-        says_IC = self.value(known) @ self.target(candidates).T / self.dim**0.5
+        if history.shape[1] != len(weights):
+            raise InputError(
+                f"history: got {history.shape[1]} items, expected {len(weights)}, the known ones"
+            )
         length_U1 = history.sum(1, keepdim=True).clamp_min(1)
-        heard_UC = history @ (attention_IC * says_IC) / length_U1**self.smoothing
-        return self.temperature.exp() * heard_UC + self.appeal(candidates).T
+        # 50 keeps the scale of scores apart from b: a usual history leaves it as it is.
+        return self.temperature.exp() * 10 * (history @ weights) / (length_U1 / 50) ** self.smoothing
 
     def loss(
         self,
@@ -122,16 +156,18 @@ class RecommendationHead(nn.Module):
         """Softmax cross-entropy over the candidates, each user's positives sharing the target.
 
         Args:
-            fused: the C candidates, followed by the known items that are not among them; or one set
-                of items that are both.
-            history: [U, I] as in `score`, over the known items (the last I of `fused`).
-            positives: [U, C] ones where the candidate (the first C of `fused`) is to be found.
+            fused: the C candidates, followed by the I known items; or, where C = I is the number of
+                samples, one set of items that are both.
+            history: [U, I] as in `score`.
+            positives: [U, C] ones where the candidate is to be found.
             seen: [U, C] True where the candidate is in the user's history and so is not ranked.
             ids: as in `forward`.
             emphasis: a user with n positives weighs n to the power of 1 - emphasis.
         """
         items = self(fused, ids)
-        scores_UC = self.score(history, items[-history.shape[1] :], items[: positives.shape[1]])
+        own = torch.arange(len(items), device=items.device) if len(items) == positives.shape[1] else None
+        weights = self.weights(items[-history.shape[1] :], items[: positives.shape[1]], own)
+        scores_UC = self.score(history, weights)
         if seen is not None:  # far below every other score, but finite: its product with zero stays zero
             scores_UC = scores_UC.masked_fill(seen, -1e4)
         count_U = positives.sum(1)
@@ -143,18 +179,18 @@ class RecommendationHead(nn.Module):
     def example(cls, dim: int) -> tuple[RecommendationHead, Fused, dict[str, Any]]:
         """A head, fused samples and loss arguments, for `mmattn.testing.check_head`."""
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
-        fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
+        fused = Fused(tokens, torch.randn(4, dim) / dim**0.5, torch.randn(4, 1, dim), tokens.presence)
         inputs = {
             "history": torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
             "positives": torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0]]),
         }
-        return cls(dim, attention_dim=5), fused, inputs
+        return cls(dim), fused, inputs
 
 
-def _twins(width: int, out: int) -> tuple[nn.Linear, nn.Linear]:
-    """Two projections that start alike and orthogonal: at first, likeness is likeness of the content."""
-    one, other = nn.Linear(width, out, bias=False), nn.Linear(width, out, bias=False)
-    nn.init.orthogonal_(one.weight)
-    with torch.no_grad():
-        other.weight.copy_(one.weight)
-    return one, other
+def _leave_one_out(weights_IC: Tensor, inverse_II: Tensor, own: Tensor) -> Tensor:
+    """Weights of known candidates as if the item itself had not been among the known ones.
+
+    With P the inverse, the solution without item j is -P_ij / P_jj: no second solve is needed.
+    """
+    alone_II = -inverse_II / inverse_II.diagonal()
+    return torch.where((own >= 0)[None], alone_II[:, own.clamp_min(0)], weights_IC)

@@ -41,7 +41,10 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Validation figures; the first one, higher is better, decides which epoch is kept."""
+        """Validation figures; the first one, higher is better, decides which epoch is kept.
+
+        Nothing, where nothing is held out: then the last epoch is kept.
+        """
 
 
 @dataclass
@@ -64,6 +67,7 @@ def train(
     *,
     epochs: int,
     learning_rate: float,
+    until: int = 0,
     weight_decay: float = 0.01,
     warmup: float = 0.05,
     schedule: Literal["cosine", "constant"] = "cosine",
@@ -83,7 +87,8 @@ def train(
 
     Args:
         task: what to train; moved to the device that accelerate chooses.
-        epochs: passes over `task.batches`.
+        epochs: passes over `task.batches` that the schedule is made for.
+        until: stop after this epoch, in the middle of the schedule; 0 goes to its end.
         learning_rate: peak rate of AdamW.
         weight_decay: on matrices only, not on biases, norms and other vectors.
         warmup: share of all steps in which the rate rises from 0.
@@ -112,6 +117,7 @@ def train(
 
     settings = {
         "epochs": epochs,
+        "until": until,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "warmup": warmup,
@@ -139,8 +145,8 @@ def train(
 
     first = len(state.history.rows) + 1
     bar = tqdm(
-        range(first, epochs + 1), desc=label, unit="epoch", disable=not progress or None,
-        initial=first - 1, total=epochs,
+        range(first, (until or epochs) + 1), desc=label, unit="epoch", disable=not progress or None,
+        initial=first - 1, total=until or epochs,
     )  # fmt: skip
     for epoch in bar:
         if _exhausted(state.history, epoch, patience):
@@ -274,7 +280,8 @@ class _State:
     def keep(self, epoch: int, row: dict[str, float]) -> None:
         """Note the epoch; keep its weights where its first validation figure is the best so far."""
         self.history.rows.append(row)
-        score = next(value for key, value in row.items() if key not in ("epoch", "loss", "rate"))
+        figures = (value for key, value in row.items() if key not in ("epoch", "loss", "rate"))
+        score = next(figures, float(epoch))
         if score > self.history.best_score:
             self.history.best_epoch, self.history.best_score = epoch, score
             self.best = checkpoint.cpu_copy(self._weights())

@@ -170,6 +170,7 @@ class Recommender:
         self.head = head.eval()
         self.vectors = vectors
         self.known = np.asarray(known, np.int64)
+        self._weights: tuple[np.ndarray, Tensor] | None = None  # of the candidates asked for last
 
     def fit(self, interactions: sparse.csr_array) -> Recommender:
         """Take [users, items] as the histories; nothing is learned, so new users are only new rows."""
@@ -180,9 +181,19 @@ class Recommender:
     def score(self, users: Any, items: Any) -> np.ndarray:
         """[len(users), len(items)] float32, higher is better."""
         history = _dense(self.histories[np.asarray(users, np.int64)]).to(self.vectors.device)
-        candidates = self.vectors[torch.as_tensor(np.asarray(items, np.int64))]
-        known = self.vectors[torch.from_numpy(self.known)]
-        return self.head.score(history, known, candidates).float().cpu().numpy()
+        return self.head.score(history, self.weights(np.asarray(items, np.int64))).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def weights(self, items: np.ndarray) -> Tensor:
+        """[known, len(items)]: what each known item says of each of these."""
+        if self._weights is None or not np.array_equal(self._weights[0], items):
+            place = np.full(len(self.vectors), -1)
+            place[self.known] = np.arange(len(self.known))
+            known = self.vectors[torch.from_numpy(self.known)]
+            own = torch.from_numpy(place[items]).to(known.device)
+            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own)
+            self._weights = (items.copy(), found)
+        return self._weights[1]
 
 
 @torch.no_grad()
@@ -224,8 +235,9 @@ class AlignmentTask(Task):
     Args:
         model: with an alignment head under `head`; its encoders may be trained along.
         inputs: all samples.
-        groups: [S] int64, equal where two samples show the same thing.
+        groups: [all samples] int64, equal where two show the same thing.
         judge: validation figures of the model.
+        samples: the samples to train on, by default all.
         head: name of the head.
         batch: samples a step.
     """
@@ -237,11 +249,13 @@ class AlignmentTask(Task):
         groups: Tensor,
         judge: Callable[[Model], dict[str, float]],
         *,
+        samples: Tensor | None = None,
         head: str = "alignment",
         batch: int = 128,
     ):
         super().__init__()
         self.model = model
+        self.samples = torch.arange(len(groups)) if samples is None else samples
         self.inputs = inputs
         self.groups = groups
         self.judge = judge
@@ -250,7 +264,7 @@ class AlignmentTask(Task):
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         """All samples in a random order; what is left over at the end waits for the next epoch."""
-        order = torch.randperm(len(self.groups), generator=generator)
+        order = self.samples[torch.randperm(len(self.samples), generator=generator)]
         yield from (batch for batch in order.split(self.batch) if len(batch) == min(self.batch, len(order)))
 
     def forward(self, samples: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""The recommendation head: its score worked out by hand, histories of any length, learned ids."""
+"""The recommendation head: its score worked out by hand, ridge regression done twice, learned ids."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,49 +17,65 @@ def fused_items(vectors: torch.Tensor) -> Fused:
     return Fused(tokens, vectors, vectors[:, None], tokens.presence)
 
 
-def test_score_by_hand() -> None:
-    head = RecommendationHead(dim=2, attention_dim=2, dropout=0.0)
+def set_scalars(head: RecommendationHead, **values: float) -> None:
     with torch.no_grad():
-        for projection in (head.value, head.target, head.key, head.query):
-            projection.weight.copy_(torch.eye(2))
-        head.appeal.weight.copy_(torch.tensor([[0.0, 0.1]]))
-        head.appeal.bias.fill_(0.5)
-        head.temperature.fill_(math.log(2.0))
-        head.sharpness.fill_(math.log(1.5))
-        head.smoothing.fill_(0.5)
-    known = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+        for name, value in values.items():
+            getattr(head, name).fill_(value)
+
+
+def test_plain_attention_by_hand() -> None:
+    head = RecommendationHead(dim=2, dropout=0.0, decorrelate=False)
+    set_scalars(head, sharpness=math.log(0.5), temperature=math.log(0.2), smoothing=0.5)
+    known = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     candidate = torch.tensor([[1.0, 1.0]])
-    # Both known items are at 45 degrees to the candidate: cosine 1 / sqrt 2, weight exp(1.5 / sqrt 2).
-    weight = math.exp(1.5 / math.sqrt(2))
-    both = 2.0 * (weight * 3 + weight * 2) / math.sqrt(2) / math.sqrt(2) + 0.5 + 0.1
-    first = 2.0 * (weight * 3) / math.sqrt(2) / 1 + 0.6
-    scores = head.score(torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]), known, candidate)
-    torch.testing.assert_close(scores[:, 0], torch.tensor([both, first, 0.6]))
+    # exp(0.5 * 2) and exp(0.5 * 4); scale 0.2 * 10 = 2; a history of n is divided by sqrt(n / 50).
+    both = 2 * (math.e + math.e**2) / math.sqrt(2 / 50)
+    first = 2 * math.e / math.sqrt(1 / 50)
+    history = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    scores = head.score(history, head.weights(known, candidate))
+    torch.testing.assert_close(scores[:, 0], torch.tensor([both, first, 0.0]))
 
 
-def test_score_is_attention_over_the_history_one_user_at_a_time() -> None:
+def test_decorrelated_attention_is_kernel_ridge_regression() -> None:
     torch.manual_seed(0)
-    head = RecommendationHead(dim=11, attention_dim=3, dropout=0.0)
-    known, candidates = torch.randn(7, 11), torch.randn(5, 11)
-    history = (torch.rand(13, 7) < 0.4).float()
-    scores = head.score(history, known, candidates)
-    for user in range(13):
-        met = known[history[user] > 0]
-        for place, candidate in enumerate(candidates):
-            key = head.key(met) / head.key(met).norm(dim=1, keepdim=True)
-            query = head.query(candidate) / head.query(candidate).norm()
-            attention = (head.sharpness.exp() * key @ query).exp()
-            says = head.value(met) @ head.target(candidate) / math.sqrt(11)
-            heard = (attention * says).sum() / max(len(met), 1) ** head.smoothing
-            expected = head.temperature.exp() * heard + head.appeal(candidate)[0]
-            torch.testing.assert_close(scores[user, place], expected, rtol=1e-4, atol=1e-5)
+    head = RecommendationHead(dim=11, dropout=0.0)
+    set_scalars(head, strength=math.log(1.7))
+    known, candidates = torch.randn(7, 11) / 3, torch.randn(5, 11) / 3
+    kernel = np.exp(0.5 * (known @ known.T).double().numpy()) + 1.7 * np.eye(7)
+    expected = np.linalg.inv(kernel) @ np.exp(0.5 * (known @ candidates.T).double().numpy())
+    weights = head.weights(known, candidates)
+    np.testing.assert_allclose(weights.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_known_candidate_is_judged_as_if_it_were_new() -> None:
+    torch.manual_seed(1)
+    head = RecommendationHead(dim=11, dropout=0.0)
+    known, new = torch.randn(7, 11) / 3, torch.randn(1, 11) / 3
+    mixed = head.weights(known, torch.cat([new, known[[4]]]), own=torch.tensor([-1, 4]))
+    torch.testing.assert_close(mixed[:, :1], head.weights(known, new))
+    others = [0, 1, 2, 3, 5, 6]
+    torch.testing.assert_close(
+        mixed[others, 1:], head.weights(known[others], known[[4]]), rtol=1e-4, atol=1e-5
+    )
+    assert mixed[4, 1] == 0
+
+
+def test_two_alike_items_say_together_what_one_says() -> None:
+    head = RecommendationHead(dim=2, dropout=0.0)
+    set_scalars(head, strength=math.log(1e-3))
+    one, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.2]])
+    alone = head.weights(one, candidate).sum()
+    twice = head.weights(one.repeat(2, 1), candidate).sum()
+    torch.testing.assert_close(twice, alone, rtol=1e-2, atol=1e-2)
+    plain = RecommendationHead(dim=2, dropout=0.0, decorrelate=False)
+    torch.testing.assert_close(
+        plain.weights(one.repeat(2, 1), candidate).sum(), 2 * plain.weights(one, candidate).sum()
+    )
 
 
 def test_loss_by_hand() -> None:
     head = RecommendationHead(dim=2, dropout=0.0)
-    for parameter in head.parameters():
-        torch.nn.init.zeros_(parameter)  # all scores are 0: each of 3 candidates has probability 1/3
-    fused = fused_items(torch.randn(5, 2))
+    fused = fused_items(torch.zeros(5, 2))  # all items alike: each of 3 candidates has probability 1/3
     history = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     positives = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     assert head.loss(fused, history, positives).item() == pytest.approx(math.log(3))
@@ -94,4 +111,4 @@ def test_learned_ids_are_added_to_warm_items_and_dropped_in_training() -> None:
 def test_a_history_over_other_items_is_refused() -> None:
     head = RecommendationHead(dim=3)
     with pytest.raises(InputError, match="history: got 4 items, expected 2"):
-        head.score(torch.zeros(1, 4), torch.randn(2, 3), torch.randn(5, 3))
+        head.score(torch.zeros(1, 4), head.weights(torch.randn(2, 3), torch.randn(5, 3)))
