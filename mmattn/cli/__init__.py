@@ -24,6 +24,7 @@ COMMANDS = {
     "plugins": "what is installed, from where, what is missing and how to get it",
     "prepare": "raw files -> a card and tables, every bad row listed",
     "fit": "train and evaluate what a YAML file describes, and write the report",
+    "evaluate": "a run against judgements, with trec_eval's digits and intervals",
 }
 
 

@@ -1,0 +1,105 @@
+"""`mmattn evaluate --run FILE --qrels FILE --metrics ndcg@10 ...`: a run against judgements.
+
+It needs no model. Reads TREC files, parquet, CSV, TSV and numpy arrays; the judgements may be a BEIR folder. With the default
+policies the digits are those of `trec_eval -c`; `--missing skip` gives those of `trec_eval`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, get_args
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.judge import Evaluation
+
+_DEFAULT = ["ndcg@10", "map", "mrr", "recall@100"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    from mmattn.evaluation.judge import Empty, Missing, Ties
+
+    parser.add_argument("--run", required=True, metavar="FILE", help="what was retrieved")
+    parser.add_argument("--qrels", required=True, metavar="FILE", help="judgements, or a BEIR folder")
+    parser.add_argument("--split", default="test", help="of a BEIR folder")
+    parser.add_argument(
+        "--metrics", nargs="+", default=_DEFAULT, metavar="NAME",
+        help="recall, precision, hit, ndcg, ndcg_exp, map, mrr with or without a cut-off (ndcg@10); rprec, auc",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ties", choices=get_args(Ties), default="trec", help="what is first of equal scores"
+    )
+    parser.add_argument(
+        "--missing", choices=get_args(Missing), default="zero", help="a judged query that the run lacks"
+    )
+    parser.add_argument(
+        "--empty", choices=get_args(Empty), default="zero", help="a judged query with nothing relevant"
+    )
+    parser.add_argument(
+        "--relevant_from", type=float, default=None, metavar="GAIN",
+        help="lowest judgement that binary metrics call relevant (trec_eval -l); by default any above 0",
+    )  # fmt: skip
+    parser.add_argument("--per_query", action="store_true", help="print each query's values too")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines instead of a table")
+
+
+def run(arguments: Namespace) -> int:
+    from mmattn.evaluation.formats import read_qrels, read_run
+    from mmattn.evaluation.judge import evaluate_run
+
+    found = evaluate_run(
+        read_run(arguments.run),
+        read_qrels(arguments.qrels, arguments.split),
+        arguments.metrics,
+        ties=arguments.ties,
+        missing=arguments.missing,
+        empty=arguments.empty,
+        relevant_from=arguments.relevant_from,
+    )
+    if arguments.json:
+        content = found.to_json()
+        if arguments.per_query:
+            content["per_query"] = _per_query(found)
+        print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print(_table(found, arguments.missing, arguments.empty, arguments.per_query))
+    return 0
+
+
+def _per_query(found: Evaluation) -> dict[str, dict[str, float | None]]:
+    return {
+        query: {name: None if values[row] != values[row] else float(values[row])
+                for name, values in found.values.items()}
+        for row, query in enumerate(found.queries)
+    }  # fmt: skip
+
+
+def _table(found: Evaluation, missing: str, empty: str, per_query: bool) -> str:
+    width = max(len(name) for name in found.values)
+    lines = []
+    if per_query:
+        for query, values in _per_query(found).items():
+            lines += [
+                f"{name:<{width}}  {query}  {'-' if value is None else format(value, '.4f')}"
+                for name, value in values.items()
+            ]
+    summary = found.to_json()
+    for name, ends in summary["metrics"].items():
+        if ends["mean"] is None:
+            lines.append(f"{name:<{width}}  -       no query has a value")
+        else:
+            lines.append(f"{name:<{width}}  {ends['mean']:.4f}  ({ends['low']:.4f} to {ends['high']:.4f})")
+    verb = {"zero": "counted as 0", "skip": "left out"}
+    lines += [
+        "",
+        f"{summary['queries']:,} judged queries; 95% bootstrap intervals over queries",
+        f"ties: policy {found.ties}; {found.tie_rate:.1%} of the documents share their score with another",
+    ]
+    if found.missing:
+        lines.append(f"{len(found.missing):,} judged queries are missing from the run: {verb[missing]}")
+    if found.empty:
+        lines.append(f"{len(found.empty):,} judged queries have nothing relevant: {verb[empty]}")
+    if found.unjudged:
+        lines.append(f"{found.unjudged:,} queries of the run are not judged: left out")
+    return "\n".join(lines)
