@@ -145,9 +145,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
     if manifest["format"] != FORMAT:
         raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")
-    entries = manifest.get("files")
-    well_formed = isinstance(manifest.get("index"), dict) and isinstance(entries, dict)
-    if not well_formed or not all(_well_formed(entry) for entry in entries.values()):
+    facts, entries = manifest.get("index"), manifest.get("files")
+    shaped = (
+        isinstance(facts, dict) and isinstance(entries, dict) and all(map(_well_formed, entries.values()))
+    )
+    if not shaped:
         raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
     return manifest
 
@@ -188,7 +190,12 @@ def _is_ours(name: str) -> bool:
     return _NAME.fullmatch(name) is not None or name.endswith(".partial") or name in _BEING_WRITTEN
 
 
-_BEING_WRITTEN = {"vectors.npy", "items.parquet", "ann.faiss"}  # whole, but not yet under their names
+_BEING_WRITTEN = {
+    "vectors.npy",
+    "items.parquet",
+    "ann.faiss",
+    "places.npy",
+}  # whole, but not yet under their names
 
 
 def _foreign(folder: Path) -> bool:

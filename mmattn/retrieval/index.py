@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval import storage
+from mmattn.retrieval.ann import EXACT_BELOW, AnnSearch, Plan, choose
 from mmattn.retrieval.bundle import open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.exact import METRICS, ExactSearch, Metric
@@ -62,8 +63,12 @@ class Index:
         metric: Metric,
         metadata: pd.DataFrame,
         provenance: Mapping[str, str] | None,
+        plan: Plan | None = None,
+        ann: AnnSearch | None = None,
     ):
         self.metric = metric
+        self._plan = plan or Plan("exact search", 1.0, 10)
+        self._ann = ann
         self.provenance = None if provenance is None else dict(provenance)
         self._take(vectors, ids, metadata)
 
@@ -76,6 +81,9 @@ class Index:
         *,
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
+        target_recall: float = 0.95,
+        budget_mb: float | None = None,
+        kind: Literal["auto", "exact", "ann"] = "auto",
     ) -> Index:
         """Check the vectors and make them searchable.
 
@@ -86,6 +94,9 @@ class Index:
             metadata: columns with N values each, for filters; lists may be values.
             provenance: what made the vectors, part -> fingerprint. Vectors of another origin are refused
                 from then on.
+            target_recall: share of the true 10 nearest that a search has to find; 1 is exact search.
+            budget_mb: memory that an approximate index may take beside the vectors.
+            kind: "exact", "ann" (where one reaches the recall), or "auto": exact for fewer than 50,000.
 
         Raises:
             InputError: NaN, another dimension, ids that come twice, a row of zeros for "cosine", ...
@@ -93,7 +104,20 @@ class Index:
         if metric not in METRICS:
             raise InputError(f"index: no metric {metric!r}.{nearest(str(metric), METRICS)}")
         rows, names, table = _checked(vectors, ids, metadata, metric, None)
-        return cls(rows, names, metric, table, provenance)
+        if not 0 < target_recall <= 1:
+            raise InputError(f"index: got target_recall={target_recall}, expected more than 0 and at most 1")
+        if kind not in ("auto", "exact", "ann"):
+            raise InputError(f"index: no kind {kind!r}.{nearest(str(kind), ('auto', 'exact', 'ann'))}")
+        if kind == "exact" or target_recall == 1 or (kind == "auto" and len(rows) < EXACT_BELOW):
+            why = "as asked" if kind == "exact" or target_recall == 1 else f"only {len(rows):,} vectors"
+            return cls(rows, names, metric, table, provenance, Plan(f"exact search: {why}", 1.0, 10))
+        k = min(10, len(rows) - 1)
+        ann, plan = choose(rows, metric, target_recall=target_recall, k=k, budget_mb=budget_mb)
+        return cls(rows, names, metric, table, provenance, plan, ann)
+
+    def plan(self) -> Plan:
+        """How it searches, and why: recall, speed, memory and build time of everything that was tried."""
+        return self._plan
 
     def _take(self, vectors: np.ndarray, ids: np.ndarray, metadata: pd.DataFrame) -> None:
         self._vectors = vectors
@@ -147,6 +171,7 @@ class Index:
         where: str | None = None,
         among: Collection[Any] | None = None,
         provenance: Mapping[str, str] | None = None,
+        exact: bool = False,
     ) -> Hits:
         """The k best items of each query.
 
@@ -157,6 +182,7 @@ class Index:
                 come back, or all there are.
             among: ids of the only items to look at.
             provenance: what made the queries, compared with what made the index.
+            exact: look at every vector, whatever the plan says.
 
         Raises:
             InputError: a NaN, another dimension, another origin, k out of range, an empty index, an unknown
@@ -166,7 +192,7 @@ class Index:
             check_provenance(self.provenance, provenance, "search")
         self._check_k(k)
         rows = self._checked_queries(queries)
-        return self._hits(*self._search(rows, k, self._allowed(where, among)))
+        return self._hits(*self._search(rows, k, self._allowed(where, among), exact))
 
     def search_ids(
         self,
@@ -193,8 +219,21 @@ class Index:
         width = int(keep.sum(1).min()) if len(keep) else 0
         return self._hits(scores[keep].reshape(-1, width), rows[keep].reshape(-1, width))
 
-    def _search(self, queries: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        return self._exact(queries, k, rows)
+    def _search(
+        self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows [Q, k], or fewer columns where the filter leaves fewer rows."""
+        few = rows is not None and len(rows) <= max(EXACT_BELOW // 4, 4 * k)
+        if self._ann is None or few or exact:
+            return self._exact(queries, k, rows)
+        scores, found = self._ann.search(self._vectors, queries, k, rows)
+        # A filter may leave nothing in the lists that were probed: these queries see everything.
+        short = np.flatnonzero((found < 0).any(1)) if found.shape[1] == k else np.arange(len(queries))
+        if len(short) == len(queries):
+            return self._exact(queries, k, rows)
+        if len(short):
+            scores[short], found[short] = self._exact(queries[short], k, rows)
+        return scores, found
 
     def _hits(self, scores: np.ndarray, rows: np.ndarray) -> Hits:
         return Hits(self._ids[rows], scores)
@@ -252,13 +291,18 @@ class Index:
             "metric": self.metric,
             "ids": "number" if self._ids.dtype == np.int64 else "text",
             "provenance": self.provenance,
+            "plan": self._plan.to_dict(),
+            "ann": None if self._ann is None else asdict(self._ann.settings),
         }
 
     def _writers(self) -> dict[str, Callable[[Path], None]]:
-        return {
-            "vectors.npy": storage.write_vectors(self._vectors),
+        writers = {
+            "vectors.npy": storage.write_array(self._vectors),
             "items.parquet": storage.write_items(self._ids, self._metadata),
         }
+        if self._ann is not None:
+            writers |= {"ann.faiss": self._ann.write, "places.npy": storage.write_array(self._ann.places)}
+        return writers
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
@@ -272,7 +316,8 @@ class Index:
         vectors = storage.read_vectors(opened)
         ids, metadata = storage.read_items(opened)
         check_ids(ids, str(opened.files["items"]))
-        return cls(vectors, ids, opened.facts["metric"], metadata, opened.facts["provenance"])
+        plan, ann = storage.read_search(opened)
+        return cls(vectors, ids, opened.facts["metric"], metadata, opened.facts["provenance"], plan, ann)
 
     # --- change ----------------------------------------------------------------------------------
 
@@ -340,11 +385,15 @@ class Index:
     def _append(self, rows: np.ndarray, names: np.ndarray, table: pd.DataFrame) -> None:
         ids = np.concatenate([self._ids, names]) if len(self) else names
         metadata = pd.concat([self._metadata, table], ignore_index=True) if len(self) else table
+        if self._ann is not None:
+            self._ann.added(rows, len(self))
         self._take(np.concatenate([self._vectors, rows]), ids, metadata)
 
     def _drop(self, rows: np.ndarray) -> None:
         keep = np.ones(len(self), dtype=bool)
         keep[rows] = False
+        if self._ann is not None:
+            self._ann.dropped(keep)
         self._take(self._vectors[keep], self._ids[keep], self._metadata[keep].reset_index(drop=True))
 
 

@@ -12,18 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mmattn.errors import InputError
+from mmattn.retrieval.ann import AnnSearch, Plan, Settings, read_faiss
 from mmattn.retrieval.bundle import Opened
 from mmattn.retrieval.exact import METRICS
 
-__all__ = ["check_facts", "read_items", "read_vectors", "write_items", "write_vectors"]
+__all__ = ["check_facts", "read_items", "read_search", "read_vectors", "write_array", "write_items"]
 
 
-def write_vectors(vectors: np.ndarray) -> Callable[[Path], None]:
-    """What writes vectors as an .npy file."""
+def write_array(array: np.ndarray) -> Callable[[Path], None]:
+    """What writes an .npy file."""
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
+            np.save(file, array, allow_pickle=False)
 
     return write
 
@@ -69,17 +70,45 @@ def read_vectors(opened: Opened) -> np.ndarray:
     Raises:
         InputError: the file is not of the size that the manifest says.
     """
+    return _read_array(opened, "vectors", check_facts(opened), np.float32)
+
+
+def read_search(opened: Opened) -> tuple[Plan, AnnSearch | None]:
+    """The plan, and the approximate search where there is one.
+
+    Raises:
+        InputError: the files do not fit each other or the manifest.
+    """
     count, dim = check_facts(opened)
-    path = opened.files["vectors"]
+    facts = opened.facts
     try:
-        vectors = np.load(path, mmap_mode="r" if count else None, allow_pickle=False)
+        plan = Plan.from_dict(facts["plan"])
+        settings = None if facts["ann"] is None else Settings(**facts["ann"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{opened.folder}: manifest.json does not describe how to search") from error
+    if settings is None:
+        return plan, None
+    if not {"ann", "places"} <= set(opened.files):
+        raise InputError(f"{opened.folder}: manifest.json names no file for the {settings.kind} index")
+    places = _read_array(opened, "places", None, np.int64)
+    if places.ndim != 1 or not np.array_equal(np.sort(places[places >= 0]), np.arange(count)):
+        raise InputError(f"{opened.files['places']}: does not name each of the {count} rows once")
+    index = read_faiss(opened.files["ann"], len(places), dim, facts["metric"])
+    return plan, AnnSearch(index, settings, facts["metric"], np.array(places), mapped=True)
+
+
+def _read_array(opened: Opened, role: str, shape: tuple[int, int] | None, dtype: Any) -> np.ndarray:
+    path = opened.files[role]
+    try:
+        array = np.load(path, mmap_mode=None if shape and not shape[0] else "r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as vectors ({' '.join(str(error).split())})") from error
-    if vectors.shape != (count, dim) or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
+        raise InputError(f"{path}: cannot be read as {role} ({' '.join(str(error).split())})") from error
+    if (shape and array.shape != shape) or array.dtype != dtype or not array.flags.c_contiguous:
         raise InputError(
-            f"{path}: got {vectors.dtype} {list(vectors.shape)}, the manifest says float32 [{count}, {dim}]"
+            f"{path}: got {array.dtype} {list(array.shape)}, "
+            f"the manifest says {np.dtype(dtype)} {list(shape or [])}"
         )
-    return vectors
+    return array
 
 
 def read_items(opened: Opened) -> tuple[np.ndarray, pd.DataFrame]:
