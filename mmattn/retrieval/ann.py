@@ -125,6 +125,7 @@ class AnnSearch:
         if settings.kind.startswith("IVF"):
             index.cp.max_points_per_centroid = 64
             index.cp.niter = 10
+            index.cp.min_points_per_centroid = 1  # small sets are meant
         trained_on = min(len(vectors), max(65_536, 64 * getattr(index, "nlist", 0)))
         rows = np.sort(np.random.default_rng(0).choice(len(vectors), trained_on, replace=False))
         index.train(np.ascontiguousarray(vectors[rows]))

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval import storage
 from mmattn.retrieval.ann import EXACT_BELOW, AnnSearch, Plan, choose
 from mmattn.retrieval.bundle import open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_provenance, check_vectors, unit_length
-from mmattn.retrieval.exact import METRICS, ExactSearch, Metric
+from mmattn.retrieval.exact import METRICS, ExactSearch, Metric, pair_scores
 from mmattn.retrieval.filters import matching
 
 __all__ = ["Hits", "Index"]
@@ -150,13 +151,28 @@ class Index:
         """One row an item, in the order of `ids`."""
         return self._metadata
 
-    def vectors(self, ids: Sequence[Any]) -> np.ndarray:
+    def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
         """[n, D] vectors of the named items.
 
         Raises:
             InputError: an id that is not there.
         """
         return self._vectors[self._find(ids, "index")]
+
+    @property
+    def approximate(self) -> bool:
+        """Does a search look at a part of the vectors only?"""
+        return self._ann is not None
+
+    def scores(self, query: Any, ids: Sequence[Any]) -> np.ndarray:
+        """[n] scores of one query [D] with the named items, as `search` has them.
+
+        Raises:
+            InputError: an id that is not there, or a bad query.
+        """
+        rows = self._checked_queries(np.asarray(query)[None])
+        chosen = torch.from_numpy(self.vectors(ids))
+        return pair_scores(torch.from_numpy(rows), chosen[None], self.metric)[0].numpy()
 
     def __repr__(self) -> str:
         return f"Index({len(self):,} vectors of width {self.dim}, {self.metric})"
@@ -263,7 +279,7 @@ class Index:
             keep &= matching(where, self._metadata)
         return np.flatnonzero(keep)
 
-    def _find(self, ids: Sequence[Any], what: str) -> np.ndarray:
+    def _find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
         if isinstance(ids, str) or not isinstance(ids, (Sequence, np.ndarray)):
             raise InputError(f"{what}: got {ids!r}, expected a list of ids")
         rows = self._places.get_indexer(pd.Index(ids, dtype=self._ids.dtype if not len(ids) else None))

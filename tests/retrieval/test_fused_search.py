@@ -1,0 +1,177 @@
+"""Shards, fused modalities, several vectors an item, tables of vectors: each by its definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mmattn.errors import InputError
+from mmattn.retrieval.arrow import Vectors, read_vectors, to_arrow, write_parquet
+from mmattn.retrieval.exact import METRICS, Metric
+from mmattn.retrieval.fuse import FusedIndex
+from mmattn.retrieval.index import Index
+from mmattn.retrieval.maxsim import MaxSimIndex
+from mmattn.retrieval.shards import ShardedIndex
+
+RNG = np.random.default_rng(0)
+VECTORS = RNG.standard_normal((307, 11)).astype(np.float32)
+NAMES = [f"i{number}" for number in range(307)]
+QUERIES = RNG.standard_normal((13, 11)).astype(np.float32)
+ORIGIN = {"weights": "aaaa"}
+
+
+def part(start: int, end: int, metric: Metric = "ip", origin: dict[str, str] | None = None) -> Index:
+    years = {"year": np.arange(start, end)}
+    return Index.build(VECTORS[start:end], NAMES[start:end], metric, metadata=years, provenance=origin)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_shards_find_what_one_index_finds(metric: Metric, tmp_path: Path) -> None:
+    whole = part(0, 307, metric)
+    for number, (start, end) in enumerate([(0, 5), (5, 200), (200, 307)]):
+        part(start, end, metric).save(tmp_path / f"shard-{number}")
+    shards = ShardedIndex.open(tmp_path)
+    assert len(shards) == 307
+    for k, where in ((7, None), (307, None), (9, "year > 190 and year < 230")):
+        ours, expected = shards.search(QUERIES, k, where=where), whole.search(QUERIES, k, where=where)
+        assert ours.ids.tolist() == expected.ids.tolist()
+        assert ours.scores == pytest.approx(expected.scores, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([], "got no shards"),
+        ([part(0, 5), part(4, 9)], "id 'i4' is in two shards"),
+        ([part(0, 5), part(5, 9, "l2")], "shard 1 has width 11 and metric l2"),
+        ([part(0, 5, origin=ORIGIN), part(5, 9, origin={"weights": "b"})], "come from b, expected aaaa"),
+    ],
+)
+def test_shards_that_do_not_fit(shards: list[Index], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ShardedIndex(shards)
+    assert message in str(caught.value)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    part(0, 5).save(tmp_path / "a")
+    next((tmp_path / "a").glob("items-*")).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"a: items-\w+\.parquet: got 1 bytes"):
+        ShardedIndex.open(tmp_path)
+
+
+def test_scores_are_weighted_over_what_both_have() -> None:
+    """Items 0 to 199 have text, 100 to 306 pictures; by the definition, one by one."""
+    text, image = part(0, 200), Index.build(VECTORS[100:, ::-1].copy(), NAMES[100:])
+    fused = FusedIndex({"text": text, "image": image}, {"text": 3.0}, depth=307)
+    hits = fused.search({"text": QUERIES, "image": QUERIES}, 10)
+    for query in range(len(QUERIES)):
+        expected = {}
+        for row, name in enumerate(NAMES):
+            said = [(3.0, VECTORS[row] @ QUERIES[query])] if row < 200 else []
+            said += [(1.0, VECTORS[row, ::-1] @ QUERIES[query])] if row >= 100 else []
+            expected[name] = sum(w * s for w, s in said) / sum(w for w, _ in said)
+        best = sorted(expected, key=lambda name: -expected[name])[:10]
+        assert hits.ids[query].tolist() == best
+        assert hits.scores[query] == pytest.approx([expected[name] for name in best], rel=1e-4)
+    alone = fused.search({"text": QUERIES}, 10)
+    assert alone.ids.tolist() == text.search(QUERIES, 10).ids.tolist()
+
+
+def test_reciprocal_ranks_by_hand() -> None:
+    first = Index.build([[3.0], [2.0], [1.0]], ["a", "b", "c"])
+    second = Index.build([[1.0], [2.0], [3.0]], ["a", "b", "d"])
+    hits = FusedIndex({"x": first, "y": second}, {"y": 2.0}, method="ranks").search(
+        {"x": [[1.0]], "y": [[1.0]]}, 4
+    )
+    # a: 1/61 + 2/63, b: 1/62 + 2/62, d: 2/61, c: 1/63
+    assert hits.ids.tolist() == [["b", "a", "d", "c"]]
+    assert hits.scores[0] == pytest.approx([3 / 62, 1 / 61 + 2 / 63, 2 / 61, 1 / 63])
+
+
+def test_what_cannot_be_fused() -> None:
+    text = part(0, 9)
+    for arguments, message in (
+        (({},), "got no index"),
+        (({"text": text}, {"txet": 1.0}), "Did you mean 'text'?"),
+        (({"text": text}, {"text": -1.0}), "expected more than 0"),
+        (({"text": text, "image": part(0, 9, "l2")},), "cannot be added"),
+    ):
+        with pytest.raises(InputError) as caught:
+            FusedIndex(*arguments)  # type: ignore[arg-type]
+        assert message in str(caught.value)
+    with pytest.raises(InputError, match="no modality 'txt'"):
+        FusedIndex({"text": text}).search({"txt": QUERIES})
+    with pytest.raises(InputError, match="at least one modality"):
+        FusedIndex({"text": text}).search({})
+
+
+@pytest.mark.parametrize("metric", ["ip", "cosine"])
+@pytest.mark.parametrize("kind", ["exact", "ann"])
+def test_maxsim_by_its_definition(metric: Any, kind: str) -> None:
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 8, size=300)
+    items = [rng.standard_normal((size, 11)) for size in sizes]
+    index = MaxSimIndex.build(items, NAMES[:300], metric, metadata={"n": sizes}, kind=kind, target_recall=0.5)
+    assert index.vectors.approximate == (kind == "ann")
+    queries = [QUERIES[:3], QUERIES[3:4], QUERIES[4:]]
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True) if metric == "cosine" else rows
+
+    for where, keep in ((None, sizes > 0), ("n < 3", sizes < 3)):
+        # Deep enough that the approximate search brings every item in.
+        hits = index.search(queries, 5, where=where, depth=len(index.vectors))
+        for number, query in enumerate(queries):
+            scores = np.array([(unit(query) @ unit(item).T).max(1).sum() for item in items])
+            best = np.argsort(-np.where(keep, scores, -np.inf))[:5]
+            assert hits.ids[number].tolist() == [NAMES[row] for row in best]
+            assert hits.scores[number] == pytest.approx(scores[best], rel=1e-4)
+
+
+def test_what_maxsim_refuses() -> None:
+    for items, message in (
+        ([], "expected at least one"),
+        ([np.zeros((0, 3)), np.ones((1, 3))], "id 0 has vectors [0, 3]"),
+        ([np.ones((1, 3)), np.ones((1, 4))], "id 1 has vectors [1, 4]"),
+        ([np.full((2, 3), np.nan)], "vector 0 of id 0"),
+    ):
+        with pytest.raises(InputError) as caught:
+            MaxSimIndex.build(items)
+        assert message in str(caught.value)
+    with pytest.raises(InputError, match="got k=2"):
+        MaxSimIndex.build([np.ones((1, 3))]).search([np.ones((1, 3))], 2)
+    with pytest.raises(InputError, match="query 0: got"):
+        MaxSimIndex.build([np.ones((1, 3))]).search([np.ones((1, 4))], 1)
+
+
+def test_vectors_go_through_parquet(tmp_path: Path) -> None:
+    index = part(0, 307, origin=ORIGIN)
+    write_parquet(Vectors.of(index), tmp_path / "v.parquet")
+    back = read_vectors(tmp_path / "v.parquet")
+    assert (back.vectors == VECTORS).all()
+    assert back.ids.tolist() == NAMES
+    assert back.provenance == ORIGIN
+    assert back.metadata.year.tolist() == list(range(307))
+    assert str(to_arrow(back).schema.field("vector").type) == "fixed_size_list<item: float>[11]"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"id": [1]}, "expected id, vector and any others"),
+        ({"id": [1], "vector": [3.0]}, "column 'vector' holds double"),
+        ({"id": [1, 2], "vector": [[1.0], None]}, "expected lists of one length"),
+        ({"id": [1, 2, 3], "vector": [[1.0], [1.0, 2.0, 4.0], [1.0, 3.0]]}, "vectors of 1 to 3 numbers"),
+        ({"id": [1, 1], "vector": [[1.0], [2.0]]}, "id 1 comes twice"),
+    ],
+)
+def test_tables_that_hold_no_vectors(table: dict[str, list[object]], message: str, tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table(table), tmp_path / "v.parquet")
+    with pytest.raises(InputError) as caught:
+        read_vectors(tmp_path / "v.parquet")
+    assert message in str(caught.value)
