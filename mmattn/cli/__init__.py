@@ -25,6 +25,7 @@ COMMANDS = {
     "prepare": "raw files -> a card and tables, every bad row listed",
     "fit": "train and evaluate what a YAML file describes, and write the report",
     "evaluate": "a run against judgements, with trec_eval's digits and intervals",
+    "compare": "runs against each other: paired differences, tests, wins and losses",
 }
 
 

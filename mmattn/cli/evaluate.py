@@ -1,7 +1,8 @@
 """`mmattn evaluate --run FILE --qrels FILE --metrics ndcg@10 ...`: a run against judgements.
 
-It needs no model. Reads TREC files, parquet, CSV, TSV and numpy arrays; the judgements may be a BEIR folder. With the default
-policies the digits are those of `trec_eval -c`; `--missing skip` gives those of `trec_eval`.
+It needs no model. TREC files, parquet, CSV, TSV and numpy arrays are read; the judgements may be a BEIR
+folder. With the default policies the digits are those of `trec_eval -c`; `--missing skip` gives those of
+`trec_eval`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="of a BEIR folder")
     parser.add_argument(
         "--metrics", nargs="+", default=_DEFAULT, metavar="NAME",
-        help="recall, precision, hit, ndcg, ndcg_exp, map, mrr with or without a cut-off (ndcg@10); rprec, auc",
+        help="recall, precision, hit, ndcg, ndcg_exp, map, mrr, with a cut-off (@10) or without; rprec, auc",
     )  # fmt: skip
     parser.add_argument(
         "--ties", choices=get_args(Ties), default="trec", help="what is first of equal scores"
