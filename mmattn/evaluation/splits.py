@@ -16,13 +16,14 @@ from scipy import sparse
 
 from mmattn.errors import InputError
 
-__all__ = ["Part", "Split", "cold_items", "global_time", "random"]
+__all__ = ["Part", "Split", "cold_items", "cold_users", "global_time", "leave_one_out", "random"]
 
 Ints = NDArray[np.int64]
 Part = Literal["train", "validation", "test"]
 
 # Mixed into the seed, so that the validation items are drawn independently of the cold ones.
 _VALIDATION_STREAM = 1
+_GIVEN_STREAM = 2
 
 
 def _no_items() -> Ints:
@@ -34,7 +35,7 @@ class Split:
     """Which interaction belongs to which part. An interaction may belong to none, never to two.
 
     Args:
-        protocol: "random", "global-time", "cold-items", or a name of one's own.
+        protocol: "random", "leave-one-out", "global-time", "cold-items", "cold-users", or another name.
         users: [n] user of each interaction, 0 to `user_count` - 1.
         items: [n] item of each interaction, 0 to `item_count` - 1.
         train: indices into the interactions.
@@ -46,6 +47,10 @@ class Split:
         cold_items: items that only the test part may hold; empty where no item is cold.
         validation_items: items held out of `train` and ranked at validation, as the cold ones are at test.
         time: [n] time of each interaction where time divides the parts, otherwise None.
+        cold_users: users that nothing is learned from; empty where no user is cold.
+        validation_users: users held out of `train` and predicted at validation, as the cold ones are at test.
+        given: indices of interactions of held-out users that are their histories when they are predicted,
+            and nothing else: neither learned from nor to be predicted.
 
     Raises:
         InputError: indices out of range, an interaction in two parts, or a leak: a pair of user and
@@ -71,25 +76,32 @@ class Split:
     cold_items: Ints = field(default_factory=_no_items)
     validation_items: Ints = field(default_factory=_no_items)
     time: NDArray[np.float64] | None = None
+    cold_users: Ints = field(default_factory=_no_items)
+    validation_users: Ints = field(default_factory=_no_items)
+    given: Ints = field(default_factory=_no_items)
 
     def __post_init__(self) -> None:
-        for name in ("users", "items", "train", "validation", "test", "cold_items", "validation_items"):
+        held_out = ("cold_items", "validation_items", "cold_users", "validation_users")
+        for name in ("users", "items", "train", "validation", "test", "given", *held_out):
             object.__setattr__(self, name, _indices(name, getattr(self, name)))
         if len(self.users) != len(self.items):
             raise InputError(
                 f"Split: got {len(self.users)} users and {len(self.items)} items, expected one of each "
                 "an interaction"
             )
-        _in_range("users", self.users, self.user_count)
+        for name in ("users", "cold_users", "validation_users"):
+            _in_range(name, getattr(self, name), self.user_count)
         for name in ("items", "cold_items", "validation_items"):
             _in_range(name, getattr(self, name), self.item_count)
-        for name in ("train", "validation", "test"):
+        for name in ("train", "validation", "test", "given"):
             _in_range(name, getattr(self, name), len(self.users))
         _refuse_leaks(self)
 
     def matrix(self, *parts: Part) -> sparse.csr_array:
         """The interactions of these parts as [U, I] ones, float32, indices sorted."""
-        chosen = np.concatenate([getattr(self, part) for part in parts])
+        return self._ones(np.concatenate([getattr(self, part) for part in parts]))
+
+    def _ones(self, chosen: Ints) -> sparse.csr_array:
         ones = np.ones(len(chosen), np.float32)
         matrix = sparse.csr_array(
             (ones, (self.users[chosen], self.items[chosen])), shape=(self.user_count, self.item_count)
@@ -102,6 +114,15 @@ class Split:
         """What may be known when `part` is predicted, [U, I]: to fit on, as the users' histories, and to
         be masked in the ranking. For the test part that is training and validation together."""
         return self.matrix("train", "validation") if part == "test" else self.matrix("train")
+
+    def histories(self, part: Part) -> sparse.csr_array:
+        """What is known of each user when `part` is predicted, [U, I]: `known`, and of held-out users what
+        is given of them. Where no user is held out, that is `known`."""
+        given = self.given
+        if part != "test":
+            given = given[np.isin(self.users[given], self.validation_users)]
+        parts = [self.train, self.validation] if part == "test" else [self.train]
+        return self._ones(np.concatenate([*parts, given]))
 
     def known_items(self, part: Part) -> Ints:
         """Items that a system may have met with their interactions when `part` is predicted."""
@@ -199,12 +220,7 @@ def global_time(
     """
     users, items = _indices("users", users), _indices("items", items)
     _fractions(validation=validation, test=test)
-    times = np.asarray(time, np.float64)
-    if times.shape != users.shape or not np.isfinite(times).all():
-        raise InputError(
-            f"global_time: got times of shape {times.shape}, {int((~np.isfinite(times)).sum())} of them not "
-            f"finite, expected {len(users)} finite numbers"
-        )
+    times = _times("global_time", time, len(users))
     ordered = np.sort(times)
     later = times >= _moment(ordered, test + validation)
     last = times >= _moment(ordered, test)
@@ -231,6 +247,130 @@ def global_time(
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
+    )
+
+
+def leave_one_out(
+    users: ArrayLike,
+    items: ArrayLike,
+    time: ArrayLike | None = None,
+    *,
+    seed: int | None = None,
+    user_count: int | None = None,
+    item_count: int | None = None,
+) -> Split:
+    """Hold out each user's last interaction for the test and the one before for validation.
+
+    Users with fewer than three stay in training whole. A pair that comes again counts once, at its first
+    time. Training holds what other users did later, so this tells nothing about the future; `global_time`
+    does.
+
+    Args:
+        users: [n] integers.
+        items: [n] integers.
+        time: [n] finite numbers; of one moment, the one that stands later is the later one.
+        seed: draws the two instead, where there is no time.
+        user_count: U, by default the largest user + 1.
+        item_count: I, by default the largest item + 1.
+
+    Raises:
+        InputError: both a time and a seed, or neither; a time is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> split = leave_one_out(np.zeros(4, int), np.arange(4), [3.0, 9.0, 1.0, 4.0])
+        >>> split.test.tolist(), split.validation.tolist(), split.train.tolist()
+        ([1], [3], [0, 2])
+    """
+    users, items = _indices("users", users), _indices("items", items)
+    if (time is None) == (seed is None):
+        raise InputError("leave_one_out: expected a time or a seed, and not both")
+    if time is None:
+        times = np.random.default_rng(seed).random(len(users))
+    else:
+        times = _times("leave_one_out", time, len(users))
+    item_total = _count(items, item_count)
+    first = np.flatnonzero(~_repeats(users * item_total + items, times))
+    ordered = first[np.lexsort((first, times[first], users[first]))]
+    counts_U = np.bincount(users[ordered], minlength=int(users.max(initial=-1)) + 1)
+    ends_U = np.cumsum(counts_U)
+    last = ends_U[counts_U >= 3] - 1
+    held_out = np.zeros(len(ordered), bool)
+    held_out[[*last, *(last - 1)]] = True
+    return Split(
+        protocol="leave-one-out",
+        users=users,
+        items=items,
+        train=np.sort(ordered[~held_out]),
+        validation=np.sort(ordered[last - 1]),
+        test=np.sort(ordered[last]),
+        user_count=_count(users, user_count),
+        item_count=item_total,
+        seed=seed,
+    )
+
+
+def cold_users(
+    users: ArrayLike,
+    items: ArrayLike,
+    *,
+    user_count: int,
+    seed: int,
+    fraction: float = 0.2,
+    validation: float = 0.2,
+    given: float = 0.5,
+    item_count: int | None = None,
+) -> Split:
+    """Hold out whole users: nothing is learned from them, and part of what they did is given as history.
+
+    Args:
+        users: [n] integers.
+        items: [n] integers; a pair of user and item may come once only.
+        user_count: U, also of users without any interaction.
+        seed: of the draws.
+        fraction: of all users that become cold.
+        validation: of the others that are held out for validation in the same way.
+        given: fraction of a held-out user's interactions, drawn at random, that is the history; the rest is
+            to be predicted. 0 gives nothing: then only what else is known of a user can help.
+        item_count: I, by default the largest item + 1.
+
+    Example:
+        >>> import numpy as np
+        >>> split = cold_users(np.arange(20) // 4, np.arange(20) % 4, user_count=5, seed=0)
+        >>> len(split.train), len(split.given), len(split.test), split.cold_users.tolist()
+        (16, 2, 2, [3])
+    """
+    users, items = _indices("users", users), _indices("items", items)
+    _fractions(fraction=fraction, validation=validation)
+    _fractions(given=given)
+    _in_range("users", users, user_count)
+    is_cold_U = np.random.default_rng(seed).permutation(user_count) < int(fraction * user_count)
+    warm = np.flatnonzero(~is_cold_U)
+    order = np.random.default_rng([seed, _VALIDATION_STREAM]).permutation(len(warm))
+    held_out = warm[np.sort(order[: int(validation * len(warm))])]
+    is_validation_U = np.zeros(user_count, bool)
+    is_validation_U[held_out] = True
+    shuffled = np.random.default_rng([seed, _GIVEN_STREAM]).permutation(len(users))
+    by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
+    counts_U = np.bincount(users, minlength=user_count)
+    owner = users[by_user]
+    place = np.arange(len(users)) - (np.cumsum(counts_U) - counts_U)[owner]
+    is_given = np.zeros(len(users), bool)
+    is_given[by_user] = place < np.floor(given * counts_U[owner])
+    cold, waiting = is_cold_U[users], is_validation_U[users]
+    return Split(
+        protocol="cold-users",
+        users=users,
+        items=items,
+        train=np.flatnonzero(~(cold | waiting)),
+        validation=np.flatnonzero(waiting & ~is_given),
+        test=np.flatnonzero(cold & ~is_given),
+        user_count=user_count,
+        item_count=_count(items, item_count),
+        seed=seed,
+        cold_users=np.flatnonzero(is_cold_U),
+        validation_users=held_out,
+        given=np.flatnonzero((cold | waiting) & is_given),
     )
 
 
@@ -325,6 +465,42 @@ def _refuse_leaks(split: Split) -> None:
             f"{split.protocol} split leaks: {len(overlap)} items are both cold and for validation, "
             f"the first item {overlap[0]}; validation items come from the warm ones"
         )
+    _refuse_known_users(split)
+
+
+def _refuse_known_users(split: Split) -> None:
+    for hidden, what, parts in (
+        (split.cold_users, "cold", ("train", "validation")),
+        (split.validation_users, "validation", ("train",)),
+    ):
+        for name in parts:
+            leaked = hidden[np.isin(hidden, split.users[getattr(split, name)])]
+            if len(leaked):
+                raise InputError(
+                    f"{split.protocol} split leaks: {len(leaked)} {what} users have interactions in {name}, "
+                    f"the first user {leaked[0]}; expected none"
+                )
+    if np.isin(split.cold_users, split.validation_users).any():
+        raise InputError(f"{split.protocol} split leaks: a user is both cold and for validation")
+    if not np.isin(split.users[split.given], np.union1d(split.cold_users, split.validation_users)).all():
+        raise InputError(f"{split.protocol} split: something is given of a user that is not held out")
+    predicted = split.matrix("validation", "test")
+    shared = split._ones(split.given).multiply(predicted).tocoo()
+    if shared.nnz:
+        raise InputError(
+            f"{split.protocol} split leaks: {shared.nnz} pairs are given and to be predicted, the first user "
+            f"{shared.row[0]} with item {shared.col[0]}"
+        )
+
+
+def _times(where: str, time: ArrayLike, count: int) -> NDArray[np.float64]:
+    times = np.asarray(time, np.float64)
+    if times.shape != (count,) or not np.isfinite(times).all():
+        raise InputError(
+            f"{where}: got times of shape {times.shape}, {int((~np.isfinite(times)).sum())} of them not "
+            f"finite, expected {count} finite numbers"
+        )
+    return times
 
 
 def _moment(ordered: NDArray[np.float64], fraction: float) -> float:

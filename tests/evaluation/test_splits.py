@@ -145,3 +145,73 @@ def test_a_split_refuses_leaks_and_nonsense(changes: dict, message: str) -> None
 def test_fractions_must_leave_some_for_training(fractions: dict) -> None:
     with pytest.raises(InputError, match="leave some for training"):
         splits.random([0], [0], seed=0, **fractions)
+
+
+def test_leave_one_out_holds_out_the_last_two_of_each_user() -> None:
+    """User 0 at times 3, 9, 1, 4 and again item 1 at 20; user 1 has two interactions only."""
+    users = np.array([0, 0, 0, 0, 0, 1, 1])
+    items = np.array([0, 1, 2, 3, 1, 0, 1])
+    split = splits.leave_one_out(users, items, [3, 9, 1, 4, 20, 5, 6])
+    assert (split.test.tolist(), split.validation.tolist()) == ([1], [3])
+    assert split.train.tolist() == [0, 2, 5, 6]
+    assert split.known("test").toarray().tolist() == [[1, 0, 1, 1], [1, 1, 0, 0]]
+
+
+def test_leave_one_out_by_a_draw() -> None:
+    users, items = np.repeat(np.arange(31), 7), np.tile(np.arange(7), 31)
+    split = splits.leave_one_out(users, items, seed=0)
+    for part in (split.test, split.validation):
+        assert np.bincount(users[part], minlength=31).tolist() == [1] * 31
+        assert len(np.unique(items[part])) > 3
+    assert splits.leave_one_out(users, items, seed=0).test.tolist() == split.test.tolist()
+    assert splits.leave_one_out(users, items, seed=1).test.tolist() != split.test.tolist()
+    for arguments in ({}, {"time": np.arange(217.0), "seed": 0}):
+        with pytest.raises(InputError, match="a time or a seed, and not both"):
+            splits.leave_one_out(users, items, **arguments)
+
+
+def test_nothing_is_learned_from_cold_users() -> None:
+    pairs = np.argwhere(np.random.default_rng(0).random((53, 37)) < 0.3)
+    split = splits.cold_users(pairs[:, 0], pairs[:, 1], user_count=53, seed=0)
+    assert (len(split.cold_users), len(split.validation_users)) == (10, 8)
+    parts = [split.train, split.validation, split.test, split.given]
+    assert np.sort(np.concatenate(parts)).tolist() == list(range(len(pairs)))
+    fitted = np.flatnonzero(np.diff(split.known("test").indptr))
+    assert not np.isin(split.cold_users, fitted).any()
+    cold = split.cold_users[0]
+    total = int((pairs[:, 0] == cold).sum())
+    assert split.histories("test")[[cold]].nnz == total // 2
+    assert split.matrix("test")[[cold]].nnz == total - total // 2
+    # At validation nothing at all of a cold user is there, and the waiting users have their histories.
+    assert split.histories("validation")[split.cold_users].nnz == 0
+    assert split.histories("validation")[split.validation_users].nnz > 0
+    assert split.matrix("train")[split.validation_users].nnz == 0
+
+
+def test_leaks_of_users_are_refused() -> None:
+    pairs = {"users": [0, 0, 1, 1], "items": [0, 1, 0, 1], "user_count": 2, "item_count": 2}
+    base = {"protocol": "own", "validation": [], **pairs}
+    for fields, message in (
+        ({"train": [0, 2], "test": [1], "cold_users": [0]}, "1 cold users have interactions in train"),
+        (
+            {"train": [0], "test": [2], "validation_users": [0]},
+            "1 validation users have interactions in train",
+        ),
+        (
+            {"train": [], "test": [2], "cold_users": [1], "validation_users": [1]},
+            "both cold and for validation",
+        ),
+        ({"train": [0], "test": [2], "given": [3]}, "given of a user that is not held out"),
+        (
+            {"train": [0], "test": [2], "given": [2], "cold_users": [1]},
+            "1 pairs are given and to be predicted",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            Split(**{**base, **fields})  # type: ignore[arg-type]
+
+
+def test_histories_are_what_is_known_where_no_user_is_held_out() -> None:
+    split = splits.random(np.repeat(np.arange(5), 11), np.tile(np.arange(11), 5), seed=0)
+    for part in ("validation", "test"):
+        assert (split.histories(part) != split.known(part)).nnz == 0
