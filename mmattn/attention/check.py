@@ -113,8 +113,10 @@ def check(
     for _ in range(batches):
         torch.manual_seed(rng.randrange(1 << 30))
         layer = Attention(program, heads * width, heads).double().eval()
-        for parameter in layer.program_parameters().values():
-            parameter.data += 0.5 * torch.randn_like(parameter)
+        for name, parameter in layer.program_parameters().items():
+            # A number predicted from D inputs moves as far as one that is learned.
+            spread = 0.5 / layer.dim**0.5 if name in layer._dynamic else 0.5
+            parameter.data += spread * torch.randn_like(parameter)
         q, kv = draw_batch(rng, layer.dim)
         context = context_for(program, q, kv, rng)
         report.merge(

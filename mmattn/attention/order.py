@@ -6,7 +6,9 @@ whole tensor for each slice. Both dominate a jagged layer on the CPU. Here every
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,53 +22,71 @@ class Order:
     """Where each row of a packed tensor comes from.
 
     Args:
-        index: [P] rows of the original, with anything in padded rows; None where nothing moves.
+        index: [P] rows of the original; padded rows repeat a row of their sample. None: nothing moves.
         inverse: [N] rows of the packed tensor.
-        padding: [..] rows of the packed tensor that stand for nothing.
+        padding: boolean [P], rows that stand for nothing; None where there are none.
     """
 
     index: Tensor | None = None
     inverse: Tensor | None = None
     padding: Tensor | None = None
 
-    def pack(self, values: Tensor) -> Tensor:
-        """[N, ...] -> [P, ...], zeros in padded rows."""
-        return values if self.index is None else _Pack.apply(values, self)
+    def stretches(self, values: Tensor, ranges: list[tuple[int, int]]) -> Iterator[Tensor]:
+        """Stretches of the packed rows of [N, ...].
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """[P, ...] -> [N, ...]."""
-        return packed if self.index is None else _Unpack.apply(packed, self)
+        Nobody may look at padded rows, and no gradient flows through them.
+        """
+        if self.index is None:
+            return iter(stretches(values, ranges))
+        if torch.is_grad_enabled() and values.requires_grad:
+            return iter(stretches(_Pack.apply(values, self), ranges))
+        # One after the other: a small piece of memory that is used again is much faster than a large one.
+        return (values.index_select(0, self.index[first:last]) for first, last in ranges)
 
-    def _to_packed(self, values: Tensor) -> Tensor:
+    def unpack(self, parts: list[Tensor]) -> Tensor:
+        """Stretches of [P, ...], in their order -> [N, ...]."""
+        if self.index is not None:
+            return _Unpack.apply(self, *parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    @cached_property
+    def target(self) -> Tensor:
+        """[P] rows of the original, and N for padded rows."""
         assert self.index is not None
-        packed = values.index_select(0, self.index)
-        return packed if self.padding is None else packed.index_fill_(0, self.padding, 0.0)
-
-    def _to_original(self, packed: Tensor) -> Tensor:
         assert self.inverse is not None
-        return packed.index_select(0, self.inverse)
+        return self.index if self.padding is None else self.index.masked_fill(self.padding, len(self.inverse))
 
 
 class _Pack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, order: Order) -> Tensor:
         ctx.order = order
-        return order._to_packed(values)
+        return values.index_select(0, order.index)  # type: ignore[arg-type]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.order._to_original(gradients[0]), None
+        return gradients[0].index_select(0, ctx.order.inverse), None
 
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, order: Order) -> Tensor:
-        ctx.order = order
-        return order._to_original(packed)
+    def forward(ctx: Any, order: Order, *parts: Tensor) -> Tensor:
+        ctx.order, ctx.sizes = order, [len(part) for part in parts]
+        count = len(order.inverse)  # type: ignore[arg-type]
+        # Padded rows end in a row of their own, which is cut off.
+        values = parts[0].new_empty(count + 1, *parts[0].shape[1:])
+        for part, rows in zip(parts, order.target.split(ctx.sizes), strict=True):
+            values.index_copy_(0, rows, part)
+        return values[:count]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.order._to_packed(gradients[0]), None
+        order = ctx.order
+        parts = [gradients[0].index_select(0, rows) for rows in order.index.split(ctx.sizes)]
+        if order.padding is not None:
+            for part, padding in zip(parts, order.padding.split(ctx.sizes), strict=True):
+                part[padding] = 0.0
+        return None, *parts
 
 
 def stretches(values: Tensor, ranges: list[tuple[int, int]]) -> list[Tensor]:

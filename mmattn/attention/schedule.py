@@ -352,8 +352,9 @@ def _order(side: Side, tiles: list[tuple[tuple[int, ...], int]]) -> Order:
     row = torch.arange(len(samples), device=device).repeat_interleave(lengths, output_size=total)
     within = torch.arange(total, device=device) - (ends - lengths)[row]
     there = within < side.offsets.diff()[samples][row]
-    index = (side.offsets[:-1][samples][row] + within).masked_fill(~there, 0)
+    # Padding repeats the sample's last token: whatever is wrong with a sample stays in that sample.
+    last = (side.offsets[1:][samples][row] - 1).clamp(min=0)
+    index = torch.minimum(side.offsets[:-1][samples][row] + within, last)
     inverse = torch.empty(side.starts[-1], dtype=torch.int64, device=device)
     inverse[index[there]] = there.nonzero()[:, 0]
-    padding = (~there).nonzero()[:, 0]
-    return Order(index, inverse, padding if len(padding) else None)
+    return Order(index, inverse, None if bool(there.all()) else ~there)

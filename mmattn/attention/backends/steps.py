@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.order import stretches
 from mmattn.attention.schedule import Schedule, Step
 
 __all__ = ["run_steps"]
@@ -27,15 +27,16 @@ def run_steps(
     if len(steps) == 1 and schedule.q_order.index is None and steps[0].ranges == ((0, len(k)),):
         return _one(steps[0], q, k, v, one)  # nothing to cut and nothing to move
     ranges = [stretch for step in steps for stretch in step.ranges]
-    q_steps = schedule.q_order.pack(q).split([len(step.samples) * step.queries for step in steps])
-    keys, values = (iter(stretches(schedule.k_order.pack(x), ranges)) for x in (k, v))
+    ends = list(accumulate((len(step.samples) * step.queries for step in steps), initial=0))
+    q_steps = schedule.q_order.stretches(q, list(pairwise(ends)))
+    keys, values = (schedule.k_order.stretches(x, ranges) for x in (k, v))
     out = []
     for step, q_step in zip(steps, q_steps, strict=True):
         k_step, v_step = _joined(keys, step), _joined(values, step)
         out.append(_one(step, q_step, k_step, v_step, one))
     if not out:
         return torch.zeros_like(q)
-    return schedule.q_order.unpack(torch.cat(out) if len(out) > 1 else out[0])
+    return schedule.q_order.unpack(out)
 
 
 def _joined(parts_of_all: Iterator[Tensor], step: Step) -> Tensor | None:
