@@ -1,0 +1,67 @@
+"""Knockouts keep who has what, unless a modality is dropped; nobody keeps its own content in an exchange."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmattn.encoders.inputs import Inputs
+from mmattn.errors import InputError
+from mmattn.evaluation.knockout import knock_out, subsets
+from mmattn.types import Tokens
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    """17 samples; every third has no picture, and the audio is read in training."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = {}
+    for name, lengths in (("text", [2] * 17), ("image", [0 if b % 3 == 0 else 1 + b % 2 for b in range(17)])):
+        total = sum(lengths)
+        tokens[name] = Tokens(
+            values=torch.randn(total, 5, generator=generator) * 3 + 7,
+            offsets=torch.tensor([0, *lengths]).cumsum(0),
+            modality=torch.zeros(total, dtype=torch.int64),
+            position=torch.zeros(total, dtype=torch.int64),
+            modalities=(name,),
+        )
+    return Inputs(tokens, {"audio": [None if b % 5 == 0 else b for b in range(17)]})
+
+
+def test_shuffled(inputs: Inputs) -> None:
+    before, after = inputs.tokens["image"], knock_out(inputs, "image", "shuffle", seed=3).tokens["image"]
+    assert ((before.lengths > 0) == (after.lengths > 0)).all()
+    old, new = before.sequences(), after.sequences()
+    for mine, other in zip(old, new, strict=True):
+        assert not len(mine) or not torch.equal(mine, other)
+    assert sorted(part.sum().item() for part in old) == sorted(part.sum().item() for part in new)
+    sounds = knock_out(inputs, "audio", "shuffle").contents["audio"]
+    assert [sound is None for sound in sounds] == [b % 5 == 0 for b in range(17)]
+    assert all(sound != b for b, sound in enumerate(sounds) if sound is not None)
+
+
+def test_noise_has_the_layout_and_the_scale_and_nothing_else(inputs: Inputs) -> None:
+    before, after = inputs.tokens["text"], knock_out(inputs, "text", "noise").tokens["text"]
+    assert torch.equal(before.offsets, after.offsets)
+    assert not torch.isclose(before.values, after.values).all(1).any()
+    assert after.values.mean().item() == pytest.approx(before.values.mean().item(), abs=1.0)
+    assert after.values.std().item() == pytest.approx(before.values.std().item(), rel=0.3)
+    assert torch.equal(knock_out(inputs, "text", "noise").tokens["text"].values, after.values)
+
+
+def test_dropped_and_every_subset(inputs: Inputs) -> None:
+    assert knock_out(inputs, "image").modalities == ("text", "audio")
+    found = subsets(inputs)
+    assert len(found) == 7
+    assert all(left.modalities == kept for kept, left in found.items())
+
+
+def test_refusals(inputs: Inputs) -> None:
+    with pytest.raises(InputError, match="no modality 'imgae'. Did you mean 'image'"):
+        knock_out(inputs, "imgae")
+    with pytest.raises(InputError, match="got 'shufle'. Did you mean 'shuffle'"):
+        knock_out(inputs, "image", "shufle")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'audio' has no stored vectors to replace by noise"):
+        knock_out(inputs, "audio", "noise")
+    with pytest.raises(InputError, match="1 samples have 'audio', expected two"):
+        knock_out(Inputs({}, {"audio": [None, 1]}), "audio", "shuffle")
