@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -55,6 +56,20 @@ class _Value(Term):
     def describe(self) -> str:
         """What the program does, in words."""
         raise NotImplementedError
+
+    def plot(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str:
+        """Draw the mask and the bias over a small scene; see `mmattn.attention.plot.plot`.
+
+        Args:
+            path: a `.svg` or `.png` file to write, or None.
+            options: `tokens` to draw instead, and learned `parameters`.
+
+        Returns:
+            The picture as SVG text ("" where a PNG was written).
+        """
+        from mmattn.attention.plot import plot
+
+        return plot(self, path, **options)  # type: ignore[arg-type]
 
 
 @word

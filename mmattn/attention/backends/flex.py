@@ -131,7 +131,7 @@ def _say_once(budget: int) -> None:
 
 
 def _rounded(layout: Layout) -> tuple[int, int]:
-    """Numbers of query and key tokens, rounded up to three leading bits of blocks: few lengths, little waste."""
+    """Numbers of query and key tokens, rounded up to three leading bits of blocks."""
     return _round(layout.query.starts[-1]), _round(layout.key.starts[-1])
 
 
