@@ -24,7 +24,10 @@ __all__ = ["AnnSearch", "Plan", "Settings", "Trial", "choose", "read_faiss"]
 EXACT_BELOW = 50_000  # vectors: below, exact search answers thousands of queries a second
 _SAMPLE = 65_536  # vectors that candidates are compared on
 _ASKED = 800  # queries they are compared with, half to choose and half to report
-_EFFORTS = {"IVF": (1, 2, 4, 8, 16, 32, 64, 128, 256), "HNSW": (10, 16, 24, 32, 48, 64, 96, 128, 256, 512)}
+_EFFORTS = {
+    "IVF": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 256),
+    "HNSW": (10, 16, 24, 32, 48, 64, 96, 128, 256, 512),
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class AnnSearch:
     ):
         self.index = index
         self.mapped = mapped
+        self.adding = 0.0  # seconds that `build` took after training
         self.settings = settings
         self.metric = metric
         self.places = places
@@ -129,8 +133,11 @@ class AnnSearch:
         trained_on = min(len(vectors), max(65_536, 64 * getattr(index, "nlist", 0)))
         rows = np.sort(np.random.default_rng(0).choice(len(vectors), trained_on, replace=False))
         index.train(np.ascontiguousarray(vectors[rows]))
+        start = time.perf_counter()
         index.add(np.ascontiguousarray(vectors))
-        return cls(index, settings, metric, np.arange(len(vectors)))
+        search = cls(index, settings, metric, np.arange(len(vectors)))
+        search.adding = time.perf_counter() - start
+        return search
 
     def search(
         self, vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None = None
@@ -250,7 +257,7 @@ def choose(
                 verdict = "misses the recall"
             elif budget_mb is not None and found.trial.memory_mb > budget_mb:
                 verdict = f"above the budget of {budget_mb:g} MB"
-            elif found.trial.build_seconds * scale * 1.3 > 60 * build_minutes:  # a little more than linear
+            elif found.adding * scale * 1.3 > 60 * build_minutes:  # a little more than linear
                 verdict = "takes too long to build on everything"
             else:
                 able.append((found.trial.queries_per_second, found.settings))
@@ -280,6 +287,7 @@ class _Found:
     settings: Settings
     trial: Trial
     reached: bool
+    adding: float  # seconds of the build that grow with the number of vectors
 
 
 class _Judge:
@@ -315,7 +323,7 @@ class _Judge:
             str(search.settings), len(self.vectors), float(hits_Q[half:].mean()), speed,
             _megabytes(search.index) * scale, seconds, "",
         )  # fmt: skip
-        return _Found(search.settings, trial, reached)
+        return _Found(search.settings, trial, reached, search.adding)
 
 
 def _tried(judge: _Judge, kind: str, scale: float) -> Iterator[_Found]:

@@ -7,7 +7,7 @@ stands in the schema's metadata, and comes back with them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mmattn.files import atomic_path
 from mmattn.retrieval.checks import check_ids
 from mmattn.retrieval.index import Index
 
-__all__ = ["Vectors", "read_vectors", "to_arrow", "write_parquet"]
+__all__ = ["Vectors", "join_parquet", "read_vectors", "to_arrow", "write_parquet"]
 
 _ORIGIN = b"mmattn.provenance"
 
@@ -92,3 +92,22 @@ def read_vectors(path: str | Path) -> Vectors:
     written = (table.schema.metadata or {}).get(_ORIGIN)
     ids = check_ids(table["id"].to_pylist(), str(path))
     return Vectors(rows, ids, metadata, None if written is None else json.loads(written))
+
+
+def join_parquet(parts: Sequence[Path], path: str | Path) -> int:
+    """Write the tables of several files as one, atomically, and return its number of rows.
+
+    Raises:
+        InputError: a part that cannot be read, or nothing in any of them.
+    """
+    try:
+        tables = [pa.parquet.read_table(part) for part in parts]
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: a part cannot be read ({' '.join(str(error).split())})") from error
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        raise InputError(f"{path}: no item has any content, so there is nothing to write")
+    joined = pa.concat_tables(filled)
+    with atomic_path(path) as temporary:
+        pa.parquet.write_table(joined, temporary)
+    return len(joined)

@@ -1,0 +1,190 @@
+"""`mmattn index build|add|remove|search|verify|plan`: bundles of vectors, made and searched.
+
+Vectors come as parquet files with columns `id`, `vector` and any others, as `mmattn embed` writes them;
+the other columns can be filtered on: `--where "genre == 'Comedy' and year > 1990"`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.retrieval.index import Hits, Index
+
+_ACTIONS = {
+    "build": "make an index from vectors",
+    "add": "add vectors to an index, or replace what is there",
+    "remove": "remove items by id",
+    "search": "the nearest items of vectors, of an item, or of a text, picture or clip",
+    "verify": "find and name any damage",
+    "plan": "how it searches, and why",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    actions = parser.add_subcommands(dest="action", required=True)
+    for name, line in _ACTIONS.items():
+        action = type(parser)(prog=f"mmattn index {name}", description=line)
+        action.add_argument("bundle", metavar="BUNDLE", help="folder of the index")
+        action.add_argument("--json", action="store_true", help="print JSON, for machines")
+        _OPTIONS.get(name, lambda action: None)(action)
+        actions.add_subcommand(name, action, help=line)
+
+
+def _build_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--vectors", required=True, metavar="FILE", help="parquet with id and vector")
+    parser.add_argument("--metric", default="ip", help="ip, l2 or cosine")
+    parser.add_argument(
+        "--target-recall", type=float, default=0.95, help="share of the true 10 nearest to find"
+    )
+    parser.add_argument("--budget-mb", type=float, help="memory it may take beside the vectors")
+    parser.add_argument("--kind", default="auto", help="auto, exact or ann")
+
+
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--vectors", required=True, metavar="FILE", help="parquet with id and vector")
+    parser.add_argument("--update", action="store_true", help="replace items that are there")
+
+
+def _remove_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--ids", nargs="+", required=True, help="ids of the items")
+
+
+def _search_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--vectors", metavar="FILE", help="parquet with the queries' id and vector")
+    parser.add_argument("--id", help="an item that the index holds: what is like it?")
+    parser.add_argument("--run", metavar="RUN", help="run whose encoders read --text, --image, --audio")
+    parser.add_argument("--seed", type=int, help="which of the run's models; the first one by default")
+    parser.add_argument("--text", help="a text to search with")
+    parser.add_argument("--image", metavar="FILE", help="a picture to search with")
+    parser.add_argument("--audio", metavar="FILE", help="a clip to search with")
+    parser.add_argument("-k", type=int, default=10, help="how many items")
+    parser.add_argument("--where", help="a condition over the metadata")
+    parser.add_argument("--exact", action="store_true", help="look at every vector")
+
+
+_OPTIONS: dict[str, Any] = {
+    "build": _build_options,
+    "add": _add_options,
+    "remove": _remove_options,
+    "search": _search_options,
+}
+
+
+def run(arguments: Namespace) -> int:
+    options = arguments[arguments.action]
+    if arguments.action == "verify":
+        return _verify(options)
+    if arguments.action == "search":
+        return _search(options)
+    index = _changed(arguments.action, options)
+    if arguments.action != "plan":
+        index.save(options.bundle)
+    if options.json:
+        print(json.dumps({"count": len(index), "dim": index.dim, "plan": index.plan().to_dict()}))
+    else:
+        print(f"{index} in {options.bundle}\n{index.plan()}")
+    return 0
+
+
+def _changed(action: str, options: Namespace) -> Index:
+    """The index as it is after the action."""
+    from mmattn.retrieval.arrow import read_vectors
+    from mmattn.retrieval.index import Index
+
+    if action == "build":
+        if (Path(options.bundle) / "manifest.json").exists():
+            raise InputError(f"{options.bundle}: there is an index already, expected a new folder (or `add`)")
+        new = read_vectors(options.vectors)
+        return Index.build(
+            new.vectors, new.ids, options.metric, metadata=new.metadata, provenance=new.provenance,
+            target_recall=options.target_recall, budget_mb=options.budget_mb, kind=options.kind,
+        )  # fmt: skip
+    index = Index.open(options.bundle)
+    if action == "add":
+        new = read_vectors(options.vectors)
+        change = index.update if options["update"] else index.add
+        change(new.vectors, new.ids, metadata=new.metadata, provenance=new.provenance)
+    elif action == "remove":
+        index.remove([_as_id(index, name) for name in options.ids])
+    return index
+
+
+def _verify(options: Namespace) -> int:
+    from mmattn.retrieval.bundle import damage
+    from mmattn.retrieval.index import Index
+
+    problems = damage(options.bundle)
+    if not problems:
+        Index.open(options.bundle)  # files that are what they were may still not fit each other
+    if options.json:
+        print(json.dumps({"damage": problems}))
+    else:
+        print("\n".join(problems) or f"{options.bundle}: whole")
+    return 1 if problems else 0
+
+
+def _search(options: Namespace) -> int:
+    from mmattn.retrieval.index import Index
+
+    raw = {name: options[name] for name in ("text", "image", "audio") if options[name] is not None}
+    given = [bool(options.vectors), options.id is not None, bool(raw)]
+    if sum(given) != 1:
+        raise InputError("search: expected one of --vectors, --id, or --run with --text, --image or --audio")
+    if raw and not options.run:
+        raise InputError("search: --text, --image and --audio need --run, the run whose encoders read them")
+    index = Index.open(options.bundle)
+    names, hits = _found(index, options, raw)
+    if options.json:
+        print(
+            json.dumps(
+                [{"query": name, "hits": hit} for name, hit in zip(names, hits.to_lists(), strict=True)]
+            )
+        )
+        return 0
+    for name, found in zip(names, hits.to_lists(), strict=True):
+        print(f"{name}:")
+        for item, score in found:
+            print(f"  {score:>10.4f}  {item}")
+    return 0
+
+
+def _found(index: Index, options: Namespace, raw: dict[str, str]) -> tuple[list[Any], Hits]:
+    """Names of the queries, and what was found for them."""
+    if options.id is not None:
+        name = _as_id(index, options.id)
+        return [name], index.search_ids([name], options.k, where=options.where)
+    if raw:
+        from mmattn.retrieval.encode import RunEncoder
+        from mmattn.types import Sample
+
+        encoder = RunEncoder.of_run(options.run, options.seed, (index.provenance or {}).get("head", ""))
+        content = {name: value if name == "text" else Path(value) for name, value in raw.items()}
+        hits = index.search(
+            encoder([Sample("query", content)]), options.k,
+            where=options.where, provenance=encoder.provenance, exact=options.exact,
+        )  # fmt: skip
+        return [" + ".join(raw.values())], hits
+    from mmattn.retrieval.arrow import read_vectors
+
+    given = read_vectors(options.vectors)
+    hits = index.search(
+        given.vectors, options.k, where=options.where, provenance=given.provenance, exact=options.exact
+    )
+    return given.ids.tolist(), hits
+
+
+def _as_id(index: Index, text: str) -> Any:
+    """An id as the index has it: the command line knows only text."""
+    if index.ids.dtype == object:
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"id {text!r}: expected a whole number, as the ids of this index are") from error

@@ -1,0 +1,191 @@
+"""`mmattn embed` and `mmattn index` with a small model, from raw items to a search by text."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from mmattn import schema
+from mmattn.build import build_encoders, build_model
+from mmattn.cli import _Parser
+from mmattn.cli import embed as embed_command
+from mmattn.cli import index as index_command
+from mmattn.cli.embed import read_items
+from mmattn.config import DataConfig, EncoderConfig, FitConfig, FusionConfig, HeadConfig
+from mmattn.errors import InputError
+from mmattn.retrieval.arrow import read_vectors
+from mmattn.retrieval.encode import RunEncoder
+from mmattn.types import Sample
+
+TITLES = ["Space opera", "A quiet farm", "", "Robots in space", "Cows and a farm"]
+
+
+def call(module: Any, *arguments: str | Path) -> int:
+    parser = _Parser(prog="mmattn test")
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(list(map(str, arguments))))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run as `mmattn fit` leaves it: config.yaml, one model, and the data beside it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = []
+    for number, title in enumerate(TITLES):
+        picture = "" if number == 3 else f"{number}.png"
+        if picture and number != 2:
+            Image.new("RGB", (16, 16), (40 * number, 90, 200)).save(data / picture)
+        rows.append(f"film-{number},{title},{picture if number != 2 else ''}")
+    (data / "items.csv").write_text("id,title,poster\n" + "\n".join(rows) + "\n")
+    (data / "card.yaml").write_text(
+        "name: films\nitems: {file: items.csv, id: id, columns: {title: text, poster: image}}\n"
+    )
+    folder = tmp_path / "runs" / "films"
+    encoders = {"text": EncoderConfig("tiny-text"), "image": EncoderConfig("tiny-image")}
+    config = FitConfig(
+        "films", DataConfig(data / "card.yaml"), encoders, fusion=FusionConfig(dim=16, heads=2),
+        head=HeadConfig("recommendation"), out=tmp_path / "runs",
+    )  # fmt: skip
+    schema.dump(config, folder / "config.yaml")
+    build_model(build_encoders(config.encoders), config.model).save_pretrained(folder / "seed-0" / "model")
+    return folder
+
+
+@pytest.fixture
+def vectors(run: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "vectors.parquet"
+    items = tmp_path / "data" / "items.csv"
+    features = tmp_path / "features"
+    assert (
+        call(embed_command, run, "--items", items, "--out", out, "--features", features, "--shard", "2") == 0
+    )
+    return out
+
+
+def test_items_become_vectors(run: Path, vectors: Path, tmp_path: Path) -> None:
+    found = read_vectors(vectors)
+    # film-2 has neither title nor poster: no tokens, so no vector.
+    assert found.ids.tolist() == ["film-0", "film-1", "film-3", "film-4"]
+    encoder = RunEncoder.of_run(run)
+    assert found.provenance == encoder.provenance
+    assert set(encoder.provenance) == {"encoder text", "encoder image", "program", "weights", "head"}
+    samples = [sample for sample in read_items(tmp_path / "data", run) if sample.id != "film-2"]
+    assert np.allclose(found.vectors, encoder(samples), atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".shards")] == []
+
+
+def test_a_killed_call_goes_on_where_it_stopped(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, items = tmp_path / "v.parquet", tmp_path / "data" / "items.csv"
+    arguments = (run, "--items", items, "--out", out, "--features", tmp_path / "f", "--shard", "2")
+    encoded = []
+    usual = RunEncoder.inputs
+
+    def killed_in_the_second_shard(self: RunEncoder, samples: Any, *rest: Any, **options: Any) -> Any:
+        if len(encoded) == 1:
+            raise KeyboardInterrupt
+        encoded.append([sample.id for sample in samples])
+        return usual(self, samples, *rest, **options)
+
+    monkeypatch.setattr(RunEncoder, "inputs", killed_in_the_second_shard)
+    with pytest.raises(KeyboardInterrupt):
+        call(embed_command, *arguments)
+    assert not out.exists()
+
+    def again(self: RunEncoder, samples: Any, *rest: Any, **options: Any) -> Any:
+        encoded.append([sample.id for sample in samples])
+        return usual(self, samples, *rest, **options)
+
+    monkeypatch.setattr(RunEncoder, "inputs", again)
+    assert call(embed_command, *arguments) == 0
+    assert encoded == [["film-0", "film-1"], ["film-2", "film-3"], ["film-4"]]
+    assert len(read_vectors(out).ids) == 4
+
+
+@pytest.mark.slow
+def test_processes_share_the_work(run: Path, vectors: Path, tmp_path: Path) -> None:
+    out, items = tmp_path / "shared.parquet", tmp_path / "data" / "items.csv"
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "mmattn",
+        "embed", run, "--items", items, "--out", out, "--features", tmp_path / "f2", "--shard", "1",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert read_vectors(out).ids.tolist() == read_vectors(vectors).ids.tolist()
+    assert np.allclose(read_vectors(out).vectors, read_vectors(vectors).vectors, atol=1e-5)
+
+
+def test_from_vectors_to_answers(
+    run: Path, vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pyarrow.parquet.read_table(vectors)
+    with_years = tmp_path / "years.parquet"
+    pyarrow.parquet.write_table(table.append_column("year", [[1977, 1995, 2001, 2004]]), with_years)
+    bundle = tmp_path / "index"
+    capsys.readouterr()
+
+    def answer(*arguments: str | Path) -> Any:
+        assert call(index_command, *arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert answer("build", bundle, "--vectors", with_years, "--metric", "cosine")["count"] == 4
+    with pytest.raises(InputError, match="there is an index already"):
+        answer("build", bundle, "--vectors", with_years)
+    text = answer("search", bundle, "--run", run, "--text", "Robots in space", "-k", "1")
+    assert text[0]["query"] == "Robots in space"
+    assert text[0]["hits"][0] == ["film-3", pytest.approx(1.0, abs=1e-5)]  # it has this title and no poster
+    both = ("--text", TITLES[4], "--image", tmp_path / "data" / "4.png")
+    assert answer("search", bundle, "--run", run, *both, "-k", "1")[0]["hits"][0][0] == "film-4"
+    early = answer("search", bundle, "--id", "film-3", "-k", "2", "--where", "year < 2000")
+    assert {hit[0] for hit in early[0]["hits"]} == {"film-0", "film-1"}
+    assert len(answer("search", bundle, "--vectors", with_years, "-k", "4", "--exact")) == 4
+    assert answer("remove", bundle, "--ids", "film-0", "film-1")["count"] == 2
+    with pytest.raises(InputError, match="id 'film-3' is there already"):
+        answer("add", bundle, "--vectors", with_years)
+    assert answer("plan", bundle)["plan"]["reason"] == "exact search: only 4 vectors"
+    assert answer("verify", bundle) == {"damage": []}
+    damaged = next(bundle.glob("vectors-*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    assert call(index_command, "verify", bundle) == 1
+    assert capsys.readouterr().out.startswith(f"{damaged.name}: damaged")
+
+
+def test_another_model_is_refused(run: Path, vectors: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "index"
+    call(index_command, "build", bundle, "--vectors", vectors)
+    config = schema.load(FitConfig, run / "config.yaml")
+    build_model(build_encoders(config.encoders), config.model).save_pretrained(run / "seed-1" / "model")
+    ours, theirs = (RunEncoder.of_run(run, seed).provenance["weights"] for seed in (0, 1))
+    with pytest.raises(InputError, match=f"another weights: they come from {theirs}, expected {ours}"):
+        call(index_command, "search", bundle, "--run", run, "--seed", "1", "--text", "Space", "-k", "1")
+
+
+def test_what_cannot_be_asked(run: Path, vectors: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "index"
+    call(index_command, "build", bundle, "--vectors", vectors)
+    for arguments, message in (
+        ([], "expected one of --vectors"),
+        (["--id", "film-0", "--text", "x"], "expected one of --vectors"),
+        (["--text", "x"], "need --run"),
+        (["--run", run, "--audio", "x.wav"], "no encoder reads 'audio'"),
+        (["--run", run, "--text", ""], "has nothing to encode"),
+        (["--run", tmp_path, "--text", "x"], "holds no finished run"),
+        (["--run", run, "--seed", "7", "--text", "x"], "no seed 7, expected one of 0"),
+        (["--id", "film-9"], "unknown ids"),
+    ):
+        with pytest.raises(InputError) as caught:
+            call(index_command, "search", bundle, *arguments, "-k", "1")
+        assert message in str(caught.value)
+    with pytest.raises(InputError, match="no such file"):
+        read_items(tmp_path / "nothing.csv", run)
+    with pytest.raises(InputError, match="no encoder reads 'txt'. Did you mean 'text'?"):
+        RunEncoder.of_run(run)([Sample("q", {"txt": "x"})])
