@@ -138,7 +138,9 @@ def evaluate_run(
         values_Q = function(placed, cut)
         if empty == "zero":
             values_Q = np.where(empty_Q & np.isnan(values_Q), 0.0, values_Q)
-        values[name] = np.where(absent_Q & (missing == "skip"), np.nan, values_Q)
+        # A metric that nothing was ranked for may be undefined (auc); the policy decides all the same.
+        unanswered = np.where(empty_Q, values_Q, 0.0) if missing == "zero" else np.nan
+        values[name] = np.where(absent_Q, unanswered, values_Q)
     names = [qrels.query(row) for row in range(len(qrels))]
     return Evaluation(
         queries=names,

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from mmattn.errors import InputError
+from mmattn.evaluation.leaks import refuse_leaks
 
 __all__ = ["Part", "Split", "cold_items", "cold_users", "global_time", "leave_one_out", "random"]
 
@@ -95,13 +96,14 @@ class Split:
             _in_range(name, getattr(self, name), self.item_count)
         for name in ("train", "validation", "test", "given"):
             _in_range(name, getattr(self, name), len(self.users))
-        _refuse_leaks(self)
+        refuse_leaks(self)
 
     def matrix(self, *parts: Part) -> sparse.csr_array:
         """The interactions of these parts as [U, I] ones, float32, indices sorted."""
-        return self._ones(np.concatenate([getattr(self, part) for part in parts]))
+        return self.ones(np.concatenate([getattr(self, part) for part in parts]))
 
-    def _ones(self, chosen: Ints) -> sparse.csr_array:
+    def ones(self, chosen: Ints) -> sparse.csr_array:
+        """The interactions at these indices as [U, I] ones, float32, indices sorted."""
         ones = np.ones(len(chosen), np.float32)
         matrix = sparse.csr_array(
             (ones, (self.users[chosen], self.items[chosen])), shape=(self.user_count, self.item_count)
@@ -122,7 +124,7 @@ class Split:
         if part != "test":
             given = given[np.isin(self.users[given], self.validation_users)]
         parts = [self.train, self.validation] if part == "test" else [self.train]
-        return self._ones(np.concatenate([*parts, given]))
+        return self.ones(np.concatenate([*parts, given]))
 
     def known_items(self, part: Part) -> Ints:
         """Items that a system may have met with their interactions when `part` is predicted."""
@@ -427,70 +429,6 @@ def cold_items(
         cold_items=np.flatnonzero(is_cold_I),
         validation_items=held_out,
     )
-
-
-def _refuse_leaks(split: Split) -> None:
-    earlier: dict[Part, tuple[Part, ...]] = {"validation": ("train",), "test": ("train", "validation")}
-    for part, before in earlier.items():
-        shared = split.matrix(*before).multiply(split.matrix(part)).tocoo()
-        if shared.nnz:
-            raise InputError(
-                f"{split.protocol} split leaks: {shared.nnz} pairs of the {part} part are known before it, "
-                f"the first user {shared.row[0]} with item {shared.col[0]}; expected each pair in one part"
-            )
-        known, predicted = np.concatenate([getattr(split, name) for name in before]), getattr(split, part)
-        if split.time is not None and len(known) and len(predicted):
-            latest, earliest = split.time[known].max(), split.time[predicted].min()
-            if latest > earliest:
-                raise InputError(
-                    f"{split.protocol} split leaks: an event at {latest:g} is known before the {part} part, "
-                    f"which begins at {earliest:g}; expected none later"
-                )
-    for hidden, what, parts in (
-        (split.cold_items, "cold", ("train", "validation")),
-        (split.validation_items, "validation", ("train",)),
-    ):
-        for name in parts:
-            met_I = np.zeros(split.item_count, bool)
-            met_I[split.items[getattr(split, name)]] = True
-            leaked = hidden[met_I[hidden]]
-            if len(leaked):
-                raise InputError(
-                    f"{split.protocol} split leaks: {len(leaked)} {what} items have interactions in {name}, "
-                    f"the first item {leaked[0]}; expected none"
-                )
-    overlap = np.intersect1d(split.cold_items, split.validation_items)
-    if len(overlap):
-        raise InputError(
-            f"{split.protocol} split leaks: {len(overlap)} items are both cold and for validation, "
-            f"the first item {overlap[0]}; validation items come from the warm ones"
-        )
-    _refuse_known_users(split)
-
-
-def _refuse_known_users(split: Split) -> None:
-    for hidden, what, parts in (
-        (split.cold_users, "cold", ("train", "validation")),
-        (split.validation_users, "validation", ("train",)),
-    ):
-        for name in parts:
-            leaked = hidden[np.isin(hidden, split.users[getattr(split, name)])]
-            if len(leaked):
-                raise InputError(
-                    f"{split.protocol} split leaks: {len(leaked)} {what} users have interactions in {name}, "
-                    f"the first user {leaked[0]}; expected none"
-                )
-    if np.isin(split.cold_users, split.validation_users).any():
-        raise InputError(f"{split.protocol} split leaks: a user is both cold and for validation")
-    if not np.isin(split.users[split.given], np.union1d(split.cold_users, split.validation_users)).all():
-        raise InputError(f"{split.protocol} split: something is given of a user that is not held out")
-    predicted = split.matrix("validation", "test")
-    shared = split._ones(split.given).multiply(predicted).tocoo()
-    if shared.nnz:
-        raise InputError(
-            f"{split.protocol} split leaks: {shared.nnz} pairs are given and to be predicted, the first user "
-            f"{shared.row[0]} with item {shared.col[0]}"
-        )
 
 
 def _times(where: str, time: ArrayLike, count: int) -> NDArray[np.float64]:

@@ -90,9 +90,9 @@ class Validation:
 
         Args:
             score: `score(users, items)` gives [B, C] scores.
-            metric: name with a cut-off.
+            metric: name with a cut-off, or rprec or auc.
         """
-        depth = int(metric.partition("@")[2] or 0) or len(self.candidates)
+        depth = int(metric.partition("@")[2] or 0) or len(self.candidates) + 1
         ranking = rank_users(
             score, np.arange(self.train.shape[0]), depth,
             candidates=self.candidates, exclude=self.histories, ties=self.ties,

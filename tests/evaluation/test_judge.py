@@ -196,6 +196,9 @@ def test_policies_for_missing_and_empty_queries() -> None:
     assert both.values["map"].tolist() == [1.0, 0.0, 0.0]
     assert (both.missing, both.empty, both.unjudged) == (["gone"], ["empty"], 1)
     assert evaluate_run(run, qrels, ["map"], missing="skip").mean("map") == 0.5
+    undefined = evaluate_run(run, qrels, ["auc"], empty="skip").values["auc"]
+    assert np.isnan(undefined[[0, 2]]).all()  # nothing irrelevant was ranked; nothing is relevant
+    assert undefined[1] == 0.0  # missing, and counted
     assert evaluate_run(run, qrels, ["map"], empty="skip").mean("map") == 0.5
     assert evaluate_run(run, qrels, ["map"], missing="skip", empty="skip").mean("map") == 1.0
     with pytest.raises(InputError, match="1 judged queries are missing from the run, the first 'gone'"):

@@ -92,6 +92,14 @@ def test_the_manifest_says_everything_and_is_json(split: Split, tmp_path: Path) 
     assert {"python", "numpy", "optuna"} <= set(manifest["versions"])
 
 
+def test_metrics_of_the_whole_ranking(split: Split) -> None:
+    """What is right at validation, as the score: nothing can stand before it."""
+    right = split.matrix("validation").toarray()
+    view = Validation(split)
+    for metric in ("auc", "rprec"):
+        assert view.measure(lambda users, items: right[np.ix_(users, items)], metric) == 1.0
+
+
 def test_other_data_has_another_fingerprint(split: Split) -> None:
     other = splits.random(split.users, split.items, seed=1, user_count=53, item_count=37)
     assert Validation(split).fingerprint() != Validation(other).fingerprint()
