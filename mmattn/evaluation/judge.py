@@ -141,7 +141,7 @@ def evaluate_run(
         # A metric that nothing was ranked for may be undefined (auc); the policy decides all the same.
         unanswered = np.where(empty_Q, values_Q, 0.0) if missing == "zero" else np.nan
         values[name] = np.where(absent_Q, unanswered, values_Q)
-    names = [qrels.query(row) for row in range(len(qrels))]
+    names = list(map(str, range(len(qrels)))) if qrels.queries is None else list(qrels.queries)
     return Evaluation(
         queries=names,
         values=values,
@@ -238,7 +238,8 @@ class _Judged:
     def find(self, rows_B: Ints, documents_BK: Ints) -> tuple[Ints, Ints]:
         """Flat places of the block that hold a judged document, and its entry in `gains`."""
         keys_BK = rows_B[:, None] * self.width + documents_BK
-        maybe = np.flatnonzero(self.filter[self._hash(keys_BK.ravel())] & (documents_BK.ravel() >= 0))
+        maybe = np.flatnonzero(self.filter[self._hash(keys_BK.ravel())])
+        maybe = maybe[documents_BK.ravel()[maybe] >= 0]  # -1 stands behind the end of a row
         wanted = keys_BK.ravel()[maybe]
         found = np.searchsorted(self.keys, wanted).clip(max=max(len(self.keys) - 1, 0))
         there = self.keys[found] == wanted if len(self.keys) else np.zeros(0, bool)
@@ -279,19 +280,22 @@ def _sort(
     turned_BK = (bits_BK ^ (0x7FFFFFFF & ~(bits_BK >> 31))).view(np.uint32)
     keys_BK = turned_BK.astype(np.uint64) << _HALF
     keys_BK |= columns_K if named is None else named.name_place[documents_BK].view(np.uint64)
-    keys_BK[~within_BK] = _LAST
+    ragged = not within_BK.all()
+    if ragged:
+        keys_BK[~within_BK] = _LAST
     keys_BK.sort(axis=1)
     level_BK = keys_BK >> _HALF
     keys_BK &= _LOW
-    keys_BK[~within_BK] = 0
+    if ragged:
+        keys_BK[~within_BK] = 0
     second_BK = keys_BK.view(np.int64)
     if named is None:
         sorted_BK = np.take_along_axis(documents_BK, second_BK, axis=1)
     else:
         sorted_BK = named.by_name[second_BK]
-    # Behind the end of a row is no document, and nothing is level with anything.
-    sorted_BK[~within_BK] = -1
-    level_BK[~within_BK] = (_LAST - np.broadcast_to(columns_K, within_BK.shape))[~within_BK]
+    if ragged:  # behind the end of a row is no document, and nothing is level with anything
+        sorted_BK[~within_BK] = -1
+        level_BK[~within_BK] = (_LAST - np.broadcast_to(columns_K, within_BK.shape))[~within_BK]
     return sorted_BK, level_BK
 
 
