@@ -22,6 +22,7 @@ from mmattn.retrieval.exact import ExactSearch, Metric, pair_scores, select_best
 __all__ = ["AnnSearch", "Plan", "Settings", "Trial", "choose", "read_faiss"]
 
 EXACT_BELOW = 50_000  # vectors: below, exact search answers thousands of queries a second
+FEWEST = 1000  # vectors: with fewer there is nothing to train on
 _SAMPLE = 65_536  # vectors that candidates are compared on
 _ASKED = 800  # queries they are compared with, half to choose and half to report
 _EFFORTS = {

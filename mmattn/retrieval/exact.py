@@ -26,7 +26,7 @@ METRICS: tuple[Metric, ...] = ("ip", "l2", "cosine")
 
 _BLOCK = 16  # scores of which the first pass keeps the largest
 _QUERIES = 256  # queries that are scanned together
-_CELLS = 2**22  # scores in memory at once, about what the caches hold
+_CELLS = 2**21  # scores in memory at once, about what the caches hold
 _GPU_CELLS = 2**28
 _ADDING_ERROR = 2**-17  # sums of float32 products, relative to the lengths: thousands of columns stay below
 _MOST_BLOCKS = 4096  # doubtful blocks a query, above which a plain scan is quicker

@@ -13,7 +13,7 @@ import torch
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval import storage
-from mmattn.retrieval.ann import EXACT_BELOW, AnnSearch, Plan, choose
+from mmattn.retrieval.ann import EXACT_BELOW, FEWEST, AnnSearch, Plan, choose
 from mmattn.retrieval.bundle import open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.exact import METRICS, ExactSearch, Metric, pair_scores
@@ -109,11 +109,11 @@ class Index:
             raise InputError(f"index: got target_recall={target_recall}, expected more than 0 and at most 1")
         if kind not in ("auto", "exact", "ann"):
             raise InputError(f"index: no kind {kind!r}.{nearest(str(kind), ('auto', 'exact', 'ann'))}")
-        if kind == "exact" or target_recall == 1 or (kind == "auto" and len(rows) < EXACT_BELOW):
-            why = "as asked" if kind == "exact" or target_recall == 1 else f"only {len(rows):,} vectors"
+        asked = kind == "exact" or target_recall == 1
+        if asked or len(rows) < (EXACT_BELOW if kind == "auto" else FEWEST):
+            why = "as asked" if asked else f"only {len(rows):,} vectors"
             return cls(rows, names, metric, table, provenance, Plan(f"exact search: {why}", 1.0, 10))
-        k = min(10, len(rows) - 1)
-        ann, plan = choose(rows, metric, target_recall=target_recall, k=k, budget_mb=budget_mb)
+        ann, plan = choose(rows, metric, target_recall=target_recall, budget_mb=budget_mb)
         return cls(rows, names, metric, table, provenance, plan, ann)
 
     def plan(self) -> Plan:

@@ -99,6 +99,7 @@ def test_a_budget_and_a_recall_that_nothing_reaches() -> None:
 
 def test_small_sets_are_searched_exactly() -> None:
     assert Index.build(VECTORS).plan().reason == "exact search: only 4,001 vectors"
+    assert Index.build(VECTORS[:3], kind="ann").plan().reason == "exact search: only 3 vectors"
     assert Index.build(VECTORS, target_recall=1).plan().reason == "exact search: as asked"
 
 
