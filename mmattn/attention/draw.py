@@ -61,7 +61,10 @@ def draw_program(rng: random.Random, total: int = 4) -> Program | Heads:
 
 
 def _program(rng: random.Random, prefix: str) -> Program:
-    return Program(score=_score(rng, prefix), mask=draw_mask(rng), norm=_norm(rng, prefix))
+    # Plain masks more often than chance has it: some backends run nothing else.
+    plain: list[Mask] = [full, causal]
+    mask = rng.choice(plain) if rng.random() < 0.25 else draw_mask(rng)
+    return Program(score=_score(rng, prefix), mask=mask, norm=_norm(rng, prefix))
 
 
 def _score(rng: random.Random, prefix: str) -> Chain | Base:
@@ -145,8 +148,12 @@ def draw_tokens(rng: random.Random, samples: int, dim: int) -> Tokens:
     """Float64 tokens of up to three modalities, with times, entities and gaps in both."""
     generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
     parts = []
+    alone = rng.choice(MODALITIES) if rng.random() < 0.25 else None
+    equal = rng.choice(_LENGTHS) if rng.random() < 0.15 else None
     for name in MODALITIES:
-        lengths = [rng.choice(_LENGTHS) for _ in range(samples)]
+        lengths = [rng.choice(_LENGTHS) if equal is None else equal for _ in range(samples)]
+        if alone not in (None, name):
+            lengths = [0] * samples
         if rng.random() < 0.1:
             lengths[rng.randrange(samples)] = rng.choice(_LONG_LENGTHS)
         parts.append(_part(name, torch.tensor(lengths), dim, generator))

@@ -91,10 +91,9 @@ def cases() -> list[Case]:
     ]
 
 
-def ours(case: Case, gradient: bool, device: str, dtype: torch.dtype) -> tuple[Run, str]:
-    """The layer without its projections, and the backend that runs."""
+def ours(case: Case, gradient: bool, device: str, dtype: torch.dtype, projections: bool) -> tuple[Run, str]:
+    """The layer, with or without its projections, and the backend that runs."""
     layer = A.Attention(case.program, DIM, HEADS).to(device, dtype)
-    layer.o_proj = nn.Identity()  # type: ignore[assignment]
     q, k, v = (
         torch.randn(len(tokens.values), HEADS, WIDTH, device=device, dtype=dtype, requires_grad=gradient)
         for tokens in (case.q, case.kv, case.kv)
@@ -103,10 +102,15 @@ def ours(case: Case, gradient: bool, device: str, dtype: torch.dtype) -> tuple[R
     kv_tokens = q_tokens if case.kv is case.q else case.kv.to(device, dtype)
     with torch.set_grad_enabled(gradient):
         backend = layer.plan(q_tokens, kv_tokens).backend
+    if projections:
+        return lambda: layer(q_tokens, kv_tokens).values, backend
+    layer.o_proj = nn.Identity()  # type: ignore[assignment]
     return lambda: layer._attend(layer._call(q_tokens, kv_tokens, {}, q, k, v)), backend
 
 
-def padded(case: Case, gradient: bool, device: str, dtype: torch.dtype, eager: bool = False) -> Run:
+def padded(
+    case: Case, gradient: bool, device: str, dtype: torch.dtype, projections: bool, eager: bool = False
+) -> Run:
     """Padded attention: SDPA, or the scores written out."""
     q, k, v = (
         torch.randn(
@@ -118,14 +122,21 @@ def padded(case: Case, gradient: bool, device: str, dtype: torch.dtype, eager: b
     if eager and case.causal:
         mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=device).tril()
 
-    def run() -> Tensor:
+    linear = nn.ModuleList(nn.Linear(DIM, DIM) for _ in range(4)).to(device, dtype)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = (x.transpose(1, 2) for x in (q, k, v))
         if eager:
             return _eager(*heads, mask).transpose(1, 2).flatten(2)
         out = F.scaled_dot_product_attention(*heads, attn_mask=mask, is_causal=case.causal)
         return out.transpose(1, 2).flatten(2)
 
-    return run
+    def layer() -> Tensor:
+        inputs = (x.detach().flatten(2) for x in (q, k, k))
+        projected = (one(x).unflatten(-1, (HEADS, WIDTH)) for one, x in zip(linear, inputs, strict=False))
+        return linear[3](attend(*projected))
+
+    return layer if projections else lambda: attend(q, k, v)
 
 
 def _eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -189,6 +200,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default=None, choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--cases", nargs="*", default=[], help="words that a case's name must hold")
+    parser.add_argument("--projections", action="store_true", help="the whole layer, with its projections")
     parser.add_argument("--no-memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -201,10 +213,9 @@ def main() -> None:
         if options.cases and not any(word in case.name for word in options.cases):
             continue
         for gradient in (False, True):
-            run, backend = ours(case, gradient, options.device, dtype)
-            sdpa, eager = (
-                padded(case, gradient, options.device, dtype, eager=slow) for slow in (False, True)
-            )
+            common = (case, gradient, options.device, dtype, options.projections)
+            run, backend = ours(*common)
+            sdpa, eager = (padded(*common, eager=slow) for slow in (False, True))
             runs = [run, sdpa, eager]
             memory = [float("nan")] * 3
             if not options.no_memory:
