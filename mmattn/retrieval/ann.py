@@ -8,8 +8,8 @@ finds is scored anew in float32 from the vectors themselves, so scores never dep
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import torch
 
 from mmattn.errors import InputError
 from mmattn.retrieval.exact import ExactSearch, Metric, pair_scores, select_best
+from mmattn.retrieval.plan import Plan, Settings, Trial
 
-__all__ = ["AnnSearch", "Plan", "Settings", "Trial", "choose", "read_faiss"]
+__all__ = ["AnnSearch", "choose", "read_faiss"]
 
 EXACT_BELOW = 50_000  # vectors: below, exact search answers thousands of queries a second
 FEWEST = 1000  # vectors: with fewer there is nothing to train on
@@ -29,79 +30,6 @@ _EFFORTS = {
     "IVF": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 256),
     "HNSW": (10, 16, 24, 32, 48, 64, 96, 128, 256, 512),
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an approximate search needs beside its faiss file.
-
-    Args:
-        kind: the faiss factory string, for example "IVF1024,PQ32x4fs".
-        effort: lists that are probed (IVF), or the length of the queue (HNSW).
-        refine: candidates a wanted neighbour whose scores are computed anew.
-    """
-
-    kind: str
-    effort: int
-    refine: int
-
-    def __str__(self) -> str:
-        name = "nprobe" if self.kind.startswith("IVF") else "efSearch"
-        return f"{self.kind} {name}={self.effort} refine={self.refine}"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate, measured.
-
-    Args:
-        name: the index and its parameters.
-        on: vectors it was measured on.
-        recall: share of the true k nearest that it found, for queries that had no part in the choice.
-        queries_per_second: in one batch, with the threads that faiss has.
-        memory_mb: of the index, without the vectors (for all vectors, also where measured on fewer).
-        build_seconds: on those vectors.
-        verdict: why it was taken, or not.
-    """
-
-    name: str
-    on: int
-    recall: float
-    queries_per_second: float
-    memory_mb: float
-    build_seconds: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Why the index searches as it does; `str(plan)` is a table for people."""
-
-    reason: str
-    target_recall: float
-    k: int
-    trials: tuple[Trial, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
-        """What `to_dict` gave."""
-        trials = tuple(Trial(**trial) for trial in content["trials"])
-        return cls(content["reason"], content["target_recall"], content["k"], trials)
-
-    def __str__(self) -> str:
-        lines = [self.reason]
-        if self.trials:
-            lines.append(f"{'index':<44} {'on':>10} {'recall':>7} {'queries/s':>10} {'MB':>8} {'build s':>8}")
-        for trial in self.trials:
-            lines.append(
-                f"{trial.name:<44} {trial.on:>10,} {trial.recall:>7.4f} {trial.queries_per_second:>10,.0f} "
-                f"{trial.memory_mb:>8.1f} {trial.build_seconds:>8.1f}  {trial.verdict}"
-            )
-        return "\n".join(lines)
 
 
 class AnnSearch:

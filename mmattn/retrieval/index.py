@@ -13,11 +13,12 @@ import torch
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval import storage
-from mmattn.retrieval.ann import EXACT_BELOW, FEWEST, AnnSearch, Plan, choose
+from mmattn.retrieval.ann import EXACT_BELOW, FEWEST, AnnSearch, choose
 from mmattn.retrieval.bundle import open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.exact import METRICS, ExactSearch, Metric, pair_scores
 from mmattn.retrieval.filters import matching
+from mmattn.retrieval.plan import Plan
 
 __all__ = ["Hits", "Index"]
 

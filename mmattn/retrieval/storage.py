@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mmattn.errors import InputError
-from mmattn.retrieval.ann import AnnSearch, Plan, Settings, read_faiss
+from mmattn.retrieval.ann import AnnSearch, read_faiss
 from mmattn.retrieval.bundle import Opened
 from mmattn.retrieval.exact import METRICS
+from mmattn.retrieval.plan import Plan, Settings
 
 __all__ = ["check_facts", "read_items", "read_search", "read_vectors", "write_array", "write_items"]
 

@@ -9,9 +9,10 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.retrieval import ann, bundle
-from mmattn.retrieval.ann import AnnSearch, Plan, Settings
+from mmattn.retrieval.ann import AnnSearch
 from mmattn.retrieval.exact import METRICS, Metric
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.plan import Plan, Settings
 
 
 def clustered(count: int, seed: int, dim: int = 16) -> np.ndarray:
