@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/mmattn demo
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -82,6 +82,7 @@ class EncoderConfig:
         share: share of the fusion core's coordinates that is this modality's own block at the start; 0
             spreads it over all.
         weight: how much it counts in the joint vector at the start.
+        standardise: bring the tokens to mean 0 and deviation 1, for encoders trained from scratch.
     """
 
     name: str
@@ -90,6 +91,7 @@ class EncoderConfig:
     fields: int = 1
     share: float = 0.0
     weight: float = 1.0
+    standardise: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class AlignedEncoder(Encoder):
         [1, 0]
     """
 
+    name = "aligned"
     frozen = True
 
     def __init__(
@@ -58,7 +59,7 @@ class AlignedEncoder(Encoder):
     def describe(self) -> EncoderCard:
         encoder = self.model.encoders[self.reads].describe()
         return EncoderCard(
-            name="aligned",
+            name=self.name,
             modality=self.modality,
             dim=self.dim,
             revision="1",

@@ -14,10 +14,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
+
 from mmattn.errors import InputError, nearest
 from mmattn.registry import datasets
 
 __all__ = ["prepare"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", help="of the data set; `mmattn plugins` lists them")
+    parser.add_argument(
+        "--root", metavar="RAW", help="folder with the raw files, where the data set needs some"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where card and tables go, by default data/NAME")
+    parser.add_argument(
+        "--extras", metavar="DIR", help="movielens: an ml1m folder with posters, plots, triples"
+    )
+    parser.add_argument("--items", type=int, help="digits: how many items to make")
+    parser.add_argument("--seed", type=int, help="digits: of everything that is drawn")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, for machines")
+
+
+def run(arguments: Namespace) -> int:
+    given = {name: arguments[name] for name in ("extras", "items", "seed")}
+    options = {name: value for name, value in given.items() if value is not None}
+    out = arguments.out or Path("data") / arguments.name
+    prepare(arguments.name, arguments.root, out, options, as_json=arguments.json)
+    return 0
 
 
 def prepare(

@@ -108,6 +108,7 @@ class Tabular(Encoder):
         columns: Mapping[str, str | Mapping[str, Any]],
         *,
         min_count: int = 1,
+        rarity: bool = False,
         **options: Any,
     ) -> Self:
         """An encoder whose vocabularies, means and deviations come from training rows.
@@ -116,6 +117,8 @@ class Tabular(Encoder):
             contents: rows of the training data, and of nothing else.
             columns: name -> kind, or name -> {"kind": kind}.
             min_count: how often a value must occur to be known.
+            rarity: let rare values start with longer vectors (inverse document frequency), for columns
+                in which sharing a rare value says more than sharing a common one.
             options: of the constructor.
 
         Raises:
@@ -127,7 +130,9 @@ class Tabular(Encoder):
             if kind not in KINDS:
                 raise InputError(f"tabular: column {name!r} has kind {kind!r}.{nearest(str(kind), KINDS)}")
         counts: dict[str, Counter[Any]] = {name: Counter() for name in kinds}
+        rows = 0
         for content in contents:
+            rows += content is not None
             row = {} if content is None else _mapping(content)
             for name, kind in kinds.items():
                 counts[name].update(_values(name, str(kind), row.get(name)))
@@ -139,7 +144,20 @@ class Tabular(Encoder):
             else:
                 known = sorted(value for value, count in counts[name].items() if count >= min_count)
                 fitted[name] = {"kind": kind, "values": known}
-        return cls(fitted, **options)
+        encoder = cls(fitted, **options)
+        if rarity:
+            encoder._lengthen_rare(counts, rows)
+        return encoder
+
+    @torch.no_grad()
+    def _lengthen_rare(self, counts: Mapping[str, Counter[Any]], rows: int) -> None:
+        """Scale the first vectors by idf; the tokens' mean length over the training rows stays 1."""
+        often = torch.ones(len(self.values.weight))
+        for name, places in self._rows.items():
+            for value, place in places.items():
+                often[place] = counts[name][value]
+        idf = (rows / often).log() + 1
+        self.values.weight *= (idf * often.sum() / (idf * often).sum())[:, None]
 
     def describe(self) -> EncoderCard:
         return EncoderCard(

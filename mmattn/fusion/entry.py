@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,20 @@ class Projection(nn.Module):
         dim: width D that goes out.
         fields: how many positions are fields of their own.
         block: first coordinate and number of coordinates of the block; None spreads over all D.
+        standardise: bring each component of the tokens to mean 0 and deviation 1 over the batch, for
+            encoders trained from scratch, whose tokens differ little at first (Ioffe and Szegedy, 2015).
     """
 
-    def __init__(self, width: int, dim: int, fields: int = 1, block: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        width: int,
+        dim: int,
+        fields: int = 1,
+        block: tuple[int, int] | None = None,
+        standardise: bool = False,
+    ):
         super().__init__()
+        self.standard = nn.BatchNorm1d(width, affine=False) if standardise else None
         self.fields = fields
         self.block = block
         start = torch.randn(fields, width, dim) * dim**-0.5
@@ -70,6 +80,8 @@ class Projection(nn.Module):
         """Tokens of N rows -> [N, D]."""
         field_N = self._field(tokens)
         x_NW = tokens.values.to(self.weight.dtype) * self.scale[field_N][:, None]
+        if self.standard is not None and (len(x_NW) > 1 or not self.training):
+            x_NW = self.standard(x_NW) * x_NW.shape[1] ** -0.5
         if self.fields == 1:
             return x_NW @ self.weight[0]
         projected_ND = x_NW.new_zeros(len(x_NW), self.weight.shape[2])
@@ -93,6 +105,7 @@ class Entry(nn.Module):
         fields: modality -> number of its fields (see `Projection`), where it has some.
         shares: modality -> share of the D coordinates that is its own block; modalities that are not
             named spread over all.
+        standardise: modalities whose tokens are standardised over the batch.
 
     Raises:
         InputError: no modality, an odd width, or shares that add up to more than 1.
@@ -110,6 +123,7 @@ class Entry(nn.Module):
         dim: int,
         fields: Mapping[str, int] | None = None,
         shares: Mapping[str, float] | None = None,
+        standardise: Collection[str] = (),
     ):
         super().__init__()
         if not inputs:
@@ -121,7 +135,9 @@ class Entry(nn.Module):
         self.dim = dim
         self.projections = nn.ModuleDict(
             {
-                name: Projection(width, dim, (fields or {}).get(name, 1), blocks.get(name))
+                name: Projection(
+                    width, dim, (fields or {}).get(name, 1), blocks.get(name), name in standardise
+                )
                 for name, width in inputs.items()
             }
         )

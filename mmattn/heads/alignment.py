@@ -22,7 +22,8 @@ class AlignmentHead(nn.Module):
     to the other. Rows of one group attract each other, all others are pushed apart.
 
     Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
-    2021; any loss of pytorch-metric-learning serves, NT-Xent (Chen et al., 2020) by default.
+    2021; any loss of pytorch-metric-learning serves, by default the one of Khosla et al., "Supervised
+    Contrastive Learning", 2020, whose cost grows with the square of the batch only.
 
     Args:
         dim: width D of the fused vectors.
@@ -39,7 +40,7 @@ class AlignmentHead(nn.Module):
     """
 
     def __init__(
-        self, dim: int, out: int = 64, loss: str = "NTXentLoss", options: dict[str, Any] | None = None
+        self, dim: int, out: int = 64, loss: str = "SupConLoss", options: dict[str, Any] | None = None
     ):
         super().__init__()
         from pytorch_metric_learning import losses
@@ -50,7 +51,7 @@ class AlignmentHead(nn.Module):
             )
         self.project = nn.Linear(dim, out)
         self.contrast = getattr(losses, loss)(
-            **({"temperature": 0.1} if loss == "NTXentLoss" else {}) | (options or {})
+            **({"temperature": 0.1} if loss == "SupConLoss" else {}) | (options or {})
         )
 
     def forward(self, fused: Fused) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmattn.build import build_encoders, build_model
+from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.tabular import Tabular
 from mmattn.registry import encoders
 from mmattn.testing import check_encoder
@@ -28,7 +31,21 @@ def required_options(name: str, request: pytest.FixtureRequest) -> dict[str, Any
         return {"model_name": "test_resnet", "grid": 2}
     if name == "tabular":
         return {"columns": Tabular.fit(ROWS, COLUMNS).columns}
+    if name == "aligned":
+        return {"model": str(request.getfixturevalue("aligned_model")), "reads": "image"}
     return {}
+
+
+@pytest.fixture
+def aligned_model(tmp_path: Path) -> Path:
+    """A model with an alignment head, as `mmattn demo` leaves one."""
+    config = ModelConfig(
+        {"image": EncoderConfig("tiny-image", {"dim": 12})},
+        FusionConfig(dim=16, heads=2),
+        {"alignment": HeadConfig("alignment", {"out": 11})},
+    )
+    build_model(build_encoders(config.encoders), config).save_pretrained(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", list(encoders))

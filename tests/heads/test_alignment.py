@@ -39,7 +39,7 @@ def test_aligned_pairs_cost_less_than_crossed_ones() -> None:
     group = torch.tensor([0, 1, 2, 0, 1, 2])
     aligned = head.loss(fused_of(torch.eye(3).repeat(2, 1)), group)
     crossed = head.loss(fused_of(torch.cat([torch.eye(3), torch.eye(3)[[1, 2, 0]]])), group)
-    # NT-Xent at temperature 0.1, by hand: partner at cosine 1 against four others at 0.
+    # Temperature 0.1, by hand: the partner at cosine 1 against four others at 0.
     expected = torch.log(1 + 4 * torch.exp(torch.tensor(-10.0)))
     torch.testing.assert_close(aligned, expected, rtol=1e-3, atol=1e-6)
     assert crossed > 5
