@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmattn.data.dataset import Dataset
 
 _PROGRAM = "Program(score=dot() >> modality_bias('pair'), mask=full, norm=softmax())"
-_ALIGN_EPOCHS = 24
+_ALIGN_EPOCHS = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _align(dataset: Dataset, out: Path, epochs: int, progress: bool) -> None:
-    """Train encoders and core on which picture, word and sound occur together; search unseen items."""
+    """Train encoders and core on which pictures, words and sounds mean the same; search unseen items."""
     import numpy as np
     import torch
 
@@ -71,15 +71,14 @@ def _align(dataset: Dataset, out: Path, epochs: int, progress: bool) -> None:
     model = build_model(encoders, config).to(choose_device())
     inputs = gather(dataset.items, encoders, out / "features", progress=progress)
     labels = dataset.labels["digit"]
+    groups = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
     part = {name: torch.from_numpy(np.flatnonzero(dataset.item_split == name)) for name in _PARTS}
 
     def judge(model: Model) -> dict[str, float]:
         found = precision_across(*modality_vectors(model, inputs, part["validation"]), labels)
         return {"precision@10": float(np.mean(list(found.values())))}
 
-    task = AlignmentTask(
-        model, inputs, groups=torch.arange(len(dataset.items)), judge=judge, samples=part["train"], batch=64
-    )
+    task = AlignmentTask(model, inputs, groups=groups, judge=judge, samples=part["train"], batch=64)
     train(task, epochs=epochs, learning_rate=1e-3, progress=progress, label="align")
     model.save_pretrained(out / "aligned")
     found = precision_across(*modality_vectors(model, inputs, part["test"]), labels)
