@@ -14,8 +14,10 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "Fused": "mmattn.types",
+    "Index": "mmattn.retrieval.index",
     "InputError": "mmattn.errors",
     "MmattnError": "mmattn.errors",
+    "Model": "mmattn.model",
     "Sample": "mmattn.types",
     "Tokens": "mmattn.types",
     "registries": "mmattn.registry",

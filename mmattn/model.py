@@ -55,7 +55,7 @@ class Model(nn.Module):
     def encode(self, samples: Sequence[Sample]) -> dict[str, Tokens]:
         """Tokens of each modality, [B] samples each; what a sample does not have gives no tokens."""
         return {
-            name: encoder.encode([sample.content.get(self._source(name)) for sample in samples])
+            name: encoder([sample.content.get(self._source(name)) for sample in samples])
             for name, encoder in self.encoders.items()
         }
 

@@ -81,7 +81,7 @@ class Inputs:
             if name in self.tokens:
                 selected[name] = self.tokens[name].select(samples)
             elif name in self.contents:
-                selected[name] = encoder.encode([self.contents[name][number] for number in numbers])
+                selected[name] = encoder([self.contents[name][number] for number in numbers])
         return selected
 
     def _known(self, modality: str) -> None:

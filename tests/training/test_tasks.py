@@ -1,0 +1,147 @@
+"""Training episodes mimic the test: nothing of a candidate is known but its content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from mmattn import InputError, Tokens
+from mmattn.build import build_model
+from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
+from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.tiny import TinyText
+from mmattn.training.loop import train
+from mmattn.training.tasks import AlignmentTask, RecommendationTask, item_vectors
+
+ITEMS, USERS = 37, 53
+
+
+def world(**options: Any) -> RecommendationTask:
+    """Items of two kinds, users who like one of them; the tokens say the kind, with noise."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(ITEMS) % 2
+    likes = (rng.random((USERS, ITEMS)) < 0.4) & (kind[None] == np.arange(USERS)[:, None] % 2)
+    torch.manual_seed(0)
+    values = torch.randn(ITEMS, 5)  # four components say nothing
+    values[:, 0] = values[:, 0] * 0.2 + torch.from_numpy(kind * 2.0 - 1.0).float()
+    tokens = Tokens.from_lengths(values, torch.ones(ITEMS, dtype=torch.int64), "text")
+    config = ModelConfig(
+        {"text": EncoderConfig("tiny-text", {"dim": 5, "layers": 1}, share=1.0)},
+        FusionConfig(dim=8, layers=1, heads=2),
+        {"recommendation": HeadConfig("recommendation", options.pop("head", {}))},
+    )
+    model = build_model({"text": TinyText(dim=5, layers=1)}, config)
+    model.core.entry.calibrate({"text": tokens})
+    interactions = sparse.csr_array(likes.astype(np.float32))
+    known = np.arange(31)  # the last six are new
+    judge = options.pop("judge", lambda recommender: {})
+    return RecommendationTask(model, Inputs({"text": tokens}), interactions, known, judge, **options)
+
+
+def test_what_is_ranked_is_not_in_the_histories() -> None:
+    task = world(steps=7, users=11, targets=0.3, history=0.5, drop_modality=0.0)
+    matrix = task.interactions.toarray()
+    for episode in task.batches(1, torch.Generator().manual_seed(3)):
+        candidates, known = set(episode.candidates.tolist()), set(episode.known.tolist())
+        assert not candidates & known
+        assert candidates | known <= set(range(31))  # items that are new to the task take no part
+        assert (len(candidates), len(known)) == (9, 15)
+        rows = [row.tolist() for row in torch.cat([episode.history, episode.positives], 1)]
+        columns = [*episode.known.tolist(), *episode.candidates.tolist()]
+        possible = [matrix[user, columns].tolist() for user in range(USERS)]
+        assert all(row in possible for row in rows)
+
+
+def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
+    task = world(hide="pairs", steps=3, users=0, targets=1.0, history=0.5)
+    matrix = torch.from_numpy(task.interactions.toarray())
+    for episode in task.batches(1, torch.Generator().manual_seed(3)):
+        assert torch.equal(episode.candidates, episode.known)
+        assert torch.equal(episode.history + episode.positives, matrix[:, episode.known])
+        assert not (episode.history * episode.positives).any()
+        assert episode.seen is not None
+        assert torch.equal(episode.seen, episode.history > 0)
+
+
+def test_an_epoch_is_drawn_from_its_generator_alone() -> None:
+    first, again = (list(world().batches(1, torch.Generator().manual_seed(5))) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.candidates, other.candidates)
+        assert torch.equal(one.history, other.history)
+
+
+@pytest.mark.parametrize("hide", ["items", "pairs"])
+def test_it_learns_to_rank_new_items(hide: str) -> None:
+    new = np.arange(31, ITEMS)
+
+    def judge(recommender: Any) -> dict[str, float]:
+        scores = recommender.score(np.arange(USERS), new)
+        kinds = [scores[:, new % 2 == kind] for kind in (0, 1)]
+        right = [
+            (kinds[own][own::2, :, None] > kinds[1 - own][own::2, None]).mean()  # users who like this kind
+            for own in (0, 1)
+        ]
+        return {"right order": float(np.mean(right))}
+
+    task = world(hide=hide, steps=10, users=0, judge=judge, drop_modality=0.0)
+    before = task.eval().validate()["right order"]
+    history = train(task, epochs=6, learning_rate=0.005, progress=False)
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"]
+    assert history.best_score > max(before, 0.9)
+
+
+def test_the_recommender_scores_as_the_head_does() -> None:
+    task = world().eval()
+    recommender = task.recommender()
+    vectors = item_vectors(task.model, task.inputs, "recommendation")
+    head = task.model.head("recommendation")
+    with torch.no_grad():
+        weights = head.weights(vectors[:31], vectors[31:])
+        history = torch.from_numpy(task.interactions.toarray()[[4, 7], :31])
+        expected = head.score(history, weights).numpy()
+    np.testing.assert_allclose(recommender.score([4, 7], np.arange(31, ITEMS)), expected, rtol=1e-5)
+    # A new user is only a new history.
+    newcomer = sparse.csr_array(task.interactions.toarray()[[7]])
+    scores = recommender.fit(newcomer).score([0], np.arange(31, ITEMS))
+    np.testing.assert_allclose(scores[0], expected[1], rtol=1e-5)
+
+
+def test_learned_ids_are_for_known_items_only() -> None:
+    task = world(head={"ids": ITEMS}, ids=True).eval()
+    with torch.no_grad():
+        task.model.head("recommendation").ids.weight.fill_(3.0)
+    with_ids = task.recommender().vectors
+    content = item_vectors(task.model, task.inputs, "recommendation")
+    torch.testing.assert_close(with_ids[:31] - content[:31], torch.full((31, 8), 3.0))
+    torch.testing.assert_close(with_ids[31:], content[31:])
+
+
+def test_shares_that_do_not_fit_and_nothing_to_learn_from() -> None:
+    with pytest.raises(InputError, match="got targets 0.5 and history 0.6"):
+        world(targets=0.5, history=0.6)
+    task = world()
+    with pytest.raises(InputError, match="got no interaction to learn from"):
+        RecommendationTask(
+            task.model,
+            task.inputs,
+            sparse.csr_array((USERS, ITEMS), dtype=np.float32),
+            task.items,
+            task.judge,
+        )
+
+
+def test_alignment_batches_hold_each_training_sample_once() -> None:
+    task = world()
+    samples = torch.tensor([2, 3, 5, 7, 11, 13, 17])
+    aligned = AlignmentTask(
+        task.model, task.inputs, torch.arange(ITEMS), lambda _: {"x": 0.0}, samples=samples, batch=3
+    )
+    batches = list(aligned.batches(1, torch.Generator().manual_seed(1)))
+    assert [len(batch) for batch in batches] == [3, 3]
+    drawn = torch.cat(batches).tolist()
+    assert len(set(drawn)) == 6
+    assert set(drawn) <= set(samples.tolist())
