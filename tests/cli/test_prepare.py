@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmattn.cli import main
 from mmattn.cli.prepare import prepare
 from mmattn.data.card import Card, ItemTable
 from mmattn.errors import InputError, PluginError
@@ -134,3 +135,14 @@ def test_the_built_in_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     prepare("digits", None, tmp_path / "out", {"items": 101, "users": 5})
     assert "items         101" in capsys.readouterr().out
     assert Card.load(tmp_path / "out").made_by == "mmattn prepare digits"
+
+
+def test_prepare_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "digits"
+    assert main(["prepare", "digits", "--out", str(out), "--items", "120", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["items"] == 120
+    assert (out / "card.yaml").is_file()
+    assert main(["prepare", "digitz", "--out", str(tmp_path / "x")]) == 2
+    assert "Did you mean 'digits'?" in capsys.readouterr().err
+    assert main(["prepare", "digits", "--out", str(tmp_path / "x"), "--extras", "y"]) == 2
+    assert "no option 'extras'" in capsys.readouterr().err
