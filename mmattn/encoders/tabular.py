@@ -98,7 +98,10 @@ class Tabular(Encoder):
         self.kinds = nn.Embedding(len(self.columns), dim)
         self.numbers = Periodic(len(self.columns), frequencies, dim)
         # Tokens start with length about 1, and alike only where their values are.
-        nn.init.normal_(self.values.weight, std=dim**-0.5)
+        if total <= dim:
+            nn.init.orthogonal_(self.values.weight)
+        else:
+            nn.init.normal_(self.values.weight, std=dim**-0.5)
         nn.init.zeros_(self.kinds.weight)
 
     @classmethod
@@ -230,10 +233,17 @@ class Tabular(Encoder):
 class Periodic(nn.Module):
     """Numbers as sines and cosines of learned frequencies beside the number itself, then a linear layer.
 
+    It starts as random Fourier features: where the result is wide enough to hold them all, the
+    likeness of two numbers is at first a Gaussian of their difference.
+
+    Papers: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", 2022;
+    Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", 2007 (the start).
+
     Args:
         columns: each has frequencies and a linear layer of its own.
         frequencies: F, sines and cosines each.
         dim: width D of the result.
+        width: of the first Gaussian, in standard deviations of the column.
 
     Example:
         >>> import torch
@@ -241,12 +251,13 @@ class Periodic(nn.Module):
         torch.Size([2, 8])
     """
 
-    def __init__(self, columns: int, frequencies: int, dim: int):
+    def __init__(self, columns: int, frequencies: int, dim: int, width: float = 0.3):
         super().__init__()
-        width = 2 * frequencies + 1
-        # Slow waves: standardised numbers lie mostly within -3 and 3.
-        self.frequency = nn.Parameter(torch.randn(columns, frequencies) * 0.3)
-        self.weight = nn.Parameter(torch.randn(columns, width, dim) * width**-0.5 * dim**-0.5)
+        self.frequency = nn.Parameter(torch.randn(columns, frequencies) / (2 * math.pi * width))
+        # The number itself has no part in the likeness at first: its row is zero.
+        self.weight = nn.Parameter(torch.zeros(columns, 2 * frequencies + 1, dim))
+        for column in self.weight.data:
+            column[1:] = nn.init.orthogonal_(torch.empty(2 * frequencies, dim)) * frequencies**-0.5
         self.bias = nn.Parameter(torch.zeros(columns, dim))
 
     def forward(self, number: Tensor, column: Tensor) -> Tensor:

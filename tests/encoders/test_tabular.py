@@ -163,3 +163,22 @@ def test_thousands_of_rows_are_quick() -> None:
     start = time.perf_counter()
     encoder(rows)
     assert time.perf_counter() - start < 3  # a tenth of that where nothing else runs
+
+
+def test_numbers_start_as_alike_as_a_gaussian_of_their_difference() -> None:
+    torch.manual_seed(0)
+    numbers = torch.tensor([0.0, 0.15, 0.3, 0.9])
+    vectors = Periodic(1, 997, 1994, width=0.3)(numbers, torch.zeros(4, dtype=torch.int64))
+    difference = numbers[:, None] - numbers
+    expected = torch.exp(-0.5 * (difference / 0.3) ** 2)
+    torch.testing.assert_close(vectors @ vectors.T, expected, rtol=0, atol=0.08)
+
+
+def test_values_start_apart_and_rare_ones_longer() -> None:
+    rows = [{"genres": ["Drama", "War"]}, {"genres": ["Drama"]}, {"genres": ["Drama"]}]
+    encoder = Tabular.fit(rows, {"genres": "categories"}, dim=7)
+    products = encoder.values.weight @ encoder.values.weight.T
+    torch.testing.assert_close(products, torch.eye(2), rtol=0, atol=1e-5)
+    lengths = Tabular.fit(rows, {"genres": "categories"}, dim=7, rarity=True).values.weight.norm(dim=1)
+    torch.testing.assert_close(lengths[1] / lengths[0], torch.tensor(3.0).log() + 1)  # idf of 1 in 3
+    torch.testing.assert_close((3 * lengths[0] + lengths[1]) / 4, torch.tensor(1.0))
