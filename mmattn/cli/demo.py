@@ -106,7 +106,7 @@ def _recommend(out: Path, progress: bool) -> Path:
         RivalConfig,
         TrainingConfig,
     )
-    from mmattn.evaluation.experiment import run_experiment
+    from mmattn.evaluation.fit import run_experiment
 
     vectors = dict.fromkeys(("image", "text", "audio"), 1.0)
     config = FitConfig(

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from mmattn.config import load_fit
-    from mmattn.evaluation.experiment import run_experiment
+    from mmattn.evaluation.fit import run_experiment
 
     config = load_fit(arguments.config, arguments.overrides)
     folder = run_experiment(config, resume=arguments.resume, progress=not arguments.quiet)

@@ -1,4 +1,4 @@
-"""One honest run of the main job: read, encode, split, train, rivals, knockouts, report.
+"""One honest run of the main job, seed by seed: encode, split, train, score, rivals, knockouts.
 
 Everything is chosen on validation; the test part is scored once, by the finished systems. A run
 that was killed goes on where it stopped: finished seeds are kept, an unfinished one resumes from its
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,23 @@ from numpy.typing import NDArray
 
 from mmattn import schema
 from mmattn.build import build_encoders, build_model, choose_device
-from mmattn.config import FitConfig, ProtocolConfig
-from mmattn.data.dataset import Dataset
+from mmattn.config import FitConfig
 from mmattn.data.reader import read
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.inputs import Inputs, gather
 from mmattn.encoders.store import write_rejected
 from mmattn.errors import InputError
-from mmattn.evaluation import metrics, splits
+from mmattn.evaluation import metrics
+from mmattn.evaluation.protocol import TIES, Score, make_split, measure, part_sizes
 from mmattn.evaluation.rivals import RivalContent, fit_rival
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.splits import Part, Split
-from mmattn.evaluation.summary import summarise
 from mmattn.training.loop import History, train
 from mmattn.training.tasks import RecommendationTask
 
-__all__ = ["Experiment", "make_split", "measure", "run_experiment"]
+__all__ = ["Experiment"]
 
 log = logging.getLogger(__name__)
-TIES: metrics.TiePolicy = "shuffled"
-Score = Callable[[Any, Any], NDArray[np.float32]]
 
 
 class Experiment:
@@ -92,7 +88,7 @@ class Experiment:
         shown, top = _examples(score, split, seed)
         task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
         result = SeedResult(
-            seed, values, knockouts, history, _part_sizes(split), clock.laps, shown, top
+            seed, values, knockouts, history, part_sizes(split), clock.laps, shown, top
         )  # fmt: skip
         save_result(done, result)
         return result
@@ -174,57 +170,6 @@ class Experiment:
         return measured
 
 
-def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = True) -> Path:
-    """Run every seed and write the report.
-
-    Returns:
-        The folder of the run, with model, metrics.json and report.html.
-    """
-    experiment = Experiment(config, resume=resume, progress=progress)
-    log.info("device: %s; run folder: %s", experiment.device, experiment.folder)
-    results = [experiment.run_seed(seed) for seed in config.protocol.seeds]
-    summarise(experiment, results)
-    return experiment.folder
-
-
-def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
-    """The split that the protocol asks for.
-
-    Raises:
-        InputError: a split in time of data without times.
-    """
-    pairs = dataset.interactions
-    sizes = {"user_count": len(dataset.users), "item_count": len(dataset.items)}
-    if protocol.split == "cold":
-        return splits.cold_items(
-            pairs.users, pairs.items, seed=seed,
-            fraction=protocol.test, validation=protocol.validation, **sizes,
-        )  # fmt: skip
-    if protocol.split == "random":
-        return splits.random(
-            pairs.users, pairs.items, seed=seed,
-            test=protocol.test, validation=protocol.validation, **sizes,
-        )  # fmt: skip
-    if pairs.time is None:
-        raise InputError("protocol.split: got 'time', but the card names no time column of the interactions")
-    return splits.global_time(
-        pairs.users, pairs.items, pairs.time,
-        test=protocol.test, validation=protocol.validation, **sizes,
-    )  # fmt: skip
-
-
-def measure(score: Score, split: Split, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
-    """Per-user values of each metric, with everything known by then masked."""
-    depth = max(int(name.partition("@")[2] or 0) for name in names)
-    # Ties are broken at random: ids often follow popularity, and a system that knows nothing of an item
-    # must not profit from that.
-    ranking = metrics.rank_users(
-        score, np.arange(split.user_count), depth,
-        candidates=split.candidates(part), exclude=split.known(part), ties=TIES,
-    )  # fmt: skip
-    return dict(metrics.evaluate(ranking, split.matrix(part), names).values)
-
-
 def _card(encoder: Encoder) -> dict[str, Any]:
     """An encoder's card for the report, without the long lists of its vocabulary."""
     card = encoder.describe()
@@ -262,13 +207,6 @@ def _open_folder(config: FitConfig, resume: bool) -> Path:
     else:
         schema.dump(config, settings)
     return folder
-
-
-def _part_sizes(split: Split) -> dict[str, int]:
-    sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
-    if len(split.cold_items):
-        sizes |= {"cold items": len(split.cold_items), "validation items": len(split.validation_items)}
-    return sizes
 
 
 def _examples(score: Score, split: Split, seed: int, count: int = 10) -> tuple[Any, Any]:

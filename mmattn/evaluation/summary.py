@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ import yaml
 
 from mmattn import attention, schema
 from mmattn.config import RivalConfig
+from mmattn.evaluation.experiment import Experiment
 from mmattn.evaluation.intervals import Interval, bootstrap, paired
+from mmattn.evaluation.protocol import TIES, make_split
 from mmattn.evaluation.report import write_report
 from mmattn.evaluation.results import (
     OURS,
@@ -28,11 +30,8 @@ from mmattn.evaluation.results import (
     System,
     metric_label,
 )
+from mmattn.evaluation.seed import SeedResult
 from mmattn.types import Sample
-
-if TYPE_CHECKING:
-    from mmattn.evaluation.experiment import Experiment
-    from mmattn.evaluation.seed import SeedResult
 
 __all__ = ["summarise"]
 
@@ -134,7 +133,7 @@ def _protocol(experiment: Experiment) -> dict[str, Any]:
     protocol = schema.to_mapping(experiment.config.protocol)
     return {
         **protocol,
-        "ties": "shuffled",
+        "ties": TIES,
         "masked": "train and validation",
         "intervals": "95% bootstrap over users",
     }
@@ -180,8 +179,6 @@ def _panels(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Pane
 
 
 def _examples(experiment: Experiment, result: SeedResult) -> tuple[Example, ...]:
-    from mmattn.evaluation.experiment import make_split
-
     split = make_split(experiment.dataset, experiment.config.protocol, result.seed)
     known, right = split.known("test"), split.matrix("test")
     examples = []
