@@ -96,8 +96,8 @@ class Experiment:
     def _task(self, split: Split, part: Part, seed: int) -> tuple[RecommendationTask, Inputs]:
         """What is trained when `part` is to be predicted: nothing else of the data has been seen."""
         config, known = self.config, split.known_items(part)
+        torch.manual_seed(seed)  # of all that is drawn from here on, the encoders' first weights too
         encoders, inputs = self._inputs(known)
-        torch.manual_seed(seed)
         model = build_model(encoders, config.model)
         model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
         judge = partial(self._judge, split) if part == "validation" else _no_judge
