@@ -192,8 +192,8 @@ def _results(
 def _error(got: Tensor, expected: Tensor) -> float:
     if not got.numel():
         return 0.0
-    difference = (got.double() - expected.double()).abs().max()
-    return float(difference / (1 + expected.abs().max()))
+    difference = (got.detach().double() - expected.detach().double()).abs().max()
+    return (difference / (1 + expected.detach().abs().max())).item()
 
 
 def _message(
