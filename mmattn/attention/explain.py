@@ -84,7 +84,8 @@ def explain_rows(calls: Sequence[Call], wanted: Rows) -> Explanation:
     found = []
     for token in wanted.tokens:
         if token >= total:
-            raise InputError(f"rows: got query token {token}, expected 0 to {total - 1}")
+            expected = f"expected 0 to {total - 1}" if total else "but the batch has none"
+            raise InputError(f"rows: got query token {token}, {expected}")
         sample = int(layout.query.sample[token])
         within = token - starts[sample]
         weights_HK = torch.cat(
