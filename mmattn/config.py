@@ -151,6 +151,8 @@ class TrainingConfig:
         history: share of the known items that a step's histories may hold.
         drop_modality: probability of dropping a modality of an item in training.
         average: decay of the moving average of the weights that is kept; 0 keeps the last.
+        gate_penalty: what an open head costs, where the program has a `head_gate`; closed heads are
+            removed from the model that is kept.
         precision: "auto" is bf16 on a GPU that has it.
         tracker: an accelerate tracker, for example "tensorboard".
     """
@@ -167,6 +169,7 @@ class TrainingConfig:
     history: float = 0.6
     drop_modality: float = 0.1
     average: float = 0.98
+    gate_penalty: float = 0.0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     tracker: str | None = None
 

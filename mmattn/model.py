@@ -101,9 +101,13 @@ class Model(nn.Module):
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights that `trained_state` gave; everything but frozen encoders has to be there.
 
+        Heads that were pruned before those weights were saved are removed here too.
+
         Raises:
-            InputError: weights are missing, left over, or of another shape.
+            InputError: weights are missing, left over, or of another shape; or they have heads that were
+                pruned here.
         """
+        attention.prune_like(self, state)
         expected = self.trained_state()
         wrong = sorted(set(expected) ^ set(state)) or sorted(
             name for name, value in expected.items() if value.shape != state[name].shape
@@ -111,6 +115,16 @@ class Model(nn.Module):
         if wrong:
             raise InputError(f"model: weights of another model; the first that does not fit is {wrong[0]!r}")
         self.load_state_dict(dict(state), strict=False)
+
+    def prune(self) -> dict[str, tuple[int, ...]]:
+        """Remove the heads whose `head_gate` is closed; what the model computes does not change.
+
+        The model can be saved and loaded as before. Optimizers have to be made anew.
+
+        Returns:
+            Name of the attention layer -> the numbers of the heads that were removed.
+        """
+        return attention.prune(self)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, then `model.safetensors`, each atomically.

@@ -12,6 +12,7 @@ from mmattn.attention.debug import debug
 from mmattn.attention.decode import Cache
 from mmattn.attention.explain import Explanation, Row, Rows, rows
 from mmattn.attention.extensions import register_mask, register_score
+from mmattn.attention.gates import gate_penalty, prune, prune_like
 from mmattn.attention.layer import Attention
 from mmattn.attention.masks import (
     Mask,
@@ -60,6 +61,7 @@ __all__ = [
     "dynamic",
     "entmax15",
     "full",
+    "gate_penalty",
     "global_tokens",
     "graph_bias",
     "head_gate",
@@ -68,6 +70,8 @@ __all__ = [
     "modality_bias",
     "parse",
     "present",
+    "prune",
+    "prune_like",
     "register_mask",
     "register_score",
     "relative",

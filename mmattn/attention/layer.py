@@ -22,7 +22,7 @@ from mmattn.attention.layout import Layout
 from mmattn.attention.parameters import Dynamic, ParameterSpec
 from mmattn.attention.plan import Plan, choose, find
 from mmattn.attention.program import Heads, Program
-from mmattn.attention.prune import keep_heads
+from mmattn.attention.prune import KEPT, fit_to_state, keep_heads
 from mmattn.attention.scores import HeadGate
 from mmattn.attention.terms import Term
 from mmattn.errors import InputError
@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(self.kv_dim, dim, bias=bias)
         self.o_proj = nn.Linear(dim, dim, bias=bias)
         self.terms = nn.ParameterDict({spec.name: self._new(spec) for spec in program.parameters()})
+        self.register_buffer(KEPT, None)
         self._modalities: tuple[str, ...] = ()
         self._read_program()
         if any(isinstance(term, Alibi) for term in program.walk()):
@@ -210,6 +211,11 @@ class Attention(nn.Module):
         """The program's own parameters by the name of their term, [H, ...] each."""
         return dict(self.terms.items())
 
+    @property
+    def gated(self) -> bool:
+        """Does any head stand behind a `head_gate`?"""
+        return bool(self._gates)
+
     def penalty(self) -> Tensor:
         """The expected number of heads whose `head_gate` is open; add a share of it to the loss."""
         total = self.o_proj.weight.new_zeros(())
@@ -221,10 +227,15 @@ class Attention(nn.Module):
     def prune(self) -> tuple[int, ...]:
         """Remove the heads whose `head_gate` is closed; what the layer computes does not change.
 
-        At least one head stays. Optimizers have to be made anew: the projections get smaller.
+        At least one head stays. Optimizers have to be made anew: the projections get smaller. The layer's
+        state says which heads are left, and loads into a whole layer of the same program. See `A.prune`
+        for all layers of a model.
 
         Returns:
             The numbers of the heads that were removed.
+
+        Raises:
+            InputError: a projection has an adapter around it.
         """
         open_H = torch.ones(self.heads, device=self.q_proj.weight.device)
         for first, last, term in self._gates:
@@ -233,7 +244,6 @@ class Attention(nn.Module):
         removed = tuple(head for head in range(self.heads) if head not in kept)
         if removed:
             keep_heads(self, kept)
-            self._read_program()
         return removed
 
     def name_modalities(self, names: Sequence[str]) -> None:
@@ -259,6 +269,10 @@ class Attention(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self._modalities = tuple(json.loads(bytes(state.tolist())))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        fit_to_state(self, state_dict, prefix)  # before shapes are compared
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         return f"{self.program}, dim={self.dim}, heads={self.heads}, backend={self.backend!r}"

@@ -79,6 +79,7 @@ class Experiment:
             clock.lap("refit")
         else:  # nothing is learned any more, but histories may hold all that is known by the test
             task.interactions, task.items = split.known("test"), split.known_items("test")
+        task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
         score = task.recommender().score
         values = {"mmattn": measure(score, split, "test", self.config.protocol.metrics)}
         knockouts = self._knockouts(task, split, inputs)
@@ -140,7 +141,8 @@ class Experiment:
         return train(
             task, epochs=settings.epochs, until=until, learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay, warmup=settings.warmup, patience=settings.patience,
-            average=settings.average, precision=settings.precision, seed=seed, tracker=settings.tracker,
+            average=settings.average, gate_penalty=settings.gate_penalty, precision=settings.precision,
+            seed=seed, tracker=settings.tracker,
             folder=self.folder / f"seed-{seed}" / name, progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
 

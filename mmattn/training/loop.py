@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from mmattn import attention
 from mmattn.errors import InputError
 from mmattn.training import checkpoint
 
@@ -75,6 +76,7 @@ def train(
     accumulate: int = 1,
     patience: int = 0,
     average: float = 0.0,
+    gate_penalty: float = 0.0,
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto",
     seed: int = 0,
     folder: str | Path | None = None,
@@ -98,6 +100,9 @@ def train(
         patience: stop after so many epochs without a better validation figure; 0 never stops.
         average: decay of a moving average of the weights, which is then what is validated and kept
             (Polyak and Juditsky, 1992); 0 takes the weights as they are.
+        gate_penalty: what an open head costs: this times the expected number of open heads is added to
+            the loss, in programs with a `head_gate` (see `mmattn.attention.gate_penalty`). Closing heads
+            takes time: a task whose `validate` returns nothing keeps the last epoch, where most are.
         precision: "auto" is bf16 on a GPU that has it and full precision elsewhere.
         seed: of every random number drawn in training.
         folder: where `last.safetensors` is written after each epoch; None keeps nothing.
@@ -111,7 +116,7 @@ def train(
 
     Raises:
         InputError: the loss became NaN or infinite (epoch and step are named), or the checkpoint is
-            of another task or of other settings.
+            of another task or of other settings; a gate penalty without a gate.
     """
     from accelerate import Accelerator
 
@@ -125,6 +130,7 @@ def train(
         "clip": clip,
         "accumulate": accumulate,
         "average": average,
+        "gate_penalty": gate_penalty,
         "seed": seed,
     }
     accelerator = Accelerator(
@@ -175,6 +181,7 @@ def _epoch(
 ) -> dict[str, float]:
     """One pass: every random number comes from (seed, epoch), nothing is carried over."""
     ready, optimizer = state.module, state.optimizer
+    task: nn.Module = getattr(ready, "module", ready)
     torch.manual_seed(settings["seed"] * 1_000_003 + epoch)
     generator = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + epoch)
     ready.train()
@@ -188,6 +195,8 @@ def _epoch(
             group["lr"] = rate
         with accelerator.accumulate(ready):
             loss = ready(batch)
+            if settings["gate_penalty"]:
+                loss = loss + settings["gate_penalty"] * attention.gate_penalty(task)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"training: the loss is {loss.item()} in epoch {epoch}, step {step + 1} of "

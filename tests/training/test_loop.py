@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmattn import InputError
+from mmattn import InputError, Tokens
+from mmattn import attention as A
 from mmattn.training import checkpoint
 from mmattn.training.loop import Task, train
 
@@ -149,3 +150,37 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
         checkpoint.save(path, {"epoch": 4})
     assert checkpoint.load(path) == {"epoch": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["last.safetensors"]
+
+
+class Copy(Task):
+    """Repeat the first of three words: one head of four is plenty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = A.Attention(A.Program(score=A.dot() >> A.head_gate("gate")), dim=8, heads=4)
+        self.x = torch.randn(29, 3, 8)
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        yield from torch.randperm(29, generator=generator).split(11)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        out = self.layer(Tokens.from_sequences(list(self.x[batch]), "text"))
+        return (out.values.view(-1, 3, 8) - self.x[batch][:, :1]).square().mean()
+
+    def validate(self) -> dict[str, float]:
+        return {}
+
+
+def test_the_gate_penalty_closes_heads_and_pruning_changes_nothing() -> None:
+    kept, settings = {}, {**SETTINGS, "epochs": 40, "learning_rate": 0.2}
+    for cost in (0.0, 3.0):
+        task = Copy()
+        train(task, **settings, gate_penalty=cost)
+        before = task(torch.arange(29)).item()
+        A.prune(task)
+        assert task(torch.arange(29)).item() == pytest.approx(before, rel=1e-5)
+        kept[cost] = task.layer.heads
+    assert kept == {0.0: 4, 3.0: 1}
+    with pytest.raises(InputError, match="no layer has a gate to close"):
+        train(Line(), **SETTINGS, gate_penalty=0.1)
