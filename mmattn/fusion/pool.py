@@ -77,16 +77,37 @@ class AttentionPool(nn.Module):
     def forward(self, tokens: Tokens) -> Fused:
         """Tokens of width D -> `Fused` with vectors of width D."""
         samples, kinds = len(tokens), len(tokens.modalities)
-        part_N = tokens.sample * kinds + tokens.modality
-        weights_NH = segment_softmax(self.score(tokens.values).float(), part_N, samples * kinds)
-        weighted_NHK = tokens.values.unflatten(1, (self.heads, -1)) * weights_NH.to(tokens.dtype)[..., None]
+        weights_NH, share_BM = self._weights(tokens)
+        weighted_NHK = tokens.values.unflatten(1, (self.heads, -1)) * weights_NH[..., None]
         empty_PD = tokens.values.new_zeros(samples * kinds, tokens.dim)
-        vectors_BMD = empty_PD.index_add(0, part_N, weighted_NHK.flatten(1)).view(samples, kinds, tokens.dim)
-        count_BM = part_N.bincount(minlength=samples * kinds).view(samples, kinds)
-        share_BM = count_BM.to(tokens.dtype).sqrt() * self.gain.to(tokens.dtype)
+        summed_PD = empty_PD.index_add(0, _part(tokens), weighted_NHK.flatten(1))
+        vectors_BMD = summed_PD.view(samples, kinds, tokens.dim)
         return Fused(
             tokens=tokens,
             pooled=torch.einsum("bmd,bm->bd", vectors_BMD, share_BM),
             by_modality=vectors_BMD,
             presence=tokens.presence,
         )
+
+    def shares(self, tokens: Tokens) -> Tensor:
+        """What each token counts in the joint vector: head h of `pooled` is the sum of these times head h of
+        the tokens.
+
+        Returns:
+            [N, H].
+        """
+        weights_NH, share_BM = self._weights(tokens)
+        return weights_NH * share_BM[tokens.sample, tokens.modality][:, None]
+
+    def _weights(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """[N, H] weights within each modality of a sample, and [B, M] what its vector counts."""
+        parts = len(tokens) * len(tokens.modalities)
+        part_N = _part(tokens)
+        weights_NH = segment_softmax(self.score(tokens.values).float(), part_N, parts)
+        count_BM = part_N.bincount(minlength=parts).view(len(tokens), len(tokens.modalities))
+        return weights_NH.to(tokens.dtype), count_BM.to(tokens.dtype).sqrt() * self.gain.to(tokens.dtype)
+
+
+def _part(tokens: Tokens) -> Tensor:
+    """[N] int64, one number for each modality of each sample."""
+    return tokens.sample * len(tokens.modalities) + tokens.modality
