@@ -181,7 +181,6 @@ def _epoch(
 ) -> dict[str, float]:
     """One pass: every random number comes from (seed, epoch), nothing is carried over."""
     ready, optimizer = state.module, state.optimizer
-    task: nn.Module = getattr(ready, "module", ready)
     torch.manual_seed(settings["seed"] * 1_000_003 + epoch)
     generator = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + epoch)
     ready.train()
