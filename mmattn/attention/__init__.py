@@ -6,6 +6,7 @@ program = A.Program(score=A.dot() >> A.modality_bias("pair"), mask=A.route({"*":
 layer = A.Attention(program, dim=64, heads=4)
 """
 
+from mmattn.attention.algebra import Mask
 from mmattn.attention.biases import alibi, box_bias, graph_bias, modality_bias, relative, time_bias
 from mmattn.attention.check import CheckReport, Disagreement, check
 from mmattn.attention.debug import debug
@@ -14,24 +15,13 @@ from mmattn.attention.explain import Explanation, Row, Rows, rows
 from mmattn.attention.extensions import register_mask, register_score
 from mmattn.attention.gates import gate_penalty, prune, prune_like
 from mmattn.attention.layer import Attention
-from mmattn.attention.masks import (
-    Mask,
-    blocks,
-    causal,
-    dilated,
-    full,
-    global_tokens,
-    present,
-    route,
-    where,
-    window,
-)
+from mmattn.attention.masks import blocks, causal, dilated, full, window
 from mmattn.attention.norms import entmax15, sigmoid, softmax, sparsemax, topk
 from mmattn.attention.parameters import dynamic, learned
 from mmattn.attention.plan import Plan, backends
-from mmattn.attention.program import Program, heads
+from mmattn.attention.program import Program, heads, parse
+from mmattn.attention.routes import global_tokens, present, route, where
 from mmattn.attention.scores import additive, bilinear, cosine, dot, head_gate, softcap, temperature
-from mmattn.attention.serial import parse
 from mmattn.attention.terms import Term
 
 __all__ = [

@@ -17,6 +17,7 @@ from mmattn.errors import InputError
 
 __all__ = [
     "Bias",
+    "BoxBias",
     "GraphBias",
     "ModalityBias",
     "alibi",
@@ -146,6 +147,9 @@ class ModalityBias(Bias):
         object.__setattr__(self, "modalities", tuple(names))
         if len(set(names)) != len(names):
             raise self._wrong("modalities", "distinct names")
+
+    def named(self) -> tuple[str, ...]:
+        return self.modalities
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
         size = len(self.modalities) or "M"

@@ -5,35 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmattn.attention.context import Extras, sample_pairs
 from mmattn.attention.edges import BlockEdges, JoinedEdges
-from mmattn.attention.layout import Layout, Side
-from mmattn.attention.pairs import Fields, Pairs
+from mmattn.attention.layout import Layout
+from mmattn.attention.pairs import Pairs
 from mmattn.attention.parameters import Dynamic, Learned, Number
 from mmattn.attention.program import Program
 from mmattn.attention.schedule import Step, fields
 
-__all__ = ["Call", "Extras"]
-
-
-@dataclass(frozen=True, eq=False)
-class Extras:
-    """What the context gives to the terms, by token.
-
-    Args:
-        query, key: name -> columns [N] of that side, for example of boxes.
-        present: [Nk] boolean from `context["presence"]`, or None.
-        edges: name -> the pairs of tokens that an edge joins.
-    """
-
-    query: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    key: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    present: Tensor | None = None
-    edges: Mapping[str, JoinedEdges] = field(default_factory=dict)
+__all__ = ["Call"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,45 +70,27 @@ class Call:
 
     def sample_pairs(self, sample: int, queries: slice | None = None) -> Pairs:
         """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K]."""
-        query, key = self.layout.query, self.layout.key
-        start, stop = query.starts[sample], query.starts[sample + 1]
-        chosen = range(start, stop)[queries or slice(None)]
-        q = slice(chosen.start, chosen.stop)
-        k = slice(key.starts[sample], key.starts[sample + 1])
-        shape = (1, q.stop - q.start, k.stop - k.start)
-        return self._pairs(
-            _slice(query, q, (slice(None), None), self.extras.query),
-            _slice(key, k, (None, slice(None)), self.extras.key, self.extras.present),
-            parameters={
-                name: value[sample] if name in self._dynamic else value
-                for name, value in self.parameters.items()
-            },
-            edges={
-                name: replace(
-                    BlockEdges.of(joined.between(q.start, q.stop, offset=q.start - start), shape),
-                    shape=shape[1:],
-                )
-                for name, joined in self.extras.edges.items()
-            },
-        )
+        parameters = {
+            name: value[sample] if name in self._dynamic else value for name, value in self.parameters.items()
+        }
+        return sample_pairs(self.layout, self.extras, sample, queries, self.head, parameters, self.slots)
 
     def step_pairs(self, step: Step) -> Pairs:
         """The queries and keys of a step, [G, 1, Q, 1] and [G, 1, 1, K]."""
         query, key = fields(self.layout, step, self.extras.present)
         q, k = step.q_tokens[:, None, :, None], step.k_tokens[:, None, None, :]
         samples = torch.tensor(step.samples, device=self.q.device) if self._dynamic else None
-        return self._pairs(
+        return Pairs(
             replace(query, extra={name: _at(columns, q) for name, columns in self.extras.query.items()}),
             replace(key, extra={name: _at(columns, k) for name, columns in self.extras.key.items()}),
+            head=self.head,
             parameters={
                 name: value[samples] if name in self._dynamic else value
                 for name, value in self.parameters.items()
             },
             edges={name: self._step_edges(step, joined) for name, joined in self.extras.edges.items()},
+            slots=self.slots,
         )
-
-    def _pairs(self, query: Fields, key: Fields, parameters: Any, edges: Any) -> Pairs:
-        return Pairs(query, key, self.head, parameters, edges, self.slots)
 
     def _step_edges(self, step: Step, joined: JoinedEdges) -> BlockEdges:
         starts = self.layout.query.starts
@@ -148,22 +114,3 @@ class Call:
 
 def _at(columns: tuple[Tensor, ...], tokens: Tensor) -> tuple[Tensor, ...]:
     return tuple(column[tokens] for column in columns)
-
-
-def _slice(
-    side: Side,
-    tokens: slice,
-    shape: tuple[Any, ...],
-    extra: Mapping[str, tuple[Tensor, ...]],
-    present: Tensor | None = None,
-) -> Fields:
-    """The fields of some tokens, shaped to broadcast."""
-    return Fields(
-        position=side.position[tokens][shape],
-        modality=side.modality[tokens][shape],
-        names=side.modalities,
-        time=None if side.time is None else side.time[tokens][shape],
-        entity=None if side.entity is None else side.entity[tokens][shape],
-        extra={name: tuple(column[tokens][shape] for column in columns) for name, columns in extra.items()},
-        present=None if present is None else present[tokens][shape],
-    )

@@ -86,8 +86,8 @@ def check(
     with it frozen, since other backends are able then.
 
     Args:
-        program: what to check. The batches know the modalities text, image and audio; a program that
-            names others is checked over batches that have those instead.
+        program: what to check. The batches know the modalities text, image and audio and those that the
+            program names; only the latter where it is closed to others (a route without `"*"`).
         heads: H; left out, what the program's head ranges need, or 4.
         width: K of a head.
         batches: how many batches.
@@ -117,7 +117,7 @@ def check(
             # A number predicted from D inputs moves as far as one that is learned.
             spread = 0.5 / layer.dim**0.5 if name in layer._dynamic else 0.5
             parameter.data += spread * torch.randn_like(parameter)
-        q, kv = draw_batch(rng, layer.dim)
+        q, kv = draw_batch(rng, program, layer.dim)
         context = context_for(program, q, kv, rng)
         report.merge(
             _check_batch(layer.to(device), q.to(device), kv.to(device), _to(context, device), dtypes)

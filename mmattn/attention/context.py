@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.biases import BoxBias, GraphBias, box_columns
-from mmattn.attention.call import Extras
-from mmattn.attention.edges import join
-from mmattn.attention.layout import Layout
+from mmattn.attention.edges import BlockEdges, JoinedEdges, join
+from mmattn.attention.layout import Layout, Side
+from mmattn.attention.pairs import Fields, Pairs
 from mmattn.attention.parameters import Dynamic
-from mmattn.attention.program import Heads, Program
+from mmattn.attention.terms import Term
 from mmattn.errors import InputError, nearest
 from mmattn.types import Tokens
 
-__all__ = ["extras", "predictor"]
+__all__ = ["Extras", "extras", "predictor", "sample_pairs"]
 
 
-def extras(
-    program: Program | Heads, q: Tokens, kv: Tokens, layout: Layout, context: Mapping[str, Any]
-) -> Extras:
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What the context gives to the terms, by token.
+
+    Args:
+        query, key: name -> columns [N] of that side, for example of boxes.
+        present: [Nk] boolean from `context["presence"]`, or None.
+        edges: name -> the pairs of tokens that an edge joins.
+    """
+
+    query: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    key: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    present: Tensor | None = None
+    edges: Mapping[str, JoinedEdges] = field(default_factory=dict)
+
+
+def extras(program: Term, q: Tokens, kv: Tokens, layout: Layout, context: Mapping[str, Any]) -> Extras:
     """Boxes, edges and presence, by token.
 
     Raises:
@@ -40,6 +55,61 @@ def extras(
         key={name: box_columns(pair[1]) for name, pair in boxes.items()},
         present=_present(context, kv, layout),
         edges=edges,
+    )
+
+
+def sample_pairs(
+    layout: Layout,
+    extras: Extras,
+    sample: int,
+    queries: slice | None,
+    head: Tensor,
+    parameters: Mapping[str, Tensor],
+    slots: tuple[str, ...],
+) -> Pairs:
+    """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K].
+
+    Args:
+        parameters: name -> [H, ...]; dynamic numbers as predicted for this sample, [H].
+    """
+    query, key = layout.query, layout.key
+    start, stop = query.starts[sample], query.starts[sample + 1]
+    chosen = range(start, stop)[queries or slice(None)]
+    q = slice(chosen.start, chosen.stop)
+    k = slice(key.starts[sample], key.starts[sample + 1])
+    shape = (1, q.stop - q.start, k.stop - k.start)
+    return Pairs(
+        query=_slice(query, q, (slice(None), None), extras.query),
+        key=_slice(key, k, (None, slice(None)), extras.key, extras.present),
+        head=head,
+        parameters=parameters,
+        edges={
+            name: replace(
+                BlockEdges.of(joined.between(q.start, q.stop, offset=q.start - start), shape),
+                shape=shape[1:],
+            )
+            for name, joined in extras.edges.items()
+        },
+        slots=slots,
+    )
+
+
+def _slice(
+    side: Side,
+    tokens: slice,
+    shape: tuple[Any, ...],
+    extra: Mapping[str, tuple[Tensor, ...]],
+    present: Tensor | None = None,
+) -> Fields:
+    """The fields of some tokens, shaped to broadcast."""
+    return Fields(
+        position=side.position[tokens][shape],
+        modality=side.modality[tokens][shape],
+        names=side.modalities,
+        time=None if side.time is None else side.time[tokens][shape],
+        entity=None if side.entity is None else side.entity[tokens][shape],
+        extra={name: tuple(column[tokens][shape] for column in columns) for name, columns in extra.items()},
+        present=None if present is None else present[tokens][shape],
     )
 
 

@@ -12,22 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.attention.biases import alibi, box_bias, graph_bias, modality_bias, relative, time_bias
-from mmattn.attention.masks import (
-    Mask,
-    blocks,
-    causal,
-    dilated,
-    full,
-    global_tokens,
-    present,
-    route,
-    where,
-    window,
+from mmattn.attention.algebra import Mask
+from mmattn.attention.biases import (
+    BoxBias,
+    GraphBias,
+    alibi,
+    box_bias,
+    graph_bias,
+    modality_bias,
+    relative,
+    time_bias,
 )
+from mmattn.attention.masks import blocks, causal, dilated, full, window
 from mmattn.attention.norms import Norm, entmax15, sigmoid, softmax, sparsemax, topk
 from mmattn.attention.parameters import Number, dynamic, learned
 from mmattn.attention.program import Heads, Program, heads
+from mmattn.attention.routes import global_tokens, present, route, where
+from mmattn.attention.scene import modalities
 from mmattn.attention.scores import (
     Base,
     Chain,
@@ -137,20 +138,23 @@ def _route(rng: random.Random) -> Mask:
     return route({**routes, "*": rng.choice([["*"], [], [rng.choice(MODALITIES)]])})
 
 
-def draw_batch(rng: random.Random, dim: int) -> tuple[Tokens, Tokens]:
-    """Queries and keys: half of the time the same tokens, otherwise of other lengths."""
+def draw_batch(rng: random.Random, program: Program | Heads, dim: int) -> tuple[Tokens, Tokens]:
+    """Queries and keys that the program can run over: half of the time the same tokens, where it allows
+    that, otherwise of other lengths."""
+    query, key = modalities(program)
     samples = rng.choice([1, 2, 5, 7])
-    q = draw_tokens(rng, samples, dim)
-    return q, q if rng.random() < 0.5 else draw_tokens(rng, samples, dim)
+    q = draw_tokens(rng, samples, dim, query)
+    itself = rng.random() < 0.5 and query == key
+    return q, q if itself else draw_tokens(rng, samples, dim, key)
 
 
-def draw_tokens(rng: random.Random, samples: int, dim: int) -> Tokens:
-    """Float64 tokens of up to three modalities, with times, entities and gaps in both."""
+def draw_tokens(rng: random.Random, samples: int, dim: int, names: tuple[str, ...] = MODALITIES) -> Tokens:
+    """Float64 tokens of some of these modalities, with times, entities and gaps in both."""
     generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
     parts = []
-    alone = rng.choice(MODALITIES) if rng.random() < 0.25 else None
+    alone = rng.choice(names) if rng.random() < 0.25 else None
     equal = rng.choice(_LENGTHS) if rng.random() < 0.15 else None
-    for name in MODALITIES:
+    for name in names:
         lengths = [rng.choice(_LENGTHS) if equal is None else equal for _ in range(samples)]
         if alone not in (None, name):
             lengths = [0] * samples
@@ -177,16 +181,15 @@ def context_for(program: Program | Heads, q: Tokens, kv: Tokens, rng: random.Ran
     if rng.random() < 0.3:
         context["presence"] = torch.rand(len(kv), len(kv.modalities), generator=generator) < 0.7
     for term in program.walk():
-        if term.word == "graph_bias":
-            context[term.name] = torch.stack(  # type: ignore[attr-defined]
+        if isinstance(term, GraphBias):
+            context[term.name] = torch.stack(
                 [
                     torch.randint(0, top, (37,), generator=generator)
-                    for top in (_ENTITIES, _ENTITIES, RELATIONS)
+                    for top in (_ENTITIES, _ENTITIES, term.relations)
                 ]
             )
-        elif term.word == "box_bias":
-            boxes = tuple(_boxes(len(tokens.values), generator) for tokens in (q, kv))
-            context[term.name] = boxes  # type: ignore[attr-defined]
+        elif isinstance(term, BoxBias):
+            context[term.name] = tuple(_boxes(len(tokens.values), generator) for tokens in (q, kv))
     return context
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mmattn.attention.masks import Mask
+from mmattn.attention.algebra import Mask
 from mmattn.attention.pairs import Pairs
 from mmattn.attention.scores import Change
+from mmattn.attention.serial import missing
 from mmattn.attention.terms import Constant, Term, vocabulary, word
 from mmattn.errors import InputError
 
@@ -133,9 +134,3 @@ def _rebuild(name: str, install: str, arguments: dict[str, Any]) -> Term:
     if name not in vocabulary():
         raise InputError(missing(name, install))
     return vocabulary()[name](**arguments)
-
-
-def missing(name: str, install: str) -> str:
-    """What to say where a stored program uses a word that is not registered here."""
-    how = f"install and import what registers it: {install}" if install else "import what registers it"
-    return f"attention program: the word {name!r} is an extension that is not registered here; {how}"

@@ -9,17 +9,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmattn.attention.masks import Mask, full
+from torch import Tensor
+
+from mmattn.attention import serial
+from mmattn.attention.algebra import Mask
+from mmattn.attention.masks import full
 from mmattn.attention.norms import Norm, Softmax
 from mmattn.attention.parameters import ParameterSpec, specs
+from mmattn.attention.plot import HEADS, Part, plot
 from mmattn.attention.scores import Base, Chain, Dot
 from mmattn.attention.terms import Term, word
 from mmattn.errors import InputError
+from mmattn.types import Tokens
 
-__all__ = ["FORMAT_VERSION", "Heads", "Program", "heads"]
-
-# Goes up when a program written today could be misread by older code.
-FORMAT_VERSION = 1
+__all__ = ["Heads", "Program", "heads", "parse"]
 
 
 class _Value(Term):
@@ -29,7 +32,7 @@ class _Value(Term):
 
     def to_json(self) -> str:
         """The program as JSON text with a version; `Program.from_json` reads it back."""
-        return json.dumps({"mmattn.attention": FORMAT_VERSION, "program": self.to_dict()}, ensure_ascii=False)
+        return serial.to_json(self)
 
     @staticmethod
     def from_json(text: str) -> Any:
@@ -39,9 +42,7 @@ class _Value(Term):
             InputError: not JSON, a newer version, a word that is not known, wrong arguments, or terms
                 nested deeper than any program is.
         """
-        from mmattn.attention.serial import program_from_json
-
-        return program_from_json(text)
+        return serial.from_json(text)
 
     def fingerprint(self) -> str:
         """SHA-256 of what the program says: equal programs, and only those, share it."""
@@ -57,19 +58,44 @@ class _Value(Term):
         """What the program does, in words."""
         raise NotImplementedError
 
-    def plot(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str:
-        """Draw the mask and the bias over a small scene; see `mmattn.attention.plot.plot`.
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        tokens: Tokens | None = None,
+        kv: Tokens | None = None,
+        parameters: Mapping[str, Tensor] | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Draw the mask, and beside it what each bias adds, a row for every program of the heads.
 
         Args:
-            path: a `.svg` or `.png` file to write, or None.
-            options: `tokens` to draw instead, and learned `parameters`.
+            path: a `.svg` or `.png` file to write; left out, nothing is written.
+            tokens: whose first sample is drawn as queries; left out, a small scene that fits the program.
+            kv: whose first sample is drawn as keys; left out, the queries' own.
+            parameters: learned parameters by name, as `layer.program_parameters()`; left out, as they
+                start. Biases that start at zero are drawn with 1, 2, 3, ... for their entries: pairs of one
+                colour share one number.
+            context: edges and boxes, as in a call of the layer; left out, an edge from every entity to
+                the next and boxes in rows of three.
 
         Returns:
             The picture as SVG text ("" where a PNG was written).
-        """
-        from mmattn.attention.plot import plot
 
-        return plot(self, path, **options)  # type: ignore[arg-type]
+        Raises:
+            InputError: the path ends in something else, or the tokens or the context do not fit.
+
+        Example:
+            >>> from mmattn import attention as A
+            >>> A.Program(A.dot() >> A.alibi, A.causal).plot().endswith("</svg>\n")
+            True
+        """
+        parts = self._drawn()
+        return plot(self, parts, self.describe(), path, tokens, kv, parameters, context)
+
+    def _drawn(self) -> list[Part]:
+        """The rows of the picture."""
+        raise NotImplementedError
 
 
 @word
@@ -132,6 +158,9 @@ class Program(_Value):
         """
         return f"Score: {self.score.words()}. Keys: {self.mask.words()}. Weights: {self.norm.words()}."
 
+    def _drawn(self, first: int = 0, last: int = HEADS) -> list[Part]:
+        return [Part(first, last, self.chain, self.mask, self.parameters())]
+
 
 @word
 @dataclass(frozen=True, repr=False)
@@ -169,10 +198,34 @@ class Heads(_Value):
             f"Heads {first} to {last - 1}: {part.describe()}" for first, last, part in self.parts
         )
 
+    def _drawn(self) -> list[Part]:
+        return [drawn for first, last, part in self.parts for drawn in part._drawn(first, last)]
+
 
 def heads(parts: Mapping[tuple[int, int], Program]) -> Heads:
     """See `Heads`."""
     return Heads(_sorted_parts(parts))
+
+
+def parse(text: str) -> Program | Heads:
+    """The program that `str(program)` wrote, read through `ast` against the words of the language.
+
+    Args:
+        text: for example `Program(mask=causal & window(64))`; a leading `A.` before a word is allowed.
+
+    Raises:
+        InputError: with the expression, a caret under the place, and what was expected there.
+
+    Example:
+        >>> from mmattn import attention as A
+        >>> A.parse("Program(mask=causal & window(-1))")
+        Traceback (most recent call last):
+        ...
+        mmattn.errors.InputError: window(n): got -1, expected a whole number from 0
+          Program(mask=causal & window(-1))
+                                ^
+    """
+    return serial.from_text(text)
 
 
 def _sorted_parts(parts: Any) -> tuple[tuple[int, int, Program], ...]:

@@ -1,4 +1,7 @@
-"""Programs from JSON and from text. Nothing is ever evaluated: only known words with plain arguments."""
+"""Programs to and from JSON, and from text. Nothing is ever evaluated: only known words, plain arguments.
+
+It knows the vocabulary and no program: what a word means is the business of the file that enters it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,23 @@ import inspect
 import json
 from typing import Any
 
-from mmattn.attention.extensions import missing
-from mmattn.attention.program import FORMAT_VERSION, Heads, Program
 from mmattn.attention.terms import MAX_DEPTH, Constant, Term, vocabulary
 from mmattn.errors import InputError, MissingDependency, nearest
 
-__all__ = ["parse", "program_from_json"]
+__all__ = ["FORMAT_VERSION", "from_json", "from_text", "missing", "to_json"]
+
+# Goes up when a program written today could be misread by older code.
+FORMAT_VERSION = 1
 
 _MAX_TEXT = 1_000_000
 
 
-def program_from_json(text: str) -> Program | Heads:
+def to_json(program: Term) -> str:
+    """The program as JSON text with a version."""
+    return json.dumps({"mmattn.attention": FORMAT_VERSION, "program": program.to_dict()}, ensure_ascii=False)
+
+
+def from_json(text: str) -> Any:
     """See `Program.from_json`."""
     try:
         document = json.loads(text)
@@ -36,7 +45,7 @@ def program_from_json(text: str) -> Program | Heads:
             "install a newer one: pip install --upgrade mmattn"
         )
     program = _value(document["program"], 0)
-    if not isinstance(program, (Program, Heads)):
+    if not _is_program(program):
         raise InputError(f"attention program: got {program!r}, expected a Program or heads")
     return program
 
@@ -70,6 +79,10 @@ def _lookup(name: str) -> type[Term]:
     return words[name]
 
 
+def _is_program(value: Any) -> bool:
+    return isinstance(value, Term) and value.kind == "program"
+
+
 def _build(term: type[Term], positional: tuple[Any, ...], named: dict[str, Any]) -> Term:
     """Call a term's constructor, with an arity error that speaks of the word."""
     signature = inspect.signature(term)
@@ -81,24 +94,14 @@ def _build(term: type[Term], positional: tuple[Any, ...], named: dict[str, Any])
     return term(*positional, **named)
 
 
-def parse(text: str) -> Program | Heads:
-    """The program that `str(program)` wrote, read through `ast` against the words of the language.
+def missing(name: str, install: str) -> str:
+    """What to say where a stored program uses a word that is not registered here."""
+    how = f"install and import what registers it: {install}" if install else "import what registers it"
+    return f"attention program: the word {name!r} is an extension that is not registered here; {how}"
 
-    Args:
-        text: for example `Program(mask=causal & window(64))`; a leading `A.` before a word is allowed.
 
-    Raises:
-        InputError: with the expression, a caret under the place, and what was expected there.
-
-    Example:
-        >>> from mmattn import attention as A
-        >>> A.parse("Program(mask=causal & window(-1))")
-        Traceback (most recent call last):
-        ...
-        mmattn.errors.InputError: window(n): got -1, expected a whole number from 0
-          Program(mask=causal & window(-1))
-                                ^
-    """
+def from_text(text: str) -> Any:
+    """See `mmattn.attention.parse`."""
     if not isinstance(text, str):
         raise InputError(f"attention program: got {type(text).__name__}, expected text")
     if len(text) > _MAX_TEXT:
@@ -113,7 +116,7 @@ class _Reader:
         # One line, so that a caret can point at any place of it; names hold no such characters.
         self.text = "".join(" " if letter.isspace() else letter for letter in text).strip()
 
-    def program(self) -> Program | Heads:
+    def program(self) -> Term:
         try:
             tree = ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
@@ -121,7 +124,7 @@ class _Reader:
         except (RecursionError, MemoryError, ValueError):
             raise InputError(f"attention program: nested deeper than {MAX_DEPTH} terms") from None
         value = self._read(tree, 0)
-        if not isinstance(value, (Program, Heads)):
+        if not _is_program(value):
             raise self._wrong(f"got {value!r}, expected Program(...) or heads(...)", tree.col_offset)
         return value
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from mmattn.errors import InputError
 
-__all__ = ["MAX_DEPTH", "Constant", "Term", "vocabulary", "word"]
+__all__ = ["MAX_DEPTH", "Constant", "Term", "printed", "vocabulary", "word"]
 
 # Deep enough for anything a person writes; shallow enough that every recursion over a program is safe.
 MAX_DEPTH = 64
@@ -39,6 +39,10 @@ class Term:
     def words(self) -> str:
         """The term in plain English, a phrase."""
         return str(self)
+
+    def named(self) -> tuple[str, ...]:
+        """The modalities that this term itself names."""
+        return ()
 
     def children(self) -> Iterator[Term]:
         """The terms directly inside this one."""
@@ -65,9 +69,9 @@ class Term:
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             if item.default is MISSING:
-                yield _printed(value)
+                yield printed(value)
             elif value != item.default:
-                yield f"{item.name}={_printed(value)}"
+                yield f"{item.name}={printed(value)}"
 
     def _check_depth(self) -> None:
         if (depth := _depth(self)) > MAX_DEPTH:
@@ -162,9 +166,10 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-def _printed(value: Any) -> str:
+def printed(value: Any) -> str:
+    """An argument as it stands in a program's text."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return f"[{', '.join(_printed(part) for part in value)}]"
+        return f"[{', '.join(printed(part) for part in value)}]"
     return str(value) if isinstance(value, Term) else repr(value)
