@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmattn.encoders.text import fields_of, texts_of
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
-__all__ = ["TinyImage", "TinyText", "Words"]
+__all__ = ["TinyImage", "TinyText", "Words", "words_of"]
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -113,8 +113,8 @@ class TinyText(Encoder):
         counts: list[int] = []
         place: list[int] = []
         for field, text in texts_of(fields_of(content), "fields"):
-            for index, word in enumerate(_WORD.findall(text.lower())[: self.max_words]):
-                found = _grams(word, self.buckets)
+            for index, word in enumerate(list(words_of(text))[: self.max_words]):
+                found = _grams(word[0], self.buckets)
                 grams += found
                 counts.append(len(found))
                 place.append(field * _FIELD + index)
@@ -221,6 +221,16 @@ class TinyImage(Encoder):
 
 
 _FIELD = 256  # positions of one field
+
+
+def words_of(text: str) -> Iterator[re.Match[str]]:
+    """The words and signs of a text in lower case, each with its place.
+
+    Example:
+        >>> [(word[0], word.span()) for word in words_of("Un sei!")]
+        [('un', (0, 2)), ('sei', (3, 6)), ('!', (6, 7))]
+    """
+    return _WORD.finditer(text.lower())
 
 
 def _grams(word: str, buckets: int) -> list[int]:

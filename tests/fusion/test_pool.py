@@ -24,10 +24,8 @@ def test_shares_make_the_joint_vector() -> None:
 
 
 def test_shares_by_hand() -> None:
-    """Equal weights within a modality: 1/3 each of three words, times root 3; 1/2 of two patches, times root 2
-    and the gain 2."""
-    tokens = Tokens.cat(
-        [Tokens.from_sequences([torch.ones(n, 2)], m) for m, n in (("text", 3), ("image", 2))]
-    )
-    shares = AttentionPool(2, modalities=2, heads=1, gains=[1.0, 2.0]).shares(tokens)[:, 0]
+    """Three words at 1/3 each, times root 3; two patches at 1/2 each, times root 2 and the gain 2."""
+    parts = [Tokens.from_sequences([torch.ones(n, 2)], name) for name, n in (("text", 3), ("image", 2))]
+    pool = AttentionPool(2, modalities=2, heads=1, gains=[1.0, 2.0])
+    shares = pool.shares(Tokens.cat(parts))[:, 0]
     torch.testing.assert_close(shares, torch.tensor([3**-0.5] * 3 + [2**0.5] * 2))
