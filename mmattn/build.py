@@ -14,6 +14,7 @@ from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.core import FusionCore
 from mmattn.fusion.entry import Entry
 from mmattn.fusion.pool import AttentionPool
+from mmattn.fusion.tasks import TaskVectors
 from mmattn.model import Model
 from mmattn.registry import encoders as encoder_registry
 from mmattn.registry import heads as head_registry
@@ -65,7 +66,9 @@ def build_core(widths: Mapping[str, int], config: ModelConfig) -> FusionCore:
     pool = AttentionPool(
         fusion.dim, len(widths), fusion.heads, gains=[encoders[name].weight for name in widths]
     )
-    return FusionCore(entry, [build_block(fusion, tuple(widths)) for _ in range(fusion.layers)], pool)
+    blocks = [build_block(fusion, tuple(widths)) for _ in range(fusion.layers)]
+    tasks = TaskVectors(fusion.tasks, fusion.dim) if fusion.tasks else None
+    return FusionCore(entry, blocks, pool, tasks)
 
 
 def build_block(config: FusionConfig, modalities: Sequence[str]) -> FusionBlock | NarrowBlock:

@@ -104,6 +104,7 @@ class FusionConfig:
         width: width inside the layers, smaller than D to save time; 0 takes D.
         heads: attention heads H.
         program: the attention program of every layer, as text.
+        tasks: names that `context["task"]` may hold, for programs with `dynamic(name, on="task")`.
         expansion: hidden width of the token-wise network, as a multiple of D.
         dropout: probability, in the layers and on the vectors that leave.
     """
@@ -113,6 +114,7 @@ class FusionConfig:
     width: int = 0
     heads: int = 4
     program: str = "Program(score=dot(), mask=full(), norm=softmax())"
+    tasks: tuple[str, ...] = ()
     expansion: float = 2.0
     dropout: float = 0.1
 

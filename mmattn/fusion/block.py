@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmattn.attention import Attention
 from mmattn.types import Tokens
@@ -90,6 +90,11 @@ class NarrowBlock(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, tokens: Tokens, context: Any = None) -> Tokens:
-        """Tokens of width D in, tokens of the same layout and width out."""
+        """Tokens of width D in, tokens of the same layout and width out.
+
+        A task's vector in the context is mapped down as the tokens are.
+        """
+        if isinstance(task := (context or {}).get("task"), Tensor):
+            context = {**context, "task": self.down(task.to(tokens.dtype))}
         inner = self.block(tokens.with_values(self.down(tokens.values)), context)
         return tokens.with_values(tokens.values + self.up(inner.values))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from mmattn.errors import InputError
 from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.entry import Entry
+from mmattn.fusion.tasks import TaskVectors
 from mmattn.types import Fused, Tokens
 
 __all__ = ["FusionCore"]
@@ -21,6 +23,7 @@ class FusionCore(nn.Module):
         entry: brings all modalities to one width.
         blocks: layers over the joint tokens, in order; may be empty.
         pool: makes the joint vector and one a modality.
+        tasks: vectors of the tasks that a context may name; None where programs ask for none.
 
     Example:
         >>> import torch
@@ -30,11 +33,18 @@ class FusionCore(nn.Module):
         torch.Size([1, 8])
     """
 
-    def __init__(self, entry: Entry, blocks: Sequence[FusionBlock | NarrowBlock], pool: nn.Module):
+    def __init__(
+        self,
+        entry: Entry,
+        blocks: Sequence[FusionBlock | NarrowBlock],
+        pool: nn.Module,
+        tasks: TaskVectors | None = None,
+    ):
         super().__init__()
         self.entry = entry
         self.blocks = nn.ModuleList(blocks)
         self.pool = pool
+        self.tasks = tasks
 
     @property
     def dim(self) -> int:
@@ -46,9 +56,25 @@ class FusionCore(nn.Module):
 
         Args:
             parts: modality -> tokens of its encoder; leave out what is absent from the whole batch.
-            context: handed to every attention program (edges, task).
+            context: handed to every attention program (edges, ...). Its "task" may be a name, one
+                name a sample or int64 [B], which become vectors here; or a vector, [D] or [B, D].
+
+        Raises:
+            InputError: tokens that do not fit, or a task that the core does not know.
         """
         tokens = self.entry(parts)
+        context = self._with_task_vectors(context)
         for block in self.blocks:
             tokens = block(tokens, context)
         return self.pool(tokens)
+
+    def _with_task_vectors(self, context: Any) -> Any:
+        task = (context or {}).get("task")
+        if task is None or (isinstance(task, Tensor) and task.is_floating_point()):
+            return context
+        if self.tasks is None:
+            raise InputError(
+                f"fusion: got the task {task!r}, but the core has no tasks; expected their names in "
+                "FusionConfig.tasks, or a vector"
+            )
+        return {**context, "task": self.tasks(task)}

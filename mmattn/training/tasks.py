@@ -240,6 +240,7 @@ class AlignmentTask(Task):
         samples: the samples to train on, by default all.
         head: name of the head.
         batch: samples a step.
+        context: for the attention programs, the same for every batch.
     """
 
     def __init__(
@@ -252,6 +253,7 @@ class AlignmentTask(Task):
         samples: Tensor | None = None,
         head: str = "alignment",
         batch: int = 128,
+        context: Any = None,
     ):
         super().__init__()
         self.model = model
@@ -261,6 +263,7 @@ class AlignmentTask(Task):
         self.judge = judge
         self.head_name = head
         self.batch = batch
+        self.context = context
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         """All samples in a random order; what is left over at the end waits for the next epoch."""
@@ -271,7 +274,8 @@ class AlignmentTask(Task):
         """The contrastive loss of the samples' single-modality views."""
         views, sample = single_modality_views(self.model.tokens(self.inputs, samples))
         head: AlignmentHead = self.model.head(self.head_name)
-        return head.loss(self.model.fuse(views), group=self.groups[samples][sample.cpu()].to(sample.device))
+        fused = self.model.fuse(views, self.context)
+        return head.loss(fused, group=self.groups[samples][sample.cpu()].to(sample.device))
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the model as it stands."""
