@@ -75,6 +75,24 @@ def test_layers_start_as_the_identity() -> None:
     )
 
 
+def test_the_network_gives_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, parts = core_of().double(), parts_of([3, 2, 0, 7], [1, 0, 5, 2])
+    parts = {name: tokens.to(dtype=torch.float64) for name, tokens in parts.items()}
+    whole, pieces = [], []
+    for found, rows in ((whole, 2048), (pieces, 3)):
+        monkeypatch.setattr("mmattn.fusion.block._ROWS", rows)
+        core.zero_grad()
+        fused = core(parts)
+        fused.tokens.values.pow(2).sum().backward()
+        found += [
+            fused.tokens.values,
+            *(one.grad for one in core.blocks.parameters() if one.grad is not None),
+        ]
+    assert len(whole) > 10
+    for one, other in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_narrow_block_starts_as_the_identity_and_learns() -> None:
     inner = FusionBlock(A.Attention(A.Program(), dim=6, heads=2), dim=6)
     block = NarrowBlock(inner, dim=26, width=6)
