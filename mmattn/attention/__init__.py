@@ -13,6 +13,7 @@ from mmattn.attention.debug import debug
 from mmattn.attention.decode import Cache
 from mmattn.attention.explain import Explanation, Row, Rows, rows
 from mmattn.attention.extensions import register_mask, register_score
+from mmattn.attention.flow import flow
 from mmattn.attention.gates import gate_penalty, prune, prune_like
 from mmattn.attention.layer import Attention
 from mmattn.attention.masks import blocks, causal, dilated, full, window
@@ -20,6 +21,8 @@ from mmattn.attention.norms import entmax15, sigmoid, softmax, sparsemax, topk
 from mmattn.attention.parameters import dynamic, learned
 from mmattn.attention.plan import Plan, backends
 from mmattn.attention.program import Program, heads, parse
+from mmattn.attention.record import LayerWeights, Recording, record
+from mmattn.attention.rollout import Paths, relevance, rollout
 from mmattn.attention.routes import global_tokens, present, route, where
 from mmattn.attention.scores import additive, bilinear, cosine, dot, head_gate, softcap, temperature
 from mmattn.attention.terms import Term
@@ -30,9 +33,12 @@ __all__ = [
     "CheckReport",
     "Disagreement",
     "Explanation",
+    "LayerWeights",
     "Mask",
+    "Paths",
     "Plan",
     "Program",
+    "Recording",
     "Row",
     "Rows",
     "Term",
@@ -50,6 +56,7 @@ __all__ = [
     "dot",
     "dynamic",
     "entmax15",
+    "flow",
     "full",
     "gate_penalty",
     "global_tokens",
@@ -62,9 +69,12 @@ __all__ = [
     "present",
     "prune",
     "prune_like",
+    "record",
     "register_mask",
     "register_score",
     "relative",
+    "relevance",
+    "rollout",
     "route",
     "rows",
     "sigmoid",
