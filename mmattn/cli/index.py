@@ -1,4 +1,4 @@
-"""`mmattn index build|add|remove|search|verify|plan`: bundles of vectors, made and searched.
+"""`mmattn index build|add|remove|split|export|search|verify|plan`: bundles of vectors, made and searched.
 
 Vectors come as parquet files with columns `id`, `vector` and any others, as `mmattn embed` writes them;
 the other columns can be filtered on: `--where "genre == 'Comedy' and year > 1990"`.
@@ -16,12 +16,15 @@ from mmattn.errors import InputError
 
 if TYPE_CHECKING:
     from mmattn.retrieval.index import Hits, Index
+    from mmattn.retrieval.shards import ShardedIndex
 
 _ACTIONS = {
     "build": "make an index from vectors",
     "add": "add vectors to an index, or replace what is there",
     "remove": "remove items by id",
     "search": "the nearest items of vectors, of an item, or of a text, picture or clip",
+    "split": "the same items in several shards, in a folder of their own",
+    "export": "vectors, ids and metadata as a parquet file, for vector databases",
     "verify": "find and name any damage",
     "plan": "how it searches, and why",
 }
@@ -45,6 +48,8 @@ def _build_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--budget-mb", type=float, help="memory it may take beside the vectors")
     parser.add_argument("--kind", default="auto", help="auto, exact or ann")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--shards", type=int, default=1, help="parts that are searched side by side")
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -54,6 +59,15 @@ def _add_options(parser: ArgumentParser) -> None:
 
 def _remove_options(parser: ArgumentParser) -> None:
     parser.add_argument("--ids", nargs="+", required=True, help="ids of the items")
+
+
+def _split_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--shards", type=int, required=True, help="how many parts")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the sharded index, new")
+
+
+def _export_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, metavar="FILE", help="the parquet file to write")
 
 
 def _search_options(parser: ArgumentParser) -> None:
@@ -67,12 +81,15 @@ def _search_options(parser: ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=10, help="how many items")
     parser.add_argument("--where", help="a condition over the metadata")
     parser.add_argument("--exact", action="store_true", help="look at every vector")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
 _OPTIONS: dict[str, Any] = {
     "build": _build_options,
     "add": _add_options,
     "remove": _remove_options,
+    "split": _split_options,
+    "export": _export_options,
     "search": _search_options,
 }
 
@@ -83,37 +100,58 @@ def run(arguments: Namespace) -> int:
         return _verify(options)
     if arguments.action == "search":
         return _search(options)
-    index = _changed(arguments.action, options)
-    if arguments.action != "plan":
-        index.save(options.bundle)
+    index, place = _changed(arguments.action, options), options.bundle
+    if arguments.action in ("split", "export"):
+        place = options.out
+    if arguments.action == "export":
+        from mmattn.retrieval.arrow import Vectors, write_parquet
+
+        write_parquet(Vectors.of(index), place)
+    elif arguments.action != "plan":
+        index.save(place)
     if options.json:
         print(json.dumps({"count": len(index), "dim": index.dim, "plan": index.plan().to_dict()}))
     else:
-        print(f"{index} in {options.bundle}\n{index.plan()}")
+        print(f"{index} in {place}\n{index.plan()}")
     return 0
 
 
-def _changed(action: str, options: Namespace) -> Index:
+def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
     """The index as it is after the action."""
     from mmattn.retrieval.arrow import read_vectors
     from mmattn.retrieval.index import Index
 
     if action == "build":
-        if (Path(options.bundle) / "manifest.json").exists():
-            raise InputError(f"{options.bundle}: there is an index already, expected a new folder (or `add`)")
+        _check_new(options.bundle)
         new = read_vectors(options.vectors)
-        return Index.build(
+        built = Index.build(
             new.vectors, new.ids, options.metric, metadata=new.metadata, provenance=new.provenance,
             target_recall=options.target_recall, budget_mb=options.budget_mb, kind=options.kind,
+            device=options.device,
         )  # fmt: skip
+        return built if options.shards == 1 else built.split(options.shards)
     index = Index.open(options.bundle)
     if action == "add":
         new = read_vectors(options.vectors)
         change = index.update if options["update"] else index.add
         change(new.vectors, new.ids, metadata=new.metadata, provenance=new.provenance)
+    elif action == "split":
+        from mmattn.retrieval.shards import ShardedIndex
+
+        if isinstance(index, ShardedIndex):
+            raise InputError(
+                f"{options.bundle}: is in {len(index.shards)} shards already, expected one index"
+            )
+        _check_new(options.out)
+        return index.split(options.shards)
     elif action == "remove":
         index.remove([_as_id(index, name) for name in options.ids])
     return index
+
+
+def _check_new(folder: str) -> None:
+    if (Path(folder) / "manifest.json").exists():
+        raise InputError(f"{folder}: there is an index already, expected a new folder (or `add`)")
 
 
 def _verify(options: Namespace) -> int:
@@ -139,7 +177,7 @@ def _search(options: Namespace) -> int:
         raise InputError("search: expected one of --vectors, --id, or --run with --text, --image or --audio")
     if raw and not options.run:
         raise InputError("search: --text, --image and --audio need --run, the run whose encoders read them")
-    index = Index.open(options.bundle)
+    index = Index.open(options.bundle, device=options.device)
     names, hits = _found(index, options, raw)
     if options.json:
         print(
@@ -155,7 +193,7 @@ def _search(options: Namespace) -> int:
     return 0
 
 
-def _found(index: Index, options: Namespace, raw: dict[str, str]) -> tuple[list[Any], Hits]:
+def _found(index: Index | ShardedIndex, options: Namespace, raw: dict[str, str]) -> tuple[list[Any], Hits]:
     """Names of the queries, and what was found for them."""
     if options.id is not None:
         name = _as_id(index, options.id)
@@ -180,7 +218,7 @@ def _found(index: Index, options: Namespace, raw: dict[str, str]) -> tuple[list[
     return given.ids.tolist(), hits
 
 
-def _as_id(index: Index, text: str) -> Any:
+def _as_id(index: Index | ShardedIndex, text: str) -> Any:
     """An id as the index has it: the command line knows only text."""
     if index.ids.dtype == object:
         return text

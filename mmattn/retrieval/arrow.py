@@ -20,6 +20,7 @@ from mmattn.errors import InputError
 from mmattn.files import atomic_path
 from mmattn.retrieval.checks import check_ids
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.shards import ShardedIndex
 
 __all__ = ["Vectors", "join_parquet", "read_vectors", "to_arrow", "write_parquet"]
 
@@ -36,7 +37,7 @@ class Vectors:
     provenance: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, index: Index) -> Vectors:
+    def of(cls, index: Index | ShardedIndex) -> Vectors:
         """Everything that an index holds."""
         return cls(index.vectors(index.ids), index.ids, index.metadata, index.provenance)
 
@@ -100,14 +101,18 @@ def join_parquet(parts: Sequence[Path], path: str | Path) -> int:
     Raises:
         InputError: a part that cannot be read, or nothing in any of them.
     """
+    rows = 0
     try:
-        tables = [pa.parquet.read_table(part) for part in parts]
-    except (OSError, pa.ArrowException) as error:
+        filled = [part for part in parts if pa.parquet.read_metadata(part).num_rows]
+        if not filled:
+            raise InputError(f"{path}: no item has any content, so there is nothing to write")
+        schema = pa.parquet.read_schema(filled[0])
+        # One part in memory at a time: all of them together may be more than there is.
+        with atomic_path(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
+            for part in filled:
+                table = pa.parquet.read_table(part)
+                writer.write_table(table)
+                rows += len(table)
+    except pa.ArrowException as error:
         raise InputError(f"{path}: a part cannot be read ({' '.join(str(error).split())})") from error
-    filled = [table for table in tables if len(table)]
-    if not filled:
-        raise InputError(f"{path}: no item has any content, so there is nothing to write")
-    joined = pa.concat_tables(filled)
-    with atomic_path(path) as temporary:
-        pa.parquet.write_table(joined, temporary)
-    return len(joined)
+    return rows

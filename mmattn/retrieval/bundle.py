@@ -3,7 +3,8 @@
 The folder has a `manifest.json` and the files that it names. Every file's own name holds the beginning of
 its hash, so a new state never touches the files of the old one: files first, then the manifest, which is
 replaced at once, then the old files go. A kill in between leaves the old state or the new one, and at
-worst files that nothing names; the next save removes them.
+worst files that nothing names; the next save removes them. What consists of several indexes, shards for
+example, has them as bundles in folders of its own, which are named, checked and replaced like files.
 
 Nothing here is ever unpickled, and no library sees a byte of a file whose hash is not the manifest's.
 """
@@ -15,6 +16,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ __all__ = ["Opened", "damage", "open_bundle", "save_bundle"]
 FORMAT = "mmattn index 1"
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.[a-z]+")
+_PART = re.compile(r"part-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,38 @@ class Opened:
         folder: where it lies.
         facts: what the manifest says of the index (dimension, metric, count, provenance, ...).
         files: role ("vectors", "items", ...) -> path.
+        parts: name -> bundle inside this one.
     """
 
     folder: Path
     facts: Mapping[str, Any]
     files: Mapping[str, Path]
+    parts: Mapping[str, Opened]
+
+    def expect(self, kind: str) -> None:
+        """Is it a bundle of this kind?
+
+        Raises:
+            InputError: it is of another kind, both are named.
+        """
+        found = self.facts.get("kind")
+        if found != kind:
+            raise InputError(f"{self.folder}: holds {_article(found)}, expected {_article(kind)}")
 
 
 def save_bundle(
-    folder: str | Path, facts: Mapping[str, Any], writers: Mapping[str, Callable[[Path], None]]
+    folder: str | Path,
+    facts: Mapping[str, Any],
+    writers: Mapping[str, Callable[[Path], None]],
+    parts: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> None:
     """Write a state of the index; a kill at any moment leaves the old state or the new one.
 
     Args:
         folder: new, empty, or a bundle that is to be replaced.
-        facts: JSON values for the manifest.
+        facts: JSON values for the manifest; "kind" says what it is.
         writers: file name ("vectors.npy") -> what writes it to a path.
+        parts: name -> what saves a bundle to a folder.
 
     Raises:
         InputError: the folder holds something else.
@@ -65,24 +85,44 @@ def save_bundle(
         raise InputError(f"{folder}: holds something else, expected a new or empty folder or an index")
     folder.mkdir(parents=True, exist_ok=True)
     with _only_writer(folder):
-        files: dict[str, dict[str, Any]] = {}
-        for name, write in writers.items():
-            role, ending = name.split(".")
-            with atomic_path(folder / name) as temporary:
-                write(temporary)
-                digest = sha256_file(temporary)
-                files[role] = {
-                    "name": f"{role}-{digest[:16]}.{ending}",
-                    "bytes": temporary.stat().st_size,
-                    "sha256": digest,
-                }
-            (folder / name).replace(folder / str(files[role]["name"]))
+        files = {name.split(".")[0]: _write_file(folder, name, write) for name, write in writers.items()}
+        inner = {name: _write_part(folder, save) for name, save in (parts or {}).items()}
         _sync(folder)
-        write_text(folder / MANIFEST, _text({"format": FORMAT, "index": dict(facts), "files": files}))
-        named = {entry["name"] for entry in files.values()}
+        manifest = {"format": FORMAT, "index": dict(facts), "files": files}
+        if parts is not None:
+            manifest["parts"] = inner
+        write_text(folder / MANIFEST, _text(manifest))
+        named = {entry["name"] for entry in (*files.values(), *inner.values())}
         for path in folder.iterdir():
             if _is_ours(path.name) and path.name not in named:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_file(folder: Path, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
+    """Write a file under the name that its content gives it; what the manifest says of it."""
+    role, ending = name.split(".")
+    with atomic_path(folder / name) as temporary:
+        write(temporary)
+        digest, size = sha256_file(temporary), temporary.stat().st_size
+    final = f"{role}-{digest[:16]}.{ending}"
+    (folder / name).replace(folder / final)
+    return {"name": final, "bytes": size, "sha256": digest}
+
+
+def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
+    """Save a bundle inside; its manifest has the hashes of all its files, so that one's hash is its own."""
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".part.", suffix=".partial"))
+    save(temporary)
+    temporary.chmod(0o755)
+    digest, size = sha256_file(temporary / MANIFEST), (temporary / MANIFEST).stat().st_size
+    final = f"part-{digest[:16]}"
+    if (folder / final).is_dir() and _check(folder / final)[1]:
+        shutil.rmtree(folder / final)  # damaged: what names it has lost it already
+    if (folder / final).is_dir():
+        shutil.rmtree(temporary)
+    else:
+        temporary.replace(folder / final)
+    return {"name": final, "bytes": size, "sha256": digest}
 
 
 def open_bundle(folder: str | Path) -> Opened:
@@ -99,10 +139,16 @@ def open_bundle(folder: str | Path) -> Opened:
             break
         manifest, problems = _check(folder)
     if manifest is not None and not problems:
-        paths = {role: folder / entry["name"] for role, entry in manifest["files"].items()}
-        return Opened(folder, manifest["index"], paths)
+        return _opened(folder, manifest)
     more = f" (and {len(problems) - 1} more; see `mmattn index verify`)" if len(problems) > 1 else ""
     raise InputError(f"{folder}: {problems[0]}{more}")
+
+
+def _opened(folder: Path, manifest: Mapping[str, Any]) -> Opened:
+    paths = {role: folder / entry["name"] for role, entry in manifest["files"].items()}
+    parts = {name: folder / entry["name"] for name, entry in manifest.get("parts", {}).items()}
+    inner = {name: _opened(path, _read_manifest(path)) for name, path in parts.items()}
+    return Opened(folder, manifest["index"], paths, inner)
 
 
 def damage(folder: str | Path) -> list[str]:
@@ -121,7 +167,10 @@ def _check(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         manifest = _read_manifest(folder)
     except InputError as error:
         return None, [str(error)]
-    return manifest, [problem for entry in manifest["files"].values() for problem in _file(folder, entry)]
+    problems = [problem for entry in manifest["files"].values() for problem in _file(folder, entry)]
+    for entry in manifest.get("parts", {}).values():
+        problems += _part(folder, entry)
+    return manifest, problems
 
 
 def _read_bytes(folder: Path) -> bytes:
@@ -145,20 +194,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
     if manifest["format"] != FORMAT:
         raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")
-    facts, entries = manifest.get("index"), manifest.get("files")
-    shaped = (
-        isinstance(facts, dict) and isinstance(entries, dict) and all(map(_well_formed, entries.values()))
-    )
-    if not shaped:
+    files, parts = manifest.get("files"), manifest.get("parts", {})
+    if not isinstance(manifest.get("index"), dict) or not (_named(files, _NAME) and _named(parts, _PART)):
         raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
     return manifest
 
 
-def _well_formed(entry: Any) -> bool:
-    return (
+def _named(entries: Any, names: re.Pattern[str]) -> bool:
+    """Does it name files or parts of this folder, and no path that leads elsewhere?"""
+    return isinstance(entries, dict) and all(
         isinstance(entry, dict)
         and {key: type(value) for key, value in entry.items()} == {"name": str, "bytes": int, "sha256": str}
-        and _NAME.fullmatch(entry["name"]) is not None  # no path that leads elsewhere
+        and names.fullmatch(entry["name"]) is not None
+        for entry in entries.values()
     )
 
 
@@ -176,6 +224,15 @@ def _file(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{path.name}: damaged, its hash is {digest[:12]}, the manifest says {entry['sha256'][:12]}"
 
 
+def _part(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a bundle inside, each line beginning with the file's path from here."""
+    path = folder / entry["name"]
+    if not path.is_dir():
+        return [f"{path.name}: it is missing"]
+    own = [] if not (path / MANIFEST).is_file() else list(_file(path, {**entry, "name": MANIFEST}))
+    return [f"{path.name}/{problem}" for problem in own or _check(path)[1]]
+
+
 def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != "sha256"}
 
@@ -187,7 +244,8 @@ def _text(manifest: Mapping[str, Any]) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None or name.endswith(".partial") or name in _BEING_WRITTEN
+    finished = _NAME.fullmatch(name) or _PART.fullmatch(name)
+    return bool(finished) or name.endswith(".partial") or name in _BEING_WRITTEN
 
 
 _BEING_WRITTEN = {
@@ -195,7 +253,19 @@ _BEING_WRITTEN = {
     "items.parquet",
     "ann.faiss",
     "places.npy",
+    "offsets.npy",
 }  # whole, but not yet under their names
+
+
+def _article(kind: Any) -> str:
+    """What a kind of bundle is called, and who opens it."""
+    names = {
+        "index": "one index, for Index.open",
+        "shards": "a sharded index, for Index.open or ShardedIndex.open",
+        "maxsim": "an index of several vectors an item, for MaxSimIndex.open",
+        "fused": "one index a modality, for FusedIndex.open",
+    }
+    return names.get(kind, f"something of kind {kind!r}")
 
 
 def _foreign(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmattn.errors import InputError
 
-__all__ = ["check_ids", "check_provenance", "check_vectors", "unit_length"]
+__all__ = ["check_ids", "check_k", "check_provenance", "check_vectors", "unit_length"]
 
 
 def check_vectors(vectors: np.ndarray, what: str, name: Callable[[int], str]) -> np.ndarray:
@@ -94,3 +94,16 @@ def check_provenance(ours: Mapping[str, str] | None, theirs: Mapping[str, str] |
                 f"{what}: vectors of another {part}: they come from {theirs.get(part, 'none')}, "
                 f"expected {ours.get(part, 'none')} as in the index"
             )
+
+
+def check_k(k: Any, count: int, most: int | None = None) -> None:
+    """Is it a number of neighbours that `count` items can have?
+
+    Raises:
+        InputError: there are no items at all, or k is no whole number from 1 to `most` (or `count`).
+    """
+    if not count:
+        raise InputError("search: the index is empty, expected items to find")
+    most = count if most is None else most
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most:
+        raise InputError(f"search: got k={k!r}, expected 1 to {most}, the number of items there are")

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmattn.retrieval.precision import full_precision
+
 __all__ = ["METRICS", "ExactSearch", "Metric", "pair_scores", "select_best"]
 
 Metric = Literal["ip", "l2", "cosine"]
@@ -41,7 +43,7 @@ class ExactSearch:
     Args:
         vectors: [N, D] float32, may be mapped from a file; of unit length for "cosine".
         metric: "ip", "l2" or "cosine".
-        device: where to search; anything but the CPU takes a copy of the vectors.
+        device: where to search; a GPU takes a copy of the vectors.
 
     Example:
         >>> search = ExactSearch(np.eye(3, dtype=np.float32), "ip")
@@ -74,7 +76,8 @@ class ExactSearch:
         queries_QD = _as_tensor(queries).to(self.device)
         if not len(queries) or not k:
             return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
-        found = [self._search(batch, k, chosen) for batch in queries_QD.split(_QUERIES)]
+        with full_precision():
+            found = [self._search(batch, k, chosen) for batch in queries_QD.split(_QUERIES)]
         scores, places = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
         return scores, places if rows is None else rows[places]
 
@@ -160,8 +163,9 @@ class ExactSearch:
 
     def _format(self, queries: int) -> torch.dtype:
         """The number format of the first pass."""
-        # Squared lengths do not fit into eight bits, and a few queries wait for the memory anyway.
-        cheap = self.metric != "l2" and queries >= 16 and _bfloat16_pays(self.device.type)
+        # Squared lengths do not fit into eight bits, and a few queries wait for the memory anyway. On a GPU
+        # everything waits for the memory, and sums of bfloat16 products may be rounded on the way.
+        cheap = self.metric != "l2" and queries >= 16 and self.device.type == "cpu" and _bfloat16_pays()
         return torch.bfloat16 if cheap else torch.float32
 
     def _error(self, queries_QD: Tensor, asked: Tensor) -> Tensor:
@@ -268,11 +272,11 @@ def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, T
 
 
 @lru_cache
-def _bfloat16_pays(device: str) -> bool:
-    """Is a product in bfloat16 at least one and a half times as fast here? Measured once a process."""
+def _bfloat16_pays() -> bool:
+    """Is a product in bfloat16 at least one and a half times as fast on this CPU? Measured once a process."""
     times: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left, right = (torch.ones(size, 64, dtype=dtype, device=device) for size in (128, 4096))
+        left, right = (torch.ones(size, 64, dtype=dtype) for size in (128, 4096))
         for _ in range(4):
             start = time.perf_counter()
             (left @ right.T).amax().item()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mmattn.errors import InputError, nearest
-from mmattn.retrieval.index import Hits, Index
+from mmattn.retrieval.bundle import open_bundle, save_bundle
+from mmattn.retrieval.hits import Hits
+from mmattn.retrieval.index import Index
 
 __all__ = ["FusedIndex"]
 
@@ -67,13 +70,23 @@ class FusedIndex:
         self.method = method
         self.depth = depth
 
-    def search(self, queries: Mapping[str, Any], k: int = 10, *, where: str | None = None) -> Hits:
+    def search(
+        self,
+        queries: Mapping[str, Any],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        among: Collection[Any] | None = None,
+        provenance: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Hits:
         """The k best items of each query.
 
         Args:
             queries: modality -> [Q, D] vectors; leave out what the queries do not have.
             k: how many; fewer come back where fewer items were found.
             where: a condition over the metadata of each index.
+            among: ids of the only items to look at; an index looks at those that it has.
+            provenance: modality -> what made the queries, compared with what made its index.
 
         Raises:
             InputError: no modality, an unknown one, different numbers of queries, or as `Index.search`.
@@ -85,12 +98,16 @@ class FusedIndex:
         counts = {name: len(rows) for name, rows in asked.items()}
         if len(set(counts.values())) != 1:
             raise InputError(f"search: got {counts} queries, expected one number, for at least one modality")
-        hits = {
-            name: self.indexes[name].search(
-                rows, min(max(self.depth, k), len(self.indexes[name])), where=where
-            )
-            for name, rows in asked.items()
-        }
+        unknown = [item for item in among or () if not any(item in index for index in self.indexes.values())]
+        if unknown:
+            raise InputError(f"filter: {len(unknown)} unknown ids, the first is {unknown[0]!r}.")
+        hits: dict[str, Hits] = {}
+        for name, rows in asked.items():
+            index = self.indexes[name]
+            some = None if among is None else [item for item in among if item in index]
+            most = min(max(self.depth, k), len(index))
+            made = (provenance or {}).get(name)
+            hits[name] = index.search(rows, most, where=where, among=some, provenance=made)
         fused = [
             self._by_rank(hits, number) if self.method == "ranks" else self._by_score(asked, hits, number)
             for number in range(next(iter(counts.values())))
@@ -103,6 +120,30 @@ class FusedIndex:
         )
         scores = np.array([[score for _, score in line] for line in best], dtype=np.float32)
         return Hits(ids.reshape(len(best), width), scores.reshape(len(best), width))
+
+    def save(self, folder: str | Path) -> None:
+        """Write all indexes to one folder; a kill at any moment leaves what was there, or the whole of this.
+
+        Raises:
+            InputError: as `Index.save`.
+        """
+        facts = {"kind": "fused", "weights": self.weights, "method": self.method, "depth": self.depth}
+        save_bundle(folder, facts, {}, {name: index.save for name, index in self.indexes.items()})
+
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto") -> FusedIndex:
+        """Open what `save` wrote, after checking the hash of every file.
+
+        Raises:
+            InputError: there are no such indexes, or one is damaged: which file, and how, is said.
+        """
+        opened = open_bundle(folder)
+        opened.expect("fused")
+        facts = opened.facts
+        indexes = {name: Index.from_opened(part, device) for name, part in opened.parts.items()}
+        if not isinstance(facts.get("weights"), dict) or type(facts.get("depth")) is not int:
+            raise InputError(f"{folder}: manifest.json does not say how the indexes are fused")
+        return cls(indexes, facts["weights"], method=facts.get("method"), depth=facts["depth"])  # type: ignore[arg-type]
 
     def _by_rank(self, hits: Mapping[str, Hits], query: int) -> dict[Any, float]:
         found: dict[Any, float] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,42 +14,25 @@ import torch
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval import storage
-from mmattn.retrieval.ann import EXACT_BELOW, FEWEST, AnnSearch, choose
-from mmattn.retrieval.bundle import open_bundle, save_bundle
-from mmattn.retrieval.checks import check_ids, check_provenance, check_vectors, unit_length
-from mmattn.retrieval.exact import METRICS, ExactSearch, Metric, pair_scores
+from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.checks import check_k, check_provenance, check_vectors, unit_length
+from mmattn.retrieval.devices import Placement
+from mmattn.retrieval.engine import Engine
+from mmattn.retrieval.exact import METRICS, Metric, pair_scores
 from mmattn.retrieval.filters import matching
+from mmattn.retrieval.hits import Hits, without_own
+from mmattn.retrieval.items import Items, as_table
 from mmattn.retrieval.plan import Plan
+from mmattn.retrieval.precision import full_precision
+
+if TYPE_CHECKING:
+    from mmattn.retrieval.shards import ShardedIndex
 
 __all__ = ["Hits", "Index"]
 
 
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """What was found for Q queries, best first.
-
-    Args:
-        ids: [Q, k] ids of the items.
-        scores: [Q, k] float32, higher is better (minus the squared distance for "l2").
-    """
-
-    ids: np.ndarray
-    scores: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of queries."""
-        return len(self.ids)
-
-    def to_lists(self) -> list[list[tuple[Any, float]]]:
-        """(id, score) pairs of each query."""
-        return [
-            list(zip(ids, scores, strict=True))
-            for ids, scores in zip(self.ids.tolist(), self.scores.tolist(), strict=True)
-        ]
-
-
 class Index:
-    """Vectors that can be searched. Made by `Index.build`.
+    """Vectors that can be searched. Made by `Index.build`, or opened from a bundle by `Index.open`.
 
     Example:
         >>> films = Index.build(np.eye(3), ["a", "b", "c"], metadata={"year": [1995, 1999, 2001]})
@@ -58,21 +42,11 @@ class Index:
         [['b', 'a']]
     """
 
-    def __init__(
-        self,
-        vectors: np.ndarray,
-        ids: np.ndarray,
-        metric: Metric,
-        metadata: pd.DataFrame,
-        provenance: Mapping[str, str] | None,
-        plan: Plan | None = None,
-        ann: AnnSearch | None = None,
-    ):
+    def __init__(self, items: Items, metric: Metric, provenance: Mapping[str, str] | None, engine: Engine):
         self.metric = metric
-        self._plan = plan or Plan("exact search", 1.0, 10)
-        self._ann = ann
         self.provenance = None if provenance is None else dict(provenance)
-        self._take(vectors, ids, metadata)
+        self.engine = engine
+        self._items = items
 
     @classmethod
     def build(
@@ -86,6 +60,7 @@ class Index:
         target_recall: float = 0.95,
         budget_mb: float | None = None,
         kind: Literal["auto", "exact", "ann"] = "auto",
+        device: str = "auto",
     ) -> Index:
         """Check the vectors and make them searchable.
 
@@ -98,59 +73,59 @@ class Index:
                 from then on.
             target_recall: share of the true 10 nearest that a search has to find; 1 is exact search.
             budget_mb: memory that an approximate index may take beside the vectors.
-            kind: "exact", "ann" (where one reaches the recall), or "auto": exact for fewer than 50,000.
+            kind: "exact", "ann" (where one reaches the recall), or "auto": exact for fewer than 50,000, and
+                for more where that is measured to be quicker, as on a GPU it may well be.
+            device: "auto" (a GPU where one has room), "cpu", "cuda", "cuda:1"; see `plan`.
 
         Raises:
-            InputError: NaN, another dimension, ids that come twice, a row of zeros for "cosine", ...
+            InputError: NaN, another dimension, ids that come twice, a row of zeros for "cosine", no such
+                device, ...
         """
         if metric not in METRICS:
             raise InputError(f"index: no metric {metric!r}.{nearest(str(metric), METRICS)}")
-        rows, names, table = _checked(vectors, ids, metadata, metric, None)
-        if not 0 < target_recall <= 1:
-            raise InputError(f"index: got target_recall={target_recall}, expected more than 0 and at most 1")
-        if kind not in ("auto", "exact", "ann"):
-            raise InputError(f"index: no kind {kind!r}.{nearest(str(kind), ('auto', 'exact', 'ann'))}")
-        asked = kind == "exact" or target_recall == 1
-        if asked or len(rows) < (EXACT_BELOW if kind == "auto" else FEWEST):
-            why = "as asked" if asked else f"only {len(rows):,} vectors"
-            return cls(rows, names, metric, table, provenance, Plan(f"exact search: {why}", 1.0, 10))
-        ann, plan = choose(rows, metric, target_recall=target_recall, budget_mb=budget_mb)
-        return cls(rows, names, metric, table, provenance, plan, ann)
+        items = Items.checked(vectors, ids, metadata, metric)
+        engine = Engine.build(
+            items.vectors, metric, target_recall=target_recall, budget_mb=budget_mb, kind=kind, device=device
+        )
+        return cls(items, metric, provenance, engine)
 
     def plan(self) -> Plan:
-        """How it searches, and why: recall, speed, memory and build time of everything that was tried."""
-        return self._plan
-
-    def _take(self, vectors: np.ndarray, ids: np.ndarray, metadata: pd.DataFrame) -> None:
-        self._vectors = vectors
-        self._ids = ids
-        self._metadata = metadata
-        self._places = pd.Index(ids)
-        self._exact = ExactSearch(vectors, self.metric)
+        """How it searches, where, and why: recall, speed, memory and build time of everything tried."""
+        return self.engine.plan()
 
     # --- what it holds ---------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of items."""
-        return len(self._ids)
+        return len(self._items)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._items.places
 
     @property
     def dim(self) -> int:
         """Width D of a vector."""
-        return self._vectors.shape[1]
+        return self._items.dim
 
     @property
     def ids(self) -> np.ndarray:
         """[N] ids, in the order in which items were added."""
-        return self._ids
+        return self._items.ids
 
     @property
     def metadata(self) -> pd.DataFrame:
         """One row an item, in the order of `ids`."""
-        return self._metadata
+        return self._items.metadata
+
+    @property
+    def approximate(self) -> bool:
+        """Does a search look at a part of the vectors only?"""
+        return self.engine.ann is not None
+
+    @property
+    def device(self) -> Placement:
+        """Where it searches, and why."""
+        return self.engine.placement
 
     def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
         """[n, D] vectors of the named items.
@@ -158,12 +133,7 @@ class Index:
         Raises:
             InputError: an id that is not there.
         """
-        return self._vectors[self._find(ids, "index")]
-
-    @property
-    def approximate(self) -> bool:
-        """Does a search look at a part of the vectors only?"""
-        return self._ann is not None
+        return self._items.vectors[self._items.find(ids, "index")]
 
     def scores(self, query: Any, ids: Sequence[Any]) -> np.ndarray:
         """[n] scores of one query [D] with the named items, as `search` has them.
@@ -173,10 +143,11 @@ class Index:
         """
         rows = self._checked_queries(np.asarray(query)[None])
         chosen = torch.from_numpy(self.vectors(ids))
-        return pair_scores(torch.from_numpy(rows), chosen[None], self.metric)[0].numpy()
+        with full_precision():
+            return pair_scores(torch.from_numpy(rows), chosen[None], self.metric)[0].numpy()
 
     def __repr__(self) -> str:
-        return f"Index({len(self):,} vectors of width {self.dim}, {self.metric})"
+        return f"Index({len(self):,} vectors of width {self.dim}, {self.metric}, on {self.device.device})"
 
     # --- search ----------------------------------------------------------------------------------
 
@@ -207,9 +178,9 @@ class Index:
         """
         if provenance is not None:
             check_provenance(self.provenance, provenance, "search")
-        self._check_k(k)
+        check_k(k, len(self))
         rows = self._checked_queries(queries)
-        return self._hits(*self._search(rows, k, self._allowed(where, among), exact))
+        return self._found(rows, k, self._allowed(where, among), exact)
 
     def search_ids(
         self,
@@ -224,43 +195,14 @@ class Index:
         Raises:
             InputError: as `search`, or an id that is not there.
         """
-        own = self._find(ids, "search")
-        self._check_k(k, len(self) - 1)
-        allowed = self._allowed(where, among)
-        scores, rows = self._search(self._vectors[own], k + 1, allowed)
-        # Every line loses one: its own place where that was found, the last one where it was not.
-        keep = rows != own[:, None]
-        absent = keep.all(1)
-        if rows.shape[1] > k or not absent.all():
-            keep[absent, -1] = False
-        width = int(keep.sum(1).min()) if len(keep) else 0
-        return self._hits(scores[keep].reshape(-1, width), rows[keep].reshape(-1, width))
+        own = self._items.find(ids, "search")
+        check_k(k, len(self), len(self) - 1)
+        found = self._found(self._items.vectors[own], k + 1, self._allowed(where, among))
+        return without_own(found, self.ids[own], k)
 
-    def _search(
-        self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and rows [Q, k], or fewer columns where the filter leaves fewer rows."""
-        few = rows is not None and len(rows) <= max(EXACT_BELOW // 4, 4 * k)
-        if self._ann is None or few or exact:
-            return self._exact(queries, k, rows)
-        scores, found = self._ann.search(self._vectors, queries, k, rows)
-        # A filter may leave nothing in the lists that were probed: these queries see everything.
-        short = np.flatnonzero((found < 0).any(1)) if found.shape[1] == k else np.arange(len(queries))
-        if len(short) == len(queries):
-            return self._exact(queries, k, rows)
-        if len(short):
-            scores[short], found[short] = self._exact(queries[short], k, rows)
-        return scores, found
-
-    def _hits(self, scores: np.ndarray, rows: np.ndarray) -> Hits:
-        return Hits(self._ids[rows], scores)
-
-    def _check_k(self, k: int, most: int | None = None) -> None:
-        if not len(self):
-            raise InputError("search: the index is empty, expected items to find")
-        most = len(self) if most is None else most
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most:
-            raise InputError(f"search: got k={k!r}, expected 1 to {most}, the number of items there are")
+    def _found(self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False) -> Hits:
+        scores, found = self.engine.search(queries, k, rows, exact=exact)
+        return Hits(self.ids[found], scores)
 
     def _checked_queries(self, queries: Any) -> np.ndarray:
         rows = check_vectors(queries, "queries", lambda row: f"query {row}")
@@ -275,66 +217,10 @@ class Index:
         keep = np.ones(len(self), dtype=bool)
         if among is not None:
             keep[:] = False
-            keep[self._find(list(among), "filter")] = True
+            keep[self._items.find(list(among), "filter")] = True
         if where is not None:
-            keep &= matching(where, self._metadata)
+            keep &= matching(where, self.metadata)
         return np.flatnonzero(keep)
-
-    def _find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-        if isinstance(ids, str) or not isinstance(ids, (Sequence, np.ndarray)):
-            raise InputError(f"{what}: got {ids!r}, expected a list of ids")
-        rows = self._places.get_indexer(pd.Index(ids, dtype=self._ids.dtype if not len(ids) else None))
-        unknown = np.flatnonzero(rows < 0)
-        if len(unknown):
-            name = list(ids)[unknown[0]]
-            hint = nearest(name, self._ids.tolist()) if isinstance(name, str) and len(self) < 10_000 else ""
-            raise InputError(f"{what}: {len(unknown)} unknown ids, the first is {name!r}.{hint}")
-        return rows
-
-    # --- on the disk -----------------------------------------------------------------------------
-
-    def save(self, folder: str | Path) -> None:
-        """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
-
-        Raises:
-            InputError: the folder holds something else, or metadata that parquet cannot hold.
-        """
-        save_bundle(folder, self._facts(), self._writers())
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "count": len(self),
-            "dim": self.dim,
-            "metric": self.metric,
-            "ids": "number" if self._ids.dtype == np.int64 else "text",
-            "provenance": self.provenance,
-            "plan": self._plan.to_dict(),
-            "ann": None if self._ann is None else asdict(self._ann.settings),
-        }
-
-    def _writers(self) -> dict[str, Callable[[Path], None]]:
-        writers = {
-            "vectors.npy": storage.write_array(self._vectors),
-            "items.parquet": storage.write_items(self._ids, self._metadata),
-        }
-        if self._ann is not None:
-            writers |= {"ann.faiss": self._ann.write, "places.npy": storage.write_array(self._ann.places)}
-        return writers
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Index:
-        """Open what `save` wrote, after checking the hash of every file; vectors stay on the disk.
-
-        Raises:
-            InputError: there is no index, or it is damaged: which file, and how, is said.
-        """
-        opened = open_bundle(folder)
-        storage.check_facts(opened)
-        vectors = storage.read_vectors(opened)
-        ids, metadata = storage.read_items(opened)
-        check_ids(ids, str(opened.files["items"]))
-        plan, ann = storage.read_search(opened)
-        return cls(vectors, ids, opened.facts["metric"], metadata, opened.facts["provenance"], plan, ann)
 
     # --- change ----------------------------------------------------------------------------------
 
@@ -352,11 +238,11 @@ class Index:
             InputError: as `build`; an id that is there already; other metadata columns; vectors of
                 another origin than those of the index.
         """
-        rows, names, table = self._new(vectors, ids, metadata, provenance)
-        there = [name for name in names.tolist() if name in self._places]
+        new = self.check(vectors, ids, metadata, provenance)
+        there = [name for name in new.ids.tolist() if name in self]
         if there:
             raise InputError(f"index: id {there[0]!r} is there already, expected a new one (or `update`)")
-        self._append(rows, names, table)
+        self._append(new)
 
     def update(
         self,
@@ -371,80 +257,128 @@ class Index:
         Raises:
             InputError: as `add`, or an id that is not there.
         """
-        rows, names, table = self._new(vectors, ids, metadata, provenance)
-        old = self._find(names.tolist(), "index")
-        self._drop(old)
-        self._append(rows, names, table)
+        new = self.check(vectors, ids, metadata, provenance)
+        self._drop(self._items.find(new.ids, "index"))
+        self._append(new)
 
-    def remove(self, ids: Sequence[Any]) -> None:
+    def remove(self, ids: Sequence[Any] | np.ndarray) -> None:
         """Remove items.
 
         Raises:
             InputError: an id that is not there; nothing is removed then.
         """
-        self._drop(self._find(ids, "index"))
+        self._drop(self._items.find(ids, "index"))
 
-    def _new(
-        self, vectors: Any, ids: Any, metadata: Any, provenance: Mapping[str, str] | None
-    ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    def check(
+        self, vectors: Any, ids: Any, metadata: Any = None, provenance: Mapping[str, str] | None = None
+    ) -> Items:
+        """What `add` or `update` would take, without taking it.
+
+        Raises:
+            InputError: as `add`, but for ids that are there already.
+        """
         check_provenance(self.provenance, provenance, "index")
-        rows, names, table = _checked(vectors, ids, metadata, self.metric, self._metadata)
-        if rows.shape[1] != self.dim:
-            raise InputError(f"index: got vectors of width {rows.shape[1]}, expected {self.dim}")
-        if len(self) and names.dtype != self._ids.dtype:
-            kinds = {True: "whole numbers", False: "text"}
-            raise InputError(
-                f"index: got ids that are {kinds[names.dtype == np.int64]}, "
-                f"expected {kinds[self._ids.dtype == np.int64]} as in the index"
-            )
-        return rows, names, table
+        return self._items.fitting(Items.checked(vectors, ids, metadata, self.metric))
 
-    def _append(self, rows: np.ndarray, names: np.ndarray, table: pd.DataFrame) -> None:
-        ids = np.concatenate([self._ids, names]) if len(self) else names
-        metadata = pd.concat([self._metadata, table], ignore_index=True) if len(self) else table
-        if self._ann is not None:
-            self._ann.added(rows, len(self))
-        self._take(np.concatenate([self._vectors, rows]), ids, metadata)
+    def _append(self, new: Items) -> None:
+        self._items = self._items.joined(new)
+        self.engine.added(self._items.vectors, new.vectors)
 
     def _drop(self, rows: np.ndarray) -> None:
         keep = np.ones(len(self), dtype=bool)
         keep[rows] = False
-        if self._ann is not None:
-            self._ann.dropped(keep)
-        self._take(self._vectors[keep], self._ids[keep], self._metadata[keep].reset_index(drop=True))
+        self._items = self._items.only(keep)
+        self.engine.dropped(self._items.vectors, keep)
 
+    def renumbered(self) -> Index:
+        """The same vectors under the ids 0 to N - 1, without metadata."""
+        items = Items(self._items.vectors, np.arange(len(self)), as_table(None, len(self)))
+        return Index(items, self.metric, self.provenance, self.engine)
 
-def _checked(
-    vectors: Any, ids: Any, metadata: Any, metric: Metric, like: pd.DataFrame | None
-) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Vectors, ids and metadata that fit each other."""
-    count = len(vectors)
-    if not count:
-        raise InputError("index: got no vectors, expected at least one")
-    names = check_ids(np.arange(count) if ids is None else ids, "index")
-    if len(names) != count:
-        raise InputError(f"index: got {len(names)} ids for {count} vectors")
-    rows = check_vectors(vectors, "vectors", lambda row: f"id {names[row]!r}")
-    if metric == "cosine":
-        rows = unit_length(rows, "vectors", lambda row: f"id {names[row]!r}")
-    table = _table(metadata, count)
-    if like is not None and set(table.columns) != set(like.columns):
-        raise InputError(
-            f"index: got metadata columns {sorted(map(str, table.columns))}, "
-            f"expected {sorted(map(str, like.columns))} as in the index"
-        )
-    return rows, names, table if like is None else table[list(like.columns)]
+    # --- on the disk -----------------------------------------------------------------------------
 
+    def save(self, folder: str | Path) -> None:
+        """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
 
-def _table(metadata: Any, count: int) -> pd.DataFrame:
-    if metadata is None:
-        return pd.DataFrame(index=range(count))
-    try:
-        table = pd.DataFrame(metadata).reset_index(drop=True)
-    except ValueError as error:
-        raise InputError(f"index: the metadata is no table ({error})") from error
-    if len(table) != count:
-        raise InputError(f"index: got metadata of {len(table)} rows for {count} vectors")
-    if "id" in table.columns or not all(isinstance(name, str) for name in table.columns):
-        raise InputError("index: metadata columns need names other than 'id', which the ids have")
-    return table
+        Raises:
+            InputError: the folder holds something else, or metadata that parquet cannot hold.
+        """
+        ann = self.engine.ann
+        facts = {
+            "kind": "index",
+            "count": len(self),
+            "dim": self.dim,
+            "metric": self.metric,
+            "ids": "number" if self.ids.dtype == np.int64 else "text",
+            "provenance": self.provenance,
+            "plan": self.engine.chosen.to_dict(),
+            "ann": None if ann is None else asdict(ann.settings),
+        }
+        writers: dict[str, Callable[[Path], None]] = {
+            "vectors.npy": storage.write_array(self._items.vectors),
+            "items.parquet": storage.write_items(self.ids, self.metadata),
+        }
+        if ann is not None:
+            writers |= {"ann.faiss": ann.write, "places.npy": storage.write_array(ann.places)}
+        save_bundle(folder, facts, writers)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto") -> Index | ShardedIndex:
+        """Open what `save` wrote, after checking the hash of every file; vectors stay on the disk.
+
+        A folder of shards opens as a `ShardedIndex`, which can do what an `Index` can.
+
+        Args:
+            folder: the bundle.
+            device: as in `build`.
+
+        Raises:
+            InputError: there is no index, or it is damaged: which file, and how, is said.
+        """
+        opened = open_bundle(folder)
+        if opened.facts.get("kind") == "shards":
+            from mmattn.retrieval.shards import ShardedIndex  # which is made of indexes
+
+            return ShardedIndex.from_opened(opened, device)
+        return cls.from_opened(opened, device)
+
+    @classmethod
+    def from_opened(cls, opened: Opened, device: str = "auto") -> Index:
+        """The index of a bundle whose files were checked.
+
+        Raises:
+            InputError: files that are what they were, but do not fit each other.
+        """
+        count, dim = storage.check_facts(opened)
+        vectors = storage.read_array(opened, "vectors", (count, dim), np.float32)
+        items = Items(vectors, *storage.read_items(opened, count))
+        plan, ann = storage.read_search(opened)
+        metric = opened.facts["metric"]
+        return cls(items, metric, opened.facts["provenance"], Engine(vectors, metric, plan, ann, device))
+
+    def split(self, shards: int) -> ShardedIndex:
+        """The same items in so many shards of about one size, each searched as it is best for its size.
+
+        Raises:
+            InputError: fewer than 1 shard, or more than items.
+
+        Example:
+            >>> halves = Index.build(np.eye(4), ["a", "b", "c", "d"]).split(2)
+            >>> halves, halves.search([[0.1, 0.4, 0.3, 0.2]], k=3).ids.tolist()
+            (ShardedIndex(4 vectors of width 4, ip, in 2 shards), [['b', 'c', 'd']])
+        """
+        from mmattn.retrieval.shards import ShardedIndex  # which is made of indexes
+
+        if type(shards) is not int or not 1 <= shards <= len(self):
+            raise InputError(
+                f"split: got {shards!r} shards, expected 1 to {len(self)}, the number of items there are"
+            )
+        ends = np.linspace(0, len(self), shards + 1).astype(int)
+        return ShardedIndex([self._part(start, end) for start, end in pairwise(ends)])
+
+    def _part(self, start: int, end: int) -> Index:
+        """An index of some rows, that searches as is best for so many."""
+        items = self._items.only(slice(start, end))
+        recall, kind = self.engine.chosen.target_recall, "auto" if self.approximate else "exact"
+        engine = Engine.build(items.vectors, self.metric, target_recall=recall, kind=kind)
+        return Index(items, self.metric, self.provenance, engine)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from mmattn.errors import InputError
-from mmattn.retrieval.checks import check_ids, check_vectors, unit_length
+from mmattn.retrieval import storage
+from mmattn.retrieval.bundle import open_bundle, save_bundle
+from mmattn.retrieval.checks import check_ids, check_k, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.filters import matching
-from mmattn.retrieval.index import Hits, Index
+from mmattn.retrieval.hits import Hits, without_own
+from mmattn.retrieval.index import Index
+from mmattn.retrieval.items import as_table, find_rows
 
 __all__ = ["MaxSimIndex"]
 
@@ -57,28 +63,14 @@ class MaxSimIndex:
             ids: one each; left out, their numbers.
             metric: "ip" or "cosine".
             metadata: columns with one value an item.
-            options: of `Index.build`, for the vectors.
+            options: of `Index.build`, for the vectors: provenance, target_recall, device, ...
 
         Raises:
             InputError: an item without vectors, another metric, or as `Index.build`.
         """
         if metric not in ("ip", "cosine"):
             raise InputError(f"maxsim index: got metric {metric!r}, expected ip or cosine")
-        names = check_ids(list(range(len(items))) if ids is None else ids, "maxsim index")
-        if len(names) != len(items) or not len(items):
-            raise InputError(
-                f"maxsim index: got {len(names)} ids for {len(items)} items, expected at least one"
-            )
-        parts = [_checked(item, f"id {name!r}") for item, name in zip(items, names.tolist(), strict=True)]
-        for part, name in zip(parts, names.tolist(), strict=True):
-            if not len(part) or part.shape[1] != parts[0].shape[1]:
-                raise InputError(
-                    f"maxsim index: id {name!r} has vectors {list(part.shape)}, "
-                    f"expected at least one of width {parts[0].shape[1]}"
-                )
-        table = pd.DataFrame(metadata if metadata is not None else {}, index=None)
-        if len(table.columns) and len(table) != len(items):
-            raise InputError(f"maxsim index: got metadata of {len(table)} rows for {len(items)} items")
+        parts, names, table = _checked(items, list(range(len(items))) if ids is None else ids, metadata)
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
         return cls(Index.build(np.concatenate(parts), metric=metric, **options), offsets, names, table)
 
@@ -86,8 +78,24 @@ class MaxSimIndex:
         """Number of items."""
         return len(self.ids)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    @cached_property
+    def _places(self) -> pd.Index:
+        return pd.Index(self.ids)
+
+    # --- search ----------------------------------------------------------------------------------
+
     def search(
-        self, queries: Sequence[Any], k: int = 10, *, where: str | None = None, depth: int = 100
+        self,
+        queries: Sequence[Any],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        among: Collection[Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        depth: int = 100,
     ) -> Hits:
         """The k best items of each query.
 
@@ -95,19 +103,37 @@ class MaxSimIndex:
             queries: one [T, D] each.
             k: how many, at most as many as there are items.
             where: a condition over the items' metadata.
+            among: ids of the only items to look at.
+            provenance: what made the queries, compared with what made the index.
             depth: vectors that each vector of a query brings in, where the search is approximate.
 
         Raises:
-            InputError: a NaN, another width, a query without vectors, k out of range, or a bad filter.
+            InputError: a NaN, another width, a query without vectors, another origin, k out of range, an
+                unknown id, or a bad filter.
         """
-        if not 1 <= k <= len(self):
-            raise InputError(f"search: got k={k!r}, expected 1 to {len(self)}, the number of items there are")
-        allowed = np.arange(len(self)) if where is None else np.flatnonzero(matching(where, self.metadata))
+        if provenance is not None:
+            check_provenance(self.vectors.provenance, provenance, "search")
+        check_k(k, len(self))
+        keep = np.ones(len(self), dtype=bool) if where is None else matching(where, self.metadata)
+        allowed = np.flatnonzero(keep)
+        if among is not None:
+            allowed = np.intersect1d(allowed, find_rows(self._places, list(among), "filter"))
         found = [self._search(query, number, k, allowed, depth) for number, query in enumerate(queries)]
         width = min([k, *(len(rows) for _, rows in found)])
         scores = np.array([scores[:width] for scores, _ in found], np.float32)
         rows = np.array([rows[:width] for _, rows in found], np.int64)
         return Hits(self.ids[rows], scores)
+
+    def search_ids(self, ids: Sequence[Any], k: int = 10, **options: Any) -> Hits:
+        """The k items most like each named one, itself left out; the options are those of `search`.
+
+        Raises:
+            InputError: as `search`, or an id that is not there.
+        """
+        own = find_rows(self._places, ids, "search")
+        check_k(k, len(self), len(self) - 1)
+        queries = [self.vectors.vectors(np.arange(*self.offsets[row : row + 2])) for row in own]
+        return without_own(self.search(queries, k + 1, **options), self.ids[own], k)
 
     def _search(
         self, query: Any, number: int, k: int, allowed: np.ndarray, depth: int
@@ -144,6 +170,104 @@ class MaxSimIndex:
                 scores[part] = np.maximum.reduceat(products, starts, axis=1).sum(0)
         return scores
 
+    # --- change ----------------------------------------------------------------------------------
 
-def _checked(item: Any, whose: str) -> np.ndarray:
-    return check_vectors(item, "maxsim index", lambda row: f"vector {row} of {whose}")
+    def add(
+        self, items: Sequence[Any], ids: Sequence[Any], *,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Add items; all of them or, where something is wrong, none.
+
+        Raises:
+            InputError: as `build`; an id that is there already; other columns, width or origin.
+        """
+        parts, names, table = _checked(items, ids, metadata)
+        there = [name for name in names.tolist() if name in self]
+        if there:
+            raise InputError(f"maxsim index: id {there[0]!r} is there already, expected a new one")
+        if set(table.columns) != set(self.metadata.columns) or (len(self) and names.dtype != self.ids.dtype):
+            raise InputError(
+                f"maxsim index: got {names.dtype} ids with metadata columns {sorted(table.columns)}, "
+                f"expected {self.ids.dtype} and {sorted(self.metadata.columns)} as in the index"
+            )
+        first = len(self.vectors)
+        rows = np.concatenate(parts)
+        self.vectors.add(rows, np.arange(first, first + len(rows)), provenance=provenance)
+        ends = self.offsets[-1] + np.cumsum([len(part) for part in parts])
+        self.offsets = np.concatenate([self.offsets, ends])
+        self._take(
+            np.concatenate([self.ids, names]) if len(self) else names,
+            pd.concat([self.metadata, table], ignore_index=True) if len(self) else table,
+        )
+
+    def remove(self, ids: Sequence[Any]) -> None:
+        """Remove items with all their vectors.
+
+        Raises:
+            InputError: an id that is not there; nothing is removed then.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        keep[find_rows(self._places, ids, "maxsim index")] = False
+        counts = np.diff(self.offsets)
+        self.vectors.remove(np.flatnonzero(~keep.repeat(counts)))
+        self.vectors = self.vectors.renumbered()
+        self.offsets = np.concatenate([[0], np.cumsum(counts[keep])])
+        self._take(self.ids[keep], self.metadata[keep].reset_index(drop=True))
+
+    def _take(self, ids: np.ndarray, metadata: pd.DataFrame) -> None:
+        self.ids, self.metadata = ids, metadata
+        self.__dict__.pop("_places", None)
+
+    # --- on the disk -----------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
+
+        Raises:
+            InputError: as `Index.save`.
+        """
+        writers = {
+            "offsets.npy": storage.write_array(self.offsets),
+            "items.parquet": storage.write_items(self.ids, self.metadata),
+        }
+        save_bundle(folder, {"kind": "maxsim", "count": len(self)}, writers, {"vectors": self.vectors.save})
+
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto") -> MaxSimIndex:
+        """Open what `save` wrote, after checking the hash of every file.
+
+        Raises:
+            InputError: there is no such index, or it is damaged: which file, and how, is said.
+        """
+        opened = open_bundle(folder)
+        opened.expect("maxsim")
+        count = opened.facts.get("count")
+        whole = {"offsets", "items"} <= set(opened.files) and set(opened.parts) == {"vectors"}
+        if not whole or type(count) is not int or count < 0:
+            raise InputError(f"{folder}: manifest.json does not describe an index of this version")
+        vectors = Index.from_opened(opened.parts["vectors"], device)
+        offsets = np.array(storage.read_array(opened, "offsets", (count + 1,), np.int64))
+        if offsets[0] or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
+            raise InputError(f"{opened.files['offsets']}: does not part {len(vectors)} vectors among items")
+        return cls(vectors, offsets, *storage.read_items(opened, count))
+
+
+def _checked(
+    items: Sequence[Any], ids: Sequence[Any], metadata: Any
+) -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
+    """Vectors, ids and metadata that fit each other."""
+    names = check_ids(ids, "maxsim index")
+    if len(names) != len(items) or not len(items):
+        raise InputError(f"maxsim index: got {len(names)} ids for {len(items)} items, expected at least one")
+    parts = [
+        check_vectors(item, "maxsim index", lambda row, name=name: f"vector {row} of id {name!r}")  # type: ignore[misc]
+        for item, name in zip(items, names.tolist(), strict=True)
+    ]
+    for part, name in zip(parts, names.tolist(), strict=True):
+        if not len(part) or part.shape[1] != parts[0].shape[1]:
+            raise InputError(
+                f"maxsim index: id {name!r} has vectors {list(part.shape)}, "
+                f"expected at least one of width {parts[0].shape[1]}"
+            )
+    return parts, names, as_table(metadata, len(names))

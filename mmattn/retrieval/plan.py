@@ -53,12 +53,27 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """Why the index searches as it does; `str(plan)` is a table for people."""
+    """Why the index searches as it does; `str(plan)` is a table for people.
+
+    Args:
+        reason: what was taken, and why.
+        target_recall: share of the true k nearest that was asked for; 1 for exact search.
+        k: the number of neighbours that the recall is of.
+        trials: every candidate, measured; the last one was taken.
+        device: where it searches now, and why ("" in a bundle, which does not know who opens it).
+
+    Example:
+        >>> from mmattn.retrieval.index import Index
+        >>> print(Index.build([[1.0, 0.0], [0.0, 1.0]], device="cpu").plan())
+        exact search: only 2 vectors
+        on cpu: as asked
+    """
 
     reason: str
     target_recall: float
     k: int
     trials: tuple[Trial, ...] = field(default=())
+    device: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -68,10 +83,11 @@ class Plan:
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:
         """What `to_dict` gave."""
         trials = tuple(Trial(**trial) for trial in content["trials"])
-        return cls(content["reason"], content["target_recall"], content["k"], trials)
+        device = content.get("device", "")
+        return cls(content["reason"], content["target_recall"], content["k"], trials, device)
 
     def __str__(self) -> str:
-        lines = [self.reason]
+        lines = [self.reason, *([f"on {self.device}"] if self.device else [])]
         if self.trials:
             lines.append(f"{'index':<44} {'on':>10} {'recall':>7} {'queries/s':>10} {'MB':>8} {'build s':>8}")
         for trial in self.trials:

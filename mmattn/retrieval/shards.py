@@ -1,29 +1,36 @@
-"""An index in several bundles, searched in parallel and merged exactly."""
+"""An index in several parts, searched side by side and merged exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mmattn.errors import InputError
-from mmattn.retrieval.checks import check_provenance
-from mmattn.retrieval.index import Hits, Index
+from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.checks import check_k, check_provenance
+from mmattn.retrieval.exact import Metric
+from mmattn.retrieval.hits import Hits, merge_hits, without_own
+from mmattn.retrieval.index import Index
+from mmattn.retrieval.items import find_rows
+from mmattn.retrieval.plan import Plan
 
-__all__ = ["ShardedIndex", "merge_hits"]
+__all__ = ["ShardedIndex"]
 
 
 class ShardedIndex:
-    """Indexes with different items that are searched as one.
+    """Indexes with different items that are searched as one, and changed and saved as one.
 
     The merge is exact: the k best of all are among the k best of each. Each shard may lie on another
     disk, and the threads really run at once, since torch and faiss do their work outside Python.
 
     Args:
-        shards: of one width, metric and origin, no id in two of them.
+        shards: of one width, metric and origin, with the same metadata columns and no id in two of them.
 
     Raises:
         InputError: shards that do not fit each other, or none.
@@ -37,60 +44,250 @@ class ShardedIndex:
     def __init__(self, shards: Sequence[Index]):
         if not shards:
             raise InputError("sharded index: got no shards, expected at least one")
-        first = shards[0]
-        for number, shard in enumerate(shards):
+        self.shards = list(shards)
+        first = self.shards[0]
+        for number, shard in enumerate(self.shards):
             if (shard.dim, shard.metric) != (first.dim, first.metric):
                 raise InputError(
                     f"sharded index: shard {number} has width {shard.dim} and metric {shard.metric}, "
                     f"expected {first.dim} and {first.metric} as shard 0"
                 )
+            if list(shard.metadata.columns) != list(first.metadata.columns):
+                raise InputError(
+                    f"sharded index: shard {number} has metadata columns {list(shard.metadata.columns)}, "
+                    f"expected {list(first.metadata.columns)} as shard 0"
+                )
             check_provenance(first.provenance, shard.provenance, f"sharded index: shard {number}")
-        names = [name for shard in shards for name in shard.ids.tolist()]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        if len({shard.ids.dtype for shard in self.shards if len(shard)}) > 1:
+            raise InputError("sharded index: got text and whole numbers as ids, expected one kind")
+        if not self._places.is_unique:
+            twice = self.ids[self._places.duplicated()][0]
             raise InputError(f"sharded index: id {twice!r} is in two shards, expected it in one")
-        self.shards = list(shards)
 
-    @classmethod
-    def open(cls, folder: str | Path) -> ShardedIndex:
-        """Open every bundle of a folder, in the order of their names.
-
-        Raises:
-            InputError: there is none, or one is damaged; it is named.
-        """
-        found = sorted(path.parent for path in Path(folder).glob("*/manifest.json"))
-        if not found:
-            raise InputError(f"{folder}: holds no index, expected one folder a shard")
-        return cls([Index.open(path) for path in found])
+    # --- what it holds ---------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of items in all shards."""
         return sum(map(len, self.shards))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    @property
+    def dim(self) -> int:
+        """Width D of a vector."""
+        return self.shards[0].dim
+
+    @property
+    def metric(self) -> Metric:
+        """As in `Index.build`."""
+        return self.shards[0].metric
+
+    @property
+    def provenance(self) -> dict[str, str] | None:
+        """What made the vectors."""
+        return self.shards[0].provenance
+
+    @property
+    def ids(self) -> np.ndarray:
+        """[N] ids, shard by shard."""
+        return np.concatenate([shard.ids for shard in self._filled or self.shards[:1]])
+
+    @property
+    def metadata(self) -> pd.DataFrame:
+        """One row an item, in the order of `ids`."""
+        return pd.concat([shard.metadata for shard in self._filled or self.shards[:1]], ignore_index=True)
+
+    @property
+    def approximate(self) -> bool:
+        """Does a search look at a part of the vectors only, in any shard?"""
+        return any(shard.approximate for shard in self.shards)
+
+    @property
+    def _filled(self) -> list[Index]:
+        return [shard for shard in self.shards if len(shard)]
+
+    @cached_property
+    def _places(self) -> pd.Index:
+        """Id -> row in all shards together."""
+        return pd.Index(self.ids)
+
+    def _owners(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+        """[n] the shard of each named item."""
+        rows = find_rows(self._places, ids, what)
+        return np.searchsorted(np.cumsum([len(shard) for shard in self.shards]), rows, side="right")
+
+    def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """[n, D] vectors of the named items.
+
+        Raises:
+            InputError: an id that is not there.
+        """
+        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._owners(ids, "index")
+        found = np.empty((len(names), self.dim), np.float32)
+        for number in np.unique(owners):
+            found[owners == number] = self.shards[number].vectors(names[owners == number])
+        return found
+
+    def plan(self) -> Plan:
+        """How each shard searches, and everything that was tried for any of them."""
+        plans = [shard.plan() for shard in self.shards]
+        reasons = "; ".join(dict.fromkeys(plan.reason for plan in plans))
+        return Plan(
+            f"{len(plans)} shards side by side: {reasons}",
+            min(plan.target_recall for plan in plans),
+            plans[0].k,
+            tuple(trial for plan in plans for trial in plan.trials),
+            "; ".join(dict.fromkeys(plan.device for plan in plans)),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"ShardedIndex({len(self):,} vectors of width {self.dim}, {self.metric}, "
+            f"in {len(self.shards)} shards)"
+        )
+
+    # --- search ----------------------------------------------------------------------------------
+
     def search(
-        self, queries: Any, k: int = 10, *, where: str | None = None,
-        provenance: Mapping[str, str] | None = None, exact: bool = False,
-    ) -> Hits:  # fmt: skip
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        among: Collection[Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        exact: bool = False,
+    ) -> Hits:
         """The k best of all shards; the arguments are those of `Index.search`.
 
         Raises:
             InputError: as `Index.search`.
         """
-        filled = [shard for shard in self.shards if len(shard)]
-        if not filled or not 1 <= k <= len(self):
-            raise InputError(f"search: got k={k!r}, expected 1 to {len(self)}, the number of items there are")
+        check_k(k, len(self))
+        names = None if among is None else np.array(list(among), dtype=self.ids.dtype)
+        owners = None if names is None else self._owners(names, "filter")
 
-        def ask(shard: Index) -> Hits:
+        def ask(number: int) -> Hits:
+            shard = self.shards[number]
+            some = None if names is None else names[owners == number].tolist()
             most = min(k, len(shard))
-            return shard.search(queries, most, where=where, provenance=provenance, exact=exact)
+            return shard.search(queries, most, where=where, among=some, provenance=provenance, exact=exact)
 
-        with ThreadPoolExecutor(len(filled)) as pool:
-            return merge_hits(list(pool.map(ask, filled)), k)
+        return merge_hits(self._each(ask), k)
 
+    def search_ids(
+        self,
+        ids: Sequence[Any],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        among: Collection[Any] | None = None,
+    ) -> Hits:
+        """The k items most like each named one, in any shard, itself left out.
 
-def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
-    """The k best of several lists for the same queries; of equal scores the earlier list's come first."""
-    ids = np.concatenate([each.ids for each in hits], axis=1)
-    scores = np.concatenate([each.scores for each in hits], axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Hits(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
+        Raises:
+            InputError: as `search`, or an id that is not there.
+        """
+        queries = self.vectors(ids)
+        check_k(k, len(self), len(self) - 1)
+        found = self.search(queries, k + 1, where=where, among=among)
+        return without_own(found, np.asarray(ids, dtype=self.ids.dtype), k)
+
+    def _each(self, ask: Callable[[int], Hits]) -> list[Hits]:
+        """What each shard that holds anything answers, in their order."""
+        numbers = [number for number, shard in enumerate(self.shards) if len(shard)]
+        with ThreadPoolExecutor(len(numbers)) as pool:
+            return list(pool.map(ask, numbers))
+
+    # --- change ----------------------------------------------------------------------------------
+
+    def add(
+        self,
+        vectors: Any,
+        ids: Sequence[Any] | np.ndarray,
+        *,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add items to the smallest shard; all of them or, where something is wrong, none.
+
+        Raises:
+            InputError: as `Index.add`.
+        """
+        there = [name for name in np.asarray(ids, dtype=object).tolist() if name in self]
+        if there:
+            raise InputError(f"index: id {there[0]!r} is there already, expected a new one (or `update`)")
+        like = next(iter(self._filled), self.shards[0])  # an empty shard takes ids of any kind
+        smallest = min(self.shards, key=len)
+        if smallest is not like:
+            like.check(vectors, ids, metadata, provenance)
+        smallest.add(vectors, ids, metadata=metadata, provenance=provenance)
+        self.__dict__.pop("_places", None)
+
+    def update(
+        self,
+        vectors: Any,
+        ids: Sequence[Any] | np.ndarray,
+        *,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        """Replace items where they are: vectors and metadata.
+
+        Raises:
+            InputError: as `Index.update`.
+        """
+        new = next(iter(self._filled), self.shards[0]).check(vectors, ids, metadata, provenance)
+        owners = self._owners(new.ids, "index")
+        for number in np.unique(owners):
+            part = new.only(owners == number)
+            self.shards[number].update(part.vectors, part.ids, metadata=part.metadata, provenance=provenance)
+        self.__dict__.pop("_places", None)
+
+    def remove(self, ids: Sequence[Any] | np.ndarray) -> None:
+        """Remove items.
+
+        Raises:
+            InputError: an id that is not there; nothing is removed then.
+        """
+        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._owners(ids, "index")
+        for number in np.unique(owners):
+            self.shards[number].remove(names[owners == number])
+        self.__dict__.pop("_places", None)
+
+    # --- on the disk -----------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write all shards to one folder; a kill at any moment leaves what was there, or the whole of this.
+
+        Raises:
+            InputError: as `Index.save`.
+        """
+        parts = {f"{number:05d}": shard.save for number, shard in enumerate(self.shards)}
+        save_bundle(folder, {"kind": "shards", "count": len(self)}, {}, parts)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto") -> ShardedIndex:
+        """Open what `save` wrote, after checking the hash of every file of every shard.
+
+        Raises:
+            InputError: there is no sharded index, or it is damaged: which file, and how, is said.
+        """
+        return cls.from_opened(open_bundle(folder), device)
+
+    @classmethod
+    def from_opened(cls, opened: Opened, device: str = "auto") -> ShardedIndex:
+        """The shards of a bundle whose files were checked.
+
+        Raises:
+            InputError: files that are what they were, but do not fit each other.
+        """
+        opened.expect("shards")
+        found = cls([Index.from_opened(opened.parts[name], device) for name in sorted(opened.parts)])
+        if len(found) != opened.facts.get("count"):
+            raise InputError(
+                f"{opened.folder}: the shards hold {len(found)} items, "
+                f"the manifest says {opened.facts.get('count')}"
+            )
+        return found

@@ -14,10 +14,11 @@ import pyarrow.parquet
 from mmattn.errors import InputError
 from mmattn.retrieval.ann import AnnSearch, read_faiss
 from mmattn.retrieval.bundle import Opened
+from mmattn.retrieval.checks import check_ids
 from mmattn.retrieval.exact import METRICS
 from mmattn.retrieval.plan import Plan, Settings
 
-__all__ = ["check_facts", "read_items", "read_search", "read_vectors", "write_array", "write_items"]
+__all__ = ["check_facts", "read_array", "read_items", "read_search", "write_array", "write_items"]
 
 
 def write_array(array: np.ndarray) -> Callable[[Path], None]:
@@ -53,6 +54,7 @@ def check_facts(opened: Opened) -> tuple[int, int]:
     Raises:
         InputError: the manifest does not describe an index.
     """
+    opened.expect("index")
     facts = opened.facts
     sizes = [facts.get(key) for key in ("count", "dim")]
     good = all(type(size) is int and size >= 0 for size in sizes) and facts.get("metric") in METRICS
@@ -63,15 +65,6 @@ def check_facts(opened: Opened) -> tuple[int, int]:
     if not good or not {"vectors", "items"} <= set(opened.files):
         raise InputError(f"{opened.folder}: manifest.json does not describe an index of this version")
     return facts["count"], facts["dim"]
-
-
-def read_vectors(opened: Opened) -> np.ndarray:
-    """[N, D] float32, mapped into memory: rows come from the disk when they are used.
-
-    Raises:
-        InputError: the file is not of the size that the manifest says.
-    """
-    return _read_array(opened, "vectors", check_facts(opened), np.float32)
 
 
 def read_search(opened: Opened) -> tuple[Plan, AnnSearch | None]:
@@ -91,14 +84,19 @@ def read_search(opened: Opened) -> tuple[Plan, AnnSearch | None]:
         return plan, None
     if not {"ann", "places"} <= set(opened.files):
         raise InputError(f"{opened.folder}: manifest.json names no file for the {settings.kind} index")
-    places = _read_array(opened, "places", None, np.int64)
+    places = read_array(opened, "places", None, np.int64)
     if places.ndim != 1 or not np.array_equal(np.sort(places[places >= 0]), np.arange(count)):
         raise InputError(f"{opened.files['places']}: does not name each of the {count} rows once")
     index = read_faiss(opened.files["ann"], len(places), dim, facts["metric"])
     return plan, AnnSearch(index, settings, facts["metric"], np.array(places), mapped=True)
 
 
-def _read_array(opened: Opened, role: str, shape: tuple[int, int] | None, dtype: Any) -> np.ndarray:
+def read_array(opened: Opened, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:
+    """An array, mapped into memory: rows come from the disk when they are used.
+
+    Raises:
+        InputError: the file is not of the shape or type that the manifest says.
+    """
     path = opened.files[role]
     try:
         array = np.load(path, mmap_mode=None if shape and not shape[0] else "r", allow_pickle=False)
@@ -112,13 +110,12 @@ def _read_array(opened: Opened, role: str, shape: tuple[int, int] | None, dtype:
     return array
 
 
-def read_items(opened: Opened) -> tuple[np.ndarray, pd.DataFrame]:
+def read_items(opened: Opened, count: int) -> tuple[np.ndarray, pd.DataFrame]:
     """Ids [N] and metadata.
 
     Raises:
-        InputError: the file has no ids, or not as many as the manifest says.
+        InputError: the file has no ids, ids that come twice, or not as many as the manifest says.
     """
-    count, _ = check_facts(opened)
     path = opened.files["items"]
     try:
         table: Any = pa.parquet.read_table(path)
@@ -127,8 +124,10 @@ def read_items(opened: Opened) -> tuple[np.ndarray, pd.DataFrame]:
     if len(table) != count or "id" not in table.column_names:
         raise InputError(f"{path}: got {len(table)} rows of ids and metadata, the manifest says {count}")
     names = table["id"].to_pylist()
-    kind: Any = np.int64 if pa.types.is_integer(table.schema.field("id").type) else object
+    if not count:  # an empty list does not say of what
+        kind: Any = np.int64 if pa.types.is_integer(table.schema.field("id").type) else object
+        ids = np.array([], dtype=kind)
+    else:
+        ids = check_ids(names, str(path))
     metadata = table.drop_columns(["id"]).to_pandas()
-    return np.array(names, dtype=kind), metadata if len(table.column_names) > 1 else pd.DataFrame(
-        index=range(count)
-    )
+    return ids, metadata if len(table.column_names) > 1 else pd.DataFrame(index=range(count))

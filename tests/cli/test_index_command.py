@@ -159,6 +159,48 @@ def test_from_vectors_to_answers(
     assert capsys.readouterr().out.startswith(f"{damaged.name}: damaged")
 
 
+def test_an_index_is_split_searched_changed_and_exported(
+    vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, shards, built = tmp_path / "index", tmp_path / "shards", tmp_path / "built"
+
+    def answer(*arguments: str | Path) -> Any:
+        capsys.readouterr()
+        assert call(index_command, *arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    answer("build", bundle, "--vectors", vectors)
+    assert answer("split", bundle, "--shards", "2", "--out", shards)["count"] == 4
+    assert (
+        "2 shards side by side"
+        in answer("build", built, "--vectors", vectors, "--shards", "2")["plan"]["reason"]
+    )
+    expected = answer("search", bundle, "--vectors", vectors, "-k", "3")
+    for folder in (shards, built):
+        found = answer("search", folder, "--vectors", vectors, "-k", "3", "--device", "cpu")
+        assert [[hit[0] for hit in line["hits"]] for line in found] == [
+            [hit[0] for hit in line["hits"]] for line in expected
+        ]
+    for options, message in (
+        (("split", shards, "--shards", "2", "--out", tmp_path / "x"), "is in 2 shards already"),
+        (("split", bundle, "--shards", "2", "--out", shards), "there is an index already"),
+        (("split", bundle, "--shards", "9", "--out", tmp_path / "x"), "got 9 shards, expected 1 to 4"),
+        (("search", bundle, "--id", "film-0", "--device", "tpu"), "no device 'tpu'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call(index_command, *options)
+    assert answer("remove", shards, "--ids", "film-0")["count"] == 3
+    answer("export", shards, "--out", tmp_path / "exported.parquet")
+    given, exported = read_vectors(vectors), read_vectors(tmp_path / "exported.parquet")
+    assert exported.ids.tolist() == given.ids.tolist()[1:]
+    assert (exported.vectors == given.vectors[1:]).all()
+    assert exported.provenance == given.provenance
+    assert answer("verify", shards) == {"damage": []}
+    next(shards.glob("part-*/vectors-*")).unlink()
+    assert call(index_command, "verify", shards) == 1
+    assert "it is missing" in capsys.readouterr().out
+
+
 def test_another_model_is_refused(run: Path, vectors: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "index"
     call(index_command, "build", bundle, "--vectors", vectors)

@@ -54,7 +54,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
         assert (
             opened.search(query, 3, where=where).to_lists() == index.search(query, 3, where=where).to_lists()
         )
-    assert isinstance(opened._vectors, np.memmap)
+    assert isinstance(opened._items.vectors, np.memmap)
 
 
 def test_numbers_stay_numbers_and_an_empty_index_stays_empty(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def kill_while_adding(folder: Path, times: int) -> None:
         index = Index.open(folder)
         assert said <= len(index) <= said + 1 or not said
         assert index.ids.tolist() == ids(range(len(index)))
-        assert (index._vectors == vectors(range(len(index)))).all()
+        assert (index._items.vectors == vectors(range(len(index)))).all()
         assert bundle.damage(folder) == []
     assert torn  # kills did hit the middle of a save
 

@@ -26,7 +26,7 @@ def drawn(shape: tuple[int, int], seed: int, metric: Metric) -> np.ndarray:
 
 @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
 def first_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_bfloat16_pays", lambda device: request.param)
+    monkeypatch.setattr(exact, "_bfloat16_pays", lambda: request.param)
 
 
 @pytest.mark.usefixtures("first_pass")

@@ -1,4 +1,4 @@
-"""Shards, fused modalities, several vectors an item, tables of vectors: each by its definition."""
+"""Fused modalities, several vectors an item, tables of vectors: each by its definition."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.retrieval.arrow import Vectors, read_vectors, to_arrow, write_parquet
-from mmattn.retrieval.exact import METRICS, Metric
+from mmattn.retrieval.exact import Metric
 from mmattn.retrieval.fuse import FusedIndex
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.maxsim import MaxSimIndex
-from mmattn.retrieval.shards import ShardedIndex
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((307, 11)).astype(np.float32)
@@ -27,41 +26,6 @@ ORIGIN = {"weights": "aaaa"}
 def part(start: int, end: int, metric: Metric = "ip", origin: dict[str, str] | None = None) -> Index:
     years = {"year": np.arange(start, end)}
     return Index.build(VECTORS[start:end], NAMES[start:end], metric, metadata=years, provenance=origin)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_shards_find_what_one_index_finds(metric: Metric, tmp_path: Path) -> None:
-    whole = part(0, 307, metric)
-    for number, (start, end) in enumerate([(0, 5), (5, 200), (200, 307)]):
-        part(start, end, metric).save(tmp_path / f"shard-{number}")
-    shards = ShardedIndex.open(tmp_path)
-    assert len(shards) == 307
-    for k, where in ((7, None), (307, None), (9, "year > 190 and year < 230")):
-        ours, expected = shards.search(QUERIES, k, where=where), whole.search(QUERIES, k, where=where)
-        assert ours.ids.tolist() == expected.ids.tolist()
-        assert ours.scores == pytest.approx(expected.scores, rel=1e-5, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("shards", "message"),
-    [
-        ([], "got no shards"),
-        ([part(0, 5), part(4, 9)], "id 'i4' is in two shards"),
-        ([part(0, 5), part(5, 9, "l2")], "shard 1 has width 11 and metric l2"),
-        ([part(0, 5, origin=ORIGIN), part(5, 9, origin={"weights": "b"})], "come from b, expected aaaa"),
-    ],
-)
-def test_shards_that_do_not_fit(shards: list[Index], message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        ShardedIndex(shards)
-    assert message in str(caught.value)
-
-
-def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
-    part(0, 5).save(tmp_path / "a")
-    next((tmp_path / "a").glob("items-*")).write_bytes(b"x")
-    with pytest.raises(InputError, match=r"a: items-\w+\.parquet: got 1 bytes"):
-        ShardedIndex.open(tmp_path)
 
 
 def test_scores_are_weighted_over_what_both_have() -> None:
@@ -91,6 +55,23 @@ def test_reciprocal_ranks_by_hand() -> None:
     # a: 1/61 + 2/63, b: 1/62 + 2/62, d: 2/61, c: 1/63
     assert hits.ids.tolist() == [["b", "a", "d", "c"]]
     assert hits.scores[0] == pytest.approx([3 / 62, 1 / 61 + 2 / 63, 2 / 61, 1 / 63])
+
+
+def test_fused_indexes_come_back_from_the_disk(tmp_path: Path) -> None:
+    text, image = part(0, 200, origin=ORIGIN), Index.build(VECTORS[100:, ::-1].copy(), NAMES[100:])
+    fused = FusedIndex({"text": text, "a picture": image}, {"text": 3.0}, method="ranks", depth=50)
+    fused.save(tmp_path / "fused")
+    opened = FusedIndex.open(tmp_path / "fused")
+    asked = {"text": QUERIES, "a picture": QUERIES}
+    assert opened.search(asked, 10).to_lists() == fused.search(asked, 10).to_lists()
+    with pytest.raises(InputError, match="come from bbbb, expected aaaa"):
+        opened.search(asked, provenance={"text": {"weights": "bbbb"}})
+    with pytest.raises(InputError, match="holds one index a modality, for FusedIndex.open"):
+        Index.open(tmp_path / "fused")
+    some = opened.search(asked, 3, among=["i3", "i150", "i300"])
+    assert {*some.ids[0]} == {"i3", "i150", "i300"}
+    with pytest.raises(InputError, match="filter: 1 unknown ids, the first is 'i999'"):
+        opened.search(asked, 3, among=["i3", "i999"])
 
 
 def test_what_cannot_be_fused() -> None:
@@ -131,6 +112,49 @@ def test_maxsim_by_its_definition(metric: Any, kind: str) -> None:
             best = np.argsort(-np.where(keep, scores, -np.inf))[:5]
             assert hits.ids[number].tolist() == [NAMES[row] for row in best]
             assert hits.scores[number] == pytest.approx(scores[best], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["exact", "ann"])
+def test_maxsim_changes_and_comes_back_from_the_disk(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    items = [rng.standard_normal((size, 11)) for size in rng.integers(1, 8, size=400)]
+    names, years = [f"i{number}" for number in range(400)], np.arange(400)
+
+    def made(rows: np.ndarray) -> MaxSimIndex:
+        return MaxSimIndex.build(
+            [items[row] for row in rows], [names[row] for row in rows], metadata={"year": years[rows]},
+            provenance=ORIGIN, kind="exact",
+        )  # fmt: skip
+
+    index = MaxSimIndex.build(
+        items[:300], names[:300], metadata={"year": years[:300]}, provenance=ORIGIN, kind=kind,
+        target_recall=0.5,
+    )  # fmt: skip
+    assert index.vectors.approximate == (kind == "ann")
+    index.remove(names[50:150])
+    index.add(items[300:], names[300:], metadata={"year": years[300:]}, provenance=ORIGIN)
+    index.save(tmp_path)
+    opened = MaxSimIndex.open(tmp_path)
+    expected = made(np.r_[:50, 150:400])
+    for query in (None, "year > 310"):
+        options: dict[str, Any] = {"where": query, "provenance": ORIGIN, "depth": len(index.vectors)}
+        truth = expected.search([QUERIES[:3], QUERIES[3:5]], 7, **options)
+        for one in (index, opened):
+            found = one.search([QUERIES[:3], QUERIES[3:5]], 7, **options)
+            assert found.ids.tolist() == truth.ids.tolist()
+            assert found.scores == pytest.approx(truth.scores, rel=1e-5)
+    own = opened.search_ids(["i7", "i399"], 5, depth=len(index.vectors))
+    assert own.ids.tolist() == expected.search_ids(["i7", "i399"], 5).ids.tolist()
+    assert opened.search([QUERIES], 2, among=["i9", "i160"]).ids.shape == (1, 2)
+    with pytest.raises(InputError, match="id 'i7' is there already"):
+        opened.add(items[:1], ["i7"], metadata={"year": [1]}, provenance=ORIGIN)
+    with pytest.raises(InputError, match="expected object and \\['year'\\] as in the index"):
+        opened.add(items[:1], ["new"], provenance=ORIGIN)
+    with pytest.raises(InputError, match="unknown ids, the first is 'i51'"):
+        opened.remove(["i51"])
+    with pytest.raises(InputError, match="come from bbbb, expected aaaa"):
+        opened.search([QUERIES], provenance={"weights": "bbbb"})
+    assert len(opened) == 300
 
 
 def test_what_maxsim_refuses() -> None:

@@ -1,0 +1,60 @@
+"""A copy of a faiss index on a GPU: used where it can be, never needed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+__all__ = ["GpuCopy"]
+
+_MOST = 2048  # neighbours and lists that faiss's GPU kernels can select among
+
+
+class GpuCopy:
+    """Answers what faiss's GPU indexes can answer: plain searches, without a filter, of not too many.
+
+    The index on the CPU stays the one that is saved, changed and filtered.
+    """
+
+    def __init__(self, resources: Any, index: Any):
+        self._resources = resources  # faiss does not keep its own scratch memory alive
+        self.index = index
+        # Two threads must not use the scratch memory of one device at once.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, faiss: Any, index: Any, kind: str, device: str) -> GpuCopy | None:
+        """The copy, or None where faiss sees no such GPU or has no such index for one.
+
+        Args:
+            faiss: the module.
+            index: on the CPU.
+            kind: its factory string.
+            device: "cuda:0", or "cpu" for no copy.
+        """
+        number = int(device.removeprefix("cuda:")) if device.startswith("cuda:") else -1
+        # There is a faiss without the GPU part; and graphs and "fast scan" codes are for CPUs.
+        seen = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+        if not 0 <= number < seen or not kind.startswith("IVF") or kind.endswith("fs"):
+            return None
+        resources = faiss.StandardGpuResources()
+        try:
+            return cls(resources, faiss.index_cpu_to_gpu(resources, number, index))
+        except RuntimeError:  # no room left: torch and faiss do not know of each other's memory
+            return None
+
+    def can(self, wanted: int, effort: int, filtered: bool) -> bool:
+        """Is this a search for the GPU?"""
+        return not filtered and max(wanted, effort) <= _MOST
+
+    def search(self, queries: np.ndarray, wanted: int, parameters: Any) -> np.ndarray:
+        """[Q, wanted] numbers of vectors, -1 where no more was found."""
+        with self._lock:
+            return self.index.search(queries, wanted, params=parameters)[1]
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Follow the index on the CPU."""
+        with self._lock:
+            self.index.add(vectors)

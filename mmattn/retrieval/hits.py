@@ -1,0 +1,75 @@
+"""What a search finds, and how the findings of several searches become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Hits", "merge_hits", "without_own"]
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What was found for Q queries, best first.
+
+    Args:
+        ids: [Q, k] ids of the items.
+        scores: [Q, k] float32, higher is better (minus the squared distance for "l2").
+
+    Example:
+        >>> Hits(np.array([["a", "b"]], object), np.array([[0.75, 0.5]], np.float32)).to_lists()
+        [[('a', 0.75), ('b', 0.5)]]
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.ids)
+
+    def to_lists(self) -> list[list[tuple[Any, float]]]:
+        """(id, score) pairs of each query."""
+        return [
+            list(zip(ids, scores, strict=True))
+            for ids, scores in zip(self.ids.tolist(), self.scores.tolist(), strict=True)
+        ]
+
+
+def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
+    """The k best of several searches for the same queries; of equal scores the earlier search's come first.
+
+    Exact where each search looked at items of its own: the k best of all are among the k best of each.
+    The searches may have run anywhere, on other machines too.
+
+    Example:
+        >>> here = Hits(np.array([["a", "b"]], object), np.array([[0.75, 0.25]], np.float32))
+        >>> there = Hits(np.array([["c"]], object), np.array([[0.5]], np.float32))
+        >>> merge_hits([here, there], k=2).ids.tolist()
+        [['a', 'c']]
+    """
+    ids = np.concatenate([each.ids for each in hits], axis=1)
+    scores = np.concatenate([each.scores for each in hits], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Hits(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
+
+
+def without_own(hits: Hits, own: np.ndarray, k: int) -> Hits:
+    """Of k + 1 or fewer hits, the k best that are not the query's own item (`own` [Q] ids).
+
+    Every line loses one: its own item where that was found, the last one where it was not.
+
+    Example:
+        >>> found = Hits(np.array([["a", "b"], ["c", "a"]], object), np.zeros((2, 2), np.float32))
+        >>> without_own(found, np.array(["a", "b"], object), k=1).ids.tolist()
+        [['b'], ['c']]
+    """
+    keep = hits.ids != own[:, None]
+    absent = keep.all(1)
+    if hits.ids.shape[1] > k or not absent.all():
+        keep[absent, -1:] = False
+    width = int(keep.sum(1).min()) if len(keep) else 0
+    return Hits(hits.ids[keep].reshape(-1, width), hits.scores[keep].reshape(-1, width))

@@ -1,0 +1,140 @@
+"""What an index holds: vectors, ids and metadata, row by row, checked when they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmattn.errors import InputError, nearest
+from mmattn.retrieval.checks import check_ids, check_vectors, unit_length
+from mmattn.retrieval.exact import Metric
+
+__all__ = ["Items", "as_table", "find_rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """Rows that belong together: vectors [N, D] float32, ids [N], one line of metadata each."""
+
+    vectors: np.ndarray
+    ids: np.ndarray
+    metadata: pd.DataFrame
+
+    @classmethod
+    def checked(cls, vectors: Any, ids: Any, metadata: Any, metric: Metric) -> Items:
+        """From what a user gave; left out, the ids are 0 to N - 1.
+
+        Raises:
+            InputError: nothing at all, NaN, an id that comes twice, parts of different lengths, a row of
+                zeros for "cosine".
+        """
+        count = len(vectors)
+        if not count:
+            raise InputError("index: got no vectors, expected at least one")
+        names = check_ids(np.arange(count) if ids is None else ids, "index")
+        if len(names) != count:
+            raise InputError(f"index: got {len(names)} ids for {count} vectors")
+        rows = check_vectors(vectors, "vectors", lambda row: f"id {names[row]!r}")
+        if metric == "cosine":
+            rows = unit_length(rows, "vectors", lambda row: f"id {names[row]!r}")
+        return cls(rows, names, as_table(metadata, count))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        """Width D of a vector."""
+        return self.vectors.shape[1]
+
+    @cached_property
+    def places(self) -> pd.Index:
+        """Id -> row."""
+        return pd.Index(self.ids)
+
+    def find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+        """[n] rows of the named items.
+
+        Raises:
+            InputError: an id that is not there; the nearest is suggested.
+        """
+        return find_rows(self.places, ids, what)
+
+    def fitting(self, new: Items) -> Items:
+        """The new rows with their columns in our order.
+
+        Raises:
+            InputError: another width, other columns, or ids of another kind.
+        """
+        if set(new.metadata.columns) != set(self.metadata.columns):
+            raise InputError(
+                f"index: got metadata columns {sorted(map(str, new.metadata.columns))}, "
+                f"expected {sorted(map(str, self.metadata.columns))} as in the index"
+            )
+        if new.dim != self.dim:
+            raise InputError(f"index: got vectors of width {new.dim}, expected {self.dim}")
+        if len(self) and new.ids.dtype != self.ids.dtype:
+            kinds = {True: "whole numbers", False: "text"}
+            raise InputError(
+                f"index: got ids that are {kinds[new.ids.dtype == np.int64]}, "
+                f"expected {kinds[self.ids.dtype == np.int64]} as in the index"
+            )
+        return Items(new.vectors, new.ids, new.metadata[list(self.metadata.columns)])
+
+    def joined(self, new: Items) -> Items:
+        """These rows, then the new ones, which fit."""
+        if not len(self):
+            return new
+        return Items(
+            np.concatenate([self.vectors, new.vectors]),
+            np.concatenate([self.ids, new.ids]),
+            pd.concat([self.metadata, new.metadata], ignore_index=True),
+        )
+
+    def only(self, rows: np.ndarray | slice) -> Items:
+        """The rows that an array of numbers or booleans, or a slice, names."""
+        return Items(self.vectors[rows], self.ids[rows], self.metadata.iloc[rows].reset_index(drop=True))
+
+
+def find_rows(places: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+    """[n] rows of ids.
+
+    Raises:
+        InputError: no list, or an id that is not there; the nearest is suggested.
+    """
+    if isinstance(ids, str) or not isinstance(ids, (Sequence, np.ndarray)):
+        raise InputError(f"{what}: got {ids!r}, expected a list of ids")
+    rows = places.get_indexer(pd.Index(ids, dtype=None if len(ids) else places.dtype))
+    unknown = np.flatnonzero(rows < 0)
+    if len(unknown):
+        name = list(ids)[unknown[0]]
+        hint = nearest(name, places.tolist()) if isinstance(name, str) and len(places) < 10_000 else ""
+        close = hint if hint.startswith(" Did") else ""  # a list of all ids helps nobody
+        raise InputError(f"{what}: {len(unknown)} unknown ids, the first is {name!r}.{close}")
+    return rows
+
+
+def as_table(metadata: Any, count: int) -> pd.DataFrame:
+    """Metadata as a table of `count` rows; none given, one without columns.
+
+    Raises:
+        InputError: no table, another number of rows, or a column that is named like the ids.
+    """
+    if metadata is None:
+        return pd.DataFrame(index=range(count))
+    try:
+        table = pd.DataFrame(metadata).reset_index(drop=True)
+    except ValueError as error:
+        raise InputError(f"index: the metadata is no table ({error})") from error
+    if not len(table.columns):
+        return pd.DataFrame(index=range(count))
+    if len(table) != count:
+        raise InputError(f"index: got metadata of {len(table)} rows for {count} vectors")
+    if "id" in table.columns or not all(isinstance(name, str) for name in table.columns):
+        raise InputError("index: metadata columns need names other than 'id', which the ids have")
+    return table

@@ -1,0 +1,47 @@
+"""Float32 products that are float32: whatever the training script has set for its own speed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["full_precision"]
+
+_LOCK = threading.Lock()
+_inside = 0
+_usual = ("none", "none")
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 on a GPU and no bfloat16 on a CPU in products of float32 tensors started in this block.
+
+    With `torch.set_float32_matmul_precision("high")`, as training scripts have it, scores would keep three
+    digits and the bounds of `ExactSearch` would not hold. The setting belongs to the process: of several
+    threads inside, the last one to leave restores it.
+
+    Example:
+        >>> torch.set_float32_matmul_precision("high")
+        >>> with full_precision():
+        ...     torch.backends.cuda.matmul.fp32_precision
+        'ieee'
+        >>> torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision("highest")
+        ('high', None)
+    """
+    global _inside, _usual
+    gpu, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    with _LOCK:
+        if not _inside:
+            _usual = (gpu.fp32_precision, cpu.fp32_precision)
+            gpu.fp32_precision = cpu.fp32_precision = "ieee"
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _inside -= 1
+            if not _inside:
+                gpu.fp32_precision, cpu.fp32_precision = _usual
