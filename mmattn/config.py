@@ -7,7 +7,7 @@ suggests the nearest one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ __all__ = [
     "FitConfig",
     "FusionConfig",
     "HeadConfig",
+    "LoopConfig",
     "ModelConfig",
     "ProtocolConfig",
     "RivalConfig",
@@ -137,43 +138,79 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How it is trained (see `mmattn.training.loop.train`).
+class LoopConfig:
+    """How anything is trained: the arguments of `mmattn.training.loop.train`, which explains them further.
 
     Args:
         epochs: how many, at most.
-        steps: optimizer steps an epoch.
         learning_rate: peak rate.
-        weight_decay: on matrices.
-        warmup: share of all steps.
+        optimizer: adamw, or sgd or adagrad.
+        optimizer_options: what else the optimizer of that name in `torch.optim` takes; `{momentum: 0.9}`.
+        weight_decay: on weights, not on biases, norms and the parameters of attention programs.
+        rates: part of the model -> factor on its rate; `{encoders.text: 0.01}`.
+        layer_decay: factor on the rate from each layer of a trained encoder to the one below it.
+        schedule: what the rate does after the warm-up: follow a cosine down to 0, stay constant, fall by
+            `decay` in steps, fall exponentially, or fall when validation reaches a plateau.
+        warmup: share of all steps in which the rate rises from 0.
+        decay: factor on the rate, for step, exponential and plateau.
+        decay_epochs: epochs in which the rate falls by it; for plateau, epochs without a better score.
+        clip: largest norm of the gradient; 0 does not clip.
+        accumulate: batches whose mean gradient makes one optimizer step (in each process).
         patience: epochs without a better validation figure; 0 never stops early.
-        refit: train again on training and validation together, for as many epochs as validation chose.
-        users: users a step; 0 for all.
-        targets: share of the known items that a step pretends not to know, and ranks.
-        history: share of the known items that a step's histories may hold.
-        drop_modality: probability of dropping a modality of an item in training.
         average: decay of the moving average of the weights that is kept; 0 keeps the last.
         gate_penalty: what an open head costs, where the program has a `head_gate`; closed heads are
             removed from the model that is kept.
-        precision: "auto" is bf16 on a GPU that has it.
-        tracker: an accelerate tracker, for example "tensorboard".
+        precision: "auto" is bf16 on a GPU that has it, and full precision elsewhere; fp16 needs a GPU.
+        save_every: optimizer steps between two checkpoints within an epoch; 0 keeps whole epochs only.
+        track: who gets the curves while it runs: tensorboard, wandb, mlflow, or several of them.
     """
 
     epochs: int = 8
-    steps: int = 25
     learning_rate: float = 2e-3
+    optimizer: Literal["adamw", "sgd", "adagrad"] = "adamw"
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     weight_decay: float = 0.02
+    rates: dict[str, float] = field(default_factory=dict)
+    layer_decay: float = 1.0
+    schedule: Literal["cosine", "constant", "step", "exponential", "plateau"] = "cosine"
     warmup: float = 0.1
+    decay: float = 0.1
+    decay_epochs: int = 10
+    clip: float = 1.0
+    accumulate: int = 1
     patience: int = 3
-    refit: bool = True
-    users: int = 2048
-    targets: float = 0.25
-    history: float = 0.6
-    drop_modality: float = 0.1
     average: float = 0.98
     gate_penalty: float = 0.0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    tracker: str | None = None
+    save_every: int = 0
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+
+    @property
+    def loop(self) -> dict[str, Any]:
+        """Keyword arguments of `train`."""
+        return {key.name: getattr(self, key.name) for key in fields(LoopConfig)}
+
+
+@dataclass(frozen=True)
+class TrainingConfig(LoopConfig):
+    """How a recommender is trained: the keys of `LoopConfig`, and how episodes are drawn.
+
+    Args:
+        steps: batches an epoch.
+        refit: train again on training and validation together, for as many epochs as validation chose.
+        users: users a batch; 0 for all. Or {epochs done: users}; `{0: 256, 10: 1024}` goes on with 1,024
+            users a batch after 10 epochs.
+        targets: share of the known items that a step pretends not to know, and ranks.
+        history: share of the known items that a step's histories may hold.
+        drop_modality: probability of dropping a modality of an item in training.
+    """
+
+    steps: int = 25
+    refit: bool = True
+    users: int | dict[int, int] = 2048
+    targets: float = 0.25
+    history: float = 0.6
+    drop_modality: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise InputError(f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}")
+        names = [str(argument) for argument in arguments]
+        guess = nearest(str(value), names).replace(f" Known: {', '.join(sorted(names))}.", "")
+        raise InputError(f"{where}: got {value!r}, expected one of {', '.join(names)}{guess and f'.{guess}'}")
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast("type[Any]", hint), value, where)
     if origin in (tuple, list, Sequence):

@@ -139,11 +139,8 @@ class Experiment:
     def _train(self, task: RecommendationTask, seed: int, until: int = 0) -> History:
         settings, name = self.config.training, "refit" if until else "choose"
         return train(
-            task, epochs=settings.epochs, until=until, learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay, warmup=settings.warmup, patience=settings.patience,
-            average=settings.average, gate_penalty=settings.gate_penalty, precision=settings.precision,
-            seed=seed, tracker=settings.tracker,
-            folder=self.folder / f"seed-{seed}" / name, progress=self.progress, label=f"seed {seed}: {name}",
+            task, **settings.loop, until=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
+            progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
 
     def _knockouts(

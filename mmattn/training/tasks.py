@@ -17,7 +17,8 @@ from mmattn.errors import InputError
 from mmattn.heads.alignment import AlignmentHead, single_modality_views
 from mmattn.heads.recommendation import RecommendationHead
 from mmattn.model import Model
-from mmattn.training.loop import Task
+from mmattn.training.batch_size import BatchSize, batch_size
+from mmattn.training.task import Task
 
 __all__ = ["AlignmentTask", "Episode", "RecommendationTask", "Recommender", "item_vectors"]
 
@@ -57,7 +58,7 @@ class RecommendationTask(Task):
         head: name of the head.
         hide: "items" for cold items, "pairs" for warm ones.
         steps: steps an epoch.
-        users: users a step; 0 for all.
+        users: users a step; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size`.
         targets: share of the items that a step ranks.
         history: share of the items that a step's histories may hold ("items"), or of each user's
             interactions that are not hidden ("pairs").
@@ -77,7 +78,7 @@ class RecommendationTask(Task):
         head: str = "recommendation",
         hide: Literal["items", "pairs"] = "items",
         steps: int = 25,
-        users: int = 2048,
+        users: BatchSize = 2048,
         targets: float = 0.25,
         history: float = 0.6,
         drop_modality: float = 0.1,
@@ -97,7 +98,8 @@ class RecommendationTask(Task):
         self.judge = judge
         self.head_name = head
         self.hide = hide
-        self.steps, self.users = steps, users or interactions.shape[0]
+        self.steps, self.users = steps, users
+        batch_size(users, epoch=1)  # says now what is wrong with it
         self.targets, self.history = targets, history
         self.drop_modality = drop_modality
         self.use_ids = ids
@@ -108,10 +110,15 @@ class RecommendationTask(Task):
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
         """`steps` episodes."""
         draw = self._pretend_cold if self.hide == "items" else self._hide_pairs
+        size = batch_size(self.users, epoch) or self.interactions.shape[0]
         for _ in range(self.steps):
-            users = torch.randperm(self.interactions.shape[0], generator=generator)[: self.users].numpy()
+            users = torch.randperm(self.interactions.shape[0], generator=generator)[:size].numpy()
             order = torch.randperm(len(self.items), generator=generator).numpy()
             yield draw(self.interactions[np.sort(users)], self.items[order], generator)
+
+    def batch_count(self, epoch: int) -> int:
+        """`steps`, in every epoch."""
+        return self.steps
 
     def _pretend_cold(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
         cut = max(1, int(self.targets * len(items)))
@@ -258,6 +265,8 @@ class AlignmentTask(Task):
         super().__init__()
         self.model = model
         self.samples = torch.arange(len(groups)) if samples is None else samples
+        if not len(self.samples):
+            raise InputError("alignment task: got no sample to train on")
         self.inputs = inputs
         self.groups = groups
         self.judge = judge
@@ -268,7 +277,15 @@ class AlignmentTask(Task):
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         """All samples in a random order; what is left over at the end waits for the next epoch."""
         order = self.samples[torch.randperm(len(self.samples), generator=generator)]
-        yield from (batch for batch in order.split(self.batch) if len(batch) == min(self.batch, len(order)))
+        size = self._size(epoch)
+        yield from (batch for batch in order.split(size) if len(batch) == size)
+
+    def batch_count(self, epoch: int) -> int:
+        """Full batches only."""
+        return len(self.samples) // self._size(epoch)
+
+    def _size(self, epoch: int) -> int:
+        return min(batch_size(self.batch, epoch) or len(self.samples), len(self.samples))
 
     def forward(self, samples: Tensor) -> Tensor:
         """The contrastive loss of the samples' single-modality views."""

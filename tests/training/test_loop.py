@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -60,11 +61,12 @@ def test_it_learns_and_reports_every_epoch() -> None:
     assert task.validate()["score"] == pytest.approx(history.best_score)  # the best weights are back
 
 
-def test_the_rate_rises_then_falls_along_a_cosine() -> None:
+def test_the_rate_of_each_epoch_is_its_last_step_s() -> None:
     rates = [row["rate"] for row in train(Line(), **SETTINGS, warmup=1 / 9).rows]
-    assert rates[0] == pytest.approx(0.05)  # the warm-up ends with the first of nine epochs
-    assert rates[4] == pytest.approx(0.05 * 0.5)  # half of the rest: half of the peak
-    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+    assert rates[0] == pytest.approx(0.05)  # the warm-up ends with the first of nine epochs of three steps
+    # Step 15 of 27: the twelfth after the warm-up's three, 11/24 of the way down the cosine.
+    assert rates[4] == pytest.approx(0.05 * (1 + math.cos(math.pi * 11 / 24)) / 2)
+    assert rates[-1] == pytest.approx(0.05 * (1 + math.cos(math.pi * 23 / 24)) / 2)
 
 
 def test_the_epoch_kept_is_the_best_on_validation() -> None:
@@ -111,8 +113,13 @@ def test_another_model_does_not_resume(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_named() -> None:
     task = Line()
     task.y[3] = float("nan")
-    with pytest.raises(InputError, match="the loss is nan in epoch 1, step"):
+    with pytest.raises(InputError) as raised:
         train(task, **SETTINGS)
+    assert str(raised.value) == (
+        "training: the loss is nan in epoch 1, batch 2 of 3, after 1 optimizer steps; in the first batch "
+        "that means NaN in the data or in the weights, later on try a learning rate below 0.05, a longer "
+        "warm-up or full precision"
+    )
 
 
 def test_only_matrices_decay() -> None:

@@ -1,0 +1,94 @@
+"""Where training runs, in which precision, and who is told: accelerate, its mistakes explained."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmattn.errors import InputError, MissingDependency, nearest
+
+__all__ = ["PRECISIONS", "TRACKERS", "close_trackers", "open_accelerator", "open_trackers"]
+
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+TRACKERS = {
+    "tensorboard": "pip install 'mmattn[track]'",
+    "wandb": "pip install wandb",
+    "mlflow": "pip install mlflow",
+}
+
+
+def open_accelerator(
+    precision: str = "auto", track: Sequence[str] = (), folder: str | Path | None = None
+) -> Any:
+    """An `accelerate.Accelerator` for the device that is there, in one process or in several.
+
+    Args:
+        precision: one of `PRECISIONS`. "auto" is bf16 on a GPU that has it and full precision elsewhere.
+        track: names in `TRACKERS`.
+        folder: where trackers write that keep files.
+
+    Raises:
+        InputError: no such precision or tracker, fp16 without a GPU, TensorBoard without a folder.
+        MissingDependency: a tracker is not installed; the message holds the command.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState, PartialState
+
+    if precision not in PRECISIONS:
+        raise InputError(f"training: no precision {precision!r}.{nearest(precision, PRECISIONS)}")
+    device = PartialState().device
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("training precision: got fp16 on the CPU, expected bf16, no or auto there")
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    _check_trackers(track, folder)
+    # accelerate keeps the precision of a process's first Accelerator; the next training may want another.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=precision,
+        log_with=list(track) or None,
+        project_dir=None if folder is None else str(folder),
+        # A batch without pictures gives the parameters of the picture's branch no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def open_trackers(accelerator: Any, label: str, settings: Mapping[str, Any]) -> None:
+    """Begin a run called `label` with every tracker, and give it the settings."""
+    if accelerator.log_with:
+        folder = accelerator.project_dir
+        accelerator.init_trackers(
+            "mmattn",
+            config={key: value if _plain(value) else str(value) for key, value in settings.items()},
+            init_kwargs={
+                "wandb": {"name": label} | ({} if folder is None else {"dir": folder}),
+                "mlflow": {"run_name": label},
+            },
+        )
+
+
+def close_trackers(accelerator: Any) -> None:
+    """End the run with every tracker.
+
+    `Accelerator.end_training` would also take the processes apart, and another training may follow.
+    """
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def _check_trackers(track: Sequence[str], folder: str | Path | None) -> None:
+    for name in track:
+        if name not in TRACKERS:
+            raise InputError(f"training: no tracker {name!r}.{nearest(name, TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependency(f"tracker {name!r} is not installed: {TRACKERS[name]}")
+    if "tensorboard" in track and folder is None:
+        raise InputError("tracker 'tensorboard' writes files: expected a folder for the training, got none")
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str))

@@ -1,0 +1,43 @@
+"""What is trained: the one contract between the training loop and everything that it trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Task"]
+
+
+class Task(nn.Module, ABC):
+    """What is trained: holds the model as a submodule, gives batches, a loss and a validation score."""
+
+    _counted = 0
+
+    @abstractmethod
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterable[Any]:
+        """The batches of one epoch, drawn with `generator` only."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """The loss of one batch, a scalar."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Validation figures; the first one, higher is better, decides which epoch is kept.
+
+        Nothing, where nothing is held out: then the last epoch is kept.
+        """
+
+    def batch_count(self, epoch: int) -> int:
+        """How many batches an epoch has; the schedule of the learning rate is made for that.
+
+        By default the first epoch is drawn once and counted, and stands for all: say it yourself where
+        drawing takes long, or where epochs differ.
+        """
+        if not self._counted:
+            self._counted = sum(1 for _ in self.batches(1, torch.Generator().manual_seed(0)))
+        return self._counted
