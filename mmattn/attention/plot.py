@@ -27,7 +27,7 @@ from mmattn.errors import InputError
 from mmattn.files import write_bytes
 from mmattn.types import Tokens
 
-__all__ = ["Panel", "Part", "panels", "plot"]
+__all__ = ["HEADS", "Panel", "Part", "head_words", "panels", "plot"]
 
 HEADS = 4
 """How many heads are drawn of a program that would run on any number."""
@@ -132,6 +132,11 @@ def panels(
     return part.mask.allow(pairs(known)).expand(nothing.shape[1:]), found
 
 
+def head_words(first: int, last: int) -> str:
+    """The heads first to last - 1 in words."""
+    return f"head {first}" if last == first + 1 else f"heads {first} to {last - 1}"
+
+
 def _start(spec: ParameterSpec, heads: int, modalities: int) -> Tensor:
     """The parameter as it starts; whatever depends on queries and keys has width 1 here."""
     sizes = {"K": 1, "D": 1, "M": modalities}
@@ -162,7 +167,7 @@ def _draw(
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, (part, allowed, found) in zip(axes, rows, strict=True):
-        heads = f"heads {part.first} to {part.last - 1}: " if len(rows) > 1 else ""
+        heads = f"{head_words(part.first, part.last)}: " if len(rows) > 1 else ""
         _mask(row[0], allowed, f"{heads}mask, {allowed.double().mean():.0%} of the pairs")
         for axis, panel in zip(row[1:], found, strict=False):
             _bias(axis, panel, allowed, part.first)

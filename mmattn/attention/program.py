@@ -16,7 +16,7 @@ from mmattn.attention.algebra import Mask
 from mmattn.attention.masks import full
 from mmattn.attention.norms import Norm, Softmax
 from mmattn.attention.parameters import ParameterSpec, specs
-from mmattn.attention.plot import HEADS, Part, plot
+from mmattn.attention.plot import HEADS, Part, head_words, plot
 from mmattn.attention.scores import Base, Chain, Dot
 from mmattn.attention.terms import Term, word
 from mmattn.errors import InputError
@@ -195,7 +195,7 @@ class Heads(_Value):
 
     def describe(self) -> str:
         return "\n".join(
-            f"Heads {first} to {last - 1}: {part.describe()}" for first, last, part in self.parts
+            f"{head_words(first, last).capitalize()}: {part.describe()}" for first, last, part in self.parts
         )
 
     def _drawn(self) -> list[Part]:
