@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.biases import Bias
+from mmattn.attention.biases import Bias, GraphBias
 from mmattn.attention.call import Call
+from mmattn.attention.flexedges import CapturedEdges, find_edges
 from mmattn.attention.layout import Side
 from mmattn.attention.pairs import Fields, Pairs
 from mmattn.attention.parameters import Learned, Number
 
-__all__ = ["Captured", "CapturedSide", "capture", "flex_pairs"]
+__all__ = ["Captured", "CapturedSide", "capture", "flex_pairs", "padded_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class Captured:
         query, key: fields.
         parameters: [H, ...] of this call's heads, dynamic numbers [B, H].
         constants: tables that terms ask for, by their numbers.
+        edges: what `graph_bias` looks pairs up in.
         slots: the layer's numbering of modalities.
     """
 
@@ -50,6 +52,7 @@ class Captured:
     key: CapturedSide
     parameters: Mapping[str, Tensor]
     constants: Mapping[Any, Tensor]
+    edges: Mapping[str, CapturedEdges]
     slots: tuple[str, ...]
 
 
@@ -58,28 +61,55 @@ def capture(call: Call, queries: int, keys: int) -> Captured:
     heads = slice(call.first_head, call.first_head + call.q.shape[1])
     dynamic = {term.name for term in call.program.walk() if term.word == "dynamic"}  # type: ignore[attr-defined]
     parameters = {
-        name: (value[:, heads] if name in dynamic else value[heads]).contiguous()
+        name: _rows(value[:, heads]) if name in dynamic else value[heads].contiguous()
         for name, value in call.parameters.items()
     }
+    query, key = call.layout.query, call.layout.key
+    first_B = _first_time(query, key)
     return Captured(
-        query=_side(call.layout.query, queries, -1, call.extras.query, None),
-        key=_side(call.layout.key, keys, -2, call.extras.key, call.extras.present),
+        query=_side(query, queries, -1, call.extras.query, None, first_B),
+        key=_side(key, keys, -2, call.extras.key, call.extras.present, first_B),
         parameters=parameters,
         constants=_constants(call),
+        edges={
+            term.name: find_edges(
+                call.extras.edges[term.name], term.relations, call.layout, queries
+            ).with_weight(parameters[term.name])
+            for term in call.program.chain.changes
+            if isinstance(term, GraphBias)
+        },
         slots=call.slots,
     )
 
 
+def padded_rows(samples: int) -> int:
+    """A power of two: a kernel is compiled for a number of samples, and these shall be few."""
+    return 1 << max(samples - 1, 0).bit_length()
+
+
+def _rows(number_BH: Tensor) -> Tensor:
+    return F.pad(number_BH, (0, 0, 0, padded_rows(len(number_BH)) - len(number_BH))).contiguous()
+
+
 def _side(
-    side: Side, length: int, nobody: int, extra: Mapping[str, tuple[Tensor, ...]], present: Tensor | None
+    side: Side,
+    length: int,
+    nobody: int,
+    extra: Mapping[str, tuple[Tensor, ...]],
+    present: Tensor | None,
+    first_B: Tensor | None,
 ) -> CapturedSide:
     more = (0, length - len(side.position))
+    time = None
+    if side.time is not None and first_B is not None:
+        # Dates do not fit into float32, but the differences within a sample do.
+        time = F.pad((side.time - first_B[side.sample]).float(), more)
     return CapturedSide(
         position=F.pad(side.position, more),
         modality=F.pad(side.modality, more),
         sample=F.pad(side.sample, more, value=nobody),
         names=side.modalities,
-        time=None if side.time is None else F.pad(side.time.float(), more),
+        time=time,
         # Ones keep the logarithms of padded boxes finite.
         extra={
             name: tuple(F.pad(column, more, value=1.0) for column in columns)
@@ -87,6 +117,18 @@ def _side(
         },
         present=None if present is None else F.pad(present, more),
     )
+
+
+def _first_time(*sides: Side) -> Tensor | None:
+    """[B], the earliest known time of each sample; infinity where there is none."""
+    known = [side for side in sides if side.time is not None]
+    if not known:
+        return None
+    first_B = known[0].time.new_full((len(known[0].sizes),), float("inf"))  # type: ignore[union-attr]
+    for side in known:
+        assert side.time is not None
+        first_B = first_B.scatter_reduce(0, side.sample, side.time.nan_to_num(nan=float("inf")), "amin")
+    return first_B
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ free. Other biases become an additive mask, through which no gradient flows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from mmattn.attention.biases import Bias, ModalityBias, slot_table
 from mmattn.attention.call import Call
-from mmattn.attention.layout import Side
+from mmattn.attention.layout import Layout, Side
 from mmattn.attention.norms import Softmax
 from mmattn.attention.pairs import Pairs
 from mmattn.attention.program import Program
 from mmattn.attention.scores import Dot, DotLike, HeadGate, Temperature
 
-__all__ = ["Folded", "fold", "refusal"]
+__all__ = ["Folded", "fold", "folded_width", "only_masks", "refusal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,21 @@ class Folded:
         return total if allowed is None else total.masked_fill(~allowed, float("-inf"))
 
 
+@lru_cache(maxsize=256)
+def only_masks(program: Program) -> bool:
+    """Is nothing added to the scores but what goes into queries and keys?"""
+    return not any(
+        isinstance(term, Bias) and not isinstance(term, ModalityBias) for term in program.chain.changes
+    )
+
+
+def folded_width(program: Program, layout: Layout, width: int) -> int:
+    """K', the width of a head in that form."""
+    biases = sum(isinstance(term, ModalityBias) for term in program.chain.changes)
+    return width + biases * max(len(layout.key.modalities), 1)
+
+
+@lru_cache(maxsize=512)
 def refusal(program: Program, gradient: bool) -> str | None:
     """Why a program has no such form, or None where it has.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -14,25 +13,24 @@ from torch import Tensor, nn
 from mmattn.attention.backends import Conditions
 from mmattn.attention.biases import SLOPE, Alibi, slopes
 from mmattn.attention.call import Call
-from mmattn.attention.context import extras, predictor
+from mmattn.attention.context import Extras, extras, predictor
 from mmattn.attention.debug import check_inputs, check_result, debugging
 from mmattn.attention.decode import Cache, append, check_decodable
 from mmattn.attention.explain import Explanation, Rows, explain_rows
+from mmattn.attention.initial import MODALITIES, check_arguments, new_parameter, parts_of
 from mmattn.attention.layout import Layout
 from mmattn.attention.linear import Linear
-from mmattn.attention.parameters import Dynamic, ParameterSpec
-from mmattn.attention.plan import Plan, choose, find
+from mmattn.attention.parameters import Dynamic
+from mmattn.attention.plan import Plan, find, plan_part
 from mmattn.attention.program import Heads, Program
 from mmattn.attention.prune import KEPT, fit_to_state, keep_heads
+from mmattn.attention.running import computed_dtype, draw_gates, run_parts, split
 from mmattn.attention.scores import HeadGate
 from mmattn.attention.terms import Term
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
 __all__ = ["Attention"]
-
-# Rows that a parameter over modalities has until its term names them.
-_MODALITIES = 8
 
 
 class Attention(nn.Module):
@@ -74,7 +72,7 @@ class Attention(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        _check_arguments(program, dim, heads, dropout)
+        check_arguments(program, dim, heads, dropout)
         if backend != "auto":
             find(backend)
         self.program = program
@@ -86,30 +84,19 @@ class Attention(nn.Module):
         self.k_proj = Linear(self.kv_dim, dim, bias=bias)
         self.v_proj = Linear(self.kv_dim, dim, bias=bias)
         self.o_proj = Linear(dim, dim, bias=bias)
-        self.terms = nn.ParameterDict({spec.name: self._new(spec) for spec in program.parameters()})
+        self.terms = nn.ParameterDict(
+            {spec.name: new_parameter(spec, heads, self.width, dim) for spec in program.parameters()}
+        )
         self.register_buffer(KEPT, None)
         self._modalities: tuple[str, ...] = ()
         self._read_program()
-        if any(isinstance(term, Alibi) for term in program.walk()):
+        self._has_slope = any(isinstance(term, Alibi) for term in program.walk())
+        if self._has_slope:
             self.register_buffer("slope", slopes(heads))
-
-    def _new(self, spec: ParameterSpec) -> nn.Parameter:
-        """A parameter as its term starts it, with one leading row a head."""
-        sizes = {"K": self.width, "D": self.dim, "M": _MODALITIES}
-        shape = [self.heads, *(sizes[size] if isinstance(size, str) else size for size in spec.shape)]
-        match spec.start:
-            case "zero":
-                return nn.Parameter(torch.zeros(shape))
-            case "identity":
-                return nn.Parameter(torch.eye(shape[-1]).expand(shape).clone())
-            case "random":
-                return nn.Parameter(torch.randn(shape) / math.sqrt(shape[1]))
-            case number:
-                return nn.Parameter(torch.full(shape, float(number)))
 
     def _read_program(self) -> None:
         """What the layer looks up in its program at every call."""
-        self._parts = _parts(self.program, self.heads)
+        self._parts = parts_of(self.program, self.heads)
         terms: list[Term] = [term for _, _, part in self._parts for term in part.walk()]
         self._dynamic = {term.name: term for term in terms if isinstance(term, Dynamic)}
         self._gates = [
@@ -193,19 +180,36 @@ class Attention(nn.Module):
         call = self._call(new, cache.tokens, context or {}, q_NHK, k_NHK, v_NHK)
         return new.with_values(self._attend(call)), cache
 
-    def plan(self, q: Tokens, kv: Tokens | None = None) -> Plan:
+    def plan(self, q: Tokens, kv: Tokens | None = None, context: Mapping[str, Any] | None = None) -> Plan:
         """Which backend runs over these tokens, at what cost, and why each other one does not.
 
         It answers for the layer as it stands: training or not, with gradients or under `no_grad`.
+
+        Args:
+            q, kv: as in `forward`.
+            context: as in `forward`, where edges and presence change what is to be done; left out, the plan
+                is made without looking at what the terms refer to.
+
+        Raises:
+            InputError: as in `forward`.
         """
         kv = q if kv is None else kv
         layout = self._layout(q, kv)
-        parameters = any(parameter.requires_grad for parameter in self.parameters())
-        gradient = parameters or q.values.requires_grad or kv.values.requires_grad
+        given = Extras() if context is None else extras(self.program, q, kv, layout, context)
+        inputs = (q.values, kv.values, *self.parameters())
+        gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         parts = []
         for first, last, program in self._parts:
-            conditions = self._conditions(q.device.type, self.q_proj.weight.dtype, last - first, gradient)
-            parts.append(replace(choose(program, layout, conditions, self.backend)[1], heads=(first, last)))
+            conditions = Conditions(
+                device=q.device.type,
+                dtype=computed_dtype(self.q_proj.weight),
+                heads=last - first,
+                width=self.width,
+                gradient=gradient,
+                program_gradient=gradient and self._trained,
+                dropout=self.training and self.dropout > 0,
+            )
+            parts.append(plan_part(program, layout, conditions, given, self.backend, (first, last)))
         return Plan(tuple(parts))
 
     def program_parameters(self) -> dict[str, nn.Parameter]:
@@ -257,9 +261,9 @@ class Attention(nn.Module):
             InputError: there are more modalities than rows.
         """
         new = tuple(dict.fromkeys(name for name in names if name not in self._modalities))
-        if len(self._modalities) + len(new) > _MODALITIES:
+        if len(self._modalities) + len(new) > MODALITIES:
             raise InputError(
-                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most {_MODALITIES}; "
+                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most {MODALITIES}; "
                 "name them in the term, as in modality_bias(name, modalities=[...])"
             )
         self._modalities += new
@@ -308,14 +312,14 @@ class Attention(nn.Module):
             layout=layout,
             dropout=self.dropout if self.training else 0.0,
         )
-        if len(self.terms) == 0 and not context and not hasattr(self, "slope"):
+        if not context and not self._has_slope and len(self.terms) == 0:
             return call
         if any("M" in spec.shape for spec in self.program.parameters()):
             self.name_modalities([*q.modalities, *kv.modalities])
         parameters = {name: value.to(q_NHK.dtype) for name, value in self.terms.items()}
         for name, term in self._dynamic.items():
             parameters[name] = predictor(term, q, context).to(q_NHK.dtype) @ parameters[name].T
-        if hasattr(self, "slope"):
+        if self._has_slope:
             parameters[SLOPE] = self.slope.to(q_NHK.dtype)
         return replace(
             call,
@@ -326,77 +330,17 @@ class Attention(nn.Module):
 
     def _attend(self, call: Call) -> Tensor:
         """[Nq, D], after the last projection."""
-        out = []
-        tensors = (call.q, call.k, call.v, *call.parameters.values())
-        gradient = any(tensor.requires_grad for tensor in tensors)
-        for part in self._split(call):
-            conditions = self._conditions(part.q.device.type, part.q.dtype, part.q.shape[1], gradient)
-            backend, _ = choose(part.program, part.layout, conditions, self.backend)
-            out.append(backend.run(part, conditions))
-        out_NHK = out[0] if len(out) == 1 else torch.cat(out, dim=1)
+        out_NHK = run_parts(self._split(call), self._trained, self.backend)
         if self._gates:
-            out_NHK = out_NHK * self._gate(call)
+            out_NHK = out_NHK * draw_gates(call, self._parts, self._gates, self.training)
         return self.o_proj(out_NHK.flatten(1))
 
     def _split(self, call: Call) -> list[Call]:
         """One call for each program of the layer, over its own heads."""
-        if len(self._parts) == 1:
-            return [call]
-        return [
-            replace(
-                call,
-                program=program,
-                q=call.q[:, first:last],
-                k=call.k[:, first:last],
-                v=call.v[:, first:last],
-                first_head=first,
-            )
-            for first, last, program in self._parts
-        ]
+        return split(call, self._parts)
 
-    def _conditions(self, device: str, dtype: torch.dtype, heads: int, gradient: bool) -> Conditions:
-        gradient = gradient and torch.is_grad_enabled()
+    @property
+    def _trained(self) -> bool:
+        """Would the program's parameters get gradients?"""
         # A dynamic number needs a gradient wherever what it is predicted from does.
-        trained = bool(self._dynamic) or any(value.requires_grad for value in self.terms.values())
-        return Conditions(
-            device=device,
-            dtype=dtype,
-            heads=heads,
-            width=self.width,
-            gradient=gradient,
-            program_gradient=gradient and trained,
-            dropout=self.training and self.dropout > 0,
-        )
-
-    def _gate(self, call: Call) -> Tensor:
-        """[H, 1], the heads' gates; 1 for heads without one."""
-        gates = [
-            torch.ones(last - first, dtype=call.q.dtype, device=call.q.device)
-            for first, last, _ in self._parts
-        ]
-        starts = [first for first, _, _ in self._parts]
-        for first, last, term in self._gates:
-            index = starts.index(first)
-            gates[index] = gates[index] * term.gate(call.parameters[term.name][first:last], self.training)
-        return torch.cat(gates)[:, None]
-
-
-def _parts(program: Program | Heads, heads: int) -> tuple[tuple[int, int, Program], ...]:
-    if isinstance(program, Program):
-        return ((0, heads, program),)
-    if program.total != heads:
-        raise InputError(f"Attention: the program's heads go to {program.total}, expected {heads}")
-    return program.parts
-
-
-def _check_arguments(program: Any, dim: int, heads: int, dropout: float) -> None:
-    if not isinstance(program, (Program, Heads)):
-        hint = ": wrap it, Program(score=..., mask=...)" if isinstance(program, Term) else ""
-        raise InputError(f"Attention(program): got {program!r}, expected a Program or heads({{...}}){hint}")
-    for name, value in (("dim", dim), ("heads", heads)):
-        if type(value) is not int or value < 1:
-            raise InputError(f"Attention({name}): got {value!r}, expected a whole number from 1")
-    if dim % heads:
-        raise InputError(f"Attention(dim): got {dim}, expected a multiple of heads, {heads}")
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"Attention(dropout): got {dropout}, expected 0 or more and below 1")
+        return bool(self._dynamic) or any(value.requires_grad for value in self.terms.values())

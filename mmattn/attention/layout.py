@@ -121,5 +121,10 @@ class Layout:
         """
         if not self.itself:
             return False
-        position_N, sample_N = self.query.position, self.query.sample
+        position_N = self.query.position
+        if self.samples == 1 and torch.equal(
+            position_N, torch.arange(len(position_N), device=position_N.device)
+        ):
+            return True
+        sample_N = self.query.sample
         return not bool(((position_N.diff() <= 0) & (sample_N.diff() == 0)).any())

@@ -6,13 +6,15 @@ whole tensor for each slice. Both dominate a jagged layer on the CPU. Here every
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mmattn.attention.layout import Side
 
 __all__ = ["Order", "stretches"]
 
@@ -22,14 +24,48 @@ class Order:
     """Where each row of a packed tensor comes from.
 
     Args:
+        device: of the tokens.
         index: [P] rows of the original; padded rows repeat a row of their sample. None: nothing moves.
         inverse: [N] rows of the packed tensor.
         padding: boolean [P], rows that stand for nothing; None where there are none.
     """
 
+    device: torch.device
     index: Tensor | None = None
     inverse: Tensor | None = None
     padding: Tensor | None = None
+
+    @classmethod
+    def of(cls, side: Side, tiles: Sequence[tuple[Sequence[int], int]]) -> Order:
+        """The order that puts the samples of each tile together, each padded to the tile's length.
+
+        Args:
+            tiles: (samples, length) of each.
+        """
+        device = side.position.device
+        samples = torch.tensor([sample for group, _ in tiles for sample in group], device=device)
+        lengths = torch.tensor([length for group, length in tiles for _ in group], device=device)
+        total = int(lengths.sum())
+        ends = lengths.cumsum(0)
+        row = torch.arange(len(samples), device=device).repeat_interleave(lengths, output_size=total)
+        within = torch.arange(total, device=device) - (ends - lengths)[row]
+        there = within < side.offsets.diff()[samples][row]
+        # Padding repeats the sample's last token: whatever is wrong with a sample stays in that sample.
+        last = (side.offsets[1:][samples][row] - 1).clamp(min=0)
+        index = torch.minimum(side.offsets[:-1][samples][row] + within, last)
+        inverse = torch.empty(side.starts[-1], dtype=torch.int64, device=device)
+        inverse[index[there]] = there.nonzero()[:, 0]
+        return cls(device, index, inverse, None if bool(there.all()) else ~there)
+
+    def tokens(self, ranges: Sequence[tuple[int, int]]) -> Tensor:
+        """The numbers of the tokens in stretches of packed rows."""
+        if self.index is not None:
+            parts = [self.index[first:last] for first, last in ranges]
+        else:
+            parts = [torch.arange(first, last, device=self.device) for first, last in ranges]
+        if not parts:
+            return torch.empty(0, dtype=torch.int64, device=self.device)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def stretches(self, values: Tensor, ranges: list[tuple[int, int]]) -> Iterator[Tensor]:
         """Stretches of the packed rows of [N, ...].

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mmattn.attention.backends import BACKENDS, Backend, Conditions, Estimate
+from mmattn.attention.context import Extras
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
 from mmattn.errors import InputError, nearest
 
-__all__ = ["PartPlan", "Plan", "backends", "choose"]
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+__all__ = ["PartPlan", "Plan", "backends", "choose", "find", "plan_part"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,8 @@ class PartPlan:
         heads: first and last + 1.
         backend: the chosen backend's name.
         reason: why this one.
-        density: pairs that it scores, as a share of the pairs of one sample.
+        density: pairs that it scores, as a share of the pairs of one sample: below 1 where the mask lets
+            it leave blocks out, above 1 with padding.
         refused: backend -> why it cannot run this.
         estimates: backend -> what it would cost, of those that can.
     """
@@ -36,13 +35,18 @@ class PartPlan:
     refused: dict[str, str]
     estimates: dict[str, Estimate]
 
+    @property
+    def seconds(self) -> float:
+        """Estimated cost of the chosen backend."""
+        return self.estimates[self.backend].seconds
+
     def __str__(self) -> str:
         first, last = self.heads
         lines = [
             f"heads {first} to {last - 1}: {self.backend} ({self.reason}), {self.density:.0%} of the pairs"
         ]
         lines += [
-            f"  {name}: able, estimated {estimate.seconds * 1e3:.3g} ms, scoring {estimate.density:.0%}"
+            f"  {name}: able, estimated {_milliseconds(estimate)}, scoring {estimate.density:.0%}"
             for name, estimate in self.estimates.items()
             if name != self.backend
         ]
@@ -60,6 +64,11 @@ class Plan:
     def backend(self) -> str:
         """The backend's name; several are joined with " + "."""
         return " + ".join(dict.fromkeys(part.backend for part in self.parts))
+
+    @property
+    def seconds(self) -> float:
+        """Estimated cost, without the projections."""
+        return sum(part.seconds for part in self.parts)
 
     def __iter__(self) -> Iterator[PartPlan]:
         return iter(self.parts)
@@ -82,42 +91,73 @@ def find(name: str) -> Backend:
 
 
 def choose(
-    program: Program, layout: Layout, conditions: Conditions, wanted: str = "auto"
-) -> tuple[Backend, PartPlan]:
+    program: Program, layout: Layout, conditions: Conditions, extras: Extras, wanted: str = "auto"
+) -> Backend:
     """The backend for this program on these tokens, chosen once a layout.
 
     Args:
+        extras: what the context gives.
         wanted: "auto" for the cheapest able one, or the name of the one that has to run.
 
     Raises:
         InputError: the wanted backend cannot run this; the message says why and names those that can.
     """
-    key = (program, conditions, wanted)
+    if extras.present is not None:  # other pairs may be left out at every call
+        return _choose(program, layout, conditions, extras, wanted)
+    key = ("backend", program, conditions, wanted, *extras.edges.values())
     if key not in layout.cache:
-        layout.cache[key] = _choose(program, layout, conditions, wanted)
+        layout.cache[key] = _choose(program, layout, conditions, extras, wanted)
     return layout.cache[key]
 
 
-def _choose(
-    program: Program, layout: Layout, conditions: Conditions, wanted: str
-) -> tuple[Backend, PartPlan]:
+def _choose(program: Program, layout: Layout, conditions: Conditions, extras: Extras, wanted: str) -> Backend:
     program.mask.check(layout.query.modalities, layout.key.modalities)
-    refused: dict[str, str] = {}
-    estimates: dict[str, Estimate] = {}
-    for backend in BACKENDS:
-        if (why := backend.refuses(program, layout, conditions)) is not None:
-            refused[backend.name] = why
-        else:
-            estimates[backend.name] = backend.estimate(program, layout, conditions)
+    refused = _refusals(program, layout, conditions, extras)
+    if wanted in refused:
+        names = ", ".join(name for name in backends() if name not in refused)
+        raise InputError(
+            f"attention: the backend {wanted!r} cannot run this: {refused[wanted]}; able: {names}"
+        )
+    if wanted != "auto":
+        return find(wanted)
+    able = {backend.name: backend for backend in BACKENDS if backend.name not in refused}
+    candidates = [backend for backend in able.values() if not backend.beaten_by & able.keys()]
+    if len(candidates) == 1:
+        return candidates[0]
+    return min(candidates, key=lambda backend: backend.estimate(program, layout, conditions, extras).seconds)
+
+
+def plan_part(
+    program: Program,
+    layout: Layout,
+    conditions: Conditions,
+    extras: Extras,
+    wanted: str,
+    heads: tuple[int, int],
+) -> PartPlan:
+    """What `choose` chooses, and all that can be said about it.
+
+    Raises:
+        InputError: as in `choose`.
+    """
+    name = choose(program, layout, conditions, extras, wanted).name
+    refused = _refusals(program, layout, conditions, extras)
+    estimates = {
+        backend.name: backend.estimate(program, layout, conditions, extras)
+        for backend in BACKENDS
+        if backend.name not in refused
+    }
+    reason = "asked for"
     if wanted == "auto":
-        name = min(estimates, key=lambda name: estimates[name].seconds)
-        reason = f"cheapest of {len(estimates)}, estimated {estimates[name].seconds * 1e3:.3g} ms"
-    else:
-        name, reason = find(wanted).name, "asked for"
-        if name in refused:
-            raise InputError(
-                f"attention: the backend {name!r} cannot run this: {refused[name]}; "
-                f"able: {', '.join(estimates)}"
-            )
-    density = estimates[name].density
-    return find(name), PartPlan((0, conditions.heads), name, reason, density, refused, estimates)
+        reason = f"cheapest of {len(estimates)}, estimated {_milliseconds(estimates[name])}"
+    return PartPlan(heads, name, reason, estimates[name].density, refused, estimates)
+
+
+def _refusals(program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> dict[str, str]:
+    """Backend -> why it cannot run this."""
+    reasons = {backend.name: backend.refuses(program, layout, conditions, extras) for backend in BACKENDS}
+    return {name: why for name, why in reasons.items() if why is not None}
+
+
+def _milliseconds(estimate: Estimate) -> str:
+    return f"{estimate.seconds * 1e3:.3g} ms"

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from mmattn import attention as A
-from mmattn.attention import schedule
+from mmattn.attention import cut, tiles
 from mmattn.attention.backends import costs, eager, sdpa
 from mmattn.attention.check import CheckReport
 from mmattn.attention.draw import draw_program
@@ -21,26 +23,34 @@ from mmattn.attention.schedule import Settings
 PROGRAMS = int(os.environ.get("MMATTN_PROGRAMS", "300"))
 GROUPS = 10
 
-# Ways to cut a batch: as measured; everything packed with others; everything alone and in small blocks.
+# Ways to cut a batch: as measured; everything packed with others; everything alone and in
+# small blocks; short ones in one row.
 CUTS = {
     "measured": None,
     "packed": Settings(call=1.0, pair=1e-4, row=0.0),
     "blocks": Settings(call=1e-9, pair=1.0, row=1.0, limit=50),
+    "joined": Settings(call=1.0, pair=1e-3, row=1e6, join=True),
 }
+
+
+def _always(settings: Settings) -> Callable[..., Settings]:
+    """Settings that depend on nothing, except that only who may join does."""
+    return lambda conditions, join=False: replace(settings, join=settings.join and join)
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_random_programs(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
     report = CheckReport()
     for seed in range(group, PROGRAMS, GROUPS):
-        cut = list(CUTS)[seed % len(CUTS)]
+        way = list(CUTS)[seed % len(CUTS)]
         with monkeypatch.context() as patch:
-            if (settings := CUTS[cut]) is not None:
+            if (settings := CUTS[way]) is not None:
                 for module in (eager, sdpa):
                     for name in ("eager_settings", "fused_settings"):
-                        patch.setattr(module, name, lambda conditions, s=settings: s, raising=False)
-                patch.setattr(schedule, "_QUERIES", 8)
-                patch.setattr(schedule, "_KEYS", 4)
+                        patch.setattr(module, name, _always(settings), raising=False)
+                patch.setattr(cut, "_QUERIES", 8)
+                patch.setattr(cut, "_KEYS", 4)
+                patch.setattr(tiles, "_LONG", 8)
             report.merge(A.check(draw_program(random.Random(seed)), heads=4, batches=1, seed=seed))
     assert sum(report.compared.values()) > 10 * PROGRAMS / GROUPS
     assert max(report.worst.values()) < 1

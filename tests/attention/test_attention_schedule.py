@@ -42,8 +42,9 @@ def pairs_seen(found: Schedule, layout: Layout) -> torch.Tensor:
 def test_every_allowed_pair_is_scored_once(
     settings: Settings, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmattn.attention.schedule._QUERIES", 8)
-    monkeypatch.setattr("mmattn.attention.schedule._KEYS", 4)
+    monkeypatch.setattr("mmattn.attention.cut._QUERIES", 8)
+    monkeypatch.setattr("mmattn.attention.cut._KEYS", 4)
+    monkeypatch.setattr("mmattn.attention.tiles._LONG", 8)
     rng = random.Random(seed)
     q = draw_tokens(rng, 5, 1)
     kv = q if seed % 2 else draw_tokens(rng, 5, 1)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.call import Call
+from mmattn.attention.context import Extras
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
 
 __all__ = ["Backend", "Conditions", "Estimate"]
 
 
-@dataclass(frozen=True)
-class Conditions:
+class Conditions(NamedTuple):
     """What the choice of a backend may depend on, beside the program and the layout.
 
     Args:
@@ -56,10 +56,14 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    @property
+    def beaten_by(self) -> frozenset[str]:
+        """Backends that cost less wherever they are able: next to them this one need not be estimated."""
+
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         """Why this backend cannot run it, or None where it can."""
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
         """What it would cost. Only asked where it does not refuse."""
 
     def run(self, call: Call, conditions: Conditions) -> Tensor:

@@ -1,7 +1,9 @@
 """Scores written out, block by block: any program, with every gradient, and dropout.
 
 It does what the reference does, but runs short samples together, cuts long ones so that the scores of a
-step stay small, and skips the blocks that the mask leaves out.
+step stay small, and skips the blocks that the mask leaves out. For the gradients only what goes into a
+step is kept: its scores and weights are computed again (https://arxiv.org/abs/1604.06174), so that the
+memory is that of one step whatever the batch.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import eager_settings
 from mmattn.attention.backends.steps import run_steps
 from mmattn.attention.call import Call
+from mmattn.attention.context import Extras
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
 from mmattn.attention.schedule import Step, schedule
@@ -25,17 +29,19 @@ class Eager:
     """Every program, block by block."""
 
     name = "eager"
+    beaten_by = frozenset({"sdpa", "varlen", "jagged", "blocks"})
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         return None
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
         settings = eager_settings(conditions)
-        steps = schedule(layout, program.mask, settings)
+        steps = schedule(layout, program.mask, settings, extras.present)
         return Estimate(steps.seconds(settings), steps.pairs / max(layout.pairs, 1))
 
     def run(self, call: Call, conditions: Conditions) -> Tensor:
-        steps = schedule(call.layout, call.program.mask, eager_settings(conditions), call.extras.present)
+        settings = eager_settings(conditions)
+        steps = schedule(call.layout, call.program.mask, settings, call.extras.present)
         chain, norm = call.program.chain, call.program.norm
         everything = torch.ones(1, 1, dtype=torch.bool, device=call.q.device)
 
@@ -45,4 +51,12 @@ class Eager:
             weight = norm.weigh(chain.score(q, k, pairs), allowed, pairs)
             return F.dropout(weight, call.dropout, training=call.dropout > 0) @ v
 
-        return run_steps(steps, call.q, call.k, call.v, one)
+        def again(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            out: Tensor = checkpoint(
+                one, step, q, k, v, use_reentrant=False, preserve_rng_state=call.dropout > 0
+            )
+            return out
+
+        # What fits into one step anyway is kept: computing it twice would save nothing.
+        keep = not conditions.gradient or steps.pairs <= settings.limit
+        return run_steps(steps, call.q, call.k, call.v, one if keep else again)

@@ -4,6 +4,7 @@ All samples form one sequence; which blocks of it can meet is derived from the o
 own bounds (see blocks.py), so that no pair is looked at while planning. What the program adds to scores
 is traced once with every number in captured tensors. Lengths are rounded up, and the number of kernels
 is bounded: past the budget this backend refuses and says so once, and `plan` names what runs instead.
+A sink is put beside the kernel, which also gives the logarithm of what its softmax divided by.
 
 On the CPU it computes forward only and compiles for many seconds: it is refused there, except where a
 parity test allows it.
@@ -17,7 +18,9 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from mmattn.attention.backends.base import Conditions, Estimate
@@ -25,46 +28,48 @@ from mmattn.attention.backends.costs import fused_settings
 from mmattn.attention.biases import GraphBias
 from mmattn.attention.blocks import BlockFields, BlockPairs, summarise
 from mmattn.attention.call import Call
+from mmattn.attention.context import Extras
 from mmattn.attention.extensions import Extension
-from mmattn.attention.flexpairs import Captured, capture, flex_pairs
+from mmattn.attention.flexedges import find_edges
+from mmattn.attention.flexpairs import Captured, capture, flex_pairs, padded_rows
 from mmattn.attention.layout import Layout, Side
 from mmattn.attention.masks import Mask
 from mmattn.attention.norms import Softmax
+from mmattn.attention.parameters import Dynamic
 from mmattn.attention.program import Program
 from mmattn.attention.scores import DotLike
 
-__all__ = ["Flex"]
+__all__ = ["BUDGET", "Flex", "FlexBudgetWarning"]
 
 _BLOCK = 128
+# Triton multiplies no narrower matrices.
+_NARROWEST = 16
 # Kernels that may be compiled in one process; PyTorch's own limit is 8, past which it runs dense.
 BUDGET = 64
+
+
+class FlexBudgetWarning(UserWarning):
+    """FlexAttention's budget of compiled kernels is spent: new programs run on another backend."""
 
 
 class Flex:
     """See the module."""
 
     name = "flex"
+    beaten_by: frozenset[str] = frozenset()
     allow_cpu = False
 
     def __init__(self) -> None:
         self.kernels: set[tuple[Any, ...]] = set()
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
-        if (why := self._unable(conditions, layout)) is not None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
+        why = self._unable(conditions, layout) or _unsaid(program)
+        if why is not None:
             return why
-        if program.norm != Softmax():
-            return f"FlexAttention has no norm {program.norm}"
-        if not isinstance(program.chain.base, DotLike):
-            return f"FlexAttention has no score {program.chain.base}"
-        for term in program.walk():
-            if isinstance(term, GraphBias):
-                return f"{term} adds up sparse edges, and FlexAttention looks at one pair at a time"
-            if isinstance(term, Extension):
-                return f"{term} is an extension, which nobody promised to be traceable"
-        if self._kernel(program, layout, conditions) not in self.kernels and len(self.kernels) >= BUDGET:
-            _say_once(BUDGET)
-            return f"its budget of {BUDGET} compiled kernels is spent"
-        return None
+        if len(self.kernels) < BUDGET or self._kernel(program, layout, conditions, extras) in self.kernels:
+            return None
+        _say_once(BUDGET)
+        return f"its budget of {BUDGET} compiled kernels is spent"
 
     def _unable(self, conditions: Conditions, layout: Layout) -> str | None:
         if conditions.device != "cuda":
@@ -75,12 +80,10 @@ class Flex:
         if conditions.dtype == torch.float64:
             return "FlexAttention does not compute in float64"
         if conditions.dropout:
-            return "FlexAttention drops no weights"
-        if conditions.device == "cuda" and conditions.width < 16:
-            return f"FlexAttention needs heads of width 16 or more, these have {conditions.width}"
+            return "FlexAttention drops no weights: they exist inside of its kernel only"
         return None if layout.pairs else "there are no pairs to score"
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
         settings = fused_settings(conditions)
         blocks = _blocks(layout, program.mask)
         pairs = int(blocks.partial.sum() + blocks.full.sum()) * _BLOCK * _BLOCK
@@ -88,27 +91,70 @@ class Flex:
         return Estimate(20 * settings.call + 2 * pairs * settings.pair, pairs / max(layout.pairs, 1))
 
     def run(self, call: Call, conditions: Conditions) -> Tensor:
-        self.kernels.add(self._kernel(call.program, call.layout, conditions))
-        base, chain = call.program.chain.base, call.program.chain
-        assert isinstance(base, DotLike)
-        q, k = base.fold(call.q.transpose(0, 1), call.k.transpose(0, 1), call.parameters, call.head)
-        scale = call.q.shape[-1] ** -0.5 if base.scale is None else call.query_number(base.scale)
-        if isinstance(scale, Tensor):
-            q, scale = q * scale.expand(*call.q.shape[:2], 1).transpose(0, 1), 1.0
+        self.kernels.add(self._kernel(call.program, call.layout, conditions, call.extras))
+        program, norm = call.program, call.program.norm
+        assert isinstance(norm, Softmax)
+        q_HNK, k_HNK, scale = _scaled(call)
         lengths = _rounded(call.layout)
-        q, k, v = (
-            _padded(x, length)
-            for x, length in ((q, lengths[0]), (k, lengths[1]), (call.v.transpose(0, 1), lengths[1]))
-        )
         captured = capture(call, *lengths)
-        block_mask = _block_mask(call, captured, lengths)
-        score_mod = None if not chain.changes else _score_mod(call.program, captured)
-        out: Tensor = _compiled()(q, k, v, score_mod=score_mod, block_mask=block_mask, scale=scale)
-        return out[0, :, : len(call.q)].transpose(0, 1)
+        out, lse = _compiled()(
+            _padded(q_HNK, lengths[0]),
+            _padded(k_HNK, lengths[1]),
+            _padded(call.v.transpose(0, 1), lengths[1]),
+            score_mod=_score_mod(program, captured) if program.chain.changes else None,
+            block_mask=_block_mask(call, captured, lengths),
+            scale=scale,
+            sink=norm.sink is not None,
+        )
+        if norm.sink is not None:
+            # One more key with this score and a value of zero only makes the other weights smaller.
+            out = out * torch.sigmoid(lse - captured.parameters[norm.sink][:, None])[..., None].to(out.dtype)
+        return out[0, :, : len(call.q), : call.v.shape[-1]].transpose(0, 1)
 
-    def _kernel(self, program: Program, layout: Layout, conditions: Conditions) -> tuple[Any, ...]:
+    def _kernel(
+        self, program: Program, layout: Layout, conditions: Conditions, extras: Extras
+    ) -> tuple[Any, ...]:
+        """What PyTorch compiles one kernel for: the program, and the shapes of all that it captures."""
+        lengths = _rounded(layout)
+        edges = tuple(
+            find_edges(extras.edges[term.name], term.relations, layout, lengths[0]).shape
+            for term in program.chain.changes
+            if isinstance(term, GraphBias) and term.name in extras.edges
+        )
+        samples = padded_rows(layout.samples) if _has_dynamic(program) else 0
         names = (layout.query.modalities, layout.key.modalities)
-        return (program, names, conditions, _rounded(layout))
+        return program, names, conditions, lengths, edges, samples, extras.present is None
+
+
+def _unsaid(program: Program) -> str | None:
+    """Why FlexAttention cannot say this program, or None where it can."""
+    norm = program.norm
+    if not isinstance(norm, Softmax):
+        return f"FlexAttention has no norm {norm}"
+    if norm.sink is not None and not hasattr(torch_flex, "AuxRequest"):
+        return f"this PyTorch ({torch.__version__}) does not give the softmax's divisor, which a sink needs"
+    if not isinstance(program.chain.base, DotLike):
+        return f"FlexAttention has no score {program.chain.base}"
+    for term in program.walk():
+        if isinstance(term, Extension):
+            return f"{term} is an extension, which nobody promised to be traceable"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _has_dynamic(program: Program) -> bool:
+    return any(isinstance(term, Dynamic) for term in program.walk())
+
+
+def _scaled(call: Call) -> tuple[Tensor, Tensor, float]:
+    """Queries and keys [H, N, K], and the scale of their product."""
+    base = call.program.chain.base
+    assert isinstance(base, DotLike)
+    q, k = base.fold(call.q.transpose(0, 1), call.k.transpose(0, 1), call.parameters, call.head)
+    scale = call.q.shape[-1] ** -0.5 if base.scale is None else call.query_number(base.scale)
+    if isinstance(scale, Tensor):
+        return q * scale.expand(*call.q.shape[:2], 1).transpose(0, 1), k, 1.0
+    return q, k, scale
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +164,16 @@ def _compiled() -> Callable[..., Any]:
     torch._dynamo.config.accumulated_recompile_limit = max(
         torch._dynamo.config.accumulated_recompile_limit, 4 * BUDGET
     )
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    return torch.compile(_attend, dynamic=False, fullgraph=True)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, sink: bool, **options: Any) -> tuple[Tensor, Tensor | None]:
+    """The result, and the logarithm of the softmax's divisor where a sink wants it."""
+    attend: Callable[..., Any] = flex_attention
+    if not sink:
+        return attend(q, k, v, **options), None
+    out, aux = attend(q, k, v, return_aux=torch_flex.AuxRequest(lse=True), **options)
+    return out, aux.lse
 
 
 @lru_cache(maxsize=1)
@@ -126,6 +181,7 @@ def _say_once(budget: int) -> None:
     warnings.warn(
         f"mmattn: FlexAttention has compiled {budget} kernels and takes no new program or length; other "
         "backends run those, see layer.plan(tokens)",
+        FlexBudgetWarning,
         stacklevel=2,
     )
 
@@ -142,7 +198,9 @@ def _round(tokens: int) -> int:
 
 
 def _padded(x_HNK: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.pad(x_HNK, (0, 0, 0, length - x_HNK.shape[1]))[None].contiguous()
+    """[1, H, length, K'], with zeros behind the tokens and, in narrow heads, beside their columns."""
+    columns = max(0, _NARROWEST - x_HNK.shape[2])
+    return F.pad(x_HNK, (0, columns, 0, length - x_HNK.shape[1]))[None].contiguous()
 
 
 def _score_mod(program: Program, captured: Captured) -> Callable[..., Tensor]:
@@ -151,7 +209,10 @@ def _score_mod(program: Program, captured: Captured) -> Callable[..., Tensor]:
     def score_mod(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         pairs = flex_pairs(captured, head, query, key)
         for change in changes:
-            score = change.change(score, pairs)
+            if isinstance(change, GraphBias):
+                score = score + captured.edges[change.name].look_up(head, query, key)
+            else:
+                score = change.change(score, pairs)
         return score
 
     return score_mod

@@ -8,6 +8,7 @@ from mmattn.attention import reference
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import eager_settings
 from mmattn.attention.call import Call
+from mmattn.attention.context import Extras
 from mmattn.attention.layout import Layout
 from mmattn.attention.program import Program
 
@@ -18,11 +19,12 @@ class Reference:
     """See mmattn.attention.reference."""
 
     name = "reference"
+    beaten_by = frozenset({"eager"})
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         return None
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
         settings = eager_settings(conditions)
         # It derives every mask again at each call, which the others keep with the layout.
         return Estimate(2 * layout.samples * settings.call + 1.5 * layout.pairs * settings.pair, 1.0)

@@ -13,7 +13,8 @@ from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import fused_settings
 from mmattn.attention.backends.steps import run_steps
 from mmattn.attention.call import Call
-from mmattn.attention.fold import Folded, fold, refusal
+from mmattn.attention.context import Extras
+from mmattn.attention.fold import Folded, fold, only_masks, refusal
 from mmattn.attention.layout import Layout
 from mmattn.attention.masks import Causal, Full
 from mmattn.attention.program import Program
@@ -25,39 +26,36 @@ __all__ = ["Blocks", "Jagged", "Uniform", "plain_refusal"]
 class _Fused:
     """What the three have in common: how the steps are found and run."""
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
-        settings = fused_settings(conditions)
-        steps = schedule(layout, program.mask, settings)
-        return Estimate(steps.seconds(settings), steps.pairs / max(layout.pairs, 1))
+    beaten_by: frozenset[str] = frozenset()
+
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
+        steps = _schedule(program, layout, conditions, extras)
+        seconds = steps.seconds(fused_settings(conditions))
+        return Estimate(seconds, steps.pairs / max(layout.pairs, 1))
 
     def run(self, call: Call, conditions: Conditions) -> Tensor:
-        steps = schedule(call.layout, call.program.mask, fused_settings(conditions), call.extras.present)
-        return run_folded(steps, call)
+        return run_folded(_schedule(call.program, call.layout, conditions, call.extras), call)
 
 
 class Uniform(_Fused):
-    """One call for the whole batch, where all samples have as many tokens."""
+    """As few calls as possible for the whole batch, where all samples have as many tokens."""
 
     name = "sdpa"
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         if layout.uniform is None:
             return "the samples differ in length"
         return plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
-        settings = fused_settings(conditions)
-        return Estimate(settings.call + layout.pairs * settings.pair, 1.0)
-
 
 class Jagged(_Fused):
-    """One call a sample, or for several short ones that are padded to the longest of them."""
+    """One call a sample, or for several short ones: joined in one row, or padded to the longest of them."""
 
     name = "jagged"
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         if layout.uniform is not None:
-            return "all samples have one length: sdpa does it in one call"
+            return "all samples have one length: sdpa does it without a mask"
         return plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
 
 
@@ -66,7 +64,7 @@ class Blocks(_Fused):
 
     name = "blocks"
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         if plain_refusal(program, layout) is None:
             return "there is no mask to cut by: sdpa and jagged do it"
         return refusal(program, conditions.program_gradient)
@@ -81,6 +79,12 @@ def plain_refusal(program: Program, layout: Layout) -> str | None:
     if not layout.increasing:
         return "causal is the lower triangle only where tokens attend to themselves and their positions grow"
     return None
+
+
+def _schedule(program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Schedule:
+    # Samples of one length need no mask when stacked, which is what joining them would cost.
+    join = layout.uniform is None and only_masks(program)
+    return schedule(layout, program.mask, fused_settings(conditions, join), extras.present)
 
 
 def run_folded(steps: Schedule, call: Call) -> Tensor:

@@ -27,7 +27,7 @@ def run_steps(
     if len(steps) == 1 and schedule.q_order.index is None and steps[0].ranges == ((0, len(k)),):
         return _one(steps[0], q, k, v, one)  # nothing to cut and nothing to move
     ranges = [stretch for step in steps for stretch in step.ranges]
-    ends = list(accumulate((len(step.samples) * step.queries for step in steps), initial=0))
+    ends = list(accumulate((step.rows * step.queries for step in steps), initial=0))
     q_steps = schedule.q_order.stretches(q, list(pairwise(ends)))
     keys, values = (schedule.k_order.stretches(x, ranges) for x in (k, v))
     out = []
@@ -57,6 +57,5 @@ def _one(
     """[G * Q, H, K'] results of one step; zeros where it has no keys."""
     if k is None or v is None or not step.keys:
         return torch.zeros_like(q)
-    groups = len(step.samples)
-    q, k, v = (x.view(groups, len(x) // groups, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.unflatten(0, (step.rows, -1)).transpose(1, 2) for x in (q, k, v))
     return one(step, q, k, v).transpose(1, 2).flatten(0, 1)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import fused_settings
 from mmattn.attention.backends.sdpa import plain_refusal
 from mmattn.attention.call import Call
-from mmattn.attention.fold import fold, refusal
-from mmattn.attention.layout import Layout
+from mmattn.attention.context import Extras
+from mmattn.attention.fold import fold, folded_width, only_masks, refusal
+from mmattn.attention.layout import Layout, Side
 from mmattn.attention.masks import Causal
 from mmattn.attention.program import Program
 
 __all__ = ["Varlen"]
+
+# Flash attention's kernels exist for heads of these widths only.
+_MULTIPLE, _WIDEST = 8, 256
 
 
 @lru_cache(maxsize=1)
@@ -31,12 +37,22 @@ def _varlen_attn() -> Callable[..., Any] | None:
     return varlen_attn if "window_size" in inspect.signature(varlen_attn).parameters else None
 
 
+@lru_cache(maxsize=1)
+def _too_old() -> str | None:
+    """Why this GPU has no flash attention, or None where it has."""
+    major, minor = torch.cuda.get_device_capability()
+    return (
+        None if major >= 8 else f"flash attention needs compute capability 8.0, this GPU has {major}.{minor}"
+    )
+
+
 class Varlen:
     """`torch.nn.attention.varlen`, which knows everything, the lower triangle, and nothing else."""
 
     name = "varlen"
+    beaten_by: frozenset[str] = frozenset()
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions) -> str | None:
+    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
         if conditions.device != "cuda":
             return f"varlen flash attention needs CUDA, these tokens are on {conditions.device}"
         if _varlen_attn() is None:
@@ -47,38 +63,76 @@ class Varlen:
             return "varlen flash attention drops no weights"
         if not layout.pairs:
             return "there are no pairs to score"
-        if 0 in layout.key.sizes:
-            return "a sample without keys has no defined result in flash attention"
         if (
             why := plain_refusal(program, layout) or refusal(program, conditions.program_gradient)
         ) is not None:
             return why
-        # What is left of the score may still ask for a mask.
-        biases = [term for term in program.chain.changes if term.word not in _FOLDED]
-        return f"flash attention takes no bias such as {biases[0]}" if biases else None
+        if not only_masks(program):
+            return f"flash attention adds nothing to the scores, and the program has {program.score}"
+        width = folded_width(program, layout, conditions.width)
+        if width > _WIDEST:
+            return f"flash attention takes heads of width {_WIDEST} at most, these have {width}"
+        return _too_old()
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions) -> Estimate:
+    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
         settings = fused_settings(conditions)
         return Estimate(2 * settings.call + layout.pairs * settings.pair, 1.0)
 
     def run(self, call: Call, conditions: Conditions) -> Tensor:
         folded = fold(call)
-        q_offsets, k_offsets = (side.offsets.to(torch.int32) for side in (call.layout.query, call.layout.key))
-        causal = isinstance(call.program.mask, Causal)
+        query, key = _packed(call.layout)
         attend = _varlen_attn()
         assert attend is not None
         out: Tensor = attend(
-            folded.q.contiguous(),
-            folded.k.contiguous(),
-            folded.v.contiguous(),
-            q_offsets,
-            k_offsets,
-            max(call.layout.query.sizes),
-            max(call.layout.key.sizes),
+            query.take(folded.q),
+            key.take(folded.k),
+            key.take(folded.v),
+            query.offsets,
+            key.offsets,
+            query.longest,
+            key.longest,
             scale=folded.scale,
-            window_size=(-1, 0) if causal else (-1, -1),
+            window_size=(-1, 0) if isinstance(call.program.mask, Causal) else (-1, -1),
         )
-        return out[..., : folded.width]
+        return query.give_back(out[..., : folded.width], len(call.q))
 
 
-_FOLDED = ("temperature", "modality_bias", "head_gate")
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """One side as the kernel wants it: samples that have queries and keys, and int32 offsets.
+
+    Args:
+        offsets: [B' + 1], int32.
+        longest: tokens of the longest sample.
+        rows: the tokens of these samples; None where that is all of them.
+    """
+
+    offsets: Tensor
+    longest: int
+    rows: Tensor | None
+
+    def take(self, x_NHK: Tensor) -> Tensor:
+        """Contiguous, and as wide as there is a kernel for: columns of zeros change no score."""
+        if self.rows is not None:
+            x_NHK = x_NHK.index_select(0, self.rows)
+        return F.pad(x_NHK, (0, -x_NHK.shape[-1] % _MULTIPLE)).contiguous()
+
+    def give_back(self, x_NHK: Tensor, tokens: int) -> Tensor:
+        """Zeros for the other tokens."""
+        if self.rows is None:
+            return x_NHK
+        return x_NHK.new_zeros(tokens, *x_NHK.shape[1:]).index_copy(0, self.rows, x_NHK)
+
+
+def _packed(layout: Layout) -> tuple[_Packed, _Packed]:
+    """Queries and keys, once a layout."""
+    if "varlen" not in layout.cache:
+        kept_B = (layout.query.offsets.diff() > 0) & (layout.key.offsets.diff() > 0)
+        layout.cache["varlen"] = (_pack(layout.query, kept_B), _pack(layout.key, kept_B))
+    return layout.cache["varlen"]
+
+
+def _pack(side: Side, kept_B: Tensor) -> _Packed:
+    lengths = side.offsets.diff()[kept_B]
+    rows = None if bool(kept_B.all()) else kept_B[side.sample].nonzero()[:, 0]
+    return _Packed(F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0)), int(lengths.max()), rows)

@@ -1,0 +1,81 @@
+"""Running a call: every program of the layer over its own heads, on the backend that plan.py chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mmattn.attention.backends import Conditions
+from mmattn.attention.call import Call
+from mmattn.attention.initial import Parts
+from mmattn.attention.plan import choose
+from mmattn.attention.scores import HeadGate
+
+__all__ = ["computed_dtype", "draw_gates", "run_parts", "split"]
+
+
+def split(call: Call, parts: Parts) -> list[Call]:
+    """One call for each program of the layer, over its own heads."""
+    if len(parts) == 1:
+        return [call]
+    return [
+        replace(
+            call,
+            program=program,
+            q=call.q[:, first:last],
+            k=call.k[:, first:last],
+            v=call.v[:, first:last],
+            first_head=first,
+        )
+        for first, last, program in parts
+    ]
+
+
+def run_parts(calls: Sequence[Call], trained: bool, wanted: str) -> Tensor:
+    """Attended values [Nq, H, K].
+
+    Args:
+        calls: one for each range of heads.
+        trained: would the program's own parameters get gradients?
+        wanted: "auto" or the name of the backend that has to run.
+
+    Raises:
+        InputError: the wanted backend cannot run it.
+    """
+    out = []
+    for call in calls:
+        needed = any(tensor.requires_grad for tensor in (call.q, call.k, call.v, *call.parameters.values()))
+        gradient = needed and torch.is_grad_enabled()
+        conditions = Conditions(
+            device=call.q.device.type,
+            dtype=call.q.dtype,
+            heads=call.q.shape[1],
+            width=call.q.shape[2],
+            gradient=gradient,
+            program_gradient=gradient and trained,
+            dropout=call.dropout > 0,
+        )
+        backend = choose(call.program, call.layout, conditions, call.extras, wanted)
+        out.append(backend.run(call, conditions))
+    return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+
+
+def computed_dtype(weight: Tensor) -> torch.dtype:
+    """What a projection with this weight gives: its own type, or autocast's."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def draw_gates(
+    call: Call, parts: Parts, gated: Sequence[tuple[int, int, HeadGate]], training: bool
+) -> Tensor:
+    """[H, 1], the heads' gates; 1 for heads without one."""
+    gates = [torch.ones(last - first, dtype=call.q.dtype, device=call.q.device) for first, last, _ in parts]
+    starts = [first for first, _, _ in parts]
+    for first, last, term in gated:
+        index = starts.index(first)
+        gates[index] = gates[index] * term.gate(call.parameters[term.name][first:last], training)
+    return torch.cat(gates)[:, None]
