@@ -1,7 +1,7 @@
 """Multi-head attention: several small attentions side by side, each with a view of its own.
 
 Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762.
-This is the default: `A.Program()` says nothing, so it is scaled dot product, every key, softmax.
+Reach for it by default: `A.Program()` says nothing, so it is scaled dot product, every key, softmax.
 
 Here it is held against `torch.nn.MultiheadAttention` with the same weights: that one needs padding and a
 mask for a ragged batch, the program needs neither.

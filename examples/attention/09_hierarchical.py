@@ -19,9 +19,8 @@ BLOCK, BLOCKS = 8, 6
 PROGRAM = A.Program(mask=A.blocks(BLOCK) | A.route({"summary": ["summary"], "*": []}))
 
 
-def main() -> list[int]:
-    """Returns how many words word 0 depends on after one, two and three layers."""
-    torch.manual_seed(0)
+def document() -> Tokens:
+    """Words, and a summary at the first position of every block."""
     words = Tokens.from_sequences([torch.randn(BLOCK * BLOCKS, 16)], "text")
     summaries = Tokens(
         values=torch.randn(1, 16).expand(BLOCKS, 16),  # in a model a parameter, like any learned token
@@ -30,7 +29,13 @@ def main() -> list[int]:
         position=BLOCK * torch.arange(BLOCKS),
         modalities=("summary",),
     )
-    tokens = Tokens.cat([words, summaries])
+    return Tokens.cat([words, summaries])
+
+
+def main() -> list[int]:
+    """Returns how many words word 0 depends on after one, two and three layers."""
+    torch.manual_seed(0)
+    tokens = document()
     layers = [A.Attention(PROGRAM, dim=16, heads=2) for _ in range(3)]
     show.tell(layers[0], tokens)
     values_ND = tokens.values.requires_grad_()
@@ -50,4 +55,4 @@ def main() -> list[int]:
 
 
 if __name__ == "__main__":
-    show.run(main, PROGRAM)
+    show.run(main, PROGRAM, tokens=document())

@@ -189,7 +189,9 @@ def _draw(
 def _mask(axis: Any, allowed: Tensor, title: str) -> None:
     from matplotlib.colors import ListedColormap
 
-    axis.imshow(allowed.numpy(), cmap=ListedColormap([_REFUSED, "#3b78b5"]), vmin=0, vmax=1, aspect="auto")
+    axis.imshow(
+        allowed.numpy(), cmap=ListedColormap([_REFUSED, "#3b78b5"]), vmin=0, vmax=1, aspect=_aspect(allowed)
+    )
     axis.set_title(title, fontsize=9)
 
 
@@ -205,11 +207,17 @@ def _bias(axis: Any, panel: Panel, allowed: Tensor, head: int) -> None:
         colours = colormaps["RdBu_r"].with_extremes(bad=_REFUSED)
         high = float(panel.added.abs().max())
         low = -high
-    image = axis.imshow(shown, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    image = axis.imshow(shown, cmap=colours, vmin=low, vmax=high, aspect=_aspect(allowed))
     what = "all start at 0; drawn as 1, 2, 3, ..." if panel.made_up else f"head {head}"
     axis.set_title(f"{panel.title}\n{what}", fontsize=9)
     bar = axis.figure.colorbar(image, ax=axis, shrink=0.8, pad=0.02)
     bar.ax.tick_params(labelsize=7)
+
+
+def _aspect(allowed: Tensor) -> str:
+    """Square pairs, unless there are far more keys than queries or the other way round."""
+    queries, keys = allowed.shape
+    return "equal" if 2 * queries > keys and 2 * keys > queries else "auto"
 
 
 def _label(axis: Any, q: Tokens, kv: Tokens) -> None:
