@@ -17,6 +17,7 @@ from mmattn.errors import InputError
 __all__ = [
     "DataConfig",
     "EncoderConfig",
+    "EvaluationConfig",
     "FitConfig",
     "FusionConfig",
     "HeadConfig",
@@ -237,6 +238,26 @@ class RivalConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """What is asked of the finished systems beside their figures, for the report.
+
+    Args:
+        knockouts: ways in which each content is taken away at the test: "drop", as if no item had it;
+            "shuffle", each item gets another one's; "noise", random vectors of the same scale.
+        encoders: take away single encoders too, where several read one content.
+        subsets: measure every subset of the contents.
+        strata: look at popular and rare items, long and short histories apart.
+        index: width of the vectors whose search through an approximate index is measured; 0 for none.
+    """
+
+    knockouts: tuple[Literal["drop", "shuffle", "noise"], ...] = ("drop", "shuffle", "noise")
+    encoders: bool = True
+    subsets: bool = True
+    strata: bool = True
+    index: int = 128
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """Everything `mmattn fit` needs.
 
@@ -249,7 +270,7 @@ class FitConfig:
         head: what it is trained for.
         training: how.
         rivals: systems in the same report, by the name they have there.
-        knockouts: measure again without each kind of content, for the report.
+        evaluation: the evidence beside the figures.
         out: folder of the runs.
     """
 
@@ -263,13 +284,27 @@ class FitConfig:
     rivals: dict[str, RivalConfig] = field(
         default_factory=lambda: {"popularity": RivalConfig("popularity"), "ease": RivalConfig("ease")}
     )
-    knockouts: bool = True
+    evaluation: EvaluationConfig = EvaluationConfig()
     out: Path = Path("runs")
 
     @property
     def model(self) -> ModelConfig:
         """The part that builds the model."""
         return ModelConfig(self.encoders, self.fusion, {self.head.name: self.head})
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Modality -> key of `Sample.content` that its encoder reads."""
+        return {name: encoder.content or name for name, encoder in self.encoders.items()}
+
+    @property
+    def contents(self) -> dict[str, tuple[str, ...]]:
+        """Key of `Sample.content` -> the modalities whose encoders read it."""
+        sources = self.sources
+        return {
+            content: tuple(name for name, source in sources.items() if source == content)
+            for content in dict.fromkeys(sources.values())
+        }
 
 
 def load_fit(path: str | Path, overrides: Mapping[str, Any] | None = None) -> FitConfig:

@@ -2,13 +2,15 @@
 
 Takes folders of `mmattn fit`, or run files with --qrels. Of one folder alone, our system is compared with
 each of its rivals. Differences are the others minus the baseline, which is the first unless --baseline
-names another. Users or queries are the units, all seeds of one together; p-values are Holm's.
+names another. Users or queries are the units, all seeds of one together; p-values are of the paired
+randomisation test, with Holm's correction for all the comparisons made at once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,26 +20,55 @@ from mmattn.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from mmattn.evaluation.compare import Comparison
+    from mmattn.evaluation.tables import Table
 
 _DEFAULT = ["ndcg@10", "map", "mrr", "recall@100"]
-Systems = dict[str, dict[str, Any]]
+_FORMATS = ("text", "json", "markdown", "latex")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Systems measured alike.
+
+    Args:
+        systems: name -> metric -> [U] or [S, U].
+        units: the queries' names; None for users, which are numbered.
+        policies: what was declared, for machines.
+        notes: the same for people, a line each.
+    """
+
+    systems: dict[str, dict[str, Any]]
+    units: Sequence[str] | None = None
+    policies: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def unit(self, row: int) -> str:
+        return str(row) if self.units is None else self.units[row]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from mmattn.evaluation.judge import Ties
+    from mmattn.evaluation.judge import Empty, Missing, Ties
 
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of `mmattn fit`, or run files")
-    parser.add_argument("--qrels", metavar="FILE", help="judgements of the run files")
+    parser.add_argument("--qrels", metavar="FILE", help="judgements of the run files, or a BEIR folder")
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="by default all that the folders have"
     )  # fmt: skip
     parser.add_argument("--ties", choices=get_args(Ties), default="trec", help="for run files")
+    parser.add_argument(
+        "--missing", choices=get_args(Missing), default="zero",
+        help="a judged query that a run lacks; skip leaves it out of every run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--empty", choices=get_args(Empty), default="zero", help="a judged query with nothing relevant"
+    )
     parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
     parser.add_argument("--all_pairs", action="store_true", help="compare each with each")
     parser.add_argument(
         "--queries", type=int, default=0, metavar="N", help="list the N largest wins and losses"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON for machines instead of a table")
+    parser.add_argument("--format", choices=_FORMATS, default="text", help="of what is printed")
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
 
 
 def run(arguments: Namespace) -> int:
@@ -46,53 +77,88 @@ def run(arguments: Namespace) -> int:
     folders = [Path(path) for path in arguments.runs if Path(path).is_dir()]
     if folders and len(folders) < len(arguments.runs):
         raise InputError("compare: got folders and files, expected one kind")
-    units: Sequence[str] | None = None
-    if folders:
-        systems = _of_folders(folders, arguments.metrics)
-    else:
-        systems, units = _of_files(arguments)
-    found = compare(systems, baseline=arguments.baseline, all_pairs=arguments.all_pairs)
-    if arguments.json:
-        print(json.dumps([one.to_json() for one in found], indent=2, allow_nan=False))
-    else:
-        print("\n".join(_table(found) + _largest(found, units, arguments.queries)))
+    measured = _of_folders(folders, arguments.metrics) if folders else _of_files(arguments)
+    found = compare(measured.systems, baseline=arguments.baseline, all_pairs=arguments.all_pairs)
+    form = "json" if arguments.json else arguments.format
+    if form == "json":
+        print(json.dumps(_content(found, measured, arguments.queries), indent=2, allow_nan=False))
+        return 0
+    lines = [getattr(_table(found), form)()]
+    for block in (measured.notes, _largest(found, measured, arguments.queries)):
+        lines += ["", *block] if block else []
+    print("\n".join(lines))
     return 0
 
 
-def _of_files(arguments: Namespace) -> tuple[Systems, Sequence[str]]:
+def _of_files(arguments: Namespace) -> _Measured:
+    import numpy as np
+
     from mmattn.evaluation.formats import read_qrels, read_run
     from mmattn.evaluation.judge import evaluate_run
 
     if arguments.qrels is None:
         raise InputError("compare: run files need --qrels FILE; folders of `mmattn fit` do not")
     qrels = read_qrels(arguments.qrels)
-    metrics = arguments.metrics or _DEFAULT
-    systems: Systems = {}
-    for name, path in _named(arguments.runs).items():
-        systems[name] = dict(evaluate_run(read_run(path), qrels, metrics, ties=arguments.ties).values)
-    return systems, [qrels.query(row) for row in range(len(qrels))]
+    found = {
+        name: evaluate_run(
+            read_run(path), qrels, arguments.metrics or _DEFAULT,
+            ties=arguments.ties, missing=arguments.missing, empty=arguments.empty,
+        )
+        for name, path in _named(arguments.runs).items()
+    }  # fmt: skip
+    systems = {name: dict(one.values) for name, one in found.items()}
+    for metric in next(iter(systems.values())):
+        # Only queries that every run has a value for can be paired; under "zero" that is all of them.
+        anywhere = np.any([np.isnan(values[metric]) for values in systems.values()], axis=0)
+        for values in systems.values():
+            values[metric] = np.where(anywhere, np.nan, values[metric])
+    rates = {name: one.tie_rate for name, one in found.items()}
+    missing = {name: len(one.missing) for name, one in found.items()}
+    shared = ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items())
+    verb = {"zero": "counted as 0", "skip": "left out of every run"}
+    notes = [f"ties: policy {arguments.ties}; documents that share their score with another: {shared}"]
+    notes += [
+        f"{name}: {count:,} judged queries are missing from the run, {verb[arguments.missing]}"
+        for name, count in missing.items()
+        if count
+    ]
+    policies = {
+        "ties": {"policy": arguments.ties, "rates": rates},
+        "missing": {"policy": arguments.missing, "queries": missing},
+        "empty": {"policy": arguments.empty, "queries": len(next(iter(found.values())).empty)},
+    }
+    return _Measured(systems, [qrels.query(row) for row in range(len(qrels))], policies, notes)
 
 
-def _of_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> Systems:
+def _of_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> _Measured:
     """Per-user values of each system, [S, U]: of one folder all systems, of several ours."""
     import numpy as np
 
+    from mmattn.evaluation.protocol import TIES
     from mmattn.evaluation.results import OURS
     from mmattn.evaluation.seed import load_result
 
     _refuse_other_protocols(folders)
-    systems: Systems = {}
+    systems: dict[str, dict[str, Any]] = {}
+    seeds: list[int] = []
     for name, path in _named(list(map(str, folders))).items():
         files = sorted(Path(path).glob("seed-*/result.npz"))
         if not files:
             raise InputError(f"{path}: no finished seed in it, expected a run of `mmattn fit`")
         results = sorted((load_result(file) for file in files), key=lambda result: result.seed)
+        seeds = seeds or [result.seed for result in results]
+        if [result.seed for result in results] != seeds:
+            raise InputError(
+                f"{path}: has finished the seeds {[result.seed for result in results]}, expected {seeds} as "
+                f"in {folders[0]}"
+            )
         for system in results[0].values if len(folders) == 1 else (OURS,):
             systems[system if len(folders) == 1 else name] = {
                 metric: np.stack([result.values[system][metric] for result in results])
                 for metric in _chosen(metrics, results[0].values[system])
             }
-    return systems
+    note = f"{len(seeds)} seeds of the same users, pooled; ties: policy {TIES}"
+    return _Measured(systems, None, {"ties": {"policy": TIES}, "seeds": seeds}, [note])
 
 
 def _chosen(metrics: Sequence[str] | None, measured: Mapping[str, Any]) -> Sequence[str]:
@@ -132,36 +198,51 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, paths, strict=True))
 
 
-def _table(found: Sequence[Comparison]) -> list[str]:
-    rows = [
-        ("metric", "system", "against", "difference", "95% interval", "p (Holm)", "effect", "won/lost/even")
-    ]
-    for one in found:
-        ends = one.difference
-        rows.append(
-            (
-                one.metric, one.system, one.baseline,
-                f"{ends.mean:+.4f}", f"{ends.low:+.4f} to {ends.high:+.4f}",
-                f"{one.adjusted:.4f}", f"{one.effect:+.2f}", f"{one.wins}/{one.losses}/{one.draws}",
-            )
-        )  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+def _table(found: Sequence[Comparison]) -> Table:
+    from mmattn.evaluation.tables import Table
+
+    columns = ("metric", "system", "against", "difference", "95% interval", "p (Holm)", "effect")
+    rows = tuple(
+        (
+            one.metric, one.system, one.baseline, f"{one.difference.mean:+.4f}",
+            f"{one.difference.low:+.4f} to {one.difference.high:+.4f}", f"{one.adjusted:.4f}",
+            f"{one.effect:+.2f}", f"{one.wins}/{one.losses}/{one.draws}",
+        )
+        for one in found
+    )  # fmt: skip
+    title = "Paired differences; effect: mean over standard deviation"
+    return Table(title, (*columns, "won/lost/even"), rows)
 
 
-def _largest(found: Sequence[Comparison], units: Sequence[str] | None, count: int) -> list[str]:
-    """The queries (or users) that speak most for and against each system."""
+def _extremes(one: Comparison, count: int) -> dict[str, list[int]]:
+    """The units that speak most for and most against the system."""
+    values = {row: value for row, value in enumerate(one.per_user.tolist()) if value == value and value}
+    ordered = sorted(values, key=lambda row: values[row])
+    return {
+        "won": [row for row in ordered[::-1][:count] if values[row] > 0],
+        "lost": [row for row in ordered[:count] if values[row] < 0],
+    }
+
+
+def _largest(found: Sequence[Comparison], measured: _Measured, count: int) -> list[str]:
     lines = []
     for one in found if count > 0 else ():
-        values = {unit: value for unit, value in enumerate(one.per_user.tolist()) if value == value and value}
-        ordered = sorted(values, key=lambda unit: values[unit])
-        for word, chosen in (("won", [u for u in ordered[::-1][:count] if values[u] > 0]),
-                             ("lost", [u for u in ordered[:count] if values[u] < 0])):  # fmt: skip
-            cells = (f"{unit if units is None else units[unit]} {values[unit]:+.4f}" for unit in chosen)
+        for word, rows in _extremes(one, count).items():
+            cells = (f"{measured.unit(row)} {one.per_user[row]:+.4f}" for row in rows)
             lines.append(
                 f"{one.metric}, {one.system} against {one.baseline}, most {word}: {', '.join(cells)}"
             )
-    return ["", *lines] if lines else []
+    return lines
+
+
+def _content(found: Sequence[Comparison], measured: _Measured, count: int) -> dict[str, Any]:
+    comparisons = []
+    for one in found:
+        content = one.to_json()
+        if count > 0:
+            content["largest"] = {
+                word: [{"unit": measured.unit(row), "difference": float(one.per_user[row])} for row in rows]
+                for word, rows in _extremes(one, count).items()
+            }
+        comparisons.append(content)
+    return {"comparisons": comparisons, "policies": dict(measured.policies)}

@@ -1,39 +1,17 @@
-"""From samples to batches: contents by modality, and modalities dropped at random in training."""
+"""Modalities dropped at random in training, so that a model learns to do without."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Mapping
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from mmattn.errors import InputError
-from mmattn.types import Sample, Tokens
+from mmattn.types import Tokens
 
-__all__ = ["collate", "contents", "drop_contents", "drop_modalities"]
-
-
-def contents(samples: Sequence[Sample], modality: str) -> list[Any]:
-    """What each sample has of one modality, None where it is absent: what an encoder takes.
-
-    Example:
-        >>> contents([Sample("1", {"text": "Heat"}), Sample("2")], "text")
-        ['Heat', None]
-    """
-    return [sample.content.get(modality) for sample in samples]
-
-
-def collate(samples: Sequence[Sample], modalities: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """`contents` of each modality; left out, of all that any of the samples has.
-
-    Example:
-        >>> collate([Sample("1", {"text": "Heat"}), Sample("2", {"image": "up.png"})])
-        {'text': ['Heat', None], 'image': [None, 'up.png']}
-    """
-    if modalities is None:
-        modalities = tuple(dict.fromkeys(name for sample in samples for name in sample.modalities))
-    return {name: contents(samples, name) for name in modalities}
+__all__ = ["drop_modalities"]
 
 
 @overload
@@ -86,28 +64,6 @@ def drop_modalities(
         name: part.filter(keep_B[part.sample])
         for (name, part), keep_B in zip(tokens.items(), keep_BM.unbind(1), strict=True)
     }
-
-
-def drop_contents(
-    samples: Sequence[Sample], probability: float, generator: torch.Generator | None = None
-) -> list[Sample]:
-    """`drop_modalities` before encoding: samples that have lost some of their content.
-
-    Example:
-        >>> pair = Sample("1", {"text": "Heat", "image": "heat.png"})
-        >>> len(drop_contents([pair], 1.0)[0].modalities)
-        1
-    """
-    names = tuple(dict.fromkeys(name for sample in samples for name in sample.modalities))
-    found = [[name in sample.content for name in names] for sample in samples]
-    presence_BM = torch.tensor(found, dtype=torch.bool)
-    keep_BM = _kept(presence_BM.reshape(len(samples), len(names)), probability, generator).tolist()
-    return [
-        Sample(
-            sample.id, {name: sample.content.get(name) for name, keep in zip(names, row, strict=True) if keep}
-        )
-        for sample, row in zip(samples, keep_BM, strict=True)
-    ]
 
 
 def _kept(presence_BM: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from mmattn import schema
 from mmattn.build import build_encoders, build_model, choose_device
@@ -25,17 +26,21 @@ from mmattn.encoders.base import Encoder
 from mmattn.encoders.inputs import Inputs, gather
 from mmattn.encoders.store import write_rejected
 from mmattn.errors import InputError
-from mmattn.evaluation import metrics
-from mmattn.evaluation.protocol import TIES, Score, make_split, measure, part_sizes
+from mmattn.evaluation.evidence import Examined, Examiner, examples, gaps
+from mmattn.evaluation.knockout import variants
+from mmattn.evaluation.protocol import make_split, measure, part_sizes
+from mmattn.evaluation.results import OURS
 from mmattn.evaluation.rivals import RivalContent, fit_rival
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
-from mmattn.evaluation.splits import Part, Split
+from mmattn.evaluation.serving import serve
+from mmattn.evaluation.split import Part, Split
 from mmattn.training.loop import History, train
 from mmattn.training.tasks import RecommendationTask
 
 __all__ = ["Experiment"]
 
 log = logging.getLogger(__name__)
+_SHOWN = 8  # recommendations of a user in the report
 
 
 class Experiment:
@@ -80,17 +85,41 @@ class Experiment:
         else:  # nothing is learned any more, but histories may hold all that is known by the test
             task.interactions, task.items = split.known("test"), split.known_items("test")
         task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
-        score = task.recommender().score
-        values = {"mmattn": measure(score, split, "test", self.config.protocol.metrics)}
-        knockouts = self._knockouts(task, split, inputs)
+        wanted = self.config.evaluation
+        examiner = Examiner(split, self.config.protocol, wanted.strata)
+        recommender = task.recommender()
+        examined = {OURS: examiner.examine(recommender.score)}
         clock.lap("test")
-        values |= self._rivals(split, inputs)
+        examined |= self._rivals(examiner, inputs)
         clock.lap("rivals")
-        shown, top = _examples(score, split, seed)
+        knockouts = self._knockouts(task, examiner, inputs, seed)
+        clock.lap("knockouts")
+        apart = gaps(task, inputs, self.config.contents)
+        # Speed is this machine's and not the seed's: one seed says it.
+        first = seed == self.config.protocol.seeds[0] and wanted.index > 0
+        served = serve(recommender, split, self.config.protocol.metrics[0], wanted.index) if first else None
+        clock.lap("gaps and index")
+        shown = examples(examined[OURS], split, seed)
+        top = examined[OURS].ranking.items[:, :_SHOWN]
         task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
         result = SeedResult(
-            seed, values, knockouts, history, part_sizes(split), clock.laps, shown, top
-        )  # fmt: skip
+            seed=seed,
+            values={name: one.values for name, one in examined.items()},
+            knockouts=knockouts,
+            history=history,
+            parts=part_sizes(split),
+            seconds=clock.laps,
+            strata={
+                stratum: {name: one.strata[stratum] for name, one in examined.items()}
+                for stratum in examined[OURS].strata
+            },
+            recall={name: list(one.recall.values()) for name, one in examined.items()},
+            depths=examiner.depths,
+            gaps={" | ".join(pair): gap for pair, gap in apart.items()},
+            served=served,
+            shown=shown,
+            top={why: top[users] for why, users in shown.items()},
+        )
         save_result(done, result)
         return result
 
@@ -114,7 +143,7 @@ class Experiment:
     def _inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], Inputs]:
         """Encoders and what they give; vocabularies come from the known items only."""
         in_training = set(known.tolist())
-        sources = {name: config.content or name for name, config in self.config.encoders.items()}
+        sources = self.config.sources
         contents = {
             name: [
                 sample.content.get(source) if place in in_training else None
@@ -144,29 +173,25 @@ class Experiment:
         )  # fmt: skip
 
     def _knockouts(
-        self, task: RecommendationTask, split: Split, inputs: Inputs
+        self, task: RecommendationTask, examiner: Examiner, inputs: Inputs, seed: int
     ) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Our system again without each kind of content (all modalities that read it)."""
-        if not self.config.knockouts:
-            return {}
-        sources = {name: config.content or name for name, config in self.config.encoders.items()}
-        found = {}
-        for content in dict.fromkeys(sources.values()):
-            left = inputs
-            for name in [name for name, source in sources.items() if source == content]:
-                left = left.without(name)
-            if left.modalities:
-                score = task.recommender(left).score
-                found[content] = measure(score, split, "test", self.config.protocol.metrics)
-        return found
+        """Our system again with something taken away: the model as it is, the stored features as they are."""
+        wanted = self.config.evaluation
+        taken = variants(
+            inputs, self.config.contents, wanted.knockouts,
+            encoders=wanted.encoders, every_subset=wanted.subsets, seed=seed,
+        )  # fmt: skip
+        bar = tqdm(taken, desc=f"seed {seed}: knockouts", disable=not self.progress, leave=False)
+        return {name: examiner.values(task.recommender(left).score) for name, left in bar}
 
-    def _rivals(self, split: Split, inputs: Inputs) -> dict[str, dict[str, NDArray[np.float64]]]:
+    def _rivals(self, examiner: Examiner, inputs: Inputs) -> dict[str, Examined]:
         content = RivalContent(self.dataset.items, inputs)
-        measured = {}
+        split = examiner.split
+        examined = {}
         for name, config in self.config.rivals.items():
             fitted = fit_rival(config, content, split.known("test"), split.known_items("test"))
-            measured[name] = measure(fitted.score, split, "test", self.config.protocol.metrics)
-        return measured
+            examined[name] = examiner.examine(fitted.score)
+        return examined
 
 
 def _card(encoder: Encoder) -> dict[str, Any]:
@@ -206,13 +231,3 @@ def _open_folder(config: FitConfig, resume: bool) -> Path:
     else:
         schema.dump(config, settings)
     return folder
-
-
-def _examples(score: Score, split: Split, seed: int, count: int = 10) -> tuple[Any, Any]:
-    """Users drawn by the seed alone, not by how well they did, and what is recommended to them."""
-    asked = np.flatnonzero(np.diff(split.matrix("test").indptr))
-    shown = np.sort(np.random.default_rng(seed).choice(asked, min(count, len(asked)), replace=False))
-    ranking = metrics.rank_users(
-        score, shown, 8, candidates=split.candidates("test"), exclude=split.known("test"), ties=TIES
-    )
-    return shown, ranking.items

@@ -9,7 +9,7 @@ import numpy as np
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.evaluation.splits import Part, Split
+    from mmattn.evaluation.split import Part, Split
 
 __all__ = ["refuse_leaks"]
 

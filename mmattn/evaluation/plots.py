@@ -7,6 +7,7 @@ stay readable on a phone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -16,33 +17,39 @@ from markupsafe import Markup
 from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.results import Panel
 
-__all__ = ["Axis", "Chart", "bar", "chart", "dot", "ticks"]
+__all__ = ["TONES", "Axis", "Chart", "bar", "chart", "dot", "dots", "log_ticks", "ticks"]
 
+TONES = 8  # colours of curves in the style sheet
 _ROW = 22  # height of a bar or dot row, in pixels
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values and the round ones that are written beside it."""
+    """A range of values and the round ones that are written beside it; `log` for decades of equal length."""
 
     low: float
     high: float
     ticks: tuple[float, ...]
+    log: bool = False
 
     @classmethod
-    def around(cls, values: list[float], count: int = 4) -> Axis:
+    def around(cls, values: list[float], count: int = 4, log: bool = False) -> Axis:
         """The axis of round numbers that holds all values."""
-        marks = ticks(min(values), max(values), count)
-        return cls(marks[0], marks[-1], marks)
+        marks = log_ticks(min(values), max(values)) if log else ticks(min(values), max(values), count)
+        return cls(marks[0], marks[-1], marks, log)
 
     def label(self, value: float) -> str:
         """A value as it is written on this axis, with the places that its ticks need."""
-        places = max(0, -int(np.floor(np.log10(self.ticks[1] - self.ticks[0]) + 1e-9)))
+        smallest = self.ticks[0] if self.log else self.ticks[1] - self.ticks[0]
+        places = max(0, -int(np.floor(np.log10(smallest) + 1e-9)))
         return f"{value:,.{places}f}"
 
     def percent(self, value: float) -> float:
         """Where a value lies, 0 at the low end, 100 at the high one."""
-        return round(100 * (value - self.low) / (self.high - self.low), 3)
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = np.log10([low, high, value])
+        return round(float(100 * (value - low) / (high - low)), 3)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,21 @@ def ticks(low: float, high: float, count: int = 4) -> tuple[float, ...]:
     return tuple(float(f"{place * step:.10g}") for place in places)
 
 
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """1, 2 and 5 of every decade from at most `low` to at least `high`, or the decades where those are many.
+
+    Example:
+        >>> log_ticks(1, 100), log_ticks(300, 1000)
+        ((1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0), (200.0, 500.0, 1000.0))
+    """
+    decades = range(int(np.floor(np.log10(low) + 1e-9)) - 1, int(np.ceil(np.log10(high) - 1e-9)) + 2)
+    steps = (1, 2, 5) if high <= 150 * low else (1,)
+    marks = [float(f"{step * 10.0**decade:.10g}") for decade in decades for step in steps]
+    first = max(place for place, mark in enumerate(marks) if mark <= low * (1 + 1e-9))
+    last = min(place for place, mark in enumerate(marks) if mark >= high * (1 - 1e-9))
+    return tuple(marks[first : max(last, first + 1) + 1])
+
+
 def bar(interval: Interval, axis: Axis, ours: bool) -> Markup:
     """A bar from zero to the mean, with its interval as a whisker."""
     length = axis.percent(interval.mean)
@@ -85,28 +107,41 @@ def dot(interval: Interval, axis: Axis, ours: bool = False) -> Markup:
     return _row(line + _whisker(interval, axis) + point, ours)
 
 
+def dots(intervals: Sequence[tuple[Interval, str]], axis: Axis, zero: bool = True) -> Markup:
+    """Several dots with their intervals in one row, each of a class of its own."""
+    at, middle = axis.percent(0.0), _ROW / 2
+    body = f'<line class="zero" x1="{at}%" x2="{at}%" y1="0" y2="{_ROW}"/>' if zero else ""
+    for interval, kind in intervals:
+        point = f'<circle cx="{axis.percent(interval.mean)}%" cy="{middle}" r="4.5"/>'
+        body += f'<g class="mark {kind}">{_whisker(interval, axis)}{point}</g>'
+    return _row(body, ours=False)
+
+
 def chart(panel: Panel) -> Chart:
     """The panel's curves; the kept point of each is a dot. Values that are not finite are left out."""
-    x = Axis.around([value for curve in panel.curves for value in (0.0, *curve.x)])
+    origin = () if panel.log else (0.0,)
+    x = Axis.around([value for curve in panel.curves for value in (*origin, *curve.x)], log=panel.log)
     y = Axis.around([value for curve in panel.curves for value in curve.y if isfinite(value)] or [0.0])
-    grid = lines = dots = ""
+    grid = lines = marks = ""
     for tick in y.ticks:
         level = 100 - y.percent(tick)
         grid += f'<line class="grid" x1="0" x2="100%" y1="{level}%" y2="{level}%"/>'
     for index, curve in enumerate(panel.curves):
-        tone = f"tone-{index % 5}"
+        tone = f"tone-{index % TONES}"
         points = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if isfinite(b)]
         path = " ".join(f"{x.percent(a)},{100 - y.percent(b):.3f}" for a, b in points)
         lines += f'<polyline class="line {tone}" points="{path}"/>'
+        marked = points if panel.dots else []
         if curve.chosen is not None and points:
-            across = x.percent(curve.chosen)
-            at = np.interp(curve.chosen, [a for a, _ in points], [b for _, b in points])
-            down = 100 - y.percent(float(at))
-            dots += f'<circle class="kept {tone}" cx="{across}%" cy="{down}%" r="4.5"/>'
+            height = np.interp(curve.chosen, [a for a, _ in points], [b for _, b in points])
+            marked = [(curve.chosen, float(height))]
+        for across, down in marked:
+            place = f'cx="{x.percent(across)}%" cy="{100 - y.percent(down)}%"'
+            marks += f'<circle class="kept {tone}" {place} r="4.5"/>'
     # Polylines know no percent: they alone are stretched, and the style keeps their stroke as it is.
     frame = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
     return Chart(
-        Markup(f'<svg class="chart" aria-hidden="true">{grid}{frame}{lines}</svg>{dots}</svg>'), x, y
+        Markup(f'<svg class="chart" aria-hidden="true">{grid}{frame}{lines}</svg>{marks}</svg>'), x, y
     )
 
 

@@ -12,9 +12,9 @@ from mmattn.config import ProtocolConfig
 from mmattn.data.dataset import Dataset
 from mmattn.errors import InputError
 from mmattn.evaluation import metrics, splits
-from mmattn.evaluation.splits import Part, Split
+from mmattn.evaluation.split import Part, Split
 
-__all__ = ["TIES", "Score", "make_split", "measure", "part_sizes"]
+__all__ = ["TIES", "Score", "make_split", "measure", "part_sizes", "rank_part"]
 
 Score = Callable[[Any, Any], NDArray[np.float32]]
 TIES: metrics.TiePolicy = "shuffled"
@@ -46,16 +46,20 @@ def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
     )  # fmt: skip
 
 
-def measure(score: Score, split: Split, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
-    """Per-user values of each metric, with everything known by then masked."""
-    depth = max(int(name.partition("@")[2] or 0) for name in names)
+def rank_part(score: Score, split: Split, part: Part, depth: int) -> metrics.Ranking:
+    """[U, depth] the candidates of a part ranked for every user, with everything known by then masked."""
     # Ties are broken at random: ids often follow popularity, and a system that knows nothing of an item
     # must not profit from that.
-    ranking = metrics.rank_users(
+    return metrics.rank_users(
         score, np.arange(split.user_count), depth,
         candidates=split.candidates(part), exclude=split.known(part), ties=TIES,
     )  # fmt: skip
-    return dict(metrics.evaluate(ranking, split.matrix(part), names).values)
+
+
+def measure(score: Score, split: Split, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
+    """Per-user values of each metric."""
+    depth = max(int(name.partition("@")[2] or 0) for name in names)
+    return dict(metrics.evaluate(rank_part(score, split, part, depth), split.matrix(part), names).values)
 
 
 def part_sizes(split: Split) -> dict[str, int]:

@@ -1,24 +1,34 @@
-"""The report: one HTML file that needs nothing from outside, and the same numbers as JSON beside it."""
+"""The report: one HTML file that needs nothing from outside; the same as JSON, Markdown, LaTeX beside it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from mmattn.evaluation.intervals import Interval
+from mmattn.evaluation import wording
+from mmattn.evaluation.drawings import (
+    bars,
+    difference_rows,
+    knockout_rows,
+    served_panels,
+    strata_groups,
+    subset_rows,
+)
 from mmattn.evaluation.pictures import thumbnail
-from mmattn.evaluation.plots import Axis, bar, chart, dot
-from mmattn.evaluation.results import OURS, Knockout, Report, System, metric_label, signed
+from mmattn.evaluation.plots import TONES, chart
+from mmattn.evaluation.results import OURS, WAYS, Example, Panel, Report
+from mmattn.evaluation.tables import report_tables, written
 from mmattn.files import write_json, write_text
 
 __all__ = ["render", "write_report"]
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
-    """Write the page to `path` and `metrics.json` beside it, each atomically.
+    """Write the page to `path`, and metrics.json, tables.md and tables.tex beside it, each atomically.
 
     Args:
         path: of the HTML file, for example "runs/films/report.html".
@@ -33,10 +43,12 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_report(folder / "report.html", Report("A toy", data, (ours,), protocol={"seeds": [0]}))
         >>> sorted(file.name for file in folder.iterdir())
-        ['metrics.json', 'report.html']
+        ['metrics.json', 'report.html', 'tables.md', 'tables.tex']
     """
-    page = render(report)
+    page, tables = render(report), report_tables(report)
     write_json(Path(path).with_name("metrics.json"), report.to_json())
+    write_text(Path(path).with_name("tables.md"), written(tables, "markdown") + "\n")
+    write_text(Path(path).with_name("tables.tex"), written(tables, "latex") + "\n")
     write_text(path, page)
 
 
@@ -50,68 +62,53 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "metric": metric_label,
+        "metric": wording.metric_label,
         "number": lambda value: f"{value:.4f}",
-        "signed": signed,
+        "signed": wording.signed,
         "count": lambda value: f"{value:,}",
         "share": _share,
         "initials": _initials,
         "thumbnail": thumbnail,
+        "by_reason": _by_reason,
     }
+    return environment.get_template("report.html.j2").render(**_facts(report))
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    """What the templates speak of."""
     metrics = list(report.ours.metrics)
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        ours=OURS,
-        metrics=metrics,
-        best={metric: max(s.metrics[metric].mean for s in report.systems) for metric in metrics},
-        bars={metric: _bars(report, metric) for metric in metrics},
-        differences=_differences(report),
-        knockouts=_knockouts(report),
-        charts=[(panel, chart(panel)) for panel in report.panels if panel.curves],
-        provenance={"protocol": report.protocol, **report.provenance},
-        level=f"{report.ours.metrics[report.primary].level:.0%}",
-    )
+    served, knockouts = report.served, knockout_rows(report)
+    return {
+        "report": report,
+        "ours": OURS,
+        "rival": report.strongest_rival,
+        "tones": TONES,
+        "metrics": metrics,
+        "best": {metric: max(s.metrics[metric].mean for s in report.systems) for metric in metrics},
+        "bars": {metric: bars(report, metric) for metric in metrics},
+        "differences": difference_rows(report),
+        "knockouts": knockouts,
+        "ways": {kind: way for kind, way in WAYS.items() if any(kind in row.changes for row in knockouts)},
+        "subsets": subset_rows(report),
+        "strata": strata_groups(report),
+        "strata_words": wording.strata_in_words(report),
+        "served_words": "" if served is None else wording.served_in_words(served),
+        "served_charts": [] if served is None else _drawn(served_panels(served)),
+        "depth": [] if report.depth is None else _drawn([report.depth]),
+        "charts": _drawn(report.panels),
+        "provenance": {"protocol": report.protocol, **report.provenance},
+        "level": f"{report.ours.metrics[report.primary].level:.0%}",
+    }
 
 
-def _bars(report: Report, metric: str) -> list[tuple[System, Interval, Any]]:
-    axis = Axis(0.0, 1.02 * max(system.metrics[metric].high for system in report.systems) or 1.0, ())
-    ordered = sorted(report.systems, key=lambda system: -system.metrics[metric].mean)
-    return [(s, s.metrics[metric], bar(s.metrics[metric], axis, s.name == OURS)) for s in ordered]
+def _by_reason(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
+    """The examples of each reason, reasons in the order in which they come."""
+    reasons = dict.fromkeys(example.why for example in examples)
+    return [(why, [example for example in examples if example.why == why]) for why in reasons]
 
 
-def _differences(report: Report) -> list[tuple[System, Interval, Any]]:
-    """Ours minus each rival by the primary metric, the hardest rival first."""
-    compared = [s for s in report.systems if report.primary in s.difference]
-    compared.sort(key=lambda system: system.difference[report.primary].mean)
-    intervals = [system.difference[report.primary] for system in compared]
-    axis = _symmetric(intervals)
-    return [(s, i, dot(i, axis, ours=i.low > 0)) for s, i in zip(compared, intervals, strict=True)]
-
-
-def _knockouts(report: Report) -> list[tuple[Knockout, Interval | None, Any, str]]:
-    """Each knockout with its change of the primary metric and what that change says."""
-    axis = _symmetric([k.change[report.primary] for k in report.knockouts if report.primary in k.change])
-    rows = []
-    for knockout in report.knockouts:
-        change = knockout.change.get(report.primary)
-        drawing = "" if change is None else dot(change, axis, ours=change.high < 0)
-        rows.append((knockout, change, drawing, _meaning(change)))
-    return rows
-
-
-def _meaning(change: Interval | None) -> str:
-    if change is None:
-        return "no paired interval"
-    if change.high < 0:
-        return "earns its place"
-    return "better without" if change.low > 0 else "no effect shown"
-
-
-def _symmetric(intervals: list[Interval]) -> Axis:
-    """An axis with zero in sight and a little air at the ends."""
-    ends = [0.0, *(end for interval in intervals for end in (interval.low, interval.high))]
-    air = 0.06 * (max(ends) - min(ends)) or 1.0
-    return Axis(min(ends) - air, max(ends) + air, ())
+def _drawn(panels: Sequence[Panel]) -> list[tuple[Panel, Any]]:
+    return [(panel, chart(panel)) for panel in panels if panel.curves]
 
 
 def _share(part: int, whole: int) -> str:

@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from mmattn.errors import InputError, nearest
+from mmattn.evaluation import wording
 from mmattn.evaluation.intervals import Interval
+from mmattn.evaluation.losses import Gap
+from mmattn.evaluation.serving import Served
 
 __all__ = [
     "OURS",
+    "WAYS",
     "Curve",
     "DataSummary",
     "Example",
+    "Kind",
     "Knockout",
     "Panel",
     "Report",
     "Shown",
+    "Stratum",
     "System",
-    "metric_label",
-    "signed",
 ]
 
 OURS = "mmattn"
 Metrics = Mapping[str, Interval]
-
-_METRIC_LABELS = {"ndcg": "nDCG", "mrr": "MRR", "hit": "Hit rate"}
-
-
-def metric_label(metric: str) -> str:
-    """How a metric's name is written for people.
-
-    Example:
-        >>> metric_label("ndcg@20"), metric_label("recall@20")
-        ('nDCG@20', 'Recall@20')
-    """
-    name, at, cut = metric.partition("@")
-    return _METRIC_LABELS.get(name, name.capitalize()) + at + cut
-
-
-def signed(value: float) -> str:
-    """A difference with its sign, to four places.
-
-    Example:
-        >>> signed(0.01234), signed(-0.5)
-        ('+0.0123', '−0.5000')
-    """
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+Kind = Literal["drop", "shuffle", "noise", "subset"]
+WAYS: Mapping[Kind, str] = {"drop": "without it", "shuffle": "another item's", "noise": "noise"}
 
 
 @dataclass(frozen=True)
@@ -81,12 +64,45 @@ class Knockout:
         label: what the reader sees.
         metrics: metric name -> its mean and interval.
         change: metric name -> the paired interval of this minus the whole system.
+        kind: in which way, or "subset" where only `part` is left.
+        part: what is taken away: a content, "content.encoder" for one of its encoders; of a subset what
+            is left, joined by " + ".
     """
 
     name: str
     label: str
     metrics: Metrics
     change: Metrics = field(default_factory=dict)
+    kind: Kind = "drop"
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Some of the items or users, looked at by themselves.
+
+    Args:
+        group: what is divided: "cold items", "items" or "history".
+        name: of the stratum, for example "head" or "1 to 9".
+        metric: what was measured.
+        systems: system -> its mean and interval.
+        difference: ours minus the strongest rival, paired; None where there is no rival.
+    """
+
+    group: str
+    name: str
+    metric: str
+    systems: Metrics
+    difference: Interval | None = None
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "even", ""]:
+        """Ours against the strongest rival, as far as the interval tells them apart."""
+        if self.difference is None:
+            return ""
+        if not self.difference.excludes_zero:
+            return "even"
+        return "better" if self.difference.mean > 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -114,11 +130,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Learning curves that share their axes."""
+    """Curves that share their axes.
+
+    Args:
+        title: what y is.
+        x_label: what x is.
+        curves: one or more.
+        log: x is drawn by its logarithm.
+        dots: every point is marked, not only the one that was kept.
+    """
 
     title: str
     x_label: str
     curves: tuple[Curve, ...]
+    log: bool = False
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,12 +166,21 @@ class Shown:
 
 @dataclass(frozen=True)
 class Example:
-    """What one user had chosen, and what was then recommended, best first."""
+    """What one user had chosen, and what was then recommended, best first.
+
+    Args:
+        user: a name.
+        history: some of what was chosen before.
+        recommended: best first.
+        note: a few words more.
+        why: the examples of one reason are shown together, under it.
+    """
 
     user: str
     history: tuple[Shown, ...]
     recommended: tuple[Shown, ...]
     note: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,6 +223,10 @@ class Report:
         primary: the metric that the verdict is about; by default the first of ours.
         verdict: in words; left out, it is written from the numbers.
         knockouts: ours with something taken away.
+        depth: recall against k, a curve a system.
+        strata: of items and users.
+        served: what vectors and an index lose.
+        gaps: "content | content" -> how far apart their vectors lie.
         panels: learning curves.
         examples: recommendations to look at.
         provenance: section ("versions", "encoders", "program", "config") -> a mapping or a text.
@@ -204,6 +243,10 @@ class Report:
     primary: str = ""
     verdict: str = ""
     knockouts: tuple[Knockout, ...] = ()
+    depth: Panel | None = None
+    strata: tuple[Stratum, ...] = ()
+    served: Served | None = None
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     examples: tuple[Example, ...] = ()
     provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
@@ -227,7 +270,7 @@ class Report:
                 f"Report: no metric {self.primary!r} to judge by.{nearest(self.primary, metrics)}"
             )
         if not self.verdict:
-            object.__setattr__(self, "verdict", _verdict(self))
+            object.__setattr__(self, "verdict", wording.verdict(self))
 
     @property
     def ours(self) -> System:
@@ -240,6 +283,11 @@ class Report:
         rivals = [system for system in self.systems if system.name != OURS]
         return max(rivals, key=lambda rival: rival.metrics[self.primary].mean, default=None)
 
+    @property
+    def worth(self) -> str:
+        """Which contents earn their place, in words; empty without knockouts."""
+        return wording.worth(self.knockouts, self.ours.metrics[self.primary], self.primary)
+
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json."""
         return {
@@ -248,36 +296,27 @@ class Report:
             "knockouts": {knockout.name: _to_json(knockout.metrics) for knockout in self.knockouts},
             "differences": {s.name: _to_json(s.difference) for s in self.systems if s.difference},
             "changes": {k.name: _to_json(k.change) for k in self.knockouts if k.change},
+            "verdict": self.verdict,
+            "worth": self.worth,
+            "recall_at_k": {} if self.depth is None else _curves(self.depth),
+            "strata": {
+                f"{one.group}: {one.name}": {
+                    "metric": one.metric,
+                    "systems": _to_json(one.systems),
+                    "difference": None if one.difference is None else one.difference.to_json(),
+                }
+                for one in self.strata
+            },
+            "served": None if self.served is None else self.served.to_dict(),
+            "gaps": {name: asdict(gap) for name, gap in self.gaps.items()},
         }
+
+
+def _curves(panel: Panel) -> dict[str, dict[str, float]]:
+    return {
+        curve.label: {f"{x:g}": y for x, y in zip(curve.x, curve.y, strict=True)} for curve in panel.curves
+    }
 
 
 def _to_json(metrics: Metrics) -> dict[str, Any]:
     return {name: interval.to_json() for name, interval in metrics.items()}
-
-
-def _verdict(report: Report) -> str:
-    """The outcome in words, from the strongest rival and the paired difference to it."""
-    metric, label = report.primary, metric_label(report.primary)
-    ours = report.ours.metrics[metric]
-    own = f"{report.ours.label} reaches {label} {ours.mean:.4f} ({ours.low:.4f} to {ours.high:.4f})"
-    rival = report.strongest_rival
-    if rival is None:
-        return f"{own}. No rival was measured, so nothing can be said about how good that is."
-    against = f"the strongest rival, {rival.label}, {rival.metrics[metric].mean:.4f}"
-    difference = rival.difference.get(metric)
-    if difference is None:
-        return f"{own}; {against}. No paired difference was computed, so neither is called better."
-    apart = f"{signed(difference.mean)} ({signed(difference.low)} to {signed(difference.high)})"
-    if not difference.excludes_zero:
-        return (
-            f"{report.ours.label} and {rival.label} cannot be told apart: {label} {ours.mean:.4f} against "
-            f"{rival.metrics[metric].mean:.4f}, and the paired difference of {apart} includes zero."
-        )
-    better, worse = (report.ours, rival) if difference.mean > 0 else (rival, report.ours)
-    among = len(report.systems) - 1
-    rank = f", the strongest of {among} rivals" if worse is rival and among > 1 else ""
-    return (
-        f"{better.label} beats {worse.label}{rank}: {label} {better.metrics[metric].mean:.4f} against "
-        f"{worse.metrics[metric].mean:.4f}. The paired difference, ours minus the rival's, is {apart} "
-        "and excludes zero."
-    )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmattn.evaluation.losses import Gap
+from mmattn.evaluation.serving import Served
 from mmattn.files import atomic_path, write_json
 from mmattn.training.loop import History
 
 __all__ = ["SeedResult", "load_result", "save_result"]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,56 +29,76 @@ class SeedResult:
     Args:
         seed: of the split and of the training.
         values: system -> metric -> [U] per-user values, NaN for users without a positive.
-        knockouts: content -> metric -> [U] of our system without it.
+        knockouts: knockout -> metric -> [U] of our system with something taken away.
         history: of the training.
         parts: how many interactions and items each part has.
         seconds: step -> how long it took.
-        top: [U', k] items that our system ranks first for the users in `shown`.
-        shown: users whose recommendations the report may show.
+        strata: stratum -> system -> [U] recall, NaN for users that it does not concern.
+        recall: system -> mean recall at each of `depths`.
+        depths: rising cut-offs.
+        gaps: "content | content" -> how far apart their vectors lie.
+        served: what vectors and an index lose; None where that was not measured.
+        shown: why ("drawn", "best", "worst") -> users whose recommendations the report shows.
+        top: the same -> [users, k] items that our system ranks first for them.
     """
 
     seed: int
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
-    knockouts: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    values: Mapping[str, Mapping[str, Floats]]
+    knockouts: Mapping[str, Mapping[str, Floats]]
     history: History
     parts: Mapping[str, int]
     seconds: Mapping[str, float]
-    shown: NDArray[np.int64]
-    top: NDArray[np.int64]
+    strata: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    recall: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    depths: Sequence[int] = ()
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
+    served: Served | None = None
+    shown: Mapping[str, Ints] = field(default_factory=dict)
+    top: Mapping[str, Ints] = field(default_factory=dict)
+
+
+_TABLES = ("values", "knockouts", "strata")  # name -> name -> array
+_ROWS = ("shown", "top")  # name -> array
 
 
 def save_result(path: Path, result: SeedResult) -> None:
     """Write `path` (.npz) and the notes beside it (.json)."""
     arrays = {
-        f"{group}/{system}/{metric}": value
-        for group, systems in (("values", result.values), ("knockouts", result.knockouts))
-        for system, found in systems.items()
-        for metric, value in found.items()
+        f"{table}/{one}/{other}": values
+        for table in _TABLES
+        for one, found in getattr(result, table).items()
+        for other, values in found.items()
     }
+    arrays |= {f"{row}/{name}": values for row in _ROWS for name, values in getattr(result, row).items()}
     notes = {
         "seed": result.seed,
         "history": vars(result.history),
         "parts": dict(result.parts),
         "seconds": dict(result.seconds),
+        "recall": {name: list(values) for name, values in result.recall.items()},
+        "depths": list(result.depths),
+        "gaps": {name: asdict(gap) for name, gap in result.gaps.items()},
+        "served": None if result.served is None else result.served.to_dict(),
     }
     write_json(path.with_suffix(".json"), notes)
     # Last, because its presence says that the seed is finished.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, shown=result.shown, top=result.top, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)
 
 
 def load_result(path: Path) -> SeedResult:
     """Read what `save_result` wrote."""
-    notes = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    found: dict[str, dict[str, dict[str, Any]]] = {"values": {}, "knockouts": {}}
+    notes: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    notes["history"] = History(**notes["history"])
+    notes["gaps"] = {name: Gap(**gap) for name, gap in notes["gaps"].items()}
+    notes["served"] = None if notes["served"] is None else Served.from_dict(notes["served"])
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*_TABLES, *_ROWS)}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
-            if "/" in key:
-                group, system, metric = key.split("/", 2)
-                found[group].setdefault(system, {})[metric] = arrays[key]
-        shown, top = arrays["shown"], arrays["top"]
-    return SeedResult(
-        seed=notes["seed"], values=found["values"], knockouts=found["knockouts"],
-        history=History(**notes["history"]), parts=notes["parts"], seconds=notes["seconds"],
-        shown=shown, top=top,
-    )  # fmt: skip
+            group, _, name = key.partition("/")
+            if group in _ROWS:
+                found[group][name] = arrays[key]
+            else:
+                one, _, other = name.rpartition("/")
+                found[group].setdefault(one, {})[other] = arrays[key]
+    return SeedResult(**{**notes, **found})

@@ -1,140 +1,23 @@
-"""Splits of interactions into training, validation and test: pure functions of index arrays.
-
-A `Split` checks itself for leaks when it is made, whoever made it, and answers the three questions that
-an honest evaluation asks for each part: what may be known when it is predicted, which items are
-ranked, and which of them are right.
-"""
+"""Ways to split interactions into training, validation and test: pure functions of index arrays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from mmattn.errors import InputError
-from mmattn.evaluation.leaks import refuse_leaks
+from mmattn.evaluation.split import Part, Split, check_range, indices
 
 __all__ = ["Part", "Split", "cold_items", "cold_users", "global_time", "leave_one_out", "random"]
 
 Ints = NDArray[np.int64]
-Part = Literal["train", "validation", "test"]
 
 # Mixed into the seed, so that the validation items are drawn independently of the cold ones.
 _VALIDATION_STREAM = 1
 _GIVEN_STREAM = 2
-
-
-def _no_items() -> Ints:
-    return np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Which interaction belongs to which part. An interaction may belong to none, never to two.
-
-    Args:
-        protocol: "random", "leave-one-out", "global-time", "cold-items", "cold-users", or another name.
-        users: [n] user of each interaction, 0 to `user_count` - 1.
-        items: [n] item of each interaction, 0 to `item_count` - 1.
-        train: indices into the interactions.
-        validation: indices into the interactions; all that a choice may be based on.
-        test: indices into the interactions, looked at once.
-        user_count: U.
-        item_count: I.
-        seed: what the split was drawn with, None where nothing was drawn.
-        cold_items: items that only the test part may hold; empty where no item is cold.
-        validation_items: items held out of `train` and ranked at validation, as the cold ones are at test.
-        time: [n] time of each interaction where time divides the parts, otherwise None.
-        cold_users: users that nothing is learned from; empty where no user is cold.
-        validation_users: users held out of `train` and predicted at validation, as the cold ones are at test.
-        given: indices of interactions of held-out users that are their histories when they are predicted,
-            and nothing else: neither learned from nor to be predicted.
-
-    Raises:
-        InputError: indices out of range, an interaction in two parts, or a leak: a pair of user and
-            item both known and to be predicted, a cold item known, a training event later than an
-            event to be predicted.
-
-    Example:
-        >>> import numpy as np
-        >>> split = cold_items(np.array([0, 0, 1, 1]), np.array([0, 3, 2, 4]), item_count=5, seed=0)
-        >>> split.cold_items.tolist(), split.matrix("test").toarray().tolist()
-        ([3], [[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    """
-
-    protocol: str
-    users: Ints
-    items: Ints
-    train: Ints
-    validation: Ints
-    test: Ints
-    user_count: int
-    item_count: int
-    seed: int | None = None
-    cold_items: Ints = field(default_factory=_no_items)
-    validation_items: Ints = field(default_factory=_no_items)
-    time: NDArray[np.float64] | None = None
-    cold_users: Ints = field(default_factory=_no_items)
-    validation_users: Ints = field(default_factory=_no_items)
-    given: Ints = field(default_factory=_no_items)
-
-    def __post_init__(self) -> None:
-        held_out = ("cold_items", "validation_items", "cold_users", "validation_users")
-        for name in ("users", "items", "train", "validation", "test", "given", *held_out):
-            object.__setattr__(self, name, _indices(name, getattr(self, name)))
-        if len(self.users) != len(self.items):
-            raise InputError(
-                f"Split: got {len(self.users)} users and {len(self.items)} items, expected one of each "
-                "an interaction"
-            )
-        for name in ("users", "cold_users", "validation_users"):
-            _in_range(name, getattr(self, name), self.user_count)
-        for name in ("items", "cold_items", "validation_items"):
-            _in_range(name, getattr(self, name), self.item_count)
-        for name in ("train", "validation", "test", "given"):
-            _in_range(name, getattr(self, name), len(self.users))
-        refuse_leaks(self)
-
-    def matrix(self, *parts: Part) -> sparse.csr_array:
-        """The interactions of these parts as [U, I] ones, float32, indices sorted."""
-        return self.ones(np.concatenate([getattr(self, part) for part in parts]))
-
-    def ones(self, chosen: Ints) -> sparse.csr_array:
-        """The interactions at these indices as [U, I] ones, float32, indices sorted."""
-        ones = np.ones(len(chosen), np.float32)
-        matrix = sparse.csr_array(
-            (ones, (self.users[chosen], self.items[chosen])), shape=(self.user_count, self.item_count)
-        )
-        matrix.sum_duplicates()
-        matrix.data[:] = 1
-        return matrix
-
-    def known(self, part: Part) -> sparse.csr_array:
-        """What may be known when `part` is predicted, [U, I]: to fit on, as the users' histories, and to
-        be masked in the ranking. For the test part that is training and validation together."""
-        return self.matrix("train", "validation") if part == "test" else self.matrix("train")
-
-    def histories(self, part: Part) -> sparse.csr_array:
-        """What is known of each user when `part` is predicted, [U, I]: `known`, and of held-out users what
-        is given of them. Where no user is held out, that is `known`."""
-        given = self.given
-        if part != "test":
-            given = given[np.isin(self.users[given], self.validation_users)]
-        parts = [self.train, self.validation] if part == "test" else [self.train]
-        return self.ones(np.concatenate([*parts, given]))
-
-    def known_items(self, part: Part) -> Ints:
-        """Items that a system may have met with their interactions when `part` is predicted."""
-        hidden = [self.cold_items] if part == "test" else [self.cold_items, self.validation_items]
-        return np.setdiff1d(np.arange(self.item_count), np.concatenate(hidden))
-
-    def candidates(self, part: Part) -> Ints:
-        """Items that are ranked when `part` is predicted, ascending."""
-        held_out = {"validation": self.validation_items, "test": self.cold_items}.get(part, _no_items())
-        return held_out if len(held_out) else np.arange(self.item_count)
 
 
 def random(
@@ -164,25 +47,17 @@ def random(
         >>> len(split.train), len(split.validation), len(split.test)
         (7, 1, 2)
     """
-    users, items = _indices("users", users), _indices("items", items)
+    pairs = _Pairs.of(users, items, user_count, item_count)
     _fractions(validation=validation, test=test)
-    shuffled = np.random.default_rng(seed).permutation(len(users))
-    by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
-    counts_U = np.bincount(users)
-    first_U = np.cumsum(counts_U) - counts_U
-    owner = users[by_user]
-    place = np.arange(len(users)) - first_U[owner]
-    test_end = np.floor(test * counts_U[owner])
-    validation_end = test_end + np.floor(validation * counts_U[owner])
+    by_user, place, count = _shuffled_by_user(pairs.users, np.random.default_rng(seed))
+    test_end = np.floor(test * count)
+    validation_end = test_end + np.floor(validation * count)
     return Split(
         protocol="random",
-        users=users,
-        items=items,
+        **pairs.fields,
         train=np.sort(by_user[place >= validation_end]),
         validation=np.sort(by_user[(place >= test_end) & (place < validation_end)]),
         test=np.sort(by_user[place < test_end]),
-        user_count=_count(users, user_count),
-        item_count=_count(items, item_count),
         seed=seed,
     )
 
@@ -220,14 +95,13 @@ def global_time(
         >>> split.validation.tolist(), split.test.tolist()
         ([8], [9])
     """
-    users, items = _indices("users", users), _indices("items", items)
+    pairs = _Pairs.of(users, items, user_count, item_count)
     _fractions(validation=validation, test=test)
-    times = _times("global_time", time, len(users))
+    times = _times("global_time", time, len(pairs.users))
     ordered = np.sort(times)
     later = times >= _moment(ordered, test + validation)
     last = times >= _moment(ordered, test)
-    item_total = _count(items, item_count)
-    predicted = later & ~_repeats(users * item_total + items, times)
+    predicted = later & ~_repeats(pairs.keys, times)
     parts: dict[Part, Ints] = {
         "train": np.flatnonzero(~later),
         "validation": np.flatnonzero(predicted & ~last),
@@ -241,10 +115,7 @@ def global_time(
             )
     return Split(
         protocol="global-time",
-        users=users,
-        items=items,
-        user_count=_count(users, user_count),
-        item_count=item_total,
+        **pairs.fields,
         time=times,
         train=parts["train"],
         validation=parts["validation"],
@@ -284,30 +155,26 @@ def leave_one_out(
         >>> split.test.tolist(), split.validation.tolist(), split.train.tolist()
         ([1], [3], [0, 2])
     """
-    users, items = _indices("users", users), _indices("items", items)
+    pairs = _Pairs.of(users, items, user_count, item_count)
     if (time is None) == (seed is None):
         raise InputError("leave_one_out: expected a time or a seed, and not both")
     if time is None:
-        times = np.random.default_rng(seed).random(len(users))
+        times = np.random.default_rng(seed).random(len(pairs.users))
     else:
-        times = _times("leave_one_out", time, len(users))
-    item_total = _count(items, item_count)
-    first = np.flatnonzero(~_repeats(users * item_total + items, times))
-    ordered = first[np.lexsort((first, times[first], users[first]))]
-    counts_U = np.bincount(users[ordered], minlength=int(users.max(initial=-1)) + 1)
+        times = _times("leave_one_out", time, len(pairs.users))
+    first = np.flatnonzero(~_repeats(pairs.keys, times))
+    ordered = first[np.lexsort((first, times[first], pairs.users[first]))]
+    counts_U = np.bincount(pairs.users[ordered], minlength=pairs.user_count)
     ends_U = np.cumsum(counts_U)
     last = ends_U[counts_U >= 3] - 1
     held_out = np.zeros(len(ordered), bool)
     held_out[[*last, *(last - 1)]] = True
     return Split(
         protocol="leave-one-out",
-        users=users,
-        items=items,
+        **pairs.fields,
         train=np.sort(ordered[~held_out]),
         validation=np.sort(ordered[last - 1]),
         test=np.sort(ordered[last]),
-        user_count=_count(users, user_count),
-        item_count=item_total,
         seed=seed,
     )
 
@@ -342,36 +209,23 @@ def cold_users(
         >>> len(split.train), len(split.given), len(split.test), split.cold_users.tolist()
         (16, 2, 2, [3])
     """
-    users, items = _indices("users", users), _indices("items", items)
+    pairs = _Pairs.of(users, items, user_count, item_count)
     _fractions(fraction=fraction, validation=validation)
     _fractions(given=given)
-    _in_range("users", users, user_count)
-    is_cold_U = np.random.default_rng(seed).permutation(user_count) < int(fraction * user_count)
-    warm = np.flatnonzero(~is_cold_U)
-    order = np.random.default_rng([seed, _VALIDATION_STREAM]).permutation(len(warm))
-    held_out = warm[np.sort(order[: int(validation * len(warm))])]
-    is_validation_U = np.zeros(user_count, bool)
-    is_validation_U[held_out] = True
-    shuffled = np.random.default_rng([seed, _GIVEN_STREAM]).permutation(len(users))
-    by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
-    counts_U = np.bincount(users, minlength=user_count)
-    owner = users[by_user]
-    place = np.arange(len(users)) - (np.cumsum(counts_U) - counts_U)[owner]
-    is_given = np.zeros(len(users), bool)
-    is_given[by_user] = place < np.floor(given * counts_U[owner])
-    cold, waiting = is_cold_U[users], is_validation_U[users]
+    is_cold_U, is_validation_U = _held_out(user_count, seed, fraction, validation)
+    by_user, place, count = _shuffled_by_user(pairs.users, np.random.default_rng([seed, _GIVEN_STREAM]))
+    is_given = np.zeros(len(pairs.users), bool)
+    is_given[by_user] = place < np.floor(given * count)
+    cold, waiting = is_cold_U[pairs.users], is_validation_U[pairs.users]
     return Split(
         protocol="cold-users",
-        users=users,
-        items=items,
+        **pairs.fields,
         train=np.flatnonzero(~(cold | waiting)),
         validation=np.flatnonzero(waiting & ~is_given),
         test=np.flatnonzero(cold & ~is_given),
-        user_count=user_count,
-        item_count=_count(items, item_count),
         seed=seed,
         cold_users=np.flatnonzero(is_cold_U),
-        validation_users=held_out,
+        validation_users=np.flatnonzero(is_validation_U),
         given=np.flatnonzero((cold | waiting) & is_given),
     )
 
@@ -407,28 +261,76 @@ def cold_items(
         >>> [len(x) for x in (split.cold_items, split.validation_items, split.known_items("validation"))]
         [2, 1, 7]
     """
-    users, items = _indices("users", users), _indices("items", items)
+    pairs = _Pairs.of(users, items, user_count, item_count)
     _fractions(fraction=fraction, validation=validation)
-    _in_range("items", items, item_count)
-    is_cold_I = np.random.default_rng(seed).permutation(item_count) < int(fraction * item_count)
-    warm = np.flatnonzero(~is_cold_I)
-    order = np.random.default_rng([seed, _VALIDATION_STREAM]).permutation(len(warm))
-    held_out = warm[np.sort(order[: int(validation * len(warm))])]
-    is_validation_I = np.zeros(item_count, bool)
-    is_validation_I[held_out] = True
+    is_cold_I, is_validation_I = _held_out(item_count, seed, fraction, validation)
     return Split(
         protocol="cold-items",
-        users=users,
-        items=items,
-        train=np.flatnonzero(~(is_cold_I | is_validation_I)[items]),
-        validation=np.flatnonzero(is_validation_I[items]),
-        test=np.flatnonzero(is_cold_I[items]),
-        user_count=_count(users, user_count),
-        item_count=item_count,
+        **pairs.fields,
+        train=np.flatnonzero(~(is_cold_I | is_validation_I)[pairs.items]),
+        validation=np.flatnonzero(is_validation_I[pairs.items]),
+        test=np.flatnonzero(is_cold_I[pairs.items]),
         seed=seed,
         cold_items=np.flatnonzero(is_cold_I),
-        validation_items=held_out,
+        validation_items=np.flatnonzero(is_validation_I),
     )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Interactions as every way to split takes them, checked once."""
+
+    users: Ints
+    items: Ints
+    user_count: int
+    item_count: int
+
+    @classmethod
+    def of(cls, users: ArrayLike, items: ArrayLike, user_count: int | None, item_count: int | None) -> _Pairs:
+        users, items = indices("users", users), indices("items", items)
+        counts = [
+            int(values.max(initial=-1)) + 1 if declared is None else declared
+            for values, declared in ((users, user_count), (items, item_count))
+        ]
+        if len(users) != len(items):
+            raise InputError(
+                f"split: got {len(users)} users and {len(items)} items, expected one of each an interaction"
+            )
+        check_range("users", users, counts[0])
+        check_range("items", items, counts[1])
+        return cls(users, items, *counts)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a `Split` takes over as it is."""
+        return vars(self)
+
+    @property
+    def keys(self) -> Ints:
+        """[n] one number a pair of user and item."""
+        return self.users * self.item_count + self.items
+
+
+def _held_out(
+    count: int, seed: int, fraction: float, validation: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """[count] which items or users are cold, and which of the others wait for validation."""
+    is_cold = np.random.default_rng(seed).permutation(count) < int(fraction * count)
+    warm = np.flatnonzero(~is_cold)
+    order = np.random.default_rng([seed, _VALIDATION_STREAM]).permutation(len(warm))
+    is_validation = np.zeros(count, bool)
+    is_validation[warm[order[: int(validation * len(warm))]]] = True
+    return is_cold, is_validation
+
+
+def _shuffled_by_user(users: Ints, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Interactions user by user in a random order: their indices, each one's place, its user's count."""
+    shuffled = rng.permutation(len(users))
+    by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
+    counts_U = np.bincount(users)
+    owner = users[by_user]
+    place = np.arange(len(users)) - (np.cumsum(counts_U) - counts_U)[owner]
+    return by_user, place, counts_U[owner]
 
 
 def _times(where: str, time: ArrayLike, count: int) -> NDArray[np.float64]:
@@ -455,26 +357,8 @@ def _repeats(pairs: Ints, times: NDArray[np.float64]) -> NDArray[np.bool_]:
     return repeats
 
 
-def _indices(name: str, values: ArrayLike) -> Ints:
-    array = np.asarray(values)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"{name}: got {array.dtype} of shape {array.shape}, expected a row of integers")
-    return array.astype(np.int64, copy=False)
-
-
-def _in_range(name: str, values: Ints, count: int) -> None:
-    if len(values) and (values.min() < 0 or values.max() >= count):
-        raise InputError(f"{name}: got {values.min()} to {values.max()}, expected 0 to {count - 1}")
-
-
 def _fractions(**fractions: float) -> None:
     if any(not 0 <= value < 1 for value in fractions.values()) or sum(fractions.values()) >= 1:
         raise InputError(
             f"split fractions: got {fractions}, expected numbers from 0 that leave some for training"
         )
-
-
-def _count(values: Ints, declared: int | None) -> int:
-    return declared if declared is not None else int(values.max(initial=-1)) + 1

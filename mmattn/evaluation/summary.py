@@ -1,56 +1,71 @@
-"""From the seeds of a run to its report: intervals, paired differences, curves, examples, provenance."""
+"""From the seeds of a run to its report: intervals, paired differences, curves and examples."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
+from numpy.typing import NDArray
 
-from mmattn import attention, schema
 from mmattn.config import RivalConfig
+from mmattn.evaluation.about import data_summary, protocol, protocol_in_words, provenance
 from mmattn.evaluation.experiment import Experiment
 from mmattn.evaluation.intervals import Interval, bootstrap, paired
-from mmattn.evaluation.protocol import TIES, make_split
+from mmattn.evaluation.knockout import PREFIXES
+from mmattn.evaluation.losses import Gap
+from mmattn.evaluation.protocol import make_split
 from mmattn.evaluation.report import write_report
 from mmattn.evaluation.results import (
     OURS,
     Curve,
-    DataSummary,
     Example,
+    Kind,
     Knockout,
     Panel,
     Report,
     Shown,
+    Stratum,
     System,
-    metric_label,
 )
 from mmattn.evaluation.seed import SeedResult
+from mmattn.evaluation.wording import metric_label
 from mmattn.types import Sample
 
 __all__ = ["summarise"]
 
-_LIBRARIES = ("mmattn", "torch", "numpy", "scipy", "transformers", "timm")
 _HISTORY_SHOWN = 6
+_LABELS = {"drop": "without {}", "shuffle": "another item's {}", "noise": "noise for {}"}
+_WHY = {
+    "drawn": "Drawn at random",
+    "best": "Served best: the highest {}",
+    "worst": "Served worst: the lowest {}",
+}
 
 
 def summarise(experiment: Experiment, results: Sequence[SeedResult]) -> Report:
-    """Write report.html and metrics.json into the run's folder."""
+    """Write report.html, metrics.json and the tables into the run's folder."""
+    systems = _systems(experiment, results)
+    rivals = [system for system in systems if system.name != OURS]
+    primary = experiment.config.protocol.metrics[0]
+    strongest = max(rivals, key=lambda rival: rival.metrics[primary].mean, default=None)
+    knockouts = _knockouts(results)
     report = Report(
         title=experiment.config.name,
-        data=_data(experiment, results),
-        systems=_systems(experiment, results),
-        protocol=_protocol(experiment),
-        protocol_words=_words(experiment),
-        knockouts=_knockouts(results),
+        data=data_summary(experiment, results),
+        systems=systems,
+        protocol=protocol(experiment),
+        protocol_words=protocol_in_words(experiment),
+        knockouts=(*knockouts, *_subsets(experiment, knockouts)),
+        depth=_depth(results),
+        strata=_strata(experiment, results, strongest),
+        served=next((result.served for result in results if result.served is not None), None),
+        gaps=_gaps(results),
         panels=_panels(experiment, results),
         examples=_examples(experiment, results[0]),
-        provenance=_provenance(experiment, results),
+        provenance=provenance(experiment, results),
     )
     write_report(experiment.folder / "report.html", report)
     return report
@@ -61,13 +76,12 @@ def _systems(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Sys
     systems = []
     for name in results[0].values:
         theirs = _per_metric(results, "values", name)
-        config = experiment.config.rivals.get(name)
         systems.append(
             System(
                 name=name,
                 label=name,
                 metrics={metric: bootstrap(values) for metric, values in theirs.items()},
-                note=_note(config),
+                note=_note(experiment.config.rivals.get(name)),
                 difference={} if name == OURS else _differences(ours, theirs),
             )
         )
@@ -76,22 +90,95 @@ def _systems(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Sys
 
 def _knockouts(results: Sequence[SeedResult]) -> tuple[Knockout, ...]:
     whole = _per_metric(results, "values", OURS)
+    kinds: dict[str, Kind] = {prefix: kind for kind, prefix in PREFIXES.items()}
     found = []
-    for content in results[0].knockouts:
-        without = _per_metric(results, "knockouts", content)
+    for name in _in_all(results, "knockouts"):
+        values = _per_metric(results, "knockouts", name)
+        prefix, _, part = name.partition("-")
+        kind = kinds.get(prefix, "subset")
         found.append(
             Knockout(
-                name=f"without-{content}",
-                label=f"without {content}",
-                metrics={metric: bootstrap(values) for metric, values in without.items()},
-                change=_differences(without, whole),
+                name=name,
+                label=_LABELS[kind].format(part) if kind in _LABELS else part.replace("+", " + "),
+                metrics={metric: bootstrap(one) for metric, one in values.items()},
+                change=_differences(values, whole),
+                kind=kind,
+                part=part.replace("+", " + "),
             )
         )
     return tuple(found)
 
 
-def _per_metric(results: Sequence[SeedResult], group: str, name: str) -> dict[str, Any]:
-    """metric -> [S, U] of one system."""
+def _subsets(experiment: Experiment, knockouts: Sequence[Knockout]) -> tuple[Knockout, ...]:
+    """Subsets that lack one content: measured as its drop, and shown among the subsets too."""
+    contents = list(experiment.config.contents)
+    if not experiment.config.evaluation.subsets:
+        return ()
+    found = []
+    for one in knockouts:
+        if one.kind == "drop" and one.part in contents:
+            left = [content for content in contents if content != one.part]
+            name, label = "only-" + "+".join(left), " + ".join(left)
+            found.append(replace(one, name=name, label=label, kind="subset", part=label))
+    return tuple(found)
+
+
+def _depth(results: Sequence[SeedResult]) -> Panel | None:
+    """Recall against k, mean over the seeds, the best system first."""
+    depths = min((result.depths for result in results), key=len)
+    if len(depths) < 2:
+        return None
+    found = {
+        name: np.mean([result.recall[name][: len(depths)] for result in results], axis=0)
+        for name in results[0].recall
+    }
+    curves = [
+        Curve(name, tuple(map(float, depths)), tuple(map(float, values)))
+        for name, values in sorted(found.items(), key=lambda pair: -pair[1].mean())
+    ]
+    return Panel(title="Recall at k", x_label="k", curves=tuple(curves), log=True)
+
+
+def _strata(
+    experiment: Experiment, results: Sequence[SeedResult], strongest: System | None
+) -> tuple[Stratum, ...]:
+    cut = experiment.config.protocol.metrics[0].partition("@")[2]
+    found = []
+    for name in _in_all(results, "strata"):
+        group, _, label = name.partition(": ")
+        values = _per_metric(results, "strata", name)
+        found.append(
+            Stratum(
+                group=group,
+                name=label,
+                metric=f"recall@{cut}",
+                systems={system: bootstrap(one) for system, one in values.items()},
+                difference=None if strongest is None else paired(values[OURS], values[strongest.name]),
+            )
+        )
+    return tuple(found)
+
+
+def _gaps(results: Sequence[SeedResult]) -> dict[str, Gap]:
+    """Means over the seeds, of the pairs that at least two items have both of."""
+    found = {}
+    for pair in _in_all(results, "gaps"):
+        seeds = [result.gaps[pair] for result in results]
+        if min(gap.samples for gap in seeds) > 1:
+            distance, matched, unmatched = np.mean(
+                [(gap.distance, gap.matched, gap.unmatched) for gap in seeds], axis=0
+            ).tolist()
+            found[pair] = Gap(distance, matched, unmatched, seeds[0].samples)
+    return found
+
+
+def _in_all(results: Sequence[SeedResult], group: str) -> list[str]:
+    """Names that every seed has, in the order of the first."""
+    return [name for name in getattr(results[0], group) if all(name in getattr(r, group) for r in results)]
+
+
+def _per_metric(results: Sequence[SeedResult], group: str, name: str) -> dict[str, NDArray[np.float64]]:
+    """metric (of a stratum: system) -> [S, U]."""
     return {
         metric: np.stack([getattr(result, group)[name][metric] for result in results])
         for metric in getattr(results[0], group)[name]
@@ -111,52 +198,6 @@ def _note(config: RivalConfig | None) -> str:
     shape = f"; exp({config.exponent:g} K)" if config.exponent else ""
     strength = f"; strength {config.strength:g}" if config.strength else ""
     return f"{config.kind}; {given}{shape}{strength}"
-
-
-def _data(experiment: Experiment, results: Sequence[SeedResult]) -> DataSummary:
-    summary = experiment.dataset.summary()
-    card = experiment.dataset.card
-    return DataSummary(
-        name=card.name,
-        users=summary["users"],
-        items=summary["items"],
-        interactions=summary["interactions"],
-        presence=summary["presence"],
-        combinations={key.replace("+", " + "): count for key, count in summary["combinations"].items()},
-        parts=results[0].parts,
-        rejected=len(experiment.dataset.rejected) + experiment.rejected,
-        source=" ".join(part for part in (card.description, card.licence) if part),
-    )
-
-
-def _protocol(experiment: Experiment) -> dict[str, Any]:
-    protocol = schema.to_mapping(experiment.config.protocol)
-    return {
-        **protocol,
-        "ties": TIES,
-        "masked": "train and validation",
-        "intervals": "95% bootstrap over users",
-    }
-
-
-def _words(experiment: Experiment) -> tuple[str, ...]:
-    protocol = experiment.config.protocol
-    share = f"{protocol.test:.0%}"
-    split = {
-        "cold": f"{share} of the items are hidden with everything anybody did with them. At the test they "
-        "are ranked among themselves for each user, from the user's history of other items and from their "
-        "content alone.",
-        "random": f"{share} of the interactions, drawn at random, are hidden and looked for among all items.",
-        "time": f"The last {share} of the time line is hidden: one moment divides past and future for all.",
-    }[protocol.split]
-    return (
-        split,
-        f"Every choice was made on validation, {protocol.validation:.0%} of what remains, split off in the "
-        f"same way. The epoch kept is the one with the best {metric_label(protocol.metrics[0])} there.",
-        "At the test, what is known of a user from training and validation is never recommended again.",
-        f"{len(protocol.seeds)} seeds ({', '.join(map(str, protocol.seeds))}), each with its own split; "
-        "intervals are 95% bootstrap intervals over users, differences are paired user by user.",
-    )
 
 
 def _panels(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Panel, ...]:
@@ -179,23 +220,28 @@ def _panels(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Pane
 
 
 def _examples(experiment: Experiment, result: SeedResult) -> tuple[Example, ...]:
+    """Of one seed: users drawn at random, the best and the worst served."""
     split = make_split(experiment.dataset, experiment.config.protocol, result.seed)
     known, right = split.known("test"), split.matrix("test")
-    examples = []
-    for user, top in zip(result.shown, result.top, strict=True):
-        met = known[[int(user)]].indices
-        hits = set(right[[int(user)]].indices.tolist())
-        examples.append(
-            Example(
-                user=experiment.dataset.user_ids[user],
-                history=tuple(_shown(experiment.dataset.items[item]) for item in met[:_HISTORY_SHOWN]),
-                recommended=tuple(
-                    _shown(experiment.dataset.items[item], hit=int(item) in hits) for item in top if item >= 0
-                ),
-                note=f"{len(met):,} items in the history, {len(hits):,} to be found",
+    metric = experiment.config.protocol.metrics[0]
+    items, found = experiment.dataset.items, []
+    for why, users in result.shown.items():
+        for user, top in zip(users.tolist(), result.top[why], strict=True):
+            met, hits = known[[user]].indices, set(right[[user]].indices.tolist())
+            value = result.values[OURS][metric][user]
+            found.append(
+                Example(
+                    user=f"User {experiment.dataset.user_ids[user]}",
+                    history=tuple(_shown(items[item]) for item in met[:_HISTORY_SHOWN]),
+                    recommended=tuple(
+                        _shown(items[item], hit=int(item) in hits) for item in top if item >= 0
+                    ),
+                    note=f"{metric_label(metric)} {value:.4f}; {len(met):,} items in the history, "
+                    f"{len(hits):,} to be found",
+                    why=_WHY[why].format(metric_label(metric)),
+                )
             )
-        )
-    return tuple(examples)
+    return tuple(found)
 
 
 def _shown(item: Sample, hit: bool = False) -> Shown:
@@ -209,31 +255,3 @@ def _shown(item: Sample, hit: bool = False) -> Shown:
         hit=hit,
         note="" if year is None else f"{year:g}",
     )
-
-
-def _provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[str, Mapping[str, Any] | str]:
-    program = attention.parse(experiment.config.fusion.program)
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _LIBRARIES if _installed(name)},
-            "device": str(experiment.device),
-            "threads": torch.get_num_threads(),
-        },
-        "program": {
-            "text": str(program),
-            "in words": program.describe(),
-            "fingerprint": program.fingerprint(),
-        },
-        "encoders": experiment.cards,
-        "seconds": {f"seed {result.seed}": dict(result.seconds) for result in results},
-        "config": yaml.safe_dump(schema.to_mapping(experiment.config), sort_keys=False, allow_unicode=True),
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.metrics import TiePolicy, evaluate, rank_users
-from mmattn.evaluation.splits import Split
+from mmattn.evaluation.split import Split
 from mmattn.files import write_json
 
 __all__ = ["Choice", "Real", "System", "Tuned", "Tuning", "Validation", "Whole", "tune"]

@@ -65,7 +65,17 @@ def test_a_run_leaves_models_metrics_and_a_report(here: Path, capsys: pytest.Cap
     assert len(ours["seeds"]) == 2
     assert ours["low"] <= ours["mean"] <= ours["high"]
     assert ours["mean"] == pytest.approx(np.mean(ours["seeds"]))
-    assert set(metrics["knockouts"]) == {"without-image", "without-text"}
+    kinds = ("without", "shuffled", "only")  # no noise: both encoders are trained along
+    assert set(metrics["knockouts"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
+    assert set(metrics["changes"]) == set(metrics["knockouts"])
+    assert "image" in metrics["worth"]
+    assert "text" in metrics["worth"]
+    assert metrics["gaps"]["image | text"]["samples"] > 2
+    assert metrics["served"]["points"]
+    assert {name.partition(":")[0] for name in metrics["strata"]} == {"cold items", "history"}
+    assert set(metrics["recall_at_k"]) == set(metrics["systems"])
+    assert "| mmattn |" in (folder / "tables.md").read_text()
+    assert r"\begin{tabular}" in (folder / "tables.tex").read_text()
     assert f"report: {Path('runs/small/report.html')}" in capsys.readouterr().out
     page = (folder / "report.html").read_text()
     assert "<script src" not in page

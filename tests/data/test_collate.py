@@ -1,4 +1,4 @@
-"""Batches of contents, and modalities that are dropped but never all of them."""
+"""Modalities are dropped at random, but never all of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.data.collate import collate, contents, drop_contents, drop_modalities
+from mmattn.data.collate import drop_modalities
 from mmattn.errors import InputError
-from mmattn.types import Sample, Tokens
+from mmattn.types import Tokens
 
 NAMES = ("text", "image", "audio")
 
@@ -20,21 +20,6 @@ def part(lengths: list[int], name: str, value: float) -> Tokens:
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_contents_and_collate() -> None:
-    samples = [
-        Sample("1", {"text": ["Heat"], "image": "heat.png"}),
-        Sample("2"),
-        Sample("3", {"audio": b"x"}),
-    ]
-    assert contents(samples, "text") == [["Heat"], None, None]
-    assert collate(samples) == {
-        "text": [["Heat"], None, None],
-        "image": ["heat.png", None, None],
-        "audio": [None, None, b"x"],
-    }
-    assert collate(samples, ["audio", "table"]) == {"audio": [None, None, b"x"], "table": [None, None, None]}
 
 
 @settings(deadline=None)
@@ -75,20 +60,6 @@ def test_the_rates_are_those_asked_for() -> None:
     torch.testing.assert_close(stays_BM.mean(0), torch.tensor([0.68, 0.68]), atol=0.012, rtol=0)
     assert abs(stays_BM.prod(1).mean().item() - 0.36) < 0.012
     assert stays_BM.sum(1).min() == 1
-
-
-def test_contents_are_dropped_by_the_same_rule() -> None:
-    samples = [Sample(str(i), {"text": "a", "image": "b"}) for i in range(2003)] + [
-        Sample("x", {"text": "c"})
-    ]
-    dropped = drop_contents(samples, 0.4, seeded(1))
-    assert [sample.id for sample in dropped] == [sample.id for sample in samples]
-    assert dropped[-1].content == {"text": "c"}
-    both = sum(len(sample.modalities) == 2 for sample in dropped) / 2003
-    assert abs(both - 0.36) < 0.04
-    assert all(sample.modalities for sample in dropped)
-    assert drop_contents([], 0.5) == []
-    assert drop_contents([Sample("1")], 0.5) == [Sample("1")]
 
 
 def test_the_same_generator_drops_the_same() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError
-from mmattn.evaluation.knockout import knock_out, subsets
+from mmattn.evaluation.knockout import knock_out, variants
 from mmattn.types import Tokens
 
 
@@ -49,11 +49,42 @@ def test_noise_has_the_layout_and_the_scale_and_nothing_else(inputs: Inputs) -> 
     assert torch.equal(knock_out(inputs, "text", "noise").tokens["text"].values, after.values)
 
 
-def test_dropped_and_every_subset(inputs: Inputs) -> None:
-    assert knock_out(inputs, "image").modalities == ("text", "audio")
-    found = subsets(inputs)
-    assert len(found) == 7
-    assert all(left.modalities == kept for kept, left in found.items())
+def test_contents_of_several_encoders_move_together(inputs: Inputs) -> None:
+    """A sample gets all of another one's: what it has of the one comes from where the other comes from."""
+    numbers = [None if b % 3 == 0 else b for b in range(17)]  # present where the picture is
+    both = Inputs(inputs.tokens, {**inputs.contents, "colours": numbers})
+    moved = knock_out(both, ("image", "colours"), "shuffle", seed=1)
+    old, new = inputs.tokens["image"].sequences(), moved.tokens["image"].sequences()
+    for place, number in enumerate(moved.contents["colours"]):
+        assert (number is None) == (place % 3 == 0)
+        if number is not None:
+            assert number != place
+            assert torch.equal(new[place], old[number])
+    assert knock_out(both, ["image", "colours"]).modalities == ("text", "audio")
+
+
+def test_every_knockout_of_a_report(inputs: Inputs) -> None:
+    contents = {"words": ("text",), "media": ("image", "audio")}
+    found = dict(variants(inputs, contents))
+    assert list(found) == [
+        "without-words", "without-media", "without-media.image", "without-media.audio",
+        "shuffled-words", "shuffled-media", "shuffled-media.image", "shuffled-media.audio",
+        "noise-words", "noise-media.image",
+    ]  # fmt: skip
+    assert found["without-media"].modalities == ("text",)
+    assert found["without-media.image"].modalities == ("text", "audio")
+    apart = {name: (name,) for name in inputs.modalities}
+    subsets = dict(variants(inputs, apart, ways=(), encoders=False))
+    assert {name: left.modalities for name, left in subsets.items()} == {
+        "only-text": ("text",), "only-image": ("image",), "only-audio": ("audio",),
+        "only-text+image": ("text", "image"), "only-text+audio": ("text", "audio"),
+        "only-image+audio": ("image", "audio"),
+    }  # fmt: skip
+    # With drops, a subset that lacks one content is its drop.
+    names = [name for name, _ in variants(inputs, apart, ways=("drop",))]
+    assert names == [*(f"without-{name}" for name in apart), *(f"only-{name}" for name in apart)]
+    alone = inputs.without("image").without("audio")
+    assert [name for name, _ in variants(alone, {"text": ("text",)})] == ["shuffled-text", "noise-text"]
 
 
 def test_refusals(inputs: Inputs) -> None:

@@ -16,10 +16,22 @@ import pytest
 from PIL import Image
 
 from mmattn.evaluation.intervals import Interval
+from mmattn.evaluation.losses import Gap
 from mmattn.evaluation.pictures import thumbnail
-from mmattn.evaluation.plots import Axis, bar, chart, dot, ticks
+from mmattn.evaluation.plots import Axis, bar, chart, dot, dots, log_ticks, ticks
 from mmattn.evaluation.report import render, write_report
-from mmattn.evaluation.results import Curve, DataSummary, Example, Knockout, Panel, Report, Shown, System
+from mmattn.evaluation.results import (
+    Curve,
+    DataSummary,
+    Example,
+    Knockout,
+    Panel,
+    Report,
+    Shown,
+    Stratum,
+    System,
+)
+from mmattn.evaluation.serving import Point, Served
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 METRICS = ("recall@20", "ndcg@20", "mrr@20", "hit@20", "precision@20")
@@ -45,7 +57,9 @@ def full_report() -> Report:
 
     def knockout(label: str, change: Interval | None) -> Knockout:
         metrics = dict.fromkeys(METRICS, interval(0.3))
-        return Knockout(label.lower(), label, metrics, {METRICS[0]: change} if change else {})
+        part = label.split()[-1]
+        changes = {METRICS[0]: change} if change else {}
+        return Knockout(label.lower(), label, metrics, changes, "drop", part)
 
     title = "A film with a rather long title, part"
     shelf = tuple(Shown(f"{title} {i}", picture(), i % 3 == 0, "1995") for i in range(10))
@@ -74,6 +88,34 @@ def full_report() -> Report:
             knockout("Without years", interval(0.05)),
             knockout("With noise", None),
         ),
+        depth=Panel("Recall at k", "k", (Curve("mmattn", (1.0, 10.0), (0.1, 0.4)),), log=True),
+        strata=(
+            Stratum(
+                "items", "head", "recall@20", dict.fromkeys(("mmattn", "ridge"), interval(0.3)), interval(0.1)
+            ),
+            Stratum(
+                "history",
+                "1 to 9",
+                "recall@20",
+                dict.fromkeys(("mmattn", "ridge"), interval(0.2)),
+                interval(0),
+            ),
+        ),
+        served=Served(
+            "recall@20",
+            652,
+            6040,
+            128,
+            "IVF26,Flat",
+            interval(0.31),
+            interval(0.001),
+            Point(0, 1.0, interval(0.309), interval(0, 0), 9000.0),
+            (
+                Point(1, 0.5, interval(0.2), interval(0.1), 90000.0),
+                Point(8, 0.99, interval(0.309), interval(0), 20000.0),
+            ),
+        ),
+        gaps={"text | image": Gap(0.8, 0.4, 0.1, 3259)},
         panels=(Panel("Loss", "epoch", (Curve("seed 0", (1.0, 2.0, 3.0), (3.0, 2.0, 1.5), chosen=2.0),)),),
         examples=(
             Example("User 7", (Shown(NASTY), Shown("Broken", b"no picture")), shelf, "12 films"),
@@ -117,8 +159,17 @@ def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
     assert page.count('class="badge">ours') == 1
     best = re.findall(r'class="numeric best".*?data-value="([\d.]+)"', page, re.S)
     assert [float(value) for value in best] == pytest.approx([0.31, 0.33, 0.35, 0.37, 0.39])
-    for meaning in ("earns its place", "no effect shown", "better without", "no paired interval"):
-        assert page.count(meaning) == 1
+    rows = re.findall(r'class="strip knockout">.*?</span></span>', page)
+    found = [re.sub("<.*?>", " ", row).split(">")[-1].strip().split(maxsplit=1) for row in rows]
+    assert found == [
+        ["images", "earns its place"], ["text", "no effect shown"],
+        ["years", "better without"], ["noise", "no paired interval"],
+    ]  # fmt: skip
+    assert "Images earns its place: Recall@20 changes without images by −0.0500 (−0.0600 to −0.0400)." in page
+    assert "mmattn is better than Content ridge for items head." in page
+    assert "The two cannot be told apart for history 1 to 9." in page
+    assert "from 8 probed lists on" in page
+    assert "Among 652 items exact search is the quicker one anyway." not in page
     assert "kept at 2" in page
     assert re.search(r"<dt>text</dt>\s*<dd>\s*<dl>\s*<dt>dim</dt>\s*<dd>384</dd>", page)
     assert re.search(r"<dt>seeds</dt>\s*<dd>0, 1, 2</dd>", page)
@@ -141,14 +192,14 @@ def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(full_r
 def test_a_bare_report_has_no_empty_sections() -> None:
     ours = System("mmattn", "mmattn", {"recall@20": interval(0.2)})
     page = render(Report("Bare", DataSummary("toy", 1, 2, 3, {"text": 2}), (ours,), {}))
-    for name in ("knockouts", "examples", "learning"):
+    for name in ("knockouts", "strata", "serving", "examples", "learning"):
         assert f'id="{name}"' not in page
 
 
 def test_write_report_puts_the_numbers_beside_the_page(full_report: Report, tmp_path: Path) -> None:
     write_report(tmp_path / "run" / "report.html", full_report)
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
-    assert numbers == full_report.to_json()
+    assert numbers == json.loads(json.dumps(full_report.to_json()))
     assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") == render(full_report)
 
 
@@ -206,6 +257,18 @@ def test_drawings_say_where_things_lie() -> None:
     assert 'cx="25.0%" cy="75.0%"' in lines.svg
 
 
+def test_decades_are_of_equal_length() -> None:
+    assert log_ticks(3, 700) == (1.0, 10.0, 100.0, 1000.0)
+    axis = Axis.around([1.0, 100.0], log=True)
+    assert [axis.percent(value) for value in (1.0, 10.0, 100.0)] == [0.0, 50.0, 100.0]
+    assert [axis.label(tick) for tick in axis.ticks] == ["1", "2", "5", "10", "20", "50", "100"]
+    drawn = dots(
+        [(Interval(0.25, 0.2, 0.3), "drop"), (Interval(0.0, 0.0, 0.0), "noise")], Axis(-0.5, 0.5, ())
+    )
+    assert drawn.count("<circle") == 2
+    assert 'class="mark noise"' in drawn
+
+
 def test_a_run_that_diverged_still_has_a_chart() -> None:
     nan = float("nan")
     curves = (
@@ -225,6 +288,8 @@ PROBE = """<!doctype html><pre id="out">not run</pre>
 addEventListener("load", () => {
   const page = document.getElementById("page").contentDocument, root = page.documentElement;
   const rows = () => [...page.querySelectorAll(".systems tbody th")];
+  const second = page.querySelector(".changes");
+  const parts = () => [...second.tBodies[0].rows].map(row => row.cells[0].textContent.trim());
   const names = () => rows().map(th => th.firstChild.textContent.trim());
   const click = column => page.querySelectorAll(".systems th button")[column].click();
   const spills = e => !e.closest(".scroll, svg") && e.getBoundingClientRect().right > root.clientWidth + 1;
@@ -235,6 +300,7 @@ addEventListener("load", () => {
     first: names(),
   };
   click(1); found.once = names(); click(1); found.twice = names(); click(0); found.byName = names();
+  second.querySelector("th button").click(); found.parts = parts();
   document.getElementById("out").textContent = JSON.stringify(found);
 });
 </script>"""
@@ -263,4 +329,5 @@ def test_in_a_browser(full_report: Report, tmp_path: Path, width: int) -> None:
     assert found["once"] == [ease, ridge, ours]
     assert found["twice"] == [ours, ridge, ease]
     assert found["byName"] == [ridge, ease, ours]
+    assert found["parts"] == ["images", "noise", "text", "years"]
     assert "CONSOLE" not in done.stderr

@@ -4,7 +4,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const descending = header.getAttribute("aria-sort") ? header.getAttribute("aria-sort") === "ascending" : column > 0;
     headers.forEach(other => other.removeAttribute("aria-sort"));
     header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    const key = row => column ? Number(row.cells[column].dataset.value) : row.cells[0].textContent.trim().toLowerCase();
+    const key = ({cells: {[column]: cell}}) => "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent.trim().toLowerCase();
     const rows = [...table.tBodies[0].rows].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
     table.tBodies[0].append(...(descending ? rows.reverse() : rows));
   }));

@@ -1,0 +1,96 @@
+"""What a report says of a run beside its figures: the data, the protocol, and all that repeats it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+import yaml
+
+from mmattn import attention, schema
+from mmattn.evaluation.experiment import Experiment
+from mmattn.evaluation.protocol import TIES
+from mmattn.evaluation.results import DataSummary
+from mmattn.evaluation.seed import SeedResult
+from mmattn.evaluation.wording import metric_label
+
+__all__ = ["data_summary", "protocol", "protocol_in_words", "provenance"]
+
+_LIBRARIES = ("mmattn", "torch", "numpy", "scipy", "faiss-gpu", "faiss-cpu", "transformers", "timm")
+
+
+def data_summary(experiment: Experiment, results: Sequence[SeedResult]) -> DataSummary:
+    summary = experiment.dataset.summary()
+    card = experiment.dataset.card
+    return DataSummary(
+        name=card.name,
+        users=summary["users"],
+        items=summary["items"],
+        interactions=summary["interactions"],
+        presence=summary["presence"],
+        combinations={key.replace("+", " + "): count for key, count in summary["combinations"].items()},
+        parts=results[0].parts,
+        rejected=len(experiment.dataset.rejected) + experiment.rejected,
+        source=" ".join(part for part in (card.description, card.licence) if part),
+    )
+
+
+def protocol(experiment: Experiment) -> dict[str, Any]:
+    protocol = schema.to_mapping(experiment.config.protocol)
+    return {
+        **protocol,
+        "ties": TIES,
+        "masked": "train and validation",
+        "intervals": "95% bootstrap over users",
+    }
+
+
+def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
+    protocol = experiment.config.protocol
+    share = f"{protocol.test:.0%}"
+    split = {
+        "cold": f"{share} of the items are hidden with everything anybody did with them. At the test they "
+        "are ranked among themselves for each user, from the user's history of other items and from their "
+        "content alone.",
+        "random": f"{share} of the interactions, drawn at random, are hidden and looked for among all items.",
+        "time": f"The last {share} of the time line is hidden: one moment divides past and future for all.",
+    }[protocol.split]
+    return (
+        split,
+        f"Every choice was made on validation, {protocol.validation:.0%} of what remains, split off in the "
+        f"same way. The epoch kept is the one with the best {metric_label(protocol.metrics[0])} there.",
+        "At the test, what is known of a user from training and validation is never recommended again.",
+        f"{len(protocol.seeds)} seeds ({', '.join(map(str, protocol.seeds))}), each with its own split; "
+        "intervals are 95% bootstrap intervals over users, differences are paired user by user.",
+    )
+
+
+def provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[str, Mapping[str, Any] | str]:
+    program = attention.parse(experiment.config.fusion.program)
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _LIBRARIES if _installed(name)},
+            "device": str(experiment.device),
+            "threads": torch.get_num_threads(),
+        },
+        "program": {
+            "text": str(program),
+            "in words": program.describe(),
+            "fingerprint": program.fingerprint(),
+        },
+        "encoders": experiment.cards,
+        "seconds": {f"seed {result.seed}": dict(result.seconds) for result in results},
+        "config": yaml.safe_dump(schema.to_mapping(experiment.config), sort_keys=False, allow_unicode=True),
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
