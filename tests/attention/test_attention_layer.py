@@ -166,6 +166,37 @@ def test_the_layout_is_derived_once_for_a_stack_of_layers(words: Words) -> None:
     assert len(layout.cache) == known
 
 
+def test_the_plan_takes_the_context(words: Words) -> None:
+    tokens = words([300, 20], 8)
+    layer = A.Attention(A.Program(mask=A.present), dim=8, heads=2).double()
+    nobody = torch.zeros(2, 1, dtype=torch.bool)
+    assert layer.plan(tokens).parts[0].density > 0
+    assert layer.plan(tokens, context={"presence": nobody}).seconds > 0
+    graph = A.Attention(A.Program(score=A.dot() >> A.graph_bias("kg")), dim=8, heads=2).double()
+    assert graph.plan(tokens).backend == "eager"  # without a context nothing is looked up
+    with pytest.raises(InputError, match=r"needs context\['kg'\], which is missing"):
+        graph.plan(tokens, context={})
+
+
+def test_eager_keeps_no_weights_for_the_gradients(words: Words) -> None:
+    """What stays for the backward pass grows with the tokens, not with the pairs."""
+    kept = {}
+    for length in (1024, 2048):
+        layer = A.Attention(A.Program(norm=A.sigmoid), dim=8, heads=2, backend="eager").double()
+        sizes: dict[int, int] = {}  # steps keep views of the same keys: memory counts once
+
+        def keep(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = layer(words([length], 8)).values
+        kept[length] = sum(sizes.values())
+        out.sum().backward()
+    assert kept[2048] < 2.5 * kept[1024]
+    assert kept[2048] < 2048 * 2048 * 8 / 10  # a tenth of one head's weights
+
+
 # --- decoding, explaining, pruning ------------------------------------------------------------------
 
 
