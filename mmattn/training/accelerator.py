@@ -36,17 +36,18 @@ def open_accelerator(
         MissingDependency: a tracker is not installed; the message holds the command.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import AcceleratorState
 
     if precision not in PRECISIONS:
         raise InputError(f"training: no precision {precision!r}.{nearest(precision, PRECISIONS)}")
-    device = PartialState().device
+    # accelerate keeps the precision of a process's first Accelerator; the next training may want another.
+    AcceleratorState._reset_state()
+    device = Accelerator().device
     if precision == "fp16" and device.type == "cpu":
         raise InputError("training precision: got fp16 on the CPU, expected bf16, no or auto there")
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
     _check_trackers(track, folder)
-    # accelerate keeps the precision of a process's first Accelerator; the next training may want another.
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=precision,

@@ -145,3 +145,19 @@ def test_alignment_batches_hold_each_training_sample_once() -> None:
     drawn = torch.cat(batches).tolist()
     assert len(set(drawn)) == 6
     assert set(drawn) <= set(samples.tolist())
+
+
+def test_batches_grow_with_the_epochs() -> None:
+    task = world(users={0: 7, 2: 19, 3: 0}, steps=3)
+    users = [len(next(iter(task.batches(epoch, torch.Generator()))).history) for epoch in (1, 2, 3, 4)]
+    assert users == [7, 7, 19, USERS]
+    aligned = AlignmentTask(
+        task.model, task.inputs, torch.arange(ITEMS), lambda _: {}, batch={0: 5, 1: 11, 2: 0}
+    )
+    for epoch, sizes in ((1, [5] * 7), (2, [11] * 3), (3, [37])):
+        batches = list(aligned.batches(epoch, torch.Generator()))
+        assert [len(batch) for batch in batches] == sizes
+        assert aligned.batch_count(epoch) == len(sizes)
+    assert [task.batch_count(epoch) for epoch in (1, 4)] == [3, 3]
+    with pytest.raises(InputError, match="batch sizes: got {1: 5}"):
+        world(users={1: 5})

@@ -1,0 +1,52 @@
+"""The configuration and the loop say the same, and every key is explained."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+from typing import get_args, get_type_hints
+
+import pytest
+
+from mmattn import InputError, config, schema
+from mmattn.config import LoopConfig, TrainingConfig
+from mmattn.training.accelerator import PRECISIONS, TRACKERS
+from mmattn.training.loop import train
+from mmattn.training.optimizers import OPTIMIZERS
+from mmattn.training.schedule import SCHEDULES
+
+
+def test_the_loop_takes_every_key() -> None:
+    taken = inspect.signature(train).parameters
+    assert TrainingConfig().loop.keys() == {key.name for key in fields(LoopConfig)}
+    assert TrainingConfig().loop.keys() <= taken.keys()
+
+
+def test_the_names_are_the_same_in_both() -> None:
+    hints = get_type_hints(LoopConfig)
+    assert set(get_args(hints["optimizer"])) == set(OPTIMIZERS)
+    assert set(get_args(hints["schedule"])) == set(SCHEDULES)
+    assert set(get_args(hints["precision"])) == set(PRECISIONS)
+    assert set(get_args(get_args(hints["track"])[0])) == set(TRACKERS)
+
+
+@pytest.mark.parametrize("kind", [LoopConfig, TrainingConfig])
+def test_every_key_has_help(kind: type) -> None:
+    own = set(inspect.get_annotations(kind))
+    explained = set(re.findall(r"^    ?(?:    )?(\w+): \S", inspect.getdoc(kind) or "", re.MULTILINE))
+    assert own == explained
+
+
+def test_unknown_values_are_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"schedule: got 'cosin', expected one of .*Did you mean 'cosine'\?"):
+        schema.from_mapping(config.TrainingConfig, {"schedule": "cosin"}, "fit.yaml")
+    with pytest.raises(InputError, match=r"track\[0\]: got 'tensorbord'.*Did you mean 'tensorboard'\?"):
+        schema.from_mapping(config.TrainingConfig, {"track": ["tensorbord"]}, "fit.yaml")
+    with pytest.raises(InputError, match=r"unknown key 'tracker'. Did you mean 'track'\?"):
+        schema.from_mapping(config.TrainingConfig, {"tracker": "wandb"}, "fit.yaml")
+
+
+def test_a_batch_size_by_epoch_is_read() -> None:
+    read = schema.from_mapping(config.TrainingConfig, {"users": {0: 256, 10: 1024}}, "fit.yaml")
+    assert read.users == {0: 256, 10: 1024}
