@@ -140,7 +140,7 @@ class _Reader:
                 return self._operator(node, depth)
             case ast.UnaryOp(op=ast.Invert()):
                 mask = self._read(node.operand, depth + 1)
-                return self._try(node, lambda: ~mask)
+                return self._try(node, lambda: ~mask, f"~: got {mask}, expected a mask")
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
             case ast.Constant(value=int() | float() | str() | None):
@@ -202,19 +202,22 @@ class _Reader:
     def _apply(self, node: ast.BinOp, left: Any, right: Any) -> Term:
         match node.op:
             case ast.BitAnd():
-                return self._try(node, lambda: left & right)
+                return self._try(node, lambda: left & right, f"&: got {left} and {right}, expected two masks")
             case ast.BitOr():
-                return self._try(node, lambda: left | right)
+                return self._try(node, lambda: left | right, f"|: got {left} and {right}, expected two masks")
             case _:
-                return self._try(node, lambda: left >> right)
+                return self._try(
+                    node, lambda: left >> right, f">>: got {left}, expected a score such as dot() before it"
+                )
 
-    def _try(self, node: ast.expr, build: Any) -> Any:
+    def _try(self, node: ast.expr, build: Any, otherwise: str = "") -> Any:
+        """What `build` gives; `otherwise` says what Python's own TypeError would not."""
         try:
             return build()
         except InputError as error:
             raise self._wrong(str(error), node.col_offset) from None
-        except TypeError:
-            raise self._wrong("this operator does not join such terms", node.col_offset) from None
+        except TypeError as error:
+            raise self._wrong(otherwise or str(error), node.col_offset) from None
 
     def _wrong(self, message: str, byte_column: int) -> InputError:
         """The error, pointing at a place of the expression."""

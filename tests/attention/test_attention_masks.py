@@ -118,9 +118,13 @@ def test_wrong_arguments(make: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (A.route({"txt": ["*"], "*": ["*"]}), "route: it names 'txt'"),
+        (
+            A.route({"txt": ["*"], "*": ["*"]}),
+            "route: it names 'txt', expected modalities that the tokens know (a modality may be known and "
+            "have no token). Did you mean 'text'?",
+        ),
         (A.route({"*": ["imgae"]}), "Did you mean 'image'?"),
-        (A.route({"text": ["*"]}), "the queries have the modality 'image'"),
+        (A.route({"text": ["*"]}), "route: the queries have the modality 'image', not routed"),
         (A.causal & A.global_tokens("cls"), "global_tokens: it names 'cls'"),
         (~A.where("sound", A.full, A.causal), "where: it names 'sound'"),
     ],

@@ -187,6 +187,73 @@ def test_dynamic_numbers_follow_the_task_and_the_sample() -> None:
         layer(tokens, context={"task": torch.zeros(3)})
 
 
+def seen(program: Any, tokens: Tokens, parameters: dict[str, list[Any]], **options: Any) -> Tensor:
+    """[H, N, N] weights over all of one sample, through a layer whose projections do nothing."""
+    layer = A.Attention(program, dim=2, heads=options.pop("heads", 2), backend="reference").double()
+    for projection in (layer.q_proj, layer.k_proj):
+        torch.nn.init.eye_(projection.weight)
+        torch.nn.init.zeros_(projection.bias)
+    for name, value in parameters.items():
+        layer.program_parameters()[name].data = torch.tensor(value, dtype=torch.float64)
+    _, rows = layer(tokens, explain=A.rows(range(len(tokens.values))), **options)
+    return torch.stack([row.weights for row in rows.rows], dim=1)
+
+
+def test_every_head_has_its_own_learned_number() -> None:
+    # Two heads of width 1; the keys of the first token are (0, 0) and those of the second (1, 1): its
+    # scores are 0 and 1, times 1 x 2 = 2 in the first head and 1 x 3 in the second.
+    tokens = line([[0.0, 0.0], [1.0, 1.0]])
+    got = seen(A.Program(A.dot(A.learned("s", 1.0))), tokens, {"s": [math.log(2.0), math.log(3.0)]})
+    assert got[:, 1, 1].tolist() == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-3))])
+    # Caps of 4 x 1/2 = 2 and of 4: 2 tanh(1 / 2), 4 tanh(1 / 4).
+    got = seen(A.Program(A.dot(1.0) >> A.softcap(A.learned("c", 4.0))), tokens, {"c": [math.log(0.5), 0.0]})
+    score = [2 * math.tanh(0.5), 4 * math.tanh(0.25)]
+    assert got[:, 1, 1].tolist() == pytest.approx([1 / (1 + math.exp(-x)) for x in score])
+
+
+def test_a_number_from_the_input_reads_the_mean_of_the_sample_s_queries() -> None:
+    # The mean of the tokens is (1/2, 1/2). Theta is 2 log 2 x 1/2 = log 2 in the first head, and 0 in the
+    # second: temperatures 3 x 2 and 3 over a score of 1.
+    tokens = line([[0.0, 0.0], [1.0, 1.0]])
+    chain = A.dot(1.0) >> A.temperature(A.dynamic("t", on="input", start=3.0))
+    got = seen(A.Program(chain), tokens, {"t": [[2 * math.log(2.0), 0.0], [0.0, 0.0]]})
+    assert got[:, 1, 1].tolist() == pytest.approx([1 / (1 + math.exp(-1 / 6)), 1 / (1 + math.exp(-1 / 3))])
+
+
+def test_a_task_a_sample_gives_a_number_a_sample() -> None:
+    tokens = Tokens.from_lengths(
+        torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double().repeat(2, 1), torch.tensor([2, 2]), "text"
+    )
+    chain = A.dot(A.dynamic("s", on="task"))
+    task = torch.tensor([[math.log(2.0), 0.0], [0.0, math.log(5.0)]], dtype=torch.float64)
+    got = seen(A.Program(chain), tokens, {"s": [[1.0, 1.0]]}, heads=1, context={"task": task})
+    # One head of width 2: the second token matches itself by 2, times 2 in the first sample, 5 in the other.
+    assert got[0, [1, 3], 1].tolist() == pytest.approx([1 / (1 + math.exp(-4)), 1 / (1 + math.exp(-10))])
+
+
+def test_heads_take_their_own_rows_of_the_parameters() -> None:
+    near = A.Program(score=A.dot(1.0) >> A.temperature(A.learned("t", 1.0)))
+    program = A.heads({(0, 1): A.Program(mask=A.window(0)), (1, 2): near})
+    got = seen(program, line([[0.0, 0.0], [1.0, 1.0]]), {"t": [9.0, math.log(0.5)]})
+    assert got[0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert got[1, 1, 1].item() == pytest.approx(1 / (1 + math.exp(-2)))  # the second row: 1 / 0.5
+
+
+def test_head_gate_is_a_clamped_stretch_of_a_sigmoid() -> None:
+    # 1.2 sigmoid(x) - 0.1, between 0 and 1: 0.5 -> 0.5, 0.75 -> 0.8, 0.25 -> 0.2, and the ends.
+    gate = A.head_gate("g")
+    logit = torch.tensor([0.0, math.log(3.0), -math.log(3.0), 3.0, -3.0], dtype=torch.float64)
+    assert gate.gate(logit, training=False).tolist() == pytest.approx([0.5, 0.8, 0.2, 1.0, 0.0])
+    # It leaves the scores alone and multiplies what the head gives.
+    chain = A.dot(1.0) >> gate
+    close(scores(chain, line([[2.0]]), {"g": torch.tensor([0.0])}), [[4.0]])
+    layer = A.Attention(A.Program(score=chain), dim=1, heads=1, bias=False).double().eval()
+    for projection in (layer.v_proj, layer.o_proj):
+        torch.nn.init.eye_(projection.weight)
+    layer.program_parameters()["g"].data = logit[1:2]
+    assert layer(line([[2.0]])).values.item() == pytest.approx(1.6)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
