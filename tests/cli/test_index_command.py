@@ -18,11 +18,12 @@ from mmattn.build import build_encoders, build_model
 from mmattn.cli import _Parser
 from mmattn.cli import embed as embed_command
 from mmattn.cli import index as index_command
-from mmattn.cli.embed import read_items
 from mmattn.config import DataConfig, EncoderConfig, FitConfig, FusionConfig, HeadConfig
-from mmattn.errors import InputError
+from mmattn.errors import InputError, MissingDependency
 from mmattn.retrieval.arrow import read_vectors
 from mmattn.retrieval.encode import RunEncoder
+from mmattn.retrieval.extract import read_items
+from mmattn.retrieval.ray_workers import _share
 from mmattn.types import Sample
 
 TITLES = ["Space opera", "A quiet farm", "", "Robots in space", "Cows and a farm"]
@@ -122,6 +123,51 @@ def test_processes_share_the_work(run: Path, vectors: Path, tmp_path: Path) -> N
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     assert read_vectors(out).ids.tolist() == read_vectors(vectors).ids.tolist()
     assert np.allclose(read_vectors(out).vectors, read_vectors(vectors).vectors, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_actors_of_ray_write_the_same_vectors(
+    run: Path,
+    vectors: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ray = pytest.importorskip("ray")
+    out, items = tmp_path / "by-ray.parquet", tmp_path / "data" / "items.csv"
+    (tmp_path / "data" / "4.png").write_bytes(b"no picture")
+    arguments = ("--items", items, "--out", out, "--features", tmp_path / "f3", "--shard", "1", "--quiet")
+    capsys.readouterr()
+    assert call(embed_command, run, *arguments, "--ray", "--workers", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"vectors": 4, "without": 1, "unreadable": 1}
+    expected, found = read_vectors(vectors), read_vectors(out)
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert found.provenance == expected.provenance
+    assert np.allclose(found.vectors[:3], expected.vectors[:3], atol=1e-5)
+    assert not np.allclose(found.vectors[3], expected.vectors[3], atol=1e-3)  # it has lost its picture
+    assert list(tmp_path.glob(".*.shards")) == []
+    assert not ray.is_initialized()
+
+
+def test_ray_that_cannot_be_had(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (run, "--items", tmp_path / "data" / "items.csv", "--out", tmp_path / "v.parquet")
+    for options, message in (
+        (("--workers", "2"), "--workers is for --ray"),
+        (("--ray", "--workers", "0"), "got --workers 0, expected at least 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call(embed_command, *arguments, *options)
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    with pytest.raises(MissingDependency, match=r"pip install 'mmattn\[ray\]'"):
+        call(embed_command, *arguments, "--ray")
+
+
+def test_each_actor_gets_an_even_share() -> None:
+    assert _share({"CPU": 8.0, "GPU": 1.0}, 2) == {"num_cpus": 4, "num_gpus": 0.5}
+    assert _share({"CPU": 7.0, "GPU": 8.0}, 3) == {"num_cpus": 2, "num_gpus": 1.0}
+    assert _share({"CPU": 2.0}, 2) == {"num_cpus": 1, "num_gpus": 0.0}
+    with pytest.raises(InputError, match="got --workers 3, expected 1 to 2, the CPUs that Ray has"):
+        _share({"CPU": 2.0}, 3)
 
 
 def test_from_vectors_to_answers(
