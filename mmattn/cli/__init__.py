@@ -27,6 +27,7 @@ COMMANDS = {
     "embed": "vectors of items through a run's model, as parquet; resumable, over many processes",
     "index": "build, add, remove, search, verify, plan: bundles of vectors",
     "evaluate": "a run against judgements, with trec_eval's digits and intervals",
+    "explain": "why a run gives an item its score: a page with attention over picture, words and sound",
     "compare": "runs against each other: paired differences, tests, wins and losses",
 }
 
