@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -209,12 +210,17 @@ def test_eager_keeps_no_weights_for_the_gradients(words: Words) -> None:
             score=A.cosine >> A.relative("r", 8), mask=A.where("text", A.causal, A.causal & A.blocks(2))
         ),
         A.Program(mask=A.causal, norm=A.softmax("sink")),
+        A.Program(score=A.dot() >> A.time_bias("fade", 6), mask=A.causal),
+        A.heads({(0, 1): A.Program(mask=A.causal & A.window(2)), (1, 3): A.Program(A.cosine, mask=A.causal)}),
     ],
     ids=str,
 )
 def test_decoding_step_by_step_is_the_whole_sequence(program: A.Program, words: Words) -> None:
     layer = A.Attention(program, dim=6, heads=3).double().eval()
+    for number in layer.program_parameters().values():  # biases start at zero and would prove nothing
+        torch.nn.init.normal_(number)
     tokens = words([7, 4, 5], 6)
+    tokens = dataclasses.replace(tokens, time=tokens.position.double() ** 3 * 3600)
     whole = layer(tokens).values
     cache = None
     got = torch.zeros_like(whole)
