@@ -14,7 +14,7 @@ from mmattn.attention.decode import Cache
 from mmattn.attention.explain import Explanation, Row, Rows, rows
 from mmattn.attention.extensions import register_mask, register_score
 from mmattn.attention.flow import flow
-from mmattn.attention.gates import gate_penalty, prune, prune_like
+from mmattn.attention.gates import gate_penalty, layers, prune, prune_like
 from mmattn.attention.layer import Attention
 from mmattn.attention.masks import blocks, causal, dilated, full, window
 from mmattn.attention.norms import entmax15, sigmoid, softmax, sparsemax, topk
@@ -22,6 +22,7 @@ from mmattn.attention.parameters import dynamic, learned
 from mmattn.attention.plan import Plan, backends
 from mmattn.attention.program import Program, heads, parse
 from mmattn.attention.record import LayerWeights, Recording, record
+from mmattn.attention.reprogram import reprogram
 from mmattn.attention.rollout import Paths, relevance, rollout
 from mmattn.attention.routes import global_tokens, present, route, where
 from mmattn.attention.scores import additive, bilinear, cosine, dot, head_gate, softcap, temperature
@@ -63,6 +64,7 @@ __all__ = [
     "graph_bias",
     "head_gate",
     "heads",
+    "layers",
     "learned",
     "modality_bias",
     "parse",
@@ -74,6 +76,7 @@ __all__ = [
     "register_score",
     "relative",
     "relevance",
+    "reprogram",
     "rollout",
     "route",
     "rows",

@@ -81,6 +81,7 @@ class Projection(nn.Module):
         field_N = self._field(tokens)
         x_NW = tokens.values.to(self.weight.dtype) * self.scale[field_N][:, None]
         if self.standard is not None and (len(x_NW) > 1 or not self.training):
+            self.standard.train(self.training and self.weight.requires_grad)  # frozen: the scale stays too
             x_NW = self.standard(x_NW) * x_NW.shape[1] ** -0.5
         if self.fields == 1:
             return x_NW @ self.weight[0]
