@@ -1,12 +1,14 @@
 """`mmattn index build|add|remove|split|export|search|verify|plan`: bundles of vectors, made and searched.
 
 Vectors come as parquet files with columns `id`, `vector` and any others, as `mmattn embed` writes them;
-the other columns can be filtered on: `--where "genre == 'Comedy' and year > 1990"`.
+the other columns, and those of `--metadata FILE`, can be filtered on:
+`--where "genre == 'Comedy' and year > 1990"`.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
+    from mmattn.retrieval.arrow import Vectors
     from mmattn.retrieval.index import Hits, Index
     from mmattn.retrieval.shards import ShardedIndex
 
@@ -40,8 +43,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         actions.add_subcommand(name, action, help=line)
 
 
-def _build_options(parser: ArgumentParser) -> None:
+def _vector_options(parser: ArgumentParser) -> None:
     parser.add_argument("--vectors", required=True, metavar="FILE", help="parquet with id and vector")
+    parser.add_argument("--metadata", metavar="FILE", help="parquet or CSV with more columns to filter on")
+    parser.add_argument("--metadata-id", default="id", metavar="NAME", help="its column with the ids")
+
+
+def _build_options(parser: ArgumentParser) -> None:
+    _vector_options(parser)
     parser.add_argument("--metric", default="ip", help="ip, l2 or cosine")
     parser.add_argument(
         "--target-recall", type=float, default=0.95, help="share of the true 10 nearest to find"
@@ -53,7 +62,7 @@ def _build_options(parser: ArgumentParser) -> None:
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--vectors", required=True, metavar="FILE", help="parquet with id and vector")
+    _vector_options(parser)
     parser.add_argument("--update", action="store_true", help="replace items that are there")
 
 
@@ -118,12 +127,11 @@ def run(arguments: Namespace) -> int:
 
 def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
     """The index as it is after the action."""
-    from mmattn.retrieval.arrow import read_vectors
     from mmattn.retrieval.index import Index
 
     if action == "build":
         _check_new(options.bundle)
-        new = read_vectors(options.vectors)
+        new = _given(options)
         built = Index.build(
             new.vectors, new.ids, options.metric, metadata=new.metadata, provenance=new.provenance,
             target_recall=options.target_recall, budget_mb=options.budget_mb, kind=options.kind,
@@ -132,7 +140,7 @@ def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
         return built if options.shards == 1 else built.split(options.shards)
     index = Index.open(options.bundle)
     if action == "add":
-        new = read_vectors(options.vectors)
+        new = _given(options)
         change = index.update if options["update"] else index.add
         change(new.vectors, new.ids, metadata=new.metadata, provenance=new.provenance)
     elif action == "split":
@@ -147,6 +155,21 @@ def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
     elif action == "remove":
         index.remove([_as_id(index, name) for name in options.ids])
     return index
+
+
+def _given(options: Namespace) -> Vectors:
+    """The vectors, with the columns of both files."""
+    from mmattn.retrieval.arrow import read_vectors
+    from mmattn.retrieval.metadata import read_metadata
+
+    new = read_vectors(options.vectors)
+    if options.metadata is None:
+        return new
+    more = read_metadata(options.metadata, new.ids, options.metadata_id)
+    both = sorted(set(new.metadata.columns) & set(more.columns))
+    if both:
+        raise InputError(f"{options.metadata}: column {both[0]!r} is in {options.vectors} too, rename one")
+    return replace(new, metadata=new.metadata.join(more))
 
 
 def _check_new(folder: str) -> None:

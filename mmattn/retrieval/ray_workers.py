@@ -42,7 +42,7 @@ def write_with_ray(
         progress: show Ray's bars.
 
     Raises:
-        InputError: fewer than 1 worker, or more than there are CPUs.
+        InputError: fewer than 1 worker, more than there are CPUs, or what a single process would raise.
         MissingDependency: Ray is not installed.
     """
     pending = shards.pending()
@@ -65,12 +65,12 @@ def write_with_ray(
             _Worker, fn_constructor_args=(given, *places), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(pending))), **share,
         )  # fmt: skip
-        return sum(row["unreadable"] for row in written.iter_rows())
-    except Exception as error:
-        ours = _ours(error)
-        if ours is None:
-            raise
-        raise ours from error
+        unreadable = 0
+        for row in written.iter_rows():
+            if row["refused"]:
+                raise InputError(row["refused"])
+            unreadable += row["unreadable"]
+        return unreadable
     finally:
         if started:
             ray.shutdown()
@@ -89,8 +89,13 @@ class _Worker:
         self.features = features
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        counts = [self.shards.write(int(number), self.encoder, self.features) for number in batch["shard"]]
-        return {"unreadable": np.array(counts)}
+        (number,) = batch["shard"].tolist()
+        unreadable, refused = 0, ""
+        try:
+            unreadable = self.shards.write(number, self.encoder, self.features)
+        except MmattnError as error:
+            refused = str(error)  # Ray would wrap the error, and lose its message on the way
+        return {"unreadable": np.array([unreadable]), "refused": np.array([refused], dtype=object)}
 
 
 def _share(resources: dict[str, float], workers: int) -> dict[str, float]:
@@ -99,15 +104,6 @@ def _share(resources: dict[str, float], workers: int) -> dict[str, float]:
     if not 1 <= workers <= cpus:
         raise InputError(f"embed: got --workers {workers}, expected 1 to {cpus}, the CPUs that Ray has")
     return {"num_cpus": cpus // workers, "num_gpus": min(1.0, gpus / workers)}
-
-
-def _ours(error: BaseException | None) -> MmattnError | None:
-    """The error that an actor has raised on purpose, out of what Ray wraps around it."""
-    while error is not None:
-        if isinstance(error, MmattnError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
 
 
 def _library() -> ModuleType:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import soundfile
+import torch
 from PIL import Image
 
 from mmattn import schema
@@ -19,12 +21,15 @@ from mmattn.cli import _Parser
 from mmattn.cli import embed as embed_command
 from mmattn.cli import index as index_command
 from mmattn.config import DataConfig, EncoderConfig, FitConfig, FusionConfig, HeadConfig
+from mmattn.data.reader import read
 from mmattn.errors import InputError, MissingDependency
 from mmattn.retrieval.arrow import read_vectors
 from mmattn.retrieval.encode import RunEncoder
-from mmattn.retrieval.extract import read_items
-from mmattn.retrieval.ray_workers import _share
+from mmattn.retrieval.extract import Shards, read_items
+from mmattn.retrieval.index import Index
+from mmattn.retrieval.ray_workers import _share, _Worker
 from mmattn.types import Sample
+from mmattn_datasets.digits.prepare import Digits
 
 TITLES = ["Space opera", "A quiet farm", "", "Robots in space", "Cows and a farm"]
 
@@ -170,6 +175,27 @@ def test_each_actor_gets_an_even_share() -> None:
         _share({"CPU": 2.0}, 3)
 
 
+def test_an_actor_says_why_it_refuses_a_shard(run: Path, tmp_path: Path) -> None:
+    worker = object.__new__(_Worker)  # the constructor wants an object store
+    worker.encoder = RunEncoder.of_run(run)
+    worker.shards = Shards.plan([Sample("a", {"text": ["x"]})], tmp_path / "v.parquet", 1, "", {})
+    worker.features = tmp_path / "features"
+
+    def answer() -> tuple[int, str]:
+        columns = worker({"shard": np.array([0])})
+        return columns["unreadable"].item(), columns["refused"].item()
+
+    assert answer() == (0, "")
+    assert worker.shards.pending() == []
+    worker.encoder = BrokenEncoder()  # type: ignore[assignment]
+    assert answer() == (0, "no such thing")
+
+
+class BrokenEncoder:
+    def inputs(self, *arguments: Any, **options: Any) -> Any:
+        raise InputError("no such thing")
+
+
 def test_from_vectors_to_answers(
     run: Path, vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +271,68 @@ def test_an_index_is_split_searched_changed_and_exported(
     next(shards.glob("part-*/vectors-*")).unlink()
     assert call(index_command, "verify", shards) == 1
     assert "it is missing" in capsys.readouterr().out
+
+
+def test_metadata_from_a_file_of_its_own(
+    vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, bundle = tmp_path / "films.csv", tmp_path / "index"
+    rows = ["film-4,2004,", "film-2,2001,dull", "film-0,1977,space", "film-1,1995,cows", "film-3,,space"]
+    table.write_text("item,year,about\n" + "\n".join(rows) + "\n")
+    given = ("--vectors", vectors, "--metadata", table, "--metadata-id", "item")
+    call(index_command, "build", bundle, *given)
+    for where, expected in (
+        ("year < 2000", {"film-0", "film-1"}),
+        ("about == 'space'", {"film-0", "film-3"}),
+        ("year is None or about is None", {"film-3", "film-4"}),
+    ):
+        capsys.readouterr()
+        call(index_command, "search", bundle, "--vectors", vectors, "-k", "4", "--where", where, "--json")
+        assert {hit[0] for hit in json.loads(capsys.readouterr().out)[0]["hits"]} == expected
+    table.write_text("item,year,about\n" + "\n".join([*rows[:2], "film-0,2020,sea", *rows[3:]]) + "\n")
+    call(index_command, "add", bundle, *given, "--update")
+    assert Index.open(bundle).metadata["year"].tolist()[0] == 2020
+    for text, message in (
+        ("id,year\nfilm-0,1977\n", "no column 'item' for the ids"),
+        ("item,year\nfilm-0,1977\n", "no row for 3 ids, the first is 'film-1'"),
+        ("item,year\nfilm-0,1977\nfilm-0,1978\n", "id 'film-0' comes twice"),
+        ("item,year\nfilm-0,1977,1\n", "row 1: got 3 columns, expected 2"),
+    ):
+        table.write_text(text)
+        with pytest.raises(InputError, match=message):
+            call(index_command, "build", tmp_path / "other", *given)
+
+
+def test_a_clip_finds_its_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clips of the digits, through a real audio encoder: a clip finds its item, at half the loudness too."""
+    card = Digits().prepare(out=tmp_path / "digits", items=100, users=1, absent=0.0)
+    encoder = {"audio": EncoderConfig("log-mel")}
+    config = FitConfig(
+        "sounds", DataConfig(tmp_path / "digits" / "card.yaml"), encoder,
+        fusion=FusionConfig(dim=16, heads=2), head=HeadConfig("alignment"), out=tmp_path / "runs",
+    )  # fmt: skip
+    run = tmp_path / "runs" / "sounds"
+    schema.dump(config, run / "config.yaml")
+    torch.manual_seed(0)
+    build_model(build_encoders(config.encoders), config.model).save_pretrained(run / "seed-0" / "model")
+    out, bundle = tmp_path / "sounds.parquet", tmp_path / "index"
+    call(embed_command, run, "--items", card.path, "--out", out, "--features", tmp_path / "f", "--quiet")
+    call(index_command, "build", bundle, "--vectors", out, "--metric", "cosine")
+    items = read(card).items
+
+    def found(clip: Path) -> list[Any]:
+        capsys.readouterr()
+        call(index_command, "search", bundle, "--run", run, "--audio", clip, "-k", "1", "--json")
+        return json.loads(capsys.readouterr().out)[0]["hits"][0]
+
+    for item in items[:3]:
+        assert found(item.content["audio"]) == [item.id, pytest.approx(1.0, abs=1e-4)]
+    samples, rate = soundfile.read(items[5].content["audio"])
+    soundfile.write(tmp_path / "quiet.wav", samples / 2, rate)
+    assert found(tmp_path / "quiet.wav")[0] == items[5].id
+    (tmp_path / "noise.wav").write_bytes(b"no clip")
+    with pytest.raises(InputError):
+        found(tmp_path / "noise.wav")
 
 
 def test_another_model_is_refused(run: Path, vectors: Path, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""The guide's lines run, in their order, and the example does what it says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import mmattn.retrieval
+
+FOLDER = Path(mmattn.retrieval.__path__[0])
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_s_lines_run() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 5
+    scope: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "mmattn/retrieval/README.md", "exec"), scope)
+    assert scope["films"].ids.tolist() == [f"film-{number}" for number in range(1000) if number != 3]
+
+
+def test_the_guide_names_every_file() -> None:
+    places = README.split("## Where what is")[1]
+    named = set(re.findall(r"`(\w+\.py)`", places))
+    assert named == {path.name for path in FOLDER.glob("*.py")} - {"__init__.py"}
+
+
+def test_the_example_finds_what_it_looks_for() -> None:
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples/retrieval.py"))["main"]()
+    assert {genre for genre, _ in found["old"]} <= {"western", "drama"}
+    assert found["old"][0][0] == "western"
+    assert all(year < 1960 for _, year in found["old"])
+    assert found["still there"] is False
+    assert found["first"][0] == "new"  # it lies where the query does
+    assert found["first"][1:] == found["alike"][:2]  # and so do their neighbours
+    assert found["fused"] == ["western"] * 5
