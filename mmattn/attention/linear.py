@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "favours_onednn"]
 
 # Multiplications below which starting oneDNN's kernel costs more than the kernel saves.
 _WORTH = 1 << 22
@@ -72,7 +72,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         and x.dim() == 2
         and x.dtype == weight.dtype == torch.float32
         and x.shape[0] * weight.numel() >= _WORTH
-        and _neglected_by_mkl()
+        and favours_onednn()
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
         # Compilers and function transforms know `nn.Linear`, and would meet a closed box here.
@@ -82,7 +82,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _neglected_by_mkl() -> bool:
+def favours_onednn() -> bool:
     """Is this a processor with AVX-512 that is not Intel's, and a PyTorch with both libraries?"""
     processor = Path("/proc/cpuinfo")
     return (

@@ -28,6 +28,7 @@ COMMANDS = {
     "index": "build, add, remove, search, verify, plan: bundles of vectors",
     "evaluate": "a run against judgements, with trec_eval's digits and intervals",
     "explain": "why a run gives an item its score: a page with attention over picture, words and sound",
+    "bench": "the speed comparisons: attention, fusion, retrieval, evaluation (source checkouts)",
     "compare": "runs against each other: paired differences, tests, wins and losses",
 }
 

@@ -19,7 +19,7 @@ needs_onednn = pytest.mark.skipif(
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use oneDNN's product whatever the processor and the size."""
-    monkeypatch.setattr(linear, "_neglected_by_mkl", lambda: True)
+    monkeypatch.setattr(linear, "favours_onednn", lambda: True)
     monkeypatch.setattr(linear, "_WORTH", 0)
 
 

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark in turn, each in a process of its own."""
+"""`make bench`: every benchmark in turn, each in a process of its own; a failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+failed = []
 for script in sorted(Path(__file__).parent.glob("bench_*.py")):
-    print(f"\n== {script.stem.removeprefix('bench_')}", flush=True)
-    subprocess.run([sys.executable, str(script)], check=True)
+    name = script.stem.removeprefix("bench_")
+    print(f"\n== {name}", flush=True)
+    if subprocess.run([sys.executable, str(script)], check=False).returncode:
+        failed.append(name)
+if failed:
+    sys.exit(f"failed: {', '.join(failed)}")

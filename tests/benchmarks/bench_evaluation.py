@@ -1,6 +1,6 @@
 """Evaluation against pytrec_eval-terrier: four metrics of 10,000 queries x 100 documents on one thread.
 
-    python tests/benchmarks/bench_evaluation.py [--queries 10000] [--depth 100] [--repeat 7]
+    mmattn bench evaluation [--queries 10000] [--depth 100] [--repeat 7]
 
 Each starts from its own form: we from index arrays (making and checking `Run` and `Qrels` is in our time),
 pytrec_eval from finished dictionaries and a finished evaluator (neither is in its time). They run in turn
@@ -9,18 +9,14 @@ in one process; medians of processor time count. Both must agree to 1e-6 on ever
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import statistics
-import time
-from collections.abc import Callable
-
 import numpy as np
 import pytrec_eval
+from measuring import Report, chosen, in_turn, options, process_seconds
 
 from mmattn.evaluation.judge import Evaluation, evaluate_run
 from mmattn.evaluation.runs import Qrels, Run
@@ -28,18 +24,6 @@ from mmattn.evaluation.runs import Qrels, Run
 NAMES = {"ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100", "mrr": "recip_rank", "recall@100": "recall_100"}
 ASKED = {"ndcg_cut.10", "map_cut.100", "recip_rank", "recall.100"}
 DOCUMENTS, JUDGED = 100_000, 20
-
-
-def in_turn(rivals: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Median processor seconds of each."""
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(repeat + 1):
-        for name, run in rivals.items():
-            start = time.process_time()
-            run()
-            if turn:  # the first one warms up
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def as_dictionaries(offsets: np.ndarray, documents: np.ndarray, numbers: np.ndarray) -> dict:
@@ -50,8 +34,8 @@ def as_dictionaries(offsets: np.ndarray, documents: np.ndarray, numbers: np.ndar
     }
 
 
-def compare(name: str, scores_QK: np.ndarray, repeat: int) -> None:
-    """One line of the table."""
+def compare(report: Report, name: str, scores_QK: np.ndarray, repeat: int) -> None:
+    """A row of the table."""
     rng = np.random.default_rng(1)
     queries, depth = scores_QK.shape
     documents_QK = np.stack([rng.choice(DOCUMENTS, depth, replace=False) for _ in range(queries)])
@@ -72,7 +56,8 @@ def compare(name: str, scores_QK: np.ndarray, repeat: int) -> None:
     evaluator = pytrec_eval.RelevanceEvaluator(
         as_dictionaries(judged_offsets, judged_documents, gains), ASKED
     )
-    seconds = in_turn({"ours": ours, "pytrec_eval": lambda: evaluator.evaluate(run)}, repeat)
+    rivals = {"ours": ours, "pytrec_eval": lambda: evaluator.evaluate(run)}
+    seconds = in_turn(rivals, repeat, process_seconds)
     found, official = ours(), evaluator.evaluate(run)
     apart = max(
         np.abs(found.values[own] - [official[query][theirs] for query in found.queries]).max()
@@ -80,26 +65,37 @@ def compare(name: str, scores_QK: np.ndarray, repeat: int) -> None:
     )
     if apart > 1e-6:
         raise AssertionError(f"{name}: a query differs by {apart}")
-    times = "".join(f"{seconds[who]:>14.4f}" for who in ("ours", "pytrec_eval"))
-    ratio = seconds["pytrec_eval"] / seconds["ours"]
-    print(f"{name:<22}{found.tie_rate:>10.1%}{times}{ratio:>10.1f}{apart:>14.1e}")
+    report.row(
+        name,
+        f"{found.tie_rate:.1%}",
+        seconds["ours"],
+        seconds["pytrec_eval"],
+        seconds["pytrec_eval"] / seconds["ours"],
+        f"{apart:.1e}",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, repeat=7)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--depth", type=int, default=100)
-    parser.add_argument("--repeat", type=int, default=7)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     scores_QK = rng.random((arguments.queries, arguments.depth), np.float32)
-    print(f"{arguments.queries:,} queries x {arguments.depth} documents; {', '.join(NAMES)}; one thread")
-    print(f"{'scores':<22}{'tied':>10}{'ours, s':>14}{'pytrec_eval, s':>14}{'times':>10}{'largest gap':>14}")
-    compare("random", scores_QK, arguments.repeat)
-    compare("one decimal", np.round(scores_QK, 1), arguments.repeat)
-    compare("best first", -np.sort(-scores_QK, axis=1), arguments.repeat)
+    report = Report(arguments, "numpy", "pytrec-eval-terrier")
+    report.table(
+        f"{arguments.queries:,} queries x {arguments.depth} documents; {', '.join(NAMES)}; one thread",
+        ["scores", "tied", "ours, s", "pytrec_eval, s", "times", "largest gap"],
+    )
+    kinds = {
+        "random": lambda: scores_QK,
+        "one decimal": lambda: np.round(scores_QK, 1),
+        "best first": lambda: -np.sort(-scores_QK, axis=1),
+    }
+    for name, scores in kinds.items():
+        if chosen(name, arguments.cases):
+            compare(report, name, scores(), arguments.repeat)
+    report.close()
 
 
 if __name__ == "__main__":

@@ -1,29 +1,36 @@
 """Retrieval against faiss: exact search beside IndexFlatIP, and what Index.build chooses.
 
-    OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 \\
-    python tests/benchmarks/bench_retrieval.py [--count 1000000] [--dim 64] [--threads 2] [--skip-build]
+    mmattn bench retrieval [--count 1000000] [--dim 64] [--threads 2] [--cases exact build]
 
 Vectors are clustered, of unit length, as embeddings are; queries are held out. The rivals run in turn in
-one process, each as often as the other, and the medians count. Without these two settings the threads of
-torch, faiss and OpenBLAS wait for each other by spinning, and everybody is several times slower.
+one process, each as often as the other, and the medians of wall time count. Threads of torch, faiss and
+OpenBLAS that wait for each other by spinning make everybody several times slower: unless the environment
+says otherwise, they sleep (OMP_WAIT_POLICY=PASSIVE) and OpenBLAS has one (OPENBLAS_NUM_THREADS=1).
 """
 
 from __future__ import annotations
 
-import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import platform
 import resource
-import statistics
+import sys
 import time
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 import torch
+from measuring import Report, chosen, in_turn, options
 
 from mmattn.retrieval.exact import ExactSearch
 from mmattn.retrieval.index import Index
 
 K, BATCH = 10, 200
+FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"
 
 
 def clustered(count: int, dim: int, seed: int) -> np.ndarray:
@@ -36,19 +43,7 @@ def clustered(count: int, dim: int, seed: int) -> np.ndarray:
     return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-def in_turn(rivals: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Median seconds of each."""
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(repeat + 1):
-        for name, run in rivals.items():
-            start = time.perf_counter()
-            run()
-            if turn:  # the first one warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def exact(vectors: np.ndarray, queries: np.ndarray, repeat: int) -> None:
+def exact(report: Report, vectors: np.ndarray, queries: np.ndarray, repeat: int) -> None:
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
     search = ExactSearch(vectors)
@@ -60,49 +55,54 @@ def exact(vectors: np.ndarray, queries: np.ndarray, repeat: int) -> None:
         flat.search(batch, K)
         faiss.cvar.distance_compute_blas_threshold = usual
 
-    (scores, rows), (expected, _) = search(batch, K), flat.search(batch, K)
-    print(f"largest difference of a score: {np.abs(scores - expected).max():.1e}")
-    print(f"same neighbours: {np.mean(rows == flat.search(batch, K)[1]):.4f}")
+    (scores, rows), (expected, neighbours) = search(batch, K), flat.search(batch, K)
+    report.note(
+        f"exact search: largest difference of a score {np.abs(scores - expected).max():.1e}, "
+        f"same neighbours {np.mean(rows == neighbours):.4f}"
+    )
     rivals: dict[str, Callable[[], object]] = {
         "IndexFlatIP, defaults": lambda: flat.search(batch, K),
         "IndexFlatIP, BLAS threshold 20": with_blas,
         "mmattn exact": lambda: search(batch, K),
     }
     times = in_turn(rivals, repeat)
+    report.table(f"exact search, batches of {BATCH}", ["who", "queries/s", "times IndexFlatIP's defaults"])
     for name, seconds in times.items():
-        speed = times["IndexFlatIP, defaults"] / seconds
-        print(f"{name:<32} {BATCH / seconds:>8,.0f} queries/s  {speed:>5.2f} times")
+        report.row(name, f"{BATCH / seconds:,.0f}", times["IndexFlatIP, defaults"] / seconds)
 
 
-def built(vectors: np.ndarray, queries: np.ndarray) -> None:
+def built(report: Report, vectors: np.ndarray, queries: np.ndarray) -> None:
     start = time.perf_counter()
     index = Index.build(vectors, target_recall=0.95, kind="ann")
-    print(f"Index.build: {time.perf_counter() - start:.0f} s\n{index.plan()}")
+    report.note(f"Index.build: {time.perf_counter() - start:.0f} s\n{index.plan()}")
     truth = index.search(queries[:2000], K, exact=True).ids
     found = index.search(queries[:2000], K).ids
-    print(f"held-out recall@{K}: {(truth[:, :, None] == found[:, None, :]).any(2).mean():.4f}")
+    report.note(f"held-out recall@{K}: {(truth[:, :, None] == found[:, None, :]).any(2).mean():.4f}")
     seconds = in_turn({"search": lambda: index.search(queries, K)}, 3)["search"]
-    print(f"{len(queries) / seconds:,.0f} queries/s")
+    report.note(f"{len(queries) / seconds:,.0f} queries/s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory of this process: {peak:,.0f} MB; the vectors are {vectors.nbytes / 2**20:,.0f} MB")
+    report.note(
+        f"peak memory of this process: {peak:,.0f} MB; the vectors are {vectors.nbytes / 2**20:,.0f} MB"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, repeat=3)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--skip-build", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)
+    report = Report(arguments, "numpy", FAISS)
     vectors = clustered(arguments.count, arguments.dim, 1)
     queries = clustered(10_000, arguments.dim, 2)
-    print(f"{arguments.count:,} x {arguments.dim}, top {K}, {arguments.threads} threads")
-    exact(vectors, queries, arguments.repeat)
-    if not arguments.skip_build:
-        built(vectors, queries)
+    report.note(f"{arguments.count:,} x {arguments.dim}, top {K}, {arguments.threads} threads")
+    if chosen("exact", arguments.cases):
+        exact(report, vectors, queries, arguments.repeat)
+    if chosen("build", arguments.cases):
+        built(report, vectors, queries)
+    report.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,287 @@
+"""The fusion block against padded transformer layers, forward and with backward: time and peak memory.
+
+    mmattn bench fusion [--repeat 5] [--device cpu] [--cases mmattn "padded layer"]
+
+Samples of three modalities: text of 8 to 64 tokens, an image of 49, audio of 0 to 200; each is absent with
+probability 0.3. The block is built as a user builds it. The layers, padded and written out, hold its very
+weights, and their results are compared with its own before anything is timed. Everybody starts from tokens
+in its own form (sorting and padding cost the rivals nothing) and gets a gradient for every token and weight.
+One thread, one process, the rivals in turn, medians of processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from measuring import (
+    Report,
+    chosen,
+    devices,
+    dtype_on,
+    in_turn,
+    matmul_peak,
+    peak_megabytes,
+    seconds_on,
+    torch_options,
+)
+from torch import Tensor, nn
+from workloads import multimodal
+
+from mmattn import attention as A
+from mmattn.attention.linear import favours_onednn
+from mmattn.fusion.block import FusionBlock
+from mmattn.types import Tokens
+
+OURS, PADDED, SORTED = "mmattn", "padded layer", "sub-batches of 32"
+
+Forward = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to run the layer.
+
+    Args:
+        name: in the table.
+        module: whose weights get gradients.
+        pieces: (inputs, gradient of the results) of each call, already in the rival's form.
+        call: a piece's inputs, the first of which is differentiable -> results.
+        real: the results at the tokens, in the tokens' order [N, D], from those of all calls; None where
+            the rival computes something else.
+        onednn: may `Linear` choose oneDNN's products?
+    """
+
+    name: str
+    module: nn.Module
+    pieces: list[tuple[tuple[Tensor, ...], Tensor]]
+    call: Callable[..., Tensor]
+    real: Callable[[list[Tensor]], Tensor] | None = None
+    onednn: bool = True
+
+    def forward(self) -> None:
+        with torch.no_grad(), _onednn(self.onednn):
+            for inputs, _ in self.pieces:
+                self.call(*inputs)
+
+    def backward(self) -> None:
+        """Forward and backward."""
+        self.module.zero_grad()
+        with _onednn(self.onednn):
+            for (values, *others), gradient in self.pieces:
+                self.call(values.detach().requires_grad_(), *others).backward(gradient)
+
+    def gap(self, expected: Tensor) -> float:
+        """The largest difference at a token."""
+        if self.real is None:
+            return float("nan")
+        with torch.no_grad(), _onednn(self.onednn):
+            found = self.real([self.call(*inputs) for inputs, _ in self.pieces])
+        return float((found - expected).abs().max())
+
+
+@contextmanager
+def _onednn(enabled: bool) -> Iterator[None]:
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = enabled and before
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
+class EagerLayer(nn.Module):
+    """The layer with its attention written out, the weights of a `TransformerEncoderLayer`."""
+
+    def __init__(self, layer: nn.TransformerEncoderLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        layer, attention = self.layer, self.layer.self_attn
+        packed = F.linear(layer.norm1(x_BTD), attention.in_proj_weight, attention.in_proj_bias)
+        q, k, v = (
+            x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in packed.chunk(3, dim=-1)
+        )
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        weights = scores.masked_fill(~mask_BT[:, None, None], float("-inf")).softmax(-1)
+        x_BTD = x_BTD + attention.out_proj((weights @ v).transpose(1, 2).flatten(2))
+        return x_BTD + layer.linear2(F.gelu(layer.linear1(layer.norm2(x_BTD))))
+
+
+def block_of(dim: int, heads: int) -> FusionBlock:
+    """A block as a user builds it, its weights as after some training: a new one is the identity."""
+    block = FusionBlock(A.Attention(A.Program(), dim, heads), dim)
+    with torch.no_grad():
+        for last in (block.attention.o_proj, block.network[-1]):
+            last.weight.normal_(std=0.02)
+    return block
+
+
+def layer_of(block: FusionBlock, dim: int, heads: int) -> nn.TransformerEncoderLayer:
+    """PyTorch's layer with the block's weights."""
+    layer = nn.TransformerEncoderLayer(
+        dim, heads, 4 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    attention = block.attention
+    state = {
+        f"{ours}.{kind}": getattr(module, kind)
+        for ours, module in {
+            "norm1": block.attention_norm,
+            "norm2": block.network_norm,
+            "linear1": block.network[0],
+            "linear2": block.network[2],
+            "self_attn.out_proj": attention.o_proj,
+        }.items()
+        for kind in ("weight", "bias")
+    }
+    for kind in ("weight", "bias"):
+        three = [getattr(one, kind) for one in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        state[f"self_attn.in_proj_{kind}"] = torch.cat(three)
+    layer.load_state_dict(state)
+    return layer
+
+
+def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) -> Iterator[Rival]:
+    """Everybody who runs, one after the other; the padded forms are made when they are needed."""
+    dim, device, dtype = tokens.dim, tokens.device, tokens.dtype
+    layer = layer_of(block.float().cpu(), dim, heads).to(device, dtype)
+    block.to(device, dtype)
+
+    def padded(part: Tokens) -> tuple[tuple[Tensor, ...], Tensor]:
+        gradient_BTD, _ = part.with_values(gradient_ND[: len(part.values)]).to_padded()
+        return part.to_padded(), gradient_BTD
+
+    def encode(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return layer(x_BTD, src_key_padding_mask=~mask_BT)
+
+    def ours(values: Tensor) -> Tensor:
+        return block(tokens.with_values(values)).values
+
+    own = [((tokens.values,), gradient_ND)]
+    yield Rival(OURS, block, own, ours, lambda results: results[0])
+    if device.type == "cpu" and favours_onednn():
+        yield Rival("mmattn, MKL's products", block, own, ours, lambda results: results[0], onednn=False)
+
+    order = torch.argsort(tokens.lengths)
+    parts = [tokens.select(some) for some in order.split(32)]
+    pieces = [padded(part) for part in parts]
+
+    def gathered(results: list[Tensor]) -> Tensor:
+        rows = [row[:size] for result, part in zip(results, parts, strict=True)
+                for row, size in zip(result, part.sizes, strict=True)]  # fmt: skip
+        return torch.cat([rows[place] for place in torch.argsort(order).tolist()])
+
+    yield Rival(SORTED, layer, pieces, encode, gathered)
+    whole = [padded(tokens)]
+
+    def there(results: list[Tensor]) -> Tensor:
+        return results[0][whole[0][0][1]]
+
+    yield Rival(PADDED, layer, whole, encode, there)
+    yield Rival("eager layer", eager := EagerLayer(layer), whole, eager, there)
+    theirs = x_transformer(dim, heads).to(device, dtype)
+    yield Rival("x-transformers", theirs, whole, lambda x, mask: theirs(x, mask=mask))
+
+
+def x_transformer(dim: int, heads: int) -> nn.Module:
+    """Its encoder of one layer, with SDPA inside; its projections have no bias, which spares it a little."""
+    from x_transformers import Encoder
+
+    return Encoder(
+        dim=dim,
+        depth=1,
+        heads=heads,
+        attn_dim_head=dim // heads,
+        attn_flash=True,
+        ff_mult=4,
+        pre_norm_has_final_norm=False,
+    )
+
+
+def operations(tokens: Tokens, gradient: bool) -> float:
+    """Floating point operations that the real tokens need: products only, nothing recomputed."""
+    products = 4 * tokens.dim**2 + 2 * 4 * tokens.dim**2
+    pairs = sum(size**2 for size in tokens.sizes)
+    forward = 2 * len(tokens.values) * products + 4 * pairs * tokens.dim
+    return forward * (3 if gradient else 1)
+
+
+def measure(report: Report, arguments: argparse.Namespace, device: str) -> None:
+    """Both tables of one device."""
+    dtype = dtype_on(device, arguments)
+    tokens = multimodal(arguments.samples, arguments.dim).to(device, dtype)
+    gradient_ND = torch.randn_like(tokens.values)
+    block = block_of(arguments.dim, arguments.heads)
+    running = [
+        rival
+        for rival in rivals(tokens, block, gradient_ND, arguments.heads)
+        if chosen(rival.name, arguments.cases)
+    ]
+    peak = matmul_peak(device, dtype)
+    sizes = tokens.sizes
+    in_parts = sum(max(some) * len(some) for some in _every(sorted(sizes), 32))
+    report.note(
+        f"{len(tokens)} samples, {sum(sizes):,} tokens, longest {max(sizes)}; real tokens: "
+        f"{sum(sizes) / len(sizes) / max(sizes):.1%} of the padded places, {sum(sizes) / in_parts:.1%} in "
+        f"sub-batches; width {arguments.dim}, {arguments.heads} heads, {dtype}; the fastest matrix product "
+        f"here: {peak / 1e9:,.0f} GFLOP/s"
+    )
+    with torch.no_grad():
+        expected = block(tokens).values
+    for gradient in (False, True):
+        report.table(
+            f"{'forward + backward' if gradient else 'forward'} on {device}",
+            ["layer", "s", "times mmattn's", "tokens/s", "of the matmul peak", "peak MB", "of padded", "gap"],
+        )
+        runs = {one.name: one.backward if gradient else one.forward for one in running}
+        for one in running:
+            one.module.train(gradient)
+        memory = dict.fromkeys(runs, float("nan"))
+        if not arguments.no_memory:
+            memory = {
+                one.name: peak_megabytes(runs[one.name], device, one.module.zero_grad) for one in running
+            }
+        seconds = in_turn(runs, arguments.repeat, seconds_on(device))
+        for one in running:
+            took = seconds[one.name]
+            report.row(
+                one.name,
+                took,
+                took / seconds.get(OURS, float("nan")),
+                f"{len(tokens.values) / took:,.0f}",
+                f"{operations(tokens, gradient) / took / peak:.1%}",
+                memory[one.name],
+                memory[one.name] / memory.get(PADDED, float("nan")),
+                f"{gap:.0e}" if (gap := one.gap(expected)) == gap else "-",
+            )
+
+
+def _every(numbers: list[int], size: int) -> list[list[int]]:
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+
+def main() -> None:
+    parser = torch_options(__doc__, repeat=5)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--dim", type=int, default=256, help="width")
+    parser.add_argument("--heads", type=int, default=8)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    report = Report(arguments, "x-transformers")
+    for device in devices(arguments, report):
+        measure(report, arguments, device)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()
