@@ -59,7 +59,12 @@ def render_explanation(explained: ItemExplanation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"thumbnail": thumbnail, "percent": _percent, "signed": _signed}
+    environment.filters |= {
+        "thumbnail": thumbnail,
+        "percent": _percent,
+        "signed": _signed,
+        "agreement": _agreement,
+    }
     environment.globals |= {"place": _place, "title_of": title_of}
     there = [index for index, name in enumerate(found.modalities) if found.units[name]]
     return environment.get_template("explanation.html.j2").render(
@@ -131,9 +136,7 @@ def _verdict(explained: ItemExplanation) -> str:
         return (
             "Nothing that the item has raises this score: without any one modality it is as high or higher."
         )
-    first = (
-        f"{most.capitalize()} matters most: without it the score falls by {abs(fall) / scale:.0%} of itself."
-    )
+    first = f"Most rests on {most}: without it the score falls by {abs(fall) / scale:.0%}."
     rest = [_without(name, change / scale) for name, change in others]
     return f"{first} {'; '.join(rest)[:1].upper()}{'; '.join(rest)[1:]}."
 
@@ -299,6 +302,10 @@ def _listed(matrix: NDArray[np.float64] | None) -> list[list[float]] | None:
 
 def _percent(value: float) -> str:
     return f"{value:.1%}" if abs(value) < 0.0995 else f"{value:.0%}"
+
+
+def _agreement(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−").replace("−0.00", "0.00")
 
 
 def _signed(value: float) -> str:

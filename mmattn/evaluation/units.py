@@ -8,7 +8,7 @@ the whole content, and others are counted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import singledispatch
 from itertools import groupby, pairwise
 from typing import Any
@@ -205,17 +205,6 @@ def merged(found: Sequence[Unit], most: int) -> tuple[Unit, ...]:
         tokens = tuple(token for unit in group for token in unit.tokens)
         joined.append(_stretch(tokens, first.start, last.end))
     return tuple(joined)
-
-
-def within(found: Sequence[Unit], seconds: float) -> tuple[Unit, ...]:
-    """Stretches of sound end where the clip ends."""
-    cut = []
-    for unit in found:
-        if isinstance(unit.place, Span):
-            start, end = min(unit.place.start, seconds), min(unit.place.end, seconds)
-            unit = replace(unit, place=Span(start, end), label=_stretch((), start, end).label)
-        cut.append(unit)
-    return tuple(cut)
 
 
 def _stretch(tokens: tuple[int, ...], start: float, end: float) -> Unit:

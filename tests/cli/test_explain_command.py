@@ -112,7 +112,7 @@ def test_the_page_needs_nothing_from_outside(ids: dict[str, str], tmp_path: Path
         "data:audio/wav",
         'class="unit cell"',
         "Who looks at whom",
-        "matters most",
+        "Most rests on",
     ):
         assert words in text
 

@@ -61,7 +61,7 @@
     document.getElementById("high").textContent = left ? signed(top) : percent(top);
     document.getElementById("from").hidden = state.from === null;
     if (state.from !== null) document.getElementById("whole").textContent = data.units[state.from][1];
-    const agrees = now.agreement === null || state.from !== null ? "" : ` Agreement with leaving parts out: ${now.agreement < 0 ? "−" : "+"}${Math.abs(now.agreement).toFixed(2)}.`;
+    const agrees = now.agreement === null || state.from !== null ? "" : ` Agreement with leaving parts out: ${now.agreement <= -.005 ? "−" : now.agreement >= .005 ? "+" : ""}${Math.abs(now.agreement).toFixed(2)}.`;
     const tap = state.from === null && now.rows ? " Tap a word, patch, stretch or value to see where it looks." : "";
     document.getElementById("says").textContent = state.from === null ? words() + agrees + tap : "looks at this. " + words().replace(/, as the joint.*/, ".");
     matrix(now);
