@@ -1,0 +1,26 @@
+"""What the evidence takes for absent."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mmattn.evaluation import evidence
+
+
+def test_an_item_whose_content_gives_no_token_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that training never met leave a vector of zeros, which has no direction to compare."""
+    vectors = {"text": torch.eye(3), "table": torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]])}
+    monkeypatch.setattr(evidence, "knock_out", lambda inputs, gone: next(n for n in vectors if n not in gone))
+    monkeypatch.setattr(evidence, "item_vectors", lambda model, left, head: vectors[left])
+    monkeypatch.setattr(evidence, "holders", lambda inputs, own: np.arange(3))
+
+    class Inputs(SimpleNamespace):
+        def __len__(self) -> int:
+            return 3
+
+    task = SimpleNamespace(model=None, head_name="recommendation")
+    inputs = Inputs(modalities=("text", "table"))
+    found = evidence.gaps(task, inputs, {"text": ["text"], "table": ["table"]})[("text", "table")]  # type: ignore[arg-type]
+    assert (found.samples, found.matched, found.distance) == (2, 1.0, 0.0)
