@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from mmattn.attention import Attention
 from mmattn.attention.linear import Linear
+from mmattn.fusion.again import computed_again
 from mmattn.types import Tokens
 
 __all__ = ["FusionBlock", "NarrowBlock"]
 
 # Rows that the token-wise network works on at a time on a CPU: what lies between its two layers then stays
 # in the cache, in memory that the next rows use again. On a GPU one piece is best.
-_ROWS = 2048
+_ROWS = 1024
 
 
 class FusionBlock(nn.Module):
@@ -69,7 +70,9 @@ class FusionBlock(nn.Module):
     def _after_attention(self, x_ND: Tensor, attended_ND: Tensor) -> Tensor:
         """Everything that looks at one token at a time."""
         x_ND = x_ND + self.dropout(attended_ND)
-        return x_ND + self.dropout(self.network(self.network_norm(x_ND)))
+        widen, activate, narrow = self.network
+        with computed_again(activate, widen(self.network_norm(x_ND))) as active:
+            return x_ND + self.dropout(narrow(active))
 
 
 class NarrowBlock(nn.Module):

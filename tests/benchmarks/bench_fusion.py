@@ -218,13 +218,14 @@ def operations(tokens: Tokens, gradient: bool) -> float:
 def measure(report: Report, arguments: argparse.Namespace, device: str) -> None:
     """Both tables of one device."""
     dtype = dtype_on(device, arguments)
-    tokens = multimodal(arguments.samples, arguments.dim).to(device, dtype)
+    usual = (1024, 1024, 16) if device == "cuda" else (256, 256, 8)
+    asked = (arguments.samples, arguments.dim, arguments.heads)
+    samples, dim, heads = (own or default for own, default in zip(asked, usual, strict=True))
+    tokens = multimodal(samples, dim).to(device, dtype)
     gradient_ND = torch.randn_like(tokens.values)
-    block = block_of(arguments.dim, arguments.heads)
+    block = block_of(dim, heads)
     running = [
-        rival
-        for rival in rivals(tokens, block, gradient_ND, arguments.heads)
-        if chosen(rival.name, arguments.cases)
+        rival for rival in rivals(tokens, block, gradient_ND, heads) if chosen(rival.name, arguments.cases)
     ]
     peak = matmul_peak(device, dtype)
     sizes = tokens.sizes
@@ -232,7 +233,7 @@ def measure(report: Report, arguments: argparse.Namespace, device: str) -> None:
     report.note(
         f"{len(tokens)} samples, {sum(sizes):,} tokens, longest {max(sizes)}; real tokens: "
         f"{sum(sizes) / len(sizes) / max(sizes):.1%} of the padded places, {sum(sizes) / in_parts:.1%} in "
-        f"sub-batches; width {arguments.dim}, {arguments.heads} heads, {dtype}; the fastest matrix product "
+        f"sub-batches; width {dim}, {heads} heads, {dtype}; the fastest matrix product "
         f"here: {peak / 1e9:,.0f} GFLOP/s"
     )
     with torch.no_grad():
@@ -271,9 +272,9 @@ def _every(numbers: list[int], size: int) -> list[list[int]]:
 
 def main() -> None:
     parser = torch_options(__doc__, repeat=5)
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--dim", type=int, default=256, help="width")
-    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--samples", type=int, help="by default 256, on a GPU 1024")
+    parser.add_argument("--dim", type=int, help="width, by default 256, on a GPU 1024")
+    parser.add_argument("--heads", type=int, help="by default 8, on a GPU 16")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

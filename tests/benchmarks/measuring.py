@@ -64,6 +64,8 @@ def devices(arguments: argparse.Namespace, report: Report) -> list[str]:
     if arguments.device == "cpu":
         return ["cpu"]
     if torch.cuda.is_available():
+        if arguments.device is None:
+            report.note("memory on the CPU: measured only where no GPU is in sight (CUDA_VISIBLE_DEVICES=)")
         return ["cuda"] if arguments.device == "cuda" else ["cpu", "cuda"]
     if arguments.device == "cuda":
         sys.exit("bench: --device cuda, but torch sees no CUDA device; expected cpu, or a machine with a GPU")
@@ -228,7 +230,10 @@ def peak_megabytes(
     free = release or (lambda: None)
     if device == "cuda":
         return _cuda_peak(run, free)
-    return _in_a_child(lambda: _resident_peak(run, free)) if _RESET.exists() else float("nan")
+    # Beside a GPU a forked child could not go backward: autograd has a thread for every device.
+    if not _RESET.exists() or torch.cuda.is_available():
+        return float("nan")
+    return _in_a_child(lambda: _resident_peak(run, free))
 
 
 # Writing 5 here sets the highest resident memory so far back to what it is now (Linux).
