@@ -7,7 +7,7 @@ with the tokens: a stack of layers over the same tokens shares it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -103,6 +103,14 @@ class Layout:
         return self.query is self.key
 
     @cached_property
+    def by_length(self) -> dict[Any, Any]:
+        """Where to keep what lengths and modality names decide: one sample is planned once a length."""
+        if self.samples != 1:
+            return self.cache
+        query, key = self.query, self.key
+        return _single(*query.sizes, *key.sizes, query.modalities, key.modalities, query.offsets.device)
+
+    @cached_property
     def pairs(self) -> int:
         """Number of query-key pairs that belong to one sample."""
         return sum(q * k for q, k in zip(self.query.sizes, self.key.sizes, strict=True))
@@ -128,3 +136,9 @@ class Layout:
             return True
         sample_N = self.query.sample
         return not bool(((position_N.diff() <= 0) & (sample_N.diff() == 0)).any())
+
+
+@lru_cache(maxsize=1024)
+def _single(queries: int, keys: int, *same: Any) -> dict[Any, Any]:
+    """What is known of all layouts of one sample with so many queries and keys, and the `same` else."""
+    return {}

@@ -6,7 +6,7 @@ whole tensor for each slice. Both dominate a jagged layer on the CPU. Here every
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -67,23 +67,47 @@ class Order:
             return torch.empty(0, dtype=torch.int64, device=self.device)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def stretches(self, values: Tensor, ranges: list[tuple[int, int]]) -> Iterator[Tensor]:
-        """Stretches of the packed rows of [N, ...].
+    def stretches(
+        self, values: Tensor, ranges: list[tuple[int, int]], apart: bool = False
+    ) -> Iterator[Tensor]:
+        """Stretches of the packed rows of [N, ...], one after the other.
 
-        Nobody may look at padded rows, and no gradient flows through them.
+        Nobody may look at padded rows, and no gradient flows through them. Without a gradient, stretches
+        share their memory in turn: each is read before the next is asked for, or `apart` is said.
         """
         if self.index is None:
             return iter(stretches(values, ranges))
         if torch.is_grad_enabled() and values.requires_grad:
             return iter(stretches(_Pack.apply(values, self), ranges))
-        # One after the other: a small piece of memory that is used again is much faster than a large one.
-        return (values.index_select(0, self.index[first:last]) for first, last in ranges)
+        # A small piece of memory that is used again is much faster than a large one, or than new ones.
+        size = max((last - first for first, last in ranges), default=0)
+        return self._gathered(values, ranges, None if apart else values.new_empty(size, *values.shape[1:]))
 
-    def unpack(self, parts: list[Tensor]) -> Tensor:
-        """Stretches of [P, ...], in their order -> [N, ...]."""
-        if self.index is not None:
-            return _Unpack.apply(self, *parts)
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+    def _gathered(
+        self, values: Tensor, ranges: list[tuple[int, int]], memory: Tensor | None
+    ) -> Iterator[Tensor]:
+        for first, last in ranges:
+            out = None if memory is None else memory[: last - first]
+            yield torch.index_select(values, 0, self.index[first:last], out=out)  # type: ignore[index]
+
+    def unpack(self, parts: Iterable[Tensor]) -> Tensor:
+        """Stretches of [P, ...], in their order, at least one -> [N, ...]."""
+        if self.index is None:
+            parts = list(parts)
+            return torch.cat(parts) if len(parts) > 1 else parts[0]
+        # Without a gradient every part is put in its place, and forgotten, before the next is computed.
+        return _Unpack.apply(self, *parts) if torch.is_grad_enabled() else self._placed(parts)
+
+    def _placed(self, parts: Iterable[Tensor]) -> Tensor:
+        assert self.inverse is not None
+        values, row = None, 0
+        for part in parts:
+            if values is None:  # padded rows end in a row of their own, which is cut off
+                values = part.new_empty(len(self.inverse) + 1, *part.shape[1:])
+            values.index_copy_(0, self.target[row : row + len(part)], part)
+            row += len(part)
+        assert values is not None
+        return values[:-1]
 
     @cached_property
     def target(self) -> Tensor:
@@ -108,12 +132,7 @@ class _Unpack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, order: Order, *parts: Tensor) -> Tensor:
         ctx.order, ctx.sizes = order, [len(part) for part in parts]
-        count = len(order.inverse)  # type: ignore[arg-type]
-        # Padded rows end in a row of their own, which is cut off.
-        values = parts[0].new_empty(count + 1, *parts[0].shape[1:])
-        for part, rows in zip(parts, order.target.split(ctx.sizes), strict=True):
-            values.index_copy_(0, rows, part)
-        return values[:count]
+        return order._placed(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmattn.attention.backends import BACKENDS, Backend, Conditions, Estimate
 from mmattn.attention.context import Extras
 from mmattn.attention.layout import Layout
+from mmattn.attention.masks import Full
 from mmattn.attention.program import Program
 from mmattn.errors import InputError, nearest
 
@@ -104,10 +105,12 @@ def choose(
     """
     if extras.present is not None:  # other pairs may be left out at every call
         return _choose(program, layout, conditions, extras, wanted)
+    alike = isinstance(program.mask, Full) and not extras.edges
+    cache = layout.by_length if alike else layout.cache
     key = ("backend", program, conditions, wanted, *extras.edges.values())
-    if key not in layout.cache:
-        layout.cache[key] = _choose(program, layout, conditions, extras, wanted)
-    return layout.cache[key]
+    if key not in cache:
+        cache[key] = _choose(program, layout, conditions, extras, wanted)
+    return cache[key]
 
 
 def _choose(program: Program, layout: Layout, conditions: Conditions, extras: Extras, wanted: str) -> Backend:

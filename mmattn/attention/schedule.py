@@ -110,10 +110,11 @@ def schedule(layout: Layout, mask: Mask, settings: Settings, present: Tensor | N
     """The schedule for a mask, made once a layout (unless `present` [Nk], which changes, matters)."""
     if present is not None and any(term.word == "present" for term in mask.walk()):
         return _Builder(layout, mask, settings, present).build()
+    cache = layout.by_length if isinstance(mask, Full) else layout.cache
     key = ("schedule", mask, settings)
-    if key not in layout.cache:
-        layout.cache[key] = _Builder(layout, mask, settings, None).build()
-    return layout.cache[key]
+    if key not in cache:
+        cache[key] = _Builder(layout, mask, settings, None).build()
+    return cache[key]
 
 
 class _Builder:

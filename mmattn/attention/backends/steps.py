@@ -26,17 +26,17 @@ def run_steps(
     steps = schedule.steps
     if len(steps) == 1 and schedule.q_order.index is None and steps[0].ranges == ((0, len(k)),):
         return _one(steps[0], q, k, v, one)  # nothing to cut and nothing to move
+    if not steps:
+        return torch.zeros_like(q)
     ranges = [stretch for step in steps for stretch in step.ranges]
     ends = list(accumulate((step.rows * step.queries for step in steps), initial=0))
     q_steps = schedule.q_order.stretches(q, list(pairwise(ends)))
-    keys, values = (schedule.k_order.stretches(x, ranges) for x in (k, v))
-    out = []
-    for step, q_step in zip(steps, q_steps, strict=True):
-        k_step, v_step = _joined(keys, step), _joined(values, step)
-        out.append(_one(step, q_step, k_step, v_step, one))
-    if not out:
-        return torch.zeros_like(q)
-    return schedule.q_order.unpack(out)
+    apart = any(len(step.ranges) > 1 for step in steps)
+    keys, values = (schedule.k_order.stretches(x, ranges, apart) for x in (k, v))
+    return schedule.q_order.unpack(
+        _one(step, q_step, _joined(keys, step), _joined(values, step), one)
+        for step, q_step in zip(steps, q_steps, strict=True)
+    )
 
 
 def _joined(parts_of_all: Iterator[Tensor], step: Step) -> Tensor | None:
@@ -57,5 +57,6 @@ def _one(
     """[G * Q, H, K'] results of one step; zeros where it has no keys."""
     if k is None or v is None or not step.keys:
         return torch.zeros_like(q)
-    q, k, v = (x.unflatten(0, (step.rows, -1)).transpose(1, 2) for x in (q, k, v))
+    # Views: `unflatten` takes several times as long, and small calls are made of such microseconds.
+    q, k, v = (x.view(step.rows, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     return one(step, q, k, v).transpose(1, 2).flatten(0, 1)
