@@ -16,6 +16,7 @@ _PUBLIC = {
     "Fused": "mmattn.types",
     "Index": "mmattn.retrieval.index",
     "InputError": "mmattn.errors",
+    "ItemTower": "mmattn.tower",
     "MmattnError": "mmattn.errors",
     "Model": "mmattn.model",
     "Sample": "mmattn.types",

@@ -18,8 +18,9 @@ from mmattn.fusion.tasks import TaskVectors
 from mmattn.model import Model
 from mmattn.registry import encoders as encoder_registry
 from mmattn.registry import heads as head_registry
+from mmattn.tower import ItemTower
 
-__all__ = ["build_block", "build_core", "build_encoders", "build_model", "choose_device"]
+__all__ = ["build_block", "build_core", "build_encoders", "build_model", "build_tower", "choose_device"]
 
 
 def choose_device() -> torch.device:
@@ -98,3 +99,29 @@ def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
         for name, head in config.heads.items()
     }
     return Model(encoders, build_core(widths, config), heads, config)
+
+
+def build_tower(
+    sources: Mapping[str, Encoder | int],
+    fusion: FusionConfig | None = None,
+    encoders: Mapping[str, EncoderConfig] | None = None,
+    **options: Any,
+) -> ItemTower:
+    """An item tower for other people's recommenders.
+
+    Args:
+        sources: modality -> its encoder, or the width of its tokens where they were made before.
+        fusion: the core's configuration.
+        encoders: modality -> how its tokens enter the core (fields, share, weight), where that is not the
+            default; the names of the encoders in it are not looked at.
+        options: keyword arguments of `ItemTower` (dim, ids, dropouts).
+
+    Example:
+        >>> build_tower({"text": 384, "image": 1280}, FusionConfig(dim=32), dim=16).dim
+        16
+    """
+    entering = {name: (encoders or {}).get(name, EncoderConfig(name="")) for name in sources}
+    widths = {name: source if isinstance(source, int) else source.dim for name, source in sources.items()}
+    core = build_core(widths, ModelConfig(entering, fusion or FusionConfig()))
+    trained = {name: source for name, source in sources.items() if isinstance(source, Encoder)}
+    return ItemTower(core, trained, **options)

@@ -21,7 +21,7 @@ LAYERS = [
     {"encoders"},
     {"fusion"},
     {"heads"},
-    {"model", "build", "pretrained"},
+    {"model", "build", "pretrained", "tower"},
     {"training"},
     {"retrieval"},
     {"evaluation"},
