@@ -132,22 +132,29 @@ class Model(nn.Module):
         The configuration names every encoder by its card, so that a loaded model is never fed with
         tokens of other weights.
         """
+        write_json(Path(folder) / "config.json", self.description())
+        state = {name: value.detach().cpu().contiguous() for name, value in self.trained_state().items()}
+        with atomic_path(Path(folder) / "model.safetensors") as temporary:
+            save_file(state, str(temporary))
+
+    def description(self) -> dict[str, Any]:
+        """All but the weights, as JSON values: the configuration, and what made it (see `from_description`).
+
+        Raises:
+            InputError: the model was put together by hand.
+        """
         if self.config is None:
             raise InputError("model: has no configuration to save; build it with mmattn.build")
         encoders = {
             name: replace(self.config.encoders[name], options=encoder.options())
             for name, encoder in self.encoders.items()
         }
-        content = {
+        return {
             "format": FORMAT,
             "model": schema.to_mapping(replace(self.config, encoders=encoders)),
             "encoders": {name: encoder.describe().fingerprint() for name, encoder in self.encoders.items()},
             "program": attention.parse(self.config.fusion.program).fingerprint(),
         }
-        write_json(Path(folder) / "config.json", content)
-        state = {name: value.detach().cpu().contiguous() for name, value in self.trained_state().items()}
-        with atomic_path(Path(folder) / "model.safetensors") as temporary:
-            save_file(state, str(temporary))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Model:
@@ -158,24 +165,35 @@ class Model(nn.Module):
                 the model was trained with (both fingerprints are named).
             MissingDependency: an encoder needs something that is not installed.
         """
-        from mmattn.build import build_encoders, build_model
-
         path = Path(folder) / "config.json"
-        content = schema.read_yaml(path)  # JSON is YAML
-        if content.get("format") != FORMAT:
-            raise InputError(f"{path}: got format {content.get('format')!r}, expected {FORMAT}")
-        config = schema.from_mapping(ModelConfig, content["model"], where=str(path))
-        encoders = build_encoders(config.encoders)
-        for name, encoder in encoders.items():
-            found, expected = encoder.describe().fingerprint(), content["encoders"][name]
-            if found != expected:
-                raise InputError(
-                    f"{path}: encoder {name!r} is {found[:12]} here, expected {expected[:12]}, "
-                    "the one that the model was trained with"
-                )
-        model = build_model(encoders, config)
+        model = cls.from_description(schema.read_yaml(path), where=str(path))  # JSON is YAML
         try:
             model.load_trained(load_file(str(Path(folder) / "model.safetensors")))
         except (OSError, SafetensorError) as error:
             raise InputError(f"{folder}: model.safetensors cannot be read ({error})") from error
         return model.eval()
+
+    @classmethod
+    def from_description(cls, content: Mapping[str, Any], where: str = "model") -> Model:
+        """Build the model that `description` describes, with new weights.
+
+        Args:
+            content: as `description` gave it; keys of others are left alone.
+            where: what errors call it.
+
+        Raises: as `from_pretrained`.
+        """
+        from mmattn.build import build_encoders, build_model
+
+        if content.get("format") != FORMAT:
+            raise InputError(f"{where}: got format {content.get('format')!r}, expected {FORMAT}")
+        config = schema.from_mapping(ModelConfig, content["model"], where=where)
+        encoders = build_encoders(config.encoders)
+        for name, encoder in encoders.items():
+            found, expected = encoder.describe().fingerprint(), content["encoders"][name]
+            if found != expected:
+                raise InputError(
+                    f"{where}: encoder {name!r} is {found[:12]} here, expected {expected[:12]}, "
+                    "the one that the model was trained with"
+                )
+        return build_model(encoders, config)

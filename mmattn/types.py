@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -300,7 +301,9 @@ class Tokens:
     @property
     def sizes(self) -> list[int]:
         """The lengths as a list of numbers (waits for the device once)."""
-        return self._derived("sizes", lambda: self.lengths.tolist())
+        return self._derived(
+            "sizes", lambda: [last - first for first, last in pairwise(self.offsets.tolist())]
+        )
 
     @property
     def sample(self) -> Tensor:

@@ -206,7 +206,7 @@ class Attention(nn.Module):
                 heads=last - first,
                 width=self.width,
                 gradient=gradient,
-                program_gradient=gradient and self._trained,
+                program_gradient=gradient and self._trained(),
                 dropout=self.training and self.dropout > 0,
             )
             parts.append(plan_part(program, layout, conditions, given, self.backend, (first, last)))
@@ -339,7 +339,6 @@ class Attention(nn.Module):
         """One call for each program of the layer, over its own heads."""
         return split(call, self._parts)
 
-    @property
     def _trained(self) -> bool:
         """Would the program's parameters get gradients?"""
         # A dynamic number needs a gradient wherever what it is predicted from does.

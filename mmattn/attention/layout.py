@@ -85,7 +85,7 @@ class Layout:
             *map(id, (kv.offsets, kv.position, kv.modality, kv.time, kv.entity)),
         )
         if key not in known:
-            if len(q) != len(kv):
+            if kv is not q and len(q) != len(kv):
                 raise InputError(
                     f"attention: got queries of {len(q)} samples and keys of {len(kv)}, expected as many"
                 )

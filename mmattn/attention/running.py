@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -34,7 +34,7 @@ def split(call: Call, parts: Parts) -> list[Call]:
     ]
 
 
-def run_parts(calls: Sequence[Call], trained: bool, wanted: str) -> Tensor:
+def run_parts(calls: Sequence[Call], trained: Callable[[], bool], wanted: str) -> Tensor:
     """Attended values [Nq, H, K].
 
     Args:
@@ -47,15 +47,16 @@ def run_parts(calls: Sequence[Call], trained: bool, wanted: str) -> Tensor:
     """
     out = []
     for call in calls:
-        needed = any(tensor.requires_grad for tensor in (call.q, call.k, call.v, *call.parameters.values()))
-        gradient = needed and torch.is_grad_enabled()
+        gradient = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (call.q, call.k, call.v, *call.parameters.values())
+        )
         conditions = Conditions(
             device=call.q.device.type,
             dtype=call.q.dtype,
             heads=call.q.shape[1],
             width=call.q.shape[2],
             gradient=gradient,
-            program_gradient=gradient and trained,
+            program_gradient=gradient and trained(),
             dropout=call.dropout > 0,
         )
         backend = choose(call.program, call.layout, conditions, call.extras, wanted)

@@ -39,6 +39,8 @@ class AlignmentHead(nn.Module):
         0
     """
 
+    views = True  # what its loss compares: each modality by itself, not the samples
+
     def __init__(
         self, dim: int, out: int = 64, loss: str = "SupConLoss", options: dict[str, Any] | None = None
     ):

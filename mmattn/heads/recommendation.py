@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.errors import InputError
+from mmattn.heads.completion import completed
 from mmattn.types import Fused, Tokens
 
 __all__ = ["RecommendationHead"]
@@ -33,6 +34,9 @@ class RecommendationHead(nn.Module):
     closed form of kernel ridge regression, differentiated through. The exponent b smooths between the
     sum (a long history speaks louder) and the mean. A user without history scores 0 everywhere.
 
+    With completion, W becomes P W: histories are filled in by what all users' choices say of each other
+    before they meet the content (`mmattn.heads.completion`). The score stays linear in the history.
+
     Papers: He et al., "NAIS: Neural Attentive Item Similarity Model for Recommendation", 2018 (the
     attention and the exponent b); Bertinetto et al., "Meta-learning with differentiable closed-form
     solvers", 2019; Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019 (an item is not
@@ -46,6 +50,10 @@ class RecommendationHead(nn.Module):
         ids: number of items that get a learned vector beside their content; 0 for none.
         id_dropout: share of the items whose learned vector is dropped in a training step, so that the
             content alone must do as well.
+        sharpness: what g starts at.
+        strength: what s starts at.
+        completion: dropout of the history completion, from 0 to below 1; None leaves histories as they are.
+        completion_ridge: its ridge, in users.
 
     Example:
         >>> head, fused, inputs = RecommendationHead.example(dim=8)
@@ -62,15 +70,20 @@ class RecommendationHead(nn.Module):
         decorrelate: bool = True,
         ids: int = 0,
         id_dropout: float = 0.5,
+        sharpness: float = 0.5,
+        strength: float = 3.0,
+        completion: float | None = None,
+        completion_ridge: float = 10.0,
     ):
         super().__init__()
         self.dim = dim
         self.dropout = nn.Dropout(dropout)
         self.decorrelate = decorrelate
-        self.sharpness = nn.Parameter(torch.tensor(math.log(0.5)))
-        self.strength = nn.Parameter(torch.tensor(math.log(3.0)))
+        self.sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
+        self.strength = nn.Parameter(torch.tensor(math.log(strength)))
         self.temperature = nn.Parameter(torch.tensor(math.log(1.5)))
         self.smoothing = nn.Parameter(torch.tensor(0.5))
+        self.completion, self.completion_ridge = completion, completion_ridge
         self.id_dropout = id_dropout
         self.ids = nn.Embedding(ids, dim) if ids else None
         if self.ids is not None:
@@ -95,7 +108,9 @@ class RecommendationHead(nn.Module):
             items_BD = items_BD + self.ids(ids.clamp_min(0)) * kept_B[:, None]
         return self.dropout(items_BD)
 
-    def weights(self, known: Tensor, candidates: Tensor, own: Tensor | None = None) -> Tensor:
+    def weights(
+        self, known: Tensor, candidates: Tensor, own: Tensor | None = None, together: Tensor | None = None
+    ) -> Tensor:
         """What each known item says of each candidate.
 
         Args:
@@ -103,6 +118,8 @@ class RecommendationHead(nn.Module):
             candidates: [C, D] item vectors.
             own: [C] int64, the place of a candidate among the known items, -1 where it is not one of
                 them; None where none is. An item says nothing of itself.
+            together: [I, I] numbers of users who chose both known items, for the completion of histories;
+                None leaves them as they are.
 
         Returns:
             [I, C], to be multiplied by histories.
@@ -121,6 +138,8 @@ class RecommendationHead(nn.Module):
             if own is not None:
                 itself_IC = torch.arange(len(known), device=known.device)[:, None] == own
                 weights_IC = weights_IC.masked_fill(itself_IC, 0.0)
+        if self.completion is not None and together is not None:
+            weights_IC = completed(weights_IC, together, self.completion, self.completion_ridge)
         return weights_IC
 
     def score(self, history: Tensor, weights: Tensor) -> Tensor:
@@ -151,6 +170,7 @@ class RecommendationHead(nn.Module):
         positives: Tensor,
         seen: Tensor | None = None,
         ids: Tensor | None = None,
+        together: Tensor | None = None,
         emphasis: float = 0.5,
     ) -> Tensor:
         """Softmax cross-entropy over the candidates, each user's positives sharing the target.
@@ -162,11 +182,12 @@ class RecommendationHead(nn.Module):
             positives: [U, C] ones where the candidate is to be found.
             seen: [U, C] True where the candidate is in the user's history and so is not ranked.
             ids: as in `forward`.
+            together: as in `weights`; of the known items alone.
             emphasis: a user with n positives weighs n to the power of 1 - emphasis.
         """
         items = self(fused, ids)
         own = torch.arange(len(items), device=items.device) if len(items) == positives.shape[1] else None
-        weights = self.weights(items[-history.shape[1] :], items[: positives.shape[1]], own)
+        weights = self.weights(items[-history.shape[1] :], items[: positives.shape[1]], own, together)
         scores_UC = self.score(history, weights)
         if seen is not None:  # far below every other score, but finite: its product with zero stays zero
             scores_UC = scores_UC.masked_fill(seen, -1e4)
