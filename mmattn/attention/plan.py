@@ -43,11 +43,10 @@ class PartPlan:
 
     def __str__(self) -> str:
         first, last = self.heads
-        lines = [
-            f"heads {first} to {last - 1}: {self.backend} ({self.reason}), {self.density:.0%} of the pairs"
-        ]
+        heads = f"head {first}" if last == first + 1 else f"heads {first} to {last - 1}"
+        lines = [f"{heads}: {self.backend} ({self.reason}), scores {_share(self.density)}"]
         lines += [
-            f"  {name}: able, estimated {_milliseconds(estimate)}, scoring {estimate.density:.0%}"
+            f"  {name}: able, estimated {_milliseconds(estimate)}, scores {_share(estimate.density)}"
             for name, estimate in self.estimates.items()
             if name != self.backend
         ]
@@ -160,6 +159,13 @@ def _refusals(program: Program, layout: Layout, conditions: Conditions, extras: 
     """Backend -> why it cannot run this."""
     reasons = {backend.name: backend.refuses(program, layout, conditions, extras) for backend in BACKENDS}
     return {name: why for name, why in reasons.items() if why is not None}
+
+
+def _share(density: float) -> str:
+    """How many pairs are scored, beside those of one sample."""
+    if density <= 1:
+        return f"{density:.0%} of the pairs"
+    return f"all pairs and {density - 1:.0%} more, of padding or of samples that share a row"
 
 
 def _milliseconds(estimate: Estimate) -> str:

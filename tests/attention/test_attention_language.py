@@ -44,7 +44,7 @@ def test_the_program_of_the_design_prints_and_comes_back() -> None:
     assert A.parse(DESIGN) == design() == A.Program.from_json(design().to_json())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 10**9))
 def test_every_program_survives_text_and_json(seed: int) -> None:
     program = draw_program(random.Random(seed))
@@ -205,7 +205,7 @@ def test_text_that_is_no_json(text: str) -> None:
         A.Program.from_json(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=80) | st.text(alphabet="Program(mask=cual&|~wido3,)'\"{}[]: .*", max_size=60))
 def test_any_text_is_read_or_refused_cleanly(text: str) -> None:
     for read in (A.parse, A.Program.from_json):

@@ -171,8 +171,9 @@ def test_the_plan_takes_the_context(words: Words) -> None:
     tokens = words([300, 20], 8)
     layer = A.Attention(A.Program(mask=A.present), dim=8, heads=2).double()
     nobody = torch.zeros(2, 1, dtype=torch.bool)
-    assert layer.plan(tokens).parts[0].density > 0
-    assert layer.plan(tokens, context={"presence": nobody}).seconds > 0
+    with_context, without = (layer.plan(tokens, context=given) for given in ({"presence": nobody}, None))
+    assert with_context.backend == without.backend
+    assert with_context.parts[0].density == 1  # keys that are hidden are masked, not left out
     graph = A.Attention(A.Program(score=A.dot() >> A.graph_bias("kg")), dim=8, heads=2).double()
     assert graph.plan(tokens).backend == "eager"  # without a context nothing is looked up
     with pytest.raises(InputError, match=r"needs context\['kg'\], which is missing"):
@@ -391,6 +392,15 @@ def test_half_precision_on_the_cpu(dtype: torch.dtype, words: Words) -> None:
             got = half(tokens.to(dtype=dtype)).values
             assert got.dtype == dtype
             torch.testing.assert_close(got.double(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("backend", ["varlen", "flex"])
+def test_half_precision_where_a_backend_cannot_names_those_that_can(backend: str, words: Words) -> None:
+    layer = A.Attention(A.Program(), dim=8, heads=2, backend=backend).half()
+    with pytest.raises(
+        InputError, match=rf"the backend '{backend}' cannot run this: .*CPU|cpu.*able: .*jagged"
+    ):
+        layer(words([7, 5], 8).to(dtype=torch.float16))
 
 
 # --- bad input --------------------------------------------------------------------------------------

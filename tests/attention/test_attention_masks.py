@@ -143,7 +143,7 @@ def test_a_route_may_name_a_modality_that_is_known_and_absent(scene: Tokens) -> 
     assert (layer(blind).values == 0).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), q_size=st.sampled_from([1, 3, 8]), k_size=st.sampled_from([1, 5, 16]))
 def test_what_is_said_of_blocks_is_true_of_their_pairs(seed: int, q_size: int, k_size: int) -> None:
     rng = random.Random(seed)

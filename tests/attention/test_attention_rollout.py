@@ -125,7 +125,7 @@ MASKS = [A.full, A.causal, A.window(1), A.route({"audio": [], "*": ["text", "ima
 LENGTHS = st.lists(st.integers(0, 4), min_size=3, max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LENGTHS, LENGTHS, LENGTHS, st.sampled_from(NORMS), st.sampled_from(MASKS), st.integers(0, 99))
 def test_rows_sum_to_one_and_samples_stay_apart(
     text: list[int], image: list[int], audio: list[int], norm: A.Term, mask: A.Mask, seed: int

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.card import Card, Column, GraphTable, InteractionTable, ItemTable, UserTable
@@ -180,7 +180,6 @@ COLUMNS = st.dictionaries(
 )
 
 
-@settings(deadline=None)  # files, on a shared machine
 @given(
     name=NAMES,
     columns=COLUMNS,

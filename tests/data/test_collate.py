@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.collate import drop_modalities
@@ -22,7 +22,6 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=11),
     probability=st.sampled_from([0.0, 0.3, 1.0]),

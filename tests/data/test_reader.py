@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.dataset import Dataset, Interactions
@@ -346,7 +346,6 @@ def test_select_takes_rows_of_every_column() -> None:
 PAIR = st.tuples(st.sampled_from(["1", "2", "30", ""]), st.sampled_from(["7", "8", "11", "99", ""]))
 
 
-@settings(deadline=None)  # files, on a shared machine
 @given(st.lists(PAIR, max_size=23))
 def test_good_and_bad_rows_together_are_all_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]

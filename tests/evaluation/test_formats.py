@@ -84,7 +84,7 @@ def test_judgements_in_every_format(tmp_path: Path) -> None:
         assert (qrels.queries, qrels.names, qrels.gains.tolist()) == (("q1", "q2"), ("d9", "é"), [2.0, 1.0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     table=st.dictionaries(
         st.text("qé文0123", min_size=1, max_size=4),
