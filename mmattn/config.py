@@ -50,14 +50,15 @@ class ProtocolConfig:
     """How the interactions are split and what is measured.
 
     Args:
-        split: "cold" (unseen items), "random" or "time" (one moment for everybody).
+        split: "cold" (unseen items), "random", "time" (one moment for everybody) or "given" (the data set's
+            own, as its card's split column says; validation is drawn from its training where it has none).
         seeds: one run of everything a seed.
-        test: share of items (cold) or interactions that is tested on.
+        test: share of items (cold) or interactions that is tested on; unused where the split is given.
         validation: the same share of what remains, for every choice.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
     """
 
-    split: Literal["cold", "random", "time"] = "cold"
+    split: Literal["cold", "random", "time", "given"] = "cold"
     seeds: tuple[int, ...] = (0, 1, 2)
     test: float = 0.2
     validation: float = 0.2

@@ -24,7 +24,7 @@ def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
     """The split that the protocol asks for.
 
     Raises:
-        InputError: a split in time of data without times.
+        InputError: a split in time of data without times, the data set's own where it has none.
     """
     pairs = dataset.interactions
     sizes = {"user_count": len(dataset.users), "item_count": len(dataset.items)}
@@ -38,6 +38,14 @@ def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
             pairs.users, pairs.items, seed=seed,
             test=protocol.test, validation=protocol.validation, **sizes,
         )  # fmt: skip
+    if protocol.split == "given":
+        if pairs.split is None:
+            raise InputError(
+                "protocol.split: got 'given', but the card names no split column of the interactions"
+            )
+        return splits.given(
+            pairs.users, pairs.items, pairs.split, seed=seed, validation=protocol.validation, **sizes
+        )
     if pairs.time is None:
         raise InputError("protocol.split: got 'time', but the card names no time column of the interactions")
     return splits.global_time(

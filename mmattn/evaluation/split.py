@@ -31,7 +31,8 @@ class Split:
     """Which interaction belongs to which part. An interaction may belong to none, never to two.
 
     Args:
-        protocol: "random", "leave-one-out", "global-time", "cold-items", "cold-users", or another name.
+        protocol: "random", "leave-one-out", "global-time", "cold-items", "cold-users", "given",
+            or another name.
         users: [n] user of each interaction, 0 to `user_count` - 1.
         items: [n] item of each interaction, 0 to `item_count` - 1.
         train: indices into the interactions.

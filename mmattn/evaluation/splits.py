@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,13 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from mmattn.errors import InputError
 from mmattn.evaluation.split import Part, Split, check_range, indices
 
-__all__ = ["Part", "Split", "cold_items", "cold_users", "global_time", "leave_one_out", "random"]
+__all__ = ["Part", "Split", "cold_items", "cold_users", "given", "global_time", "leave_one_out", "random"]
 
 Ints = NDArray[np.int64]
 
 # Mixed into the seed, so that the validation items are drawn independently of the cold ones.
 _VALIDATION_STREAM = 1
 _GIVEN_STREAM = 2
+
+_PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def random(
@@ -58,6 +60,68 @@ def random(
         train=np.sort(by_user[place >= validation_end]),
         validation=np.sort(by_user[(place >= test_end) & (place < validation_end)]),
         test=np.sort(by_user[place < test_end]),
+        seed=seed,
+    )
+
+
+def given(
+    users: ArrayLike,
+    items: ArrayLike,
+    parts: ArrayLike,
+    *,
+    seed: int,
+    validation: float = 0.1,
+    user_count: int | None = None,
+    item_count: int | None = None,
+) -> Split:
+    """The data set's own split, so that figures stand beside those of others who used it.
+
+    Where it names no validation part, a random fraction of every user's training is one: the test part is
+    the same under every seed, and no choice sees it.
+
+    Args:
+        users: [n] integers.
+        items: [n] integers; a pair of user and item may come once only.
+        parts: [n] "train", "validation" or "test", as `Interactions.split` holds them.
+        seed: of the draw; unused where the data set has a validation part of its own.
+        validation: fraction of each user's training, rounded down, where it has none.
+        user_count: U, by default the largest user + 1.
+        item_count: I, by default the largest item + 1.
+
+    Raises:
+        InputError: another word among the parts, or nothing to train or to test on.
+
+    Example:
+        >>> import numpy as np
+        >>> split = given(np.zeros(6, int), np.arange(6), ["train"] * 5 + ["test"], seed=0, validation=0.4)
+        >>> len(split.train), len(split.validation), split.test.tolist()
+        (3, 2, [5])
+    """
+    pairs = _Pairs.of(users, items, user_count, item_count)
+    _fractions(validation=validation)
+    labels = np.asarray(parts, dtype=object)
+    if labels.shape != pairs.users.shape:
+        raise InputError(f"given: got parts of shape {labels.shape}, expected [{len(pairs.users)}]")
+    unknown = np.flatnonzero(~np.isin(labels, _PARTS))
+    if len(unknown):
+        raise InputError(
+            f"given: got {labels[unknown[0]]!r} for interaction {unknown[0]}, expected one of "
+            f"{', '.join(_PARTS)}"
+        )
+    train, own, test = (np.flatnonzero(labels == part) for part in _PARTS)
+    for name, part in (("train", train), ("test", test)):
+        if not len(part):
+            raise InputError(f"given: no interaction is marked {name!r}, expected some")
+    if len(own):
+        return Split(protocol="given", **pairs.fields, train=train, validation=own, test=test)
+    by_user, place, count = _shuffled_by_user(pairs.users[train], np.random.default_rng(seed))
+    held_out = place < np.floor(validation * count)
+    return Split(
+        protocol="given",
+        **pairs.fields,
+        train=np.sort(train[by_user[~held_out]]),
+        validation=np.sort(train[by_user[held_out]]),
+        test=test,
         seed=seed,
     )
 

@@ -154,7 +154,7 @@ def test_warm_protocols_run_too(here: Path, split: str) -> None:
         (["--fusion.program", "Program(score=dit())"], "dit"),
         (["--data.card", "nowhere"], "nowhere"),
         (["--protocol.metrics", "[ndgc@5]"], "Did you mean 'ndcg'?"),
-        (["--protocol.split", "warm"], "expected one of cold, random, time"),
+        (["--protocol.split", "warm"], "expected one of cold, random, time, given"),
         (["--training.targets", "0.9"], "expected shares of the items that together make at most 1"),
     ],
 )

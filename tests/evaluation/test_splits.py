@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mmattn.config import ProtocolConfig
+from mmattn.data.dataset import Interactions
 from mmattn.errors import InputError
 from mmattn.evaluation import splits
+from mmattn.evaluation.protocol import make_split
 from mmattn.evaluation.splits import Split
 
 
@@ -186,6 +191,53 @@ def test_nothing_is_learned_from_cold_users() -> None:
     assert split.histories("validation")[split.cold_users].nnz == 0
     assert split.histories("validation")[split.validation_users].nnz > 0
     assert split.matrix("train")[split.validation_users].nnz == 0
+
+
+@given(seed=st.integers(0, 99), users=st.integers(1, 13), items=st.integers(2, 17))
+def test_a_given_test_part_is_taken_as_it_is(seed: int, users: int, items: int) -> None:
+    u, i = interactions(seed, users, items)
+    marked = np.random.default_rng([seed, 1]).random(len(u)) < 0.3
+    parts = np.where(marked, "test", "train").astype(object)
+    assume(0 < marked.sum() < len(u))
+    one, other = (splits.given(u, i, parts, seed=s, validation=0.3) for s in (seed, seed + 1))
+    assert one.test.tolist() == other.test.tolist() == np.flatnonzero(marked).tolist()
+    assert sorted([*one.train, *one.validation]) == np.flatnonzero(~marked).tolist()
+    for user in range(users):
+        assert (u[one.validation] == user).sum() == int(0.3 * ((u == user) & ~marked).sum())
+
+
+def test_a_given_validation_part_is_kept() -> None:
+    parts = ["train", "validation", "test", "train"]
+    split = splits.given([0, 0, 0, 1], [0, 1, 2, 0], parts, seed=5, validation=0.5)
+    assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 3], [1], [2])
+    assert split.seed is None  # nothing was drawn
+
+
+@pytest.mark.parametrize(
+    ("items", "parts", "message"),
+    [
+        ([0, 1, 2], ["train", "tset", "test"], "got 'tset' for interaction 1, expected one of train, valid"),
+        ([0, 1, 2], ["train", "test"], r"got parts of shape \(2,\), expected \[3\]"),
+        ([0, 1, 2], ["train"] * 3, "no interaction is marked 'test'"),
+        ([0, 1, 2], ["test"] * 3, "no interaction is marked 'train'"),
+        ([0, 1, 0], ["train", "train", "test"], "given split leaks: 1 pairs of the test part are known"),
+    ],
+)
+def test_a_given_split_is_checked_like_any_other(items: list[int], parts: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        splits.given([0, 0, 0], items, parts, seed=0)
+
+
+def test_the_protocol_needs_a_split_column_for_it() -> None:
+    pairs = Interactions(np.array([0, 0]), np.array([0, 1]))
+    dataset = SimpleNamespace(interactions=pairs, users=[0], items=[0, 1])
+    with pytest.raises(InputError, match="got 'given', but the card names no split column"):
+        make_split(dataset, ProtocolConfig("given"), seed=0)  # type: ignore[arg-type]
+    marked = Interactions(pairs.users, pairs.items, split=np.array(["test", "train"], object))
+    split = make_split(
+        SimpleNamespace(**{**vars(dataset), "interactions": marked}), ProtocolConfig("given"), 0
+    )  # type: ignore[arg-type]
+    assert (split.train.tolist(), split.test.tolist()) == ([1], [0])
 
 
 def test_leaks_of_users_are_refused() -> None:
