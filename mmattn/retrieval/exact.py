@@ -9,9 +9,11 @@ duplicates), a plain scan in float32 takes over.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -19,7 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmattn.retrieval.lines import padded, pair_scores, select_best
 from mmattn.retrieval.precision import full_precision
+from mmattn.retrieval.threads import use_threads
 
 __all__ = ["METRICS", "ExactSearch", "Metric", "pair_scores", "select_best"]
 
@@ -28,6 +32,7 @@ METRICS: tuple[Metric, ...] = ("ip", "l2", "cosine")
 
 _BLOCK = 16  # scores of which the first pass keeps the largest
 _QUERIES = 256  # queries that are scanned together
+_FEWEST = 64  # queries that keep a core busy: with fewer the memory is waited for
 _CELLS = 2**21  # scores in memory at once, about what the caches hold
 _GPU_CELLS = 2**28
 _ADDING_ERROR = 2**-17  # sums of float32 products, relative to the lengths: thousands of columns stay below
@@ -77,9 +82,23 @@ class ExactSearch:
         if not len(queries) or not k:
             return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
         with full_precision():
-            found = [self._search(batch, k, chosen) for batch in queries_QD.split(_QUERIES)]
+            found = self._batches(queries_QD, k, chosen)
         scores, places = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
         return scores, places if rows is None else rows[places]
+
+    def _batches(self, queries_QD: Tensor, k: int, chosen: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Scores and places, batch by batch.
+
+        Where products are in bfloat16, each core takes queries of its own: cores that share operations as
+        short as those are spend as long waiting for each other as they win.
+        """
+        threads = torch.get_num_threads() if self._format(_FEWEST) == torch.bfloat16 else 1
+        workers = max(1, min(threads, len(queries_QD) // _FEWEST))
+        batches = queries_QD.split(min(_QUERIES, math.ceil(len(queries_QD) / workers)))
+        if workers == 1:
+            return [self._search(batch, k, chosen) for batch in batches]
+        with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(threads // workers,)) as pool:
+            return list(pool.map(lambda batch: self._search(batch, k, chosen), batches))
 
     def _search(self, queries_QD: Tensor, k: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
         total = len(self.vectors) if chosen is None else len(chosen)
@@ -98,15 +117,14 @@ class ExactSearch:
         best_Qk = queries_QD.new_full((len(asked), k), -torch.inf)
         error_Q = self._error(queries_QD, asked)
         found: list[tuple[Tensor, ...]] = []
-        for start, stride, maxima_QP in self._block_maxima(asked, chosen):
+        for start, stride, keys_QBP in self._blocks(asked, chosen):
             if not found:
+                maxima_QP = keys_QBP.amax(1)
                 best_Qk = maxima_QP.topk(min(k, maxima_QP.shape[1])).values.float()
-            cut_Q = _cut(best_Qk, k, error_Q, dtype)
             # Doubtful ones are few once a good cut is known: each chunk raises it for the next.
-            query, block = (maxima_QP >= cut_Q[:, None]).nonzero(as_tuple=True)
-            keys = maxima_QP[query, block].float()
+            query, block, keys = _reaching(keys_QBP, _cut(best_Qk, k, error_Q, dtype))
             if found:
-                best_Qk = torch.cat([best_Qk, _padded(query, keys, len(asked))], 1)
+                best_Qk = torch.cat([best_Qk, padded(query, keys, len(asked))], 1)
                 best_Qk = best_Qk.topk(min(k, best_Qk.shape[1])).values
             found.append((query, block + start, torch.full_like(block, stride), keys))
             if sum(len(part[0]) for part in found) > _MOST_BLOCKS * len(asked):
@@ -116,8 +134,8 @@ class ExactSearch:
         kept = kept[query[kept].argsort(stable=True)]
         return self._second_pass(queries_QD, k, query[kept], first[kept], strides[kept], chosen)
 
-    def _block_maxima(self, asked: Tensor, chosen: Tensor | None) -> Iterator[tuple[int, int, Tensor]]:
-        """Chunk by chunk: first place, distance of a block's vectors, and [Q, P] largest key of each block.
+    def _blocks(self, asked: Tensor, chosen: Tensor | None) -> Iterator[tuple[int, int, Tensor]]:
+        """Chunk by chunk: first place, distance of a block's vectors, and keys [Q, B, P] of P blocks of B.
 
         Vectors that fill no block, at the very end, are blocks of one (with distance 0).
         """
@@ -133,9 +151,9 @@ class ExactSearch:
             columns = len(part_CD) // _BLOCK
             whole = columns * _BLOCK
             if columns:
-                yield start, columns, keys_QC[:, :whole].reshape(len(asked), _BLOCK, columns).amax(1)
+                yield start, columns, keys_QC[:, :whole].unflatten(1, (_BLOCK, columns))
             if whole < len(part_CD):
-                yield start + whole, 0, keys_QC[:, whole:].clone()
+                yield start + whole, 0, keys_QC[:, None, whole:]
 
     def _second_pass(
         self, queries_QD: Tensor, k: int, query: Tensor, first: Tensor, stride: Tensor, chosen: Tensor | None
@@ -154,8 +172,8 @@ class ExactSearch:
         # A block of one names its only vector sixteen times: it counts once.
         scores_PB.masked_fill_((stride[:, None] == 0) & (steps > 0), -torch.inf)
         owner = query.repeat_interleave(_BLOCK)
-        scores_QW = _padded(owner, scores_PB.flatten(), len(queries_QD))
-        places_QW = _padded(owner, places_PB.flatten(), len(queries_QD), fill=0)
+        scores_QW = padded(owner, scores_PB.flatten(), len(queries_QD))
+        places_QW = padded(owner, places_PB.flatten(), len(queries_QD), fill=0)
         return select_best(scores_QW, places_QW, k)
 
     def _rows(self, rows: Tensor) -> Tensor:
@@ -246,29 +264,17 @@ def _cut(best_Qk: Tensor, k: int, error_Q: Tensor, dtype: torch.dtype) -> Tensor
     return least_Q - rounding * least_Q.abs()
 
 
-def _padded(line: Tensor, values: Tensor, lines: int, fill: float = -torch.inf) -> Tensor:
-    """[lines, W] from values and the lines that they belong to, in ascending order."""
-    counts = torch.bincount(line, minlength=lines)
-    within = torch.arange(len(line), device=line.device) - (counts.cumsum(0) - counts)[line]
-    padded = values.new_full((lines, int(counts.max()) if lines else 0), fill)
-    return padded.index_put((line, within), values)
-
-
-def pair_scores(queries_QD: Tensor, vectors_QPD: Tensor, metric: Metric) -> Tensor:
-    """[Q, P] scores of each query with vectors of its own, in float32."""
-    if metric == "l2":
-        return -(vectors_QPD - queries_QD[:, None]).square().sum(2)
-    return torch.bmm(vectors_QPD, queries_QD[:, :, None])[:, :, 0]
-
-
-def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest scores of each line with their places; equal scores by place."""
-    best, order = scores_QP.topk(k)
-    places = places_QP.gather(1, order)
-    by_place = places.argsort(1)
-    best, places = best.gather(1, by_place), places.gather(1, by_place)
-    by_score = best.argsort(stable=True, dim=1, descending=True)
-    return best.gather(1, by_score), places.gather(1, by_score)
+def _reaching(keys_QBP: Tensor, cut_Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The blocks [H] whose largest key reaches the cut: of which query, which block, and that key."""
+    if keys_QBP.dtype == torch.bfloat16 and bool((cut_Q > 0).all()):
+        # Integers are compared five times as fast. The bits of positive bfloat16 numbers, the upper half
+        # of float32's, are in order as integers; negative numbers are not, but below all positive ones.
+        maxima_QP = keys_QBP.view(torch.int16).amax(1)
+        least_Q = (cut_Q.view(torch.int32) >> 16).to(torch.int16)
+    else:
+        maxima_QP, least_Q = keys_QBP.amax(1), cut_Q
+    query, block = (maxima_QP >= least_Q[:, None]).nonzero(as_tuple=True)
+    return query, block, maxima_QP[query, block].view(keys_QBP.dtype).float()
 
 
 @lru_cache

@@ -73,7 +73,7 @@ def exact(report: Report, vectors: np.ndarray, queries: np.ndarray, repeat: int)
 
 def built(report: Report, vectors: np.ndarray, queries: np.ndarray) -> None:
     start = time.perf_counter()
-    index = Index.build(vectors, target_recall=0.95, kind="ann")
+    index = Index.build(vectors, target_recall=0.95)
     report.note(f"Index.build: {time.perf_counter() - start:.0f} s\n{index.plan()}")
     truth = index.search(queries[:2000], K, exact=True).ids
     found = index.search(queries[:2000], K).ids

@@ -82,6 +82,38 @@ def test_equal_vectors_come_by_row() -> None:
     assert (np.ptp(scores, axis=1) < 1e-5).all()
 
 
+@pytest.mark.usefixtures("first_pass")
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0], ids=["all below zero", "half of them", "all above zero"])
+def test_scores_below_zero(share: float) -> None:
+    """Of some queries even the best vectors have negative scores."""
+    rng = np.random.default_rng(18)
+    vectors = np.abs(drawn((20_011, 7), 19, "ip")) + np.float32(0.1)
+    asked = np.abs(drawn((17, 7), 20, "ip")) * np.where(rng.random((17, 1)) < share, 1, -1).astype(np.float32)
+    expected = np.argsort(-all_scores(asked, vectors, "ip"), axis=1)[:, :9]
+    assert ExactSearch(vectors)(asked, 9)[1].tolist() == expected.tolist()
+
+
+@pytest.mark.usefixtures("first_pass")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("filtered", [False, True])
+def test_several_threads_share_the_queries(
+    metric: Metric, filtered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "_FEWEST", 17)
+    vectors, asked = drawn((12_011, 13), 21, metric), drawn((101, 13), 22, metric)
+    rows = np.arange(0, 12_011, 2) if filtered else None
+    one = ExactSearch(vectors, metric)(asked, 3, rows)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        several = ExactSearch(vectors, metric)(asked, 3, rows)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
+    assert several[1].tolist() == one[1].tolist()
+    assert several[0] == pytest.approx(one[0], rel=1e-5)
+
+
 def test_far_from_the_origin_distances_keep_their_digits() -> None:
     vectors = (1000 + np.random.default_rng(11).standard_normal((9_001, 5))).astype(np.float32)
     asked = vectors[:3] + np.float32(0.25)

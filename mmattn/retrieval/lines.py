@@ -1,0 +1,33 @@
+"""Scores line by line, a query a line: filled up, computed for pairs, the best of each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["padded", "pair_scores", "select_best"]
+
+
+def padded(line: Tensor, values: Tensor, lines: int, fill: float = -torch.inf) -> Tensor:
+    """[lines, W] from values and the lines that they belong to, in ascending order."""
+    counts = torch.bincount(line, minlength=lines)
+    within = torch.arange(len(line), device=line.device) - (counts.cumsum(0) - counts)[line]
+    filled = values.new_full((lines, int(counts.max()) if lines else 0), fill)
+    return filled.index_put((line, within), values)
+
+
+def pair_scores(queries_QD: Tensor, vectors_QPD: Tensor, metric: str) -> Tensor:
+    """[Q, P] scores of each query with vectors of its own, in float32."""
+    if metric == "l2":
+        return -(vectors_QPD - queries_QD[:, None]).square().sum(2)
+    return torch.bmm(vectors_QPD, queries_QD[:, :, None])[:, :, 0]
+
+
+def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each line with their places; equal scores by place."""
+    best, order = scores_QP.topk(k)
+    places = places_QP.gather(1, order)
+    by_place = places.argsort(1)
+    best, places = best.gather(1, by_place), places.gather(1, by_place)
+    by_score = best.argsort(stable=True, dim=1, descending=True)
+    return best.gather(1, by_score), places.gather(1, by_score)

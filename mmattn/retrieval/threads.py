@@ -1,0 +1,30 @@
+"""How many threads an operation of torch takes, in one thread of Python."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["use_threads"]
+
+
+def use_threads(count: int) -> None:
+    """Operations of torch that this thread starts take so many threads; those of others stay as they are.
+
+    `torch.set_num_threads` would also decide for every thread that starts later.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor(1, initializer=use_threads, initargs=(1,)) as pool:
+        ...     pool.submit(torch.get_num_threads).result()
+        1
+    """
+    torch.get_num_threads()  # a thread's first question sets the number that the process has
+    _controller().limit(limits=count, user_api="openmp")
+
+
+@lru_cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries: a millisecond or two
