@@ -15,6 +15,7 @@ from mmattn.data.collate import drop_modalities
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError
 from mmattn.heads.alignment import AlignmentHead, single_modality_views
+from mmattn.heads.completion import co_occurrence
 from mmattn.heads.recommendation import RecommendationHead
 from mmattn.model import Model
 from mmattn.training.batch_size import BatchSize, batch_size
@@ -33,6 +34,8 @@ class Episode:
         history: [U, I] ones where the user met the known item.
         positives: [U, C] ones where the user chose the candidate.
         seen: [U, C] True where the candidate is in the user's own history, and not to be ranked.
+        together: [I, I] numbers of users who chose both known items, where histories are completed. It holds
+            nothing of the candidates, which are not known yet.
     """
 
     candidates: Tensor
@@ -40,6 +43,7 @@ class Episode:
     history: Tensor
     positives: Tensor
     seen: Tensor | None = None
+    together: Tensor | None = None
 
 
 class RecommendationTask(Task):
@@ -128,6 +132,7 @@ class RecommendationTask(Task):
             known=torch.from_numpy(known),
             history=_dense(rows[:, known]),
             positives=_dense(rows[:, candidates]),
+            together=co_occurrence(self.interactions[:, known]) if self._completes else None,
         )
 
     def _hide_pairs(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
@@ -150,7 +155,12 @@ class RecommendationTask(Task):
             positives=episode.positives.to(device),
             seen=None if episode.seen is None else episode.seen.to(device),
             ids=items.to(device) if self.use_ids else None,
+            together=None if episode.together is None else episode.together.to(device),
         )
+
+    @property
+    def _completes(self) -> bool:
+        return self.model.head(self.head_name).completion is not None
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the recommender as it stands."""
@@ -161,7 +171,8 @@ class RecommendationTask(Task):
         head = self.model.head(self.head_name)
         known = self.items if self.use_ids else None
         vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, known, self.context)
-        return Recommender(head, vectors, self.items).fit(self.interactions)
+        together = co_occurrence(self.interactions[:, self.items]) if self._completes else None
+        return Recommender(head, vectors, self.items, together).fit(self.interactions)
 
 
 class Recommender:
@@ -171,12 +182,16 @@ class Recommender:
         head: the recommendation head.
         vectors: [I, D] of all items.
         known: the items that histories may hold.
+        together: [known, known] as `co_occurrence` counts them, where the head completes histories.
     """
 
-    def __init__(self, head: RecommendationHead, vectors: Tensor, known: np.ndarray):
+    def __init__(
+        self, head: RecommendationHead, vectors: Tensor, known: np.ndarray, together: Tensor | None = None
+    ):
         self.head = head.eval()
         self.vectors = vectors
         self.known = np.asarray(known, np.int64)
+        self.together = together
         self._weights: tuple[np.ndarray, Tensor] | None = None  # of the candidates asked for last
 
     def fit(self, interactions: sparse.csr_array) -> Recommender:
@@ -198,7 +213,7 @@ class Recommender:
             place[self.known] = np.arange(len(self.known))
             known = self.vectors[torch.from_numpy(self.known)]
             own = torch.from_numpy(place[items]).to(known.device)
-            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own)
+            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own, self.together)
             self._weights = (items.copy(), found)
         return self._weights[1]
 
