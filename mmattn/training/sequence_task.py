@@ -1,0 +1,236 @@
+"""Recommenders trained on histories in time: batches of steps, and the recommender that comes of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from mmattn.data.collate import drop_modalities
+from mmattn.data.histories import Histories
+from mmattn.encoders.inputs import Inputs
+from mmattn.errors import InputError
+from mmattn.heads.sequence import SequenceHead
+from mmattn.heads.trends import Trends
+from mmattn.heads.user_towers import Steps
+from mmattn.model import Model
+from mmattn.training.batch_size import BatchSize, batch_size
+from mmattn.training.task import Task
+from mmattn.training.tasks import item_vectors
+
+__all__ = ["SequenceRecommender", "SequenceTask", "whole_histories"]
+
+log = logging.getLogger(__name__)
+_USERS_AT_ONCE = 256  # whose states are computed in one pass
+
+Ints = NDArray[np.int64]
+
+
+class SequenceTask(Task):
+    """What comes next, for histories of a random window each.
+
+    The candidates are the items that anybody chose by then: that nobody chose an item yet says nothing about
+    it. A history longer than the head's `longest` gives another window of it in each step, and its last
+    events at the test.
+
+    Args:
+        model: with a sequence head under `head`.
+        inputs: all items.
+        histories: of all users, known by now.
+        judge: validation figures of a `SequenceRecommender`.
+        now: the moment of asking, in seconds; left out, just after the last event.
+        head: name of the head.
+        steps: batches an epoch.
+        users: histories a batch; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size`.
+        drop_modality: probability of dropping a modality of an item in a step.
+        context: for the attention programs of the fusion core.
+
+    Raises:
+        InputError: no history holds anything, an item is not among the inputs, or an event lies at or after
+            `now`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        histories: Histories,
+        judge: Callable[[SequenceRecommender], dict[str, float]],
+        *,
+        now: float | None = None,
+        head: str = "sequence",
+        steps: int = 25,
+        users: BatchSize = 128,
+        drop_modality: float = 0.1,
+        context: Any = None,
+    ):
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+        self.judge = judge
+        self.head_name = head
+        self.steps, self.users = steps, users
+        batch_size(users, epoch=1)  # says now what is wrong with it
+        self.drop_modality = drop_modality
+        self.context = context
+        self.reveal(histories, now)
+
+    @property
+    def _head(self) -> SequenceHead:
+        return self.model.head(self.head_name)
+
+    def reveal(self, histories: Histories, now: float | None = None) -> None:
+        """Let these be the known histories from here on; nothing is learned by that.
+
+        Raises:
+            InputError: as the class says.
+        """
+        if not len(histories.items):
+            raise InputError("sequence task: got no event to learn from")
+        if histories.items.min() < 0 or histories.items.max() >= len(self.inputs):
+            raise InputError(
+                f"sequence task: got items {histories.items.min()} to {histories.items.max()}, expected 0 to "
+                f"{len(self.inputs) - 1}"
+            )
+        self.histories = histories
+        counts_I = np.bincount(histories.items, minlength=len(self.inputs))
+        self.items = np.flatnonzero(counts_I)
+        self._counts_C = torch.from_numpy(counts_I[self.items])
+        self._place_I = np.full(len(self.inputs), -1)
+        self._place_I[self.items] = np.arange(len(self.items))
+        trends = Trends(histories.items, histories.time, len(self.inputs), self._head.half_lives, now)
+        self.trends = trends if self._head.half_lives else None
+        known = torch.from_numpy(self.items)
+        self._popularity = None if self.trends is None else torch.from_numpy(trends.table_SFI)[:, :, known]
+        long = int((histories.lengths > self._head.longest).sum())
+        if long:
+            log.info(
+                "%d of %d histories are longer than %d events: windows of that length are learned from, and "
+                "the last ones count", long, len(histories), self._head.longest,
+            )  # fmt: skip
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Steps]:
+        """`steps` batches of histories that hold something."""
+        there = np.flatnonzero(self.histories.lengths)
+        size = batch_size(self.users, epoch) or len(there)
+        for _ in range(self.steps):
+            order = torch.randperm(len(there), generator=generator)[:size].numpy()
+            yield self._window(there[order], generator)
+
+    def batch_count(self, epoch: int) -> int:
+        """`steps`, in every epoch."""
+        return self.steps
+
+    def _window(self, users: Ints, generator: torch.Generator) -> Steps:
+        """At most `longest` events of each user in a row, and what follows each step within the horizon."""
+        lengths = self.histories.lengths[users]
+        spare = np.maximum(lengths - self._head.longest, 0)
+        begin = np.floor(torch.rand(len(users), generator=generator).numpy() * (spare + 1)).astype(np.int64)
+        window = self.histories.part(users, begin, np.minimum(begin + self._head.longest, lengths))
+        steps = whole_histories(window, self._place_I)
+        # The step before event i of the window predicts an event of the window, from i on.
+        left = np.concatenate([np.arange(length, -1, -1) for length in window.lengths])
+        reach = np.minimum(left, self._head.horizon)
+        drawn = torch.rand(len(reach), generator=generator).numpy()
+        place = np.arange(len(reach)) + 1 + np.floor(drawn * reach).astype(np.int64)
+        item, time = steps.item.numpy(), steps.time.numpy()
+        has_target = left > 0
+        starts = np.cumsum(window.lengths + 1) - (window.lengths + 1)
+        has_target[starts[begin > 0]] = False  # a start within a history is not where a user began
+        place = np.where(has_target, place, 0)
+        target = np.where(has_target & ~_repeated(item, steps.lengths.numpy(), place), item[place], -1)
+        # Popularity as it is known when the next event is asked for.
+        asked = np.where(has_target, time[np.minimum(np.arange(len(item)) + 1, len(item) - 1)], 0.0)
+        point = np.zeros(len(item), np.int64) if self.trends is None else self.trends.point(asked)
+        return Steps(steps.item, steps.lengths, steps.time, torch.from_numpy(target), torch.from_numpy(point))
+
+    def forward(self, steps: Steps) -> Tensor:
+        """The head's loss of one batch."""
+        device, known = self.model.device, torch.from_numpy(self.items)
+        parts = drop_modalities(self.model.tokens(self.inputs, known), self.drop_modality)
+        return self._head.loss(
+            self.model.fuse(parts, self.context),
+            steps=steps.to(device),
+            ids=known.to(device),
+            popularity=None if self._popularity is None else self._popularity.to(device),
+            counts=self._counts_C,
+        )
+
+    def validate(self) -> dict[str, float]:
+        """What `judge` says of the recommender as it stands."""
+        return self.judge(self.recommender())
+
+    def recommender(self, inputs: Inputs | None = None) -> SequenceRecommender:
+        """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
+        vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, self.items, self.context)
+        now = None if self.trends is None else torch.from_numpy(self.trends.now)
+        return SequenceRecommender(self._head, vectors, now).fit(self.histories)
+
+
+class SequenceRecommender:
+    """A trained head over item vectors, in the form in which rivals are measured too.
+
+    Args:
+        head: the sequence head.
+        vectors: [I, W] of all items.
+        popularity: [F, I] log(1 + choices) at the moment of asking, where the head adds any.
+    """
+
+    def __init__(self, head: SequenceHead, vectors: Tensor, popularity: Tensor | None = None):
+        self.head = head.eval()
+        self.vectors = vectors
+        self.popularity = None if popularity is None else popularity.to(vectors.device)
+
+    @torch.inference_mode()
+    def fit(self, histories: Histories) -> SequenceRecommender:
+        """Take these histories; nothing is learned, so new users are only new histories.
+
+        Of more than the head's `longest` events the last ones count.
+        """
+        recent, states = histories.last(self.head.longest), []
+        for users in np.array_split(np.arange(len(recent)), -(-len(recent) // _USERS_AT_ONCE) or 1):
+            some = recent.part(users, np.zeros(len(users), np.int64), recent.lengths[users])
+            steps = whole_histories(some).to(self.vectors.device)
+            states.append(self.head.users(steps, self.vectors))
+        users, items = self.head.vectors(torch.cat(states), self.vectors, self.popularity)
+        self.user_vectors: NDArray[np.float32] = users.float().cpu().numpy()
+        self.item_vectors: NDArray[np.float32] = items.float().cpu().numpy()
+        return self
+
+    def score(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
+        """[len(users), len(items)] float32, the inner products, higher is better."""
+        return self.user_vectors[np.asarray(users, np.int64)] @ self.item_vectors[np.asarray(items)].T
+
+
+def whole_histories(histories: Histories, place: Ints | None = None) -> Steps:
+    """Histories as steps without targets, a start before each.
+
+    Args:
+        histories: B of them.
+        place: [I] of each item among the vectors that the steps point at; None where those are all items.
+    """
+    starts = histories.offsets[:-1]
+    item = histories.items if place is None else place[histories.items]
+    item = np.insert(item, starts, -1)
+    return Steps(
+        item=torch.from_numpy(item),
+        lengths=torch.from_numpy(histories.lengths + 1),
+        time=torch.from_numpy(np.insert(histories.time, starts, np.nan)),
+        target=torch.full((len(item),), -1),
+        point=torch.zeros(len(item), dtype=torch.int64),
+    )
+
+
+def _repeated(item: Ints, lengths: Ints, target: Ints) -> NDArray[np.bool_]:
+    """[N] True where the target's item was met up to the step: coming back is not predicted."""
+    sample = np.repeat(np.arange(len(lengths)), lengths)
+    first: dict[tuple[int, int], int] = {}
+    for step, key in enumerate(zip(sample.tolist(), item.tolist(), strict=True)):
+        first.setdefault(key, step)
+    wanted = zip(sample.tolist(), item[target].tolist(), strict=True)
+    return np.array([first.get(key, step + 1) <= step for step, key in enumerate(wanted)], bool)
