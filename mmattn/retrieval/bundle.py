@@ -12,27 +12,31 @@ Nothing here is ever unpickled, and no library sees a byte of a file whose hash 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmattn.errors import InputError
 from mmattn.files import atomic_path, sha256_file, write_text
+from mmattn.retrieval.manifest import (
+    FILE_NAME,
+    FORMAT,
+    MANIFEST,
+    PART_NAME,
+    manifest_bytes,
+    manifest_text,
+    read_manifest,
+)  # fmt: skip
 
 __all__ = ["Opened", "damage", "open_bundle", "save_bundle"]
 
-FORMAT = "mmattn index 1"
-MANIFEST = "manifest.json"
-_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.[a-z]+")
-_PART = re.compile(r"part-[0-9a-f]{16}")
+_HURRIED_TRIES = 3  # without holding writers up
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,14 @@ def save_bundle(
     if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
         raise InputError(f"{folder}: holds something else, expected a new or empty folder or an index")
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder):
+    with _locked(folder, fcntl.LOCK_EX):
         files = {name.split(".")[0]: _write_file(folder, name, write) for name, write in writers.items()}
         inner = {name: _write_part(folder, save) for name, save in (parts or {}).items()}
         _sync(folder)
         manifest = {"format": FORMAT, "index": dict(facts), "files": files}
         if parts is not None:
             manifest["parts"] = inner
-        write_text(folder / MANIFEST, _text(manifest))
+        write_text(folder / MANIFEST, manifest_text(manifest))
         named = {entry["name"] for entry in (*files.values(), *inner.values())}
         for path in folder.iterdir():
             if _is_ours(path.name) and path.name not in named:
@@ -125,19 +129,33 @@ def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
     return {"name": final, "bytes": size, "sha256": digest}
 
 
-def open_bundle(folder: str | Path) -> Opened:
-    """Check every file of a bundle against the manifest.
+def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
+    """Check every file of a bundle against the manifest, and build from them.
+
+    Another process may replace the state while this one reads it: then the new one is read. Who is
+    replaced again and again has the writer wait.
+
+    Args:
+        folder: the bundle.
+        build: what makes an index of files that were checked.
 
     Raises:
         InputError: there is no bundle, or it is damaged; what is wrong, and with which file, is said.
     """
     folder = Path(folder)
+    for _ in range(_HURRIED_TRIES):
+        before = manifest_bytes(folder)
+        try:
+            return build(_checked(folder))
+        except (InputError, OSError):
+            if manifest_bytes(folder) == before:
+                raise
+    with _locked(folder, fcntl.LOCK_SH):
+        return build(_checked(folder))
+
+
+def _checked(folder: Path) -> Opened:
     manifest, problems = _check(folder)
-    for _ in range(2):
-        # Another process may have replaced the state while we looked: then the manifest is a new one.
-        if not problems or manifest is None or _read_bytes(folder) == _text(_plain(manifest)).encode():
-            break
-        manifest, problems = _check(folder)
     if manifest is not None and not problems:
         return _opened(folder, manifest)
     more = f" (and {len(problems) - 1} more; see `mmattn index verify`)" if len(problems) > 1 else ""
@@ -147,7 +165,7 @@ def open_bundle(folder: str | Path) -> Opened:
 def _opened(folder: Path, manifest: Mapping[str, Any]) -> Opened:
     paths = {role: folder / entry["name"] for role, entry in manifest["files"].items()}
     parts = {name: folder / entry["name"] for name, entry in manifest.get("parts", {}).items()}
-    inner = {name: _opened(path, _read_manifest(path)) for name, path in parts.items()}
+    inner = {name: _opened(path, read_manifest(path)) for name, path in parts.items()}
     return Opened(folder, manifest["index"], paths, inner)
 
 
@@ -158,56 +176,23 @@ def damage(folder: str | Path) -> list[str]:
         >>> damage("nowhere")
         ['manifest.json: there is none, expected an index that `mmattn index build` made']
     """
-    return _check(Path(folder))[1]
+    folder = Path(folder)
+    if not folder.is_dir():
+        return _check(folder)[1]
+    with _locked(folder, fcntl.LOCK_SH):
+        return _check(folder)[1]
 
 
 def _check(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The manifest, None where it cannot be trusted, and what is wrong."""
     try:
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
     except InputError as error:
         return None, [str(error)]
     problems = [problem for entry in manifest["files"].values() for problem in _file(folder, entry)]
     for entry in manifest.get("parts", {}).values():
         problems += _part(folder, entry)
     return manifest, problems
-
-
-def _read_bytes(folder: Path) -> bytes:
-    try:
-        return (folder / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise InputError(
-            f"{MANIFEST}: there is none, expected an index that `mmattn index build` made"
-        ) from None
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    found = _read_bytes(folder)
-    try:
-        manifest = json.loads(found)
-    except ValueError as error:
-        raise InputError(f"{MANIFEST}: damaged, it is no JSON ({error})") from error
-    if not isinstance(manifest, dict) or "sha256" not in manifest or "format" not in manifest:
-        raise InputError(f"{MANIFEST}: damaged, or not the manifest of an index")
-    if _text(_plain(manifest)).encode() != found:
-        raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
-    if manifest["format"] != FORMAT:
-        raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")
-    files, parts = manifest.get("files"), manifest.get("parts", {})
-    if not isinstance(manifest.get("index"), dict) or not (_named(files, _NAME) and _named(parts, _PART)):
-        raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
-    return manifest
-
-
-def _named(entries: Any, names: re.Pattern[str]) -> bool:
-    """Does it name files or parts of this folder, and no path that leads elsewhere?"""
-    return isinstance(entries, dict) and all(
-        isinstance(entry, dict)
-        and {key: type(value) for key, value in entry.items()} == {"name": str, "bytes": int, "sha256": str}
-        and names.fullmatch(entry["name"]) is not None
-        for entry in entries.values()
-    )
 
 
 def _file(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -233,18 +218,8 @@ def _part(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     return [f"{path.name}/{problem}" for problem in own or _check(path)[1]]
 
 
-def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key != "sha256"}
-
-
-def _text(manifest: Mapping[str, Any]) -> str:
-    """The only bytes that this content may have: every other byte is damage."""
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, allow_nan=False).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": digest}, indent=2, allow_nan=False) + "\n"
-
-
 def _is_ours(name: str) -> bool:
-    finished = _NAME.fullmatch(name) or _PART.fullmatch(name)
+    finished = FILE_NAME.fullmatch(name) or PART_NAME.fullmatch(name)
     return bool(finished) or name.endswith(".partial") or name in _BEING_WRITTEN
 
 
@@ -254,6 +229,10 @@ _BEING_WRITTEN = {
     "ann.faiss",
     "places.npy",
     "offsets.npy",
+    "maps.npy",
+    "lift.npy",
+    "known.npy",
+    "together.npy",
 }  # whole, but not yet under their names
 
 
@@ -264,6 +243,7 @@ def _article(kind: Any) -> str:
         "shards": "a sharded index, for Index.open or ShardedIndex.open",
         "maxsim": "an index of several vectors an item, for MaxSimIndex.open",
         "fused": "one index a modality, for FusedIndex.open",
+        "recommender": "a run's recommender, for mmattn.recommend",
     }
     return names.get(kind, f"something of kind {kind!r}")
 
@@ -273,11 +253,11 @@ def _foreign(folder: Path) -> bool:
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes here; a kill gives the lock back."""
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Wait until no other process writes here (or, for LOCK_EX, reads under a lock); a kill gives it back."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, kind)
         yield
     finally:
         os.close(descriptor)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmattn.errors import InputError, nearest
-from mmattn.retrieval.bundle import open_bundle, save_bundle
+from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
 from mmattn.retrieval.hits import Hits
 from mmattn.retrieval.index import Index
 
@@ -137,12 +137,15 @@ class FusedIndex:
         Raises:
             InputError: there are no such indexes, or one is damaged: which file, and how, is said.
         """
-        opened = open_bundle(folder)
+        return open_bundle(folder, lambda opened: cls._from_opened(opened, device))
+
+    @classmethod
+    def _from_opened(cls, opened: Opened, device: str) -> FusedIndex:
         opened.expect("fused")
         facts = opened.facts
         indexes = {name: Index.from_opened(part, device) for name, part in opened.parts.items()}
         if not isinstance(facts.get("weights"), dict) or type(facts.get("depth")) is not int:
-            raise InputError(f"{folder}: manifest.json does not say how the indexes are fused")
+            raise InputError(f"{opened.folder}: manifest.json does not say how the indexes are fused")
         return cls(indexes, facts["weights"], method=facts.get("method"), depth=facts["depth"])  # type: ignore[arg-type]
 
     def _by_rank(self, hits: Mapping[str, Hits], query: int) -> dict[Any, float]:

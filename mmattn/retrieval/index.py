@@ -113,6 +113,11 @@ class Index:
         return self._items.ids
 
     @property
+    def matrix(self) -> np.ndarray:
+        """[N, D] float32, all vectors in the order of `ids`; read only where it is mapped from a bundle."""
+        return self._items.vectors
+
+    @property
     def metadata(self) -> pd.DataFrame:
         """One row an item, in the order of `ids`."""
         return self._items.metadata
@@ -335,12 +340,13 @@ class Index:
         Raises:
             InputError: there is no index, or it is damaged: which file, and how, is said.
         """
-        opened = open_bundle(folder)
-        if opened.facts.get("kind") == "shards":
-            from mmattn.retrieval.shards import ShardedIndex  # which is made of indexes
+        from mmattn.retrieval.shards import ShardedIndex  # which is made of indexes
 
-            return ShardedIndex.from_opened(opened, device)
-        return cls.from_opened(opened, device)
+        def build(opened: Opened) -> Index | ShardedIndex:
+            kind: Any = ShardedIndex if opened.facts.get("kind") == "shards" else cls
+            return kind.from_opened(opened, device)
+
+        return open_bundle(folder, build)
 
     @classmethod
     def from_opened(cls, opened: Opened, device: str = "auto") -> Index:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mmattn.errors import InputError
 from mmattn.retrieval import storage
-from mmattn.retrieval.bundle import open_bundle, save_bundle
+from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_k, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.filters import matching
 from mmattn.retrieval.hits import Hits, without_own
@@ -240,12 +240,15 @@ class MaxSimIndex:
         Raises:
             InputError: there is no such index, or it is damaged: which file, and how, is said.
         """
-        opened = open_bundle(folder)
+        return open_bundle(folder, lambda opened: cls._from_opened(opened, device))
+
+    @classmethod
+    def _from_opened(cls, opened: Opened, device: str) -> MaxSimIndex:
         opened.expect("maxsim")
         count = opened.facts.get("count")
         whole = {"offsets", "items"} <= set(opened.files) and set(opened.parts) == {"vectors"}
         if not whole or type(count) is not int or count < 0:
-            raise InputError(f"{folder}: manifest.json does not describe an index of this version")
+            raise InputError(f"{opened.folder}: manifest.json does not describe an index of this version")
         vectors = Index.from_opened(opened.parts["vectors"], device)
         offsets = np.array(storage.read_array(opened, "offsets", (count + 1,), np.int64))
         if offsets[0] or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():

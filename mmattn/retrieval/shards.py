@@ -274,7 +274,7 @@ class ShardedIndex:
         Raises:
             InputError: there is no sharded index, or it is damaged: which file, and how, is said.
         """
-        return cls.from_opened(open_bundle(folder), device)
+        return open_bundle(folder, lambda opened: cls.from_opened(opened, device))
 
     @classmethod
     def from_opened(cls, opened: Opened, device: str = "auto") -> ShardedIndex:

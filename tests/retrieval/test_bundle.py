@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import pickle
-import random
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ import pytest
 from mmattn.errors import InputError
 from mmattn.retrieval import bundle
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.manifest import manifest_text
 
 ORIGIN = {"encoder text": "aaaa", "weights": "bbbb"}
 WIDTH = 31
@@ -92,24 +89,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_every_flipped_byte_is_found_and_named(tmp_path: Path) -> None:
-    made(3).save(tmp_path)
-    rng = random.Random(0)
-    for path in sorted(tmp_path.iterdir()):
-        whole = path.read_bytes()
-        for place in range(len(whole)):
-            changed = bytearray(whole)
-            changed[place] ^= rng.randrange(1, 256)
-            path.write_bytes(changed)
-            problems = bundle.damage(tmp_path)
-            assert len(problems) == 1, (path.name, place)
-            assert problems[0].startswith(f"{path.name}: "), (path.name, place)
-        with pytest.raises(InputError, match=path.name):
-            Index.open(tmp_path)
-        path.write_bytes(whole)
-    assert bundle.damage(tmp_path) == []
-
-
 @pytest.mark.parametrize("cut", [0, 1, 100])
 def test_files_that_were_cut_or_are_missing(tmp_path: Path, cut: int) -> None:
     made().save(tmp_path)
@@ -129,7 +108,7 @@ def lie(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
     change(manifest)
-    path.write_text(bundle._text(manifest))
+    path.write_text(manifest_text(manifest))
 
 
 @pytest.mark.parametrize(
@@ -174,51 +153,3 @@ def test_vectors_of_another_origin_are_refused_after_opening_too(tmp_path: Path)
     opened = Index.open(tmp_path)
     with pytest.raises(InputError, match="they come from cccc, expected bbbb"):
         opened.search(vectors(range(1)), provenance={**ORIGIN, "weights": "cccc"})
-
-
-def keep_adding(folder: Path, pipe: Connection) -> None:
-    """Add one item after the other, saying so when it is saved, until killed."""
-    index = Index.open(folder)
-    while True:
-        new = range(len(index), len(index) + 1)
-        index.add(vectors(new), ids(new), metadata=years(new), provenance=ORIGIN)
-        index.save(folder)
-        pipe.send(len(index))
-
-
-def kill_while_adding(folder: Path, times: int) -> None:
-    made(2003).save(folder)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmattn.retrieval.index", "test_bundle"])
-    rng, torn = random.Random(0), 0
-    for _ in range(times):
-        ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=keep_adding, args=(folder, theirs))
-        child.start()
-        theirs.close()
-        ours.recv()  # it is at work
-        time.sleep(rng.random() * 0.1)
-        child.kill()
-        child.join()
-        said = 0
-        try:
-            while True:
-                said = ours.recv()
-        except EOFError:
-            pass
-        torn += any(path.name.endswith((".partial", ".npy", ".parquet")) for path in folder.iterdir())
-        index = Index.open(folder)
-        assert said <= len(index) <= said + 1 or not said
-        assert index.ids.tolist() == ids(range(len(index)))
-        assert (index._items.vectors == vectors(range(len(index)))).all()
-        assert bundle.damage(folder) == []
-    assert torn  # kills did hit the middle of a save
-
-
-def test_kills_while_adding_lose_nothing(tmp_path: Path) -> None:
-    kill_while_adding(tmp_path / "films", 15)
-
-
-@pytest.mark.slow
-def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
-    kill_while_adding(tmp_path / "films", 200)

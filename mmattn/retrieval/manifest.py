@@ -1,0 +1,76 @@
+"""The manifest of a bundle: what it may say, and the only bytes it may say it in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmattn.errors import InputError
+
+__all__ = [
+    "FILE_NAME", "FORMAT", "MANIFEST", "PART_NAME", "manifest_bytes", "manifest_text", "read_manifest",
+]  # fmt: skip
+
+FORMAT = "mmattn index 1"
+MANIFEST = "manifest.json"
+FILE_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.[a-z]+")
+PART_NAME = re.compile(r"part-[0-9a-f]{16}")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder.
+
+    Raises:
+        InputError: there is none, it is damaged, of another format, or names files outside the folder.
+    """
+    found = manifest_bytes(folder)
+    if found is None:
+        raise InputError(f"{MANIFEST}: there is none, expected an index that `mmattn index build` made")
+    try:
+        manifest = json.loads(found)
+    except ValueError as error:
+        raise InputError(f"{MANIFEST}: damaged, it is no JSON ({error})") from error
+    if not isinstance(manifest, dict) or "sha256" not in manifest or "format" not in manifest:
+        raise InputError(f"{MANIFEST}: damaged, or not the manifest of an index")
+    if manifest_text(_plain(manifest)).encode() != found:
+        raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
+    if manifest["format"] != FORMAT:
+        raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")
+    files, parts = manifest.get("files"), manifest.get("parts", {})
+    if not isinstance(manifest.get("index"), dict) or not (
+        _named(files, FILE_NAME) and _named(parts, PART_NAME)
+    ):
+        raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
+    return manifest
+
+
+def _named(entries: Any, names: re.Pattern[str]) -> bool:
+    """Does it name files or parts of this folder, and no path that leads elsewhere?"""
+    return isinstance(entries, dict) and all(
+        isinstance(entry, dict)
+        and {key: type(value) for key, value in entry.items()} == {"name": str, "bytes": int, "sha256": str}
+        and names.fullmatch(entry["name"]) is not None
+        for entry in entries.values()
+    )
+
+
+def manifest_bytes(folder: Path) -> bytes | None:
+    """What tells one state from another; None where there is none yet."""
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "sha256"}
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """The only bytes that this content may have: every other byte is damage."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": digest}, indent=2, allow_nan=False) + "\n"
