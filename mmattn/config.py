@@ -21,6 +21,7 @@ __all__ = [
     "FitConfig",
     "FusionConfig",
     "HeadConfig",
+    "HybridConfig",
     "LoopConfig",
     "ModelConfig",
     "ProtocolConfig",
@@ -56,6 +57,7 @@ class ProtocolConfig:
         test: share of items (cold) or interactions that is tested on; unused where the split is given.
         validation: the same share of what remains, for every choice.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
+        budget: settings that are tried for each rival, on validation, the file's own first; 0 takes those.
     """
 
     split: Literal["cold", "random", "time", "given"] = "cold"
@@ -63,10 +65,13 @@ class ProtocolConfig:
     test: float = 0.2
     validation: float = 0.2
     metrics: tuple[str, ...] = ("ndcg@20", "recall@20", "mrr@20")
+    budget: int = 0
 
     def __post_init__(self) -> None:
         if not self.seeds:
             raise InputError("seeds: got none, expected at least one")
+        if self.budget < 0:
+            raise InputError(f"budget: got {self.budget}, expected trials, or 0 for none")
         for name in ("test", "validation"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected a share between 0 and 1")
@@ -222,6 +227,7 @@ class RivalConfig:
     Args:
         kind: which one.
         strength: of the regularisation; 0 takes the kind's own default.
+        options: other keyword arguments of its class; `{dim: 32, epochs: 20}` for bpr.
         vectors: modality -> weight of the cosine of its mean token.
         tags: columns -> weight of the cosine of their values; "director+actors" joins columns.
         rare: the same with values weighted by rarity (tf-idf).
@@ -229,13 +235,52 @@ class RivalConfig:
         exponent: above 0, the kernel is exp(exponent * the sum of all).
     """
 
-    kind: Literal["popularity", "ease", "content-ridge", "content-knn", "kernel-ridge"]
+    kind: Literal[
+        "popularity", "item-knn", "ease", "als", "bpr", "lightgcn", "vbpr",
+        "content-ridge", "content-knn", "kernel-ridge",
+    ]  # fmt: skip
     strength: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
     vectors: dict[str, float] = field(default_factory=dict)
     tags: dict[str, float] = field(default_factory=dict)
     rare: dict[str, float] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     exponent: float = 0.0
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """A closed form around the trained head, for warm and cold items in one list: `mmattn.heads.hybrid`.
+
+    Of several values the best one is taken, on validation: the items' and the users' part by themselves, then
+    their mixture, one setting after the other in the order given here.
+
+    Args:
+        strength: of the items' part.
+        balance: of the items' part: how much less those count who chose much.
+        user_strength: of the users' part.
+        sharpness: of the users' part.
+        rarity: of the users' part.
+        share: of the users' part in the mixture; 0 alone goes without it.
+        evidence: choices that an item needs before they count as much as its content.
+        lift: factor on the content; what validation is drawn from must hold new items to choose it.
+        most: users that the users' part learns from, at most; time grows with the cube of their number.
+    """
+
+    strength: tuple[float, ...] = (300.0, 500.0, 1000.0)
+    balance: tuple[float, ...] = (0.5,)
+    user_strength: tuple[float, ...] = (2.0, 3.0, 5.0)
+    sharpness: tuple[float, ...] = (2.0,)
+    rarity: tuple[float, ...] = (0.25,)
+    share: tuple[float, ...] = (0.65, 0.5, 0.8)
+    evidence: tuple[float, ...] = (0.0, 1.0, 5.0)
+    lift: tuple[float, ...] = (1.0,)
+    most: int = 20_000
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) == ():
+                raise InputError(f"{each.name}: got no value, expected one or several")
 
 
 @dataclass(frozen=True)
@@ -270,6 +315,7 @@ class FitConfig:
         fusion: the core.
         head: what it is trained for.
         training: how.
+        hybrid: a closed form around the trained head, whose content part it then is; None goes without.
         rivals: systems in the same report, by the name they have there.
         evaluation: the evidence beside the figures.
         out: folder of the runs.
@@ -282,6 +328,7 @@ class FitConfig:
     fusion: FusionConfig = FusionConfig()
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
+    hybrid: HybridConfig | None = None
     rivals: dict[str, RivalConfig] = field(
         default_factory=lambda: {"popularity": RivalConfig("popularity"), "ease": RivalConfig("ease")}
     )

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from mmattn.config import RivalConfig
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError, nearest
+from mmattn.evaluation.rival_kinds import KINDS, search_space, settings_of, with_settings
+from mmattn.evaluation.split import Split
+from mmattn.evaluation.tuning import Fitted, System, Tuning, Validation, tune
 from mmattn.fusion.pool import segment_mean
 from mmattn.heads import baselines, kernels
+from mmattn.heads.baselines.pairwise import Judge, Pairwise
 from mmattn.types import Sample
 
-__all__ = ["RivalContent", "fit_rival"]
+__all__ = ["RivalContent", "fit_rival", "tune_rivals"]
 
 
 class RivalContent:
@@ -94,6 +99,10 @@ def fit_rival(
     content: RivalContent,
     interactions: sparse.csr_array,
     known: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    judge: Judge | None = None,
+    device: str | torch.device = "cpu",
 ) -> baselines.Recommender:
     """Fit one rival.
 
@@ -102,15 +111,65 @@ def fit_rival(
         content: of all items.
         interactions: [U, I], the known ones.
         known: ids of the items that were there to be chosen.
+        seed: of rivals that begin at random.
+        judge: the validation figure of a `score` function, for rivals that can stop early.
+        device: where rivals are trained that have something to train.
+
+    Raises:
+        InputError: an option that the kind does not have, or content that is not there.
     """
-    strength: Mapping[str, float] = {"strength": config.strength} if config.strength else {}
-    if config.kind == "popularity":
-        return baselines.Popularity().fit(interactions)
-    if config.kind == "ease":
-        return baselines.EASE(**strength).fit(interactions, known=known)
-    if config.kind == "kernel-ridge":
-        return baselines.KernelRidge(**strength).fit(interactions, content.kernel(config), known)
-    if config.kind == "content-ridge":
-        return baselines.ContentRidge(**strength).fit(interactions, content.features(config), known)
-    neighbours = {"neighbours": int(config.strength)} if config.strength else {}
-    return baselines.ContentKNN(**neighbours).fit(interactions, content.features(config), known)
+    kind = KINDS[config.kind]
+    given = {"seed": seed, "judge": judge, "device": device}
+    rival = kind.build(**settings_of(config), **{name: given[name] for name in kind.given})
+    features = None
+    if kind.content:
+        features = content.kernel(config) if kind.content == "kernel" else content.features(config)
+    fitted: baselines.Recommender = rival.fit(interactions, features, known)
+    return fitted
+
+
+def tune_rivals(
+    configs: Mapping[str, RivalConfig],
+    content: RivalContent,
+    split: Split,
+    *,
+    metric: str,
+    trials: int,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> tuple[dict[str, RivalConfig], Tuning]:
+    """Settings of every rival, chosen on validation with the same number of trials for each.
+
+    The first trial is what the configuration says, so that it is never worse there for being tuned. A
+    rival trained in epochs stops early on validation, and the number of epochs is among what is found.
+
+    Args:
+        configs: name -> rival.
+        content: of all items.
+        split: whose validation part is predicted; the test part is out of the rivals' reach.
+        metric: name with a cut-off, to be maximised.
+        trials: for each rival that has something to choose.
+        seed: of the search and of rivals that begin at random.
+        device: where rivals are trained that have something to train.
+
+    Returns:
+        The configurations with what was found, and the whole search.
+    """
+    systems = {name: _system(config, content, metric, seed, device) for name, config in configs.items()}
+    tuning = tune(systems, split, metric=metric, trials=trials, seed=seed)
+    found = {name: with_settings(config, tuning.systems[name].parameters) for name, config in configs.items()}
+    return found, tuning
+
+
+def _system(
+    config: RivalConfig, content: RivalContent, metric: str, seed: int, device: str | torch.device
+) -> System:
+    def fit(view: Validation, **parameters: Any) -> Fitted:
+        rival = fit_rival(
+            with_settings(config, parameters), content, view.train, view.items,
+            seed=seed, judge=lambda score: view.measure(score, metric), device=device,
+        )  # fmt: skip
+        epochs = {"epochs": rival.best_epoch} if isinstance(rival, Pairwise) else {}
+        return Fitted(rival.score, epochs)
+
+    return System(fit, *search_space(config))

@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -22,7 +22,7 @@ from mmattn.evaluation.metrics import TiePolicy, evaluate, rank_users
 from mmattn.evaluation.split import Split
 from mmattn.files import write_json
 
-__all__ = ["Choice", "Real", "System", "Tuned", "Tuning", "Validation", "Whole", "tune"]
+__all__ = ["Choice", "Fitted", "Real", "Space", "System", "Tuned", "Tuning", "Validation", "Whole", "tune"]
 
 Ints = NDArray[np.int64]
 Score = Callable[[Ints, Ints], ArrayLike]
@@ -110,16 +110,32 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A system after learning that chose something itself on validation, such as when to stop.
+
+    Args:
+        score: of users and items.
+        chosen: what it chose, by name; it joins the trial's parameters.
+    """
+
+    score: Score
+    chosen: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class System:
     """A system to be tuned.
 
     Args:
-        fit: `fit(validation, **parameters)` learns from `validation.train` and gives a `score`.
+        fit: `fit(validation, **parameters)` learns from `validation.train` and gives a `score`, or a
+            `Fitted` where it chose something itself.
         space: parameter -> what it may be; empty for a system with nothing to choose.
+        start: values of all parameters for the first trial, within the space; empty draws it too.
     """
 
-    fit: Callable[..., Score]
+    fit: Callable[..., Score | Fitted]
     space: Space
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -193,6 +209,7 @@ def tune(
                 "space": {key: {type(one).__name__: asdict(one)} for key, one in systems[name].space.items()},
                 "best": dict(result.parameters),
                 "value": result.value,
+                "start": dict(systems[name].start),
                 "trials": [dict(trial) for trial in result.trials],
             }
             for name, result in found.items()
@@ -213,19 +230,29 @@ def _tune_one(name: str, system: System, view: Validation, metric: str, trials: 
 
     def objective(trial: optuna.Trial) -> float:
         parameters = {key: _suggest(trial, key, one) for key, one in system.space.items()}
-        return view.measure(system.fit(view, **parameters), metric)
+        fitted = system.fit(view, **parameters)
+        if not isinstance(fitted, Fitted):
+            return view.measure(fitted, metric)
+        trial.set_user_attr("chosen", dict(fitted.chosen))
+        return view.measure(fitted.score, metric)
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+        if system.start:
+            study.enqueue_trial(dict(system.start))
         study.optimize(objective, n_trials=trials if system.space else 1)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    rows = tuple({"parameters": dict(trial.params), "value": trial.value} for trial in study.trials)
+    rows = tuple({"parameters": _found(trial), "value": trial.value} for trial in study.trials)
     if all(row["value"] is None for row in rows):
         raise InputError(f"tune: {name!r} has no validation figure in any of {len(rows)} trials")
-    return Tuned(dict(study.best_params), float(study.best_value), rows)
+    return Tuned(_found(study.best_trial), float(study.best_value), rows)
+
+
+def _found(trial: Any) -> dict[str, Any]:
+    return {**trial.params, **trial.user_attrs.get("chosen", {})}
 
 
 def _suggest(trial: Any, name: str, one: Real | Whole | Choice) -> Any:
