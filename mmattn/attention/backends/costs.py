@@ -31,7 +31,7 @@ def fused_settings(conditions: Conditions, join: bool = False) -> Settings:
     return Settings(
         call=(40e-6 if cpu else 30e-6) * (2.0 if conditions.gradient else 1.0),
         pair=flops * (1 / 60e9 if cpu else 1 / 100e12) * work,
-        query=conditions.heads * conditions.width * (1e-9 if cpu else 1e-13) * work,
+        query=conditions.heads * conditions.width * (3e-9 if cpu else 1e-13) * work,
         row=_moved(conditions, cpu),
         tokens=max(1, _CACHED // (conditions.heads * conditions.width)) if cpu else 1 << 62,
         join=join,
