@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError
 from mmattn.types import Fused, Tokens
 
 __all__ = ["AlignmentHead", "single_modality_views"]
@@ -23,13 +24,20 @@ class AlignmentHead(nn.Module):
 
     Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
     2021; any loss of pytorch-metric-learning serves, by default the one of Khosla et al., "Supervised
-    Contrastive Learning", 2020, whose cost grows with the square of the batch only.
+    Contrastive Learning", 2020, whose cost grows with the square of the batch only (NTXentLoss needs
+    a row of all negatives for each positive pair, and runs out of memory where groups are large).
 
     Args:
         dim: width D of the fused vectors.
         out: width of the vectors that come out.
-        loss: class name in `pytorch_metric_learning.losses`.
-        options: its keyword arguments.
+        loss: class name in `pytorch_metric_learning.losses`, or {"name": ..., "options": {...}}; see
+            `mmattn.heads.metric`.
+        options: its keyword arguments, where `loss` is a name only.
+        miner: class name in `pytorch_metric_learning.miners`, or the same with options; None takes all
+            pairs.
+
+    Raises:
+        InputError: no such loss or miner, or options that it does not take.
 
     Example:
         >>> head, fused, inputs = AlignmentHead.example(dim=8)
@@ -42,19 +50,19 @@ class AlignmentHead(nn.Module):
     views = True  # what its loss compares: each modality by itself, not the samples
 
     def __init__(
-        self, dim: int, out: int = 64, loss: str = "SupConLoss", options: dict[str, Any] | None = None
+        self,
+        dim: int,
+        out: int = 64,
+        loss: str | Mapping[str, Any] = "SupConLoss",
+        options: dict[str, Any] | None = None,
+        miner: str | Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        from pytorch_metric_learning import losses
+        from mmattn.heads.metric import build_contrast
 
-        if not hasattr(losses, loss):
-            raise InputError(
-                f"alignment head: no loss {loss!r} in pytorch-metric-learning.{nearest(loss, vars(losses))}"
-            )
         self.project = nn.Linear(dim, out)
-        self.contrast = getattr(losses, loss)(
-            **({"temperature": 0.1} if loss == "SupConLoss" else {}) | (options or {})
-        )
+        spec = {"name": loss, "options": options or {}} if isinstance(loss, str) else loss
+        self.contrast = build_contrast(spec, miner, out)
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, out] unit vectors of the joint vectors."""

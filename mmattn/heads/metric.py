@@ -1,0 +1,160 @@
+"""Losses and miners of pytorch-metric-learning by name, as a configuration names them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
+from torch import Tensor, nn
+
+from mmattn.errors import InputError, nearest
+
+__all__ = ["Contrast", "Spec", "build_contrast", "known_losses", "known_miners"]
+
+Spec = str | Mapping[str, Any]  # a name, or {"name": ..., "options": {...}}
+
+# What vectors and groups are not enough for: bases, wrappers of several losses, losses of two views.
+_NOT_A_LOSS = ("GenericPairLoss", "ManifoldLoss", "MultipleLosses", "SelfSupervisedLoss", "VICRegLoss")
+_NOT_A_MINER = ("EmbeddingsAlreadyPackagedAsTriplets",)
+# Options that are things themselves, by the end of their names.
+_PARTS = {"distance": distances, "reducer": reducers, "regularizer": regularizers}
+_WIDTHS = ("embedding_size", "descriptors_dim")  # what they call the vectors' width
+_DEFAULTS = {"SupConLoss": {"temperature": 0.1}}
+
+
+class Contrast(nn.Module):
+    """A loss over vectors and groups, on the pairs or triplets that a miner finds.
+
+    Args:
+        loss: of pytorch-metric-learning.
+        miner: of pytorch-metric-learning; None takes all pairs.
+    """
+
+    def __init__(self, loss: nn.Module, miner: nn.Module | None = None):
+        super().__init__()
+        self.loss = loss
+        self.miner = miner
+
+    def forward(self, vectors: Tensor, group: Tensor) -> Tensor:
+        """The loss of [B, D] vectors; rows of one `group` [B] belong together."""
+        if isinstance(self.loss, Memory) and len(vectors) > self.loss.memory_size:
+            raise InputError(
+                f"CrossBatchMemory: got a batch of {len(vectors)} views, expected at most its memory_size, "
+                f"{self.loss.memory_size}"
+            )
+        found = None if self.miner is None else self.miner(vectors, group)
+        return self.loss(vectors, group, found)
+
+
+class Memory(losses.CrossBatchMemory):
+    """`CrossBatchMemory` whose place in its queue is part of its state, so that training resumes exactly.
+
+    Paper: Wang et al., "Cross-Batch Memory for Embedding Learning", 2020.
+    """
+
+    def get_extra_state(self) -> Tensor:
+        """The next place in the queue, and whether the queue is full."""
+        return torch.tensor([self.queue_idx, int(self.has_been_filled)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take what `get_extra_state` gave."""
+        self.queue_idx, self.has_been_filled = int(state[0]), bool(state[1])
+
+
+def known_losses() -> dict[str, type[nn.Module]]:
+    """Name -> every loss that vectors and groups are enough for."""
+    kind = (losses.BaseMetricLossFunction, losses.BaseLossWrapper)
+    return _classes(losses, kind, _NOT_A_LOSS) | {"CrossBatchMemory": Memory}
+
+
+def known_miners() -> dict[str, type[nn.Module]]:
+    """Name -> miner."""
+    return _classes(miners, (miners.BaseMiner,), _NOT_A_MINER)
+
+
+def build_contrast(loss: Spec, miner: Spec | None, width: int) -> Contrast:
+    """The loss, with its miner.
+
+    Args:
+        loss: `"SupConLoss"`, or `{"name": "TripletMarginLoss", "options": {"margin": 0.2}}`. Options that
+            are things of their own are named the same way: `{"distance": {"name": "LpDistance"}}`, and
+            `CrossBatchMemory` takes `{"loss": {"name": ...}, "memory_size": 1024}`.
+        miner: the same; None for no miner.
+        width: of the vectors, for losses that have parameters or a memory.
+
+    Raises:
+        InputError: no such name (the nearest is suggested), or options that it does not take.
+
+    Example:
+        >>> import torch
+        >>> memory = {"name": "CrossBatchMemory", "options": {"loss": "SupConLoss", "memory_size": 8}}
+        >>> contrast = build_contrast(memory, "MultiSimilarityMiner", width=3)
+        >>> contrast(torch.randn(4, 3), torch.tensor([0, 0, 1, 1])).dim()
+        0
+    """
+    made = _make(loss, known_losses(), "loss", width)
+    return Contrast(made, None if miner is None else _make(miner, known_miners(), "miner", width))
+
+
+def _make(spec: Spec, known: Mapping[str, type[nn.Module]], kind: str, width: int) -> Any:
+    name, options = _read(spec, kind)
+    if name not in known:
+        raise InputError(f"no {kind} {name!r} in pytorch-metric-learning.{nearest(name, known)}")
+    made = {key: _part(key, value, width) for key, value in (_DEFAULTS.get(name, {}) | options).items()}
+    taken = _arguments(known[name])
+    made |= {key: width for key in _WIDTHS if key in taken and key not in made}
+    try:
+        return known[name](**made)
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise InputError(
+            f"{kind} {name}: {type(error).__name__}: {error}; it takes {', '.join(taken)}"
+        ) from error
+
+
+def _arguments(found: type) -> list[str]:
+    """Names that a constructor takes, its bases' too, where it hands them on."""
+    names: dict[str, None] = {}
+    for base in found.__mro__:
+        if base is nn.Module:
+            break
+        if "__init__" in vars(base):
+            for name, parameter in list(inspect.signature(base).parameters.items()):
+                if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                    names[name] = None
+    return list(names)
+
+
+def _read(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    unknown = sorted(set(spec) - {"name", "options"})
+    if "name" not in spec or unknown:
+        raise InputError(f"{kind}: got {dict(spec)}, expected a name, or the keys name and options")
+    return spec["name"], dict(spec.get("options") or {})
+
+
+def _part(key: str, value: Any, width: int) -> Any:
+    """An option as it is, or the thing that it names."""
+    if key == "loss":
+        return _make(value, known_losses(), "loss", width)
+    if key == "miner":
+        return None if value is None else _make(value, known_miners(), "miner", width)
+    module = _PARTS.get(key.rpartition("_")[2])
+    if module is None or value is None:
+        return value
+    return _make(value, _classes(module, (nn.Module,), ()), key, width)
+
+
+def _classes(module: ModuleType, kinds: tuple[type, ...], without: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if inspect.isclass(found)
+        and issubclass(found, kinds)
+        and not name.startswith("Base")
+        and name not in without
+    }
