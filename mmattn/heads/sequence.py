@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mmattn.errors import InputError, nearest
 from mmattn.heads.next_item import LOSSES, draw_negatives, full_softmax, sampled_softmax
-from mmattn.heads.user_towers import Steps, Tower, build_tower, final
+from mmattn.heads.steps import Steps, final
+from mmattn.heads.user_towers import Tower, build_tower
 from mmattn.types import Fused, Tokens
 
 __all__ = ["SequenceHead"]

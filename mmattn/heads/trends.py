@@ -66,7 +66,7 @@ class Trends:
         cuts = np.searchsorted(time_N[order], self.moments_S, side="left")
         for point in range(1, points):
             new = order[cuts[point - 1] : cuts[point]]
-            counts_FI *= fade_F1
+            counts_FI = np.asarray(counts_FI * fade_F1, np.float64)
             for row, half in enumerate(half_lives):
                 age_N = (self.moments_S[point] - time_N[new]) / DAY
                 weights_N = 0.5 ** (age_N / half) if half else np.ones(len(new))

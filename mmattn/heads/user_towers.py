@@ -6,7 +6,6 @@ state after every step, also after none, and all of them come from one pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,47 +13,14 @@ from torch import Tensor, nn
 
 from mmattn import attention
 from mmattn.fusion.block import FusionBlock
-from mmattn.types import Tokens
+from mmattn.heads.steps import Steps
 
-__all__ = ["BAG", "SEQUENCE", "BagTower", "SequenceTower", "Steps", "Tower", "build_tower"]
+__all__ = ["BAG", "SEQUENCE", "BagTower", "SequenceTower", "Tower", "build_tower"]
 
 Tower = Literal["sequence", "bag"]
 
 SEQUENCE = 'Program(score=dot() >> time_bias("decay", buckets=16), mask=causal, norm=softmax())'
 BAG = 'Program(score=additive(hidden=16) >> time_bias("decay", buckets=16), mask=causal, norm=softmax())'
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """A batch of B histories, N steps in all, each history led by its start.
-
-    Args:
-        item: [N] int64 place of the item among the item vectors; -1 at a start.
-        lengths: [B] int64 steps of each history, its start counted.
-        time: [N] float64 seconds of each event, NaN at a start.
-        target: [N] int64 place of the item to be predicted after each step, -1 where there is none.
-        point: [N] int64 point of the popularity's grid that is known when the target is predicted.
-    """
-
-    item: Tensor
-    lengths: Tensor
-    time: Tensor
-    target: Tensor
-    point: Tensor
-
-    def to(self, device: torch.device) -> Steps:
-        """The same on another device."""
-        return Steps(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
-
-    def tokens(self, start: Tensor, items: Tensor) -> Tokens:
-        """The steps as tokens of one modality.
-
-        Args:
-            start: [W] what leads every history.
-            items: [C, W] the item vectors.
-        """
-        values_ND = torch.cat([start[None], items])[self.item + 1]
-        return Tokens.from_lengths(values_ND, self.lengths, "history", time=self.time)
 
 
 class SequenceTower(nn.Module):
@@ -181,13 +147,3 @@ def build_tower(
     if kind == "bag":
         return BagTower(width, heads, program or BAG, dropout)
     return SequenceTower(width, layers, heads, program or SEQUENCE, longest, positions, dropout)
-
-
-def final(steps: Steps, states: Tensor) -> Tensor:
-    """[B, W]: of [N, W] states, the one after each whole history."""
-    return states[steps.lengths.cumsum(0) - 1]
-
-
-def without_targets(steps: Steps) -> Steps:
-    """The same histories, nothing to be predicted."""
-    return replace(steps, target=torch.full_like(steps.target, -1))

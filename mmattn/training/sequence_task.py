@@ -16,14 +16,14 @@ from mmattn.data.histories import Histories
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError
 from mmattn.heads.sequence import SequenceHead
+from mmattn.heads.steps import Steps, next_steps, whole_histories
 from mmattn.heads.trends import Trends
-from mmattn.heads.user_towers import Steps
 from mmattn.model import Model
 from mmattn.training.batch_size import BatchSize, batch_size
 from mmattn.training.task import Task
 from mmattn.training.tasks import item_vectors
 
-__all__ = ["SequenceRecommender", "SequenceTask", "whole_histories"]
+__all__ = ["SequenceRecommender", "SequenceTask"]
 
 log = logging.getLogger(__name__)
 _USERS_AT_ONCE = 256  # whose states are computed in one pass
@@ -120,34 +120,19 @@ class SequenceTask(Task):
         size = batch_size(self.users, epoch) or len(there)
         for _ in range(self.steps):
             order = torch.randperm(len(there), generator=generator)[:size].numpy()
-            yield self._window(there[order], generator)
+            yield next_steps(
+                self.histories,
+                there[order],
+                self._place_I,
+                longest=self._head.longest,
+                horizon=self._head.horizon,
+                point=None if self.trends is None else self.trends.point,
+                generator=generator,
+            )
 
     def batch_count(self, epoch: int) -> int:
         """`steps`, in every epoch."""
         return self.steps
-
-    def _window(self, users: Ints, generator: torch.Generator) -> Steps:
-        """At most `longest` events of each user in a row, and what follows each step within the horizon."""
-        lengths = self.histories.lengths[users]
-        spare = np.maximum(lengths - self._head.longest, 0)
-        begin = np.floor(torch.rand(len(users), generator=generator).numpy() * (spare + 1)).astype(np.int64)
-        window = self.histories.part(users, begin, np.minimum(begin + self._head.longest, lengths))
-        steps = whole_histories(window, self._place_I)
-        # The step before event i of the window predicts an event of the window, from i on.
-        left = np.concatenate([np.arange(length, -1, -1) for length in window.lengths])
-        reach = np.minimum(left, self._head.horizon)
-        drawn = torch.rand(len(reach), generator=generator).numpy()
-        place = np.arange(len(reach)) + 1 + np.floor(drawn * reach).astype(np.int64)
-        item, time = steps.item.numpy(), steps.time.numpy()
-        has_target = left > 0
-        starts = np.cumsum(window.lengths + 1) - (window.lengths + 1)
-        has_target[starts[begin > 0]] = False  # a start within a history is not where a user began
-        place = np.where(has_target, place, 0)
-        target = np.where(has_target & ~_repeated(item, steps.lengths.numpy(), place), item[place], -1)
-        # Popularity as it is known when the next event is asked for.
-        asked = np.where(has_target, time[np.minimum(np.arange(len(item)) + 1, len(item) - 1)], 0.0)
-        point = np.zeros(len(item), np.int64) if self.trends is None else self.trends.point(asked)
-        return Steps(steps.item, steps.lengths, steps.time, torch.from_numpy(target), torch.from_numpy(point))
 
     def forward(self, steps: Steps) -> Tensor:
         """The head's loss of one batch."""
@@ -185,6 +170,8 @@ class SequenceRecommender:
         self.head = head.eval()
         self.vectors = vectors
         self.popularity = None if popularity is None else popularity.to(vectors.device)
+        self.user_vectors: NDArray[np.float32]  # [U, W + F]
+        self.item_vectors: NDArray[np.float32]  # [I, W + F]
 
     @torch.inference_mode()
     def fit(self, histories: Histories) -> SequenceRecommender:
@@ -197,40 +184,10 @@ class SequenceRecommender:
             some = recent.part(users, np.zeros(len(users), np.int64), recent.lengths[users])
             steps = whole_histories(some).to(self.vectors.device)
             states.append(self.head.users(steps, self.vectors))
-        users, items = self.head.vectors(torch.cat(states), self.vectors, self.popularity)
-        self.user_vectors: NDArray[np.float32] = users.float().cpu().numpy()
-        self.item_vectors: NDArray[np.float32] = items.float().cpu().numpy()
+        both = self.head.vectors(torch.cat(states), self.vectors, self.popularity)
+        self.user_vectors, self.item_vectors = (one.float().cpu().numpy() for one in both)
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
         """[len(users), len(items)] float32, the inner products, higher is better."""
         return self.user_vectors[np.asarray(users, np.int64)] @ self.item_vectors[np.asarray(items)].T
-
-
-def whole_histories(histories: Histories, place: Ints | None = None) -> Steps:
-    """Histories as steps without targets, a start before each.
-
-    Args:
-        histories: B of them.
-        place: [I] of each item among the vectors that the steps point at; None where those are all items.
-    """
-    starts = histories.offsets[:-1]
-    item = histories.items if place is None else place[histories.items]
-    item = np.insert(item, starts, -1)
-    return Steps(
-        item=torch.from_numpy(item),
-        lengths=torch.from_numpy(histories.lengths + 1),
-        time=torch.from_numpy(np.insert(histories.time, starts, np.nan)),
-        target=torch.full((len(item),), -1),
-        point=torch.zeros(len(item), dtype=torch.int64),
-    )
-
-
-def _repeated(item: Ints, lengths: Ints, target: Ints) -> NDArray[np.bool_]:
-    """[N] True where the target's item was met up to the step: coming back is not predicted."""
-    sample = np.repeat(np.arange(len(lengths)), lengths)
-    first: dict[tuple[int, int], int] = {}
-    for step, key in enumerate(zip(sample.tolist(), item.tolist(), strict=True)):
-        first.setdefault(key, step)
-    wanted = zip(sample.tolist(), item[target].tolist(), strict=True)
-    return np.array([first.get(key, step + 1) <= step for step, key in enumerate(wanted)], bool)
