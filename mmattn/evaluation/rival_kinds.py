@@ -164,7 +164,7 @@ def _defaults(kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for made_from in reversed(KINDS[kind].build.__mro__[:-1]):
         if "__init__" in vars(made_from):
-            for name, one in inspect.signature(made_from.__init__).parameters.items():
+            for name, one in inspect.signature(made_from).parameters.items():
                 if one.default is not inspect.Parameter.empty:
                     found[name] = one.default
     return {name: value for name, value in found.items() if name not in KINDS[kind].given}
@@ -172,4 +172,5 @@ def _defaults(kind: str) -> dict[str, Any]:
 
 def _including(one: Real | Whole, value: float) -> Real | Whole:
     """The range, wide enough for a value that a configuration asks for."""
-    return replace(one, low=min(one.low, value), high=max(one.high, value))
+    low, high = min(one.low, value), max(one.high, value)
+    return Whole(int(low), int(high), one.log) if isinstance(one, Whole) else Real(low, high, one.log)

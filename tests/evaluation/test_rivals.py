@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from typing import Any, get_args, get_type_hints
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
 from mmattn import InputError, Sample, Tokens
-from mmattn.config import RivalConfig
+from mmattn.config import ProtocolConfig, RivalConfig
 from mmattn.encoders.inputs import Inputs
-from mmattn.evaluation.rivals import RivalContent, fit_rival
+from mmattn.evaluation import splits
+from mmattn.evaluation.rival_kinds import KINDS, search_space, settings_of, with_settings
+from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
+from mmattn.evaluation.split import Split
+from mmattn.evaluation.tuning import Validation
 
 
 @pytest.fixture
@@ -48,13 +56,148 @@ def test_linear_features_have_the_linear_kernel(content: RivalContent) -> None:
     np.testing.assert_allclose(features @ features.T, content.kernel(config), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["popularity", "ease", "content-ridge", "content-knn", "kernel-ridge"])
+SMALL: dict[str, dict[str, Any]] = {
+    "als": {"dim": 2, "threads": 1},
+    "bpr": {"dim": 2, "epochs": 2},
+    "lightgcn": {"dim": 2, "epochs": 2},
+    "vbpr": {"dim": 2, "epochs": 2},
+}
+
+
+def small(kind: str, **others: Any) -> RivalConfig:
+    content = {"vectors": {"text": 1.0}, "tags": {"genres": 1.0}} if KINDS[kind].content else {}
+    return RivalConfig(kind, **{"options": SMALL.get(kind, {}), **content, **others})  # type: ignore[arg-type]
+
+
+def test_every_kind_that_a_file_may_name_is_there() -> None:
+    assert set(KINDS) == set(get_args(get_type_hints(RivalConfig)["kind"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_fitted(content: RivalContent, kind: str) -> None:
-    config = RivalConfig(kind, vectors={"text": 1.0}, tags={"genres": 1.0})  # type: ignore[arg-type]
     seen = sparse.csr_array(np.array([[1, 0, 0], [1, 1, 0]], np.float32))
-    scores = fit_rival(config, content, seen, np.array([0, 1])).score([0, 1], [0, 1, 2])
+    scores = fit_rival(small(kind), content, seen, np.array([0, 1])).score([0, 1], [0, 1, 2])
     assert scores.shape == (2, 3)
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_may_be_tuned_is_an_argument_and_begins_with_the_file_s_own(kind: str) -> None:
+    options = {"dim": 7} if "dim" in KINDS[kind].space else {}
+    config = small(kind, options=options, strength=9e4 if "strength" in KINDS[kind].space else 0.0)
+    space, start = search_space(config)
+    assert set(start) == set(space)
+    for name, value in start.items():
+        assert space[name].low <= value <= space[name].high, name  # even a value beyond the usual range
+    assert start.get("dim", 7) == 7
+    assert start.get("strength", 9e4) == 9e4
+    fully = settings_of(with_settings(config, start))
+    for name in KINDS[kind].space:
+        assert fully[name] == start[name]
+
+
+def test_what_is_switched_off_stays_off() -> None:
+    space, start = search_space(RivalConfig("bpr", options={"strength": 0.0}))
+    assert "strength" not in space
+    assert "strength" not in start
+
+
+def test_contents_are_weighed_by_tuning_where_there_are_several(content: RivalContent) -> None:
+    config = RivalConfig(
+        "kernel-ridge", vectors={"text": 2.0}, tags={"genres": 0.0}, numbers={"year": 5.0}, exponent=0.5
+    )
+    _, start = search_space(config)
+    assert start == {"strength": 3.0, "exponent": 0.5, "vectors.text": 2.0, "numbers.year": 5.0}
+    found = with_settings(config, {"strength": 1.0, "exponent": 0.25, "vectors.text": 1.0})
+    assert (found.exponent, found.vectors, found.numbers) == (0.25, {"text": 1.0}, {"year": 5.0})
+    assert settings_of(found) == {"strength": 1.0}
+    alone, _ = search_space(RivalConfig("content-ridge", vectors={"text": 1.0}))
+    assert set(alone) == {"strength"}  # the weight of the only content is one over the strength
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RivalConfig("bpr", options={"dims": 3}), "rival 'bpr': dims: no such option. Did you mean 'dim'"),
+        (RivalConfig("bpr", options={"seed": 3}), "rival 'bpr': seed: no such option"),
+        (RivalConfig("bpr", options={"dim": 2.5}), "dim: got 2.5, expected a number like 64"),
+        (RivalConfig("lightgcn", options={"layers": "two"}), "got 'two', expected a number like 3"),
+        (RivalConfig("popularity", strength=1.0), "rival 'popularity': strength: got 1, expected none"),
+    ],
+)
+def test_options_are_checked(config: RivalConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings_of(config)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    """Two tastes, each with items of its own, and noise; a test part that is all but the noise."""
+    rng = np.random.default_rng(0)
+    taste, kind = rng.integers(0, 2, 67), rng.integers(0, 2, 31)
+    pairs = np.argwhere(rng.random((67, 31)) < np.where(taste[:, None] == kind, 0.5, 0.05))
+    return splits.random(pairs[:, 0], pairs[:, 1], seed=0, user_count=67, item_count=31)
+
+
+@pytest.fixture
+def pictured() -> RivalContent:
+    values = torch.from_numpy(np.random.default_rng(1).normal(size=(31, 5)).astype(np.float32))
+    samples = [Sample(str(place), {"table": {"genres": ["Drama"]}}) for place in range(31)]
+    tokens = Tokens.from_lengths(values, torch.ones(31, dtype=torch.int64), "text")
+    return RivalContent(samples, Inputs({"text": tokens}))
+
+
+def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
+    pictured: RivalContent, split: Split
+) -> None:
+    configs = {
+        "popularity": RivalConfig("popularity"),
+        "ease": RivalConfig("ease", strength=30.0),
+        "item-knn": RivalConfig("item-knn"),
+        "bpr": RivalConfig("bpr", options={"dim": 8, "epochs": 12, "every": 4, "learning_rate": 0.02}),
+        "vbpr": RivalConfig("vbpr", options={"epochs": 4, "every": 2}, vectors={"text": 1.0}),
+    }
+    found, tuning = tune_rivals(configs, pictured, split, metric="ndcg@5", trials=3, seed=5)
+    systems = tuning.manifest["systems"]
+    assert {name: len(one["trials"]) for name, one in systems.items()} == {
+        "popularity": 1, "ease": 3, "item-knn": 3, "bpr": 3, "vbpr": 3,
+    }  # fmt: skip
+    view = Validation(split)
+    for name, one in systems.items():
+        values = [trial["value"] for trial in one["trials"]]
+        first = one["trials"][0]["parameters"]
+        assert first.items() >= one["start"].items()
+        assert one["value"] == max(values)
+        # The configuration that comes out gives the figure again, without a judge to stop it.
+        fitted = fit_rival(found[name], pictured, view.train, view.items, seed=5)
+        assert view.measure(fitted.score, "ndcg@5") == pytest.approx(one["value"], abs=1e-9)
+    assert systems["ease"]["start"] == {"strength": 30.0}
+    assert found["bpr"].options["epochs"] in (4, 8, 12)
+    assert systems["bpr"]["best"]["epochs"] == found["bpr"].options["epochs"]
+    json.dumps(tuning.manifest)
+
+
+def test_tuning_is_blind_to_the_test_part(pictured: RivalContent, split: Split) -> None:
+    """With the test part's users dealt anew, every trial, figure and choice is the same to the last bit."""
+    configs = {name: small(name) for name in ("ease", "bpr", "vbpr")}
+    configs["vbpr"] = RivalConfig("vbpr", options=SMALL["vbpr"], vectors={"text": 1.0})
+    items = split.items.copy()
+    free = ~(split.matrix("train") + split.matrix("validation")).toarray().astype(bool)
+    rng = np.random.default_rng(7)
+    for index in split.test:
+        items[index] = rng.choice(np.flatnonzero(free[split.users[index]]))
+    other = dataclasses.replace(split, items=items)
+    assert (other.matrix("test") != split.matrix("test")).nnz > 50
+    manifests = [
+        tune_rivals(configs, pictured, one, metric="ndcg@5", trials=2, seed=1)[1].manifest
+        for one in (split, other)
+    ]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_budget_below_none_is_refused() -> None:
+    with pytest.raises(InputError, match="budget: got -1, expected trials, or 0 for none"):
+        ProtocolConfig(budget=-1)
 
 
 @pytest.mark.parametrize(
