@@ -59,11 +59,18 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
         "time": f"The last {share} of the time line is hidden: one moment divides past and future for all.",
         "given": "The data set's own split: what it marks as test is hidden, and looked for among all items.",
     }[protocol.split]
+    rivals = "has the settings that its file says"
+    if protocol.budget:
+        rivals = (
+            f"had {protocol.budget} trials on validation in every seed, the file's own settings first; "
+            "the best ones went to the test"
+        )
     drawn = "a draw of the validation part" if protocol.split == "given" else "split"
     return (
         split,
         f"Every choice was made on validation, {protocol.validation:.0%} of what remains, split off in the "
         f"same way. The epoch kept is the one with the best {metric_label(protocol.metrics[0])} there.",
+        f"Each rival {rivals}.",
         "At the test, what is known of a user from training and validation is never recommended again.",
         f"{len(protocol.seeds)} seeds ({', '.join(map(str, protocol.seeds))}), each with its own {drawn}; "
         "intervals are 95% bootstrap intervals over users, differences are paired user by user.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from mmattn.evaluation.evidence import Examined, Examiner, examples, gaps
 from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.protocol import make_split, measure, part_sizes
 from mmattn.evaluation.results import OURS
-from mmattn.evaluation.rivals import RivalContent, fit_rival
+from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
@@ -90,7 +91,8 @@ class Experiment:
         recommender = task.recommender()
         examined = {OURS: examiner.examine(recommender.score)}
         clock.lap("test")
-        examined |= self._rivals(examiner, inputs)
+        rivals, chosen = self._rivals(examiner, inputs, seed)
+        examined |= rivals
         clock.lap("rivals")
         knockouts = self._knockouts(task, examiner, inputs, seed)
         clock.lap("knockouts")
@@ -119,6 +121,7 @@ class Experiment:
             served=served,
             shown=shown,
             top={why: top[users] for why, users in shown.items()},
+            chosen=chosen,
         )
         save_result(done, result)
         return result
@@ -184,14 +187,28 @@ class Experiment:
         bar = tqdm(taken, desc=f"seed {seed}: knockouts", disable=not self.progress, leave=False)
         return {name: examiner.values(task.recommender(left).score) for name, left in bar}
 
-    def _rivals(self, examiner: Examiner, inputs: Inputs) -> dict[str, Examined]:
+    def _rivals(
+        self, examiner: Examiner, inputs: Inputs, seed: int
+    ) -> tuple[dict[str, Examined], dict[str, Mapping[str, Any]]]:
+        """Rivals at the test, and the settings that validation chose for each of them."""
         content = RivalContent(self.dataset.items, inputs)
-        split = examiner.split
+        split, protocol, configs = examiner.split, self.config.protocol, self.config.rivals
+        chosen: dict[str, Mapping[str, Any]] = {}
+        if protocol.budget:
+            configs, tuning = tune_rivals(
+                configs, content, split,
+                metric=protocol.metrics[0], trials=protocol.budget, seed=seed, device=self.device,
+            )  # fmt: skip
+            tuning.save(self.folder / f"seed-{seed}" / "rivals.json")
+            chosen = {name: found.parameters for name, found in tuning.systems.items()}
         examined = {}
-        for name, config in self.config.rivals.items():
-            fitted = fit_rival(config, content, split.known("test"), split.known_items("test"))
+        for name, config in configs.items():
+            fitted = fit_rival(
+                config, content, split.known("test"), split.known_items("test"),
+                seed=seed, device=self.device,
+            )  # fmt: skip
             examined[name] = examiner.examine(fitted.score)
-        return examined
+        return examined, chosen
 
 
 def _card(encoder: Encoder) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class SeedResult:
         served: what vectors and an index lose; None where that was not measured.
         shown: why ("drawn", "best", "worst") -> users whose recommendations the report shows.
         top: the same -> [users, k] items that our system ranks first for them.
+        chosen: rival -> settings that validation chose; empty where the file's own were taken.
     """
 
     seed: int
@@ -55,6 +56,7 @@ class SeedResult:
     served: Served | None = None
     shown: Mapping[str, Ints] = field(default_factory=dict)
     top: Mapping[str, Ints] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _TABLES = ("values", "knockouts", "strata")  # name -> name -> array
@@ -79,6 +81,7 @@ def save_result(path: Path, result: SeedResult) -> None:
         "depths": list(result.depths),
         "gaps": {name: asdict(gap) for name, gap in result.gaps.items()},
         "served": None if result.served is None else result.served.to_dict(),
+        "chosen": {name: dict(found) for name, found in result.chosen.items()},
     }
     write_json(path.with_suffix(".json"), notes)
     # Last, because its presence says that the seed is finished.

@@ -76,12 +76,13 @@ def _systems(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Sys
     systems = []
     for name in results[0].values:
         theirs = _per_metric(results, "values", name)
+        rival, chosen = experiment.config.rivals.get(name), results[0].chosen.get(name, {})
         systems.append(
             System(
                 name=name,
                 label=name,
                 metrics={metric: bootstrap(values) for metric, values in theirs.items()},
-                note=_note(experiment.config.rivals.get(name)),
+                note=_note(rival, chosen),
                 difference={} if name == OURS else _differences(ours, theirs),
             )
         )
@@ -189,14 +190,16 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
     return {metric: paired(values, theirs[metric]) for metric, values in ours.items()}
 
 
-def _note(config: RivalConfig | None) -> str:
-    """What a rival was given, in a few words."""
+def _note(config: RivalConfig | None, chosen: Mapping[str, Any]) -> str:
+    """What a rival was given, in a few words, and what validation chose for it (in the first seed)."""
     if config is None:
         return "attention over fused tokens; epoch chosen on validation"
     content = [*config.vectors, *config.tags, *config.rare, *config.numbers]
     given = f"content: {', '.join(content)}" if content else "interactions only"
     shape = f"; exp({config.exponent:g} K)" if config.exponent else ""
     strength = f"; strength {config.strength:g}" if config.strength else ""
+    if chosen:
+        shape, strength = "", f"; chosen: {', '.join(f'{key} {value:.3g}' for key, value in chosen.items())}"
     return f"{config.kind}; {given}{shape}{strength}"
 
 

@@ -87,6 +87,29 @@ def test_a_run_leaves_models_metrics_and_a_report(here: Path, capsys: pytest.Cap
     assert json.loads((folder / "metrics.json").read_text()) == metrics
 
 
+def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> None:
+    rivals = {
+        "ease": {"kind": "ease"},
+        "knn": {"kind": "item-knn"},
+        "bpr": {"kind": "bpr", "options": {"dim": 4, "epochs": 4, "every": 2}},
+    }
+    (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "rivals": rivals}))
+    assert fit("--protocol.budget", "2", "--protocol.seeds", "[0]") == 0
+    folder = here / "runs" / "small"
+    search = json.loads((folder / "seed-0" / "rivals.json").read_text())
+    assert {name: len(one["trials"]) for name, one in search["systems"].items()} == dict.fromkeys(rivals, 2)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["protocol"]["budget"] == 2
+    page = (folder / "report.html").read_text()
+    assert "had 2 trials on validation" in page
+    for name in rivals:
+        for key, value in search["systems"][name]["best"].items():
+            assert f"{key} {value:.3g}" in page, (name, key)
+    # From the disk, the report is the same.
+    assert fit("--protocol.budget", "2", "--protocol.seeds", "[0]", "--resume") == 0
+    assert "had 2 trials on validation" in (folder / "report.html").read_text()
+
+
 def test_a_killed_run_resumes_to_the_numbers_of_an_uninterrupted_one(here: Path) -> None:
     torch.manual_seed(torch.seed())  # what was drawn before must not matter
     assert fit("--name", "whole") == 0
