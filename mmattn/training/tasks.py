@@ -110,6 +110,11 @@ class RecommendationTask(Task):
         self.context = context
         if not interactions.nnz:
             raise InputError("recommendation task: got no interaction to learn from")
+        if self._completes and hide == "pairs":
+            raise InputError(
+                "recommendation task: got a head with completion for warm items, expected one without: the "
+                "completion would see the pairs that a step hides"
+            )
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
         """`steps` episodes."""

@@ -73,6 +73,35 @@ def test_two_alike_items_say_together_what_one_says() -> None:
     )
 
 
+def test_completed_histories_speak_through_the_items_that_go_with_them() -> None:
+    head = RecommendationHead(dim=2, dropout=0.0, decorrelate=False, completion=0.5, completion_ridge=1.0)
+    set_scalars(head, sharpness=0.0, temperature=math.log(0.1), smoothing=0.0)
+    known, candidate = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    together = torch.tensor([[3.0, 3.0], [3.0, 3.0]])  # the same three users met both
+    # Each item becomes 3/10 of both (see `completed`), which say e^2 and 1 of the candidate.
+    scores = head.score(torch.eye(2), head.weights(known, candidate, together=together))
+    torch.testing.assert_close(scores, torch.full((2, 1), 0.3 * (math.e**2 + 1)))
+    plain = head.score(torch.eye(2), head.weights(known, candidate))
+    torch.testing.assert_close(plain, torch.tensor([[math.e**2], [1.0]]))
+
+
+def test_the_loss_completes_histories_by_the_known_items() -> None:
+    torch.manual_seed(3)
+    head = RecommendationHead(dim=3, dropout=0.0, completion=0.7)
+    fused, history = fused_items(torch.randn(5, 3)), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    positives, together = torch.eye(2, 3), torch.tensor([[7.0, 2.0], [2.0, 5.0]])
+    items = head(fused)
+    scores = head.score(history, head.weights(items[3:], items[:3], together=together))
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1]))
+    torch.testing.assert_close(head.loss(fused, history, positives, together=together), expected)
+
+
+def test_what_the_scalars_start_at() -> None:
+    head = RecommendationHead(dim=3, sharpness=0.4, strength=0.7)
+    assert head.sharpness.exp().item() == pytest.approx(0.4)
+    assert head.strength.exp().item() == pytest.approx(0.7)
+
+
 def test_loss_by_hand() -> None:
     head = RecommendationHead(dim=2, dropout=0.0)
     fused = fused_items(torch.zeros(5, 2))  # all items alike: each of 3 candidates has probability 1/3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from mmattn.build import build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.inputs import Inputs
 from mmattn.encoders.tiny import TinyText
+from mmattn.heads.completion import co_occurrence
+from mmattn.model import Model
 from mmattn.training.loop import train
-from mmattn.training.tasks import AlignmentTask, RecommendationTask, item_vectors
+from mmattn.training.tasks import AlignmentTask, RecommendationTask, Recommender, item_vectors
 
 ITEMS, USERS = 37, 53
 
@@ -54,6 +57,55 @@ def test_what_is_ranked_is_not_in_the_histories() -> None:
         columns = [*episode.known.tolist(), *episode.candidates.tolist()]
         possible = [matrix[user, columns].tolist() for user in range(USERS)]
         assert all(row in possible for row in rows)
+
+
+def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
+    drawn: list[list[Any]] = []
+    for everybody_likes in (False, True):
+        task = world(steps=2, users=11, targets=0.3, history=0.5, head={"completion": 0.7})
+        episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
+        if everybody_likes:  # now with other choices of what is to be predicted, and of all that is left out
+            changed = task.interactions.toarray()
+            hidden = np.setdiff1d(np.arange(ITEMS), episodes[0].known.numpy())
+            changed[:, hidden] = 1 - changed[:, hidden]
+            task.interactions = sparse.csr_array(changed)
+            episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
+        drawn.append(episodes)
+    before, after = (episodes[0] for episodes in drawn)
+    assert torch.equal(before.known, after.known)
+    assert not torch.equal(before.positives, after.positives)
+    assert torch.equal(before.together, after.together)
+    known = drawn[0][0].known.numpy()
+    chosen = world().interactions.toarray()[:, known]  # of all users, not only of the step's
+    np.testing.assert_array_equal(before.together, chosen.T @ chosen)
+
+
+def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path) -> None:
+    task = world(head={"completion": 0.7, "completion_ridge": 2.0}).eval()
+    head, new = task.model.head("recommendation"), np.arange(31, ITEMS)
+    vectors = item_vectors(task.model, task.inputs, "recommendation")
+    with torch.no_grad():
+        content = head.weights(vectors[:31], vectors[31:]).double().numpy()
+    chosen = task.interactions.toarray()[:, :31].astype(np.float64)
+    gram = chosen.T @ chosen
+    filled_in = np.linalg.inv(gram + np.diag(7 / 3 * chosen.sum(0) + 2)) @ gram
+    recommender = task.recommender()
+    newcomer = np.zeros((2, ITEMS), np.float32)
+    newcomer[0, 4] = 1  # a history of one item; the other has none
+    scores = recommender.fit(sparse.csr_array(newcomer)).score([0, 1], new)
+    factor = 1.5 * 10 * (1 / 50) ** -0.5
+    np.testing.assert_allclose(scores[0], factor * filled_in[4] @ content, rtol=2e-4, atol=1e-4)
+    assert not scores[1].any()
+    task.model.save_pretrained(tmp_path / "model")
+    loaded = Model.from_pretrained(tmp_path / "model").head("recommendation")
+    assert (loaded.completion, loaded.completion_ridge) == (0.7, 2.0)
+    again = Recommender(loaded, vectors, task.items, co_occurrence(task.interactions[:, task.items]))
+    np.testing.assert_array_equal(again.fit(sparse.csr_array(newcomer)).score([0, 1], new), scores)
+
+
+def test_histories_that_training_completes_are_refused_where_pairs_are_hidden() -> None:
+    with pytest.raises(InputError, match="completion would see the pairs that a step hides"):
+        world(hide="pairs", head={"completion": 0.7})
 
 
 def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
