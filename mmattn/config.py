@@ -51,16 +51,18 @@ class ProtocolConfig:
     """How the interactions are split and what is measured.
 
     Args:
-        split: "cold" (unseen items), "random", "time" (one moment for everybody) or "given" (the data set's
-            own, as its card's split column says; validation is drawn from its training where it has none).
+        split: "cold" (unseen items), "mixed" (unseen items and hidden interactions with the others, in one
+            list), "random", "time" (one moment for everybody) or "given" (the data set's own, as its card's
+            split column says; validation is drawn from its training where it has none).
         seeds: one run of everything a seed.
-        test: share of items (cold) or interactions that is tested on; unused where the split is given.
+        test: share of items (cold), of interactions, or of both (mixed) that is tested on; unused where the
+            split is given.
         validation: the same share of what remains, for every choice.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
         budget: settings that are tried for each rival, on validation, the file's own first; 0 takes those.
     """
 
-    split: Literal["cold", "random", "time", "given"] = "cold"
+    split: Literal["cold", "mixed", "random", "time", "given"] = "cold"
     seeds: tuple[int, ...] = (0, 1, 2)
     test: float = 0.2
     validation: float = 0.2

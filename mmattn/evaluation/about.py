@@ -55,6 +55,8 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
         "cold": f"{share} of the items are hidden with everything anybody did with them. At the test they "
         "are ranked among themselves for each user, from the user's history of other items and from their "
         "content alone.",
+        "mixed": f"{share} of the items are hidden with everything anybody did with them, and {share} of "
+        "each user's other interactions. All items are ranked in one list, new ones beside old ones.",
         "random": f"{share} of the interactions, drawn at random, are hidden and looked for among all items.",
         "time": f"The last {share} of the time line is hidden: one moment divides past and future for all.",
         "given": "The data set's own split: what it marks as test is hidden, and looked for among all items.",
@@ -79,7 +81,9 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
 
 def provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[str, Mapping[str, Any] | str]:
     program = attention.parse(experiment.config.fusion.program)
+    hybrid = {f"seed {result.seed}": dict(result.settings) for result in results if result.settings}
     return {
+        **({"hybrid": hybrid} if hybrid else {}),
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _LIBRARIES if _installed(name)},

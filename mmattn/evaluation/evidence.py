@@ -87,10 +87,11 @@ class Examiner:
 def split_strata(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
     """Strata of the items to be found and of the users, by name.
 
-    Items by how often they were chosen in training, those that nobody chose by themselves; where the
-    split hides whole items, by how often they were chosen in the hidden part, for there is nothing else.
+    Items by how often they were chosen in training, those that nobody chose by themselves; where hidden
+    items are ranked among themselves, by how often they were chosen in the hidden part, for there is nothing
+    else.
     """
-    hidden = len(split.cold_items) > 0
+    hidden = len(split.cold_items) > 0 and not split.one_list
     counted = split.matrix("test") if hidden else split.known("test")
     found = popularity(np.bincount(counted.indices, minlength=split.item_count))
     if hidden:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from mmattn.encoders.inputs import Inputs, gather
 from mmattn.encoders.store import write_rejected
 from mmattn.errors import InputError
 from mmattn.evaluation.evidence import Examined, Examiner, examples, gaps
+from mmattn.evaluation.hybrid import choose_hybrid, fit_hybrid
 from mmattn.evaluation.knockout import variants
-from mmattn.evaluation.protocol import make_split, measure, part_sizes
+from mmattn.evaluation.protocol import Score, make_split, measure, part_sizes
 from mmattn.evaluation.results import OURS
 from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
@@ -79,6 +80,8 @@ class Experiment:
         clock.lap("features")
         history = self._train(task, seed)
         clock.lap("training")
+        settings = self._choose_hybrid(task, split)
+        clock.lap("choice of the hybrid")
         if self.config.training.refit:
             task, inputs = self._task(split, "test", seed)
             self._train(task, seed, until=history.best_epoch)
@@ -88,18 +91,20 @@ class Experiment:
         task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
         wanted = self.config.evaluation
         examiner = Examiner(split, self.config.protocol, wanted.strata)
-        recommender = task.recommender()
-        examined = {OURS: examiner.examine(recommender.score)}
+        ours = self._ours(task, settings)
+        examined = {OURS: examiner.examine(ours())}
         clock.lap("test")
         rivals, chosen = self._rivals(examiner, inputs, seed)
         examined |= rivals
         clock.lap("rivals")
-        knockouts = self._knockouts(task, examiner, inputs, seed)
+        knockouts = self._knockouts(ours, examiner, inputs, seed)
         clock.lap("knockouts")
         apart = gaps(task, inputs, self.config.contents)
         # Speed is this machine's and not the seed's: one seed says it.
-        first = seed == self.config.protocol.seeds[0] and wanted.index > 0
-        served = serve(recommender, split, self.config.protocol.metrics[0], wanted.index) if first else None
+        # A hybrid asks users too: vectors of items cannot stand for it.
+        first = seed == self.config.protocol.seeds[0] and wanted.index > 0 and not settings
+        metric = self.config.protocol.metrics[0]
+        served = serve(task.recommender(), split, metric, wanted.index) if first else None
         clock.lap("gaps and index")
         shown = examples(examined[OURS], split, seed)
         top = examined[OURS].ranking.items[:, :_SHOWN]
@@ -122,6 +127,7 @@ class Experiment:
             shown=shown,
             top={why: top[users] for why, users in shown.items()},
             chosen=chosen,
+            settings=settings,
         )
         save_result(done, result)
         return result
@@ -137,7 +143,9 @@ class Experiment:
         settings = config.training
         task = RecommendationTask(
             model.to(self.device), inputs, split.known(part), known, judge,
-            hide="items" if len(split.cold_items) else "pairs", ids=bool(config.head.options.get("ids")),
+            # In a hybrid, the head is what speaks for items that nobody chose yet.
+            hide="items" if len(split.cold_items) or config.hybrid else "pairs",
+            ids=bool(config.head.options.get("ids")),
             steps=settings.steps, users=settings.users, targets=settings.targets,
             history=settings.history, drop_modality=settings.drop_modality,
         )  # fmt: skip
@@ -175,8 +183,26 @@ class Experiment:
             progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
 
+    def _choose_hybrid(self, task: RecommendationTask, split: Split) -> dict[str, float]:
+        """The settings of the hybrid, on validation; empty where none is asked for."""
+        metric, config = self.config.protocol.metrics[0], self.config.hybrid
+        if config is None:
+            return {}
+        return choose_hybrid(
+            config, task.interactions, _content(task), task.items,
+            lambda one: float(np.nanmean(measure(one.score, split, "validation", (metric,))[metric])),
+        )  # fmt: skip
+
+    def _ours(self, task: RecommendationTask, settings: dict[str, float]) -> Callable[..., Score]:
+        """Our system's scores, from the items' inputs: the task's own, or others where something is taken
+        away. The parts of a hybrid that know nothing of content are fitted once."""
+        if self.config.hybrid is None:
+            return lambda inputs=None: task.recommender(inputs).score
+        whole = fit_hybrid(settings, task.interactions, None, task.items, self.config.hybrid.most)
+        return lambda inputs=None: whole.with_content(_content(task, inputs)).score
+
     def _knockouts(
-        self, task: RecommendationTask, examiner: Examiner, inputs: Inputs, seed: int
+        self, ours: Callable[..., Score], examiner: Examiner, inputs: Inputs, seed: int
     ) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Our system again with something taken away: the model as it is, the stored features as they are."""
         wanted = self.config.evaluation
@@ -185,7 +211,7 @@ class Experiment:
             encoders=wanted.encoders, every_subset=wanted.subsets, seed=seed,
         )  # fmt: skip
         bar = tqdm(taken, desc=f"seed {seed}: knockouts", disable=not self.progress, leave=False)
-        return {name: examiner.values(task.recommender(left).score) for name, left in bar}
+        return {name: examiner.values(ours(left)) for name, left in bar}
 
     def _rivals(
         self, examiner: Examiner, inputs: Inputs, seed: int
@@ -209,6 +235,12 @@ class Experiment:
             )  # fmt: skip
             examined[name] = examiner.examine(fitted.score)
         return examined, chosen
+
+
+def _content(task: RecommendationTask, inputs: Inputs | None = None) -> NDArray[np.float32]:
+    """[known, I] what the trained head says that each known item says of every item."""
+    recommender = task.recommender(inputs)
+    return recommender.weights(np.arange(len(task.inputs))).cpu().numpy()
 
 
 def _card(encoder: Encoder) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
             pairs.users, pairs.items, seed=seed,
             test=protocol.test, validation=protocol.validation, **sizes,
         )  # fmt: skip
+    if protocol.split == "mixed":
+        return splits.mixed(
+            pairs.users, pairs.items, seed=seed,
+            test=protocol.test, validation=protocol.validation, **sizes,
+        )  # fmt: skip
     if protocol.split == "given":
         if pairs.split is None:
             raise InputError(

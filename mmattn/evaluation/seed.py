@@ -41,6 +41,7 @@ class SeedResult:
         shown: why ("drawn", "best", "worst") -> users whose recommendations the report shows.
         top: the same -> [users, k] items that our system ranks first for them.
         chosen: rival -> settings that validation chose; empty where the file's own were taken.
+        settings: of a hybrid, as validation chose them; empty without one.
     """
 
     seed: int
@@ -57,6 +58,7 @@ class SeedResult:
     shown: Mapping[str, Ints] = field(default_factory=dict)
     top: Mapping[str, Ints] = field(default_factory=dict)
     chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 _TABLES = ("values", "knockouts", "strata")  # name -> name -> array
@@ -82,6 +84,7 @@ def save_result(path: Path, result: SeedResult) -> None:
         "gaps": {name: asdict(gap) for name, gap in result.gaps.items()},
         "served": None if result.served is None else result.served.to_dict(),
         "chosen": {name: dict(found) for name, found in result.chosen.items()},
+        "settings": dict(result.settings),
     }
     write_json(path.with_suffix(".json"), notes)
     # Last, because its presence says that the seed is finished.

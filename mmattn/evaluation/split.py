@@ -31,8 +31,8 @@ class Split:
     """Which interaction belongs to which part. An interaction may belong to none, never to two.
 
     Args:
-        protocol: "random", "leave-one-out", "global-time", "cold-items", "cold-users", "given",
-            or another name.
+        protocol: "random", "leave-one-out", "global-time", "cold-items", "cold-users", "mixed",
+            "given", or another name.
         users: [n] user of each interaction, 0 to `user_count` - 1.
         items: [n] item of each interaction, 0 to `item_count` - 1.
         train: indices into the interactions.
@@ -48,6 +48,7 @@ class Split:
         validation_users: users held out of `train` and predicted at validation, as the cold ones are at test.
         given: indices of interactions of held-out users that are their histories when they are predicted,
             and nothing else: neither learned from nor to be predicted.
+        one_list: held-out items are ranked together with all others, not among themselves.
 
     Raises:
         InputError: indices out of range, an interaction in two parts, or a leak: a pair of user and
@@ -76,6 +77,7 @@ class Split:
     cold_users: Ints = field(default_factory=_no_items)
     validation_users: Ints = field(default_factory=_no_items)
     given: Ints = field(default_factory=_no_items)
+    one_list: bool = False
 
     def __post_init__(self) -> None:
         held_out = ("cold_items", "validation_items", "cold_users", "validation_users")
@@ -125,10 +127,18 @@ class Split:
     def known_items(self, part: Part) -> Ints:
         """Items that a system may have met with their interactions when `part` is predicted."""
         hidden = [self.cold_items] if part == "test" else [self.cold_items, self.validation_items]
-        return np.setdiff1d(np.arange(self.item_count), np.concatenate(hidden))
+        known = np.setdiff1d(np.arange(self.item_count), np.concatenate(hidden))
+        if self.time is None:
+            return known
+        # Before anybody chose it, an item may not have been there: that it was not chosen says nothing.
+        return np.intersect1d(known, self.known(part).indices)
 
     def candidates(self, part: Part) -> Ints:
-        """Items that are ranked when `part` is predicted, ascending."""
+        """Items that are ranked when `part` is predicted, ascending. At validation the cold items are not
+        there yet where all are ranked together."""
+        if self.one_list:
+            absent = _no_items() if part == "test" else self.cold_items
+            return np.setdiff1d(np.arange(self.item_count), absent)
         held_out = {"validation": self.validation_items, "test": self.cold_items}.get(part, _no_items())
         return held_out if len(held_out) else np.arange(self.item_count)
 

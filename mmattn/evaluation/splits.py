@@ -11,13 +11,24 @@ from numpy.typing import ArrayLike, NDArray
 from mmattn.errors import InputError
 from mmattn.evaluation.split import Part, Split, check_range, indices
 
-__all__ = ["Part", "Split", "cold_items", "cold_users", "given", "global_time", "leave_one_out", "random"]
+__all__ = [
+    "Part",
+    "Split",
+    "cold_items",
+    "cold_users",
+    "given",
+    "global_time",
+    "leave_one_out",
+    "mixed",
+    "random",
+]
 
 Ints = NDArray[np.int64]
 
 # Mixed into the seed, so that the validation items are drawn independently of the cold ones.
 _VALIDATION_STREAM = 1
 _GIVEN_STREAM = 2
+_WARM_STREAM = 3
 
 _PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -114,13 +125,12 @@ def given(
             raise InputError(f"given: no interaction is marked {name!r}, expected some")
     if len(own):
         return Split(protocol="given", **pairs.fields, train=train, validation=own, test=test)
-    by_user, place, count = _shuffled_by_user(pairs.users[train], np.random.default_rng(seed))
-    held_out = place < np.floor(validation * count)
+    drawn = _drawn_by_user(pairs.users, labels == "train", validation, np.random.default_rng(seed))
     return Split(
         protocol="given",
         **pairs.fields,
-        train=np.sort(train[by_user[~held_out]]),
-        validation=np.sort(train[by_user[held_out]]),
+        train=train[~drawn[train]],
+        validation=np.flatnonzero(drawn),
         test=test,
         seed=seed,
     )
@@ -340,6 +350,59 @@ def cold_items(
     )
 
 
+def mixed(
+    users: ArrayLike,
+    items: ArrayLike,
+    *,
+    item_count: int,
+    seed: int,
+    test: float = 0.2,
+    validation: float = 0.2,
+    user_count: int | None = None,
+) -> Split:
+    """Hold out whole items and, of the others, some interactions of every user: all are ranked in one list.
+
+    That is what a shop does: it has one list, in which new things stand beside old ones. The cold items are
+    those of `cold_items` with this seed; validation repeats the task one level down.
+
+    Args:
+        users: [n] integers.
+        items: [n] integers; a pair of user and item may come once only.
+        item_count: I, also of the items that nobody has chosen.
+        seed: of all draws.
+        test: fraction of all items that become cold, and of each user's interactions with the others.
+        validation: the same of what remains.
+        user_count: U, by default the largest user + 1.
+
+    Example:
+        >>> import numpy as np
+        >>> split = mixed(np.zeros(10, int), np.arange(10), item_count=10, seed=0)
+        >>> split.cold_items.tolist(), sorted(split.items[split.test].tolist())
+        ([7, 9], [1, 7, 9])
+        >>> len(split.candidates("test")), len(split.candidates("validation"))
+        (10, 8)
+    """
+    pairs = _Pairs.of(users, items, user_count, item_count)
+    _fractions(test=test, validation=validation)
+    is_cold_I, is_waiting_I = _held_out(item_count, seed, test, validation)
+    rng = np.random.default_rng([seed, _WARM_STREAM])
+    is_test = is_cold_I[pairs.items]
+    is_test |= _drawn_by_user(pairs.users, ~is_test, test, rng)
+    is_validation = is_waiting_I[pairs.items] & ~is_test
+    is_validation |= _drawn_by_user(pairs.users, ~(is_test | is_validation), validation, rng)
+    return Split(
+        protocol="mixed",
+        **pairs.fields,
+        train=np.flatnonzero(~(is_test | is_validation)),
+        validation=np.flatnonzero(is_validation),
+        test=np.flatnonzero(is_test),
+        seed=seed,
+        cold_items=np.flatnonzero(is_cold_I),
+        validation_items=np.flatnonzero(is_waiting_I),
+        one_list=True,
+    )
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Interactions as every way to split takes them, checked once."""
@@ -395,6 +458,18 @@ def _shuffled_by_user(users: Ints, rng: np.random.Generator) -> tuple[Ints, Ints
     owner = users[by_user]
     place = np.arange(len(users)) - (np.cumsum(counts_U) - counts_U)[owner]
     return by_user, place, counts_U[owner]
+
+
+def _drawn_by_user(
+    users: Ints, eligible: NDArray[np.bool_], fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """[n] True for a fraction, rounded down, of each user's eligible interactions."""
+    places = np.flatnonzero(eligible)
+    drawn = np.zeros(len(users), bool)
+    if len(places):
+        by_user, place, count = _shuffled_by_user(users[places], rng)
+        drawn[places[by_user[place < np.floor(fraction * count)]]] = True
+    return drawn
 
 
 def _times(where: str, time: ArrayLike, count: int) -> NDArray[np.float64]:

@@ -82,7 +82,7 @@ def _systems(experiment: Experiment, results: Sequence[SeedResult]) -> tuple[Sys
                 name=name,
                 label=name,
                 metrics={metric: bootstrap(values) for metric, values in theirs.items()},
-                note=_note(rival, chosen),
+                note=_ours(experiment) if rival is None else _note(rival, chosen),
                 difference={} if name == OURS else _differences(ours, theirs),
             )
         )
@@ -190,10 +190,14 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
     return {metric: paired(values, theirs[metric]) for metric, values in ours.items()}
 
 
-def _note(config: RivalConfig | None, chosen: Mapping[str, Any]) -> str:
+def _ours(experiment: Experiment) -> str:
+    if experiment.config.hybrid is not None:
+        return "co-choice, attention over users and over fused tokens, in one list; chosen on validation"
+    return "attention over fused tokens; epoch chosen on validation"
+
+
+def _note(config: RivalConfig, chosen: Mapping[str, Any]) -> str:
     """What a rival was given, in a few words, and what validation chose for it (in the first seed)."""
-    if config is None:
-        return "attention over fused tokens; epoch chosen on validation"
     content = [*config.vectors, *config.tags, *config.rare, *config.numbers]
     given = f"content: {', '.join(content)}" if content else "interactions only"
     shape = f"; exp({config.exponent:g} K)" if config.exponent else ""

@@ -164,12 +164,31 @@ def test_warm_protocols_run_too(here: Path, split: str) -> None:
     assert 0 < found["mmattn"]["recall@5"]["mean"] <= 1
 
 
+@pytest.mark.parametrize("split", ["mixed", "cold"])
+def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, split: str) -> None:
+    grid = {"strength": [1.0, 10.0], "user_strength": [1.0], "share": [0.5, 1.0], "evidence": [1.0]}
+    chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--rivals", "{}"]
+    assert fit("--protocol.seeds", "[0]", *chosen) == 0
+    folder = here / "runs" / "small"
+    found = json.loads((folder / "seed-0" / "result.json").read_text())["settings"]
+    assert found["strength"] in (1.0, 10.0)
+    assert found["share"] in (0.5, 1.0)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert 0 < metrics["systems"]["mmattn"]["recall@5"]["mean"] <= 1
+    assert metrics["served"] is None
+    assert abs(metrics["changes"]["without-image"]["recall@5"]["mean"]) > 0
+    # Cold items have a stratum of their own where they share the list.
+    assert ("items: cold" in metrics["strata"]) == (split == "mixed")
+    assert "attention over users" in (folder / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--trainng.epochs", "3"], "fit.yaml: unknown key 'trainng'. Did you mean 'training'?"),
         (["--training.epochs", "many"], "training.epochs: got 'many' (str), expected a whole number"),
         (["--training.epochs"], "--training.epochs has no value"),
+        (["--hybrid.share", "[]"], "hybrid: share: got no value, expected one or several"),
         (
             ["--encoders.image.name", "tiny-imag"],
             "no encoders plugin 'tiny-imag'. Did you mean 'tiny-image'?",
@@ -177,7 +196,7 @@ def test_warm_protocols_run_too(here: Path, split: str) -> None:
         (["--fusion.program", "Program(score=dit())"], "dit"),
         (["--data.card", "nowhere"], "nowhere"),
         (["--protocol.metrics", "[ndgc@5]"], "Did you mean 'ndcg'?"),
-        (["--protocol.split", "warm"], "expected one of cold, random, time, given"),
+        (["--protocol.split", "warm"], "expected one of cold, mixed, random, time, given"),
         (["--training.targets", "0.9"], "expected shares of the items that together make at most 1"),
     ],
 )

@@ -240,6 +240,28 @@ def test_the_protocol_needs_a_split_column_for_it() -> None:
     assert (split.train.tolist(), split.test.tolist()) == ([1], [0])
 
 
+@given(seed=st.integers(0, 99), users=st.integers(1, 13), items=st.integers(5, 41))
+def test_a_mixed_list_holds_cold_items_and_hidden_interactions(seed: int, users: int, items: int) -> None:
+    u, i = interactions(seed, users, items)
+    split = splits.mixed(u, i, item_count=items, user_count=users, seed=seed, test=0.3, validation=0.2)
+    alone = splits.cold_items(u, i, item_count=items, seed=seed, fraction=0.3, validation=0.2)
+    assert split.cold_items.tolist() == alone.cold_items.tolist()
+    assert split.validation_items.tolist() == alone.validation_items.tolist()
+    parts = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(parts) == list(range(len(u)))
+    cold, waiting = (np.isin(i, held) for held in (split.cold_items, split.validation_items))
+    assert set(np.flatnonzero(cold)) <= set(split.test)
+    for user in range(users):
+        warm = int(((u == user) & ~cold).sum())
+        assert ((u == user) & ~cold)[split.test].sum() == int(0.3 * warm)
+    left = np.setdiff1d(np.flatnonzero(waiting), split.test)
+    assert set(left) <= set(split.validation)
+    assert split.candidates("test").tolist() == list(range(items))
+    assert not np.isin(split.candidates("validation"), split.cold_items).any()
+    assert set(split.validation_items) <= set(split.candidates("validation"))
+    assert not np.isin(split.known_items("validation"), [*split.cold_items, *split.validation_items]).any()
+
+
 def test_leaks_of_users_are_refused() -> None:
     pairs = {"users": [0, 0, 1, 1], "items": [0, 1, 0, 1], "user_count": 2, "item_count": 2}
     base = {"protocol": "own", "validation": [], **pairs}
