@@ -20,7 +20,9 @@ _PUBLIC = {
     "MmattnError": "mmattn.errors",
     "Model": "mmattn.model",
     "Sample": "mmattn.types",
+    "Service": "mmattn.serving.service",
     "Tokens": "mmattn.types",
+    "recommend": "mmattn.serving.service",
     "registries": "mmattn.registry",
 }
 

@@ -24,6 +24,7 @@ LAYERS = [
     {"model", "build", "pretrained", "tower"},
     {"training"},
     {"retrieval"},
+    {"serving"},
     {"evaluation"},
     {"testing"},
     {"cli", "__main__"},

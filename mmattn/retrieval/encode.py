@@ -18,7 +18,7 @@ from mmattn.files import sha256_file
 from mmattn.model import Model
 from mmattn.types import Sample, Tokens
 
-__all__ = ["RunEncoder"]
+__all__ = ["RunEncoder", "provenance_of"]
 
 
 class RunEncoder:
@@ -59,11 +59,7 @@ class RunEncoder:
     @cached_property
     def provenance(self) -> dict[str, str]:
         """What makes the vectors, part -> fingerprint: each encoder, the program, the weights, the head."""
-        written = schema.read_yaml(self.folder / "config.json")
-        encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
-        weights = sha256_file(self.folder / "model.safetensors")[:16]
-        program = str(written["program"])[:16]
-        return {**encoders, "program": program, "weights": weights, "head": self.head}
+        return provenance_of(self.folder, self.head)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -117,6 +113,14 @@ class RunEncoder:
         if not isinstance(given, Tensor) or given.dim() != 2:
             raise InputError(f"head {self.head!r} gives no vectors [B, D], so nothing can be found with it")
         return given.float().cpu().numpy()
+
+
+def provenance_of(folder: str | Path, head: str) -> dict[str, str]:
+    """What makes the vectors of a saved model's head, part -> fingerprint, without building the model."""
+    written = schema.read_yaml(Path(folder) / "config.json")
+    encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
+    weights = sha256_file(Path(folder) / "model.safetensors")[:16]
+    return {**encoders, "program": str(written["program"])[:16], "weights": weights, "head": head}
 
 
 def _there(parts: Mapping[str, Tokens]) -> Tensor:

@@ -17,13 +17,14 @@ import pandas as pd
 from mmattn.config import FitConfig
 from mmattn.data.card import Card
 from mmattn.data.reader import read
+from mmattn.data.roles import ItemTable
 from mmattn.errors import InputError
 from mmattn.retrieval.arrow import Vectors, join_parquet, write_parquet
 from mmattn.retrieval.encode import RunEncoder
 from mmattn.schema import load
 from mmattn.types import Sample
 
-__all__ = ["Shards", "embed", "item_file", "read_items"]
+__all__ = ["Shards", "embed", "item_file", "read_items", "table_card"]
 
 
 @dataclass(frozen=True)
@@ -159,14 +160,21 @@ def read_items(items: Path, run: Path) -> Sequence[Sample]:
     if not settings.is_file():
         raise InputError(f"{items}: {run} does not say what its columns mean; give a card.yaml instead")
     card = Card.read(load(FitConfig, settings).data.card)
-    if any(use.role == "entity" for _, use in card.items.uses()):
-        raise InputError(f"{items}: the items name entities of a graph; give a card.yaml that has it too")
-    alone = replace(
-        card, items=replace(card.items, file=items.name), interactions=None, users=None, graph=None
-    )
-    object.__setattr__(alone, "path", items.parent / "card.yaml")  # what its files are relative to
+    return read(table_card(items, card.name, card.items)).items
+
+
+def table_card(table: Path, name: str, columns: ItemTable) -> Card:
+    """The card of a table with the columns of a known one; files that it names are relative to the table.
+
+    Raises:
+        InputError: columns that are missing, or a table where only a card can say enough.
+    """
+    if any(use.role == "entity" for _, use in columns.uses()):
+        raise InputError(f"{table}: the items name entities of a graph; give a card.yaml that has it too")
+    alone = Card(name, replace(columns, file=table.name))
+    object.__setattr__(alone, "path", table.parent / "card.yaml")  # what its files are relative to
     alone.check_files()
-    return read(alone).items
+    return alone
 
 
 def item_file(items: Path) -> Path:

@@ -1,0 +1,84 @@
+"""What items say of themselves, as columns that `where=` can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmattn.data.roles import ItemTable
+from mmattn.types import Sample
+
+__all__ = ["item_columns"]
+
+_BETTER = (
+    "number",
+    "category",
+    "categories",
+    "text",
+    "image",
+    "audio",
+    "label",
+)  # of several uses of a column
+
+
+def item_columns(
+    samples: Sequence[Sample], spec: ItemTable, labels: Mapping[str, np.ndarray] | None = None
+) -> pd.DataFrame:
+    """One row an item, one column for each that the card names; missing is None.
+
+    A number is a number, categories are a list, pictures and clips the path of their file, all else text. A
+    column with several uses is read by the first of: number, category, categories, text. Entities of a graph
+    and a column that is called "id", which the ids have, are left out.
+
+    Args:
+        samples: the items.
+        spec: what the card says of their table.
+        labels: column -> one text an item, of label columns; left out, they are missing.
+
+    Example:
+        >>> columns = {"title": "text", "genres": ["text", "categories"], "year": "number"}
+        >>> spec = ItemTable("items.csv", "item", columns)
+        >>> content = {"text": ["Heat", "Crime"], "table": {"genres": ["Crime"], "year": 1995.0}}
+        >>> item_columns([Sample("7", content), Sample("8")], spec).to_dict("list")
+        {'title': ['Heat', None], 'genres': [['Crime'], None], 'year': [1995.0, nan]}
+    """
+    uses: dict[str, tuple[int, Any]] = {}
+    place: dict[str, int] = {}  # of the next text within its modality
+    for name, use in spec.uses():
+        within = 0
+        if use.kind == "text":
+            within = place.get(use.modality, 0)
+            place[use.modality] = within + 1
+        best = uses.get(name)
+        if use.role in _BETTER and (best is None or _rank(use) < _rank(best[1])):
+            uses[name] = (within, use)
+    columns: dict[str, Any] = {}
+    for name, (within, use) in uses.items():
+        if name == "id":
+            continue
+        if use.role == "label":
+            found = (labels or {}).get(name)
+            cells = [None] * len(samples) if found is None else [text or None for text in found.tolist()]
+        else:
+            cells = [_cell(sample.content.get(use.modality), name, within, use.kind) for sample in samples]
+        kind = float if use.role == "number" else object
+        columns[name] = pd.Series(cells, dtype=kind)
+    return pd.DataFrame(columns, index=range(len(samples)))
+
+
+def _rank(use: Any) -> int:
+    return _BETTER.index(use.role)
+
+
+def _cell(content: Any, column: str, within: int, kind: str) -> Any:
+    if content is None:
+        return None
+    if kind == "table":
+        return content.get(column) if isinstance(content, Mapping) else None
+    if kind == "text":
+        texts = [content] if isinstance(content, str) else content
+        return texts[within] if within < len(texts) else None
+    return str(content)

@@ -1,0 +1,347 @@
+"""A finished run that answers: what would somebody with this history choose?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mmattn.data.roles import ItemTable
+from mmattn.data.tables import as_text
+from mmattn.errors import InputError, nearest
+from mmattn.retrieval import storage
+from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.encode import RunEncoder, provenance_of
+from mmattn.retrieval.filters import matching
+from mmattn.retrieval.index import Index
+from mmattn.schema import from_mapping
+from mmattn.serving.columns import item_columns
+from mmattn.serving.growth import Added, read_new_items, weights_of
+from mmattn.serving.search import best_unseen
+from mmattn.types import Sample
+
+__all__ = ["INDEX", "Recommended", "Service", "recommend"]
+
+INDEX = "index"  # the bundle's folder within the run's
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_NAMED = 5  # unknown ids in a message
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What one user gets, best first.
+
+    Args:
+        ids: of the items, as the catalogue has them: numbers or text.
+        scores: higher is better; they compare items for this user, not users.
+        basis: "history", or "catalogue" where there is no history to go by.
+    """
+
+    ids: list[Any]
+    scores: list[float]
+    basis: str
+
+
+@dataclass(eq=False)
+class Service:
+    """The recommender of a run, as `mmattn fit` leaves it: opened by `Service.open`.
+
+    The vector of a user is the sum of what the items of the history add to it, so a new user needs nothing
+    but a history. Who has none is taken for somebody who met each known item once: the answer is what the
+    catalogue as a whole speaks for, the same for everybody; how often an item was met plays no part in it.
+
+    Args:
+        folder: of the bundle.
+        index: vectors of all items, with columns to filter on.
+        maps: [I, W], what each item of the index adds to a user's vector.
+        lift: [W, K], makes the vector of an item from its weights.
+        places: [K], rows of the known items in the index.
+        known: [K, D], what the model's head makes of the known items.
+        together: [K, K], how many users chose both, where the head completes histories; otherwise [0, 0].
+        facts: what else the manifest says.
+    """
+
+    folder: Path
+    index: Index
+    maps: Floats
+    lift: Floats
+    places: Ints
+    known: Floats
+    together: Floats
+    facts: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self._rows = pd.Index(self.index.ids)
+        self._filter: tuple[str, NDArray[np.bool_]] | None = None  # the last one asked for
+        self._state = b""
+
+    # --- on the disk -----------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, run: str | Path) -> Service:
+        """Open what `mmattn fit` left in a run's folder, every file checked against its hash.
+
+        Raises:
+            InputError: nothing there, damage, or a model beside it that did not make the vectors.
+        """
+        folder = Path(run) / INDEX
+        if not (folder / "manifest.json").is_file():
+            raise InputError(
+                f"{run}: holds no {INDEX}/ to recommend from, expected a run that `mmattn fit` finished"
+            )
+        service: Service = open_bundle(folder, lambda opened: cls._of(opened, folder))
+        model = service.model
+        if model.is_dir():  # it is needed for new items only
+            service.check_origin(provenance_of(model, service.facts["head"]), str(model))
+        return service
+
+    @classmethod
+    def _of(cls, opened: Opened, folder: Path) -> Service:
+        opened.expect("recommender")
+        facts = opened.facts
+        index = Index.from_opened(opened.parts["items"])
+        known, width = facts["known"], index.dim
+        shape = (known, known) if facts["completes"] else (0, 0)
+        service = cls(
+            folder, index,
+            maps=storage.read_array(opened, "maps", (len(index), width), np.float32),
+            lift=storage.read_array(opened, "lift", (width, known), np.float32),
+            places=storage.read_array(opened, "places", (known,), np.int64),
+            known=storage.read_array(opened, "known", (known, facts["dim"]), np.float32),
+            together=storage.read_array(opened, "together", shape, np.float32),
+            facts=facts,
+        )  # fmt: skip
+        service._state = (folder / "manifest.json").read_bytes()
+        return service
+
+    def save(self) -> None:
+        """Write everything; a kill at any moment leaves what was there, or the whole of this.
+
+        Raises:
+            InputError: somebody else has written there since this was opened.
+        """
+        manifest = self.folder / "manifest.json"
+        if manifest.is_file() and manifest.read_bytes() != self._state:
+            raise InputError(f"{self.folder}: was changed since it was opened; open it again, then change it")
+        arrays = ("maps", "lift", "places", "known", "together")
+        writers = {f"{name}.npy": storage.write_array(getattr(self, name)) for name in arrays}
+        save_bundle(self.folder, self.facts, writers, {"items": self.index.save})
+        self._state = manifest.read_bytes()
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model that made the vectors."""
+        return self.folder.parent / self.facts["model"]
+
+    @property
+    def columns(self) -> ItemTable:
+        """What the catalogue's card says of the table of items."""
+        return from_mapping(ItemTable, self.facts["columns"], str(self.folder))
+
+    def check_origin(self, found: Mapping[str, str], where: str) -> None:
+        """Refuse a model that did not make these vectors.
+
+        Raises:
+            InputError: the first part (encoder, program, weights) that differs, on both sides.
+        """
+        ours = self.index.provenance or {}
+        for part in sorted({*ours, *found}):
+            if ours.get(part) != found.get(part):
+                raise InputError(
+                    f"{where}: a model of another {part}, {found.get(part, 'none')}; the vectors in "
+                    f"{self.folder} were made with {ours.get(part, 'none')}"
+                )
+
+    # --- answers ---------------------------------------------------------------------------------
+
+    def recommend(self, history: Sequence[Any], k: int = 20, where: str | None = None) -> Recommended:
+        """The best items for one user.
+
+        Args:
+            history: ids of the items that the user has met, in any order; none of them is recommended.
+            k: how many; fewer come back where fewer are left.
+            where: a condition over the columns, `genre == 'Comedy' and year > 1990`; see
+                `mmattn.retrieval.filters`.
+
+        Raises:
+            InputError: ids that are not in the catalogue, k below 1, or a filter that does not parse.
+        """
+        if isinstance(history, (str, bytes)) or not hasattr(history, "__len__"):
+            raise InputError(f"history: got {history!r}, expected a list of item ids")
+        rows = np.unique(self.rows(history))
+        scores, found = self.answer(_one_row(rows, len(self.index)), k, where)
+        there = found[0] >= 0
+        basis = "history" if len(rows) else "catalogue"
+        return Recommended(self.index.ids[found[0][there]].tolist(), scores[0][there].tolist(), basis)
+
+    def answer(self, seen: sparse.csr_array, k: int = 20, where: str | None = None) -> tuple[Floats, Ints]:
+        """Scores and rows of the index [U, k] for many users; minus infinity and -1 where no item is left.
+
+        Args:
+            seen: [U, I] ones where the user has met the item of that row.
+            k: how many.
+            where: as in `recommend`.
+
+        Raises:
+            InputError: k below 1, or a filter that does not parse.
+        """
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InputError(f"recommend: got k={k!r}, expected a whole number from 1")
+        queries = np.ascontiguousarray(seen @ self.maps, dtype=np.float32)
+        queries[np.diff(seen.indptr) == 0] = self.maps[self.places].mean(0)
+        return best_unseen(self.index, queries, seen, int(k), self._allowed(where))
+
+    def _allowed(self, where: str | None) -> NDArray[np.bool_] | None:
+        if where is None:
+            return None
+        if self._filter is None or self._filter[0] != where:
+            self._filter = (where, matching(where, self.index.metadata))
+        return self._filter[1]
+
+    def rows(self, ids: Sequence[Any]) -> Ints:
+        """[n] rows of items in the index.
+
+        Args:
+            ids: numbers or text; 7 and "7" name the same item.
+
+        Raises:
+            InputError: ids that are not in the catalogue, with the nearest that are.
+        """
+        names = [as_text(name) for name in ids]
+        if self.index.ids.dtype == np.int64:
+            rows = self._rows.get_indexer(pd.Index([_number(name) for name in names], dtype=np.int64))
+            rows[[not _is_number(name) for name in names]] = -1
+        else:
+            rows = self._rows.get_indexer(pd.Index(names, dtype=object))
+        unknown = list(dict.fromkeys(name for name, row in zip(names, rows, strict=True) if row < 0))
+        if unknown:
+            raise InputError(self.unknown(unknown))
+        return np.asarray(rows, np.int64)
+
+    def unknown(self, names: Sequence[str]) -> str:
+        """The message about ids that are not in the catalogue."""
+        shown = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        few = len(self.index) < 100_000  # looking for likely ones takes a second from there on
+        hint = nearest(names[0], map(str, self.index.ids.tolist())) if few else ""
+        return (
+            f"history: {len(names)} of its items {'is' if len(names) == 1 else 'are'} not among the "
+            f"{len(self.index):,} of catalogue {self.facts['catalogue']!r}: {shown}."
+            f"{hint if hint.startswith(' Did') else ''}"
+        )
+
+    # --- change ----------------------------------------------------------------------------------
+
+    def add_items(
+        self, source: Sequence[Sample] | str | Path, *, features: str | Path | None = None,
+        progress: bool = False,
+    ) -> Added:  # fmt: skip
+        """Add items that came after training, and write the bundle: nothing is trained again.
+
+        A new item's vector comes from what the known items say of it. Met in a history, it stands for the
+        known items that say of it what they say. Items that are there already stay as they are.
+
+        Args:
+            source: samples, a card of the same data set that has grown, or a table with its columns (those
+                that it does not have are missing).
+            features: folder of the feature store; left out, nothing is stored.
+            progress: show bars while encoding.
+
+        Raises:
+            InputError: another data set's card, ids of another kind, or a model that is not the one that
+                made the vectors; nothing is added then.
+        """
+        labels: Mapping[str, np.ndarray] = {}
+        if isinstance(source, (str, Path)):
+            read = read_new_items(Path(source), self.facts["catalogue"], self.columns)
+            samples, labels = list(read.items), read.labels
+        else:
+            samples = list(source)
+        ids = self._typed([sample.id for sample in samples])
+        new = [place for place, name in enumerate(ids) if name not in self.index]
+        if not new:
+            return Added([], len(samples), [])
+        encoder = RunEncoder(self.model, self.facts["head"])
+        self.check_origin(encoder.provenance, str(self.model))
+        with tempfile.TemporaryDirectory() as nowhere:
+            inputs = encoder.inputs([samples[place] for place in new], features or nowhere, progress=progress)
+            vectors, there = encoder.vectors(inputs)
+        good = [place for place, has in zip(new, there, strict=True) if has]
+        without = [ids[place] for place, has in zip(new, there, strict=True) if not has]
+        if good:
+            head = encoder.model.head(encoder.head)
+            weights_KN = weights_of(head, self.known, vectors[there], self.together)
+            columns = item_columns(
+                [samples[place] for place in good], self.columns,
+                {name: cells[good] for name, cells in labels.items()},
+            )  # fmt: skip
+            self.index.add(
+                (self.lift @ weights_KN).T, [ids[place] for place in good],
+                metadata=columns, provenance=encoder.provenance,
+            )  # fmt: skip
+            self.maps = np.concatenate([self.maps, weights_KN.T @ self.maps[self.places]])
+            self.save()
+            self._rows, self._filter = pd.Index(self.index.ids), None
+        return Added([ids[place] for place in good], len(samples) - len(new), without)
+
+    def _typed(self, names: Sequence[str]) -> list[Any]:
+        """Ids as the catalogue has them.
+
+        Raises:
+            InputError: text where the catalogue has numbers, or an id twice.
+        """
+        if self.index.ids.dtype == np.int64:
+            wrong = [name for name in names if not _is_number(name)]
+            if wrong:
+                raise InputError(f"add: got id {wrong[0]!r}, expected whole numbers as in the catalogue")
+            names = [int(name) for name in names]  # type: ignore[misc]
+        if len(set(names)) < len(names):
+            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            raise InputError(f"add: id {twice!r} comes twice, expected each id once")
+        return list(names)
+
+
+def recommend(
+    run: Service | str | Path, history: Sequence[Any], k: int = 20, where: str | None = None
+) -> Recommended:
+    """What a finished run recommends to somebody with this history.
+
+    Args:
+        run: the folder that `mmattn fit` left, or a `Service`, which is opened once for many questions.
+        history: ids of the items met; empty, the answer is what the catalogue as a whole speaks for.
+        k: how many.
+        where: a condition over the items' columns.
+
+    Raises:
+        InputError: no such run, ids that are not in the catalogue, or a filter that does not parse.
+
+    Example:
+        >>> recommend("runs/demo", history=["7"])
+        Traceback (most recent call last):
+        mmattn.errors.InputError: runs/demo: holds no index/ to recommend from, expected a run that ...
+    """
+    service = run if isinstance(run, Service) else Service.open(run)
+    return service.recommend(history, k, where)
+
+
+def _one_row(rows: Ints, count: int) -> sparse.csr_array:
+    return sparse.csr_array(
+        (np.ones(len(rows), np.float32), rows, np.array([0, len(rows)])), shape=(1, count)
+    )
+
+
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and len(name) < 19
+
+
+def _number(name: str) -> int:
+    return int(name) if _is_number(name) else 0
