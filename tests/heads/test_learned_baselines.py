@@ -244,6 +244,78 @@ def test_lightgcn_without_layers_to_pass_along_is_refused_and_one_layer_is_one_h
     np.testing.assert_allclose(items_IK, [[0.5 * 0.5**0.5, 0], [0.25, 0.5 * 0.5**0.5]], rtol=1e-6)
 
 
+def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: int) -> np.ndarray:
+    """Training written out anew with dense matrices and Adam's formulas, from the same first vectors and
+    the same drawn pairs: the scores [U, I]."""
+    pairs = Pairs.of(train, np.flatnonzero(train.toarray().any(0)))
+    begun = rival._vectors(pairs, features, torch.Generator().manual_seed(rival.seed))
+    value = {name: one.detach().numpy().astype(float) for name, one in begun.named_parameters()}
+    moved = {name: [np.zeros_like(one), np.zeros_like(one)] for name, one in value.items()}
+    passed = np.eye(USERS + ITEMS)
+    if isinstance(rival, LightGCN):
+        passed = dense_propagation(train.toarray(), passed[:USERS], passed[USERS:], rival.layers)
+
+    def vectors() -> tuple[np.ndarray, ...]:
+        users, items = np.split(passed @ np.concatenate([value["users"], value["items"]]), [USERS])
+        bias = value.get("bias", np.zeros(ITEMS))
+        if "eyes" not in value:
+            return users, items, bias
+        seen = features @ value["projection"]
+        return (
+            np.hstack([users, value["eyes"]]),
+            np.hstack([items, seen]),
+            bias + features @ value["visual_bias"],
+        )
+
+    def gradients(users: np.ndarray, better: np.ndarray, worse: np.ndarray) -> dict[str, np.ndarray]:
+        user_UK, item_IK, bias_I = vectors()
+        scores_UI = user_UK @ item_IK.T + bias_I
+        slope_B = -1 / (1 + np.exp(scores_UI[users, better] - scores_UI[users, worse])) / len(users)
+        slope_UI = np.zeros((USERS, ITEMS))
+        np.add.at(slope_UI, (users, better), slope_B)
+        np.add.at(slope_UI, (users, worse), -slope_B)
+        by_user_UK, by_item_IK = slope_UI @ item_IK, slope_UI.T @ user_UK
+        own = value["users"].shape[1]
+        first = passed.T @ np.concatenate([by_user_UK[:, :own], by_item_IK[:, :own]])
+        found = {"users": first[:USERS], "items": first[USERS:], "bias": slope_UI.sum(0)}
+        found["eyes"] = by_user_UK[:, own:]
+        if "eyes" in value:
+            found["projection"] = features.T @ by_item_IK[:, own:]
+            found["visual_bias"] = features.T @ slope_UI.sum(0)
+        weight = rival.strength / len(users)
+        of_user = weight * np.bincount(users, minlength=USERS)
+        of_item = weight * np.bincount(np.concatenate([better, worse]), minlength=ITEMS)
+        for name, often in {"users": of_user, "eyes": of_user, "items": of_item, "bias": of_item}.items():
+            if name in value:
+                found[name] = found[name] + (often * value[name].T).T
+        return found
+
+    rng, step = np.random.default_rng(rival.seed), 0
+    for _ in range(epochs):
+        for batch in pairs.drawn(rng, rival.batch):
+            found, step = gradients(*batch), step + 1
+            for name, (mean, square) in moved.items():
+                mean += 0.1 * (found[name] - mean)
+                square += 0.001 * (found[name] ** 2 - square)
+                root = np.sqrt(square / (1 - 0.999**step)) + 1e-8
+                value[name] = value[name] - rival.learning_rate * mean / (1 - 0.9**step) / root
+    users_UK, items_IK, bias_I = vectors()
+    return users_UK @ items_IK.T + bias_I
+
+
+@pytest.mark.parametrize("kind", [BPR, LightGCN, VBPR])
+def test_training_is_the_same_written_out_in_dense_numpy(planted, kind: type) -> None:
+    train, _, _ = planted
+    pictures = np.random.default_rng(3).normal(size=(ITEMS, 7))
+    pictures[::3] = 0  # absent
+    rival = kind(dim=3, epochs=3, batch=150, learning_rate=0.02, strength=0.05, seed=4)
+    scores = rival.fit(train, pictures).score(EVERYBODY, np.arange(ITEMS))
+    before, expected = (in_numpy(rival, train, pictures, epochs) for epochs in (0, 3))
+    largest = np.abs(expected).max()
+    assert np.abs(expected - before).max() > 0.2 * largest
+    np.testing.assert_allclose(scores, expected, atol=1e-3 * largest)
+
+
 def test_vbpr_scores_as_the_paper_s_formula(planted) -> None:
     train, _, _ = planted
     pictures = np.random.default_rng(2).normal(size=(ITEMS, 7))
