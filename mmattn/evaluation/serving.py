@@ -1,9 +1,9 @@
 """What an index costs: the task metric with exact scores, in short vectors, and through an index.
 
-A recommender that is linear in the history scores by histories @ weights. A truncated singular value
-decomposition of the weights makes vectors of users and items whose inner products are the scores, as
-nearly as their width allows; those an index can search. So the loss falls into three: the model's (what
-exact scores lack of a perfect 1), the vectors', and the index's.
+A recommender that is linear in the history scores by histories @ weights. Vectors of users and items whose
+inner products are the scores, as nearly as their width allows, are what an index can search (see
+`mmattn.serving.factors`: they are made to be right about the histories that people have). So the loss falls
+into three: the model's (what exact scores lack of a perfect 1), the vectors', and the index's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -26,6 +25,8 @@ from mmattn.evaluation.split import Split
 from mmattn.retrieval.ann import AnnSearch
 from mmattn.retrieval.exact import ExactSearch
 from mmattn.retrieval.plan import Settings
+from mmattn.serving.factors import factorise
+from mmattn.training.sequence_task import SequenceRecommender
 from mmattn.training.tasks import Recommender
 
 __all__ = ["Point", "Served", "serve"]
@@ -97,7 +98,9 @@ class Served:
         )
 
 
-def serve(recommender: Recommender, split: Split, metric: str, width: int = 128) -> Served:
+def serve(
+    recommender: Recommender | SequenceRecommender, split: Split, metric: str, width: int = 128
+) -> Served:
     """Measure the test part with exact scores, in vectors, and through an inverted file at rising effort.
 
     Args:
@@ -150,18 +153,20 @@ def serve(recommender: Recommender, split: Split, metric: str, width: int = 128)
 
 
 def _vectors(
-    recommender: Recommender, users: NDArray[np.int64], items: NDArray[np.int64], width: int
+    recommender: Recommender | SequenceRecommender,
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    width: int,
 ) -> tuple[Floats, Floats]:
     """[U, D] and [I, D] with scores as inner products, up to a factor a user."""
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(0)  # the decomposition draws a first guess
-        weights_KI = recommender.weights(items).float().cpu()
-        rank_wanted = min(width, *weights_KI.shape)
-        left_KD, values_D, right_ID = torch.svd_lowrank(weights_KI, q=rank_wanted, niter=4)
-        root_D = values_D.sqrt()
-    map_KD = (left_KD * root_D).numpy()
-    queries_UD = recommender.histories[users].astype(np.float32) @ map_KD
-    return np.ascontiguousarray(queries_UD), np.ascontiguousarray((right_ID * root_D).numpy())
+    if isinstance(recommender, SequenceRecommender):  # it has them, and they lose nothing
+        return recommender.user_vectors[users], recommender.item_vectors[items]
+    weights_KI = recommender.weights(items)
+    place = np.full(max(int(items.max()), int(recommender.known.max())) + 1, -1)
+    place[recommender.known] = np.arange(len(recommender.known))
+    factors = factorise(weights_KI, recommender.histories, width, place[items])
+    queries_UD = recommender.histories[users].astype(np.float32) @ factors.maps
+    return np.ascontiguousarray(queries_UD), factors.vectors
 
 
 def _unseen(

@@ -217,24 +217,31 @@ class Service:
         Raises:
             InputError: ids that are not in the catalogue, with the nearest that are.
         """
-        names = [as_text(name) for name in ids]
-        if self.index.ids.dtype == np.int64:
-            rows = self._rows.get_indexer(pd.Index([_number(name) for name in names], dtype=np.int64))
-            rows[[not _is_number(name) for name in names]] = -1
-        else:
-            rows = self._rows.get_indexer(pd.Index(names, dtype=object))
-        unknown = list(dict.fromkeys(name for name, row in zip(names, rows, strict=True) if row < 0))
+        rows = self.places_of(ids)
+        unknown = [as_text(name) for name, row in zip(ids, rows, strict=True) if row < 0]
         if unknown:
-            raise InputError(self.unknown(unknown))
-        return np.asarray(rows, np.int64)
+            raise InputError(f"history: {self.unknown(unknown)}")
+        return rows
 
-    def unknown(self, names: Sequence[str]) -> str:
+    def places_of(self, ids: Sequence[Any]) -> Ints:
+        """[n] rows of items in the index as `rows` has them, -1 for those that are not in the catalogue."""
+        names = [as_text(name) for name in ids]
+        if self.index.ids.dtype == object:
+            return np.asarray(self._rows.get_indexer(pd.Index(names, dtype=object)), np.int64)
+        numbers = np.array([_is_number(name) for name in names], dtype=bool)
+        found = self._rows.get_indexer(
+            pd.Index([int(name) if is_number else 0 for name, is_number in zip(names, numbers, strict=True)])
+        )
+        return np.where(numbers, found, -1)
+
+    def unknown(self, ids: Sequence[str]) -> str:
         """The message about ids that are not in the catalogue."""
+        names = list(dict.fromkeys(ids))
         shown = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         few = len(self.index) < 100_000  # looking for likely ones takes a second from there on
         hint = nearest(names[0], map(str, self.index.ids.tolist())) if few else ""
         return (
-            f"history: {len(names)} of its items {'is' if len(names) == 1 else 'are'} not among the "
+            f"{len(names)} item{'' if len(names) == 1 else 's'} not among the "
             f"{len(self.index):,} of catalogue {self.facts['catalogue']!r}: {shown}."
             f"{hint if hint.startswith(' Did') else ''}"
         )
@@ -341,7 +348,3 @@ def _one_row(rows: Ints, count: int) -> sparse.csr_array:
 
 def _is_number(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and len(name) < 19
-
-
-def _number(name: str) -> int:
-    return int(name) if _is_number(name) else 0

@@ -1,0 +1,213 @@
+"""Recommendations for millions of users, from a table of what they met to a table of what they get.
+
+The table is read in pieces and parted by user into buckets, each of which fits into memory; every finished
+bucket is a file beside the result, which a later call finds and keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm import tqdm
+
+from mmattn.errors import InputError, nearest
+from mmattn.files import atomic_path, sha256_file, write_json
+from mmattn.retrieval.arrow import join_parquet
+from mmattn.serving.service import Service
+
+__all__ = ["BUCKET_ROWS", "Counts", "recommend_table"]
+
+BUCKET_ROWS = 2_000_000  # of the table, in memory at once
+_PIECE = 65_536  # rows that are read at once
+_USERS = 4096  # users that are answered together
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was done.
+
+    Args:
+        users: who got recommendations.
+        rows: of the result.
+        unknown: rows of the table whose item is not in the catalogue, where those are to be passed over.
+    """
+
+    users: int
+    rows: int
+    unknown: int
+
+
+def recommend_table(
+    service: Service,
+    users: str | Path,
+    out: str | Path,
+    *,
+    k: int = 20,
+    where: str | None = None,
+    skip_unknown: bool = False,
+    bucket_rows: int = BUCKET_ROWS,
+    progress: bool = True,
+) -> Counts:
+    """Write the k best items of every user of a table, as rows of user, rank (from 1), item and score.
+
+    Memory: the catalogue's vectors and maps, and what one bucket needs, whatever the number of users: some
+    200 bytes a row, so 400 MB for two million. Rows of one user may stand anywhere in the table; a user with
+    more rows than a bucket makes it longer. The result is written at the end, whole; its rows stand user by
+    user, best first.
+
+    Args:
+        service: of a run.
+        users: a parquet file with columns `user` and `item`; a row without an item names a user who has met
+            nothing, and gets what the catalogue as a whole speaks for.
+        out: the parquet file to write.
+        k, where: as in `Service.recommend`.
+        skip_unknown: pass over rows whose item is not in the catalogue; otherwise they are an error.
+        bucket_rows: rows of the table that are in memory at once.
+        progress: show a bar.
+
+    Raises:
+        InputError: no such file or columns, a row without a user, or items that are not in the catalogue.
+    """
+    users, out = Path(users), Path(out)
+    rows = _checked(users)
+    if bucket_rows < 1:
+        raise InputError(f"recommend: got buckets of {bucket_rows} rows, expected at least 1")
+    buckets = max(1, -(-rows // bucket_rows))
+    told = [
+        sha256_file(users),
+        sha256_file(service.folder / "manifest.json"),
+        k,
+        where,
+        skip_unknown,
+        buckets,
+    ]
+    folder = out.parent / f".{out.name}.{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}.shards"
+    if not (folder / "parted.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _part(users, folder, buckets, rows, progress)
+        write_json(folder / "parted.json", {"buckets": buckets})
+    found, unknown = [], 0
+    for bucket in tqdm(range(buckets), desc="recommend", unit="bucket", disable=not progress):
+        done = folder / f"{bucket:05d}.parquet"
+        source = folder / f"rows-{bucket:05d}.parquet"
+        if not done.exists():
+            _answer(service, source, done, k, where, skip_unknown, users)
+        written = pa.parquet.read_schema(done).metadata
+        unknown += int(written[b"mmattn.unknown"])
+        source.unlink(missing_ok=True)  # what it was read for is done
+        found.append(done)
+    people = sum(int(pa.parquet.read_schema(done).metadata[b"mmattn.users"]) for done in found)
+    total = join_parquet(found, out)
+    shutil.rmtree(folder)
+    return Counts(people, total, unknown)
+
+
+def _checked(path: Path) -> int:
+    """Number of rows.
+
+    Raises:
+        InputError: no such file, no parquet, no rows, or no such columns.
+    """
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            names, rows = file.schema_arrow.names, file.metadata.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read as parquet ({' '.join(str(error).split())})") from error
+    for column in ("user", "item"):
+        if column not in names:
+            raise InputError(f"{path}: no column {column!r}.{nearest(column, names)}")
+    if not rows:
+        raise InputError(f"{path}: has no rows, expected users and the items they met")
+    return rows
+
+
+def _part(users: Path, folder: Path, buckets: int, rows: int, progress: bool) -> None:
+    """Write each row into the file of its user's bucket."""
+    with ExitStack() as stack:
+        file = stack.enter_context(pa.parquet.ParquetFile(users))
+        bar = stack.enter_context(tqdm(total=rows, desc="part users", unit="row", disable=not progress))
+        schema = pa.schema([file.schema_arrow.field("user"), file.schema_arrow.field("item")])
+        writers = [
+            stack.enter_context(pa.parquet.ParquetWriter(folder / f"rows-{bucket:05d}.parquet", schema))
+            for bucket in range(buckets)
+        ]
+        for batch in _pieces(file, max(_PIECE, 1024 * buckets)):
+            if batch["user"].null_count:
+                raise InputError(
+                    f"{users}: {batch['user'].null_count} rows without a user, expected one in each"
+                )
+            table = batch.select(["user", "item"])
+            if buckets == 1:
+                writers[0].write_table(table)
+            else:
+                owner = pd.util.hash_array(batch["user"].to_pandas().to_numpy()) % np.uint64(buckets)
+                for bucket in range(buckets):
+                    writers[bucket].write_table(table.filter(pa.array(owner == bucket)))
+            bar.update(len(batch))
+
+
+def _pieces(file: Any, size: int) -> Iterator[pa.Table]:
+    for batch in file.iter_batches(batch_size=size, columns=["user", "item"]):
+        yield pa.Table.from_batches([batch])
+
+
+def _answer(
+    service: Service, source: Path, done: Path, k: int, where: str | None, skip_unknown: bool, users: Path
+) -> None:
+    """Write what the users of one bucket get."""
+    table = pa.parquet.read_table(source)
+    people = table["user"].combine_chunks().dictionary_encode()
+    seen, unknown = _seen(service, table["item"], people.indices.to_numpy(), len(people.dictionary), users)
+    if unknown and not skip_unknown:
+        raise InputError(f"{users}: {service.unknown(unknown)}")
+    missing = pa.array(unknown)
+    facts = {"mmattn.users": str(len(people.dictionary)), "mmattn.unknown": str(len(missing))}
+    item = pa.int64() if service.index.ids.dtype == np.int64 else pa.string()
+    schema = pa.schema(
+        [("user", people.dictionary.type), ("rank", pa.int32()), ("item", item), ("score", pa.float32())],
+        facts,
+    )
+    with atomic_path(done) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(people.dictionary), _USERS):
+            scores, rows = service.answer(seen[start : start + _USERS], k, where)
+            there = rows >= 0
+            who = np.repeat(np.arange(start, start + len(rows)), there.sum(1))
+            columns = [
+                people.dictionary.take(pa.array(who)),
+                pa.array(np.broadcast_to(np.arange(1, rows.shape[1] + 1, dtype=np.int32), rows.shape)[there]),
+                pa.array(service.index.ids[rows[there]].tolist(), item),
+                pa.array(scores[there]),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _seen(
+    service: Service, items: pa.ChunkedArray, owner: NDArray[Any], count: int, where: Path
+) -> tuple[sparse.csr_array, list[str]]:
+    """[U, I] ones where the user has met the item, and the unknown item of each row that has one."""
+    names = items.combine_chunks().dictionary_encode()
+    place = service.places_of(names.dictionary.to_pylist())
+    codes = names.indices.fill_null(-1).to_numpy()
+    rows = np.where(codes < 0, -1, place[codes]) if len(place) else np.full(len(codes), -1)
+    unknown = [str(names.dictionary[int(code)]) for code in codes[(codes >= 0) & (rows < 0)]]
+    good = rows >= 0
+    seen = sparse.csr_array(
+        (np.ones(int(good.sum()), np.float32), (owner[good], rows[good])), shape=(count, len(service.index))
+    )
+    seen.sum_duplicates()
+    seen.data[:] = 1
+    return seen, unknown
