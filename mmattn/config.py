@@ -39,11 +39,13 @@ class DataConfig:
         card: the card.yaml, or the folder that holds it.
         features: folder of the feature store, shared between runs.
         reject_limit: share of bad rows above which reading stops.
+        positive_from: least value (rating) of an interaction that counts as a choice; left out, all count.
     """
 
     card: Path
     features: Path = Path("features")
     reject_limit: float = 0.5
+    positive_from: float | None = None
 
 
 @dataclass(frozen=True)
@@ -235,10 +237,12 @@ class RivalConfig:
         rare: the same with values weighted by rarity (tf-idf).
         numbers: column -> width of a Gaussian of its difference.
         exponent: above 0, the kernel is exp(exponent * the sum of all).
+        newcomers: half-life in days of the popularity that answers users without a history, 0 for one that
+            never fades; left out, the rival answers them itself.
     """
 
     kind: Literal[
-        "popularity", "item-knn", "ease", "als", "bpr", "lightgcn", "vbpr",
+        "popularity", "recent-popularity", "item-knn", "ease", "als", "bpr", "lightgcn", "vbpr", "sasrec",
         "content-ridge", "content-knn", "kernel-ridge",
     ]  # fmt: skip
     strength: float = 0.0
@@ -248,6 +252,7 @@ class RivalConfig:
     rare: dict[str, float] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     exponent: float = 0.0
+    newcomers: float | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +300,8 @@ class EvaluationConfig:
         encoders: take away single encoders too, where several read one content.
         subsets: measure every subset of the contents.
         strata: look at popular and rare items, long and short histories apart.
+        strata_metric: how, at the cut-off of the protocol's first metric. Recall falls into the strata's
+            parts; nDCG is that of a stratum's positives in the one ranking.
         index: width of the vectors whose search through an approximate index is measured; 0 for none.
     """
 
@@ -302,6 +309,7 @@ class EvaluationConfig:
     encoders: bool = True
     subsets: bool = True
     strata: bool = True
+    strata_metric: Literal["recall", "ndcg"] = "recall"
     index: int = 128
 
 

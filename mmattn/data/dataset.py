@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from mmattn.data.card import Card
 from mmattn.data.rejected import Rejected
+from mmattn.errors import InputError
 from mmattn.types import Sample
 
 __all__ = ["Dataset", "Graph", "Interactions"]
@@ -119,6 +120,26 @@ class Dataset:
         """[I, M] boolean: has item i modality m?"""
         found = [[name in item.content for name in self.modalities] for item in self.items]
         return np.array(found, dtype=bool).reshape(len(self.items), len(self.modalities))
+
+    def positives(self, least: float | None) -> Dataset:
+        """The same data set with those interactions alone whose value is `least` or more; None keeps all.
+
+        Raises:
+            InputError: the interactions have no value, or none is that high.
+        """
+        if least is None:
+            return self
+        if self.interactions.value is None:
+            raise InputError(
+                f"{self.card.name}: positive_from {least:g} was asked for, but the card names no value column"
+            )
+        chosen = self.interactions.select(self.interactions.value >= least)
+        if not len(chosen):
+            raise InputError(
+                f"{self.card.name}: no interaction has a value of {least:g} or more, the highest is "
+                f"{self.interactions.value.max(initial=-np.inf):g}"
+            )
+        return replace(self, interactions=chosen)
 
     def summary(self) -> dict[str, Any]:
         """Counts for people and reports, as JSON values: sizes, presence of each modality and of each

@@ -16,6 +16,7 @@ from mmattn.evaluation.metrics import Ranking, evaluate
 from mmattn.evaluation.protocol import Score, measure, rank_part
 from mmattn.evaluation.split import Split
 from mmattn.evaluation.strata import activity, by_items, by_users, popularity
+from mmattn.training.sequence_task import SequenceTask
 from mmattn.training.tasks import RecommendationTask, item_vectors
 
 __all__ = ["Examined", "Examiner", "examples", "gaps", "split_strata"]
@@ -35,7 +36,7 @@ class Examined:
     Args:
         values: metric -> [U] per-user values, NaN for users without a positive.
         recall: cut-off -> mean recall there.
-        strata: stratum -> [U] recall at the first metric's cut-off, NaN for users it does not concern.
+        strata: stratum -> [U] the strata's metric, NaN for users whom it does not concern.
         ranking: [U, k].
     """
 
@@ -52,14 +53,17 @@ class Examiner:
         split: whose test part is predicted.
         protocol: the metrics.
         strata: look at strata of items and users too.
+        strata_metric: by which metric, without its cut-off.
     """
 
-    def __init__(self, split: Split, protocol: ProtocolConfig, strata: bool = True):
+    def __init__(
+        self, split: Split, protocol: ProtocolConfig, strata: bool = True, strata_metric: str = "recall"
+    ):
         self.split = split
         self.metrics = protocol.metrics
         self.right = split.matrix("test")
         self.depths = [k for k in _DEPTHS if k <= len(split.candidates("test"))]
-        self.strata_metric = f"recall@{protocol.metrics[0].partition('@')[2]}"
+        self.strata_metric = f"{strata_metric}@{protocol.metrics[0].partition('@')[2]}"
         self.items, self.users = split_strata(split) if strata else ({}, {})
 
     def values(self, score: Score) -> dict[str, Floats]:
@@ -96,6 +100,8 @@ def split_strata(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
     found = popularity(np.bincount(counted.indices, minlength=split.item_count))
     if hidden:
         found.pop("cold")  # cold items that nobody chose are nobody's positives
+    elif split.time is not None:
+        found["warm"] = ~found["cold"]  # head, middle and tail together, beside what nobody chose by then
     what = "cold items" if hidden else "items"
     items = {f"{what}: {name}": mask for name, mask in found.items()}
     users = {f"history: {name}": mask for name, mask in activity(split.histories("test")).items()}
@@ -103,7 +109,7 @@ def split_strata(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
 
 
 def gaps(
-    task: RecommendationTask, inputs: Inputs, contents: Mapping[str, Sequence[str]]
+    task: RecommendationTask | SequenceTask, inputs: Inputs, contents: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], Gap]:
     """How far apart the vectors lie that items get from one content alone, content by content."""
     vectors, presence = {}, {}

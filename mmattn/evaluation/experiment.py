@@ -36,12 +36,15 @@ from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
+from mmattn.evaluation.timeline import known_histories, moment
 from mmattn.training.loop import History, train
+from mmattn.training.sequence_task import SequenceTask
 from mmattn.training.tasks import RecommendationTask
 
 __all__ = ["Experiment"]
 
 log = logging.getLogger(__name__)
+Trained = RecommendationTask | SequenceTask
 _SHOWN = 8  # recommendations of a user in the report
 
 
@@ -58,10 +61,12 @@ class Experiment:
     """
 
     def __init__(self, config: FitConfig, *, resume: bool = False, progress: bool = True):
+        if config.hybrid is not None and config.head.name == "sequence":
+            raise InputError("hybrid: is built around a recommendation head, got head.name: sequence")
         self.config = config
         self.progress = progress
         self.folder = _open_folder(config, resume)
-        self.dataset = read(config.data.card, config.data.reject_limit)
+        self.dataset = read(config.data.card, config.data.reject_limit).positives(config.data.positive_from)
         self.device = choose_device()
         self.cards: dict[str, Any] = {}
         self.rejected = 0
@@ -86,11 +91,13 @@ class Experiment:
             task, inputs = self._task(split, "test", seed)
             self._train(task, seed, until=history.best_epoch)
             clock.lap("refit")
+        elif isinstance(task, SequenceTask):
+            task.reveal(known_histories(split, "test"), moment(split, "test"))
         else:  # nothing is learned any more, but histories may hold all that is known by the test
             task.interactions, task.items = split.known("test"), split.known_items("test")
         task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
         wanted = self.config.evaluation
-        examiner = Examiner(split, self.config.protocol, wanted.strata)
+        examiner = Examiner(split, self.config.protocol, wanted.strata, wanted.strata_metric)
         ours = self._ours(task, settings)
         examined = {OURS: examiner.examine(ours())}
         clock.lap("test")
@@ -132,7 +139,7 @@ class Experiment:
         save_result(done, result)
         return result
 
-    def _task(self, split: Split, part: Part, seed: int) -> tuple[RecommendationTask, Inputs]:
+    def _task(self, split: Split, part: Part, seed: int) -> tuple[Trained, Inputs]:
         """What is trained when `part` is to be predicted: nothing else of the data has been seen."""
         config, known = self.config, split.known_items(part)
         torch.manual_seed(seed)  # of all that is drawn from here on, the encoders' first weights too
@@ -141,6 +148,12 @@ class Experiment:
         model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
         judge = partial(self._judge, split) if part == "validation" else _no_judge
         settings = config.training
+        if config.head.name == "sequence":
+            return SequenceTask(
+                model.to(self.device), inputs, known_histories(split, part), judge,
+                now=moment(split, part), steps=settings.steps, users=settings.users,
+                drop_modality=settings.drop_modality,
+            ), inputs  # fmt: skip
         task = RecommendationTask(
             model.to(self.device), inputs, split.known(part), known, judge,
             # In a hybrid, the head is what speaks for items that nobody chose yet.
@@ -176,27 +189,27 @@ class Experiment:
         values = measure(recommender.score, split, "validation", self.config.protocol.metrics)
         return {name: float(np.nanmean(value)) for name, value in values.items()}
 
-    def _train(self, task: RecommendationTask, seed: int, until: int = 0) -> History:
+    def _train(self, task: Trained, seed: int, until: int = 0) -> History:
         settings, name = self.config.training, "refit" if until else "choose"
         return train(
             task, **settings.loop, until=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
             progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
 
-    def _choose_hybrid(self, task: RecommendationTask, split: Split) -> dict[str, float]:
+    def _choose_hybrid(self, task: Trained, split: Split) -> dict[str, float]:
         """The settings of the hybrid, on validation; empty where none is asked for."""
         metric, config = self.config.protocol.metrics[0], self.config.hybrid
-        if config is None:
+        if config is None or isinstance(task, SequenceTask):
             return {}
         return choose_hybrid(
             config, task.interactions, _content(task), task.items,
             lambda one: float(np.nanmean(measure(one.score, split, "validation", (metric,))[metric])),
         )  # fmt: skip
 
-    def _ours(self, task: RecommendationTask, settings: dict[str, float]) -> Callable[..., Score]:
+    def _ours(self, task: Trained, settings: dict[str, float]) -> Callable[..., Score]:
         """Our system's scores, from the items' inputs: the task's own, or others where something is taken
         away. The parts of a hybrid that know nothing of content are fitted once."""
-        if self.config.hybrid is None:
+        if self.config.hybrid is None or isinstance(task, SequenceTask):
             return lambda inputs=None: task.recommender(inputs).score
         whole = fit_hybrid(settings, task.interactions, None, task.items, self.config.hybrid.most)
         return lambda inputs=None: whole.with_content(_content(task, inputs)).score
@@ -217,7 +230,7 @@ class Experiment:
         self, examiner: Examiner, inputs: Inputs, seed: int
     ) -> tuple[dict[str, Examined], dict[str, Mapping[str, Any]]]:
         """Rivals at the test, and the settings that validation chose for each of them."""
-        content = RivalContent(self.dataset.items, inputs)
+        content = RivalContent(self.dataset.items, inputs, self.dataset.interactions)
         split, protocol, configs = examiner.split, self.config.protocol, self.config.rivals
         chosen: dict[str, Mapping[str, Any]] = {}
         if protocol.budget:

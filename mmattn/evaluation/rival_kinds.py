@@ -11,6 +11,8 @@ from mmattn.config import RivalConfig
 from mmattn.errors import InputError, nearest
 from mmattn.evaluation.tuning import Choice, Real, Space, Whole
 from mmattn.heads import baselines
+from mmattn.heads.recent import RecentPopularity
+from mmattn.heads.sasrec import SASRec
 
 __all__ = ["KINDS", "Kind", "search_space", "settings_of", "with_settings"]
 
@@ -28,14 +30,14 @@ class Kind:
 
     Args:
         build: its class.
-        content: what `fit` takes as features: nothing, vectors [I, F] or a kernel [I, I].
+        content: what `fit` takes as features: nothing, vectors [I, F], a kernel [I, I], or histories in time.
         strength: the argument that a configuration's `strength` is; empty where there is none.
         given: arguments that the run gives and not the configuration.
         space: argument -> what tuning may choose.
     """
 
     build: type[Any]
-    content: Literal["", "features", "kernel"] = ""
+    content: Literal["", "features", "kernel", "histories"] = ""
     strength: str = "strength"
     given: tuple[str, ...] = ()
     space: Mapping[str, Real | Whole] = field(default_factory=dict)
@@ -43,6 +45,24 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "popularity": Kind(baselines.Popularity, strength=""),
+    "recent-popularity": Kind(
+        RecentPopularity,
+        "histories",
+        strength="half_life",
+        space={"half_life": Real(10.0, 5000.0, log=True)},
+    ),
+    "sasrec": Kind(
+        SASRec,
+        "histories",
+        strength="",
+        given=_LEARNED,
+        space={
+            "dim": Whole(16, 128, log=True),
+            "layers": Whole(1, 3),
+            "dropout": Real(0.1, 0.7),
+            "learning_rate": Real(3e-4, 1e-2, log=True),
+        },
+    ),
     "item-knn": Kind(
         baselines.ItemKNN,
         strength="shrinkage",

@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mmattn.config import RivalConfig
+from mmattn.data.dataset import Interactions
+from mmattn.data.histories import Histories
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError, nearest
 from mmattn.evaluation.rival_kinds import KINDS, search_space, settings_of, with_settings
 from mmattn.evaluation.split import Split
 from mmattn.evaluation.tuning import Fitted, System, Tuning, Validation, tune
 from mmattn.fusion.pool import segment_mean
-from mmattn.heads import baselines, kernels
+from mmattn.heads import kernels
 from mmattn.heads.baselines.pairwise import Judge, Pairwise
+from mmattn.heads.recent import RecentPopularity, Scorer, WithNewcomers
+from mmattn.heads.sasrec import SASRec
 from mmattn.types import Sample
 
 __all__ = ["RivalContent", "fit_rival", "tune_rivals"]
@@ -30,11 +34,13 @@ class RivalContent:
     Args:
         samples: the items.
         inputs: their stored tokens.
+        events: all interactions with their times, for rivals of histories; None where there are none.
     """
 
-    def __init__(self, samples: Sequence[Sample], inputs: Inputs):
+    def __init__(self, samples: Sequence[Sample], inputs: Inputs, events: Interactions | None = None):
         self.samples = samples
         self.inputs = inputs
+        self.events = events
         self._kernels: dict[Any, NDArray[np.float64]] = {}
 
     def mean_token(self, modality: str) -> NDArray[np.floating]:
@@ -83,6 +89,21 @@ class RivalContent:
         total = kernels.weighted_sum(*parts)
         return kernels.exponential(total, config.exponent) if config.exponent else total
 
+    def histories(self, interactions: sparse.csr_array) -> Histories:
+        """The known interactions [U, I] in the order of time, each at its first; nothing else is in them."""
+        if self.events is None or self.events.time is None:
+            raise InputError("rival: got interactions without times, expected a time column in the card")
+        item_count = interactions.shape[1]
+        known = interactions.tocoo()
+        keys = self.events.users * item_count + self.events.items
+        by_time = np.argsort(self.events.time, kind="stable")
+        first = by_time[np.unique(keys[by_time], return_index=True)[1]]
+        chosen = first[np.isin(keys[first], known.row * np.int64(item_count) + known.col)]
+        return Histories.of(
+            self.events.users[chosen], self.events.items[chosen], self.events.time[chosen],
+            user_count=interactions.shape[0],
+        )  # fmt: skip
+
     def _cosine(self, kind: str, name: str) -> NDArray[np.float64]:
         if (kind, name) not in self._kernels:
             if kind == "vectors":
@@ -103,7 +124,7 @@ def fit_rival(
     seed: int = 0,
     judge: Judge | None = None,
     device: str | torch.device = "cpu",
-) -> baselines.Recommender:
+) -> Scorer:
     """Fit one rival.
 
     Args:
@@ -121,11 +142,16 @@ def fit_rival(
     kind = KINDS[config.kind]
     given = {"seed": seed, "judge": judge, "device": device}
     rival = kind.build(**settings_of(config), **{name: given[name] for name in kind.given})
-    features = None
-    if kind.content:
+    features: Any = None
+    if kind.content == "histories":
+        features = content.histories(interactions)
+    elif kind.content:
         features = content.kernel(config) if kind.content == "kernel" else content.features(config)
-    fitted: baselines.Recommender = rival.fit(interactions, features, known)
-    return fitted
+    fitted: Scorer = rival.fit(interactions, features, known)
+    if config.newcomers is None:
+        return fitted
+    popular = RecentPopularity(config.newcomers).fit(interactions, content.histories(interactions))
+    return WithNewcomers(fitted, popular, interactions)
 
 
 def tune_rivals(
@@ -169,7 +195,8 @@ def _system(
             with_settings(config, parameters), content, view.train, view.items,
             seed=seed, judge=lambda score: view.measure(score, metric), device=device,
         )  # fmt: skip
-        epochs = {"epochs": rival.best_epoch} if isinstance(rival, Pairwise) else {}
+        own = rival.rival if isinstance(rival, WithNewcomers) else rival
+        epochs = {"epochs": own.best_epoch} if isinstance(own, (Pairwise, SASRec)) else {}
         return Fitted(rival.score, epochs)
 
     return System(fit, *search_space(config))

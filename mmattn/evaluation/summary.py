@@ -152,7 +152,7 @@ def _strata(
             Stratum(
                 group=group,
                 name=label,
-                metric=f"recall@{cut}",
+                metric=f"{experiment.config.evaluation.strata_metric}@{cut}",
                 systems={system: bootstrap(one) for system, one in values.items()},
                 difference=None if strongest is None else paired(values[OURS], values[strongest.name]),
             )

@@ -58,7 +58,7 @@ class Trends:
         begin = float(time_N.min(initial=end))
         # Counted back from the end, so that the last point is the moment of serving itself.
         points = int(np.ceil((end - begin) / step)) + 1
-        self.moments_S: NDArray[np.float64] = end - step * np.arange(points)[::-1]
+        self.moments_S = np.asarray(end - step * np.arange(points)[::-1], np.float64)
         fade_F1 = np.array([[0.5 ** (step / (half * DAY)) if half else 1.0] for half in half_lives])
         counts_FI = np.zeros((len(half_lives), item_count))
         table = np.zeros((points, len(half_lives), item_count), np.float32)
@@ -66,7 +66,7 @@ class Trends:
         cuts = np.searchsorted(time_N[order], self.moments_S, side="left")
         for point in range(1, points):
             new = order[cuts[point - 1] : cuts[point]]
-            counts_FI = np.asarray(counts_FI * fade_F1, np.float64)
+            counts_FI *= fade_F1
             for row, half in enumerate(half_lives):
                 age_N = (self.moments_S[point] - time_N[new]) / DAY
                 weights_N = 0.5 ** (age_N / half) if half else np.ones(len(new))

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from mmattn import InputError, Sample, Tokens
 from mmattn.config import ProtocolConfig, RivalConfig
+from mmattn.data.dataset import Interactions
 from mmattn.encoders.inputs import Inputs
 from mmattn.evaluation import splits
 from mmattn.evaluation.rival_kinds import KINDS, search_space, settings_of, with_settings
@@ -61,11 +62,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "bpr": {"dim": 2, "epochs": 2},
     "lightgcn": {"dim": 2, "epochs": 2},
     "vbpr": {"dim": 2, "epochs": 2},
+    "sasrec": {"dim": 2, "epochs": 2},
 }
 
 
 def small(kind: str, **others: Any) -> RivalConfig:
-    content = {"vectors": {"text": 1.0}, "tags": {"genres": 1.0}} if KINDS[kind].content else {}
+    reads_items = KINDS[kind].content in ("features", "kernel")
+    content = {"vectors": {"text": 1.0}, "tags": {"genres": 1.0}} if reads_items else {}
     return RivalConfig(kind, **{"options": SMALL.get(kind, {}), **content, **others})  # type: ignore[arg-type]
 
 
@@ -76,6 +79,8 @@ def test_every_kind_that_a_file_may_name_is_there() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_fitted(content: RivalContent, kind: str) -> None:
     seen = sparse.csr_array(np.array([[1, 0, 0], [1, 1, 0]], np.float32))
+    users, items = seen.nonzero()
+    content.events = Interactions(users, items, time=np.arange(3.0))
     scores = fit_rival(small(kind), content, seen, np.array([0, 1])).score([0, 1], [0, 1, 2])
     assert scores.shape == (2, 3)
     assert np.isfinite(scores).all()
