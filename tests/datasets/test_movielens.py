@@ -97,6 +97,23 @@ def test_ml1m_items(tmp_path: Path) -> None:
     ]
 
 
+def test_the_sparse_card_says_title_genres_and_poster(tmp_path: Path) -> None:
+    root = raw_ml1m(tmp_path / "raw")
+    whole = read(MovieLens().prepare(root, tmp_path / "out"))
+    sparse = read(tmp_path / "out/sparse.yaml")
+    poster = root.resolve() / "posters"
+    assert [dict(item.content) for item in sparse.items] == [
+        {"text": ["Les Misérables"], "table": {"genres": ["Drama"]}, "image": poster / "20.jpg"},
+        {"text": ["La Cité (The Town)"], "table": {"genres": ["Drama"]}},
+        {"text": ["Heat"], "table": {"genres": ["Action", "Crime"]}, "image": poster / "10.jpg"},
+        {},
+    ]
+    assert sparse.item_ids == whole.item_ids
+    assert sparse.interactions.users.tolist() == whole.interactions.users.tolist()
+    assert sparse.interactions.items.tolist() == whole.interactions.items.tolist()
+    assert (len(sparse.graph), sparse.card.users) == (0, None)
+
+
 def test_ml1m_interactions_users_and_graph(tmp_path: Path) -> None:
     dataset = read(MovieLens().prepare(raw_ml1m(tmp_path / "raw"), tmp_path / "out"))
     pairs = dataset.interactions

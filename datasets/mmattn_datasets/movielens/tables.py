@@ -13,7 +13,7 @@ from mmattn.data.card import Card
 from mmattn.data.rejected import Rejected
 from mmattn.files import atomic_path
 
-__all__ = ["Film", "Prepared", "write_folder"]
+__all__ = ["SPARSE", "Film", "Prepared", "write_folder"]
 
 LICENCE = (
     "MovieLens: research use, no redistribution without permission of GroupLens; plots come from IMDb; "
@@ -34,6 +34,10 @@ _ROLES: Mapping[str, Any] = {
     "entity": "entity",
     "movielens_id": "label",
 }
+
+# What most catalogues have: a second card over the same tables says no more than this.
+SPARSE = "sparse.yaml"
+_SPARSE_ROLES: Mapping[str, Any] = {"title": ["text", "label"], "genres": "categories", "poster": "image"}
 
 
 @dataclass
@@ -78,7 +82,7 @@ class Prepared:
 
 
 def write_folder(prepared: Prepared, out: Path, rejected: Rejected) -> Card:
-    """Write the tables, rejected.csv, and last card.yaml: a folder with a card is whole."""
+    """Write the tables, rejected.csv, sparse.yaml, and last card.yaml: a folder with a card is whole."""
     films = pd.DataFrame([vars(film) for film in prepared.films])
     films = films.astype({"year": "Int64", "entity": "Int64"})
     # A column that no raw file gave is left out of the table and of the card.
@@ -109,7 +113,15 @@ def write_folder(prepared: Prepared, out: Path, rejected: Rejected) -> Card:
         _write(prepared.triples, out / "triples.parquet")
         raw["graph"] = {"file": "triples.parquet", "head": "head", "relation": "relation", "tail": "tail"}
     rejected.write(out / "rejected.csv")
+    Card.parse(_sparse(raw)).save(out / SPARSE)
     return Card.load(Card.parse(raw).save(out))
+
+
+def _sparse(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of title, genres and poster alone: no people, plots, years, users or triples."""
+    columns = {name: role for name, role in _SPARSE_ROLES.items() if name in raw["items"]["columns"]}
+    kept = {name: raw[name] for name in ("description", "licence", "interactions")}
+    return {"name": f"{raw['name']}-sparse", **kept, "items": {**raw["items"], "columns": columns}}
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
