@@ -24,6 +24,7 @@ COMMANDS = {
     "plugins": "what is installed, from where, what is missing and how to get it",
     "prepare": "raw files -> a card and tables, every bad row listed",
     "fit": "train and evaluate what a YAML file describes, and write the report",
+    "recommend": "what a finished run recommends: to one user, to millions, new items too",
     "embed": "vectors of items through a run's model, as parquet; resumable, over many processes",
     "index": "build, add, remove, search, verify, plan: bundles of vectors",
     "evaluate": "a run against judgements, with trec_eval's digits and intervals",

@@ -37,7 +37,8 @@ MOST_BYTES = 2**30  # of the vectors of all items
 def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Service | None:
     """Make the bundle of a finished run; nothing is trained.
 
-    The model is the first seed's, as it was evaluated. Here every interaction of the data is known, those
+    The model is the first seed's, as it was evaluated; of a hybrid, its trained head alone, since the other
+    parts ask every user anew. Here every interaction of the data is known, those
     that were held out too: the known items are those that somebody has met, at most the 20,000 met most
     often. All others get their vectors as a new item does.
 
@@ -51,14 +52,14 @@ def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Serv
         progress: show a bar while items are encoded that the feature store has lost.
 
     Returns:
-        The service, written to the run's folder; None where the head recommends nothing.
+        The service, written to the run's folder; None where the head is not linear in the history.
     """
     config = schema.load(FitConfig, run / "config.yaml")
     seed = config.protocol.seeds[0]
     encoder = RunEncoder.of_run(run, seed, config.head.name)
     head = encoder.model.head(encoder.head)
     if not isinstance(head, RecommendationHead):
-        log.info("no index to recommend from: head %r keeps to itself what histories say", encoder.head)
+        log.info("no index to recommend from: head %r is not linear in the history", encoder.head)
         return None
     inputs = encoder.inputs(dataset.items, config.data.features, progress=progress)
     everything = np.arange(len(dataset.items))

@@ -1,0 +1,116 @@
+"""`mmattn recommend RUN --history ID ... [--where CONDITION]`: what a finished run recommends.
+
+For one user, `--history` has the ids of the items met; without any id it is somebody new. For many,
+`--users FILE.parquet --out FILE.parquet` reads a table with columns user and item, in any order and of any
+length, and writes user, rank, item and score; after a kill, the same command goes on. `--add FILE` first
+adds the new items of a card or a table to the run's index: nothing is trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.serving.growth import Added
+    from mmattn.serving.service import Recommended, Service
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--history", nargs="*", metavar="ID", help="items that the user has met")
+    parser.add_argument("--users", metavar="FILE", help="parquet with user and item, for many users")
+    parser.add_argument("--out", metavar="FILE", help="the parquet file to write for --users")
+    parser.add_argument("--add", metavar="FILE", help="card or table with new items, added first")
+    parser.add_argument("-k", "--k", type=int, default=20, help="how many items a user")
+    parser.add_argument("--where", help="""a condition, "genre == 'Comedy' and year > 1990" """)
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="with --users: pass over items not in the catalogue"
+    )
+    parser.add_argument("--features", metavar="DIR", help="with --add: feature store for what is encoded")
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(arguments: Namespace) -> int:
+    from mmattn.serving.batch import recommend_table
+    from mmattn.serving.service import Service
+
+    _check(arguments)
+    service, progress = Service.open(arguments.run), not arguments.quiet
+    told: dict[str, Any] = {}
+    lines: list[str] = []
+    if arguments.add is not None:
+        added = service.add_items(Path(arguments.add), features=arguments.features, progress=progress)
+        told["added"] = {"ids": added.ids, "there": added.there, "without": added.without}
+        lines.append(_in_words(added))
+    if arguments.history is not None:
+        found = service.recommend(arguments.history, arguments.k, arguments.where)
+        told |= {"basis": found.basis, "items": _items(service, found)}
+        lines += _table(service, found)
+    if arguments.users is not None:
+        counts = recommend_table(
+            service, arguments.users, arguments.out, k=arguments.k, where=arguments.where,
+            skip_unknown=arguments.skip_unknown, progress=progress,
+        )  # fmt: skip
+        told |= vars(counts)
+        passed = f"; {counts.unknown:,} rows with unknown items passed over" if counts.unknown else ""
+        lines.append(f"{counts.rows:,} rows for {counts.users:,} users in {arguments.out}{passed}")
+    print(json.dumps(told, ensure_ascii=False, allow_nan=False) if arguments.json else "\n".join(lines))
+    return 0
+
+
+def _check(arguments: Namespace) -> None:
+    """Do the arguments belong together?"""
+    if arguments.history is None and arguments.users is None and arguments.add is None:
+        raise InputError("recommend: got none of --history, --users and --add, expected one")
+    if arguments.history is not None and arguments.users is not None:
+        raise InputError("recommend: got --history and --users, expected one of the two")
+    if (arguments.users is None) != (arguments.out is None):
+        raise InputError("recommend: --users FILE and --out FILE belong together, got only one of them")
+
+
+def _in_words(added: Added) -> str:
+    words = f"{len(added.ids):,} items added, {added.there:,} were there"
+    if added.without:
+        words += f", {len(added.without):,} left out for lack of content, the first is {added.without[0]!r}"
+    return words
+
+
+def _items(service: Service, found: Recommended) -> list[dict[str, Any]]:
+    columns = service.index.metadata.iloc[service.rows(found.ids)].to_dict("records")
+    return [
+        {"item": item, "score": score, "columns": _plain(row)}
+        for item, score, row in zip(found.ids, found.scores, columns, strict=True)
+    ]
+
+
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """JSON values; what is missing is left out."""
+    values = {str(name): value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
+
+
+def _table(service: Service, found: Recommended) -> list[str]:
+    basis = {
+        "history": "by the history",
+        "catalogue": "no history: what the catalogue as a whole speaks for, the same for everybody new",
+    }
+    lines = [f"{len(found.ids)} items, {basis[found.basis]}"]
+    text = next((name for name, use in service.columns.uses() if use.role == "text"), None)
+    for place, item in enumerate(_items(service, found), start=1):
+        title = str(item["columns"].get(text, ""))
+        shown = title if len(title) <= 60 else f"{title[:59]}…"
+        lines.append(f"{place:>4}  {item['score']:>9.4f}  {item['item']!s:<12}  {shown}".rstrip())
+    return lines
