@@ -31,8 +31,9 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_docstrings_examples_run(name: str) -> None:
-    if name == "mmattn_adapters.lancedb":
-        pytest.importorskip("lancedb")
+    host = name.removeprefix("mmattn_adapters.")
+    if host in ("cornac", "lancedb", "recbole"):  # the adapter's module is named after what it needs
+        pytest.importorskip(host)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL | doctest.ELLIPSIS
     outcome = doctest.testmod(importlib.import_module(name), optionflags=flags)
     assert outcome.failed == 0
