@@ -19,7 +19,7 @@ from mmattn.types import Tokens
 
 __all__ = ["Cells", "Tabular"]
 
-KINDS = ("category", "categories", "number", "entity")
+KINDS = ("category", "categories", "number", "entity", "node")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Tabular(Encoder):
 
     Kinds of column: "category" (one value), "categories" (a list of values, one token each), "entity"
     (one or several whole numbers that name nodes of a knowledge graph; their tokens carry `entity`),
-    and "number" (standardised, then periodic features of learned frequencies and a linear layer).
+    "node" (the node that the row itself is: all rows share one learned vector, so that new ones have it too,
+    and the token carries `entity`, by which edges find it), and "number" (standardised, then periodic
+    features of learned frequencies and a linear layer).
     A value that was not seen in training, None and NaN are absent: no token. The position of a
     token is its column. Columns that are not named are left alone.
 
@@ -90,10 +92,10 @@ class Tabular(Encoder):
         self._rows: dict[str, dict[Any, int]] = {}  # column -> value -> row of the table
         total = 0
         for name, spec in self.columns.items():
-            values = spec.get("values", [])
+            values = [None] if spec["kind"] == "node" else spec.get("values", [])
             self._rows[name] = {value: total + index for index, value in enumerate(values)}
             total += len(values)
-        self._has_entities = any(spec["kind"] == "entity" for spec in self.columns.values())
+        self._has_entities = any(spec["kind"] in ("entity", "node") for spec in self.columns.values())
         self.values = nn.Embedding(total, dim)
         self.kinds = nn.Embedding(len(self.columns), dim)
         self.numbers = Periodic(len(self.columns), frequencies, dim)
@@ -144,6 +146,8 @@ class Tabular(Encoder):
             if kind == "number":
                 seen = np.array(sorted(counts[name].elements()) or [0.0])
                 fitted[name] = {"kind": kind, "mean": float(seen.mean()), "std": float(seen.std()) or 1.0}
+            elif kind == "node":
+                fitted[name] = {"kind": kind}
             else:
                 known = sorted(value for value, count in counts[name].items() if count >= min_count)
                 fitted[name] = {"kind": kind, "values": known}
@@ -158,7 +162,7 @@ class Tabular(Encoder):
         often = torch.ones(len(self.values.weight))
         for name, places in self._rows.items():
             for value, place in places.items():
-                often[place] = counts[name][value]
+                often[place] = counts[name].total() if value is None else counts[name][value]
         idf = (rows / often).log() + 1
         self.values.weight *= (idf * often.sum() / (idf * often).sum())[:, None]
 
@@ -193,13 +197,13 @@ class Tabular(Encoder):
                 if spec["kind"] == "number":
                     row.append(-1)
                     number.append((value - spec["mean"]) / spec["std"])
-                elif value in known:
-                    row.append(known[value])
+                elif (place := None if spec["kind"] == "node" else value) in known:
+                    row.append(known[place])
                     number.append(0.0)
                 else:
                     continue
                 column.append(index)
-                entity.append(value if spec["kind"] == "entity" else -1)
+                entity.append(value if spec["kind"] in ("entity", "node") else -1)
         return Cells(tuple(column), tuple(row), tuple(number), tuple(entity))
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
@@ -271,7 +275,7 @@ def _checked(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     kind = spec.get("kind")
     if kind not in KINDS:
         raise InputError(f"tabular: column {name!r} has kind {kind!r}.{nearest(str(kind), KINDS)}")
-    wanted = {"kind", "mean", "std"} if kind == "number" else {"kind", "values"}
+    wanted = {"number": {"kind", "mean", "std"}, "node": {"kind"}}.get(str(kind), {"kind", "values"})
     if set(spec) != wanted:
         raise InputError(
             f"tabular: column {name!r} has {sorted(spec)}, expected {sorted(wanted)}; see Tabular.fit"
@@ -280,7 +284,7 @@ def _checked(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"tabular: column {name!r} has mean {spec['mean']} and std {spec['std']}, expected numbers"
         )
-    if kind != "number" and len(set(spec["values"])) != len(spec["values"]):
+    if "values" in wanted and len(set(spec["values"])) != len(spec["values"]):
         raise InputError(f"tabular: column {name!r} names a value twice")
     return dict(spec)
 
@@ -305,11 +309,13 @@ def _value(name: str, kind: str, value: Any) -> str | float | int | None:
         return None
     if kind == "number" and isinstance(value, numbers.Real) and math.isfinite(value):
         return float(value)
-    if kind == "entity" and isinstance(value, numbers.Integral) and int(value) >= 0:
+    if kind in ("entity", "node") and isinstance(value, numbers.Integral) and int(value) >= 0:
         return int(value)
     if kind in ("category", "categories") and isinstance(value, (str, numbers.Integral)):
         return str(value)
-    expected = {"number": "a finite number", "entity": "a whole number from 0"}.get(
-        kind, "a string or a whole number"
-    )
+    expected = {
+        "number": "a finite number",
+        "entity": "a whole number from 0",
+        "node": "a whole number from 0",
+    }.get(kind, "a string or a whole number")
     raise Unreadable(f"column {name!r}: got {value!r}, expected {expected}")

@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mmattn import schema
+from mmattn import attention, schema
+from mmattn.attention.biases import GraphBias
 from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import FitConfig
+from mmattn.data.neighbours import CONTENT, edges, with_neighbours
 from mmattn.data.reader import read
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.inputs import Inputs, gather
@@ -67,6 +69,8 @@ class Experiment:
         self.progress = progress
         self.folder = _open_folder(config, resume)
         self.dataset = read(config.data.card, config.data.reject_limit).positives(config.data.positive_from)
+        if CONTENT in config.sources.values():
+            self.dataset = with_neighbours(self.dataset)
         self.device = choose_device()
         self.cards: dict[str, Any] = {}
         self.rejected = 0
@@ -160,9 +164,15 @@ class Experiment:
             hide="items" if len(split.cold_items) or config.hybrid else "pairs",
             ids=bool(config.head.options.get("ids")),
             steps=settings.steps, users=settings.users, targets=settings.targets,
-            history=settings.history, drop_modality=settings.drop_modality,
+            history=settings.history, drop_modality=settings.drop_modality, context=self._edges(),
         )  # fmt: skip
         return task, inputs
+
+    def _edges(self) -> dict[str, torch.Tensor] | None:
+        """The data set's triples under each name by which the attention program asks for edges."""
+        terms = attention.parse(self.config.fusion.program).walk()
+        names = [term.name for term in terms if isinstance(term, GraphBias)]
+        return {name: edges(self.dataset.graph).to(self.device) for name in names} or None
 
     def _inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], Inputs]:
         """Encoders and what they give; vocabularies come from the known items only."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmattn.errors import InputError
@@ -63,6 +65,8 @@ class FusionCore(nn.Module):
             InputError: tokens that do not fit, or a task that the core does not know.
         """
         tokens = self.entry(parts)
+        if context and tokens.entity is None:  # what the edges would join is absent: they join nothing
+            tokens = replace(tokens, entity=torch.full_like(tokens.position, -1))
         context = self._with_task_vectors(context)
         for block in self.blocks:
             tokens = block(tokens, context)

@@ -182,3 +182,20 @@ def test_values_start_apart_and_rare_ones_longer() -> None:
     lengths = Tabular.fit(rows, {"genres": "categories"}, dim=7, rarity=True).values.weight.norm(dim=1)
     torch.testing.assert_close(lengths[1] / lengths[0], torch.tensor(3.0).log() + 1)  # idf of 1 in 3
     torch.testing.assert_close((3 * lengths[0] + lengths[1]) / 4, torch.tensor(1.0))
+
+
+def test_a_node_is_known_by_its_edges_and_not_by_its_vector() -> None:
+    rows = [{"node": 3, "around": [11, 7]}, {"node": 5, "around": [11]}]
+    columns = {"node": "node", "around": "entity"}
+    encoder = Tabular.fit(rows, columns, dim=8, rarity=True)
+    assert encoder.columns == {"node": {"kind": "node"}, "around": {"kind": "entity", "values": [7, 11]}}
+    tokens = encoder([{"node": 4242, "around": [11, 9]}, {"around": [7]}, rows[0]])  # the first is new
+    assert tokens.lengths.tolist() == [2, 1, 3]
+    assert tokens.entity is not None
+    assert tokens.entity.tolist() == [4242, 11, 7, 3, 11, 7]
+    assert torch.equal(tokens.values[0], tokens.values[3])
+    assert torch.isfinite(encoder.values.weight).all()
+    again = Tabular(**encoder.options())
+    assert again.columns == encoder.columns
+    with pytest.raises(Unreadable, match="column 'node': got -1, expected a whole number from 0"):
+        encoder.read({"node": -1})
