@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from typing import Any, get_args, get_type_hints
 
@@ -19,7 +20,7 @@ from mmattn.evaluation import splits
 from mmattn.evaluation.rival_kinds import KINDS, search_space, settings_of, with_settings
 from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
 from mmattn.evaluation.split import Split
-from mmattn.evaluation.tuning import Validation
+from mmattn.evaluation.tuning import System, Tuning, Validation, tune
 
 
 @pytest.fixture
@@ -182,9 +183,15 @@ def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
     json.dumps(tuning.manifest)
 
 
+def timed(content: RivalContent, split: Split) -> RivalContent:
+    """The same with all events of a split, the test part's among them, in the order they have."""
+    events = Interactions(split.users, split.items, time=np.arange(len(split.users), dtype=float))
+    return RivalContent(content.samples, content.inputs, events)
+
+
 def test_tuning_is_blind_to_the_test_part(pictured: RivalContent, split: Split) -> None:
-    """With the test part's users dealt anew, every trial, figure and choice is the same to the last bit."""
-    configs = {name: small(name) for name in ("ease", "bpr", "vbpr")}
+    """With the test part's items dealt anew, every trial, figure and choice is the same to the last bit."""
+    configs = {name: small(name) for name in ("ease", "bpr", "recent-popularity", "sasrec")}
     configs["vbpr"] = RivalConfig("vbpr", options=SMALL["vbpr"], vectors={"text": 1.0})
     items = split.items.copy()
     free = ~(split.matrix("train") + split.matrix("validation")).toarray().astype(bool)
@@ -194,10 +201,29 @@ def test_tuning_is_blind_to_the_test_part(pictured: RivalContent, split: Split) 
     other = dataclasses.replace(split, items=items)
     assert (other.matrix("test") != split.matrix("test")).nnz > 50
     manifests = [
-        tune_rivals(configs, pictured, one, metric="ndcg@5", trials=2, seed=1)[1].manifest
+        tune_rivals(configs, timed(pictured, one), one, metric="ndcg@5", trials=2, seed=1)[1].manifest
         for one in (split, other)
     ]
     assert manifests[0] == manifests[1]
+
+
+def test_no_event_of_the_test_part_is_in_reach_while_rivals_are_tuned(
+    pictured: RivalContent, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, System] = {}
+
+    def watched(systems: dict[str, System], *arguments: Any, **options: Any) -> Tuning:
+        given.update(systems)
+        return tune(systems, *arguments, **options)
+
+    monkeypatch.setattr("mmattn.evaluation.rivals.tune", watched)
+    content = timed(pictured, split)
+    tune_rivals({"recent": small("recent-popularity")}, content, split, metric="ndcg@5", trials=1)
+    events = inspect.getclosurevars(given["recent"].fit).nonlocals["content"].events
+    assert len(events) == len(split.train) + len(split.validation)
+    assert split.known("test").toarray()[events.users, events.items].all()
+    assert content.events is not None
+    assert len(content.events) == len(split.users)  # whoever gave them still has them all
 
 
 def test_a_budget_below_none_is_refused() -> None:
