@@ -19,6 +19,7 @@ import mmattn
 import mmattn_adapters
 import mmattn_datasets
 from mmattn import attention as A
+from mmattn.config import load_fit
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -44,6 +45,13 @@ def test_the_readme_s_lines_run() -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_run_s_file_says_only_what_can_be_said(path: Path) -> None:
+    config = load_fit(path)
+    assert config.name == path.stem.replace("_", "-")
+    assert f"({path.name})" in (ROOT / "examples/README.md").read_text(encoding="utf-8")
 
 
 ATTENTION = sorted(path.stem for path in (ROOT / "examples/attention").glob("[0-9]*.py"))
