@@ -25,7 +25,7 @@ def model() -> Any:
         FusionConfig(dim=8, layers=1, heads=2, program=PROGRAM),
         {"recommendation": HeadConfig("recommendation", {})},
     )
-    built = build_model({"graph": encoder}, config).eval()
+    built: Any = build_model({"graph": encoder}, config).eval()
     attention = built.core.blocks[0].attention
     torch.nn.init.normal_(attention.o_proj.weight)  # the block starts as the identity: let it say something
     with torch.no_grad():
