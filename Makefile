@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# RecBole needs numpy 1, mmattn's other companions numpy 2: an environment each.
+HOSTS := .venv-hosts
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-hosts lint bench clean
 demo: $(READY)
 	$(BIN)/mmattn demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+test-hosts: $(HOSTS)/.ready
+	OMP_NUM_THREADS=1 $(HOSTS)/bin/python -m pytest tests/hosts
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,5 +32,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
+$(HOSTS)/.ready: pyproject.toml constraints-hosts.txt tests/hosts/requirements.txt
+	$(PYTHON) -m venv $(HOSTS)
+	$(HOSTS)/bin/python -m pip install --quiet --upgrade pip
+	$(HOSTS)/bin/python -m pip install --quiet --constraint constraints-hosts.txt --requirement tests/hosts/requirements.txt
+	$(HOSTS)/bin/python -m pip install --quiet --constraint constraints-hosts.txt --no-deps recbole --editable .
+	@touch $(HOSTS)/.ready
+
 clean:
-	rm -rf $(VENV) build dist runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(HOSTS) build dist runs .mypy_cache .ruff_cache .pytest_cache
