@@ -125,13 +125,17 @@ class Run:
         return value
 
     def _validated(self, row: dict[str, float]) -> tuple[dict[str, float], float | None]:
-        """The row with the validation figures, and the first of them; the main process asks for all."""
+        """The row with the validation figures and what the task reports, and the first figure.
+
+        The main process asks for all.
+        """
         from accelerate.utils import broadcast_object_list
 
         figures: dict[str, float] = {}
         if self.accelerator.is_main_process:
             _seed(self.settings["seed"], int(row["epoch"]), 0)
             figures = self.task.validate()
+            row = row | self.task.report()
         row, figures = broadcast_object_list([row, figures])
         return row | figures, next(iter(figures.values()), None)
 

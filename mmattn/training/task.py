@@ -32,6 +32,10 @@ class Task(nn.Module, ABC):
         Nothing, where nothing is held out: then the last epoch is kept.
         """
 
+    def report(self) -> dict[str, float]:
+        """Figures of the epoch that decide nothing, for the history; asked for once, after `validate`."""
+        return {}
+
     def batch_count(self, epoch: int) -> int:
         """How many batches an epoch has; the schedule of the learning rate is made for that.
 

@@ -1,0 +1,179 @@
+"""Ranking, ratings and genres of items on one core; the rating head by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from mmattn import InputError, Tokens
+from mmattn.build import build_model
+from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
+from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.tiny import TinyText
+from mmattn.heads.labels import LabelsHead
+from mmattn.heads.rating import RatingHead
+from mmattn.model import Model
+from mmattn.testing import check_head
+from mmattn.training.item_tasks import LabelTask, RatingTask, given
+from mmattn.training.loop import train
+from mmattn.training.multitask import MultiTask
+from mmattn.training.tasks import RecommendationTask, Recommender
+from mmattn.training.weighting import UncertaintyWeights
+
+ITEMS, KNOWN, USERS = 61, 47, 53
+NAN = float("nan")
+
+
+class World:
+    """Items of two hidden tastes; users meet what they like, rate by it, and genres say it with noise."""
+
+    def __init__(self, kind: str = "regression"):
+        rng = np.random.default_rng(0)
+        taste_I2, taste_U2 = rng.standard_normal((ITEMS, 2)), rng.standard_normal((USERS, 2))
+        like_UI = taste_U2 @ taste_I2.T
+        ratings = np.clip(np.round(3 + like_UI + 0.3 * rng.standard_normal(like_UI.shape)), 1, 5)
+        seen = rng.random(like_UI.shape) < 0.4
+        self.genres = torch.from_numpy((taste_I2 + 0.2 * rng.standard_normal((ITEMS, 2)) > 0) * 1.0)
+        self.ratings = ratings
+        self.known = np.arange(KNOWN)
+        values = torch.from_numpy(np.c_[taste_I2, rng.standard_normal((ITEMS, 3))]).float()
+        tokens = Tokens.from_lengths(values, torch.ones(ITEMS, dtype=torch.int64), "text")
+        config = ModelConfig(
+            {"text": EncoderConfig("tiny-text", {"dim": 5, "layers": 1}, share=1.0)},
+            FusionConfig(dim=8, layers=1, heads=2, dropout=0.0),
+            {
+                "recommendation": HeadConfig("recommendation", {"dropout": 0.0}),
+                "rating": HeadConfig("rating", {"kind": kind}),
+                "labels": HeadConfig("labels", {"labels": 2}),
+            },
+        )
+        torch.manual_seed(0)
+        self.model = build_model({"text": TinyText(dim=5, layers=1)}, config)
+        self.model.core.entry.calibrate({"text": tokens})
+        inputs = Inputs({"text": tokens})
+        picks = sparse.csr_array(((seen & (like_UI > 0.3)) * 1.0).astype(np.float32))
+        marks = sparse.csr_array((seen * ratings).astype(np.float32))
+        self.seen_known = given(marks[:, self.known])
+        self.like = like_UI
+        self.inputs = inputs
+        self.click = RecommendationTask(
+            self.model, inputs, picks, self.known, self._ranks, steps=5, users=0, drop_modality=0.0
+        )
+        self.rating = RatingTask(self.model, inputs, marks, self.known, self._rates, steps=5)
+        self.genre = LabelTask(self.model, inputs, self.genres, self.known, self._names, batch=13)
+
+    def _fused(self, model: Model) -> torch.Tensor:
+        return model.fuse(model.tokens(self.inputs, torch.arange(ITEMS)))
+
+    def _ranks(self, recommender: Recommender) -> dict[str, float]:
+        scores = recommender.score(np.arange(USERS), np.arange(KNOWN, ITEMS))
+        alike = [
+            np.corrcoef(one, other)[0, 1] for one, other in zip(scores, self.like[:, KNOWN:], strict=True)
+        ]
+        return {"ranks": float(np.nanmean(alike))}
+
+    def _rates(self, model: Model) -> dict[str, float]:
+        head = model.head("rating")
+        items = head(self._fused(model))
+        said = head.rate(self.seen_known, items[:KNOWN], items[KNOWN:]).numpy()
+        wrong = said - self.ratings[:, KNOWN:]
+        return {"minus rmse": -float(np.sqrt((wrong**2).mean()))}
+
+    def _names(self, model: Model) -> dict[str, float]:
+        right = (model.head("labels")(self._fused(model)) > 0) == (self.genres > 0.5)
+        return {"accuracy": right[KNOWN:].float().mean().item()}
+
+
+@pytest.mark.parametrize("kind", ["regression", "ordinal"])
+def test_ranking_ratings_and_genres_of_new_items_all_improve(kind: str) -> None:
+    world = World(kind)
+    tasks = {"click": world.click, "rating": world.rating, "genre": world.genre}
+    squared = ["rating"] if kind == "regression" else []
+    together = MultiTask(tasks, UncertaintyWeights(tasks, squared=squared))
+    together.eval()
+    with torch.no_grad():
+        before = together.validate()
+    history = train(together, epochs=12, learning_rate=0.01, progress=False)
+    with torch.no_grad():
+        after = together.eval().validate()
+    assert list(after) == ["ranks", "rating minus rmse", "genre accuracy"]
+    assert after["ranks"] > max(before["ranks"], 0.4)
+    assert after["rating minus rmse"] > before["rating minus rmse"] + 0.1
+    assert after["genre accuracy"] > max(before["genre accuracy"], 0.75)
+    for name in tasks:
+        assert history.rows[-1][f"loss {name}"] < history.rows[0][f"loss {name}"]
+
+
+def test_a_rating_by_hand() -> None:
+    head = RatingHead(dim=2)
+    with torch.no_grad():
+        head.query.weight.copy_(torch.eye(2))
+        head.prior.fill_(math.log(1.0))  # k = 1, m = 3, g = 1, t = 1/2
+        head.quality.weight.copy_(torch.tensor([[0.0, 0.1]]))
+    known, candidate = torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0]])
+    found = head.rate(torch.tensor([[5.0, 1.0, NAN], [NAN, NAN, NAN]]), known, candidate)
+    # base = (3 + 5 + 1) / 3 = 3; residuals 2 and -2 at cosines 1 and 0.
+    expected = 3 + 0.5 * (2 * math.e - 2) / (math.e + 1)
+    assert found[:, 0].tolist() == pytest.approx([expected, 3.0], rel=1e-5)
+    assert head.rate(torch.full((1, 3), NAN), known, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(3.1)
+
+
+def test_ordinal_probabilities_by_hand() -> None:
+    head = RatingHead(dim=2, levels=(1.0, 2.0, 4.0), kind="ordinal")
+    sigmoid = torch.sigmoid(torch.tensor([1.5 - 2.0, 3.0 - 2.0]))  # thresholds between the levels
+    found = head._probabilities(torch.tensor([[2.0]]))[0, 0]
+    expected = [sigmoid[0].item(), (sigmoid[1] - sigmoid[0]).item(), 1 - sigmoid[1].item()]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(InputError, match=r"got 3, expected one of \[1.0, 2.0, 4.0\]"):
+        head._levels_of(torch.tensor([[3.0]]), torch.tensor([[True]]))
+
+
+def test_labels_that_nobody_knows_take_no_part() -> None:
+    head, fused, inputs = LabelsHead.example(7)
+    known = inputs["labels"].clone()
+    logits = head(fused)
+    expected = -(
+        known.nan_to_num() * logits.sigmoid().log() + (1 - known.nan_to_num()) * (-logits).sigmoid().log()
+    )
+    expected[2, 0] = 0.0
+    torch.testing.assert_close(head.loss(fused, known), expected.sum() / 11)
+    with pytest.raises(InputError, match=r"got labels \(4, 2\), expected \(4, 3\)"):
+        head.loss(fused, known[:, :2])
+
+
+@pytest.mark.parametrize("head", ["labels", "rating"])
+def test_the_heads_keep_their_contract(head: str) -> None:
+    check_head(head)
+
+
+def test_what_is_to_be_rated_is_in_no_history() -> None:
+    world = World()
+    for step in world.rating.batches(1, torch.Generator().manual_seed(0)):
+        assert not set(step.candidates.tolist()) & set(step.known.tolist())
+        assert set(step.candidates.tolist()) | set(step.known.tolist()) == set(range(KNOWN))
+    assert given(sparse.csr_array(([0.0, 4.0], ([0, 0], [1, 2])), shape=(1, 3))).isnan().tolist() == [
+        [True, False, False]
+    ]
+
+
+def test_what_they_refuse() -> None:
+    world = World()
+    none = sparse.csr_array((USERS, ITEMS))
+    with pytest.raises(InputError, match="got no rating"):
+        RatingTask(world.model, world.inputs, none, world.known)
+    with pytest.raises(InputError, match="got targets 1.5"):
+        RatingTask(world.model, world.inputs, world.rating.ratings, world.known, targets=1.5)
+    with pytest.raises(InputError, match="labels of 3 items, expected 61"):
+        LabelTask(world.model, world.inputs, torch.zeros(3, 2), world.known)
+    with pytest.raises(InputError, match="got no item"):
+        LabelTask(world.model, world.inputs, world.genres, np.array([], np.int64))
+    with pytest.raises(InputError, match=r"got levels \(1.0, 1.0\)"):
+        RatingHead(3, levels=(1.0, 1.0))
+    with pytest.raises(InputError, match="got kind 'count'"):
+        RatingHead(3, kind="count")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="got 0 labels"):
+        LabelsHead(3, 0)
