@@ -188,11 +188,19 @@ class Recommender:
         vectors: [I, D] of all items.
         known: the items that histories may hold.
         together: [known, known] as `co_occurrence` counts them, where the head completes histories.
+
+    Raises:
+        InputError: the head completes histories, and nothing says by what.
     """
 
     def __init__(
         self, head: RecommendationHead, vectors: Tensor, known: np.ndarray, together: Tensor | None = None
     ):
+        if head.completion is not None and together is None:
+            raise InputError(
+                "recommender: got no co-occurrence counts, expected those of training: the head completes "
+                "histories (see mmattn.heads.completion.co_occurrence)"
+            )
         self.head = head.eval()
         self.vectors = vectors
         self.known = np.asarray(known, np.int64)

@@ -101,6 +101,8 @@ def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path
     assert (loaded.completion, loaded.completion_ridge) == (0.7, 2.0)
     again = Recommender(loaded, vectors, task.items, co_occurrence(task.interactions[:, task.items]))
     np.testing.assert_array_equal(again.fit(sparse.csr_array(newcomer)).score([0, 1], new), scores)
+    with pytest.raises(InputError, match="recommender: got no co-occurrence counts"):
+        Recommender(loaded, vectors, task.items)
 
 
 def test_histories_that_training_completes_are_refused_where_pairs_are_hidden() -> None:
