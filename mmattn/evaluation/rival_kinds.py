@@ -1,4 +1,8 @@
-"""The kinds of rivals that a configuration may name: what each is, takes, and may be tuned in."""
+"""The kinds of rivals that a configuration may name: what each is, takes, and may be tuned in.
+
+To add one: a class with `fit` and `score` (`mmattn.heads.baselines.Recommender`), its name in
+`RivalConfig.kind`, and a line in `KINDS`.
+"""
 
 from __future__ import annotations
 
