@@ -74,7 +74,8 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
         f"same way. The epoch kept is the one with the best {metric_label(protocol.metrics[0])} there.",
         f"Each rival {rivals}.",
         "At the test, what is known of a user from training and validation is never recommended again.",
-        f"{len(protocol.seeds)} seeds ({', '.join(map(str, protocol.seeds))}), each with its own {drawn}; "
+        f"{len(protocol.seeds)} {'seed' if len(protocol.seeds) == 1 else 'seeds'} "
+        f"({', '.join(map(str, protocol.seeds))}), each with its own {drawn}; "
         "intervals are 95% bootstrap intervals over users, differences are paired user by user.",
     )
 

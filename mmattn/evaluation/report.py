@@ -90,6 +90,7 @@ def _facts(report: Report) -> dict[str, Any]:
         "knockouts": knockouts,
         "ways": {kind: way for kind, way in WAYS.items() if any(kind in row.changes for row in knockouts)},
         "subsets": subset_rows(report),
+        "gap_words": wording.gaps_in_words(report.gaps),
         "strata": strata_groups(report),
         "strata_words": wording.strata_in_words(report),
         "served_words": "" if served is None else wording.served_in_words(served),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mmattn.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
+    from mmattn.evaluation.losses import Gap
     from mmattn.evaluation.results import Knockout, Report
     from mmattn.evaluation.serving import Served
 
-__all__ = ["joined", "metric_label", "served_in_words", "signed", "strata_in_words", "verdict", "worth"]
+__all__ = [
+    "gaps_in_words", "joined", "metric_label", "served_in_words", "signed", "strata_in_words", "verdict",
+    "worth",
+]  # fmt: skip
+
+_ALIGNED = 0.1  # how much closer, in cosine, the vectors of one item are where two contents share a space
 
 _METRIC_LABELS = {"ndcg": "nDCG", "mrr": "MRR", "hit": "Hit rate", "map": "MAP"}
 
@@ -105,6 +111,27 @@ def worth(knockouts: Sequence[Knockout], whole: Interval, metric: str) -> str:
         words.append(
             f"Alone, {best.part} reaches the most, {best.metrics[metric].mean:.4f}, against "
             f"{whole.mean:.4f} of all together."
+        )
+    return " ".join(words)
+
+
+def gaps_in_words(gaps: Mapping[str, Gap]) -> str:
+    """Which contents speak of an item in one space; empty without two contents."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for pair, gap in gaps.items():
+        found = f"{pair.replace(' | ', ' with ')} ({gap.matched:.3f} against {gap.unmatched:.3f})"
+        told[gap.matched - gap.unmatched >= _ALIGNED].append(found)
+    words = []
+    if told[True]:
+        words.append(
+            f"Aligned: {joined(told[True])}. "
+            "The vectors of one item are closer than those of different items."
+        )
+    if told[False]:
+        words.append(
+            f"Not aligned: {joined(told[False])}. The vectors of one item are closer than those of different "
+            f"items by less than {_ALIGNED} in cosine, so that neither would find the other. Recommending "
+            "does not need that; searching across contents does."
         )
     return " ".join(words)
 
