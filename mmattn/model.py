@@ -108,6 +108,7 @@ class Model(nn.Module):
                 pruned here.
         """
         attention.prune_like(self, state)
+        self.core.edges.make_room(state, "core.edges.")
         expected = self.trained_state()
         wrong = sorted(set(expected) ^ set(state)) or sorted(
             name for name, value in expected.items() if value.shape != state[name].shape

@@ -115,8 +115,7 @@ def gaps(
     vectors, presence = {}, {}
     for content, own in contents.items():
         left = knock_out(inputs, [name for name in inputs.modalities if name not in own])
-        own_vectors = item_vectors(task.model, left, task.head_name, context=task.context)
-        vectors[content] = own_vectors.float().cpu().numpy()
+        vectors[content] = item_vectors(task.model, left, task.head_name).float().cpu().numpy()
         # A table whose values training never met gives no token, and so no vector: absent all the same.
         presence[content] = np.isin(np.arange(len(inputs)), holders(inputs, own)) & vectors[content].any(1)
     return modality_gap(vectors, presence) if len(vectors) > 1 else {}

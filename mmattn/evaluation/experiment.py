@@ -150,6 +150,9 @@ class Experiment:
         encoders, inputs = self._inputs(known)
         model = build_model(encoders, config.model)
         model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
+        for term in attention.parse(config.fusion.program).walk():
+            if isinstance(term, GraphBias):
+                model.core.edges.hold(term.name, edges(self.dataset.graph))
         judge = partial(self._judge, split) if part == "validation" else _no_judge
         settings = config.training
         if config.head.name == "sequence":
@@ -164,15 +167,9 @@ class Experiment:
             hide="items" if len(split.cold_items) or config.hybrid else "pairs",
             ids=bool(config.head.options.get("ids")),
             steps=settings.steps, users=settings.users, targets=settings.targets,
-            history=settings.history, drop_modality=settings.drop_modality, context=self._edges(),
+            history=settings.history, drop_modality=settings.drop_modality,
         )  # fmt: skip
         return task, inputs
-
-    def _edges(self) -> dict[str, torch.Tensor] | None:
-        """The data set's triples under each name by which the attention program asks for edges."""
-        terms = attention.parse(self.config.fusion.program).walk()
-        names = [term.name for term in terms if isinstance(term, GraphBias)]
-        return {name: edges(self.dataset.graph).to(self.device) for name in names} or None
 
     def _inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], Inputs]:
         """Encoders and what they give; vocabularies come from the known items only."""

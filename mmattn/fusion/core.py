@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmattn.errors import InputError
 from mmattn.fusion.block import FusionBlock, NarrowBlock
+from mmattn.fusion.edges import Edges
 from mmattn.fusion.entry import Entry
 from mmattn.fusion.tasks import TaskVectors
 from mmattn.types import Fused, Tokens
@@ -47,6 +48,7 @@ class FusionCore(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.pool = pool
         self.tasks = tasks
+        self.edges = Edges()
 
     @property
     def dim(self) -> int:
@@ -58,13 +60,15 @@ class FusionCore(nn.Module):
 
         Args:
             parts: modality -> tokens of its encoder; leave out what is absent from the whole batch.
-            context: handed to every attention program (edges, ...). Its "task" may be a name, one
-                name a sample or int64 [B], which become vectors here; or a vector, [D] or [B, D].
+            context: handed to every attention program (edges, ...), in which it goes before the edges that
+                the core holds. Its "task" may be a name, one name a sample or int64 [B], which become
+                vectors here; or a vector, [D] or [B, D].
 
         Raises:
             InputError: tokens that do not fit, or a task that the core does not know.
         """
         tokens = self.entry(parts)
+        context = self.edges.context(context)
         if context and tokens.entity is None:  # what the edges would join is absent: they join nothing
             tokens = replace(tokens, entity=torch.full_like(tokens.position, -1))
         context = self._with_task_vectors(context)

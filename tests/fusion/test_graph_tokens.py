@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from mmattn import Tokens
+from mmattn import InputError, Tokens
 from mmattn.build import build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.tabular import Tabular
+from mmattn.model import Model
 
 PROGRAM = 'Program(score=dot() >> graph_bias("kg", relations=2))'
 EDGES = torch.tensor([[4242, 11], [11, 4242], [0, 1]])  # query, key, relation
@@ -42,6 +45,27 @@ def test_a_new_film_attends_along_its_edges() -> None:
     torch.testing.assert_close(without[0], without[1])  # the same vectors: nothing but edges tells them apart
     assert not torch.allclose(along[0], without[0], atol=1e-3)
     torch.testing.assert_close(along[1], without[1])
+
+
+def test_edges_are_held_and_saved_with_the_model(tmp_path: Path) -> None:
+    built = model()
+    tokens = {"graph": built.encoders["graph"]([{"node": 4242, "around": [11, 7]}])}
+    with torch.no_grad():
+        given = built.fuse(tokens, {"kg": EDGES}).pooled
+        with pytest.raises(InputError, match="needs context\\['kg'\\], which is missing"):
+            built.fuse(tokens)
+        built.core.edges.hold("kg", EDGES)
+        assert torch.equal(built.fuse(tokens).pooled, given)
+        assert not torch.equal(built.fuse(tokens, {"kg": EDGES[:, :0]}).pooled, given)  # what is given counts
+        built.save_pretrained(tmp_path)
+        loaded = Model.from_pretrained(tmp_path)
+        assert torch.equal(loaded.core.edges.kg, EDGES)
+        assert torch.equal(loaded.fuse(tokens).pooled, given)
+
+
+def test_edges_of_another_shape_are_refused() -> None:
+    with pytest.raises(InputError, match=r"edges 'kg': got \(2, 5\) torch.int64, expected int64 \[3, E\]"):
+        model().core.edges.hold("kg", torch.zeros(2, 5, dtype=torch.int64))
 
 
 def test_items_without_the_graph_are_fused_all_the_same() -> None:

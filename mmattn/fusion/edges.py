@@ -1,0 +1,53 @@
+"""The knowledge graph that a core was trained with, kept with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mmattn.errors import InputError
+
+__all__ = ["Edges"]
+
+
+class Edges(nn.Module):
+    """Edges by the name under which a `graph_bias` asks for them: the context of every call that brings none.
+
+    They are saved and loaded with the model, so that an item is fused the same way wherever it is met.
+
+    Example:
+        >>> held = Edges()
+        >>> held.hold("kg", torch.tensor([[0, 2], [2, 0], [1, 3]]))
+        >>> list(held.context({"task": "rank"}))
+        ['kg', 'task']
+    """
+
+    def hold(self, name: str, edges: Tensor) -> None:
+        """Keep edges, int64 [3, E]: query entity, key entity, relation; those held before are replaced.
+
+        Raises:
+            InputError: edges of another shape or type.
+        """
+        if edges.dim() != 2 or len(edges) != 3 or edges.dtype != torch.int64:
+            raise InputError(
+                f"edges {name!r}: got {tuple(edges.shape)} {edges.dtype}, expected int64 [3, E]: head, tail, "
+                "relation"
+            )
+        self.register_buffer(name, edges)
+
+    def context(self, given: Mapping[str, object] | None) -> Mapping[str, object] | None:
+        """The context of a call: what is held, under what is given."""
+        return {**dict(self.named_buffers()), **given} if given else dict(self.named_buffers()) or None
+
+    def make_room(self, state: Mapping[str, Tensor], prefix: str) -> None:
+        """Hold edges of the shapes that a state of weights has, so that it can be loaded.
+
+        Args:
+            state: of the whole model.
+            prefix: of the names that belong here, up to the last dot.
+        """
+        for name, edges in state.items():
+            if name.startswith(prefix):
+                self.hold(name.removeprefix(prefix), torch.zeros_like(edges))
