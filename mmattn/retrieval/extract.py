@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from mmattn.config import FitConfig
 from mmattn.data.card import Card
@@ -128,7 +129,8 @@ def embed(
     """
     from accelerate import PartialState
 
-    state = PartialState()
+    # Under torchrun accelerate asks for the CPU by name: without it every process would do all the work.
+    state = PartialState(cpu=not torch.accelerator.is_available())
     if ray_workers:
         from mmattn.retrieval.ray_workers import write_with_ray
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet
 import pytest
 import soundfile
@@ -118,16 +120,51 @@ def test_a_killed_call_goes_on_where_it_stopped(
     assert len(read_vectors(out).ids) == 4
 
 
+# "--multi_gpu" is how accelerate starts several processes itself, without GPUs too; for "--cpu" it wants MPI.
+LAUNCHERS = {
+    "accelerate": ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "mmattn"),
+    "torchrun": ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "mmattn"),
+}
+
+
 @pytest.mark.slow
-def test_processes_share_the_work(run: Path, vectors: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_processes_share_the_work(launcher: str, run: Path, vectors: Path, tmp_path: Path) -> None:
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "items.csv"
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "mmattn",
-        "embed", run, "--items", items, "--out", out, "--features", tmp_path / "f2", "--shard", "1",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    options = ("embed", run, "--items", items, "--out", out, "--features", tmp_path / "f2", "--shard", "1")
+    subprocess.run(
+        [sys.executable, *LAUNCHERS[launcher], *options], check=True, capture_output=True, timeout=300
+    )
     assert read_vectors(out).ids.tolist() == read_vectors(vectors).ids.tolist()
     assert np.allclose(read_vectors(out).vectors, read_vectors(vectors).vectors, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "rank"), [("accelerate", 1), ("torchrun", 0)])
+def test_one_of_two_processes_is_killed(launcher: str, rank: int, run: Path, tmp_path: Path) -> None:
+    """The launcher fails, what was written stays, and the next call ends as if nothing had happened."""
+    out, items = tmp_path / "shared.parquet", tmp_path / "data" / "many.csv"
+    lines = [f"film-{number},{TITLES[number % 5]} {number}," for number in range(307)]
+    items.write_text("id,title,poster\n" + "\n".join(lines) + "\n")
+    options = ["embed", run, "--items", items, "--out", out, "--features", tmp_path / "f4", "--shard", "1"]
+    command = [sys.executable, *LAUNCHERS[launcher], *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
+        while len(list(tmp_path.glob(".*.shards/*.parquet"))) < 11:  # both are at work
+            assert started.poll() is None
+            time.sleep(0.01)
+        children = psutil.Process(started.pid).children(recursive=True)
+        (victim,) = [child for child in children if child.environ().get("RANK") == str(rank)]
+        victim.kill()
+        assert started.wait(timeout=120) != 0
+    assert not out.exists()
+    assert 11 <= len(list(tmp_path.glob(".*.shards/*.parquet"))) < 307
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    alone = tmp_path / "alone.parquet"
+    call(embed_command, run, "--items", items, "--out", alone, "--features", tmp_path / "f5", "--quiet")
+    assert read_vectors(out).ids.tolist() == [f"film-{number}" for number in range(307)]
+    assert read_vectors(out).ids.tolist() == read_vectors(alone).ids.tolist()
+    assert np.allclose(read_vectors(out).vectors, read_vectors(alone).vectors, atol=1e-5)
+    assert list(tmp_path.glob(".*.shards")) == []
 
 
 @pytest.mark.slow
