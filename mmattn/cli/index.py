@@ -113,9 +113,9 @@ def run(arguments: Namespace) -> int:
     if arguments.action in ("split", "export"):
         place = options.out
     if arguments.action == "export":
-        from mmattn.retrieval.arrow import Vectors, write_parquet
+        from mmattn.retrieval.arrow import export_parquet
 
-        write_parquet(Vectors.of(index), place)
+        export_parquet(index, place)
     elif arguments.action != "plan":
         index.save(place)
     if options.json:

@@ -22,7 +22,7 @@ from mmattn.retrieval.checks import check_ids
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.shards import ShardedIndex
 
-__all__ = ["Vectors", "join_parquet", "read_vectors", "to_arrow", "write_parquet"]
+__all__ = ["Vectors", "export_parquet", "join_parquet", "read_vectors", "to_arrow", "write_parquet"]
 
 _ORIGIN = b"mmattn.provenance"
 
@@ -50,15 +50,23 @@ def to_arrow(vectors: Vectors) -> pa.Table:
         >>> to_arrow(Vectors.of(index)).schema.names
         ['id', 'vector', 'year']
     """
-    width = vectors.vectors.shape[1]
-    flat = pa.array(np.ascontiguousarray(vectors.vectors, np.float32).reshape(-1))
-    columns = {"id": pa.array(vectors.ids.tolist()), "vector": pa.FixedSizeListArray.from_arrays(flat, width)}
-    for name in vectors.metadata.columns:
+    return _with_vectors(_described(vectors.ids, vectors.metadata, vectors.provenance), vectors.vectors)
+
+
+def _described(ids: np.ndarray, metadata: pd.DataFrame, provenance: Mapping[str, str] | None) -> pa.Table:
+    """The table without the vectors."""
+    columns = {"id": pa.array(ids.tolist(), pa.int64() if ids.dtype == np.int64 else pa.string())}
+    for name in metadata.columns:
         if name == "vector":
             raise InputError("export: metadata column 'vector' has the name of the vectors, rename it")
-        columns[name] = pa.array(vectors.metadata[name], from_pandas=True)
-    origin = {} if vectors.provenance is None else {_ORIGIN: json.dumps(dict(vectors.provenance))}
+        columns[name] = pa.array(metadata[name], from_pandas=True)
+    origin = {} if provenance is None else {_ORIGIN: json.dumps(dict(provenance))}
     return pa.table(columns).replace_schema_metadata(origin)
+
+
+def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    return table.add_column(1, "vector", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
 
 
 def write_parquet(vectors: Vectors, path: str | Path) -> None:
@@ -66,6 +74,23 @@ def write_parquet(vectors: Vectors, path: str | Path) -> None:
     table = to_arrow(vectors)
     with atomic_path(path) as temporary:
         pa.parquet.write_table(table, temporary)
+
+
+def export_parquet(index: Index | ShardedIndex, path: str | Path, *, rows: int = 2**16) -> None:
+    """Write everything that an index holds as a table of vectors, atomically.
+
+    So many rows are in memory at a time: vectors that lie on the disk may be more than fit there.
+
+    Raises:
+        InputError: a metadata column has the name of the vectors.
+    """
+    ids = index.ids
+    table = _described(ids, index.metadata, index.provenance)
+    schema = _with_vectors(table.slice(0, 0), np.empty((0, index.dim))).schema
+    with atomic_path(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(ids), rows):
+            part = table.slice(start, rows)
+            writer.write_table(_with_vectors(part, index.vectors(ids[start : start + rows])))
 
 
 def read_vectors(path: str | Path) -> Vectors:

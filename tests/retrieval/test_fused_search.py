@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.retrieval.arrow import Vectors, read_vectors, to_arrow, write_parquet
+from mmattn.retrieval.arrow import Vectors, export_parquet, read_vectors, to_arrow, write_parquet
 from mmattn.retrieval.exact import Metric
 from mmattn.retrieval.fuse import FusedIndex
 from mmattn.retrieval.index import Index
@@ -182,6 +183,38 @@ def test_vectors_go_through_parquet(tmp_path: Path) -> None:
     assert back.provenance == ORIGIN
     assert back.metadata.year.tolist() == list(range(307))
     assert str(to_arrow(back).schema.field("vector").type) == "fixed_size_list<item: float>[11]"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_index_is_exported_batch_by_batch(shards: int, tmp_path: Path) -> None:
+    # In the first batches nothing says of what kind the tags are.
+    more = {"year": np.arange(307), "tag": [None] * 200 + ["late"] * 107}
+    index = Index.build(VECTORS, NAMES, metadata=more, provenance=ORIGIN)
+    export_parquet(index if shards == 1 else index.split(shards), tmp_path / "v.parquet", rows=41)
+    assert pa.parquet.read_metadata(tmp_path / "v.parquet").num_row_groups == 8
+    back = read_vectors(tmp_path / "v.parquet")
+    assert (back.vectors == VECTORS).all()
+    assert (back.ids.tolist(), back.provenance) == (NAMES, ORIGIN)
+    assert back.metadata.year.tolist() == list(range(307))
+    assert back.metadata.tag.isna().tolist() == [True] * 200 + [False] * 107
+    assert set(back.metadata.tag[200:]) == {"late"}
+
+
+def test_an_export_holds_a_batch_in_memory_and_not_the_index(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(3).standard_normal((50_021, 128)).astype(np.float32)
+    Index.build(vectors, kind="exact").save(tmp_path / "index")
+    opened = Index.open(tmp_path / "index")
+    usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        export_parquet(opened, tmp_path / "v.parquet", rows=4096)
+        most = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(usual)
+    assert most < 0.5 * vectors.nbytes, f"{most / vectors.nbytes:.2f} of the vectors"
+    assert (read_vectors(tmp_path / "v.parquet").vectors == vectors).all()
 
 
 @pytest.mark.parametrize(
