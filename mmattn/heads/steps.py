@@ -110,9 +110,18 @@ def next_steps(
     aim = np.where(ahead, aim, here)
     target = np.where(ahead & ~_met_before(item, steps.lengths.numpy(), aim), item[aim], -1)
     # Popularity as it is known at the moment when the next event is asked for.
-    asked = np.where(ahead, time[np.minimum(here + 1, len(item) - 1)], 0.0)
-    points = np.zeros(len(item), np.int64) if point is None else point(asked)
-    return Steps(steps.item, steps.lengths, steps.time, torch.from_numpy(target), torch.from_numpy(points))
+    asked = time[np.minimum(here + 1, len(item) - 1)]
+    points = np.zeros(len(item), np.int64) if point is None else point(np.where(left > 0, asked, 0.0))
+    # Nothing follows the last event. Without it, the last place of a history is where predictions are made,
+    # in training as at the test.
+    kept = torch.from_numpy(left > 0)
+    return Steps(
+        item=steps.item[kept],
+        lengths=steps.lengths - 1,
+        time=steps.time[kept],
+        target=torch.from_numpy(target)[kept],
+        point=torch.from_numpy(points)[kept],
+    )
 
 
 def final(steps: Steps, states: Tensor) -> Tensor:

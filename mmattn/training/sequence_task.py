@@ -103,10 +103,11 @@ class SequenceTask(Task):
         self._counts_C = torch.from_numpy(counts_I[self.items])
         self._place_I = np.full(len(self.inputs), -1)
         self._place_I[self.items] = np.arange(len(self.items))
-        trends = Trends(histories.items, histories.time, len(self.inputs), self._head.half_lives, now)
-        self.trends = trends if self._head.half_lives else None
-        known = torch.from_numpy(self.items)
-        self._popularity = None if self.trends is None else torch.from_numpy(trends.table_SFI)[:, :, known]
+        self.trends: Trends | None = None
+        self._popularity: Tensor | None = None
+        if half_lives := self._head.half_lives:
+            self.trends = Trends(histories.items, histories.time, len(self.inputs), half_lives, now)
+            self._popularity = torch.from_numpy(self.trends.table_SFI[:, :, self.items])
         long = int((histories.lengths > self._head.longest).sum())
         if long:
             log.info(
