@@ -10,6 +10,7 @@ import torch
 from mmattn import attention
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
+from mmattn.encoders.lora import add_lora
 from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.core import FusionCore
 from mmattn.fusion.entry import Entry
@@ -42,10 +43,14 @@ def build_encoders(
     for modality, config in configs.items():
         factory = encoder_registry.load(config.name)
         options = {**config.options, "modality": modality}
+        if config.train:
+            options["frozen"] = config.train == "frozen"
         if contents is not None and hasattr(factory, "fit"):
             built[modality] = factory.fit(contents[modality], **options)
         else:
             built[modality] = encoder_registry.create(config.name, **options)
+        if config.train == "lora":
+            add_lora(built[modality], config.lora)
     return built
 
 

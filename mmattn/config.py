@@ -95,6 +95,9 @@ class EncoderConfig:
             spreads it over all.
         weight: how much it counts in the joint vector at the start.
         standardise: bring the tokens to mean 0 and deviation 1, for encoders trained from scratch.
+        train: what of a pretrained encoder is trained along: nothing ("frozen"), everything ("full"), or
+            small matrices beside its layers ("lora"); left out, what its options say.
+        lora: options of `peft.LoraConfig`; `{r: 4}`.
     """
 
     name: str
@@ -104,6 +107,8 @@ class EncoderConfig:
     share: float = 0.0
     weight: float = 1.0
     standardise: bool = False
+    train: Literal["", "frozen", "full", "lora"] = ""
+    lora: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,9 @@ class TrainingConfig(LoopConfig):
         targets: share of the known items that a step pretends not to know, and ranks.
         history: share of the known items that a step's histories may hold.
         drop_modality: probability of dropping a modality of an item in training.
+        alignment: weight of a contrastive loss between the modalities of an item beside the ranking; 0 for
+            none.
+        alignment_options: of its head, `mmattn.heads.alignment.AlignmentHead`; `{loss: TripletMarginLoss}`.
     """
 
     steps: int = 25
@@ -222,6 +230,8 @@ class TrainingConfig(LoopConfig):
     targets: float = 0.25
     history: float = 0.6
     drop_modality: float = 0.1
+    alignment: float = 0.0
+    alignment_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -348,7 +358,10 @@ class FitConfig:
     @property
     def model(self) -> ModelConfig:
         """The part that builds the model."""
-        return ModelConfig(self.encoders, self.fusion, {self.head.name: self.head})
+        heads = {self.head.name: self.head}
+        if self.training.alignment:
+            heads["alignment"] = HeadConfig("alignment", self.training.alignment_options)
+        return ModelConfig(self.encoders, self.fusion, heads)
 
     @property
     def sources(self) -> dict[str, str]:

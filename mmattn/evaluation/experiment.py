@@ -39,6 +39,7 @@ from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
 from mmattn.evaluation.timeline import known_histories, moment
+from mmattn.training.item_tasks import with_alignment
 from mmattn.training.loop import History, train
 from mmattn.training.sequence_task import SequenceTask
 from mmattn.training.tasks import RecommendationTask
@@ -198,8 +199,9 @@ class Experiment:
 
     def _train(self, task: Trained, seed: int, until: int = 0) -> History:
         settings, name = self.config.training, "refit" if until else "choose"
+        trained = with_alignment(task, settings.alignment) if settings.alignment else task
         return train(
-            task, **settings.loop, until=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
+            trained, **settings.loop, until=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
             progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
 

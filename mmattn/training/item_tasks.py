@@ -15,9 +15,13 @@ from mmattn.data.collate import drop_modalities
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError
 from mmattn.model import Model
+from mmattn.training.multitask import MultiTask
+from mmattn.training.sequence_task import SequenceTask
 from mmattn.training.task import Task
+from mmattn.training.tasks import AlignmentTask, RecommendationTask
+from mmattn.training.weighting import FixedWeights
 
-__all__ = ["LabelTask", "RatingTask", "RatingsGiven"]
+__all__ = ["LabelTask", "RatingTask", "RatingsGiven", "given", "with_alignment"]
 
 
 class LabelTask(Task):
@@ -163,6 +167,30 @@ class RatingTask(Task):
 
     def validate(self) -> dict[str, float]:
         return {} if self.judge is None else self.judge(self.model)
+
+
+def with_alignment(task: RecommendationTask | SequenceTask, weight: float, batch: int = 128) -> MultiTask:
+    """A recommender's task with a contrastive loss between the modalities of its items beside it.
+
+    An item's text, picture and sound are drawn towards each other, so that an item with one of them only
+    comes to lie where it would with all.
+
+    Args:
+        task: its model has a head called "alignment" too.
+        weight: of the contrastive loss; the task's own has weight 1.
+        batch: items of a step that are aligned.
+
+    Raises:
+        InputError: the weight is not above 0, or the model has no such head.
+    """
+    if weight <= 0:
+        raise InputError(f"training alignment: got weight {weight}, expected one above 0")
+    task.model.head("alignment")
+    aligned = AlignmentTask(
+        task.model, task.inputs, torch.arange(len(task.inputs)), lambda _: {},
+        samples=torch.from_numpy(task.items), batch=batch, context=task.context,
+    )  # fmt: skip
+    return MultiTask({"ranking": task, "alignment": aligned}, FixedWeights({"alignment": weight}))
 
 
 def given(ratings: sparse.csr_array) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from torch.nn import functional as F
 
 from mmattn import InputError, Tokens
 from mmattn.build import build_model
@@ -18,7 +19,7 @@ from mmattn.heads.labels import LabelsHead
 from mmattn.heads.rating import RatingHead
 from mmattn.model import Model
 from mmattn.testing import check_head
-from mmattn.training.item_tasks import LabelTask, RatingTask, given
+from mmattn.training.item_tasks import LabelTask, RatingTask, given, with_alignment
 from mmattn.training.loop import train
 from mmattn.training.multitask import MultiTask
 from mmattn.training.tasks import RecommendationTask, Recommender
@@ -143,6 +144,45 @@ def test_labels_that_nobody_knows_take_no_part() -> None:
     torch.testing.assert_close(head.loss(fused, known), expected.sum() / 11)
     with pytest.raises(InputError, match=r"got labels \(4, 2\), expected \(4, 3\)"):
         head.loss(fused, known[:, :2])
+
+
+def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(ITEMS, 3)
+    parts = {
+        name: Tokens.from_lengths(hidden @ torch.randn(3, width), torch.ones(ITEMS, dtype=torch.int64), name)
+        for name, width in (("text", 5), ("image", 7))
+    }
+    encoders = {name: TinyText(dim=part.dim, layers=0, modality=name) for name, part in parts.items()}
+    config = ModelConfig(
+        {name: EncoderConfig("tiny-text") for name in parts},
+        FusionConfig(dim=16, layers=1, heads=2, dropout=0.0),
+        {"recommendation": HeadConfig(), "alignment": HeadConfig("alignment", {"out": 6})},
+    )
+
+    def finds_its_picture(weight: float) -> tuple[float, list[str]]:
+        torch.manual_seed(1)
+        model = build_model(encoders, config)
+        model.core.entry.calibrate(parts)
+        picks = sparse.csr_array((torch.rand(USERS, ITEMS) < 0.3).float().numpy())
+        judge = lambda _: {"x": 0.0}  # noqa: E731
+        click = RecommendationTask(model, Inputs(parts), picks, np.arange(KNOWN), judge, steps=4)
+        task = with_alignment(click, weight, batch=40) if weight else click
+        history = train(task, epochs=25, learning_rate=0.01, progress=False)
+        with torch.no_grad():
+            said = [model.fuse({name: part}).pooled for name, part in parts.items()]
+            text, image = (model.head("alignment").project(pooled)[KNOWN:] for pooled in said)
+        text, image = F.normalize(text - text.mean(0)), F.normalize(image - image.mean(0))
+        found = (text @ image.T).argmax(1) == torch.arange(ITEMS - KNOWN)
+        return found.float().mean().item(), list(history.rows[0])
+
+    (apart, plain), (near, names) = finds_its_picture(0.0), finds_its_picture(1.0)
+    assert near > max(0.4, apart + 0.3)  # of items that it never saw
+    assert set(names) - set(plain) == {"loss ranking", "loss alignment"}
+    with pytest.raises(InputError, match="no head 'alignment'"):
+        with_alignment(World().click, 1.0)
+    with pytest.raises(InputError, match="got weight 0, expected one above 0"):
+        with_alignment(World().click, 0)
 
 
 @pytest.mark.parametrize("head", ["labels", "rating"])
