@@ -15,6 +15,7 @@ pytest.importorskip("recbole", reason="RecBole has an environment of its own: ma
 import recbole
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import GRU4RecKG
 from recbole.trainer import Trainer
@@ -27,7 +28,13 @@ from mmattn.types import Tokens
 from mmattn_adapters.recbole import TowerRecommender, contents_of, item_ids, write_preload
 
 ML100K = Path(recbole.__file__).parent / "dataset_example/ml-100k"
-BUILT_IN = {"use_gpu": False, "metrics": ["NDCG", "MRR"], "valid_metric": "NDCG@10", "show_progress": False}
+BUILT_IN = {
+    "use_gpu": False,
+    "eval_batch_size": 2_000_000,
+    "metrics": ["NDCG", "MRR"],
+    "valid_metric": "NDCG@10",
+    "show_progress": False,
+}
 OURS = {
     **BUILT_IN,
     "train_neg_sample_args": None,
@@ -50,10 +57,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def prepare() -> Callable[..., tuple[Any, Any, Any, Any]]:
-    def prepare(model: type, dataset: str = "ml-100k", **settings: Any) -> tuple[Any, Any, Any, Any]:
+    def prepare(
+        model: type, dataset: str = "ml-100k", read: Callable[[Config], Any] = create_dataset, **settings: Any
+    ) -> tuple[Any, Any, Any, Any]:
         config = Config(model=model, dataset=dataset, config_dict=settings)
         init_seed(config["seed"], reproducibility=True)
-        return (config, *data_preparation(config, create_dataset(config)))
+        return (config, *data_preparation(config, read(config)))
 
     return prepare
 
@@ -73,7 +82,7 @@ def popularity(train: Any, valid: Any, trainer: Trainer) -> float:
 
 
 def test_recbole_s_trainer_trains_our_tower(prepare: Callable[..., Any]) -> None:
-    config, train, valid, test = prepare(TowerRecommender, **OURS, epochs=20)
+    config, train, valid, test = prepare(TowerRecommender, **OURS, epochs=20, eval_step=10)
     model = TowerRecommender(config, train.dataset).to(config["device"])
     trainer = Trainer(config, model)
     floor = popularity(train, valid, trainer)
@@ -161,8 +170,10 @@ def test_our_vectors_feed_a_model_of_recbole_through_preload(
     shutil.copy(ML100K / "ml-100k.inter", tmp_path / "films/films.inter")
     settings = {**BUILT_IN, **write_preload(tmp_path / "films", "films", ids, vectors)}
     settings |= {"data_path": str(tmp_path), "epochs": 1, "train_neg_sample_args": None}
-    settings |= {"user_inter_num_interval": "[0,60]"}  # a smaller part: the GRU is slow on a CPU
-    config, train, valid, _ = prepare(GRU4RecKG, "films", **settings)
+    settings |= {"user_inter_num_interval": "[0,35]"}  # a smaller part: the GRU is slow on a CPU
+    settings |= {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}, "repeatable": True}
+    # Its own data set wants a knowledge graph, which this model then does not look at.
+    config, train, valid, _ = prepare(GRU4RecKG, "films", SequentialDataset, **settings)
     model = GRU4RecKG(config, train.dataset)
     ours = dict(zip(ids, vectors, strict=True))
     expected = torch.stack([ours[name] for name in item_ids(train.dataset)[1:]])
