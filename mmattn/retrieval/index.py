@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +13,11 @@ import torch
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval import storage
-from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.bundle import Opened, open_bundle
 from mmattn.retrieval.checks import check_k, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.devices import Placement
 from mmattn.retrieval.engine import Engine
 from mmattn.retrieval.exact import METRICS, Metric, pair_scores
-from mmattn.retrieval.filters import matching
 from mmattn.retrieval.hits import Hits, without_own
 from mmattn.retrieval.items import Items, as_table
 from mmattn.retrieval.plan import Plan
@@ -185,7 +183,7 @@ class Index:
             check_provenance(self.provenance, provenance, "search")
         check_k(k, len(self))
         rows = self._checked_queries(queries)
-        return self._found(rows, k, self._allowed(where, among), exact)
+        return self._found(rows, k, self._items.allowed(where, among), exact)
 
     def search_ids(
         self,
@@ -202,7 +200,7 @@ class Index:
         """
         own = self._items.find(ids, "search")
         check_k(k, len(self), len(self) - 1)
-        found = self._found(self._items.vectors[own], k + 1, self._allowed(where, among))
+        found = self._found(self._items.vectors[own], k + 1, self._items.allowed(where, among))
         return without_own(found, self.ids[own], k)
 
     def _found(self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False) -> Hits:
@@ -214,18 +212,6 @@ class Index:
         if rows.shape[1] != self.dim:
             raise InputError(f"queries: got width {rows.shape[1]}, expected {self.dim} as in the index")
         return unit_length(rows, "queries", lambda row: f"query {row}") if self.metric == "cosine" else rows
-
-    def _allowed(self, where: str | None, among: Collection[Any] | None) -> np.ndarray | None:
-        """[R] ascending rows that the filters leave; None where there is no filter."""
-        if where is None and among is None:
-            return None
-        keep = np.ones(len(self), dtype=bool)
-        if among is not None:
-            keep[:] = False
-            keep[self._items.find(list(among), "filter")] = True
-        if where is not None:
-            keep &= matching(where, self.metadata)
-        return np.flatnonzero(keep)
 
     # --- change ----------------------------------------------------------------------------------
 
@@ -308,24 +294,7 @@ class Index:
         Raises:
             InputError: the folder holds something else, or metadata that parquet cannot hold.
         """
-        ann = self.engine.ann
-        facts = {
-            "kind": "index",
-            "count": len(self),
-            "dim": self.dim,
-            "metric": self.metric,
-            "ids": "number" if self.ids.dtype == np.int64 else "text",
-            "provenance": self.provenance,
-            "plan": self.engine.chosen.to_dict(),
-            "ann": None if ann is None else asdict(ann.settings),
-        }
-        writers: dict[str, Callable[[Path], None]] = {
-            "vectors.npy": storage.write_array(self._items.vectors),
-            "items.parquet": storage.write_items(self.ids, self.metadata),
-        }
-        if ann is not None:
-            writers |= {"ann.faiss": ann.write, "places.npy": storage.write_array(ann.places)}
-        save_bundle(folder, facts, writers)
+        storage.save(folder, self._items, self.metric, self.provenance, self.engine)
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> Index | ShardedIndex:
@@ -355,12 +324,7 @@ class Index:
         Raises:
             InputError: files that are what they were, but do not fit each other.
         """
-        count, dim = storage.check_facts(opened)
-        vectors = storage.read_array(opened, "vectors", (count, dim), np.float32)
-        items = Items(vectors, *storage.read_items(opened, count))
-        plan, ann = storage.read_search(opened)
-        metric = opened.facts["metric"]
-        return cls(items, metric, opened.facts["provenance"], Engine(vectors, metric, plan, ann, device))
+        return cls(*storage.load(opened, device))
 
     def split(self, shards: int) -> ShardedIndex:
         """The same items in so many shards of about one size, each searched as it is best for its size.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval.checks import check_ids, check_vectors, unit_length
 from mmattn.retrieval.exact import Metric
+from mmattn.retrieval.filters import matching
 
 __all__ = ["Items", "as_table", "find_rows"]
 
@@ -64,6 +65,22 @@ class Items:
             InputError: an id that is not there; the nearest is suggested.
         """
         return find_rows(self.places, ids, what)
+
+    def allowed(self, where: str | None, among: Collection[Any] | None) -> np.ndarray | None:
+        """[R] ascending rows that the filters leave; None where there is no filter.
+
+        Raises:
+            InputError: an unknown id, or a condition that does not parse.
+        """
+        if where is None and among is None:
+            return None
+        keep = np.ones(len(self), dtype=bool)
+        if among is not None:
+            keep[:] = False
+            keep[self.find(list(among), "filter")] = True
+        if where is not None:
+            keep &= matching(where, self.metadata)
+        return np.flatnonzero(keep)
 
     def fitting(self, new: Items) -> Items:
         """The new rows with their columns in our order.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,56 @@ import pyarrow.parquet
 
 from mmattn.errors import InputError
 from mmattn.retrieval.ann import AnnSearch, read_faiss
-from mmattn.retrieval.bundle import Opened
+from mmattn.retrieval.bundle import Opened, save_bundle
 from mmattn.retrieval.checks import check_ids
-from mmattn.retrieval.exact import METRICS
+from mmattn.retrieval.engine import Engine
+from mmattn.retrieval.exact import METRICS, Metric
+from mmattn.retrieval.items import Items
 from mmattn.retrieval.plan import Plan, Settings
 
-__all__ = ["check_facts", "read_array", "read_items", "read_search", "write_array", "write_items"]
+__all__ = ["load", "read_array", "read_items", "save", "write_array", "write_items"]
+
+
+def save(
+    folder: str | Path, items: Items, metric: Metric, provenance: Mapping[str, str] | None, engine: Engine
+) -> None:
+    """Write the parts of an index as a bundle.
+
+    Raises:
+        InputError: the folder holds something else, or metadata that parquet cannot hold.
+    """
+    ann = engine.ann
+    facts = {
+        "kind": "index",
+        "count": len(items),
+        "dim": items.dim,
+        "metric": metric,
+        "ids": "number" if items.ids.dtype == np.int64 else "text",
+        "provenance": provenance,
+        "plan": engine.chosen.to_dict(),
+        "ann": None if ann is None else asdict(ann.settings),
+    }
+    writers: dict[str, Callable[[Path], None]] = {
+        "vectors.npy": write_array(items.vectors),
+        "items.parquet": write_items(items.ids, items.metadata),
+    }
+    if ann is not None:
+        writers |= {"ann.faiss": ann.write, "places.npy": write_array(ann.places)}
+    save_bundle(folder, facts, writers)
+
+
+def load(opened: Opened, device: str) -> tuple[Items, Metric, Mapping[str, str] | None, Engine]:
+    """The parts of an index, from a bundle whose files were checked.
+
+    Raises:
+        InputError: files that are what they were, but do not fit each other.
+    """
+    count, dim = check_facts(opened)
+    vectors = read_array(opened, "vectors", (count, dim), np.float32)
+    items = Items(vectors, *read_items(opened, count))
+    plan, ann = read_search(opened)
+    metric = opened.facts["metric"]
+    return items, metric, opened.facts["provenance"], Engine(vectors, metric, plan, ann, device)
 
 
 def write_array(array: np.ndarray) -> Callable[[Path], None]:
