@@ -222,10 +222,11 @@ class SequenceHead(nn.Module):
 
 def _met(steps: Steps, candidates: int) -> Tensor:
     """[N, C] True where the candidate was met up to the step, and so is not to be recommended."""
-    met_NC = torch.zeros(len(steps.item), candidates, dtype=torch.int8, device=steps.item.device)
+    met_NC = torch.zeros(len(steps.item), candidates, dtype=torch.int16, device=steps.item.device)
     here = steps.item >= 0
     met_NC[here.nonzero()[:, 0], steps.item[here]] = 1
-    return torch.cat([part.cummax(0).values for part in met_NC.split(steps.lengths.tolist())]).bool()
+    parts = met_NC.split(steps.lengths.tolist())
+    return torch.cat([part.cumsum(0, dtype=torch.int16) for part in parts]) > 0
 
 
 def _check(*, user: str, loss: str, longest: int, horizon: int, ids: int, content: bool) -> None:

@@ -12,7 +12,7 @@ from mmattn import InputError
 from mmattn.data.histories import Histories
 from mmattn.heads.next_item import draw_negatives, full_softmax, sampled_softmax
 from mmattn.heads.sequence import SequenceHead
-from mmattn.heads.steps import final, next_steps, whole_histories
+from mmattn.heads.steps import Steps, final, next_steps, whole_histories
 from mmattn.heads.trends import DAY, Trends
 from mmattn.heads.user_towers import BagTower, SequenceTower
 from mmattn.testing import check_head
@@ -248,6 +248,34 @@ def test_scores_are_inner_products_with_popularity_as_coordinates() -> None:
     expected = states @ items.T / 2 + popularity.mean(0)
     torch.testing.assert_close(users @ vectors.T, expected)
     torch.testing.assert_close(head._scores(states, items, popularity[None], torch.zeros(3).long()), expected)
+
+
+def test_the_loss_step_by_step() -> None:
+    """What was met is no candidate, popularity is that of each step's moment, users weigh by their length."""
+    torch.manual_seed(0)
+    head, fused, _ = SequenceHead.example(8)
+    head = SequenceHead(8, width=4, heads=1, popularity=[0], emphasis=0.25, dropout=0.0).eval()
+    torch.nn.init.normal_(head.trend.weight)  # type: ignore[union-attr]
+    item, target, point = [-1, 2, -1, 0, 3], [2, 1, 0, -1, 1], [0, 1, 0, 0, 2]
+    time = torch.tensor([torch.nan, 5.0, torch.nan, 2.0, 8.0], dtype=torch.float64)
+    steps = Steps(*(torch.tensor(x) for x in (item, [2, 3])), time, torch.tensor(target), torch.tensor(point))
+    popularity = torch.rand(3, 1, 4)
+    items = head(fused)
+    states = head.states(steps, items)
+    weights = head.trend(states)[:, 0]  # type: ignore[misc]
+    total = weighed = 0.0
+    for step, (right, user, length) in enumerate(zip(target, [0, 0, 1, 1, 1], [2, 2, 3, 3, 3], strict=True)):
+        first = 0 if user == 0 else 2
+        left = [candidate for candidate in range(4) if candidate not in item[first : step + 1]]
+        scores = {
+            c: math.exp((states[step] @ items[c] / 2 + weights[step] * popularity[point[step], 0, c]).item())
+            for c in left
+        }
+        if right >= 0:
+            total += length**-0.25 * -math.log(scores[right] / sum(scores.values()))
+            weighed += length**-0.25
+    loss = head.loss(fused, steps, popularity=popularity)
+    assert loss.item() == pytest.approx(total / weighed, rel=1e-5)
 
 
 def test_an_item_without_content_or_id_has_no_vector() -> None:
