@@ -114,6 +114,7 @@ class Tabular(Encoder):
         *,
         min_count: int = 1,
         rarity: bool = False,
+        axes: bool = False,
         **options: Any,
     ) -> Self:
         """An encoder whose vocabularies, means and deviations come from training rows.
@@ -124,6 +125,9 @@ class Tabular(Encoder):
             min_count: how often a value must occur to be known.
             rarity: let rare values start with longer vectors (inverse document frequency), for columns
                 in which sharing a rare value says more than sharing a common one.
+            axes: where there are more values than coordinates, let the vectors start on the principal axes of
+                the training rows and not at random: rows are then alike as their values are, without the
+                noise of random vectors. Somewhat shorter rows come of it.
             options: of the constructor.
 
         Raises:
@@ -135,10 +139,9 @@ class Tabular(Encoder):
             if kind not in KINDS:
                 raise InputError(f"tabular: column {name!r} has kind {kind!r}.{nearest(str(kind), KINDS)}")
         counts: dict[str, Counter[Any]] = {name: Counter() for name in kinds}
-        rows = 0
-        for content in contents:
-            rows += content is not None
-            row = {} if content is None else _mapping(content)
+        known_rows = [_mapping(content) for content in contents if content is not None]
+        rows = len(known_rows)
+        for row in known_rows:
             for name, kind in kinds.items():
                 counts[name].update(_values(name, str(kind), row.get(name)))
         fitted: dict[str, dict[str, Any]] = {}
@@ -154,6 +157,8 @@ class Tabular(Encoder):
         encoder = cls(fitted, **options)
         if rarity:
             encoder._lengthen_rare(counts, rows)
+        if axes:
+            encoder._turn_to_axes(known_rows)
         return encoder
 
     @torch.no_grad()
@@ -165,6 +170,30 @@ class Tabular(Encoder):
                 often[place] = counts[name].total() if value is None else counts[name][value]
         idf = (rows / often).log() + 1
         self.values.weight *= (idf * often.sum() / (idf * often).sum())[:, None]
+
+    @torch.no_grad()
+    def _turn_to_axes(self, contents: Sequence[Any]) -> None:
+        """Give the vectors, at the lengths they have, the directions of the rows' principal axes.
+
+        A row counts as the sum of its tokens over the root of their number. Of all vectors of this width,
+        these bring the rows' inner products nearest to those of values without anything in common.
+
+        Paper: Deerwester et al., "Indexing by Latent Semantic Analysis", 1990.
+        """
+        if len(self.values.weight) <= self.dim:
+            return  # orthogonal vectors say it all
+        lengths = self.values.weight.norm(dim=1)
+        cells = [[place for place in self.read(content).row if place >= 0] for content in contents]
+        row = [number for number, own in enumerate(cells) for _ in own]
+        place = [place for own in cells for place in own]
+        share = torch.tensor([len(own) ** -0.5 for own in cells for _ in own])
+        size = (len(cells), len(lengths))
+        said_RV = torch.sparse_coo_tensor(
+            torch.tensor([row, place]), share * lengths[place], size, check_invariants=True
+        )
+        axes_VD = torch.svd_lowrank(said_RV.coalesce(), q=min(self.dim, *size), niter=6)[2]
+        self.values.weight.zero_()
+        self.values.weight[:, : axes_VD.shape[1]] = lengths[:, None] * axes_VD
 
     def describe(self) -> EncoderCard:
         return EncoderCard(

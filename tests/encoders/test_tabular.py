@@ -199,3 +199,38 @@ def test_a_node_is_known_by_its_edges_and_not_by_its_vector() -> None:
     assert again.columns == encoder.columns
     with pytest.raises(Unreadable, match="column 'node': got -1, expected a whole number from 0"):
         encoder.read({"node": -1})
+
+
+def rows_of_words(rows: int, words: int) -> list[dict[str, Any]]:
+    drawn = np.random.default_rng(0).random((rows, words)) < 0.15
+    return [{"words": [f"w{word}" for word in np.flatnonzero(own)]} for own in drawn]
+
+
+def likeness(encoder: Tabular, rows: list[dict[str, Any]]) -> np.ndarray:
+    """Inner products of the rows, each the sum of its tokens over the root of their number."""
+    tokens = encoder(rows)
+    total = tokens.values.new_zeros(len(rows), encoder.dim).index_add(0, tokens.sample, tokens.values)
+    pooled = (total / tokens.lengths.clamp_min(1)[:, None].sqrt()).detach().double().numpy()
+    return pooled @ pooled.T
+
+
+def test_vectors_on_the_axes_are_the_best_of_their_width() -> None:
+    torch.manual_seed(0)
+    rows = rows_of_words(41, 29)
+    whole = likeness(
+        Tabular.fit(rows, {"words": "categories"}, dim=31, rarity=True), rows
+    )  # as wide as needed
+    drawn = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, rarity=True), rows)
+    axes = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, rarity=True, axes=True), rows)
+    best = np.linalg.eigvalsh(whole)[:-13]  # what no 13 coordinates can say (Eckart and Young)
+    assert np.linalg.norm(axes - whole) == pytest.approx(np.linalg.norm(best), rel=0.02)
+    assert np.linalg.norm(drawn - whole) > 2 * np.linalg.norm(axes - whole)
+
+
+def test_axes_change_nothing_where_every_value_has_a_coordinate() -> None:
+    rows = rows_of_words(41, 29)
+    both = []
+    for axes in (False, True):
+        torch.manual_seed(0)
+        both.append(Tabular.fit(rows, {"words": "categories"}, dim=31, axes=axes).values.weight)
+    assert torch.equal(*both)
