@@ -9,6 +9,7 @@ from mmattn.config import FitConfig
 from mmattn.evaluation.experiment import Experiment
 from mmattn.evaluation.summary import summarise
 from mmattn.serving.leave import leave_service
+from mmattn.serving.service import INDEX
 
 __all__ = ["run_experiment"]
 
@@ -18,12 +19,24 @@ log = logging.getLogger(__name__)
 def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = True) -> Path:
     """Run every seed, write the report, and leave the first seed's model ready to recommend.
 
+    In several processes (`accelerate launch`) all of them train, and the main one alone does the rest; the
+    numbers are those of one process with as many times `training.accumulate`.
+
     Returns:
         The folder of the run, with model, metrics.json, report.html and index.
     """
-    experiment = Experiment(config, resume=resume, progress=progress)
+    from accelerate import PartialState
+
+    processes = PartialState()
+    with processes.main_process_first():  # the others find the folder that the main one has opened
+        main = processes.is_main_process
+        experiment = Experiment(config, resume=resume or not main, progress=progress and main)
     log.info("device: %s; run folder: %s", experiment.device, experiment.folder)
-    results = [experiment.run_seed(seed) for seed in config.protocol.seeds]
-    summarise(experiment, results)
-    leave_service(experiment.folder, experiment.dataset, progress=progress)
+    results = [result for seed in config.protocol.seeds if (result := experiment.run_seed(seed))]
+    if main:
+        summarise(experiment, results)
+        # The index of a finished run may hold items that came later.
+        if not (experiment.folder / INDEX / "manifest.json").is_file():
+            leave_service(experiment.folder, experiment.dataset, progress=progress)
+    processes.wait_for_everyone()
     return experiment.folder

@@ -31,7 +31,8 @@ from mmattn.serving.service import Service
 __all__ = ["BUCKET_ROWS", "Counts", "recommend_table"]
 
 BUCKET_ROWS = 2_000_000  # of the table, in memory at once
-_PIECE = 65_536  # rows that are read at once
+_PIECE = 65_536  # rows that are read at once, or as many as give each bucket some
+_EACH = 1024
 _USERS = 4096  # users that are answered together
 
 
@@ -98,7 +99,7 @@ def recommend_table(
     if not (folder / "parted.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _part(users, folder, buckets, rows, progress)
+        _part(users, folder, buckets, min(bucket_rows, max(_PIECE, _EACH * buckets)), progress)
         write_json(folder / "parted.json", {"buckets": buckets})
     found, unknown = [], 0
     for bucket in tqdm(range(buckets), desc="recommend", unit="bucket", disable=not progress):
@@ -135,17 +136,18 @@ def _checked(path: Path) -> int:
     return rows
 
 
-def _part(users: Path, folder: Path, buckets: int, rows: int, progress: bool) -> None:
+def _part(users: Path, folder: Path, buckets: int, piece: int, progress: bool) -> None:
     """Write each row into the file of its user's bucket."""
     with ExitStack() as stack:
         file = stack.enter_context(pa.parquet.ParquetFile(users))
+        rows = file.metadata.num_rows
         bar = stack.enter_context(tqdm(total=rows, desc="part users", unit="row", disable=not progress))
         schema = pa.schema([file.schema_arrow.field("user"), file.schema_arrow.field("item")])
         writers = [
             stack.enter_context(pa.parquet.ParquetWriter(folder / f"rows-{bucket:05d}.parquet", schema))
             for bucket in range(buckets)
         ]
-        for batch in _pieces(file, max(_PIECE, 1024 * buckets)):
+        for batch in _pieces(file, piece):
             if batch["user"].null_count:
                 raise InputError(
                     f"{users}: {batch['user'].null_count} rows without a user, expected one in each"

@@ -19,6 +19,7 @@ __all__ = ["WIDTHS", "Factors", "agreement", "factorise"]
 WIDTHS = (64, 128, 256, 512)
 
 _REFILLS = 2  # of what items say of themselves, each followed by another decomposition
+_SPARE = 16  # directions that the decomposition looks at beside the wanted ones, to find those well
 _RIDGE = 1e-3  # of the mean diagonal, for items that hardly a history has
 _ASKED = 500  # histories that vectors are compared with the weights on
 
@@ -126,7 +127,9 @@ def _decomposed(root_KK: Tensor, weights_KC: Tensor, width: int) -> tuple[Tensor
     """Left vectors, singular values and right vectors of what the histories make of the weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the decomposition draws a first guess
-        return torch.svd_lowrank(root_KK.T @ weights_KC, q=width, niter=2)
+        seen = min(width + _SPARE, *weights_KC.shape)
+        left, values, right = torch.svd_lowrank(root_KK.T @ weights_KC, q=seen, niter=2)
+    return left[:, :width], values[:width], right[:, :width]
 
 
 def _root(histories: sparse.csr_array) -> Tensor:

@@ -52,7 +52,8 @@ def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Serv
         progress: show a bar while items are encoded that the feature store has lost.
 
     Returns:
-        The service, written to the run's folder; None where the head is not linear in the history.
+        The service, written to the run's folder in place of any that was there; None where the head is not
+        linear in the history.
     """
     config = schema.load(FitConfig, run / "config.yaml")
     seed = config.protocol.seeds[0]
@@ -95,7 +96,7 @@ def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Serv
     service = Service(
         run / INDEX, index, maps, factors.lift, known, vectors_ID[known], together.numpy(), facts
     )
-    service.save()
+    service.save(replace=True)
     log.info("index of %s items, width %d, that agrees with the model on %.1f%% of the first 20",
              f"{len(index):,}", factors.width, 100 * agreed)  # fmt: skip
     return service

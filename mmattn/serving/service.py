@@ -124,17 +124,22 @@ class Service:
         service._state = (folder / "manifest.json").read_bytes()
         return service
 
-    def save(self) -> None:
+    def save(self, *, replace: bool = False) -> None:
         """Write everything; a kill at any moment leaves what was there, or the whole of this.
+
+        Args:
+            replace: whatever is there.
 
         Raises:
             InputError: somebody else has written there since this was opened.
         """
         manifest = self.folder / "manifest.json"
-        if manifest.is_file() and manifest.read_bytes() != self._state:
+        if not replace and manifest.is_file() and manifest.read_bytes() != self._state:
             raise InputError(f"{self.folder}: was changed since it was opened; open it again, then change it")
         arrays = ("maps", "lift", "places", "known", "together")
-        writers = {f"{name}.npy": storage.write_array(getattr(self, name)) for name in arrays}
+        writers = {
+            f"{name}.npy": storage.write_array(np.ascontiguousarray(getattr(self, name))) for name in arrays
+        }
         save_bundle(self.folder, self.facts, writers, {"items": self.index.save})
         self._state = manifest.read_bytes()
 

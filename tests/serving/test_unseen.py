@@ -1,0 +1,70 @@
+"""The best items that a user has not seen, against a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from mmattn.retrieval.index import Index
+from mmattn.serving import search
+from mmattn.serving.search import best_unseen
+
+
+def by_hand(
+    vectors: np.ndarray, query: np.ndarray, seen: np.ndarray, k: int, allowed: np.ndarray | None
+) -> list[int]:
+    scores = vectors @ query
+    order = [int(row) for row in np.argsort(-scores) if not seen[row] and (allowed is None or allowed[row])]
+    return (order + [-1] * k)[:k]
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1999, 8)).astype(np.float32)
+    seen = rng.random((37, 1999)) < rng.choice([0.0, 0.01, 0.6], size=(37, 1))
+    return vectors, rng.standard_normal((37, 8)).astype(np.float32), seen
+
+
+@pytest.mark.parametrize("share", [None, 0.5, 0.004])
+def test_exact(data: tuple[np.ndarray, ...], share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries, seen = data
+    monkeypatch.setattr(search, "_CELLS", 5 * len(vectors))  # several blocks, the last one smaller
+    allowed = None if share is None else np.random.default_rng(1).random(len(vectors)) < share
+    index = Index.build(vectors, kind="exact")
+    scores, rows = best_unseen(index, queries, sparse.csr_array(seen), 7, allowed)
+    for user in range(len(queries)):
+        assert rows[user].tolist() == by_hand(vectors, queries[user], seen[user], 7, allowed)
+    assert (np.isneginf(scores) == (rows < 0)).all()
+    there = rows >= 0
+    np.testing.assert_allclose(
+        scores[there], (queries @ vectors.T)[np.nonzero(there)[0], rows[there]], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("share", [None, 0.7])
+def test_through_an_approximate_index(data: tuple[np.ndarray, ...], share: float | None) -> None:
+    vectors, queries, seen = data
+    allowed = None if share is None else np.random.default_rng(1).random(len(vectors)) < share
+    index = Index.build(vectors, kind="ann", target_recall=0.9)
+    assert index.approximate
+    scores, rows = best_unseen(index, queries, sparse.csr_array(seen), 7, allowed)
+    hits = 0
+    for user in range(len(queries)):
+        expected = by_hand(vectors, queries[user], seen[user], 7, allowed)
+        assert (rows[user] >= 0).all()
+        assert not seen[user][rows[user]].any()
+        assert allowed is None or allowed[rows[user]].all()
+        assert len(set(rows[user].tolist())) == 7
+        hits += len(set(expected) & set(rows[user].tolist()))
+    assert hits > 0.85 * 7 * len(queries)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_more_asked_for_than_there_is() -> None:
+    index = Index.build(np.eye(3), ["a", "b", "c"])
+    seen = sparse.csr_array(np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
+    scores, rows = best_unseen(index, np.array([[1.0, 2.0, 3.0]] * 2, np.float32), seen, 5)
+    assert rows.tolist() == [[2, 1, -1, -1, -1], [-1] * 5]
+    assert np.isneginf(scores[1]).all()
