@@ -29,6 +29,12 @@ def known_histories(split: Split, part: Part) -> Histories:
 
     Raises:
         InputError: time does not divide this split, or something that is known lies in its future.
+
+    Example:
+        >>> from mmattn.evaluation.splits import global_time
+        >>> split = global_time(np.zeros(10, int), np.arange(10), np.arange(10.0))
+        >>> moment(split, "test"), known_histories(split, "test").items.tolist()
+        (9.0, [0, 1, 2, 3, 4, 5, 6, 7, 8])
     """
     before = moment(split, part)
     known = np.concatenate([split.train, split.validation]) if part == "test" else split.train

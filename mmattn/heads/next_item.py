@@ -24,6 +24,10 @@ def full_softmax(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
         logits: [N, C].
         target: [N] int64, the column that is right; -1 where a row has none and does not count.
         weight: [N] what each row counts; None for all alike.
+
+    Example:
+        >>> full_softmax(torch.zeros(2, 4), torch.tensor([1, -1])).exp().round().item()
+        4.0
     """
     surprise_N = F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="none")
     return _mean(surprise_N, target >= 0, weight)
@@ -76,6 +80,10 @@ def draw_negatives(
 
     Raises:
         InputError: another name, or nothing to draw from.
+
+    Example:
+        >>> draw_negatives("popularity", torch.tensor([0, 2, 0]), 3)
+        (tensor([1, 1, 1]), tensor([3., 3., 3.]))
     """
     draws: dict[str, Callable[[], Tensor]] = {
         "uniform": lambda: torch.ones(len(counts), dtype=torch.float64),

@@ -74,6 +74,12 @@ class WithNewcomers:
         rival: for users with a history.
         newcomers: for users without.
         interactions: [U, I] the known ones.
+
+    Example:
+        >>> from mmattn.heads.baselines import EASE, Popularity
+        >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]]))
+        >>> WithNewcomers(EASE(1.0).fit(seen), Popularity().fit(seen), seen).score([2], [0, 1, 2])
+        array([[2., 1., 0.]], dtype=float32)
     """
 
     def __init__(self, rival: Scorer, newcomers: Scorer, interactions: sparse.csr_array):

@@ -58,6 +58,11 @@ def whole_histories(histories: Histories, place: Ints | None = None) -> Steps:
     Args:
         histories: B of them.
         place: [I] of each item among the vectors that the steps point at; None where those are all items.
+
+    Example:
+        >>> met = Histories.of([0, 0, 2], [4, 3, 1], [0.0, 1.0, 2.0], user_count=3)
+        >>> whole_histories(met).item.tolist(), whole_histories(met).lengths.tolist()
+        ([-1, 4, 3, -1, -1, 1], [3, 1, 2])
     """
     starts = histories.offsets[:-1]
     item = histories.items if place is None else place[histories.items]
@@ -94,6 +99,12 @@ def next_steps(
         horizon: the target is one of the next so many items, drawn evenly.
         point: times -> the popularity's points that are known then.
         generator: on the CPU.
+
+    Example:
+        >>> met = Histories.of([0, 0, 0], [4, 3, 1], [0.0, 1.0, 2.0], user_count=1)
+        >>> steps = next_steps(met, np.array([0]), np.arange(5), longest=9, generator=torch.Generator())
+        >>> steps.item.tolist(), steps.target.tolist()
+        ([-1, 4, 3], [4, 3, 1])
     """
     lengths = histories.lengths[users]
     spare = np.maximum(lengths - longest, 0)
