@@ -155,43 +155,42 @@ class Tabular(Encoder):
                 known = sorted(value for value, count in counts[name].items() if count >= min_count)
                 fitted[name] = {"kind": kind, "values": known}
         encoder = cls(fitted, **options)
-        if rarity:
-            encoder._lengthen_rare(counts, rows)
+        lengths = encoder._idf(counts, rows) if rarity else torch.ones(len(encoder.values.weight))
+        with torch.no_grad():
+            encoder.values.weight *= lengths[:, None]
         if axes:
-            encoder._turn_to_axes(known_rows)
+            encoder._start_on_axes(known_rows, lengths)
         return encoder
 
-    @torch.no_grad()
-    def _lengthen_rare(self, counts: Mapping[str, Counter[Any]], rows: int) -> None:
-        """Scale the first vectors by idf; the tokens' mean length over the training rows stays 1."""
+    def _idf(self, counts: Mapping[str, Counter[Any]], rows: int) -> Tensor:
+        """[values], the rarity of each, scaled so that the tokens' mean over the training rows is 1."""
         often = torch.ones(len(self.values.weight))
         for name, places in self._rows.items():
             for value, place in places.items():
                 often[place] = counts[name].total() if value is None else counts[name][value]
         idf = (rows / often).log() + 1
-        self.values.weight *= (idf * often.sum() / (idf * often).sum())[:, None]
+        return idf * often.sum() / (idf * often).sum()
 
     @torch.no_grad()
-    def _turn_to_axes(self, contents: Sequence[Any]) -> None:
-        """Give the vectors, at the lengths they have, the directions of the rows' principal axes.
+    def _start_on_axes(self, contents: Sequence[Any], lengths: Tensor) -> None:
+        """Take the part of vectors of these lengths, without anything in common, that fits into the width.
 
         A row counts as the sum of its tokens over the root of their number. Of all vectors of this width,
-        these bring the rows' inner products nearest to those of values without anything in common.
+        those on the rows' principal axes bring the rows' inner products nearest to the whole ones.
 
         Paper: Deerwester et al., "Indexing by Latent Semantic Analysis", 1990.
         """
         if len(self.values.weight) <= self.dim:
             return  # orthogonal vectors say it all
-        lengths = self.values.weight.norm(dim=1)
         cells = [[place for place in self.read(content).row if place >= 0] for content in contents]
         row = [number for number, own in enumerate(cells) for _ in own]
         place = [place for own in cells for place in own]
         share = torch.tensor([len(own) ** -0.5 for own in cells for _ in own])
         size = (len(cells), len(lengths))
-        said_RV = torch.sparse_coo_tensor(
-            torch.tensor([row, place]), share * lengths[place], size, check_invariants=True
-        )
-        axes_VD = torch.svd_lowrank(said_RV.coalesce(), q=min(self.dim, *size), niter=6)[2]
+        with torch.sparse.check_sparse_tensor_invariants(True):
+            said_RV = torch.sparse_coo_tensor(torch.tensor([row, place]), share * lengths[place], size)
+            said_RV = said_RV.coalesce()
+        axes_VD = torch.svd_lowrank(said_RV, q=min(self.dim, *size), niter=6)[2]
         self.values.weight.zero_()
         self.values.weight[:, : axes_VD.shape[1]] = lengths[:, None] * axes_VD
 

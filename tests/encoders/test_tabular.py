@@ -223,7 +223,7 @@ def test_vectors_on_the_axes_are_the_best_of_their_width() -> None:
     drawn = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, rarity=True), rows)
     axes = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, rarity=True, axes=True), rows)
     best = np.linalg.eigvalsh(whole)[:-13]  # what no 13 coordinates can say (Eckart and Young)
-    assert np.linalg.norm(axes - whole) == pytest.approx(np.linalg.norm(best), rel=0.02)
+    assert np.linalg.norm(axes - whole) == pytest.approx(np.linalg.norm(best), rel=0.06)
     assert np.linalg.norm(drawn - whole) > 2 * np.linalg.norm(axes - whole)
 
 
