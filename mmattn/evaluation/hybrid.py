@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -14,17 +14,19 @@ from scipy import sparse
 from mmattn.config import HybridConfig
 from mmattn.heads.baselines import Recommender
 from mmattn.heads.hybrid import BalancedEASE, Hybrid
+from mmattn.heads.kernels import tag_matrix
 from mmattn.heads.user_kernel import UserKernel
+from mmattn.types import Sample
 
-__all__ = ["choose_hybrid", "fit_hybrid"]
+__all__ = ["choose_hybrid", "fit_hybrid", "user_profiles"]
 
 log = logging.getLogger(__name__)
 Settings = Mapping[str, float]
 Judge = Callable[[Recommender], float]
 
 _ITEMS = ("strength", "balance")
-_USERS = ("user_strength", "sharpness", "rarity")
-_MIXTURE = ("share", "evidence", "lift")
+_USERS = ("user_strength", "sharpness", "rarity", "user_balance", "profile")
+_MIXTURE = ("share", "evidence", "modesty", "lift")
 
 
 def choose_hybrid(
@@ -33,6 +35,7 @@ def choose_hybrid(
     content: NDArray[Any] | None,
     known: NDArray[np.int64],
     judge: Judge,
+    profiles: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """The settings that do best on validation.
 
@@ -44,19 +47,22 @@ def choose_hybrid(
         content: [known, I] what each known item says of every item.
         known: ids, ascending.
         judge: validation figure, higher is better. The only figure that a choice sees.
+        profiles: [U, F] what else is known of users; None for nothing.
     """
 
-    def part(names: tuple[str, ...], build: Callable[[Settings], Recommender]) -> dict[str, float]:
+    def part(
+        names: tuple[str, ...], build: Callable[[Settings], Recommender], features: NDArray[Any] | None = None
+    ) -> dict[str, float]:
         grid = [
             dict(zip(names, values, strict=True)) for values in product(*(getattr(config, n) for n in names))
         ]
-        return _best(grid, lambda one: judge(build(one).fit(interactions, known=known)))
+        return _best(grid, lambda one: judge(build(one).fit(interactions, features, known)))
 
     chosen = part(_ITEMS, _items) | {name: getattr(config, name)[0] for name in (*_USERS, *_MIXTURE)}
     chosen["share"] = max(config.share)  # the users' part must be there to be mixed in
     if chosen["share"]:
-        chosen |= part(_USERS, lambda settings: _users(settings, config.most))
-    hybrid = fit_hybrid(chosen, interactions, content, known, config.most)
+        chosen |= part(_USERS, lambda settings: _users(settings, config.most), profiles)
+    hybrid = fit_hybrid(chosen, interactions, content, known, profiles, config.most)
     for name in _MIXTURE:
         others = {other: chosen[other] for other in _MIXTURE}
         grid = [others | {name: value} for value in getattr(config, name)]
@@ -69,12 +75,31 @@ def fit_hybrid(
     interactions: sparse.csr_array,
     content: NDArray[Any] | None,
     known: NDArray[np.int64],
+    profiles: NDArray[Any] | None = None,
     most: int = 20_000,
 ) -> Hybrid:
     """A hybrid with the settings that `choose_hybrid` found; arguments as there."""
     mixture = {name: settings[name] for name in _MIXTURE}
     hybrid = Hybrid(_items(settings), _users(settings, most) if settings["share"] else None, **mixture)
-    return hybrid.fit(interactions, content, known)
+    return hybrid.fit(interactions, content, known, profiles)
+
+
+def user_profiles(users: Sequence[Sample]) -> NDArray[np.float32] | None:
+    """[U, F] ones for what the table of users says of each, in words; None where it says nothing.
+
+    Example:
+        >>> user_profiles([Sample("a", {"table": {"age": "25-34", "visits": 7.0}}), Sample("b", {})]).tolist()
+        [[1.0], [0.0]]
+    """
+    told = [
+        [
+            f"{name}:{value}"
+            for name, value in (user.content.get("table") or {}).items()
+            if isinstance(value, str)
+        ]
+        for user in users
+    ]
+    return tag_matrix(told).toarray().astype(np.float32) if any(told) else None
 
 
 def _items(settings: Settings) -> BalancedEASE:
@@ -82,7 +107,10 @@ def _items(settings: Settings) -> BalancedEASE:
 
 
 def _users(settings: Settings, most: int) -> UserKernel:
-    return UserKernel(settings["user_strength"], settings["sharpness"], settings["rarity"], most)
+    return UserKernel(
+        settings["user_strength"], settings["sharpness"], settings["rarity"],
+        settings["user_balance"], settings["profile"], most,
+    )  # fmt: skip
 
 
 def _best(grid: Iterable[dict[str, float]], measure: Callable[[dict[str, float]], float]) -> dict[str, float]:

@@ -68,7 +68,7 @@ class Hybrid:
     on how many there are: with n_j of them,
 
         trust_j     = n_j / (n_j + evidence)
-        score(u, j) = trust_j (share users(u, j) + (1 - share) choices(u, j))
+        score(u, j) = trust_j (share users(u, j) + (1 - share) choices(u, j)) / n_j^modesty
                     + (1 - trust_j) lift content(u, j)
 
     the credibility formula of insurers: an item that nobody chose is judged by its content alone, one that
@@ -89,6 +89,7 @@ class Hybrid:
         share: of the users' part, from 0 to 1.
         evidence: choices that an item needs before they count half; 0 believes the first.
         lift: factor on what content says.
+        modesty: how much is taken from items that many chose. Whoever likes what all like has mostly met it.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]))
@@ -106,16 +107,18 @@ class Hybrid:
         share: float = 0.65,
         evidence: float = 1.0,
         lift: float = 1.0,
+        modesty: float = 0.0,
     ):
         self.choices = choices or BalancedEASE()
         self.users = users
-        self._set_blend(share, evidence, lift)
+        self._set_blend(share, evidence, lift, modesty)
 
     def fit(
         self,
         interactions: sparse.csr_array,
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
+        profiles: NDArray[Any] | None = None,
     ) -> Self:
         """As `Recommender.fit`.
 
@@ -124,6 +127,7 @@ class Hybrid:
             features: [W, I] what each known item says of every item, in choices, as the weights of
                 `mmattn.training.tasks.Recommender` are; None for no content: then new items score 0.
             known: W ids, ascending; by default those that anybody chose.
+            profiles: [U, F] what else is known of users, for the users' part.
 
         Raises:
             InputError: content for other items than these, or that is not finite.
@@ -137,7 +141,7 @@ class Hybrid:
         self._chosen_I = chosen_I
         self.choices.fit(ones_UI, known=known_W)
         if self.users is not None:
-            self.users.fit(ones_UI, known=known_W)
+            self.users.fit(ones_UI, profiles, known_W)
         return self._take(features)
 
     def with_content(self, features: NDArray[Any] | None) -> Self:
@@ -146,7 +150,11 @@ class Hybrid:
         return copy.copy(self)._take(features)
 
     def reblended(
-        self, share: float | None = None, evidence: float | None = None, lift: float | None = None
+        self,
+        share: float | None = None,
+        evidence: float | None = None,
+        lift: float | None = None,
+        modesty: float | None = None,
     ) -> Self:
         """The same fitted parts in another mixture; what is left out stays."""
         other = copy.copy(self)
@@ -154,6 +162,7 @@ class Hybrid:
             self.share if share is None else share,
             self.evidence if evidence is None else evidence,
             self.lift if lift is None else lift,
+            self.modesty if modesty is None else modesty,
         )
         return other._join()
 
@@ -186,14 +195,14 @@ class Hybrid:
             scores_BC += self.users.score_histories(ones_BI, items_C) * self._users_weigh_I[items_C]
         return scores_BC
 
-    def _set_blend(self, share: float, evidence: float, lift: float) -> None:
-        if not 0 <= share <= 1 or not evidence >= 0 or not lift >= 0:
+    def _set_blend(self, share: float, evidence: float, lift: float, modesty: float) -> None:
+        if not 0 <= share <= 1 or not (evidence >= 0 and lift >= 0 and modesty >= 0):
             raise InputError(
-                f"Hybrid: got share {share}, evidence {evidence} and lift {lift}, expected 0 to 1 and twice "
-                "a number from 0"
+                f"Hybrid: got share {share}, evidence {evidence}, lift {lift} and modesty {modesty}, "
+                "expected 0 to 1, and numbers from 0"
             )
         self.share = share if self.users is not None else 0.0
-        self.evidence, self.lift = evidence, lift
+        self.evidence, self.lift, self.modesty = evidence, lift, modesty
 
     def _take(self, features: NDArray[Any] | None) -> Self:
         shape = (len(self._known_W), len(self._chosen_I))
@@ -209,8 +218,9 @@ class Hybrid:
         """Two of the three parts are linear in the history, and so are one matrix."""
         heard_I = self._chosen_I + self.evidence
         trust_I = np.divide(self._chosen_I, heard_I, out=np.zeros_like(heard_I), where=heard_I > 0)
-        self._users_weigh_I = (self.share * trust_I).astype(np.float32)
-        self._weights_WI = self.choices.weights * ((1 - self.share) * trust_I).astype(np.float32)
+        heeded_I = trust_I * np.maximum(self._chosen_I, 1) ** -self.modesty
+        self._users_weigh_I = (self.share * heeded_I).astype(np.float32)
+        self._weights_WI = self.choices.weights * ((1 - self.share) * heeded_I).astype(np.float32)
         if self._content_WI is not None:
             self._weights_WI += self._content_WI * ((1 - trust_I) * self.lift).astype(np.float32)
         return self

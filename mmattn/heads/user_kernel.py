@@ -20,14 +20,17 @@ _BLOCK = 1024  # rows of a kernel at a time: what passes through sparse products
 class UserKernel:
     """Kernel ridge regression from histories to choices, each user left out of her own answer.
 
-    With z a history weighted by rarity and brought to length 1, two users are as alike as attention says,
+    With z a history weighted by rarity and brought to length 1, and a what else is known of a user (age
+    group, occupation) likewise, two users are as alike as attention says,
 
-        K_uv = exp(g (<z_u, z_v> - 1)),    P = (K + s I)^-1,    score(u) = -sum_{v != u} P_uv / P_uu x_v
+        K_uv = exp(g (<z_u, z_v> - 1) + c (<a_u, a_v> - 1))
+        P = (K + s diag(n^b / mean n^b))^-1        score(u) = -sum_{v != u} P_uv / P_uu x_v
 
-    which is what the regression on all other users predicts for u: known and new users get the same answer
-    to the same history, in the same unit, the estimated chance that the item is among the choices. It is the
-    decorrelated attention of `RecommendationHead`, with users in place of items. A user without a history is
-    like nobody, teaches nothing, and scores 0 everywhere.
+    for users with n choices, x_v being those of v. That is what the regression on all other users predicts
+    for u: known and new users get the same answer to the same history, in the same unit, the estimated
+    chance that the item is among the choices. It is the decorrelated attention of `RecommendationHead`, with
+    users in place of items. A user without a history is like nobody, teaches nothing, and scores 0
+    everywhere; a new one of whom nothing else is known is judged by the history alone.
 
     Time V^3 and memory 12 V^2 bytes for V users to learn from, whatever the number of items: 20,000 users
     take 5 GB and some minutes. `most` bounds V; of more users, that many are drawn. A new user's scores take
@@ -41,6 +44,8 @@ class UserKernel:
         strength: s of the ridge penalty, in units of a user's likeness to herself.
         sharpness: g: the larger, the fewer users are asked.
         rarity: an item that n users chose weighs n to the power of -rarity in z.
+        balance: b: how much less is believed of the single choices of those who chose much.
+        profile: c: how much it matters what else is known of users; 0 goes without.
         most: users to learn from, at most.
         seed: of the draw among more.
 
@@ -48,10 +53,10 @@ class UserKernel:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]))
         >>> kernel = UserKernel(strength=1.0).fit(seen)
         >>> kernel.score([0], [2, 3]).astype(float).round(2).tolist()
-        [[0.31, 0.05]]
+        [[0.27, 0.06]]
         >>> new = sparse.csr_array(np.array([[0, 0, 0, 1]]))
         >>> kernel.score_histories(new, [0, 3]).astype(float).round(2).tolist()
-        [[0.05, 0.5]]
+        [[0.04, 0.58]]
     """
 
     def __init__(
@@ -59,14 +64,17 @@ class UserKernel:
         strength: float = 5.0,
         sharpness: float = 2.0,
         rarity: float = 0.25,
+        balance: float = 0.5,
+        profile: float = 0.3,
         most: int = 20_000,
         seed: int = 0,
     ):
         self.strength = positive("UserKernel: strength", strength)
         self.sharpness = positive("UserKernel: sharpness", sharpness)
-        if not 0 <= rarity:
-            raise InputError(f"UserKernel: rarity: got {rarity}, expected a number from 0")
-        self.rarity = rarity
+        for name, value in (("rarity", rarity), ("balance", balance), ("profile", profile)):
+            if not 0 <= value:
+                raise InputError(f"UserKernel: {name}: got {value}, expected a number from 0")
+        self.rarity, self.balance, self.profile = rarity, balance, profile
         self.most = at_least_one("UserKernel: most", most)
         self.seed = seed
 
@@ -76,10 +84,16 @@ class UserKernel:
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`; features are not used, and items that are not known score 0.
+        """As `Recommender.fit`; items that are not known score 0.
+
+        Args:
+            interactions: [U, I].
+            features: [U, F] what else is known of each user, such as ones for age group and occupation, zeros
+                where nothing is; None for histories alone.
+            known: ids of items.
 
         Raises:
-            InputError: known items out of range, or nobody with a history of them.
+            InputError: known items out of range, nobody with a history of them, features for others.
         """
         known_W = known_items("UserKernel", interactions, known)
         is_known_I = np.zeros(interactions.shape[1], bool)
@@ -93,13 +107,21 @@ class UserKernel:
         if len(teachers) > self.most:
             drawn = np.random.default_rng(self.seed).choice(teachers, self.most, replace=False)
             teachers = np.sort(drawn)
+        if features is not None and (features.ndim != 2 or len(features) != interactions.shape[0]):
+            raise InputError(
+                f"UserKernel.fit: got features {features.shape}, expected [{interactions.shape[0]}, F], "
+                "a row a user"
+            )
+        self._profile_UF = _unit_rows(features) if features is not None and self.profile else None
+        self._teachers = teachers
         self._choices_UI = choices_UI
         self._taught_VI = choices_UI[teachers]
         self._place_U = np.full(interactions.shape[0], -1)
         self._place_U[teachers] = np.arange(len(teachers))
         self._unit_VI = self._unit(self._taught_VI)
-        kernel_VV = torch.from_numpy(self._likeness(self._unit_VI))
-        kernel_VV.diagonal().add_(self.strength)
+        kernel_VV = torch.from_numpy(self._likeness(self._unit_VI, self._profiles(teachers)))
+        doubt_V = np.diff(self._taught_VI.indptr).astype(np.float32) ** self.balance
+        kernel_VV.diagonal().add_(torch.from_numpy(self.strength * doubt_V / doubt_V.mean()))
         self._inverse_VV = torch.cholesky_inverse(torch.linalg.cholesky(kernel_VV)).numpy()
         return self
 
@@ -112,7 +134,7 @@ class UserKernel:
         itself = (np.flatnonzero(~others), place_B[~others])
         asked_BV[~others] /= -asked_BV[itself][:, None]
         asked_BV[itself] = 0
-        asked_BV[others] = self._asked(self._choices_UI[users_B[others]])
+        asked_BV[others] = self._asked(self._choices_UI[users_B[others]], self._profiles(users_B[others]))
         return self._answer(asked_BV, np.asarray(items, np.int64))
 
     def score_histories(self, histories: sparse.csr_array, items: ArrayLike) -> Floats:
@@ -131,9 +153,12 @@ class UserKernel:
             )
         return self._answer(self._asked(as_ones(histories, self._weight_I > 0)), np.asarray(items, np.int64))
 
-    def _asked(self, choices_BI: sparse.csr_array) -> Floats:
+    def _profiles(self, users_B: Ints) -> Floats | None:
+        return None if self._profile_UF is None else self._profile_UF[users_B]
+
+    def _asked(self, choices_BI: sparse.csr_array, profile_BF: Floats | None = None) -> Floats:
         """[B, V] how much of each teacher's choices a new user's answer holds."""
-        likeness_BV = self._likeness(self._unit(choices_BI))
+        likeness_BV = self._likeness(self._unit(choices_BI), profile_BF)
         likeness_BV[np.diff(choices_BI.indptr) == 0] = 0
         return likeness_BV @ self._inverse_VV
 
@@ -145,13 +170,22 @@ class UserKernel:
         length_B = np.sqrt(np.asarray(weighted_BI.multiply(weighted_BI).sum(1))).ravel()
         return sparse.csr_array(sparse.diags_array(1 / np.maximum(length_B, 1e-12)) @ weighted_BI)
 
-    def _likeness(self, unit_BI: sparse.csr_array) -> Floats:
-        """[B, V] exp(g (cosine - 1))."""
+    def _likeness(self, unit_BI: sparse.csr_array, profile_BF: Floats | None) -> Floats:
+        """[B, V] K of these users and the teachers; without profiles, as if alike in all that is known."""
         teachers_IV = self._unit_VI.T.tocsr()
         likeness_BV = np.empty((unit_BI.shape[0], teachers_IV.shape[1]), np.float32)
         for start in range(0, len(likeness_BV), _BLOCK):
             likeness_BV[start : start + _BLOCK] = (unit_BI[start : start + _BLOCK] @ teachers_IV).toarray()
-        return np.exp(self.sharpness * (likeness_BV - 1), out=likeness_BV)
+        likeness_BV -= 1
+        likeness_BV *= self.sharpness
+        if self._profile_UF is not None and profile_BF is not None:
+            likeness_BV += self.profile * (profile_BF @ self._profile_UF[self._teachers].T - 1)
+        return np.exp(likeness_BV, out=likeness_BV)
+
+
+def _unit_rows(features: NDArray[Any]) -> Floats:
+    rows = np.asarray(features, np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def as_ones(interactions: sparse.csr_array, kept: NDArray[Any] | None = None) -> sparse.csr_array:

@@ -33,7 +33,12 @@ class Judge:
 @pytest.mark.parametrize(("share", "evidence"), [(0.2, 5.0), (0.9, 0.0)])
 def test_the_best_of_each_setting_is_taken(share: float, evidence: float) -> None:
     config = HybridConfig(
-        strength=(1.0, 30.0), user_strength=(1.0, 4.0), share=(0.2, 0.9), evidence=(0.0, 5.0), lift=(1.0,)
+        strength=(1.0, 30.0),
+        user_strength=(1.0, 4.0),
+        profile=(0.0,),
+        share=(0.2, 0.9),
+        evidence=(0.0, 5.0),
+        modesty=(0.0,),
     )
     judge = Judge(share=share, evidence=evidence)
     chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge)
@@ -55,8 +60,28 @@ def test_the_parts_are_chosen_by_themselves() -> None:
     assert (chosen["strength"], chosen["user_strength"], chosen["sharpness"]) == (30.0, 4.0, 1.0)
 
 
+def test_what_the_table_of_users_says_is_heard() -> None:
+    profiles = np.eye(3, dtype=np.float32)[np.arange(13) % 3]
+    heard: list[bool] = []
+
+    def judge(one: Recommender) -> float:
+        part = one.users if isinstance(one, Hybrid) else one
+        heard.append(isinstance(part, UserKernel) and part._profile_UF is not None)
+        return 0.0
+
+    config = HybridConfig(strength=(2.0,), profile=(0.0, 0.5), share=(0.5,), evidence=(0.0,))
+    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge, profiles)
+    assert heard.count(True) == 3  # of three strengths; then profile 0, the first of equals, is mixed
+    assert chosen["profile"] == 0.0
+    with_them = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN, profiles).score([0], KNOWN)
+    without = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN).score([0], KNOWN)
+    assert abs(with_them - without).max() > 1e-3
+
+
 def test_where_there_is_no_choice_nothing_is_measured() -> None:
-    config = HybridConfig(strength=(2.0,), user_strength=(3.0,), share=(0.5,), evidence=(1.0,))
+    config = HybridConfig(
+        strength=(2.0,), user_strength=(3.0,), profile=(0.3,), share=(0.5,), evidence=(1.0,), modesty=(0.1,)
+    )
     judge = Judge()
     chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge)
     assert (chosen["strength"], chosen["user_strength"], chosen["share"]) == (2.0, 3.0, 0.5)

@@ -55,18 +55,28 @@ def test_without_balance_it_is_ease() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@given(seed=st.integers(0, 99), share=st.floats(0, 1), evidence=st.floats(0, 30), lift=st.floats(0, 5))
-def test_the_score_is_the_credibility_formula(seed: int, share: float, evidence: float, lift: float) -> None:
+@given(
+    seed=st.integers(0, 99),
+    share=st.floats(0, 1),
+    evidence=st.floats(0, 30),
+    lift=st.floats(0, 5),
+    modesty=st.floats(0, 1),
+)
+def test_the_score_is_the_credibility_formula(
+    seed: int, share: float, evidence: float, lift: float, modesty: float
+) -> None:
     chosen, content = world(seed)
-    hybrid = fitted(seed, share=share, evidence=evidence, lift=lift)
+    blend = {"share": share, "evidence": evidence, "lift": lift, "modesty": modesty}
+    hybrid = fitted(seed, **blend)
     history = chosen.toarray()[:, WARM]
     n = chosen.toarray().sum(0)
     trust = np.divide(n, n + evidence, out=np.zeros(ITEMS), where=n > 0)
     users = UserKernel(2.0).fit(chosen, known=WARM).score(EVERYBODY, EVERYTHING)
     choices = BalancedEASE(3.0).fit(chosen, known=WARM).score(EVERYBODY, EVERYTHING)
-    expected = trust * (share * users + (1 - share) * choices) + (1 - trust) * lift * (history @ content)
+    heeded = trust * np.maximum(n, 1) ** -modesty
+    expected = heeded * (share * users + (1 - share) * choices) + (1 - trust) * lift * (history @ content)
     np.testing.assert_allclose(hybrid.score(EVERYBODY, EVERYTHING), expected, atol=1e-4)
-    reblended = fitted(seed).reblended(share=share, evidence=evidence, lift=lift)
+    reblended = fitted(seed).reblended(**blend)
     np.testing.assert_allclose(reblended.score([4], [1, 5]), expected[[4]][:, [1, 5]], atol=1e-4)
 
 
@@ -150,6 +160,7 @@ def test_cold_and_warm_items_share_a_list(cold_taste: int) -> None:
         (lambda: Hybrid(share=1.5), "got share 1.5"),
         (lambda: Hybrid(evidence=float("nan")), "evidence nan"),
         (lambda: fitted().reblended(lift=-1), "lift -1"),
+        (lambda: fitted().reblended(modesty=-1), "modesty -1"),
         (
             lambda: Hybrid().fit(world()[0], np.ones((2, ITEMS))),
             r"shape \(2, 19\), expected finite .*15, 19\]",
