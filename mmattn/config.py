@@ -278,8 +278,11 @@ class HybridConfig:
         user_strength: of the users' part.
         sharpness: of the users' part.
         rarity: of the users' part.
+        user_balance: of the users' part: how much less those count who chose much.
+        profile: of the users' part: how much it matters what the card says of users, where it has a table.
         share: of the users' part in the mixture; 0 alone goes without it.
         evidence: choices that an item needs before they count as much as its content.
+        modesty: how much is taken from items that many chose.
         lift: factor on the content; what validation is drawn from must hold new items to choose it.
         most: users that the users' part learns from, at most; time grows with the cube of their number.
     """
@@ -289,8 +292,11 @@ class HybridConfig:
     user_strength: tuple[float, ...] = (2.0, 3.0, 5.0)
     sharpness: tuple[float, ...] = (2.0,)
     rarity: tuple[float, ...] = (0.25,)
+    user_balance: tuple[float, ...] = (0.5,)
+    profile: tuple[float, ...] = (0.0, 0.3)
     share: tuple[float, ...] = (0.65, 0.5, 0.8)
     evidence: tuple[float, ...] = (0.0, 1.0, 5.0)
+    modesty: tuple[float, ...] = (0.0, 0.05, 0.1)
     lift: tuple[float, ...] = (1.0,)
     most: int = 20_000
 

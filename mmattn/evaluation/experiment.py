@@ -30,7 +30,7 @@ from mmattn.encoders.inputs import Inputs, gather
 from mmattn.encoders.store import write_rejected
 from mmattn.errors import InputError
 from mmattn.evaluation.evidence import Examined, Examiner, examples, gaps
-from mmattn.evaluation.hybrid import choose_hybrid, fit_hybrid
+from mmattn.evaluation.hybrid import choose_hybrid, fit_hybrid, user_profiles
 from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.protocol import Score, make_split, measure, part_sizes
 from mmattn.evaluation.results import OURS
@@ -220,9 +220,11 @@ class Experiment:
         away. The parts of a hybrid that know nothing of content are fitted once."""
         if self.config.hybrid is None or isinstance(task, SequenceTask):
             return lambda inputs=None: task.recommender(inputs).score
-        whole = fit_hybrid(settings, task.interactions, None, task.items, self.config.hybrid.most)
+        profiles = user_profiles(self.dataset.users)
+        whole = fit_hybrid(settings, task.interactions, None, task.items, profiles, self.config.hybrid.most)
         return lambda inputs=None: whole.with_content(_content(task, inputs)).score
 
+            user_profiles(self.dataset.users),
     def _knockouts(
         self, ours: Callable[..., Score], examiner: Examiner, inputs: Inputs, seed: int
     ) -> dict[str, dict[str, NDArray[np.float64]]]:
