@@ -213,6 +213,7 @@ class Experiment:
         return choose_hybrid(
             config, task.interactions, _content(task), task.items,
             lambda one: float(np.nanmean(measure(one.score, split, "validation", (metric,))[metric])),
+            user_profiles(self.dataset.users),
         )  # fmt: skip
 
     def _ours(self, task: Trained, settings: dict[str, float]) -> Callable[..., Score]:
@@ -224,7 +225,6 @@ class Experiment:
         whole = fit_hybrid(settings, task.interactions, None, task.items, profiles, self.config.hybrid.most)
         return lambda inputs=None: whole.with_content(_content(task, inputs)).score
 
-            user_profiles(self.dataset.users),
     def _knockouts(
         self, ours: Callable[..., Score], examiner: Examiner, inputs: Inputs, seed: int
     ) -> dict[str, dict[str, NDArray[np.float64]]]:
