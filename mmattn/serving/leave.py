@@ -22,6 +22,7 @@ from mmattn.retrieval.index import Index
 from mmattn.serving.columns import item_columns
 from mmattn.serving.factors import WIDTHS, Factors, agreement, factorise
 from mmattn.serving.growth import weights_of
+from mmattn.serving.search import suited
 from mmattn.serving.service import INDEX, Service
 from mmattn.training.tasks import Recommender, item_vectors
 
@@ -87,6 +88,7 @@ def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Serv
         metadata=item_columns(dataset.items, dataset.card.items, dataset.labels),
         provenance=encoder.provenance,
     )  # fmt: skip
+    index = suited(index, np.ascontiguousarray(histories[_drawn(histories)] @ factors.maps))
     facts = {
         "kind": "recommender", "catalogue": dataset.card.name, "columns": dataset.card.to_dict()["items"],
         "model": str(encoder.folder.relative_to(run)), "head": encoder.head, "seed": seed,
@@ -129,6 +131,12 @@ def _chosen(
         if agreed >= AGREED:
             break
     return factors, agreed
+
+
+def _drawn(histories: sparse.csr_array, most: int = 400) -> NDArray[np.int64]:
+    """Some users who have a history."""
+    there = np.flatnonzero(np.diff(histories.indptr))
+    return np.sort(np.random.default_rng(0).choice(there, min(most, len(there)), replace=False))
 
 
 def _ids(dataset: Dataset) -> list[str] | list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,12 +13,13 @@ from scipy import sparse
 
 from mmattn.retrieval.index import Index
 
-__all__ = ["best_unseen"]
+__all__ = ["best_unseen", "suited"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 _CELLS = 2**24  # scores in memory at once
+_FOUND = 0.95  # share of the true first 20 that users have to get from an approximate index
 _BATCH = 1024  # users that an approximate index is asked for together
 
 
@@ -91,3 +94,38 @@ def _is_seen(seen: sparse.csr_array, found: Ints) -> NDArray[np.bool_]:
     owners_Q1 = np.arange(len(found))[:, None]
     have = np.repeat(owners_Q1[:, 0], np.diff(seen.indptr)) * items + seen.indices
     return np.isin(owners_Q1 * items + found, have) & (found >= 0)
+
+
+def suited(index: Index, queries: Floats, k: int = 20) -> Index:
+    """The index, searched as deep as users need it.
+
+    An approximate index was tried with items as queries. Users, whose vectors are sums over many items, lie
+    elsewhere, and find less: the effort is doubled until 95% of what exact search finds is found for
+    them too. Where exact search is then the quicker one, it is taken.
+
+    Args:
+        index: metric "ip".
+        queries: [Q, W], vectors of users.
+        k: the number of items that is compared.
+    """
+    ann = index.engine.ann
+    if ann is None:
+        return index
+    truth, slow = _timed(index, queries, k, exact=True)
+    while True:
+        found, quick = _timed(index, queries, k, exact=False)
+        share = float((truth[:, :, None] == found[:, None]).any(2).mean())
+        if quick >= slow:
+            return Index.build(
+                index.matrix, index.ids, metadata=index.metadata, provenance=index.provenance, kind="exact"
+            )
+        if share >= _FOUND:
+            return index
+        ann.settings = replace(ann.settings, effort=2 * ann.settings.effort)
+
+
+def _timed(index: Index, queries: Floats, k: int, *, exact: bool) -> tuple[Ints, float]:
+    index.engine.search(queries[:8], k, exact=exact)  # what is done once is no part of the speed
+    start = time.perf_counter()
+    rows = index.engine.search(queries, k, exact=exact)[1]
+    return rows, time.perf_counter() - start

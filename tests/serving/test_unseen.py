@@ -8,7 +8,7 @@ from scipy import sparse
 
 from mmattn.retrieval.index import Index
 from mmattn.serving import search
-from mmattn.serving.search import best_unseen
+from mmattn.serving.search import best_unseen, suited
 
 
 def by_hand(
@@ -68,3 +68,26 @@ def test_more_asked_for_than_there_is() -> None:
     scores, rows = best_unseen(index, np.array([[1.0, 2.0, 3.0]] * 2, np.float32), seen, 5)
     assert rows.tolist() == [[2, 1, -1, -1, -1], [-1] * 5]
     assert np.isneginf(scores[1]).all()
+
+
+def test_users_who_lie_elsewhere_are_searched_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((97, 16))
+    vectors = (centres[rng.integers(97, size=9973)] + 0.3 * rng.standard_normal((9973, 16))).astype(
+        np.float32
+    )
+    users = vectors[rng.integers(9973, size=(53, 5))].sum(1)
+    index = Index.build(vectors, kind="ann", target_recall=0.5)
+
+    def share(index: Index) -> float:
+        truth = index.search(users, 20, exact=True).ids
+        return float((truth[:, :, None] == index.search(users, 20).ids[:, None]).any(2).mean())
+
+    before = share(index)
+    slow = iter(range(10**6, 0, -1))  # exact search never is the quicker one here
+    timed = search._timed
+    monkeypatch.setattr(search, "_timed", lambda *a, **b: (timed(*a, **b)[0], float(next(slow))))
+    assert before < 0.95 <= share(suited(index, users))
+    monkeypatch.setattr(search, "_timed", lambda *a, **b: (timed(*a, **b)[0], 1.0))  # as quick as the other
+    assert not suited(index, users).approximate
+    assert suited(Index.build(vectors, kind="exact"), users).plan().reason == "exact search: as asked"
