@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,14 @@ class PretrainedEncoder(Encoder):
             self._held.append(self._load().eval().requires_grad_(False))
         return self._held[0].to(self._place.device)
 
+    def train(self, mode: bool = True) -> Self:
+        """As in `Encoder`; batch norms whose weights stay (beside LoRA) keep their statistics, too."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not _learns(part):
+                part.eval()
+        return self
+
     def gradients(self) -> AbstractContextManager[Any]:
         """The context in which the network runs: without gradients where it is frozen."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
@@ -87,6 +95,10 @@ class PretrainedEncoder(Encoder):
             preprocessing=self.preprocessing(),
             weights_hash=self.weights_hash if self.frozen else "",
         )
+
+
+def _learns(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters(recurse=False))
 
 
 def library(name: str, extra: str) -> Any:

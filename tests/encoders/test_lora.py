@@ -68,6 +68,11 @@ def test_pictures_get_lora_beside_their_pointwise_convolutions() -> None:
         type(part).__name__ for name, part in encoder.named_modules() if name.endswith("lora_A.default")
     }
     assert adapted in ({"Conv2d"}, {"Linear"})
+    pictures = [torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8) for _ in range(5)]
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    in_training = encoder.train()(pictures).values
+    torch.testing.assert_close(encoder.eval()(pictures).values, in_training)  # no statistics of the batch
+    assert all(value.equal(before[name]) for name, value in encoder.state_dict().items())
 
 
 def test_what_lora_refuses() -> None:
