@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -73,13 +74,18 @@ class Experiment:
         if CONTENT in config.sources.values():
             self.dataset = with_neighbours(self.dataset)
         self.device = choose_device()
+        self.processes = PartialState()
         self.cards: dict[str, Any] = {}
         self.rejected = 0
         if not len(self.dataset.interactions):
             raise InputError(f"{config.data.card}: has no interactions, expected some to learn from")
 
-    def run_seed(self, seed: int) -> SeedResult:
-        """Everything for one seed, from the split to the numbers; kept on the disk when it is done."""
+    def run_seed(self, seed: int) -> SeedResult | None:
+        """Everything for one seed, from the split to the numbers; kept on the disk when it is done.
+
+        Of several processes, the main one alone has a result; the others train along.
+        """
+        self.processes.wait_for_everyone()  # the main one may still measure the seed before
         done = self.folder / f"seed-{seed}" / "result.npz"
         if done.exists():
             log.info("seed %d: finished before, kept", seed)
@@ -90,7 +96,8 @@ class Experiment:
         clock.lap("features")
         history = self._train(task, seed)
         clock.lap("training")
-        settings = self._choose_hybrid(task, split)
+        main = self.processes.is_main_process
+        settings = self._choose_hybrid(task, split) if main else {}
         clock.lap("choice of the hybrid")
         if self.config.training.refit:
             task, inputs = self._task(split, "test", seed)
@@ -100,6 +107,8 @@ class Experiment:
             task.reveal(known_histories(split, "test"), moment(split, "test"))
         else:  # nothing is learned any more, but histories may hold all that is known by the test
             task.interactions, task.items = split.known("test"), split.known_items("test")
+        if not main:
+            return None
         task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
         wanted = self.config.evaluation
         examiner = Examiner(split, self.config.protocol, wanted.strata, wanted.strata_metric)
@@ -148,7 +157,8 @@ class Experiment:
         """What is trained when `part` is to be predicted: nothing else of the data has been seen."""
         config, known = self.config, split.known_items(part)
         torch.manual_seed(seed)  # of all that is drawn from here on, the encoders' first weights too
-        encoders, inputs = self._inputs(known)
+        with self.processes.main_process_first():  # it fills the feature store, the others read
+            encoders, inputs = self._inputs(known)
         model = build_model(encoders, config.model)
         model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
         for term in attention.parse(config.fusion.program).walk():

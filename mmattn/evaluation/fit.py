@@ -20,7 +20,8 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
     """Run every seed, write the report, and leave the first seed's model ready to recommend.
 
     In several processes (`accelerate launch`) all of them train, and the main one alone does the rest; the
-    numbers are those of one process with as many times `training.accumulate`.
+    numbers are those of one process with as many times `training.accumulate`, but for running statistics
+    (`standardise`, batch normalisation), which are those of the main process's share of the batches.
 
     Returns:
         The folder of the run, with model, metrics.json, report.html and index.
