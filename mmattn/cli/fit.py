@@ -27,14 +27,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from accelerate import PartialState
-
     from mmattn.config import load_fit
     from mmattn.evaluation.fit import run_experiment
+    from mmattn.training.accelerator import processes
 
     config = load_fit(arguments.config, arguments.overrides)
     folder = run_experiment(config, resume=arguments.resume, progress=not arguments.quiet)
-    if not PartialState().is_main_process:  # of `accelerate launch`: one of them speaks
+    if not processes().is_main_process:  # of `accelerate launch`: one of them speaks
         return 0
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
     print(metrics if arguments.json else f"{table(json.loads(metrics))}\n\nreport: {folder / 'report.html'}")

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -40,6 +39,7 @@ from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
 from mmattn.evaluation.timeline import known_histories, moment
+from mmattn.training.accelerator import processes
 from mmattn.training.item_tasks import with_alignment
 from mmattn.training.loop import History, train
 from mmattn.training.sequence_task import SequenceTask
@@ -74,7 +74,7 @@ class Experiment:
         if CONTENT in config.sources.values():
             self.dataset = with_neighbours(self.dataset)
         self.device = choose_device()
-        self.processes = PartialState()
+        self.processes = processes()
         self.cards: dict[str, Any] = {}
         self.rejected = 0
         if not len(self.dataset.interactions):

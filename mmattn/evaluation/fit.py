@@ -10,6 +10,7 @@ from mmattn.evaluation.experiment import Experiment
 from mmattn.evaluation.summary import summarise
 from mmattn.serving.leave import leave_service
 from mmattn.serving.service import INDEX
+from mmattn.training.accelerator import processes
 
 __all__ = ["run_experiment"]
 
@@ -26,11 +27,9 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
     Returns:
         The folder of the run, with model, metrics.json, report.html and index.
     """
-    from accelerate import PartialState
-
-    processes = PartialState()
-    with processes.main_process_first():  # the others find the folder that the main one has opened
-        main = processes.is_main_process
+    together = processes()
+    with together.main_process_first():  # the others find the folder that the main one has opened
+        main = together.is_main_process
         experiment = Experiment(config, resume=resume or not main, progress=progress and main)
     log.info("device: %s; run folder: %s", experiment.device, experiment.folder)
     results = [result for seed in config.protocol.seeds if (result := experiment.run_seed(seed))]
@@ -39,5 +38,5 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
         # The index of a finished run may hold items that came later.
         if not (experiment.folder / INDEX / "manifest.json").is_file():
             leave_service(experiment.folder, experiment.dataset, progress=progress)
-    processes.wait_for_everyone()
+    together.wait_for_everyone()
     return experiment.folder

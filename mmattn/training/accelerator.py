@@ -11,7 +11,7 @@ import torch
 
 from mmattn.errors import InputError, MissingDependency, nearest
 
-__all__ = ["PRECISIONS", "TRACKERS", "close_trackers", "open_accelerator", "open_trackers"]
+__all__ = ["PRECISIONS", "TRACKERS", "close_trackers", "open_accelerator", "open_trackers", "processes"]
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 TRACKERS = {
@@ -19,6 +19,15 @@ TRACKERS = {
     "wandb": "pip install wandb",
     "mlflow": "pip install mlflow",
 }
+
+
+def processes() -> Any:
+    """The processes that `accelerate launch` or torchrun started, as an `accelerate.PartialState`."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    # Accelerator reads this flag and PartialState does not: CPU processes would not find each other.
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def open_accelerator(

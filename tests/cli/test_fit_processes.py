@@ -31,7 +31,7 @@ def test_two_processes_fit_as_one_does(tmp_path: Path) -> None:
     datasets.create("digits").prepare(None, tmp_path / "data", items=120, users=60)
 
     def fitted(name: str, accumulate: int, *launcher: str) -> tuple[dict[str, float], str]:
-        training = {"epochs": 2, "steps": 4, "users": 50, "accumulate": accumulate, "alignment": 0.1}
+        training = {"epochs": 2, "steps": 3, "users": 50, "accumulate": accumulate, "alignment": 0.1}
         content = yaml.safe_dump({**SETTINGS, "name": name, "training": training})
         (tmp_path / f"{name}.yaml").write_text(content)
         # What `accelerate launch` starts for several GPUs; on CPUs it would want MPI, where this takes gloo.
