@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -204,3 +205,19 @@ def test_columns_of_items() -> None:
     assert table["year"].isna().tolist() == [False, True, True]
     assert list(table) == ["title", "year", "poster"]
     torch.testing.assert_close(float(table["year"][0]), 1995.0)
+
+
+def test_the_readme_s_lines_run(run: Path, data: Path) -> None:
+    readme = (Path(__file__).parents[2] / "mmattn/serving/README.md").read_text(encoding="utf-8")
+    block = readme.split("```python\n")[1].split("```")[0]
+    picture = next(item.content["image"] for item in read(data).items if "image" in item.content)
+    for shown, here in {
+        "runs/NAME": str(run),
+        "year > 1990": "digit == '7'",
+        "poster.jpg": str(picture),
+    }.items():
+        assert shown in block
+        block = block.replace(shown, here)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert 90001 in names["run"].index
