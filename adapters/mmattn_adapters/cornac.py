@@ -64,7 +64,8 @@ class TowerRecommender(Recommender, ANNMixin):
         verbose: as in Cornac.
 
     Raises:
-        InputError: in `fit`: no item has any content, or contents that do not fit their encoders.
+        InputError: in `fit`: no item has any content, contents that do not fit their encoders, or other
+            items than a model that is not trained again knows.
 
     Example:
         >>> from cornac.data import Dataset
@@ -115,7 +116,10 @@ class TowerRecommender(Recommender, ANNMixin):
         self.model: TwoTower | None = None
 
     def fit(self, train_set: Any, val_set: Any = None) -> TowerRecommender:
-        """Fit to a `cornac.data.Dataset`, with early stopping where there is a validation set."""
+        """Fit to a `cornac.data.Dataset`, with early stopping where there is a validation set.
+
+        A model that was loaded, and is not `trainable`, takes the data set's ratings as histories only.
+        """
         super().fit(train_set, val_set)
         self._histories = _implicit(train_set, self.total_items)
         if self.trainable or self.model is None:
@@ -124,14 +128,19 @@ class TowerRecommender(Recommender, ANNMixin):
                 self._items, sources = self._catalogue(train_set)
                 self.model = self._built(sources)
                 self._train(train_set, val_set)
+            self._trained_on = list(train_set.iid_map)
+        elif self._trained_on != list(train_set.iid_map):
+            raise InputError(
+                f"cornac: got {self.total_items} items to score without training, expected the "
+                f"{len(self._trained_on)} of the training, in their order"
+            )
         self._remember_vectors()
         return self
 
     def score(self, user_idx: int, item_idx: int | None = None) -> Any:
         """Scores of all items, [total_items], or of one; a user unknown to training has no history."""
-        scores = self._item_answers @ self._user_vectors[user_idx] if self.knows_user(user_idx) else None
-        if scores is None:
-            scores = self._item_answers @ self._nobody
+        user = self._user_vectors[user_idx] if self.knows_user(user_idx) else self._nobody
+        scores = self._item_answers @ user
         scores = np.where(self._nothing_known, scores.min(), scores)
         return scores if item_idx is None else scores[item_idx]
 
@@ -152,7 +161,7 @@ class TowerRecommender(Recommender, ANNMixin):
         return self._user_vectors
 
     def get_item_vectors(self) -> np.ndarray:
-        """[total_items, dim]."""
+        """[total_items, dim]; zeros for an item of which nothing is known, which `score` puts last."""
         return self._item_answers
 
     # --- fitting ----------------------------------------------------------------------------------
@@ -174,7 +183,7 @@ class TowerRecommender(Recommender, ANNMixin):
         read: dict[str, list[Any]] = {}
         stored: dict[str, Tokens] = {}
         for name, by_item in contents.items():
-            found = [by_item.get(item) for item in self.item_ids]
+            found = [by_item.get(item) for item in train_set.iid_map]
             if name in encoders:
                 read[name] = [None if one is None else encoders[name].read(one) for one in found]
             else:
@@ -275,7 +284,7 @@ def contents_of(dataset: Any) -> dict[str, dict[Any, Any]]:
         modality = getattr(dataset, f"item_{name}", None)
         if modality is None or (rows := getattr(modality, values)) is None:
             continue
-        owners: Sequence[Any] = dataset.item_ids if modality.ids is None else modality.ids
+        owners: Sequence[Any] = list(dataset.iid_map) if modality.ids is None else modality.ids
         pairs = zip(dataset.iid_map, owners, rows, strict=False)  # rows beyond the items belong to none
         found[name] = {item: row for item, owner, row in pairs if item == owner}
     return found

@@ -162,6 +162,14 @@ def test_save_and_load(tmp_path: Path) -> None:
     loaded = TowerRecommender.load(model.save(str(tmp_path)))
     assert np.array_equal(loaded.score(5), model.score(5))
     assert loaded.recommend("u5", k=3) == model.recommend("u5", k=3)
+    with pytest.warns(UserWarning, match="already fitted"):
+        loaded.fit(Dataset.from_uir(ratings()[:-40]))  # the same items, shorter histories; it is not trained
+    assert np.array_equal(loaded.score(5), model.score(5))
+    with (
+        pytest.warns(UserWarning, match="already fitted"),
+        pytest.raises(InputError, match="expected the 97 of the training, in their order"),
+    ):
+        loaded.fit(Dataset.from_uir(ratings()[::-1]))
 
 
 def test_validation_stops_early_and_keeps_the_best_weights() -> None:
