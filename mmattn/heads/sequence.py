@@ -93,6 +93,8 @@ class SequenceHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         # No bias: an item without any content keeps no vector, rather than one of its own.
         self.content = nn.Linear(dim, width, bias=False) if content else None
+        if self.content is not None:  # what a user wants is hardly known at first: popularity speaks alone
+            nn.init.normal_(self.content.weight, std=0.1 * dim**-0.5)
         self.ids = nn.Embedding(ids, width) if ids else None
         if self.ids is not None:
             nn.init.normal_(self.ids.weight, std=0.1 if content else 1.0)
