@@ -46,9 +46,11 @@ WARM = HybridConfig(
 MIXED = HybridConfig(
     strength=(500.0,),
     user_strength=(3.0,),
+    profile=(0.3,),
     share=(0.65,),
-    evidence=(0.0, 2.0, 10.0),
-    lift=(1.0, 2.0, 4.0, 8.0),
+    evidence=(0.0, 5.0),
+    modesty=(0.05,),
+    lift=(1.0, 2.0, 4.0),
 )
 CONTENT = RivalConfig(
     "kernel-ridge",
