@@ -18,9 +18,10 @@ __all__ = ["best_unseen", "suited"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+_SMALL = 2**16  # items that are all scored
 _CELLS = 2**24  # scores in memory at once
 _FOUND = 0.95  # share of the true first 20 that users have to get from an approximate index
-_BATCH = 1024  # users that an approximate index is asked for together
+_BATCH = 1024  # users that an index is asked for together
 
 
 def best_unseen(
@@ -28,8 +29,8 @@ def best_unseen(
 ) -> tuple[Floats, Ints]:
     """The k items of the highest inner product with each query, without those that are seen.
 
-    An approximate index is asked for as many more items as the user has seen, and these are taken out; an
-    exact one scores everything at once. Memory does not grow with the number of queries.
+    A small catalogue is scored as a whole. A large one, and an approximate index, is asked for as many more
+    items as the user has seen, and these are taken out. Memory does not grow with the number of queries.
 
     Args:
         index: of I items, metric "ip".
@@ -49,7 +50,7 @@ def best_unseen(
     """
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
-    find = _by_index if index.approximate else _by_scores
+    find = _by_index if index.approximate or len(index) > _SMALL else _by_scores
     for users, found_scores, found_rows in find(index, queries, seen, min(k, len(index)), allowed):
         width = found_rows.shape[1]
         scores[users, :width] = found_scores

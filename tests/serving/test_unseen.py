@@ -27,9 +27,13 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return vectors, rng.standard_normal((37, 8)).astype(np.float32), seen
 
 
+@pytest.mark.parametrize("small", [1998, 1999])
 @pytest.mark.parametrize("share", [None, 0.5, 0.004])
-def test_exact(data: tuple[np.ndarray, ...], share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact(
+    data: tuple[np.ndarray, ...], share: float | None, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors, queries, seen = data
+    monkeypatch.setattr(search, "_SMALL", small)
     monkeypatch.setattr(search, "_CELLS", 5 * len(vectors))  # several blocks, the last one smaller
     allowed = None if share is None else np.random.default_rng(1).random(len(vectors)) < share
     index = Index.build(vectors, kind="exact")
