@@ -33,7 +33,9 @@ COMMON = {
 }
 OURS = {
     "learning_rate": 0.01,
-    "train_batch_size": 40_000,
+    "learner": "adamw",
+    "weight_decay": 0.1,
+    "train_batch_size": 30_000,
     "train_neg_sample_args": None,
     "mmattn": {"texts": ["movie_title"], "tags": ["class"]},
 }
