@@ -57,7 +57,8 @@ def cold_split(**modalities: Any) -> BaseMethod:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Any:
+def quiet_and_repeatable() -> Any:
+    torch.manual_seed(0)
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="cornac")
@@ -79,12 +80,12 @@ def test_cold_items_are_ranked_by_their_content() -> None:
     split = cold_split()
     order = np.random.default_rng(7).permutation(len(ITEMS))
     exchanged = {item: TEXTS[ITEMS[place]] for item, place in zip(ITEMS, order, strict=True)}
-    others = recommender(name="exchanged", contents={"text": exchanged})
-    found = results(Experiment(split, [MostPop(), recommender(), others], [NDCG(k=10)]))
+    others = recommender(name="exchanged", epochs=25, contents={"text": exchanged})
+    found = results(Experiment(split, [MostPop(), recommender(epochs=25), others], [NDCG(k=10)]))
     assert found["MostPop"] == 0, "every item that was rated comes before them"
     assert found["mmattn"] > 2 * found["exchanged"]
 
-    model = recommender().fit(split.train_set)
+    model = recommender(epochs=25).fit(split.train_set)
     scores = model.score(0)
     assert scores.shape == (model.total_items,)
     assert model.num_items == 82
