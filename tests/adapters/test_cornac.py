@@ -57,7 +57,8 @@ def cold_split(**modalities: Any) -> BaseMethod:
 
 
 @pytest.fixture(autouse=True)
-def quiet_and_repeatable() -> Any:
+def quiet_and_repeatable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)  # an Experiment leaves its log where it stands
     torch.manual_seed(0)
     torch.set_num_threads(1)
     with warnings.catch_warnings():
