@@ -59,7 +59,8 @@ class ProtocolConfig:
         seeds: one run of everything a seed.
         test: share of items (cold), of interactions, or of both (mixed) that is tested on; unused where the
             split is given.
-        validation: the same share of what remains, for every choice.
+        validation: the share that every choice is made on: of the items or interactions that the test leaves,
+            of all of them where the split is random or by time.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
         budget: settings that are tried for each rival, on validation, the file's own first; 0 takes those.
     """

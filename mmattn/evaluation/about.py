@@ -67,11 +67,13 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
             f"had {protocol.budget} trials on validation in every seed, the file's own settings first; "
             "the best ones went to the test"
         )
+    # Of one draw or one time line both parts are cut at once; otherwise validation is what the test leaves, cut again.
+    whole = "all of them" if protocol.split in ("random", "time") else "what remains"
     drawn = "a draw of the validation part" if protocol.split == "given" else "split"
     return (
         split,
-        f"Every choice was made on validation, {protocol.validation:.0%} of what remains, split off in the "
-        f"same way. The epoch kept is the one with the best {metric_label(protocol.metrics[0])} there.",
+        f"Every choice was made on validation, {protocol.validation:.0%} of {whole}, split off in "
+        f"the same way. The epoch kept is the one with the best {metric_label(protocol.metrics[0])} there.",
         f"Each rival {rivals}.",
         "At the test, what is known of a user from training and validation is never recommended again.",
         f"{len(protocol.seeds)} {'seed' if len(protocol.seeds) == 1 else 'seeds'} "
