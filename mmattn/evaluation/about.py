@@ -67,7 +67,7 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
             f"had {protocol.budget} trials on validation in every seed, the file's own settings first; "
             "the best ones went to the test"
         )
-    # Of one draw or one time line both parts are cut at once; otherwise validation is what the test leaves, cut again.
+    # One draw or one time line is cut into all parts at once; otherwise what the test leaves is cut again.
     whole = "all of them" if protocol.split in ("random", "time") else "what remains"
     drawn = "a draw of the validation part" if protocol.split == "given" else "split"
     return (
