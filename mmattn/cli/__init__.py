@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "numexpr", "accelerate"):
+    for noisy in ("httpx", "numexpr", "accelerate", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return _run(arguments)
