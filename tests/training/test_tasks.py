@@ -14,7 +14,7 @@ from mmattn import InputError, Tokens
 from mmattn.build import build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.inputs import Inputs
-from mmattn.encoders.tiny import TinyText
+from mmattn.encoders.tiny import TinyImage, TinyText
 from mmattn.heads.completion import co_occurrence
 from mmattn.model import Model
 from mmattn.training.loop import train
@@ -215,3 +215,43 @@ def test_batches_grow_with_the_epochs() -> None:
     assert [task.batch_count(epoch) for epoch in (1, 4)] == [3, 3]
     with pytest.raises(InputError, match="batch sizes: got {1: 5}"):
         world(users={1: 5})
+
+
+def test_items_of_one_modality_only_are_learned_and_recommended_across_modalities() -> None:
+    """Every item has a text or a picture, never both, and some have neither."""
+    rng = np.random.default_rng(1)
+    kind, form = (
+        np.arange(ITEMS) // 3 % 2,
+        np.arange(ITEMS) % 3,
+    )
+    form[form == 2] = rng.integers(0, 2, (form == 2).sum())
+    form[35] = 2
+    likes = (rng.random((USERS, ITEMS)) < 0.4) & (kind[None] == np.arange(USERS)[:, None] % 2)
+    torch.manual_seed(0)
+    parts = {}
+    for code, name in enumerate(("text", "image")):
+        values = torch.randn(int((form == code).sum()), 5)
+        values[:, code] = torch.from_numpy(kind[form == code] * 4.0 - 2.0).float()
+        parts[name] = Tokens.from_lengths(values, torch.from_numpy((form == code).astype(np.int64)), name)
+    config = ModelConfig(
+        {"text": EncoderConfig("tiny-text", {"dim": 5}), "image": EncoderConfig("tiny-image", {"dim": 5})},
+        FusionConfig(dim=8, layers=1, heads=2),
+        {"recommendation": HeadConfig("recommendation")},
+    )
+    model = build_model({"text": TinyText(dim=5), "image": TinyImage(dim=5)}, config)
+    model.core.entry.calibrate(parts)
+    interactions = sparse.csr_array(likes.astype(np.float32))
+    known = np.arange(25)
+    task = RecommendationTask(
+        model, Inputs(parts), interactions, known, lambda recommender: {}, steps=8, users=0, drop_modality=0.0
+    )
+    train(task, epochs=12, learning_rate=3e-3, seed=0, progress=False)
+    task.eval()
+    new = np.setdiff1d(np.arange(25, ITEMS), [35])
+    scores = task.recommender().score(np.arange(USERS), new)
+    wanted = kind[new][None] == np.arange(USERS)[:, None] % 2
+    for code in (0, 1):  # a new text by what was met as pictures too, and the other way round
+        assert np.mean(scores[:, form[new] == code][wanted[:, form[new] == code]]) > np.mean(
+            scores[:, form[new] == code][~wanted[:, form[new] == code]]
+        )
+    assert np.isfinite(task.recommender().score([0], [35])).all()
