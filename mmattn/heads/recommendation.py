@@ -123,6 +123,9 @@ class RecommendationHead(nn.Module):
 
         Returns:
             [I, C], to be multiplied by histories.
+
+        Raises:
+            InputError: training has driven the item vectors so far that their attention cannot be inverted.
         """
         # In full precision whatever the rest runs in: the system may be badly conditioned.
         with torch.autocast(known.device.type, enabled=False):
@@ -131,7 +134,7 @@ class RecommendationHead(nn.Module):
             if self.decorrelate:
                 attention_II = (g * (known @ known.T)).exp()
                 attention_II = attention_II + self.strength.exp() * torch.eye(len(known), device=known.device)
-                factor_II = torch.linalg.cholesky(attention_II)
+                factor_II = _factor(attention_II)
                 weights_IC = torch.cholesky_solve(weights_IC, factor_II)
                 if own is not None and bool((own >= 0).any()):
                     weights_IC = _leave_one_out(weights_IC, torch.cholesky_inverse(factor_II), own)
@@ -206,6 +209,19 @@ class RecommendationHead(nn.Module):
             "positives": torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0]]),
         }
         return cls(dim), fused, inputs
+
+
+def _factor(attention_II: Tensor) -> Tensor:
+    """Its Cholesky factor, which exists wherever single precision can tell the items apart."""
+    factor_II, failed = torch.linalg.cholesky_ex(attention_II)
+    if not failed:
+        return factor_II
+    finite = bool(attention_II.isfinite().all())
+    raise InputError(
+        "recommendation head: the attention among the known items cannot be inverted: it "
+        + (f"reaches {attention_II.max().item():.3g}" if finite else "is not finite")
+        + ", expected item vectors of a length near 1; a lower learning rate keeps them there"
+    )
 
 
 def _leave_one_out(weights_IC: Tensor, inverse_II: Tensor, own: Tensor) -> Tensor:

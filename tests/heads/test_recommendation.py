@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmattn import Fused, InputError, Tokens
 from mmattn.heads.recommendation import RecommendationHead
@@ -141,3 +142,15 @@ def test_a_history_over_other_items_is_refused() -> None:
     head = RecommendationHead(dim=3)
     with pytest.raises(InputError, match="history: got 4 items, expected 2"):
         head.score(torch.zeros(1, 4), head.weights(torch.randn(2, 3), torch.randn(5, 3)))
+
+
+@pytest.mark.parametrize(
+    ("length", "message"), [(100.0, "it is not finite"), (6.5, r"it reaches \d\.\d+e\+")]
+)
+def test_vectors_that_training_drove_too_far_are_said_to_be(length: float, message: str) -> None:
+    torch.manual_seed(0)
+    known = length * F.normalize(torch.randn(2, 5)).repeat(20, 1)  # each item twenty times
+    head = RecommendationHead(5)
+    assert head.weights(known / length, known[:3] / length).isfinite().all()
+    with pytest.raises(InputError, match=f"cannot be inverted: {message}.*a lower learning rate"):
+        head.weights(known, known[:3])
