@@ -201,3 +201,22 @@ def test_weighted_sum_refuses_what_is_no_kernel() -> None:
         kernels.weighted_sum((-1.0, np.eye(2)))
     with pytest.raises(InputError, match="one shape"):
         kernels.weighted_sum((1.0, np.eye(2)), (1.0, np.eye(3)))
+
+
+def test_the_kernel_ridge_on_completed_histories_is_the_formula() -> None:
+    rng = np.random.default_rng(3)
+    seen = sparse.csr_array((rng.random((29, 11)) < 0.4).astype(np.float32))
+    features = rng.standard_normal((11, 5))
+    kernel, known = np.exp(0.3 * features @ features.T), np.arange(7)
+    found = (
+        KernelRidge(2.0, completion=0.6, completion_ridge=3.0)
+        .fit(seen, kernel, known)
+        .score([4, 9], range(11))
+    )
+    chosen = seen.toarray()[:, :7].astype(np.float64)
+    gram = chosen.T @ chosen
+    filled_in = chosen @ np.linalg.inv(gram + np.diag(1.5 * chosen.sum(0) + 3.0)) @ gram
+    expected = filled_in @ np.linalg.inv(kernel[:7, :7] + 2.0 * np.eye(7)) @ kernel[:7]
+    np.testing.assert_allclose(found, expected[[4, 9]], rtol=1e-4, atol=1e-5)
+    plain = KernelRidge(2.0).fit(seen, kernel, known).score([4, 9], range(11))
+    assert not np.allclose(found, plain, atol=0.01)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from mmattn.errors import InputError
 from mmattn.heads.baselines.base import Floats, HistoryLinear, Ints, need_features, positive
+from mmattn.heads.completion import co_occurrence, completed
 
 __all__ = ["EASE", "ContentRidge", "KernelRidge"]
 
@@ -52,6 +54,9 @@ class KernelRidge(HistoryLinear):
 
     Args:
         strength: of the ridge penalty.
+        completion: above 0, histories are completed first by what all users' choices say of each other, as
+            ours are: the dropout of `mmattn.heads.completion.completed`.
+        completion_ridge: its ridge.
 
     Example:
         >>> kernel = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.0], [0.5, 0.0, 1.0]])
@@ -61,13 +66,21 @@ class KernelRidge(HistoryLinear):
                [-0.07]], dtype=float32)
     """
 
-    def __init__(self, strength: float = 3.0):
+    def __init__(self, strength: float = 3.0, completion: float = 0.0, completion_ridge: float = 10.0):
         self.strength = positive(f"{type(self).__name__}: strength", strength)
+        self.completion, self.completion_ridge = completion, completion_ridge
 
     def _weights(
         self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
     ) -> Floats:
-        return self._solve(need_features(type(self).__name__, features, items, square=True)[known_W], known_W)
+        kernel_II = need_features(type(self).__name__, features, items, square=True)
+        weights_WI = self._solve(kernel_II[known_W], known_W)
+        if not self.completion:
+            return weights_WI
+        together_WW = co_occurrence(history_UW)
+        return completed(
+            torch.from_numpy(weights_WI), together_WW, self.completion, self.completion_ridge
+        ).numpy()
 
     def _solve(self, kernel_WI: NDArray[Any], known_W: Ints) -> Floats:
         regular_WW = kernel_WI[:, known_W].astype(np.float64)
