@@ -72,16 +72,18 @@ class Order:
     ) -> Iterator[Tensor]:
         """Stretches of the packed rows of [N, ...], one after the other.
 
-        Nobody may look at padded rows, and no gradient flows through them. Without a gradient, stretches
-        share their memory in turn: each is read before the next is asked for, or `apart` is said.
+        Nobody may look at padded rows, and no gradient flows through them. Where gradients are not recorded,
+        stretches share their memory in turn: each is read before the next is asked for, or `apart` is said.
         """
         if self.index is None:
             return iter(stretches(values, ranges))
         if torch.is_grad_enabled() and values.requires_grad:
             return iter(stretches(_Pack.apply(values, self), ranges))
+        if apart or torch.is_grad_enabled():  # queries without a gradient are kept for that of the keys
+            return self._gathered(values, ranges, None)
         # A small piece of memory that is used again is much faster than a large one, or than new ones.
         size = max((last - first for first, last in ranges), default=0)
-        return self._gathered(values, ranges, None if apart else values.new_empty(size, *values.shape[1:]))
+        return self._gathered(values, ranges, values.new_empty(size, *values.shape[1:]))
 
     def _gathered(
         self, values: Tensor, ranges: list[tuple[int, int]], memory: Tensor | None

@@ -394,6 +394,24 @@ def test_half_precision_on_the_cpu(dtype: torch.dtype, words: Words) -> None:
             torch.testing.assert_close(got.double(), expected, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("frozen", ["q_proj", "k_proj", "v_proj"])
+def test_a_frozen_projection_leaves_the_gradients_of_the_others(frozen: str, words: Words) -> None:
+    tokens = words([5, 300, 7, 290, 5, 300, 7, 11, 200, 13], 8)  # short ones are brought together in steps
+    layer = A.Attention(A.Program(), dim=8, heads=2).double()
+    getattr(layer, frozen).requires_grad_(False)
+    gradients = []
+    for backend in ("auto", "reference"):
+        layer.backend = backend
+        layer.zero_grad()
+        layer(tokens).values.square().sum().backward()
+        gradients.append(
+            {name: one.grad.clone() for name, one in layer.named_parameters() if one.grad is not None}
+        )
+    assert len(gradients[0]) == 6
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name])
+
+
 @pytest.mark.parametrize("backend", ["varlen", "flex"])
 def test_half_precision_where_a_backend_cannot_names_those_that_can(backend: str, words: Words) -> None:
     layer = A.Attention(A.Program(), dim=8, heads=2, backend=backend).half()
