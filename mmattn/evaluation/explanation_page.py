@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mmattn.evaluation.explain_run import ItemExplanation, Part, title_of
 from mmattn.evaluation.explanation import Explained, Reading
+from mmattn.evaluation.pages import environment
 from mmattn.evaluation.pictures import thumbnail
 from mmattn.evaluation.questions import Against, UserMatch
 from mmattn.evaluation.sounds import Sound, sound_of
@@ -52,22 +52,15 @@ def write_explanation(path: str | os.PathLike[str], explained: ItemExplanation) 
 def render_explanation(explained: ItemExplanation) -> str:
     """The page as a string of HTML."""
     found = explained.found
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mmattn.evaluation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "thumbnail": thumbnail,
+    page = environment()
+    page.filters |= {
         "percent": _percent,
         "signed": _signed,
         "agreement": _agreement,
     }
-    environment.globals |= {"place": _place, "title_of": title_of}
+    page.globals |= {"place": _place, "title_of": title_of}
     there = [index for index, name in enumerate(found.modalities) if found.units[name]]
-    return environment.get_template("explanation.html.j2").render(
+    return page.get_template("explanation.html.j2").render(
         it=explained,
         found=found,
         against=explained.question.sample if isinstance(explained.question, Against) else None,

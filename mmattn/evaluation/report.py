@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from mmattn.evaluation import wording
 from mmattn.evaluation.drawings import (
     bars,
@@ -18,7 +16,7 @@ from mmattn.evaluation.drawings import (
     strata_groups,
     subset_rows,
 )
-from mmattn.evaluation.pictures import thumbnail
+from mmattn.evaluation.pages import environment
 from mmattn.evaluation.plots import TONES, chart
 from mmattn.evaluation.results import OURS, WAYS, Example, Panel, Report
 from mmattn.evaluation.tables import report_tables, written
@@ -54,24 +52,17 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as a string of HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mmattn.evaluation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    page = environment()
+    page.filters |= {
         "metric": wording.metric_label,
         "number": lambda value: f"{value:.4f}",
         "signed": wording.signed,
         "count": lambda value: f"{value:,}",
         "share": _share,
         "initials": _initials,
-        "thumbnail": thumbnail,
         "by_reason": _by_reason,
     }
-    return environment.get_template("report.html.j2").render(**_facts(report))
+    return page.get_template("report.html.j2").render(**_facts(report))
 
 
 def _facts(report: Report) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from scipy import sparse
 from mmattn.errors import InputError
 from mmattn.heads.baselines.base import Floats, Ints, known_items, positive
 from mmattn.heads.baselines.linear import EASE
-from mmattn.heads.user_kernel import UserKernel, as_ones
+from mmattn.heads.user_kernel import UserKernel, as_ones, check_width
 
 __all__ = ["BalancedEASE", "Hybrid"]
 
@@ -184,10 +184,7 @@ class Hybrid:
         Raises:
             InputError: histories over another number of items.
         """
-        if histories.shape[1] != len(self._chosen_I):
-            raise InputError(
-                f"Hybrid: got histories over {histories.shape[1]} items, expected {len(self._chosen_I)}"
-            )
+        check_width("Hybrid", histories, len(self._chosen_I))
         items_C = np.asarray(items, np.int64)
         ones_BI = as_ones(histories)
         scores_BC = np.asarray(ones_BI[:, self._known_W] @ self._weights_WI[:, items_C])

@@ -12,7 +12,7 @@ from scipy import sparse
 from mmattn.errors import InputError
 from mmattn.heads.baselines.base import Floats, Ints, at_least_one, known_items, positive
 
-__all__ = ["UserKernel", "as_ones"]
+__all__ = ["UserKernel", "as_ones", "check_width"]
 
 _BLOCK = 1024  # rows of a kernel at a time: what passes through sparse products is ten times its size
 
@@ -147,10 +147,7 @@ class UserKernel:
         Raises:
             InputError: histories over another number of items.
         """
-        if histories.shape[1] != len(self._weight_I):
-            raise InputError(
-                f"UserKernel: got histories over {histories.shape[1]} items, expected {len(self._weight_I)}"
-            )
+        check_width("UserKernel", histories, len(self._weight_I))
         return self._answer(self._asked(as_ones(histories, self._weight_I > 0)), np.asarray(items, np.int64))
 
     def _profiles(self, users_B: Ints) -> Floats | None:
@@ -186,6 +183,16 @@ class UserKernel:
 def _unit_rows(features: NDArray[Any]) -> Floats:
     rows = np.asarray(features, np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def check_width(name: str, histories: sparse.csr_array, items: int) -> None:
+    """Are these histories over as many items as were fitted?
+
+    Raises:
+        InputError: they are not.
+    """
+    if histories.shape[1] != items:
+        raise InputError(f"{name}: got histories over {histories.shape[1]} items, expected {items}")
 
 
 def as_ones(interactions: sparse.csr_array, kept: NDArray[Any] | None = None) -> sparse.csr_array:
