@@ -133,7 +133,8 @@ def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
     """Check every file of a bundle against the manifest, and build from them.
 
     Another process may replace the state while this one reads it: then the new one is read. Who is
-    replaced again and again has the writer wait.
+    replaced again and again has the writer wait, and so has who finds damage, before it is believed: a
+    manifest that is as it was may have been another one in between.
 
     Args:
         folder: the bundle.
@@ -148,8 +149,11 @@ def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
         try:
             return build(_checked(folder))
         except (InputError, OSError):
-            if manifest_bytes(folder) == before:
+            after = manifest_bytes(folder)
+            if after is None:
                 raise
+            if after == before:
+                break
     with _locked(folder, fcntl.LOCK_SH):
         return build(_checked(folder))
 

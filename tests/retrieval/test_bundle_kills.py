@@ -194,6 +194,23 @@ def test_who_opens_while_another_process_saves_gets_a_whole_state(tmp_path: Path
         child.join()
 
 
+def test_a_state_that_went_and_came_back_while_it_was_read_is_no_damage(tmp_path: Path) -> None:
+    """The manifest is then as it was, though its files were gone for a moment."""
+    made(5).save(tmp_path)
+    tries = []
+
+    def build(opened: bundle.Opened) -> int:
+        tries.append(opened.facts["count"])
+        if len(tries) == 1:
+            made(6).save(tmp_path)
+            made(5).save(tmp_path)
+            raise InputError("vectors-….npy: cannot be read as vectors")
+        return tries[-1]
+
+    assert bundle.open_bundle(tmp_path, build) == 5
+    assert tries == [5, 5]
+
+
 def test_damage_is_said_though_others_may_write(tmp_path: Path) -> None:
     """Only a manifest that has changed is a reason to read again."""
     made(5).save(tmp_path)

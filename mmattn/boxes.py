@@ -1,0 +1,62 @@
+"""Boxes on a picture: what a detector learns from and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmattn.errors import InputError
+
+__all__ = ["Boxes"]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The objects of one picture; there may be none.
+
+    Args:
+        boxes: [K, 4] float32, left, top, right, bottom in pixels; the right and bottom edge lie outside.
+        labels: [K] names.
+        size: (height, width) of the picture.
+        scores: [K] float32 confidence from 0 to 1 of predicted boxes; None where the boxes are the truth.
+
+    Raises:
+        InputError: shapes that do not fit each other.
+
+    Example:
+        >>> found = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
+        >>> len(found), found.area.tolist()
+        (1, [72.0])
+    """
+
+    boxes: Tensor
+    labels: Sequence[str]
+    size: tuple[int, int]
+    scores: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        count = len(self.labels)
+        if tuple(self.boxes.shape) != (count, 4) or not self.boxes.is_floating_point():
+            raise InputError(
+                f"Boxes: got boxes {self.boxes.dtype} {tuple(self.boxes.shape)} and {count} labels, "
+                f"expected floats ({count}, 4)"
+            )
+        if self.scores is not None and tuple(self.scores.shape) != (count,):
+            raise InputError(f"Boxes: got scores {tuple(self.scores.shape)}, expected ({count},)")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def area(self) -> Tensor:
+        """[K] square pixels."""
+        return (self.boxes[:, 2:] - self.boxes[:, :2]).prod(1)
+
+    @classmethod
+    def none(cls, size: tuple[int, int]) -> Boxes:
+        """No objects."""
+        return cls(torch.zeros(0, 4), (), size)
