@@ -1,4 +1,4 @@
-"""What a recommender can learn beside the ranking, on the same items and model: labels and ratings."""
+"""What a recommender can learn beside the ranking, on the same items and model: ratings, alignment."""
 
 from __future__ import annotations
 
@@ -21,61 +21,7 @@ from mmattn.training.task import Task
 from mmattn.training.tasks import AlignmentTask, RecommendationTask
 from mmattn.training.weighting import FixedWeights
 
-__all__ = ["LabelTask", "RatingTask", "RatingsGiven", "given", "with_alignment"]
-
-
-class LabelTask(Task):
-    """Labels of items from their content, several at once: genres, tags.
-
-    Args:
-        model: with a labels head under `head`.
-        inputs: all items.
-        labels: [all items, L], 1, 0, or NaN where nobody knows.
-        items: the items to learn from.
-        judge: validation figures of the model; left out, none.
-        head: name of the head.
-        batch: items a step.
-        drop_modality: probability of dropping a modality of an item in a step.
-        context: for the attention programs.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        inputs: Inputs,
-        labels: Tensor,
-        items: np.ndarray,
-        judge: Callable[[Model], dict[str, float]] | None = None,
-        *,
-        head: str = "labels",
-        batch: int = 128,
-        drop_modality: float = 0.0,
-        context: Any = None,
-    ):
-        super().__init__()
-        if len(labels) != len(inputs):
-            raise InputError(f"label task: got labels of {len(labels)} items, expected {len(inputs)}")
-        self.model, self.inputs, self.labels, self.judge = model, inputs, labels, judge
-        self.items = torch.from_numpy(np.asarray(items, np.int64))
-        self.head_name, self.batch, self.drop_modality, self.context = head, batch, drop_modality, context
-        if not len(self.items):
-            raise InputError("label task: got no item to learn from")
-
-    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """The items in a random order."""
-        yield from self.items[torch.randperm(len(self.items), generator=generator)].split(self.batch)
-
-    def batch_count(self, epoch: int) -> int:
-        return -(-len(self.items) // self.batch)
-
-    def forward(self, items: Tensor) -> Tensor:
-        """The head's loss of some items."""
-        parts = drop_modalities(self.model.tokens(self.inputs, items), self.drop_modality)
-        labels = self.labels[items].to(self.model.device)
-        return self.model.head(self.head_name).loss(self.model.fuse(parts, self.context), labels=labels)
-
-    def validate(self) -> dict[str, float]:
-        return {} if self.judge is None else self.judge(self.model)
+__all__ = ["RatingTask", "RatingsGiven", "given", "with_alignment"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ from mmattn.build import build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.inputs import Inputs
 from mmattn.encoders.tiny import TinyText
-from mmattn.heads.labels import LabelsHead
 from mmattn.heads.rating import RatingHead
 from mmattn.model import Model
 from mmattn.testing import check_head
-from mmattn.training.item_tasks import LabelTask, RatingTask, given, with_alignment
+from mmattn.training.item_tasks import RatingTask, given, with_alignment
 from mmattn.training.loop import train
 from mmattn.training.multitask import MultiTask
+from mmattn.training.supervised_task import SupervisedTask
 from mmattn.training.tasks import RecommendationTask, Recommender
 from mmattn.training.weighting import UncertaintyWeights
 
@@ -49,7 +49,7 @@ class World:
             {
                 "recommendation": HeadConfig("recommendation", {"dropout": 0.0}),
                 "rating": HeadConfig("rating", {"kind": kind}),
-                "labels": HeadConfig("labels", {"labels": 2}),
+                "labels": HeadConfig("labels", {"classes": ["first", "second"]}),
             },
         )
         torch.manual_seed(0)
@@ -65,7 +65,13 @@ class World:
             self.model, inputs, picks, self.known, self._ranks, steps=5, users=0, drop_modality=0.0
         )
         self.rating = RatingTask(self.model, inputs, marks, self.known, self._rates, steps=5)
-        self.genre = LabelTask(self.model, inputs, self.genres, self.known, self._names, batch=13)
+        said = [
+            [name for name, there in zip(("first", "second"), row, strict=True) if there]
+            for row in self.genres
+        ]
+        self.genre = SupervisedTask(
+            self.model, inputs, said, self.known, self._names, head="labels", batch=13
+        )
 
     def _fused(self, model: Model) -> torch.Tensor:
         return model.fuse(model.tokens(self.inputs, torch.arange(ITEMS)))
@@ -133,19 +139,6 @@ def test_ordinal_probabilities_by_hand() -> None:
         head._levels_of(torch.tensor([[3.0]]), torch.tensor([[True]]))
 
 
-def test_labels_that_nobody_knows_take_no_part() -> None:
-    head, fused, inputs = LabelsHead.example(7)
-    known = inputs["labels"].clone()
-    logits = head(fused)
-    expected = -(
-        known.nan_to_num() * logits.sigmoid().log() + (1 - known.nan_to_num()) * (-logits).sigmoid().log()
-    )
-    expected[2, 0] = 0.0
-    torch.testing.assert_close(head.loss(fused, known), expected.sum() / 11)
-    with pytest.raises(InputError, match=r"got labels \(4, 2\), expected \(4, 3\)"):
-        head.loss(fused, known[:, :2])
-
-
 def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
     torch.manual_seed(0)
     hidden = torch.randn(ITEMS, 3)
@@ -185,9 +178,8 @@ def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
         with_alignment(World().click, 0)
 
 
-@pytest.mark.parametrize("head", ["labels", "rating"])
-def test_the_heads_keep_their_contract(head: str) -> None:
-    check_head(head)
+def test_the_head_keeps_its_contract() -> None:
+    check_head("rating")
 
 
 def test_what_is_to_be_rated_is_in_no_history() -> None:
@@ -207,13 +199,7 @@ def test_what_they_refuse() -> None:
         RatingTask(world.model, world.inputs, none, world.known)
     with pytest.raises(InputError, match="got targets 1.5"):
         RatingTask(world.model, world.inputs, world.rating.ratings, world.known, targets=1.5)
-    with pytest.raises(InputError, match="labels of 3 items, expected 61"):
-        LabelTask(world.model, world.inputs, torch.zeros(3, 2), world.known)
-    with pytest.raises(InputError, match="got no item"):
-        LabelTask(world.model, world.inputs, world.genres, np.array([], np.int64))
     with pytest.raises(InputError, match=r"got levels \(1.0, 1.0\)"):
         RatingHead(3, levels=(1.0, 1.0))
     with pytest.raises(InputError, match="got kind 'count'"):
         RatingHead(3, kind="count")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="got 0 labels"):
-        LabelsHead(3, 0)
