@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +55,25 @@ class Boxes:
     def area(self) -> Tensor:
         """[K] square pixels."""
         return (self.boxes[:, 2:] - self.boxes[:, :2]).prod(1)
+
+    def scaled(self, size: tuple[int, int]) -> Boxes:
+        """The same boxes on the picture at another size; size (1, 1) makes them relative.
+
+        Args:
+            size: (height, width); the two directions may change differently.
+
+        Raises:
+            InputError: one of the two pictures has no area.
+
+        Example:
+            >>> found = Boxes(torch.tensor([[0.25, 0.5, 0.75, 1.0]]), ["seven"], size=(1, 1))
+            >>> found.scaled((20, 40)).boxes.tolist()
+            [[10.0, 10.0, 30.0, 20.0]]
+        """
+        if min(*self.size, *size) <= 0:
+            raise InputError(f"Boxes.scaled: got {self.size} to {tuple(size)}, expected sizes above 0")
+        down, across = size[0] / self.size[0], size[1] / self.size[1]
+        return replace(self, boxes=self.boxes * self.boxes.new_tensor([across, down] * 2), size=size)
 
     @classmethod
     def none(cls, size: tuple[int, int]) -> Boxes:
