@@ -12,6 +12,7 @@
         year: number
         poster: image
         cover: {role: image, modality: back}             # a second picture needs a name of its own
+        mood: labels                                     # what is to be learned is never content
     interactions: {file: interactions.parquet, user: user, item: item, time: time}
     graph: {file: triples.parquet, head: head, relation: relation, tail: tail}
 
@@ -186,7 +187,7 @@ def _check_type(where: str, column: str, found: pa.DataType, use: Column | None)
     """A list, or a number as a path, is a mistake in the card, not in single rows."""
     is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
     role = use.role if use else "id"
-    if is_list and role not in ("text", "categories", "label"):
+    if is_list and role in ("id", "category", "number", "entity", "image", "audio", "transcript"):
         raise InputError(
             f"{where}: column {column!r} holds {found}, expected single values for the role {role}"
         )
@@ -211,7 +212,7 @@ def _use_to_yaml(use: Column) -> Any:
     plain = Column(use.role)
     special = {
         name: value
-        for name in ("modality", "separator")
+        for name in ("modality", "separator", "of")
         if (value := getattr(use, name)) != getattr(plain, name)
     }
     return {"role": use.role, **special} if special else use.role

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mmattn.data.card import Card, Column, UserTable
+from mmattn.data.cells import BadCell, number_in, parts_in, texts_in, words_in
 from mmattn.data.rejected import Rejected
 from mmattn.data.tables import Table, as_text, factor, read_table
+from mmattn.data.targets import boxes_in, labels_in, tags_in
 from mmattn.errors import InputError
 from mmattn.types import Sample
 
 __all__ = ["SPLITS", "Things", "open_things"]
 
 SPLITS = ("train", "validation", "test")
-
-
-class _BadCell(ValueError):
-    """A cell that is there and cannot be what its role says. The message is the reason."""
 
 
 def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limit: float) -> Things:
@@ -89,8 +86,9 @@ class Things:
         """
         contents: list[dict[str, Any]] = [{} for _ in self.ids]
         for column, use in self.spec.uses():
-            if use.role != "label":
-                for content, value in zip(contents, self._values(column, use, entities), strict=True):
+            if not use.is_target:
+                values = self._values(column, self._content_of(use, entities))
+                for content, value in zip(contents, values, strict=True):
                     _add(content, column, use, value)
         # A list of texts, or a table, without anything in it is an absent modality.
         contents = [
@@ -101,13 +99,63 @@ class Things:
                 self._complain(place, "", "kept", "it has no modality at all, so no tokens")
         return tuple(Sample(id, content) for id, content in zip(self.ids, contents, strict=True))
 
+    def _content_of(self, use: Column, entities: Mapping[str, int]) -> Callable[[Any, int], Any]:
+        return lambda cell, _: _value(cell, use, entities, self.card)
+
     def labels(self) -> dict[str, np.ndarray]:
         """Label column -> one text a row, "" where there is none."""
         return {
-            column: np.array([", ".join(_texts(cell)) for cell in self._cells(column)], dtype=object)
+            column: np.array([", ".join(texts_in(cell)) for cell in self._cells(column)], dtype=object)
             for column, use in self.spec.uses()
             if use.role == "label"
         }
+
+    def targets(self, samples: Sequence[Sample]) -> dict[str, tuple[Any, ...]]:
+        """Target column -> one target a row: a name, a list of names, text or `Boxes`, None where not said.
+
+        Args:
+            samples: the rows' content, whose words and pictures tags and boxes speak of.
+
+        Raises:
+            InputError: more bad cells in a column than the limit, or more bad boxes.
+        """
+        return {
+            column: tuple(self._targets(column, use, samples))
+            for column, use in self.spec.uses()
+            if use.is_target
+        }
+
+    def _targets(self, column: str, use: Column, samples: Sequence[Sample]) -> list[Any]:
+        about = self.spec.about(column, use)
+        if use.role == "tags":
+            return self._values(
+                column, lambda cell, place: tags_in(cell, use.separator, samples[place].content.get(about))
+            )
+        if use.role == "boxes":
+            return self._boxes(column, [sample.content.get(about) for sample in samples])
+        if use.role == "labels":
+            return self._values(column, lambda cell, _: labels_in(cell, use.separator))
+        return self._values(column, lambda cell, _: ", ".join(texts_in(cell)) or None)
+
+    def _boxes(self, column: str, pictures: list[Any]) -> list[Any]:
+        """Boxes of each row; the good ones of a cell stay where single ones are bad."""
+        complaints: list[str] = []
+
+        def read(cell: Any, place: int) -> Any:
+            found, problems = boxes_in(cell, pictures[place])
+            for effect, reason in problems:
+                self._complain(place, column, effect, reason)
+                if effect == "part dropped":
+                    complaints.append(f"row {self.table.rows[self.kept[place]]}: {reason}")
+            return found
+
+        values = self._values(column, read)
+        good = sum(len(value) for value in values if value is not None)
+        if complaints:
+            where = f"{self.card.file(self.spec.file)}: boxes of column {column!r}"
+            total = len(complaints) + good
+            self.rejected.check_limit(where, len(complaints), total, self.limit, complaints[0])
+        return values
 
     def split(self) -> np.ndarray | None:
         """The part that each row belongs to, "" where it is not said or not known."""
@@ -130,22 +178,25 @@ class Things:
         cells = self.table[column].take(self.kept).to_pylist()
         for use in self.spec.columns.get(column, ()):
             if use.role == "categories":
-                cells = [
-                    cell if isinstance(cell, list) else as_text(cell).split(use.separator) for cell in cells
-                ]
+                cells = [parts_in(cell, use.separator) for cell in cells]
         return cells
 
     def _complain(self, place: int, column: str, effect: Any, reason: str) -> None:
         row = int(self.table.rows[self.kept[place]])
         self.rejected.add(self.spec.file, row, self.ids[place], column, effect, reason)
 
-    def _values(self, column: str, use: Column, entities: Mapping[str, int]) -> list[Any]:
-        """What each cell of a column means; None where it is empty, or bad and therefore listed."""
+    def _values(self, column: str, read: Callable[[Any, int], Any]) -> list[Any]:
+        """What each cell of a column means; None where it is empty, or bad and therefore listed.
+
+        Args:
+            column: its name.
+            read: the cell and the place of its row to a value; raises `BadCell`.
+        """
         values, there, bad, first = [], 0, 0, ""
         for place, cell in enumerate(self._cells(column)):
             try:
-                value = _value(cell, use, entities, self.card)
-            except _BadCell as error:
+                value = read(cell, place)
+            except BadCell as error:
                 value = None
                 bad += 1
                 first = first or f"row {self.table.rows[self.kept[place]]}: {error}"
@@ -161,39 +212,26 @@ def _value(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> A
     """The cell as its role wants it, None where it is empty.
 
     Raises:
-        _BadCell: it is there and does not fit.
+        BadCell: it is there and does not fit.
     """
-    parts = _texts(cell)
+    if use.role == "words":
+        return words_in(cell, use.separator)
+    parts = texts_in(cell)
     if use.role == "categories":
         return parts or None
     text = ", ".join(parts)
     if not text:
         return None
     if use.role == "number":
-        return _number(text)
+        return number_in(text)
     if use.role == "entity":
         return entities[text]
     if use.role in ("image", "audio"):
         path = card.file(text)
         if not path.is_file():
-            raise _BadCell(f"no file {path}")
+            raise BadCell(f"no file {path}")
         return path
     return text
-
-
-def _texts(cell: Any) -> list[str]:
-    """What stands in a cell, without empty parts: a list has several."""
-    return [text for part in (cell if isinstance(cell, list) else [cell]) if (text := as_text(part))]
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise _BadCell(f"got {text!r}, expected a finite number")
-    return number
 
 
 def _add(content: dict[str, Any], column: str, use: Column, value: Any) -> None:

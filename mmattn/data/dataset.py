@@ -88,6 +88,8 @@ class Dataset:
         graph: the good rows; none where the card has no such table.
         item_split: [I] text, "train", "validation", "test" or "" (not said), or None.
         labels: column -> one text an item ("" where not said), of the card's label columns.
+        targets: column -> one raw target an item (None where not said), of the card's target columns: a name
+            (label), lists of names (labels, tags), text (transcript) or `mmattn.boxes.Boxes` (boxes).
         rejected: every row and cell that was not used, and every item without content.
     """
 
@@ -98,6 +100,7 @@ class Dataset:
     graph: Graph
     item_split: np.ndarray | None = None
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    targets: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     rejected: Rejected = field(default_factory=Rejected)
 
     @cached_property

@@ -18,10 +18,10 @@ def read(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Data
     """Read everything that a card names.
 
     Content of an item, by the kind of its modality: "text" a list with one text for each text column,
-    in the card's order, None where there is none; "table" a mapping from column to value (categories a
-    list of str, category a str, number a float, entity an index into `Dataset.graph.entities`); "image"
-    and "audio" a `Path`. An empty cell, an empty list and empty text are nothing; a modality with
-    nothing in it is absent.
+    in the card's order, None where there is none; "words" a list of words; "table" a mapping from
+    column to value (categories a list of str, category a str, number a float, entity an index into
+    `Dataset.graph.entities`); "image" and "audio" a `Path`. An empty cell, an empty list and empty text are
+    nothing; a modality with nothing in it is absent. What a target is, `Dataset` and `Column` say.
 
     Listed in `Dataset.rejected`: interactions with unknown items or users, without a user, with a time
     or value that cannot be read, and duplicates (the same user and item, and time where there is one;
@@ -65,5 +65,6 @@ def read(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Data
         graph=graph,
         item_split=items.split(),
         labels=items.labels(),
+        targets=items.targets(item_samples),
         rejected=rejected,
     )

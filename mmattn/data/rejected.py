@@ -14,7 +14,7 @@ from mmattn.files import atomic_path
 
 __all__ = ["Rejected", "Rejection"]
 
-Effect = Literal["row dropped", "cell dropped", "kept"]
+Effect = Literal["row dropped", "cell dropped", "part dropped", "kept"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Rejection:
             0 where the complaint is about the file as a whole, or about a folder.
         id: the item or user concerned, "" where it is not known.
         column: the column or field concerned, "" for the row as a whole.
-        effect: "row dropped"; "cell dropped" (the rest of the row is used); "kept" (a warning).
+        effect: "row dropped"; "cell dropped" (the rest of the row is used); "part dropped" (one box, say: the
+            rest of the cell is used); "kept" (a warning).
         reason: what came and what was expected.
     """
 

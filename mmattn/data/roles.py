@@ -10,13 +10,14 @@ from typing import Any
 from mmattn.errors import InputError, nearest
 from mmattn.schema import from_mapping
 
-__all__ = ["ROLES", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
+__all__ = ["ROLES", "TARGETS", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
 
-# Role -> the kind of modality it gives, which is also the modality's name where the card names none.
-# A label is kept beside the items for evaluation and never becomes content.
+# Role -> the modality it belongs to where the card names none. Targets belong to none: they are kept beside
+# the items, to learn from and to measure with, and never become content.
 ROLES: Mapping[str, str] = MappingProxyType(
     {
         "text": "text",
+        "words": "text",
         "categories": "table",
         "category": "table",
         "number": "table",
@@ -24,8 +25,17 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "image": "image",
         "audio": "audio",
         "label": "",
+        "labels": "",
+        "tags": "",
+        "transcript": "",
+        "boxes": "",
     }
 )
+TARGETS = tuple(role for role, modality in ROLES.items() if not modality)
+
+_KINDS = {"words": "words"}  # of content, where it is not called as the role's own modality
+_SEPARATORS = {"words": " ", "tags": " "}
+_ABOUT = {"tags": "words", "boxes": "image"}  # role -> the kind of modality that its cells speak of
 
 
 @dataclass(frozen=True)
@@ -33,32 +43,46 @@ class Column:
     """One use of a column.
 
     Args:
-        role: "text", "category" (one value), "categories" (a list, or text with a separator),
-            "number", "entity" (of the graph), "image" or "audio" (a path), or "label" (for
-            evaluation only, never content).
+        role: of content: "text", "words" (a list of words, taken as they are), "category" (one value),
+            "categories" (a list), "number", "entity" (of the graph), "image" or "audio" (a path); of
+            targets, which never are content: "label" (a name), "labels" (a list of names, which may be
+            empty), "tags" (a list with a name for each of the words), "transcript" (text), "boxes" (a list
+            of {label, box}, box being left, top, right and bottom in pixels of the upright picture).
+            Where a file can hold text only, a list is JSON or has a separator; boxes are JSON.
         modality: the modality it belongs to; left out, the role's own ("text", "table", "image",
             "audio").
-        separator: what stands between the categories where the cell is text.
+        separator: what stands between the parts of a list where the cell is text: "|", and white space
+            for words and tags.
+        of: the modality that tags or boxes speak of; left out, the only one of words or pictures.
     """
 
     role: str
     modality: str = ""
-    separator: str = "|"
+    separator: str = ""
+    of: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InputError(f"no role {self.role!r}.{nearest(self.role, ROLES)}")
-        if self.role == "label" and self.modality:
-            raise InputError(f"got modality {self.modality!r} for a label, which belongs to none")
+        if self.is_target and self.modality:
+            raise InputError(f"got modality {self.modality!r} for a {self.role}, which belongs to none")
+        if self.of and self.role not in _ABOUT:
+            raise InputError(f"got of {self.of!r} for a {self.role}, expected it for tags and boxes only")
         if not self.separator:
-            raise InputError("got an empty separator, expected at least one character")
+            object.__setattr__(self, "separator", _SEPARATORS.get(self.role, "|"))
         if not self.modality:
             object.__setattr__(self, "modality", ROLES[self.role])
 
     @property
+    def is_target(self) -> bool:
+        """Is it to be learned, and never content?"""
+        return self.role in TARGETS
+
+    @property
     def kind(self) -> str:
-        """What the modality's content looks like: "text", "table", "image", "audio", or "" for a label."""
-        return ROLES[self.role]
+        """What the modality's content looks like: "text", "words", "table", "image", "audio", or "" for a
+        target."""
+        return _KINDS.get(self.role, ROLES[self.role])
 
 
 @dataclass(frozen=True)
@@ -81,7 +105,7 @@ class UserTable:
         object.__setattr__(self, "columns", columns)
         owner: dict[str, tuple[str, str]] = {}
         for name, column in self.uses():
-            if column.role == "label":
+            if column.is_target:
                 continue
             kind, first = owner.get(column.modality, (column.kind, ""))
             if kind != column.kind:
@@ -94,10 +118,40 @@ class UserTable:
                     "name another one: {role: " + column.role + ", modality: ...}"
                 )
             owner[column.modality] = (kind, name)
+        for name, uses in columns.items():
+            targets = [column for column in uses if column.is_target]
+            if len(targets) > 1:
+                raise InputError(
+                    f"columns.{name}: got the targets {' and '.join(column.role for column in targets)}, "
+                    "expected one a column"
+                )
+            for column in targets:
+                self.about(name, column)
 
     def uses(self) -> Iterator[tuple[str, Column]]:
         """(column name, use) of every use, in the card's order."""
         return ((name, column) for name, uses in self.columns.items() for column in uses)
+
+    def about(self, name: str, column: Column) -> str:
+        """The modality that the tags or boxes of a column speak of; "" for other targets.
+
+        Raises:
+            InputError: there is no such modality, or there are several and the card does not say which.
+        """
+        kind = _ABOUT.get(column.role)
+        if kind is None:
+            return ""
+        known = [use.modality for _, use in self.uses() if use.kind == kind]
+        if column.of and column.of not in known:
+            raise InputError(
+                f"columns.{name}: no modality {column.of!r} of {kind}.{nearest(column.of, known)}"
+            )
+        if not column.of and len(known) != 1:
+            raise InputError(
+                f"columns.{name}: {column.role} speak of a modality of {kind}, and the card has "
+                f"{len(known)} of these{', name one with `of`: ' + ', '.join(known) if known else ''}"
+            )
+        return column.of or known[0]
 
     @property
     def modalities(self) -> tuple[str, ...]:

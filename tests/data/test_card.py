@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.card import Card, Column, GraphTable, InteractionTable, ItemTable, UserTable
-from mmattn.data.roles import ROLES
+from mmattn.data.roles import ROLES, TARGETS
 from mmattn.errors import InputError
 
 ITEMS = "id,title,year,poster\n1,Heat,1995,heat.png\n2,Up,2009,up.png\n"
@@ -109,6 +109,39 @@ def test_modalities_come_in_the_cards_order_and_a_column_may_have_several_uses()
             {"items": items(columns={"title": {"role": "label", "modality": "text"}})},
             ": items: columns.title: got modality 'text' for a label, which belongs to none",
         ),
+        (
+            {"items": items(columns={"title": ["labels", "transcript"]})},
+            ": items: columns.title: got the targets labels and transcript, expected one a column",
+        ),
+        (
+            {"items": items(columns={"title": "tags", "year": "text"})},
+            ": items: columns.title: tags speak of a modality of words, and the card has 0 of these",
+        ),
+        (
+            {
+                "items": items(
+                    columns={
+                        "title": "boxes",
+                        "year": "image",
+                        "poster": {"role": "image", "modality": "back"},
+                    }
+                )
+            },
+            ": items: columns.title: boxes speak of a modality of image, and the card has 2 of these, "
+            "name one with `of`: image, back",
+        ),
+        (
+            {"items": items(columns={"title": {"role": "boxes", "of": "imag"}, "poster": "image"})},
+            ": items: columns.title: no modality 'imag' of image. Did you mean 'image'?",
+        ),
+        (
+            {"items": items(columns={"title": {"role": "text", "of": "image"}, "poster": "image"})},
+            ": items: columns.title: got of 'image' for a text, expected it for tags and boxes only",
+        ),
+        (
+            {"items": items(columns={"title": "text", "year": "words"})},
+            ": items: columns.year: modality 'text' cannot be both text and words",
+        ),
         ({"items": items(file="item.csv")}, ": items.file: no file {folder}/item.csv"),
         (
             {"items": items(columns={"titel": "text"})},
@@ -173,6 +206,7 @@ TEXT_ROLES = st.sampled_from(["text", "categories", "category", "number", "entit
 USES = st.one_of(
     TEXT_ROLES.map(Column),
     st.builds(Column, st.just("categories"), separator=st.sampled_from([",", ";"])),
+    st.builds(Column, st.just("labels"), separator=st.sampled_from([",", ";"])),
     st.builds(Column, st.just("text"), modality=st.sampled_from(["plot", "review"])),
 )
 COLUMNS = st.dictionaries(
@@ -206,4 +240,7 @@ def test_a_card_is_the_same_after_its_own_file(
 
 
 def test_every_role_belongs_to_a_kind() -> None:
-    assert {kind for role, kind in ROLES.items() if role != "label"} == {"text", "table", "image", "audio"}
+    kinds = {Column(role).kind for role in ROLES if role not in TARGETS}
+    assert kinds == {"text", "words", "table", "image", "audio"}
+    assert TARGETS == ("label", "labels", "tags", "transcript", "boxes")
+    assert not any(Column(role).kind or Column(role).modality for role in TARGETS)
