@@ -101,13 +101,15 @@ class Model(nn.Module):
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights that `trained_state` gave; everything but frozen encoders has to be there.
 
-        Heads that were pruned before those weights were saved are removed here too.
+        Heads that were pruned before those weights were saved are removed here too, and layers that were
+        quantised are quantised.
 
         Raises:
             InputError: weights are missing, left over, or of another shape; or they have heads that were
                 pruned here.
         """
         attention.prune_like(self, state)
+        attention.quantize_like(self, state)
         self.core.edges.make_room(state, "core.edges.")
         expected = self.trained_state()
         wrong = sorted(set(expected) ^ set(state)) or sorted(
@@ -126,6 +128,21 @@ class Model(nn.Module):
             Name of the attention layer -> the numbers of the heads that were removed.
         """
         return attention.prune(self)
+
+    def quantize(self) -> tuple[str, ...]:
+        """Turn the linear layers of core, heads and trained encoders to int8, for inference on the CPU.
+
+        Frozen encoders stay: tokens that were stored before stay those of the model. It can be saved and
+        loaded as before.
+
+        Returns:
+            Names of the layers that were turned (see `mmattn.attention.quantize`).
+        """
+        trained = {name: encoder for name, encoder in self.encoders.items() if not encoder.frozen}
+        parts = {"core": self.core, "heads": self.heads, "encoders": nn.ModuleDict(trained)}
+        turned = attention.quantize(nn.ModuleDict(parts))
+        self.eval()
+        return turned
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, then `model.safetensors`, each atomically.

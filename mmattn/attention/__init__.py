@@ -21,6 +21,7 @@ from mmattn.attention.norms import entmax15, sigmoid, softmax, sparsemax, topk
 from mmattn.attention.parameters import dynamic, learned
 from mmattn.attention.plan import Plan, backends
 from mmattn.attention.program import Program, heads, parse
+from mmattn.attention.quantized import quantize, quantize_like
 from mmattn.attention.record import LayerWeights, Recording, record
 from mmattn.attention.reprogram import reprogram
 from mmattn.attention.rollout import Paths, relevance, rollout
@@ -71,6 +72,8 @@ __all__ = [
     "present",
     "prune",
     "prune_like",
+    "quantize",
+    "quantize_like",
     "record",
     "register_mask",
     "register_score",

@@ -65,9 +65,11 @@ def run_parts(calls: Sequence[Call], trained: Callable[[], bool], wanted: str) -
 
 
 def computed_dtype(weight: Tensor) -> torch.dtype:
-    """What a projection with this weight gives: its own type, or autocast's."""
+    """What a projection with this weight gives: autocast's type or its own; float32 if quantised."""
     device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype if weight.is_floating_point() else torch.float32
 
 
 def draw_gates(
