@@ -31,8 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--extras", metavar="DIR", help="movielens: an ml1m folder with posters, plots, triples"
     )
-    parser.add_argument("--items", type=int, help="digits: how many items to make")
-    parser.add_argument("--seed", type=int, help="digits: of everything that is drawn")
+    parser.add_argument("--items", type=int, help="digits: how many items to make; scenes: how many scenes")
+    parser.add_argument("--seed", type=int, help="digits, scenes: of everything that is drawn")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, for machines")
 
 
