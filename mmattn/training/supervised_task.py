@@ -90,11 +90,14 @@ class SupervisedTask(Task):
         """The head's loss of some samples."""
         inputs, targets = self._augmented(rows)
         parts = drop_modalities(inputs, self.drop_modality)
+        loss_of = self.loss_of(parts, targets)
+        return loss_of(parts) if self.perturb is None else self.perturb(parts, loss_of)
 
-        def loss(tokens: Mapping[str, Tokens]) -> Tensor:
-            return self.head.loss(self.model.fuse(tokens, self.context), targets)
-
-        return loss(parts) if self.perturb is None else self.perturb(parts, loss)
+    def loss_of(
+        self, parts: Mapping[str, Tokens], targets: Sequence[Any]
+    ) -> Callable[[Mapping[str, Tokens]], Tensor]:
+        """What gives the loss of these samples, or of what becomes of them when they are perturbed."""
+        return lambda tokens: self.head.loss(self.model.fuse(tokens, self.context), targets)
 
     def _augmented(self, rows: Tensor) -> tuple[dict[str, Tokens], list[Any]]:
         """Tokens and targets of the rows, changed at random where that was asked for."""

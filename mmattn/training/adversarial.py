@@ -1,0 +1,181 @@
+"""Adversarial training: the loss also has to be small where tokens are pushed the way that raises it most.
+
+Both are values for `SupervisedTask(perturb=...)`. A push is measured in shares of the sample itself: the
+norm of all its tokens' changes against the norm of all its tokens, so that one radius fits every encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from mmattn.errors import InputError
+from mmattn.types import Tokens
+
+__all__ = ["FGM", "PGD", "attack"]
+
+Parts = Mapping[str, Tokens]
+LossOf = Callable[[Parts], Tensor]
+_TINY = 1e-12
+
+
+class FGM:
+    """The loss, and the loss after one push along the gradient: one more pass forward and backward.
+
+    Paper: Miyato, Dai and Goodfellow, "Adversarial Training Methods for Semi-Supervised Text
+    Classification", 2017.
+
+    Args:
+        radius: length of the push as a share of the sample's norm.
+        weight: of the loss after the push; that of the plain loss is 1.
+
+    Raises:
+        InputError: an argument below 0, or a radius of 0.
+
+    Example:
+        >>> tokens = Tokens.from_sequences([torch.tensor([[3.0, 4.0]])], "text")
+        >>> def loss_of(parts): return parts["text"].values[0, 0]  # grows along the first coordinate
+        >>> FGM(radius=0.2)({"text": tokens}, loss_of).item()  # 3, and 3 + .2 * 5
+        7.0
+    """
+
+    steps = 1
+
+    def __init__(self, radius: float = 0.05, weight: float = 1.0):
+        if radius <= 0 or weight < 0:
+            raise InputError(
+                f"adversarial training: got radius {radius} and weight {weight}, expected above 0"
+            )
+        self.radius, self.weight = radius, weight
+
+    def __call__(self, parts: Parts, loss_of: LossOf) -> Tensor:
+        """The loss to train with."""
+        leaves = _leaves(parts)
+        plain = loss_of(leaves)
+        pushed = _pushed(leaves, _gradients(plain, leaves, keep=True), self.radius)
+        return plain + self.weight * loss_of(_moved(leaves, pushed))
+
+
+class PGD:
+    """The loss, and the loss at the worst place that some smaller pushes find within the radius.
+
+    Paper: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018.
+
+    Args:
+        radius: of the ball around the sample, as a share of its norm.
+        steps: pushes; each costs a pass forward and backward.
+        step: length of a push as a share of the radius; left out, 2.5 / `steps`, with which every place of
+            the ball can be reached.
+        weight: of the loss at the worst place; that of the plain loss is 1.
+
+    Raises:
+        InputError: an argument out of range.
+
+    Example:
+        >>> tokens = Tokens.from_sequences([torch.tensor([[3.0, 4.0]])], "text")
+        >>> def loss_of(parts): return parts["text"].values[0, 0]
+        >>> round(PGD(radius=0.2, steps=5)({"text": tokens}, loss_of).item(), 3)
+        7.0
+    """
+
+    def __init__(self, radius: float = 0.05, steps: int = 3, step: float | None = None, weight: float = 1.0):
+        if radius <= 0 or steps < 1 or weight < 0 or (step is not None and step <= 0):
+            raise InputError(
+                f"adversarial training: got radius {radius}, steps {steps}, step {step} and weight {weight}, "
+                "expected radius, steps and step above 0"
+            )
+        self.radius, self.steps, self.weight = radius, steps, weight
+        self.step = 2.5 / steps if step is None else step
+
+    def __call__(self, parts: Parts, loss_of: LossOf) -> Tensor:
+        """The loss to train with."""
+        leaves = _leaves(parts)
+        pushed = _search(leaves, loss_of, self.radius, self.steps, self.step)
+        return loss_of(leaves) + self.weight * loss_of(_moved(leaves, pushed))
+
+
+def attack(parts: Parts, loss_of: LossOf, radius: float, steps: int = 1) -> dict[str, Tokens]:
+    """The same samples, pushed so that the loss rises: what a test of robustness is given.
+
+    Args:
+        parts: modality -> tokens of the encoders.
+        loss_of: the loss of such tokens.
+        radius: how far, as a share of each sample's norm.
+        steps: 1 for one push (FGM), more for a search (PGD).
+
+    Returns:
+        Tokens without gradients.
+    """
+    if radius <= 0 or steps < 1:
+        raise InputError(f"attack: got radius {radius} and {steps} steps, expected above 0")
+    with torch.enable_grad():
+        leaves = _still(parts)
+        if steps == 1:
+            leaves = _leaves(leaves)
+            pushed = _pushed(leaves, _gradients(loss_of(leaves), leaves), radius)
+        else:
+            pushed = _search(leaves, loss_of, radius, steps, 2.5 / steps)
+    return {
+        name: tokens.with_values(tokens.values.detach()) for name, tokens in _moved(leaves, pushed).items()
+    }
+
+
+def _search(parts: Parts, loss_of: LossOf, radius: float, steps: int, step: float) -> dict[str, Tensor]:
+    """Changes of all values that raise the loss, within the radius of each sample."""
+    still = _still(parts)
+    room_B = radius * _norms(still, {name: tokens.values for name, tokens in still.items()})
+    pushed = {name: torch.zeros_like(tokens.values) for name, tokens in still.items()}
+    for _ in range(steps):
+        here = _leaves(_moved(still, pushed))
+        push = _pushed(here, _gradients(loss_of(here), here), radius * step, still)
+        pushed = {name: pushed[name] + push[name] for name in pushed}
+        back_B = (room_B / _norms(still, pushed).clamp_min(_TINY)).clamp_max(1.0)
+        pushed = {name: change * back_B[still[name].sample, None] for name, change in pushed.items()}
+    return pushed
+
+
+def _pushed(
+    parts: Parts, gradients: Mapping[str, Tensor], radius: float, around: Parts | None = None
+) -> dict[str, Tensor]:
+    """A change of the length `radius` along each sample's gradient; none where there is no gradient."""
+    around = parts if around is None else around
+    size_B = _norms(around, {name: tokens.values.detach() for name, tokens in around.items()})
+    factor_B = radius * size_B / _norms(parts, gradients).clamp_min(_TINY)
+    return {name: gradient * factor_B[parts[name].sample, None] for name, gradient in gradients.items()}
+
+
+def _norms(parts: Parts, values: Mapping[str, Tensor]) -> Tensor:
+    """[B] norm of each sample over the tokens of all modalities."""
+    count = len(next(iter(parts.values())))
+    total_B = next(iter(values.values())).new_zeros(count, dtype=torch.float32)
+    for name, found in values.items():
+        total_B = total_B.index_add(0, parts[name].sample, found.float().square().sum(1))
+    return total_B.sqrt()
+
+
+def _leaves(parts: Parts) -> dict[str, Tokens]:
+    """Values that gradients can be asked of: stored ones become leaves."""
+    return {
+        name: tokens
+        if tokens.values.requires_grad
+        else tokens.with_values(tokens.values.detach().requires_grad_())
+        for name, tokens in parts.items()
+    }
+
+
+def _gradients(loss: Tensor, parts: Parts, keep: bool = False) -> dict[str, Tensor]:
+    values = [tokens.values for tokens in parts.values()]
+    found = torch.autograd.grad(loss, values, retain_graph=keep, allow_unused=True)
+    return {
+        name: torch.zeros_like(value) if gradient is None else gradient.detach()
+        for (name, value, gradient) in zip(parts, values, found, strict=True)
+    }
+
+
+def _moved(parts: Parts, pushed: Mapping[str, Tensor]) -> dict[str, Tokens]:
+    return {
+        name: tokens.with_values(tokens.values + pushed[name].to(tokens.values.dtype))
+        for name, tokens in parts.items()
+    }
