@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmattn.encoders.base import Unreadable
 
-__all__ = ["mel_power", "read_clip"]
+__all__ = ["mel_centres", "mel_power", "read_clip"]
 
 _SILENCE = 1e-4  # of full scale: 80 dB below it
 
@@ -63,19 +63,33 @@ def read_clip(content: Any, rate: int, *, max_seconds: float = 30.0) -> Tensor:
 
 
 def mel_power(samples: Tensor, rate: int, *, bands: int, hop: float, window: float) -> Tensor:
-    """Mel power spectrum [T, bands] of samples [n]; frame i is centred on i hops.
+    """Mel power spectrum [..., T, bands] of samples [..., n]; frame i is centred on i hops.
 
     Slaney's mel scale and area normalisation, as librosa has them.
 
     Args:
-        samples: float32 [n] at `rate`.
+        samples: float32 [n] or [B, n] at `rate`.
         rate: samples a second.
         bands: mel bands.
         hop: seconds from one frame to the next.
         window: seconds that a frame looks at.
     """
-    spectrum = _spectrum(rate, bands, round(hop * rate), round(window * rate))
-    return spectrum(samples).T.contiguous()
+    spectrum = _spectrum(rate, bands, round(hop * rate), round(window * rate)).to(samples.device)
+    return spectrum(samples).transpose(-1, -2).contiguous()
+
+
+def mel_centres(rate: int, bands: int) -> Tensor:
+    """The frequency in hertz, [bands], at which each band of `mel_power` is highest.
+
+    Slaney's scale: even steps of 200/3 Hz up to 1 kHz, then 27 steps for each factor of 6.4.
+
+    Example:
+        >>> mel_centres(8000, 5).round().tolist()
+        [391.0, 781.0, 1194.0, 1787.0, 2673.0]
+    """
+    highest = 15 + 27 * math.log(rate / 2000) / math.log(6.4) if rate > 2000 else rate / 2 * 3 / 200
+    steps = torch.linspace(0, highest, bands + 2)[1:-1]
+    return torch.where(steps < 15, steps * 200 / 3, 1000 * 6.4 ** ((steps - 15) / 27))
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,12 +60,47 @@ class TestLogMel:
     def test_refused(self) -> None:
         with pytest.raises(Unreadable, match=r"shorter than 0.025 s"):
             LogMel(rate=8000).read(noise(0.01, 8000))
-        with pytest.raises(Unreadable, match=r"expected \[T, 64\]"):
+        with pytest.raises(Unreadable, match=r"expected \[n\] or \[T, 64\]"):
             LogMel().read(torch.zeros(5, 7))
         with pytest.raises(InputError, match="got dim=10 and heads=4"):
             LogMel(dim=10)
         with pytest.raises(InputError, match="hop=0.05"):
             LogMel(hop=0.05)
+        with pytest.raises(InputError, match=r"got keep='sample'.*'samples'"):
+            LogMel(keep="sample")
+        with pytest.raises(InputError, match=r"got normalise='bands'.*'band'"):
+            LogMel(normalise="bands")
+        with pytest.raises(InputError, match="got floor=-3"):
+            LogMel(floor=-3)
+
+    @pytest.mark.parametrize("options", [{}, {"normalise": "band"}, {"floor": 60.0}])
+    def test_waveforms_in_a_batch_give_the_tokens_of_frames(self, options: dict[str, Any]) -> None:
+        torch.manual_seed(0)
+        clips = [noise(seconds, 8000, seed=3) for seconds in (0.31, 0.503, 0.0997)]
+        made = LogMel(dim=16, rate=8000, bands=23, keep="samples", **options).eval()
+        read = [made.read(clip) for clip in clips]
+        assert [content.shape for content in read] == [(2480,), (4024,), (798,)]
+        frames = [made.frames(content) for content in read]
+        expected, found = made([frames[0], None, *frames[1:]]), made([read[0], None, *read[1:]])
+        assert found.sizes == expected.sizes
+        torch.testing.assert_close(found.values, expected.values, atol=2e-5, rtol=0)
+
+    def test_bands_are_brought_to_one_level(self) -> None:
+        encoder = LogMel(dim=16, rate=8000, bands=23, normalise="band")
+        frames = encoder.read(noise(0.5, 8000))
+        assert frames.mean(0).abs().max() < 1e-5
+        assert (frames.std(0) - 1).abs().max() < 0.05
+        # Another microphone, a filter that is the same all through the clip, leaves next to nothing behind.
+        clip, rate = noise(0.5, 8000)
+        filtered = encoder.read((np.convolve(clip, [1.0, -0.5]), rate))
+        assert (filtered[:-1] - frames[:-1]).abs().mean() < 0.1
+
+    def test_a_floor_hides_what_is_far_below_the_loudest(self) -> None:
+        encoder = LogMel(dim=16, rate=8000, bands=23, floor=30.0)
+        clip, rate = noise(0.5, 8000)
+        frames = encoder.read((np.concatenate([clip, clip * 1e-3]), rate))
+        assert frames[60:].std() < 1e-6
+        assert frames[:40].std() > 0.1
 
 
 class TestHuggingFaceAudio:
