@@ -155,14 +155,17 @@ def _norms(parts: Parts, values: Mapping[str, Tensor]) -> Tensor:
     return total_B.sqrt()
 
 
+def _still(parts: Parts) -> dict[str, Tokens]:
+    """The same values, without gradients."""
+    return {name: tokens.with_values(tokens.values.detach()) for name, tokens in parts.items()}
+
+
 def _leaves(parts: Parts) -> dict[str, Tokens]:
     """Values that gradients can be asked of: stored ones become leaves."""
-    return {
-        name: tokens
-        if tokens.values.requires_grad
-        else tokens.with_values(tokens.values.detach().requires_grad_())
-        for name, tokens in parts.items()
-    }
+    stored = _still({name: tokens for name, tokens in parts.items() if not tokens.values.requires_grad})
+    for tokens in stored.values():
+        tokens.values.requires_grad_()
+    return {name: stored.get(name, tokens) for name, tokens in parts.items()}
 
 
 def _gradients(loss: Tensor, parts: Parts, keep: bool = False) -> dict[str, Tensor]:
