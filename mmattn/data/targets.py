@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import torch
 
 from mmattn.boxes import Boxes
+from mmattn.data.box_checks import corners_in, shown, stored_and_upright_size, within
 from mmattn.data.cells import BadCell, is_empty, json_in, listed, texts_in
 
 __all__ = ["boxes_in", "labels_in", "tags_in"]
-
-_ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
-_SIDES = ("left", "top", "right", "bottom")
 
 
 def labels_in(cell: Any, separator: str) -> list[str] | None:
@@ -72,17 +69,17 @@ def boxes_in(cell: Any, picture: Path | None) -> tuple[Boxes | None, list[tuple[
     entries = json_in(cell)
     if picture is None:
         raise BadCell(f"got {len(entries)} boxes, but there is no picture that can be used")
-    height, width = _picture_size(picture)
+    height, width = stored_and_upright_size(picture)[1]
     boxes, labels, problems = [], [], []
     for number, entry in enumerate(entries, start=1):
         try:
             label, given = _entry(entry)
-            box = _within(given, width, height)
+            box = within(given, width, height)
         except BadCell as error:
             problems.append(("part dropped", f"box {number} of {len(entries)}: {error}"))
             continue
         if box != given:
-            outside = f"box {number} of {len(entries)}: {_shown(given)} cut at the picture's edge"
+            outside = f"box {number} of {len(entries)}: {shown(given)} cut at the picture's edge"
             problems.append(("kept", f"{outside}, {width} x {height}"))
         boxes.append(box)
         labels.append(label)
@@ -97,41 +94,4 @@ def _entry(entry: Any) -> tuple[str, list[float]]:
     label = ", ".join(texts_in(entry["label"]))
     if not label:
         raise BadCell("it has no label")
-    corners = entry["box"]
-    if not isinstance(corners, Sequence) or isinstance(corners, str) or len(corners) != 4:
-        raise BadCell(f"got {corners!r}, expected four numbers: {', '.join(_SIDES)}")
-    numbers = [
-        float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-        for value in corners
-    ]
-    if not all(math.isfinite(number) for number in numbers):
-        raise BadCell(f"got {corners!r}, expected four finite numbers: {', '.join(_SIDES)}")
-    return label, numbers
-
-
-def _within(box: list[float], width: int, height: int) -> list[float]:
-    """The part of a box that is on the picture."""
-    left, top, right, bottom = box
-    if right <= left or bottom <= top:
-        raise BadCell(f"{_shown(box)} has no area, expected right > left and bottom > top")
-    cut = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
-    if cut[2] <= cut[0] or cut[3] <= cut[1]:
-        raise BadCell(f"{_shown(box)} lies outside the picture, {width} x {height}")
-    return cut
-
-
-def _shown(box: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{side:g}" for side in box) + "]"
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Height and width of the upright picture, from the head of its file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            on_its_side = picture.getexif().get(_ORIENTATION, 1) >= 5
-    except Exception as error:  # on damaged files the decoders raise nearly anything
-        raise BadCell(f"the size of {path.name} cannot be read ({type(error).__name__})") from error
-    return (width, height) if on_its_side else (height, width)
+    return label, corners_in(entry["box"])

@@ -6,14 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from mmattn.data.balance import imbalance
 from mmattn.errors import InputError, nearest
 
-__all__ = ["IMBALANCE", "Vocabulary", "counted"]
+__all__ = ["Vocabulary", "counted"]
 
 log = logging.getLogger(__name__)
-
-# A training set in which one name is this many times as frequent as another is said to be unbalanced.
-IMBALANCE = 10
 
 
 class Vocabulary:
@@ -64,7 +62,7 @@ class Vocabulary:
 def counted(names: Iterable[str], where: str, what: str) -> dict[str, int]:
     """How often each name is there, in the names' order; an unbalanced set is said to be one.
 
-    Unbalanced is one whose most frequent name is there more than `IMBALANCE` times as often as its rarest.
+    `mmattn.data.balance` says what unbalanced is.
 
     Raises:
         InputError: a name that is not a text, or none at all.
@@ -76,10 +74,6 @@ def counted(names: Iterable[str], where: str, what: str) -> dict[str, int]:
     names = list(names)
     known = Vocabulary(sorted(set(names), key=str), where, what)
     counts = Counter(names)
-    (most, often), (least, seldom) = counts.most_common(1)[0], min(counts.items(), key=lambda one: one[1])
-    if often > IMBALANCE * seldom:
-        log.warning(
-            "%s: unbalanced: %s %r is there %d times, %r %d times; `balanced` weights help the rare",
-            where, what, most, often, least, seldom,
-        )  # fmt: skip
+    if message := imbalance(counts, what):
+        log.warning("%s: %s; `balanced` weights help the rare", where, message)
     return {name: counts[name] for name in known.names}
