@@ -15,7 +15,7 @@ from mmattn.errors import InputError
 from mmattn.heads.supervised import SupervisedHead
 from mmattn.model import Model
 from mmattn.training.task import Task
-from mmattn.types import Tokens
+from mmattn.types import Fused, Tokens
 
 __all__ = ["Augment", "Perturb", "SupervisedTask"]
 
@@ -87,32 +87,39 @@ class SupervisedTask(Task):
         return -(-len(self.rows) // self.batch)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The head's loss of some samples."""
-        inputs, targets = self._augmented(rows)
-        parts = drop_modalities(inputs, self.drop_modality)
-        loss_of = self.loss_of(parts, targets)
+        """The loss of some samples."""
+        batch, targets = self._drawn(rows)
+        criterion = self.criterion(batch, targets)
+        parts = self.model.tokens(batch, torch.arange(len(rows)))
+        parts = drop_modalities(parts, self.drop_modality)
+
+        def loss_of(tokens: Mapping[str, Tokens]) -> Tensor:
+            return criterion(self.model.fuse(tokens, self.context))
+
         return loss_of(parts) if self.perturb is None else self.perturb(parts, loss_of)
 
-    def loss_of(
-        self, parts: Mapping[str, Tokens], targets: Sequence[Any]
-    ) -> Callable[[Mapping[str, Tokens]], Tensor]:
-        """What gives the loss of these samples, or of what becomes of them when they are perturbed."""
-        return lambda tokens: self.head.loss(self.model.fuse(tokens, self.context), targets)
+    def criterion(self, batch: Inputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
+        """What gives the loss of these samples, however often they are fused.
 
-    def _augmented(self, rows: Tensor) -> tuple[dict[str, Tokens], list[Any]]:
-        """Tokens and targets of the rows, changed at random where that was asked for."""
-        targets = [self.targets[row] for row in rows.tolist()]
-        if self.augment is None:
-            return self.model.tokens(self.inputs, rows), targets
-        contents: dict[str, list[Any]] = {name: [] for name in self.inputs.contents}
-        for place, row in enumerate(rows.tolist()):
-            sample = {name: found[row] for name, found in self.inputs.contents.items()}
-            sample, targets[place] = self.augment(sample, targets[place])
-            for name, changed in contents.items():
-                changed.append(sample.get(name))
+        Args:
+            batch: the samples of one step, before any modality is dropped.
+            targets: one a sample.
+        """
+        return lambda fused: self.head.loss(fused, targets)
+
+    def _drawn(self, rows: Tensor) -> tuple[Inputs, list[Any]]:
+        """Inputs and targets of the rows, changed at random where that was asked for."""
+        numbers = rows.tolist()
+        targets = [self.targets[number] for number in numbers]
+        samples = [
+            {name: found[number] for name, found in self.inputs.contents.items()} for number in numbers
+        ]
+        if self.augment is not None:
+            changed = [self.augment(*pair) for pair in zip(samples, targets, strict=True)]
+            samples, targets = [sample for sample, _ in changed], [target for _, target in changed]
+        contents = {name: [sample.get(name) for sample in samples] for name in self.inputs.contents}
         stored = {name: tokens.select(rows) for name, tokens in self.inputs.tokens.items()}
-        batch = Inputs(stored, contents)
-        return self.model.tokens(batch, torch.arange(len(rows))), targets
+        return Inputs(stored, contents), targets
 
     @torch.no_grad()
     def predict(self, rows: Sequence[int] | np.ndarray, batch: int = 64) -> list[Any]:
