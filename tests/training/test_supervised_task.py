@@ -71,7 +71,7 @@ def test_it_learns_and_predicts_in_order() -> None:
         range(92)
     )
     assert task.batch_count(1) == 8
-    train(task, epochs=15, learning_rate=0.02, progress=False)
+    train(task, epochs=6, learning_rate=0.04, progress=False)
     assert accuracy(task, targets) > 0.95
     assert task.predict([5, 3]) == [task.predict([5])[0], task.predict([3])[0]]
 
@@ -130,7 +130,7 @@ def test_a_student_learns_from_the_teacher_alone() -> None:
     inputs, targets = data()
     teacher = model_of(16, seed=3)
     taught = SupervisedTask(teacher, inputs, targets, range(COUNT), head="tree")
-    train(taught, epochs=15, learning_rate=0.02, progress=False)
+    train(taught, epochs=5, learning_rate=0.04, progress=False)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     wrong = [None if name is None else "ash" for name in targets]
     task = DistilledTask(
@@ -138,7 +138,7 @@ def test_a_student_learns_from_the_teacher_alone() -> None:
         batch=13, drop_modality=0.1,
     )  # fmt: skip
     assert not any("teacher" in name for name in task.state_dict())
-    train(task, epochs=25, learning_rate=0.02, progress=False)
+    train(task, epochs=10, learning_rate=0.05, progress=False)
     assert accuracy(task, targets) > 0.9
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
