@@ -18,7 +18,7 @@ from mmattn.data.cells import BadCell
 from mmattn.data.rejected import Rejected
 from mmattn.errors import InputError, nearest
 
-__all__ = ["BadBoxes", "BoxChecks", "corners_in", "shown", "stored_and_upright_size", "within"]
+__all__ = ["BadBoxes", "BoxChecks", "corners_in", "seen_size", "shown", "stored_and_upright_size", "within"]
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +78,13 @@ class BoxChecks:
         boxes, labels = [], []
         for number, (label, given) in enumerate(entries, start=1):
             place = f"box {number} of {len(entries)}"
-            if self.labels is not None and label not in self.labels:
+            if self.labels is not None and label and label not in self.labels:
                 raise InputError(
                     f"{self.table}: {id}: {place}: no label {label!r}.{nearest(label, self.labels)}"
                 )
             try:
+                if not label:
+                    raise BadCell("it has no label")
                 corners = corners_in(given)
                 box = within(corners, width=size[1], height=size[0])
             except BadCell as error:
@@ -173,3 +175,23 @@ def stored_and_upright_size(path: Path) -> tuple[tuple[int, int], tuple[int, int
         raise BadCell(f"the size of {path.name} cannot be read ({type(error).__name__})") from error
     stored = (height, width)
     return stored, stored[::-1] if on_its_side else stored
+
+
+def seen_size(path: Path, stated: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of a picture as it is seen, which boxes refer to.
+
+    Args:
+        path: of the picture.
+        stated: the size that the file of the boxes gives; None where it gives none.
+
+    Raises:
+        BadCell: the picture cannot be read, or its boxes were drawn on something of another size.
+    """
+    stored, upright = stored_and_upright_size(path)
+    if stated is not None and stated != upright:
+        turned = ", turned as its EXIF says" if stated == stored else ""
+        raise BadCell(
+            f"its boxes were drawn on {stated[1]} x {stated[0]} pixels, but {path.name} "
+            f"is seen with {upright[1]} x {upright[0]}{turned}"
+        )
+    return upright
