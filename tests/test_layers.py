@@ -17,6 +17,7 @@ LAYERS = [
     {"schema", "types", "registry", "boxes"},
     {"config"},
     {"attention"},
+    {"task_config"},
     {"data"},
     {"encoders"},
     {"fusion"},

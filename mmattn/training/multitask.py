@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,15 +18,18 @@ __all__ = ["MultiTask"]
 class MultiTask(Task):
     """Tasks that share a model, trained together by `mmattn.training.loop.train` like any one of them.
 
-    The first task leads: its batches make an epoch, and its first validation figure decides which epoch
-    is kept. A task with fewer batches begins anew, one with more goes on with others in the next epoch.
+    The first task leads, unless something else is said: its batches make an epoch, and its first validation
+    figure decides which epoch is kept. A task with fewer batches begins anew, one with more goes on with
+    others in the next epoch.
 
     Args:
         tasks: name -> task; each has the same model as `model`.
         weighting: makes one loss of theirs; left out, their sum.
+        steps: steps an epoch; 0 takes as many as the first task has batches.
+        judge: validation figures of all tasks, the first of which decides; left out, the tasks' own.
 
     Raises:
-        InputError: no task, or tasks with different models.
+        InputError: no task, tasks with different models, or a number of steps below 0.
 
     Example:
         >>> from torch import nn
@@ -46,8 +49,18 @@ class MultiTask(Task):
         ['score', 'two score']
     """
 
-    def __init__(self, tasks: Mapping[str, Task], weighting: TaskWeighting | None = None):
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        weighting: TaskWeighting | None = None,
+        *,
+        steps: int = 0,
+        judge: Callable[[], dict[str, float]] | None = None,
+    ):
         super().__init__()
+        if steps < 0:
+            raise InputError(f"multitask: got {steps} steps, expected some, or 0 for the first task's own")
+        self.steps, self.judge = steps, judge
         models = {name: getattr(task, "model", None) for name, task in tasks.items()}
         if not models or len({id(model) for model in models.values()}) > 1 or None in models.values():
             found = {name: type(model).__name__ for name, model in models.items()}
@@ -63,7 +76,7 @@ class MultiTask(Task):
         self.register_load_state_dict_post_hook(_excuse_copies)
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[dict[str, Any]]:
-        """One batch of each task a step, for as long as the first task has some."""
+        """One batch of each task a step."""
         # A generator for each, so that no task's draws depend on how many another one makes.
         seeds = torch.randint(2**62, (len(self.tasks),), generator=generator).tolist()
         drawn = {
@@ -84,8 +97,8 @@ class MultiTask(Task):
                 raise InputError(f"multitask: task {name!r} gave no batch in epoch {epoch}")
 
     def batch_count(self, epoch: int) -> int:
-        """As many as the first task has."""
-        return self.tasks[self.lead].batch_count(epoch)
+        """The steps that were asked for, or as many as the first task has batches."""
+        return self.steps or self.tasks[self.lead].batch_count(epoch)
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """The weighed loss of one batch of each task."""
@@ -97,7 +110,10 @@ class MultiTask(Task):
         return self.weighting(losses, shared)
 
     def validate(self) -> dict[str, float]:
-        """The first task's figures under their own names, those of the others behind the task's name."""
+        """The first task's figures under their own names, those of the others behind the task's name;
+        or what `judge` says."""
+        if self.judge is not None:
+            return self.judge()
         figures = self.tasks[self.lead].validate()
         if not figures:  # nothing is held out: nor may another task's figure choose the epoch
             return {}
