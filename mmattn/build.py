@@ -71,6 +71,7 @@ def build_core(widths: Mapping[str, int], config: ModelConfig) -> FusionCore:
         fields={name: encoders[name].fields for name in widths},
         shares={name: encoders[name].share for name in widths},
         standardise=[name for name in widths if encoders[name].standardise],
+        unplaced=[name for name in widths if not encoders[name].positions],
     )
     pool = AttentionPool(
         fusion.dim, len(widths), fusion.heads, gains=[encoders[name].weight for name in widths]

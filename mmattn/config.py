@@ -96,6 +96,8 @@ class EncoderConfig:
             spreads it over all.
         weight: how much it counts in the joint vector at the start.
         standardise: bring the tokens to mean 0 and deviation 1, for encoders trained from scratch.
+        positions: whether tokens get a code of their position; not for streams, which go on longer than
+            anything that was trained on.
         train: what of a pretrained encoder is trained along: nothing ("frozen"), everything ("full"), or
             small matrices beside its layers ("lora"); left out, what its options say.
         lora: options of `peft.LoraConfig`; `{r: 4}`.
@@ -108,6 +110,7 @@ class EncoderConfig:
     share: float = 0.0
     weight: float = 1.0
     standardise: bool = False
+    positions: bool = True
     train: Literal["", "frozen", "full", "lora"] = ""
     lora: dict[str, Any] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ the fast backends know what they can skip without looking at a pair (see blocks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from mmattn.attention.pairs import Pairs
 from mmattn.attention.terms import Term, word
 from mmattn.errors import InputError
 
-__all__ = ["And", "Mask", "Not", "Or"]
+__all__ = ["And", "Mask", "Not", "Or", "farthest"]
 
 
 class Mask(Term):
@@ -36,6 +37,11 @@ class Mask(Term):
     def looks_back_only(self) -> bool:
         """Is no key after the query's position ever allowed? Such programs can decode step by step."""
         return False
+
+    @property
+    def reach(self) -> int | None:
+        """Positions that a query may look back; None where there is no limit. Older keys can be forgotten."""
+        return None
 
     def check(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
         """Refuse names of modalities that the tokens do not know."""
@@ -100,6 +106,10 @@ class And(_Joined):
     def looks_back_only(self) -> bool:
         return any(mask.looks_back_only for mask in self.masks)
 
+    @property
+    def reach(self) -> int | None:
+        return min((mask.reach for mask in self.masks if mask.reach is not None), default=None)
+
     def words(self) -> str:
         return " and ".join(_phrase(mask, inside=self) for mask in self.masks)
 
@@ -127,6 +137,10 @@ class Or(_Joined):
     @property
     def looks_back_only(self) -> bool:
         return all(mask.looks_back_only for mask in self.masks)
+
+    @property
+    def reach(self) -> int | None:
+        return farthest(self.masks)
 
     def words(self) -> str:
         return " or ".join(_phrase(mask, inside=self) for mask in self.masks)
@@ -157,6 +171,12 @@ class Not(Mask):
 
     def words(self) -> str:
         return f"not ({self.mask.words()})"
+
+
+def farthest(masks: Iterable[Mask]) -> int | None:
+    """The largest reach; None where one of them has no limit."""
+    reaches = [mask.reach for mask in masks]
+    return None if None in reaches else max(reach for reach in reaches if reach is not None)
 
 
 def _in_brackets(mask: Mask, inside: Mask) -> str:

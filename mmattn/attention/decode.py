@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmattn.attention.algebra import farthest
 from mmattn.attention.program import Program
 from mmattn.errors import InputError
 from mmattn.types import Tokens
@@ -14,7 +15,7 @@ from mmattn.types import Tokens
 if TYPE_CHECKING:
     from mmattn.attention.layer import Attention
 
-__all__ = ["Cache", "append", "check_decodable"]
+__all__ = ["Cache", "append", "check_decodable", "forget"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,10 @@ class Cache:
     def __len__(self) -> int:
         """Number of tokens that are kept."""
         return len(self.tokens.values)
+
+    def select(self, samples: torch.Tensor) -> Cache:
+        """Of the named samples alone, in that order; one that is named twice goes on in two ways."""
+        return Cache(self.tokens.select(samples))
 
 
 def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -> Cache:
@@ -52,6 +57,18 @@ def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -
             f"expected positions after {int(latest_B[sample])}, the latest in the cache"
         )
     return Cache(Tokens.cat([cache.tokens, kept]))
+
+
+def forget(cache: Cache, layer: Attention) -> Cache:
+    """The cache without what no later token can attend to: in a program with a window it stops growing."""
+    masks = [part.mask for part in layer.program.walk() if isinstance(part, Program)]
+    reach = farthest(masks)
+    if reach is None:
+        return cache
+    # The latest token stays, whatever the reach: later ones are held against its position.
+    oldest_B = _extreme(cache.tokens, "amax", -1) - max(reach - 1, 0)
+    kept_N = cache.tokens.position >= oldest_B[cache.tokens.sample]
+    return cache if bool(kept_N.all()) else Cache(cache.tokens.filter(kept_N))
 
 
 def check_decodable(layer: Attention) -> None:

@@ -73,6 +73,10 @@ class Window(Mask):
     def allow(self, pairs: Pairs) -> Tensor:
         return (pairs.query.position - pairs.key.position).abs() <= self.n
 
+    @property
+    def reach(self) -> int | None:
+        return self.n
+
     def bounds(self, pairs: BlockPairs) -> Bounds:
         nearest, farthest = pairs.distances()
         return Bounds(nearest <= self.n, farthest <= self.n)
@@ -99,6 +103,10 @@ class Dilated(Mask):
         distance = (pairs.query.position - pairs.key.position).abs()
         return (distance <= self.n) & (distance % self.step == 0)
 
+    @property
+    def reach(self) -> int | None:
+        return self.n
+
     def bounds(self, pairs: BlockPairs) -> Bounds:
         nearest, farthest = pairs.distances()
         return Bounds(nearest <= self.n, farthest == 0)
@@ -121,6 +129,10 @@ class Blocks(Mask):
 
     def allow(self, pairs: Pairs) -> Tensor:
         return pairs.query.position // self.n == pairs.key.position // self.n
+
+    @property
+    def reach(self) -> int | None:
+        return self.n - 1
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
         q_low, q_high = pairs.query.low // self.n, pairs.query.high // self.n

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmattn.attention.algebra import Mask
+from mmattn.attention.algebra import Mask, farthest
 from mmattn.attention.blocks import BlockPairs, Bounds
 from mmattn.attention.pairs import Fields, Pairs
 from mmattn.attention.terms import Constant, printed, word
@@ -170,6 +170,10 @@ class Where(Mask):
     @property
     def looks_back_only(self) -> bool:
         return self.a.looks_back_only and self.b.looks_back_only
+
+    @property
+    def reach(self) -> int | None:
+        return farthest((self.a, self.b))
 
     def words(self) -> str:
         return f"for {self.modality!r} queries ({self.a.words()}), for others ({self.b.words()})"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention import Attention
+from mmattn.attention import Attention, Cache
 from mmattn.attention.linear import Linear
 from mmattn.fusion.again import computed_again
 from mmattn.types import Tokens
@@ -67,6 +67,21 @@ class FusionBlock(nn.Module):
             return tokens.with_values(torch.cat([self._after_attention(*piece) for piece in pieces]))
         return tokens.with_values(self._after_attention(x_ND, attended.values))
 
+    def step(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
+        """As `forward` for tokens that follow those of the calls before, in programs that look back only.
+
+        Args:
+            tokens: the next ones of each sample, width D.
+            cache: what the call before returned; left out, these are the first.
+            context: as in `forward`.
+
+        Raises:
+            InputError: the program may look ahead.
+        """
+        normed = tokens.with_values(self.attention_norm(tokens.values))
+        attended, cache = self.attention.decode(normed, cache, context)
+        return tokens.with_values(self._after_attention(tokens.values, attended.values)), cache
+
     def _after_attention(self, x_ND: Tensor, attended_ND: Tensor) -> Tensor:
         """Everything that looks at one token at a time."""
         x_ND = x_ND + self.dropout(attended_ND)
@@ -109,7 +124,16 @@ class NarrowBlock(nn.Module):
 
         A task's vector in the context is mapped down as the tokens are.
         """
-        if isinstance(task := (context or {}).get("task"), Tensor):
-            context = {**context, "task": self.down(task.to(tokens.dtype))}
-        inner = self.block(tokens.with_values(self.down(tokens.values)), context)
+        inner = self.block(tokens.with_values(self.down(tokens.values)), self._narrowed(context, tokens))
         return tokens.with_values(tokens.values + self.up(inner.values))
+
+    def step(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
+        """As `forward` for tokens that follow, see `FusionBlock.step`."""
+        narrow = tokens.with_values(self.down(tokens.values))
+        inner, cache = self.block.step(narrow, cache, self._narrowed(context, tokens))
+        return tokens.with_values(tokens.values + self.up(inner.values)), cache
+
+    def _narrowed(self, context: Any, tokens: Tokens) -> Any:
+        if not isinstance(task := (context or {}).get("task"), Tensor):
+            return context
+        return {**context, "task": self.down(task.to(tokens.dtype))}

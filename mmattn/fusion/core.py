@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmattn.attention import Cache
 from mmattn.errors import InputError
 from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.edges import Edges
@@ -67,14 +68,41 @@ class FusionCore(nn.Module):
         Raises:
             InputError: tokens that do not fit, or a task that the core does not know.
         """
+        tokens, context = self._entered(parts, context)
+        for block in self.blocks:
+            tokens = block(tokens, context)
+        return self.pool(tokens)
+
+    def step(
+        self, parts: Mapping[str, Tokens], caches: Sequence[Cache] = (), context: Any = None
+    ) -> tuple[Tokens, tuple[Cache, ...]]:
+        """The fused tokens of a stream: those that follow the calls before give what `forward` of all would.
+
+        Args:
+            parts: modality -> the next tokens of each sample, positions after those before.
+            caches: what the call before returned; left out, these are the first tokens.
+            context: as in `forward`.
+
+        Returns:
+            Fused tokens [N, D], not pooled, and the caches for the next call, one a block.
+
+        Raises:
+            InputError: as in `forward`, or a block's program may look ahead.
+        """
+        tokens, context = self._entered(parts, context)
+        kept: list[Cache] = []
+        for number, block in enumerate(self.blocks):
+            tokens, cache = block.step(tokens, caches[number] if caches else None, context)  # type: ignore[operator]
+            kept.append(cache)
+        return tokens, tuple(kept)
+
+    def _entered(self, parts: Mapping[str, Tokens], context: Any) -> tuple[Tokens, Any]:
+        """The joined tokens at the core's width, and the context with its edges and tasks' vectors."""
         tokens = self.entry(parts)
         context = self.edges.context(context)
         if context and tokens.entity is None:  # what the edges would join is absent: they join nothing
             tokens = replace(tokens, entity=torch.full_like(tokens.position, -1))
-        context = self._with_task_vectors(context)
-        for block in self.blocks:
-            tokens = block(tokens, context)
-        return self.pool(tokens)
+        return tokens, self._with_task_vectors(context)
 
     def _with_task_vectors(self, context: Any) -> Any:
         task = (context or {}).get("task")

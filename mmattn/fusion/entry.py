@@ -107,6 +107,8 @@ class Entry(nn.Module):
         shares: modality -> share of the D coordinates that is its own block; modalities that are not
             named spread over all.
         standardise: modalities whose tokens are standardised over the batch.
+        unplaced: modalities whose tokens get no code of their position: streams, which go on longer than
+            anything that was trained on.
 
     Raises:
         InputError: no modality, an odd width, or shares that add up to more than 1.
@@ -125,6 +127,7 @@ class Entry(nn.Module):
         fields: Mapping[str, int] | None = None,
         shares: Mapping[str, float] | None = None,
         standardise: Collection[str] = (),
+        unplaced: Collection[str] = (),
     ):
         super().__init__()
         if not inputs:
@@ -142,6 +145,7 @@ class Entry(nn.Module):
                 for name, width in inputs.items()
             }
         )
+        self.unplaced = frozenset(unplaced)
         self.kinds = nn.Parameter(torch.zeros(len(inputs), dim))
         self.position_scale = nn.Parameter(torch.zeros(len(inputs)))
 
@@ -175,10 +179,11 @@ class Entry(nn.Module):
 
     def _enter(self, name: str, tokens: Tokens) -> Tokens:
         kind = list(self.inputs).index(name)
-        x_ND = self.projections[name](tokens)
-        code_ND = sinusoids(tokens.position, self.dim).to(x_ND.dtype)
+        x_ND = self.projections[name](tokens) + self.kinds[kind]
+        if name not in self.unplaced:
+            x_ND = x_ND + self.position_scale[kind] * sinusoids(tokens.position, self.dim).to(x_ND.dtype)
         return Tokens(
-            values=(x_ND + self.kinds[kind] + self.position_scale[kind] * code_ND).to(self.kinds.dtype),
+            values=x_ND.to(self.kinds.dtype),
             offsets=tokens.offsets,
             modality=torch.zeros_like(tokens.modality),
             position=tokens.position,
