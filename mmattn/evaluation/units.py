@@ -134,6 +134,8 @@ def _(encoder: PatchEncoder | TinyImage, content: Any, tokens: Tokens) -> Sequen
 
 @units.register(TinyText)
 def _(encoder: TinyText, content: Any, tokens: Tokens) -> Sequence[Unit]:
+    if encoder.words:
+        return _listed(content, tokens)
     found: list[Unit] = []
     for field, text in texts_of(fields_of(content), "fields"):
         for match in list(words_of(text))[: encoder.max_words]:
@@ -143,6 +145,8 @@ def _(encoder: TinyText, content: Any, tokens: Tokens) -> Sequence[Unit]:
 
 @units.register(HuggingFaceText)
 def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[Unit]:
+    if encoder.words:
+        return _listed(content, tokens)
     texts = dict(texts_of(fields_of(content), encoder.pool))
     if encoder.pool == "all":
         return [Unit((0,), "the whole text")]
@@ -170,6 +174,15 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[Unit]:
             found.append(_words(tokens_of, text, field, places[0][0], places[-1][1]))
             first += len(places)
     return found
+
+
+def _listed(words: Sequence[str], tokens: Tokens) -> list[Unit]:
+    """The tokens of each word of a list, which is a field of its own."""
+    alike = groupby(enumerate(tokens.position.tolist()), key=lambda one: one[1])
+    return [
+        _words(tuple(token for token, _ in own), words[place], place, 0, len(words[place]))
+        for place, own in alike
+    ]
 
 
 @units.register(Tabular)

@@ -17,6 +17,15 @@ from mmattn.types import Tokens
 TONE = (np.sin(np.arange(4000) * 0.3).astype(np.float32), 8000)
 
 
+def test_a_list_of_words_has_a_unit_a_word() -> None:
+    encoder, words = TinyText(dim=8, words=True), ["don't", "stop"]
+    found = units_of(encoder, words, encoder([words]))
+    assert [(unit.tokens, unit.label, unit.place) for unit in found] == [
+        ((0,), "don't", Words(0, 0, 5)),
+        ((1,), "stop", Words(1, 0, 4)),
+    ]
+
+
 def test_words_of_the_tiny_encoder_by_field() -> None:
     encoder, text = TinyText(dim=8, max_words=2), ["Toy Story again", None, " Two toys"]
     found = units_of(encoder, text, encoder([text]))
