@@ -1,0 +1,126 @@
+"""`mmattn prepare wnut17 --root RAW --out DIR`: emerging named entities in noisy text, a tag a word."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from mmattn.data.card import Card
+from mmattn.data.rejected import Rejected
+from mmattn.errors import InputError
+from mmattn.files import atomic_path
+
+__all__ = ["Wnut17"]
+
+FILES = {
+    "train": "wnut17train.conll",
+    "validation": "emerging.dev.conll",
+    "test": "emerging.test.annotated",
+}
+KINDS = ("corporation", "creative-work", "group", "location", "person", "product")
+TAGS = frozenset({"O", *(f"{mark}-{kind}" for kind in KINDS for mark in "BI")})
+
+_CARD = {
+    "name": "wnut17",
+    "description": "Sentences of tweets, comments and forum posts; the words of entities rarely come twice.",
+    "licence": "CC BY 4.0 (Derczynski, Nichols, van Erp and Limsopatham, 2017)",
+    "items": {
+        "file": "items.parquet",
+        "id": "item",
+        "split": "split",
+        "columns": {"words": "words", "tags": "tags"},
+    },
+}
+
+
+class Wnut17:
+    """Sentences as lists of words with a BIO tag each, in the published parts.
+
+    Paper: Derczynski et al., "Results of the WNUT2017 Shared Task on Novel and Emerging Entity
+    Recognition", 2017.
+    """
+
+    def prepare(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        out: str | os.PathLike[str] = "wnut17",
+        *,
+        reject_limit: float = 0.01,
+    ) -> Card:
+        """Write items.parquet, rejected.csv and card.yaml.
+
+        Args:
+            root: folder of the three CoNLL files: a word, a tab and its tag a line, an empty line between
+                sentences.
+            out: the folder to write to.
+            reject_limit: share of bad sentences above which reading stops.
+
+        Returns:
+            The card, loaded and checked.
+
+        Raises:
+            InputError: a file is missing, or most of one is something else.
+        """
+        missing = [name for name in FILES.values() if root is None or not (Path(root) / name).is_file()]
+        if root is None or missing:
+            raise InputError(
+                f"wnut17: got root {root!s}, expected the folder with {', '.join(FILES.values())}; "
+                f"missing: {', '.join(missing)}"
+            )
+        out, rejected = Path(out), Rejected()
+        rows = [row for part in FILES for row in _sentences(Path(root), part, rejected, reject_limit)]
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out / "items.parquet") as temporary:
+            pd.DataFrame(rows).to_parquet(temporary, index=False)
+        rejected.write(out / "rejected.csv")
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+
+
+def _sentences(root: Path, part: str, rejected: Rejected, limit: float) -> list[dict[str, object]]:
+    """The rows of one file; a sentence with a line that does not fit is listed and left out."""
+    name, rows, bad, first = FILES[part], [], 0, ""
+    for line, lines in _blocks(root / name):
+        words, tags, reason = _parsed(lines)
+        if reason:
+            bad += 1
+            first = first or f"line {line}: {reason}"
+            rejected.add(name, line, "", "", "row dropped", reason)
+        else:
+            rows.append({"item": f"{part}-{line}", "words": words, "tags": tags, "split": part})
+    if not rows and not bad:
+        raise InputError(f"{root / name}: got no sentence, expected a word, a tab and a tag a line")
+    rejected.check_limit(f"{root / name}: sentences", bad, bad + len(rows), limit, first)
+    return rows
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Runs of lines between empty ones, with the number of their first line."""
+    block: list[str] = []
+    # Split at line feeds only: a word may be, or hold, another sign that Python takes for a line's end.
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").split("\n"), start=1):
+        if line.strip():
+            block.append(line.rstrip("\r"))
+        elif block:
+            yield number - len(block), block
+            block = []
+    if block:
+        yield number - len(block) + 1, block
+
+
+def _parsed(lines: list[str]) -> tuple[list[str], list[str], str]:
+    """Words, tags, and what is wrong with them."""
+    words, tags = [], []
+    for line in lines:
+        word, _, tag = line.partition("\t")
+        if not word.strip() or tag.strip() not in TAGS:
+            return (
+                [],
+                [],
+                f"got {line!r}, expected a word, a tab and one of {len(TAGS)} tags (O, B-person, ...)",
+            )
+        words.append(word)
+        tags.append(tag.strip())
+    return words, tags, ""
