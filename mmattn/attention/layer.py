@@ -15,7 +15,7 @@ from mmattn.attention.biases import SLOPE, Alibi, slopes
 from mmattn.attention.call import Call
 from mmattn.attention.context import Extras, extras, predictor
 from mmattn.attention.debug import check_inputs, check_result, debugging
-from mmattn.attention.decode import Cache, append, check_decodable
+from mmattn.attention.decode import Cache, append, check_decodable, forget
 from mmattn.attention.explain import Explanation, Rows, explain_rows
 from mmattn.attention.initial import MODALITIES, check_arguments, new_parameter, parts_of
 from mmattn.attention.layout import Layout
@@ -159,7 +159,8 @@ class Attention(nn.Module):
     ) -> tuple[Tokens, Cache]:
         """Attend from new tokens to themselves and to all before them, whose keys and values are kept.
 
-        Decoding token by token gives what `forward` gives for the whole sequence.
+        Decoding token by token gives what `forward` gives for the whole sequence. Keys that the program's
+        window has left behind are forgotten, so that a stream may go on for ever.
 
         Args:
             new: the tokens that follow in each sample (some samples may get none).
@@ -176,9 +177,29 @@ class Attention(nn.Module):
         check_decodable(self)
         q_NHK, k_NHK, v_NHK = self._project(new, new)
         cache = append(cache, new, k_NHK, v_NHK)
-        k_NHK, v_NHK = cache.tokens.values.unflatten(-1, (2, self.heads, self.width)).unbind(1)
-        call = self._call(new, cache.tokens, context or {}, q_NHK, k_NHK, v_NHK)
-        return new.with_values(self._attend(call)), cache
+        return self._read(new, q_NHK, cache, context), forget(cache, self)
+
+    def remember(self, kv: Tokens) -> Cache:
+        """Keys and values of tokens that many calls of `recall` will read, projected once.
+
+        Args:
+            kv: the keys' tokens, width `kv_dim`.
+        """
+        _check_width("kv", kv, self.kv_dim)
+        shape = (self.heads, self.width)
+        k_NHK, v_NHK = (project(kv.values).unflatten(-1, shape) for project in (self.k_proj, self.v_proj))
+        return append(None, kv, k_NHK, v_NHK)
+
+    def recall(self, q: Tokens, cache: Cache, context: Mapping[str, Any] | None = None) -> Tokens:
+        """Attend to what `remember` kept: what `forward` gives for these queries and those keys.
+
+        Args:
+            q: the queries' tokens, width `dim`, as many samples as were kept.
+            cache: of `remember`.
+            context: as in `forward`.
+        """
+        _check_width("q", q, self.dim)
+        return self._read(q, self.q_proj(q.values).unflatten(-1, (self.heads, self.width)), cache, context)
 
     def plan(self, q: Tokens, kv: Tokens | None = None, context: Mapping[str, Any] | None = None) -> Plan:
         """Which backend runs over these tokens, at what cost, and why each other one does not.
@@ -285,9 +306,8 @@ class Attention(nn.Module):
     # --- one call -------------------------------------------------------------------------------
 
     def _layout(self, q: Tokens, kv: Tokens) -> Layout:
-        for name, tokens, dim in (("q", q, self.dim), ("kv", kv, self.kv_dim)):
-            if tokens.dim != dim:
-                raise InputError(f"Attention: {name} has width {tokens.dim}, expected {dim}")
+        _check_width("q", q, self.dim)
+        _check_width("kv", kv, self.kv_dim)
         return Layout.of(q, kv)
 
     def _project(self, q: Tokens, kv: Tokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -299,6 +319,12 @@ class Attention(nn.Module):
             self.k_proj(kv.values).unflatten(-1, shape),
             self.v_proj(kv.values).unflatten(-1, shape),
         )
+
+    def _read(self, q: Tokens, q_NHK: Tensor, cache: Cache, context: Mapping[str, Any] | None) -> Tokens:
+        """The queries' results over cached keys and values."""
+        k_NHK, v_NHK = cache.tokens.values.unflatten(-1, (2, self.heads, self.width)).unbind(1)
+        call = self._call(q, cache.tokens, context or {}, q_NHK, k_NHK, v_NHK)
+        return q.with_values(self._attend(call))
 
     def _call(
         self, q: Tokens, kv: Tokens, context: Mapping[str, Any], q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor
@@ -343,3 +369,8 @@ class Attention(nn.Module):
         """Would the program's parameters get gradients?"""
         # A dynamic number needs a gradient wherever what it is predicted from does.
         return bool(self._dynamic) or any(value.requires_grad for value in self.terms.values())
+
+
+def _check_width(name: str, tokens: Tokens, dim: int) -> None:
+    if tokens.dim != dim:
+        raise InputError(f"Attention: {name} has width {tokens.dim}, expected {dim}")
