@@ -9,19 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
-from mmattn.encoders.clips import mel_power, read_clip
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.melframes import MelEncoder
+from mmattn.errors import InputError
 from mmattn.types import Tokens
 
 __all__ = ["HalvingConvolution", "LogMel"]
 
-_NORMALISE = ("clip", "band")
-_KEEP = ("frames", "samples")
-_LEAST = 1e-12  # keeps the logarithm of silence finite
 
-
-class LogMel(Encoder):
+class LogMel(MelEncoder):
     """Log-mel frames through a small convolutional transformer; trained with the rest.
 
     Two convolutions over time, each halving the rate, then transformer layers that know the order of
@@ -80,31 +75,22 @@ class LogMel(Encoder):
         keep: str = "frames",
         modality: str = "audio",
     ):
-        super().__init__()
+        super().__init__(
+            dim=dim,
+            rate=rate,
+            bands=bands,
+            hop=hop,
+            window=window,
+            max_seconds=max_seconds,
+            normalise=normalise,
+            floor=floor,
+            keep=keep,
+            modality=modality,
+        )
         if dim % heads:
             raise InputError(f"log-mel: got dim={dim} and heads={heads}, expected a multiple")
-        if not 0 < hop <= window or bands < 1 or rate < 1000:
-            raise InputError(
-                f"log-mel: got rate={rate}, bands={bands}, hop={hop}, window={window}, "
-                "expected rate >= 1000, bands >= 1, 0 < hop <= window"
-            )
-        for option, value, known in (("normalise", normalise, _NORMALISE), ("keep", keep, _KEEP)):
-            if value not in known:
-                raise InputError(f"log-mel: got {option}={value!r}.{nearest(value, known)}")
-        if floor < 0:
-            raise InputError(f"log-mel: got floor={floor}, expected decibels, or 0 for a fixed floor")
-        self.dim = dim
-        self.rate = rate
-        self.bands = bands
-        self.hop = hop
-        self.window = window
         self.heads = heads
         self.dropout = dropout
-        self.max_seconds = max_seconds
-        self.normalise = normalise
-        self.floor = floor
-        self.keep = keep
-        self.modality = modality
         self.stem = nn.ModuleList([HalvingConvolution(bands, dim), HalvingConvolution(dim, dim)])
         self.order = nn.Conv1d(dim, dim, 9, padding=4, groups=dim)
         self.layers = nn.ModuleList(
@@ -115,82 +101,12 @@ class LogMel(Encoder):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def describe(self) -> EncoderCard:
-        return EncoderCard(
-            name=self.name,
-            modality=self.modality,
-            dim=self.dim,
-            revision="1",
-            preprocessing={
-                "rate": self.rate,
-                "bands": self.bands,
-                "hop": self.hop,
-                "window": self.window,
-                "max_seconds": self.max_seconds,
-                "normalise": self.normalise,
-                "floor": self.floor,
-            },
-        )
-
     def options(self) -> dict[str, Any]:
-        return {
-            "dim": self.dim,
-            "rate": self.rate,
-            "bands": self.bands,
-            "hop": self.hop,
-            "window": self.window,
-            "layers": len(self.layers),
-            "heads": self.heads,
-            "dropout": self.dropout,
-            "max_seconds": self.max_seconds,
-            "normalise": self.normalise,
-            "floor": self.floor,
-            "keep": self.keep,
-            "modality": self.modality,
-        }
-
-    def read(self, content: Any) -> Tensor:
-        """Samples [n] at `rate` or log-mel frames [T, bands] on the CPU, as `keep` says."""
-        if isinstance(content, Tensor):
-            if content.dim() != 1 and (content.dim() != 2 or content.shape[1] != self.bands):
-                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [n] or [T, {self.bands}]")
-            return content
-        samples = read_clip(content, self.rate, max_seconds=self.max_seconds)
-        if len(samples) < self.window * self.rate:
-            raise Unreadable(f"the clip is shorter than {self.window} s")
-        return samples if self.keep == "samples" else self.frames(samples)
-
-    def frames(self, samples: Tensor) -> Tensor:
-        """Normalised log-mel frames [1 + n // hop, bands] of samples [n] at `rate`."""
-        return self._normalised(self._power(samples))
-
-    def _power(self, samples: Tensor) -> Tensor:
-        return mel_power(samples, self.rate, bands=self.bands, hop=self.hop, window=self.window)
-
-    def _normalised(self, power_TF: Tensor) -> Tensor:
-        floor = power_TF.max() * 10 ** (-self.floor / 10) if self.floor else 0.0
-        frames_TF = (power_TF.clamp_min(floor) + (_LEAST if self.floor else 1e-6)).log()
-        if self.normalise == "band":
-            return (frames_TF - frames_TF.mean(0)) / (frames_TF.std(0) + 1e-2)
-        return (frames_TF - frames_TF.mean()) / (frames_TF.std() + 1e-5)
-
-    def _frames_of(self, contents: Sequence[Any]) -> list[Tensor]:
-        """Frames of every content; spectra of waveforms are made in one go."""
-        read = [self.read(content).to(self.device) for content in contents]
-        waves = [number for number, content in enumerate(read) if content.dim() == 1]
-        if waves:
-            padded_BN = pad_sequence([read[number] for number in waves], batch_first=True)
-            for number, power_TF in zip(waves, self._power(padded_BN), strict=True):
-                # Silence after a clip is what its own last frame sees, too.
-                count = 1 + len(read[number]) // round(self.hop * self.rate)
-                read[number] = self._normalised(power_TF[:count])
-        return read
-
-    def cost(self, content: Any) -> int:
-        return len(content) if isinstance(content, Tensor) else 0
+        own = {"layers": len(self.layers), "heads": self.heads, "dropout": self.dropout}
+        return {**super().options(), **own}
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        there = self._frames_of([content for content in contents if content is not None])
+        there = self.frames_of([content for content in contents if content is not None])
         if not there:
             return self.pack([None] * len(contents), times=[None] * len(contents))
         x_BTD = pad_sequence(there, batch_first=True)

@@ -1,0 +1,149 @@
+"""What encoders that learn from log-mel frames have in common: reading clips, and making frames of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
+from mmattn.encoders.clips import mel_power, read_clip
+from mmattn.errors import InputError, nearest
+
+__all__ = ["MelEncoder"]
+
+_NORMALISE = ("clip", "band")
+_KEEP = ("frames", "samples")
+_LEAST = 1e-12  # keeps the logarithm of silence finite
+
+
+class MelEncoder(Encoder):
+    """Base of the encoders that are trained on log-mel frames; they write `encode`.
+
+    Args:
+        dim: width D of the tokens.
+        rate: samples a second that clips are brought to.
+        bands: mel bands.
+        hop: seconds from one frame to the next.
+        window: seconds that a frame looks at.
+        max_seconds: what comes later in a clip is left out.
+        normalise: "clip" brings the frames to mean 0 and deviation 1 over the clip, "band" each band of
+            them, which takes out what microphone and room do to all of a clip.
+        floor: decibels below a clip's loudest frame and band at which all is silence; 0 is a fixed floor.
+        keep: what `read` leaves: "frames" [T, bands], made once; or "samples" [n] at `rate`, of which
+            `encode` makes frames anew each time, for augmentation of waveforms
+            (`mmattn.training.sound_augment`).
+        modality: name of the modality in the tokens.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        rate: int,
+        bands: int,
+        hop: float,
+        window: float,
+        max_seconds: float,
+        normalise: str,
+        floor: float,
+        keep: str,
+        modality: str,
+    ):
+        super().__init__()
+        if not 0 < hop <= window or bands < 1 or rate < 1000:
+            raise InputError(
+                f"{self.name}: got rate={rate}, bands={bands}, hop={hop}, window={window}, "
+                "expected rate >= 1000, bands >= 1, 0 < hop <= window"
+            )
+        for option, value, known in (("normalise", normalise, _NORMALISE), ("keep", keep, _KEEP)):
+            if value not in known:
+                raise InputError(f"{self.name}: got {option}={value!r}.{nearest(value, known)}")
+        if floor < 0:
+            raise InputError(f"{self.name}: got floor={floor}, expected decibels, or 0 for a fixed floor")
+        self.dim = dim
+        self.rate = rate
+        self.bands = bands
+        self.hop = hop
+        self.window = window
+        self.max_seconds = max_seconds
+        self.normalise = normalise
+        self.floor = floor
+        self.keep = keep
+        self.modality = modality
+
+    def describe(self) -> EncoderCard:
+        return EncoderCard(
+            name=self.name,
+            modality=self.modality,
+            dim=self.dim,
+            revision="1",
+            preprocessing={
+                "rate": self.rate,
+                "bands": self.bands,
+                "hop": self.hop,
+                "window": self.window,
+                "max_seconds": self.max_seconds,
+                "normalise": self.normalise,
+                "floor": self.floor,
+            },
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "dim": self.dim,
+            "rate": self.rate,
+            "bands": self.bands,
+            "hop": self.hop,
+            "window": self.window,
+            "max_seconds": self.max_seconds,
+            "normalise": self.normalise,
+            "floor": self.floor,
+            "keep": self.keep,
+            "modality": self.modality,
+        }
+
+    def read(self, content: Any) -> Tensor:
+        """Samples [n] at `rate` or log-mel frames [T, bands] on the CPU, as `keep` says."""
+        if isinstance(content, Tensor):
+            if content.dim() != 1 and (content.dim() != 2 or content.shape[1] != self.bands):
+                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [n] or [T, {self.bands}]")
+            return content
+        samples = read_clip(content, self.rate, max_seconds=self.max_seconds)
+        if len(samples) < self.window * self.rate:
+            raise Unreadable(f"the clip is shorter than {self.window} s")
+        return samples if self.keep == "samples" else self.frames(samples)
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """Normalised log-mel frames [1 + n // hop, bands] of samples [n] at `rate`."""
+        return self._normalised(self._power(samples))
+
+    def frames_of(self, contents: Sequence[Any]) -> list[Tensor]:
+        """Frames of every content, on the encoder's device; spectra of waveforms are made in one go."""
+        read = [self.read(content).to(self.device) for content in contents]
+        waves = [number for number, content in enumerate(read) if content.dim() == 1]
+        if waves:
+            padded_BN = pad_sequence([read[number] for number in waves], batch_first=True)
+            for number, power_TF in zip(waves, self._power(padded_BN), strict=True):
+                # Silence after a clip is what its own last frame sees, too.
+                count = 1 + len(read[number]) // round(self.hop * self.rate)
+                read[number] = self._normalised(power_TF[:count])
+        return read
+
+    def _power(self, samples: Tensor) -> Tensor:
+        return mel_power(samples, self.rate, bands=self.bands, hop=self.hop, window=self.window)
+
+    def _normalised(self, power_TF: Tensor) -> Tensor:
+        floor = power_TF.max() * 10 ** (-self.floor / 10) if self.floor else 0.0
+        frames_TF = (power_TF.clamp_min(floor) + (_LEAST if self.floor else 1e-6)).log()
+        if self.normalise == "band":
+            return (frames_TF - frames_TF.mean(0)) / (frames_TF.std(0) + 1e-2)
+        return (frames_TF - frames_TF.mean()) / (frames_TF.std() + 1e-5)
+
+    def cost(self, content: Any) -> int:
+        return len(content) if isinstance(content, Tensor) else 0
