@@ -33,8 +33,8 @@ def test_the_spoken_caption_is_apart_from_the_text(tmp_path: Path) -> None:
     assert item.id == "p3"
     assert item.content["text"] == [f"A dog , number 3-{caption} ." for caption in range(1, 5)]
     assert item.content["audio"] == (tmp_path / "raw" / "audio" / "p3.ogg").resolve()
-    assert dataset.labels["caption_0"][3] == "A dog , number 3-0 ."
-    assert dataset.labels["transcript"][3] == "a dog number 3 0"
+    assert dataset.targets["caption_0"][3] == "A dog , number 3-0 ."
+    assert dataset.targets["transcript"][3] == "a dog number 3 0"
     assert len(dataset.rejected) == 0
 
 

@@ -40,8 +40,8 @@ _CARD: Mapping[str, Any] = {
             "image": "image",
             **{f"caption_{number}": "text" for number in range(1, CAPTIONS)},
             "audio": "audio",
-            "caption_0": "label",
-            "transcript": "label",
+            "caption_0": "transcript",
+            "transcript": "transcript",
         },
     },
 }
