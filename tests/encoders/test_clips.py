@@ -225,7 +225,7 @@ class TestBadFiles:
                 read_clip(bytes(data), RATE)
 
     def test_an_hour_in_little_memory(self, tmp_path: Path) -> None:
-        """An hour at 8 kHz is 115 MB as floats, 230 as doubles that are resampled; here it comes in pieces."""
+        """An hour at 8 kHz is 115 MB as floats, more while it is resampled; here it comes in pieces."""
         path = tmp_path / "hour.wav"
         soundfile.write(path, np.random.default_rng(0).normal(size=RATE) * 0.1, RATE, subtype="PCM_16")
         header = path.read_bytes()[:44]

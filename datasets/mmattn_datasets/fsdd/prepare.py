@@ -1,0 +1,137 @@
+"""`mmattn prepare fsdd --root RAW --out DIR`: digits spoken by six people, a recording each."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from mmattn.data.card import Card
+from mmattn.data.rejected import Rejected
+from mmattn.encoders.base import Unreadable
+from mmattn.encoders.clips import read_clip
+from mmattn.errors import InputError
+from mmattn.files import atomic_path
+
+__all__ = ["WORDS", "Fsdd"]
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+_NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.(?:flac|wav)", re.IGNORECASE)
+_SOUNDS = (".flac", ".wav")
+_RATE = 8000  # of the recordings
+
+_CARD = {
+    "name": "fsdd",
+    "description": "Free Spoken Digit Dataset: English digits, 50 recordings of each by each of six speakers.",
+    "licence": "CC BY-SA 4.0 (Jackson and others, Free Spoken Digit Dataset)",
+    "items": {
+        "file": "items.parquet",
+        "id": "item",
+        "split": "split",
+        "columns": {
+            "audio": "audio",
+            "digit": "label",
+            "speaker": "label",
+            "index": "label",
+            "transcript": "transcript",
+        },
+    },
+}
+
+
+class Fsdd:
+    """Recordings of single digits with the digit, the word and the speaker.
+
+    The official test part is every digit's first five recordings of each speaker; validation is the next
+    five. Parts by speaker follow from the label `speaker`.
+    """
+
+    def prepare(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        out: str | os.PathLike[str] = "fsdd",
+        *,
+        test: int = 5,
+        validation: int = 5,
+        reject_limit: float = 0.05,
+    ) -> Card:
+        """Write items.parquet, rejected.csv and card.yaml.
+
+        The recordings stay where they lie: the items hold their absolute path, or a path relative to the
+        card where they lie inside `out`.
+
+        Args:
+            root: the folder of `{digit}_{speaker}_{index}.flac` (or .wav), or the one that holds it as
+                `recordings`.
+            out: the folder to write to.
+            test: recordings of each digit and speaker, the first by index, that are for the test.
+            validation: how many after these are for validation.
+            reject_limit: share of bad recordings above which reading stops.
+
+        Returns:
+            The card, loaded and checked.
+
+        Raises:
+            InputError: no recordings are there, most of them are bad, or nothing is left for training.
+        """
+        files = _recordings(root)
+        out, rejected = Path(out), Rejected()
+        rows: dict[str, dict[str, object]] = {}
+        first = ""
+        for path in files:
+            row, reason = _row(path, out, test, validation)
+            if not reason and row["item"] in rows:
+                reason = f"the same digit, speaker and index as {rows[str(row['item'])]['audio']}"
+            if reason:
+                first = first or f"{path.name}: {reason}"
+                rejected.add(path.name, 0, "", "audio", "row dropped", reason)
+            else:
+                rows[str(row["item"])] = row
+        rejected.check_limit(f"{root}: recordings", len(rejected), len(files), reject_limit, first)
+        if not any(row["split"] == "train" for row in rows.values()):
+            raise InputError(
+                f"fsdd: got no recording of index {test + validation} or more, expected some to train on"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out / "items.parquet") as temporary:
+            pd.DataFrame(list(rows.values())).to_parquet(temporary, index=False)
+        rejected.write(out / "rejected.csv")
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+
+
+def _recordings(root: str | os.PathLike[str] | None) -> list[Path]:
+    """Sound files of the folder, in the order of their names."""
+    for folder in () if root is None else (Path(root), Path(root) / "recordings"):
+        found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SOUNDS)
+        if found:
+            return found
+    raise InputError(
+        f"fsdd: got root {root!s}, expected the folder of the recordings, "
+        "{digit}_{speaker}_{index}.flac or .wav"
+    )
+
+
+def _row(path: Path, out: Path, test: int, validation: int) -> tuple[dict[str, object], str]:
+    """The item of a recording, and what is wrong with it."""
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        return {}, "expected {digit}_{speaker}_{index}.flac"
+    try:
+        read_clip(path, _RATE)
+    except Unreadable as error:
+        return {}, str(error)
+    digit, speaker, index = int(name["digit"]), name["speaker"], int(name["index"])
+    split = "test" if index < test else "validation" if index < test + validation else "train"
+    audio, folder = path.resolve(), out.resolve()
+    return {
+        "item": f"{digit}_{speaker}_{index}",
+        "audio": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
+        "digit": str(digit),
+        "speaker": speaker,
+        "index": index,
+        "transcript": WORDS[digit],
+        "split": split,
+    }, ""
