@@ -1,0 +1,1 @@
+"""Parts of the detector in `mmattn_adapters.torchvision`, one idea a file."""

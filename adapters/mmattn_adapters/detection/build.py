@@ -1,0 +1,115 @@
+"""The composition root of detectors: the one place where their configuration meets constructors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmattn import attention
+from mmattn.build import build_model
+from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
+from mmattn.encoders.base import Encoder
+from mmattn.errors import InputError
+from mmattn.model import Model
+from mmattn_adapters.detection.conditioning import MapConditioning, Modulation, RegionConditioning
+from mmattn_adapters.detection.config import DetectorConfig
+from mmattn_adapters.detection.networks import LEVELS, TOPS, build_network
+from mmattn_adapters.detection.pyramid import LITE0, Pyramid
+
+__all__ = ["Parts", "build_parts", "resolved", "source_of"]
+
+
+@dataclass
+class Parts:
+    """What a detector consists of.
+
+    Args:
+        network: torchvision's detector.
+        maps: conditions its feature maps; None without conditioning.
+        regions: conditions the vectors of its regions; None without conditioning, or without regions.
+        source: makes tokens of samples; None where they come from elsewhere.
+        token_dim: width of the tokens; None without conditioning.
+    """
+
+    network: Any
+    maps: MapConditioning | None = None
+    regions: RegionConditioning | None = None
+    source: Model | None = None
+    token_dim: int | None = None
+
+
+def build_parts(
+    config: DetectorConfig,
+    conditioning: Model | Mapping[str, Encoder] | int | None,
+    pretrained: bool | str | Path | None,
+) -> Parts:
+    """The parts of a detector, see `Detector.build`."""
+    pyramid = Pyramid(
+        config.backbone,
+        config.levels or LEVELS[config.kind],
+        config.width,
+        top=config.top or TOPS[config.kind],
+        pretrained=pretrained,
+        frozen=config.frozen,
+        norm=config.norm,
+    )
+    parts = Parts(build_network(pyramid, config))
+    if conditioning is None:
+        return parts
+    if isinstance(conditioning, int):
+        parts.token_dim = conditioning
+    else:
+        parts.source = source_of(conditioning)
+        parts.token_dim = parts.source.core.dim
+    program = attention.parse(config.program)
+    levels = 1 if config.shared else len(pyramid.strides)
+    widths = [config.width] * levels + [config.representation] * (config.kind == "faster-rcnn")
+    layers = [Modulation(width, parts.token_dim, program, config.heads) for width in widths]
+    parts.maps = MapConditioning(layers[:levels])
+    if config.kind == "faster-rcnn":
+        parts.regions = RegionConditioning(layers[-1])
+    return parts
+
+
+def resolved(config: DetectorConfig, pretrained: bool | str | Path | None) -> DetectorConfig:
+    """The configuration with every choice made that follows from where the weights come from.
+
+    A saved detector is built again without them, and has to come out the same.
+
+    Example:
+        >>> resolved(DetectorConfig("fcos", ("cell",), backbone="resnet10t"), pretrained=None).norm
+        'batch'
+    """
+    loads = config.backbone == LITE0 if pretrained is None else pretrained is not False
+    return replace(config, norm=config.norm or ("frozen" if loads else "batch"))
+
+
+def source_of(conditioning: Model | Mapping[str, Encoder]) -> Model:
+    """A model as it is; encoders get a core without layers, which only brings their tokens to one width.
+
+    Args:
+        conditioning: a model, or encoders by modality, which are looked up in `Sample.content`.
+
+    Raises:
+        InputError: no encoder, or one of another modality.
+
+    Example:
+        >>> from mmattn.encoders.tiny import TinyText
+        >>> source_of({"text": TinyText(dim=7)}).core.dim
+        8
+    """
+    if isinstance(conditioning, Model):
+        return conditioning
+    if not conditioning:
+        raise InputError("detector: got conditioning without an encoder, expected one, or none at all")
+    for name, encoder in conditioning.items():
+        if encoder.modality != name:
+            raise InputError(
+                f"detector: got an encoder of {encoder.modality!r} for {name!r}, expected that modality"
+            )
+    widest = max(encoder.dim for encoder in conditioning.values())
+    configs = {name: EncoderConfig(encoder.name, encoder.options()) for name, encoder in conditioning.items()}
+    fusion = FusionConfig(dim=widest + widest % 2, layers=0, heads=1)
+    return build_model(conditioning, ModelConfig(configs, fusion))

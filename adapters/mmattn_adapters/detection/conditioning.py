@@ -1,0 +1,130 @@
+"""Tokens of other modalities change what a detector sees: on its feature maps, and on its regions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mmattn import attention
+from mmattn.attention.program import Heads, Program
+from mmattn.types import Tokens
+
+__all__ = ["MapConditioning", "Modulation", "RegionConditioning"]
+
+
+class Modulation(nn.Module):
+    """What cells or regions read from tokens scales and shifts their channels.
+
+    The last layer starts at zero, so that at first nothing changes. A sum alone would tell every cell the
+    same when there is one token; the scale lets the token choose among what a cell has found.
+
+    Papers: Perez et al. 2018, "FiLM: Visual Reasoning with a General Conditioning Layer",
+    arXiv:1709.07871; the gate at zero as in Alayrac et al. 2022, "Flamingo", arXiv:2204.14198.
+
+    Args:
+        dim: channels of the cells or regions.
+        token_dim: width of the tokens.
+        program: of the attention from cells to tokens.
+        heads: attention heads; `dim` is a multiple of it.
+
+    Example:
+        >>> layer = Modulation(8, 4, attention.Program(), heads=2)
+        >>> cells = Tokens.from_sequences([torch.randn(6, 8)], "cell")
+        >>> said = Tokens.from_sequences([torch.randn(2, 4)], "text")
+        >>> bool((layer(cells, said) == cells.values).all())
+        True
+    """
+
+    def __init__(self, dim: int, token_dim: int, program: Program | Heads, heads: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.attention = attention.Attention(program, dim=dim, heads=heads, kv_dim=token_dim)
+        self.out = nn.Linear(dim, 2 * dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, cells: Tokens, tokens: Tokens) -> Tensor:
+        """[N, dim], changed, from N cells of the tokens' samples."""
+        read_ND = self.attention(cells.with_values(self.norm(cells.values)), tokens).values
+        scale_ND, shift_ND = self.out(read_ND).chunk(2, dim=1)
+        return cells.values * (1 + scale_ND) + shift_ND
+
+
+class MapConditioning(nn.Module):
+    """The cells of all feature maps attend to the tokens of their sample, as modality "cell".
+
+    A sample without tokens leaves as it came, to the bit.
+
+    Args:
+        layers: one for all maps, or one each.
+
+    Example:
+        >>> layer = MapConditioning([Modulation(8, 4, attention.Program(), heads=2)])
+        >>> maps = {"0": torch.randn(1, 8, 3, 5)}
+        >>> layer(maps, Tokens.from_sequences([torch.randn(2, 4)], "text"))["0"].shape
+        torch.Size([1, 8, 3, 5])
+    """
+
+    def __init__(self, layers: Sequence[Modulation]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, maps: Mapping[str, Tensor], tokens: Tokens) -> OrderedDict[str, Tensor]:
+        """Maps [B, C, h, w] by name, changed where there are tokens."""
+        there = tokens.lengths.nonzero()[:, 0]
+        if not len(there):
+            return OrderedDict(maps)
+        heard = tokens if len(there) == len(tokens) else tokens.select(there)
+        cells = {name: found[there].flatten(2).transpose(1, 2) for name, found in maps.items()}
+        if len(self.layers) == 1:  # one call for all levels
+            joined_BTC = self._changed(0, torch.cat(list(cells.values()), dim=1), heard)
+            changed = joined_BTC.split([part.shape[1] for part in cells.values()], dim=1)
+        else:
+            changed = tuple(self._changed(level, part, heard) for level, part in enumerate(cells.values()))
+        return OrderedDict(
+            (name, found.index_copy(0, there, part.transpose(1, 2).unflatten(2, found.shape[2:])))
+            for (name, found), part in zip(maps.items(), changed, strict=True)
+        )
+
+    def _changed(self, level: int, cells_BTC: Tensor, tokens: Tokens) -> Tensor:
+        samples, count = cells_BTC.shape[:2]
+        lengths = torch.full((samples,), count, device=cells_BTC.device)
+        queries = _queries(cells_BTC.flatten(0, 1), lengths, "cell", "region")
+        return self.layers[level](queries, tokens).unflatten(0, (samples, count))
+
+
+class RegionConditioning(nn.Module):
+    """Regions, pooled and brought to a vector, attend to the tokens of their sample, as modality "region".
+
+    Args:
+        layer: of the vectors' width.
+
+    Example:
+        >>> layer = RegionConditioning(Modulation(8, 4, attention.Program(), heads=2))
+        >>> said = Tokens.from_sequences([torch.randn(2, 4), torch.zeros(0, 4)], "text")
+        >>> layer(torch.randn(5, 8), [3, 2], said).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, layer: Modulation):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, regions: Tensor, counts: Sequence[int], tokens: Tokens) -> Tensor:
+        """Vectors [R, D] of the samples' regions, `counts` of each, changed where there are tokens."""
+        lengths = torch.tensor(counts, device=regions.device)
+        all_regions = _queries(regions, lengths, "region", "cell")
+        there_N = (tokens.lengths > 0)[all_regions.sample]
+        if not bool(there_N.any()):
+            return regions
+        rows = there_N.nonzero()[:, 0]
+        return regions.index_copy(0, rows, self.layer(all_regions.filter(there_N), tokens))
+
+
+def _queries(values: Tensor, lengths: Tensor, modality: str, other: str) -> Tokens:
+    """Queries that know both modalities, so that a route may name either, whichever is at hand."""
+    return replace(Tokens.from_lengths(values, lengths, modality), modalities=(modality, other))

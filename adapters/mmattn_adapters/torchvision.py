@@ -1,0 +1,323 @@
+"""torchvision's detectors, with any timm backbone and with tokens of other modalities: say it, find it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from mmattn import schema
+from mmattn.attention.program import Heads, Program
+from mmattn.boxes import Boxes
+from mmattn.data.collate import drop_modalities
+from mmattn.encoders.base import Encoder
+from mmattn.errors import InputError
+from mmattn.files import atomic_path, write_json
+from mmattn.model import Model
+from mmattn.types import Sample, Tokens
+from mmattn_adapters.detection.build import Parts, build_parts, resolved
+from mmattn_adapters.detection.config import DetectorConfig, Kind
+from mmattn_adapters.detection.networks import FIRST
+from mmattn_adapters.detection.stages import Losses, one_stage, two_stage
+from mmattn_adapters.detection.targets import as_boxes, as_picture, as_target, check_targets
+from mmattn_adapters.detection.task import DetectionTask
+
+__all__ = ["DetectionTask", "Detector"]
+
+FORMAT = 1
+
+
+class Detector(nn.Module):
+    """A Faster R-CNN, RetinaNet or FCOS of torchvision that may be told what to look for.
+
+    Tokens of other modalities (a phrase, a spoken word, an example picture) are attended to by the cells of
+    the feature maps before the heads, and by regions after their pooling. Without tokens it is torchvision's
+    detector, to the bit. `Detector.build` makes one; this constructor takes the parts.
+
+    Args:
+        config: what it is.
+        parts: what it consists of.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmattn.encoders.tiny import TinyText
+        >>> _ = torch.manual_seed(0)
+        >>> detector = Detector.build(
+        ...     "fcos", ["asked for"], backbone="resnet10t", levels=(2,), top="none", width=32,
+        ...     conditioning={"text": TinyText(dim=8)}, options={"score_thresh": 0.0},
+        ... )
+        >>> scene = np.zeros((48, 64), np.uint8)
+        >>> found = detector.predict([Sample("1", {"image": scene, "text": "the sevens"})])
+        >>> found[0].size, set(found[0].labels)
+        ((48, 64), {'asked for'})
+    """
+
+    def __init__(self, config: DetectorConfig, parts: Parts):
+        super().__init__()
+        self.config = config
+        self.network = parts.network
+        self.maps, self.regions, self.source = parts.maps, parts.regions, parts.source
+        self.token_dim = parts.token_dim
+        self._names = dict(enumerate(config.classes, start=FIRST[config.kind]))
+        self._numbers = {name: number for number, name in self._names.items()}
+
+    @classmethod
+    def build(
+        cls,
+        kind: Kind,
+        classes: Sequence[str],
+        *,
+        conditioning: Model | Mapping[str, Encoder] | int | None = None,
+        pretrained: bool | str | Path | None = None,
+        program: str | Program | Heads = "Program()",
+        **options: Any,
+    ) -> Detector:
+        """Put a detector together.
+
+        Args:
+            kind: "faster-rcnn", "retinanet" or "fcos".
+            classes: names; the single class "asked for" where the tokens say what is looked for.
+            conditioning: where tokens come from: encoders by modality; a whole model, whose fused tokens
+                are taken; or only the width of the tokens that `forward` is given. None: none are taken.
+            pretrained: weights of the backbone, see `Pyramid`.
+            program: of the attention from cells and regions to tokens.
+            options: the other keys of `DetectorConfig` (backbone, levels, width, size, ...).
+
+        Raises:
+            InputError: an unknown kind, key, network, level or option of torchvision; no class.
+        """
+        said = {"kind": kind, "classes": list(classes), "program": str(program), **options}
+        config = resolved(schema.from_mapping(DetectorConfig, said, "detector"), pretrained)
+        return cls(config, build_parts(config, conditioning, pretrained))
+
+    # --- tensors in, losses or boxes out ---------------------------------------------------------
+
+    def forward(
+        self,
+        pictures: Sequence[Tensor],
+        targets: Sequence[Boxes] | None = None,
+        tokens: Tokens | None = None,
+        asked: Sequence[int] | None = None,
+    ) -> Losses | list[Boxes]:
+        """Losses by name in training, what is found in evaluation.
+
+        Args:
+            pictures: [B] float32 [3, H, W] from 0 to 1, of any sizes.
+            targets: the truth, one a question; in training.
+            tokens: [Q] questions, one sample of tokens each (none: an ordinary detector).
+            asked: [Q] the picture that each question is about, so that several questions share one pass of
+                the backbone; left out, question q is about picture q.
+
+        Raises:
+            InputError: pictures, questions, tokens and targets that do not fit each other; a box without
+                area or outside of its picture; an unknown label.
+        """
+        asked = list(range(len(pictures))) if asked is None else list(asked)
+        self._check_questions(pictures, tokens, asked)
+        sizes = [(int(picture.shape[1]), int(picture.shape[2])) for picture in pictures]
+        sizes = [sizes[place] for place in asked]
+        if self.training:
+            if targets is None:
+                raise InputError("detector: got no targets, expected one a picture or question in training")
+            check_targets(targets, sizes)
+        images, _ = self.network.transform([picture.to(self.device) for picture in pictures])
+        maps = self.network.backbone(images.tensors)
+        if asked != list(range(len(pictures))):
+            chosen = torch.tensor(asked, device=self.device)
+            maps = OrderedDict((name, found[chosen]) for name, found in maps.items())
+            images = ImageList(images.tensors, [images.image_sizes[place] for place in asked])
+        if tokens is not None and self.maps is not None:
+            maps = self.maps(maps, tokens)
+        truth = None
+        if self.training and targets is not None:
+            truth = [
+                as_target(boxes, self._numbers, size, self.device)
+                for boxes, size in zip(targets, images.image_sizes, strict=True)
+            ]
+        if hasattr(self.network, "roi_heads"):
+            losses, found = two_stage(self.network, images, maps, truth, self._region_step(tokens))
+        else:
+            losses, found = one_stage(self.network, images, maps, truth)
+        if self.training:
+            return losses
+        found = self.network.transform.postprocess(found, images.image_sizes, sizes)
+        return [as_boxes(one, self._names, size) for one, size in zip(found, sizes, strict=True)]
+
+    def _region_step(self, tokens: Tokens | None) -> Any:
+        regions = self.regions
+        if tokens is None or regions is None:
+            return None
+        return lambda vectors, counts: regions(vectors, counts, tokens)
+
+    def _check_questions(
+        self, pictures: Sequence[Tensor], tokens: Tokens | None, asked: Sequence[int]
+    ) -> None:
+        if not len(pictures) or not len(asked):
+            raise InputError("detector: got no picture, expected at least one")
+        if not all(0 <= place < len(pictures) for place in asked):
+            raise InputError(
+                f"detector: questions ask about {asked}, expected pictures 0 to {len(pictures) - 1}"
+            )
+        if tokens is None:
+            return
+        if self.maps is None:
+            raise InputError("detector: got tokens, expected none: it was built without conditioning")
+        if len(tokens) != len(asked):
+            raise InputError(
+                f"detector: got tokens of {len(tokens)} samples, expected {len(asked)}, one a question"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    # --- samples in ------------------------------------------------------------------------------
+
+    def questions(
+        self, samples: Sequence[Sample], drop_modality: float = 0.0
+    ) -> tuple[list[Tensor], Tokens | None, list[int]]:
+        """Pictures, tokens and which picture each sample asks about: what `forward` takes.
+
+        Samples that hold the same picture object share it, and so one pass of the backbone.
+
+        Raises:
+            InputError: a sample without a picture.
+            Unreadable: a content that cannot be read.
+        """
+        places: dict[int, int] = {}
+        pictures: list[Tensor] = []
+        asked: list[int] = []
+        for sample in samples:
+            content = sample.content.get(self.config.picture)
+            if content is None:
+                raise InputError(
+                    f"detector: sample {sample.id!r} has no {self.config.picture!r}, expected a picture"
+                )
+            if id(content) not in places:
+                places[id(content)] = len(pictures)
+                pictures.append(as_picture(content))
+            asked.append(places[id(content)])
+        return pictures, self.tokens(samples, drop_modality), asked
+
+    def tokens(self, samples: Sequence[Sample], drop_modality: float = 0.0) -> Tokens | None:
+        """What the samples say apart from their pictures; None without a source of tokens."""
+        if self.source is None:
+            return None
+        return self.source.fuse(drop_modalities(self.source.encode(samples), drop_modality)).tokens
+
+    def losses(
+        self, samples: Sequence[Sample], targets: Sequence[Boxes], drop_modality: float = 0.0
+    ) -> Losses:
+        """Losses by name, in training.
+
+        Args:
+            samples: pictures, with what is said of them.
+            targets: one a sample.
+            drop_modality: probability that a modality of what is said is left out.
+        """
+        if not self.training:
+            raise InputError("detector: losses are for training, expected train() before")
+        pictures, tokens, asked = self.questions(samples, drop_modality)
+        losses: Losses = self(pictures, targets, tokens, asked)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, samples: Sequence[Sample], batch: int = 16) -> list[Boxes]:
+        """What is found in each sample's picture, in evaluation mode."""
+        training = self.training
+        self.eval()
+        try:
+            found: list[Boxes] = []
+            for start in range(0, len(samples), batch):
+                pictures, tokens, asked = self.questions(samples[start : start + batch])
+                found += self(pictures, None, tokens, asked)
+            return found
+        finally:
+            self.train(training)
+
+    # --- kept on disk ----------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, then `detector.safetensors`, each atomically.
+
+        Raises:
+            InputError: the model that makes its tokens was put together by hand.
+        """
+        said = {"format": FORMAT, "detector": schema.to_mapping(self.config)}
+        if self.source is not None:
+            said["source"] = self.source.description()
+        elif self.token_dim is not None:
+            said["token_dim"] = self.token_dim
+        write_json(Path(folder) / "config.json", said)
+        state = {name: value.detach().cpu().contiguous() for name, value in self._trained_state().items()}
+        with atomic_path(Path(folder) / "detector.safetensors") as temporary:
+            save_file(state, str(temporary))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Detector:
+        """Build the detector that `save_pretrained` wrote, in evaluation mode.
+
+        Raises:
+            InputError: the folder holds no detector, a newer format, or weights that do not fit.
+        """
+        path = Path(folder) / "config.json"
+        said = schema.read_yaml(path)  # JSON is YAML
+        if said.get("format") != FORMAT or "detector" not in said:
+            raise InputError(f"{path}: got format {said.get('format')!r}, expected {FORMAT} of a detector")
+        config = schema.from_mapping(DetectorConfig, said["detector"], str(path))
+        conditioning = said.get("token_dim")
+        if "source" in said:
+            conditioning = Model.from_description(said["source"], where=str(path))
+        detector = cls(config, build_parts(config, conditioning, pretrained=False))
+        try:
+            state = load_file(str(Path(folder) / "detector.safetensors"))
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: detector.safetensors cannot be read ({error})") from error
+        detector._load_trained(state, str(folder))
+        return detector.eval()
+
+    def _trained_state(self) -> dict[str, Tensor]:
+        """All weights but those of frozen encoders, which are known by their hash."""
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith("source.")}
+        if self.source is None:
+            return own
+        return own | {f"source.{name}": value for name, value in self.source.trained_state().items()}
+
+    def _load_trained(self, state: Mapping[str, Tensor], where: str) -> None:
+        expected = self._trained_state()
+        wrong = sorted(set(expected) ^ set(state)) or sorted(
+            name for name, value in expected.items() if value.shape != state[name].shape
+        )
+        if wrong:
+            raise InputError(
+                f"{where}: weights of another detector; the first that does not fit is {wrong[0]!r}"
+            )
+        self.load_state_dict(dict(state), strict=False)
+
+    @classmethod
+    def example(cls) -> Detector:
+        """Train one step on two tiny scenes, for `mmattn.testing.check_adapter`."""
+        from mmattn.encoders.tiny import TinyText
+
+        detector = cls.build(
+            "fcos", ["asked for"], backbone="resnet10t", levels=(2,), top="none", width=32, convolutions=1,
+            conditioning={"text": TinyText(dim=8)},
+        )  # fmt: skip
+        scene = torch.zeros(3, 32, 48)
+        scene[:, 8:24, 8:24] = 1.0
+        truth = Boxes(torch.tensor([[8.0, 8.0, 24.0, 24.0]]), ["asked for"], (32, 48))
+        samples = [
+            Sample("yes", {"image": scene, "text": "a square"}),
+            Sample("no", {"image": scene, "text": "a disc"}),
+        ]
+        losses = detector.losses(samples, [truth, Boxes.none((32, 48))])
+        torch.stack(list(losses.values())).sum().backward()
+        detector.predict(samples)
+        return detector
