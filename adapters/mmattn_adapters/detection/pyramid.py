@@ -110,7 +110,8 @@ def _features(
     except (IndexError, AssertionError, ValueError) as error:
         raise InputError(f"detector: {backbone} has not the feature levels {levels} ({error})") from error
     if backbone != LITE0:
-        known = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+        published: Any = timm.get_pretrained_cfg(name)
+        known = timm.data.resolve_data_config(pretrained_cfg=published.to_dict())
         return network, list(known["mean"]), list(known["std"])
     if pretrained is True:
         # The encoder holds the whole network, of which the features are a part under the same names.
