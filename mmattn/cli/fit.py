@@ -3,12 +3,16 @@
 Any key of the file can be set on the command line, by its dotted name: `--training.epochs 3`,
 `--protocol.seeds "[0]"`, `--encoders.image.options.grid 2`. The run's folder, runs/NAME by default,
 gets the configuration, one folder a seed with model and checkpoint, metrics.json and report.html.
+
+A file with `tasks` trains heads that learn from targets (classes, tags, transcripts, boxes), one or several
+on one core; one without trains a recommender.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,17 +31,30 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.config import load_fit
-    from mmattn.evaluation.fit import run_experiment
     from mmattn.training.accelerator import processes
 
-    config = load_fit(arguments.config, arguments.overrides)
-    folder = run_experiment(config, resume=arguments.resume, progress=not arguments.quiet)
+    folder = _fit(arguments)
     if not processes().is_main_process:  # of `accelerate launch`: one of them speaks
         return 0
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
     print(metrics if arguments.json else f"{table(json.loads(metrics))}\n\nreport: {folder / 'report.html'}")
     return 0
+
+
+def _fit(arguments: Namespace) -> Path:
+    """Run what the file describes; returns the run's folder."""
+    from mmattn.schema import read_yaml
+
+    how: dict[str, Any] = {"resume": arguments.resume, "progress": not arguments.quiet}
+    if "tasks" in read_yaml(arguments.config):
+        from mmattn.evaluation.supervised import run_tasks
+        from mmattn.task_config import load_task_fit
+
+        return run_tasks(load_task_fit(arguments.config, arguments.overrides), **how)
+    from mmattn.config import load_fit
+    from mmattn.evaluation.fit import run_experiment
+
+    return run_experiment(load_fit(arguments.config, arguments.overrides), **how)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -17,7 +17,7 @@ from mmattn.evaluation.results import DataSummary
 from mmattn.evaluation.seed import SeedResult
 from mmattn.evaluation.wording import metric_label
 
-__all__ = ["data_summary", "protocol", "protocol_in_words", "provenance"]
+__all__ = ["data_summary", "protocol", "protocol_in_words", "provenance", "versions"]
 
 _LIBRARIES = ("mmattn", "torch", "numpy", "scipy", "faiss-gpu", "faiss-cpu", "transformers", "timm")
 
@@ -87,12 +87,7 @@ def provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[st
     hybrid = {f"seed {result.seed}": dict(result.settings) for result in results if result.settings}
     return {
         **({"hybrid": hybrid} if hybrid else {}),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _LIBRARIES if _installed(name)},
-            "device": str(experiment.device),
-            "threads": torch.get_num_threads(),
-        },
+        "versions": versions(experiment.device),
         "program": {
             "text": str(program),
             "in words": program.describe(),
@@ -101,6 +96,16 @@ def provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[st
         "encoders": experiment.cards,
         "seconds": {f"seed {result.seed}": dict(result.seconds) for result in results},
         "config": yaml.safe_dump(schema.to_mapping(experiment.config), sort_keys=False, allow_unicode=True),
+    }
+
+
+def versions(device: torch.device) -> dict[str, Any]:
+    """What a run was made with."""
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _LIBRARIES if _installed(name)},
+        "device": str(device),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -8,10 +8,8 @@ last epoch.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mmattn import attention, schema
+from mmattn import attention
 from mmattn.attention.biases import GraphBias
 from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import FitConfig
@@ -35,6 +33,7 @@ from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.protocol import Score, make_split, measure, part_sizes
 from mmattn.evaluation.results import OURS
 from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
+from mmattn.evaluation.running import Clock, encoder_card, open_folder
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
@@ -69,7 +68,7 @@ class Experiment:
             raise InputError("hybrid: is built around a recommendation head, got head.name: sequence")
         self.config = config
         self.progress = progress
-        self.folder = _open_folder(config, resume)
+        self.folder = open_folder(config, resume)
         self.dataset = read(config.data.card, config.data.reject_limit).positives(config.data.positive_from)
         if CONTENT in config.sources.values():
             self.dataset = with_neighbours(self.dataset)
@@ -90,7 +89,7 @@ class Experiment:
         if done.exists():
             log.info("seed %d: finished before, kept", seed)
             return load_result(done)
-        clock = _Clock()
+        clock = Clock()
         split = make_split(self.dataset, self.config.protocol, seed)
         task, inputs = self._task(split, "validation", seed)
         clock.lap("features")
@@ -199,7 +198,7 @@ class Experiment:
         )
         write_rejected(self.folder / "rejected.csv", inputs.rejected)
         self.rejected = len(inputs.rejected)
-        self.cards = {name: _card(encoder) for name, encoder in encoders.items()}
+        self.cards = {name: encoder_card(encoder) for name, encoder in encoders.items()}
         return encoders, inputs
 
     def _judge(self, split: Split, recommender: Any) -> dict[str, float]:
@@ -277,40 +276,6 @@ def _content(task: RecommendationTask, inputs: Inputs | None = None) -> NDArray[
     return recommender.weights(np.arange(len(task.inputs))).cpu().numpy()
 
 
-def _card(encoder: Encoder) -> dict[str, Any]:
-    """An encoder's card for the report, without the long lists of its vocabulary."""
-    card = encoder.describe()
-    short = {"name": card.name, "revision": card.revision, "fingerprint": card.fingerprint()[:16]}
-    return short | {"weights": card.weights_hash[:16] or "trained with the model", "width": card.dim}
-
-
 def _no_judge(recommender: Any) -> dict[str, float]:
     """Nothing is held out any more: no figures, the last epoch is kept."""
     return {}
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 1)
-        self._last = now
-
-
-def _open_folder(config: FitConfig, resume: bool) -> Path:
-    """The run's folder with its configuration; one run never writes over another."""
-    folder = config.out / config.name
-    settings = folder / "config.yaml"
-    if settings.exists():
-        if not resume:
-            raise InputError(f"{folder}: this run exists; choose another name, or --resume to go on with it")
-        if schema.load(FitConfig, settings) != config:
-            raise InputError(f"{folder}: holds a run with other settings; choose another name")
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: exists and is no run; choose another name")
-    else:
-        schema.dump(config, settings)
-    return folder
