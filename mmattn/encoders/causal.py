@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from mmattn.attention.linear import Linear
 from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
 from mmattn.encoders.clips import read_clip
 from mmattn.errors import InputError, nearest
@@ -295,14 +296,13 @@ class _Block(nn.Module):
         super().__init__()
         self.convolution = CausalConvolution(dim, dim, kernel, groups=dim)
         self.norm = nn.LayerNorm(dim)
-        self.network = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
-        )
+        self.network = nn.Sequential(Linear(dim, 2 * dim), nn.GELU(), Linear(2 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, left: Tensor | None) -> tuple[Tensor, Tensor]:
         heard, left = self.convolution(x, left)
-        return x + self.dropout(self.network(self.norm(heard))), left
+        changed_ND = self.network(self.norm(heard).flatten(0, 1))
+        return x + self.dropout(changed_ND).view_as(x), left
 
 
 @lru_cache(maxsize=8)

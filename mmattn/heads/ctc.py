@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -171,7 +172,7 @@ def frames_needed(label: Sequence[int]) -> int:
         >>> frames_needed([1, 2, 2, 3]), frames_needed([])
         (5, 0)
     """
-    return len(label) + sum(one == other for one, other in zip(label[:-1], label[1:], strict=True))
+    return len(label) + sum(one == other for one, other in pairwise(label))
 
 
 def _texts(targets: Sequence[Any]) -> Sequence[str | None]:

@@ -1,4 +1,4 @@
-"""From log-probabilities of symbols to a text, as they come: what every search has in common, and the greedy one."""
+"""From log-probabilities of symbols to a text, as they come: what searches share, and the greedy one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+"""Strings of spoken digits, joined from single recordings: one speaker each, short pauses and overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmattn.encoders.clips import read_clip
+
+__all__ = ["RATE", "WORDS", "Clip", "String", "draw", "join", "recordings"]
+
+RATE = 8000
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_FADE = 40  # samples: a recording that starts or stops at once would click
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One recording: float32 samples [n], what is said and by whom, and its number among the speaker's."""
+
+    sound: Tensor
+    digit: int
+    speaker: str
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class String:
+    """Several digits in one sound.
+
+    Args:
+        sound: float32 [n].
+        digits: which.
+        spans: (first, last) sample of each recording.
+    """
+
+    sound: Tensor
+    digits: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(WORDS[digit] for digit in self.digits)
+
+
+def recordings(root: Path) -> list[Clip]:
+    """All recordings of the free spoken digit dataset, `{digit}_{speaker}_{index}.flac`, by name."""
+    found = []
+    for path in sorted((root / "recordings").glob("*.flac")):
+        digit, speaker, index = path.stem.split("_")
+        found.append(Clip(read_clip(path, RATE), int(digit), speaker, int(index)))
+    return found
+
+
+def draw(
+    clips: Sequence[Clip], count: int, generator: torch.Generator | None = None, least: int = 3, most: int = 7
+) -> list[String]:
+    """Random strings, each of one speaker; generator None draws from torch's global one."""
+    by_speaker: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_speaker.setdefault(clip.speaker, []).append(clip)
+    speakers = sorted(by_speaker)
+    strings = []
+    for _ in range(count):
+        own = by_speaker[speakers[_integer(0, len(speakers) - 1, generator)]]
+        length = _integer(least, most, generator)
+        strings.append(join([own[_integer(0, len(own) - 1, generator)] for _ in range(length)], generator))
+    return strings
+
+
+def join(clips: Sequence[Clip], generator: torch.Generator | None = None) -> String:
+    """Recordings after each other: from 30 ms over each other to a pause of 200 ms, and as much around."""
+    sounds = [_faded(clip.sound) for clip in clips]
+    place, spans = _integer(0, RATE // 5, generator), []
+    for sound in sounds:
+        spans.append((place, place + len(sound)))
+        place = max(place + 1, place + len(sound) + _integer(-RATE * 3 // 100, RATE // 5, generator))
+    total = torch.zeros(spans[-1][1] + _integer(0, RATE // 5, generator))
+    for sound, (first, last) in zip(sounds, spans, strict=True):
+        total[first:last] += sound
+    return String(total, tuple(clip.digit for clip in clips), tuple(spans))
+
+
+def _faded(sound: Tensor) -> Tensor:
+    ramp = torch.linspace(0, 1, _FADE)
+    faded = sound.clone()
+    faded[:_FADE] *= ramp
+    faded[-_FADE:] *= ramp.flip(0)
+    return faded
+
+
+def _integer(low: int, high: int, generator: torch.Generator | None) -> int:
+    """From low to high, both possible."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
