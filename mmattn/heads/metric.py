@@ -76,7 +76,7 @@ def known_miners() -> dict[str, type[nn.Module]]:
     return _classes(miners, (miners.BaseMiner,), _NOT_A_MINER)
 
 
-def build_contrast(loss: Spec, miner: Spec | None, width: int) -> Contrast:
+def build_contrast(loss: Spec, miner: Spec | None, width: int, classes: int = 0) -> Contrast:
     """The loss, with its miner.
 
     Args:
@@ -85,6 +85,7 @@ def build_contrast(loss: Spec, miner: Spec | None, width: int) -> Contrast:
             `CrossBatchMemory` takes `{"loss": {"name": ...}, "memory_size": 1024}`.
         miner: the same; None for no miner.
         width: of the vectors, for losses that have parameters or a memory.
+        classes: how many groups there are, for losses that have a weight for each ("ArcFaceLoss").
 
     Raises:
         InputError: no such name (the nearest is suggested), or options that it does not take.
@@ -96,17 +97,19 @@ def build_contrast(loss: Spec, miner: Spec | None, width: int) -> Contrast:
         >>> contrast(torch.randn(4, 3), torch.tensor([0, 0, 1, 1])).dim()
         0
     """
-    made = _make(loss, known_losses(), "loss", width)
+    made = _make(loss, known_losses(), "loss", width, classes)
     return Contrast(made, None if miner is None else _make(miner, known_miners(), "miner", width))
 
 
-def _make(spec: Spec, known: Mapping[str, type[nn.Module]], kind: str, width: int) -> Any:
+def _make(spec: Spec, known: Mapping[str, type[nn.Module]], kind: str, width: int, classes: int = 0) -> Any:
     name, options = _read(spec, kind)
     if name not in known:
         raise InputError(f"no {kind} {name!r} in pytorch-metric-learning.{nearest(name, known)}")
     made = {key: _part(key, value, width) for key, value in (_DEFAULTS.get(name, {}) | options).items()}
     taken = _arguments(known[name])
     made |= {key: width for key in _WIDTHS if key in taken and key not in made}
+    if classes and "num_classes" in taken:
+        made.setdefault("num_classes", classes)
     try:
         return known[name](**made)
     except (TypeError, ValueError, KeyError, AssertionError) as error:

@@ -25,7 +25,7 @@ _RATE = 8000  # of the recordings
 
 _CARD = {
     "name": "fsdd",
-    "description": "Free Spoken Digit Dataset: English digits, 50 recordings of each by each of six speakers.",
+    "description": "Free Spoken Digit Dataset: English digits, 50 recordings of each by each of six people.",
     "licence": "CC BY-SA 4.0 (Jackson and others, Free Spoken Digit Dataset)",
     "items": {
         "file": "items.parquet",

@@ -1,0 +1,175 @@
+"""Are these two recordings of one speaker? What vectors say of pairs, measured as verification is.
+
+A trial is a pair with a score and whether both sides are the same. At a threshold, different pairs at or
+above it are accepted wrongly, same pairs below it are missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmattn.errors import InputError
+
+__all__ = ["Detection", "detection_curve", "pair_scores", "verification_figures"]
+
+_MOST_PAIRS = 20_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """The trade-off of a verifier, threshold by threshold: the points of its DET curve.
+
+    Paper: Martin et al., "The DET curve in assessment of detection task performance", 1997.
+
+    Args:
+        thresholds: [P] rising; pairs that score at least as much are accepted. The last accepts nothing.
+        false_accepts: [P] share of the different pairs that is accepted, falling from 1 to 0.
+        misses: [P] share of the same pairs that is not, rising from 0 to 1.
+    """
+
+    thresholds: NDArray[np.float64]
+    false_accepts: NDArray[np.float64]
+    misses: NDArray[np.float64]
+
+    @property
+    def equal_error_rate(self) -> float:
+        """Where both errors are the same, on the straight line between the points around it."""
+        ahead = int(np.argmax(self.misses >= self.false_accepts))
+        before = ahead - 1
+        gap = self.false_accepts - self.misses
+        share = gap[before] / (gap[before] - gap[ahead])
+        return float(self.misses[before] + share * (self.misses[ahead] - self.misses[before]))
+
+    def min_cost(self, prior: float = 0.05, miss: float = 1.0, accept: float = 1.0) -> float:
+        """The least detection cost (minDCF) at any threshold; 1 is what accepting or refusing all costs.
+
+        Paper: NIST, "2016 Speaker Recognition Evaluation Plan".
+
+        Args:
+            prior: probability that a pair is of one speaker.
+            miss: cost of a miss.
+            accept: cost of accepting wrongly.
+        """
+        if not 0 < prior < 1 or miss <= 0 or accept <= 0:
+            raise InputError(
+                f"verification: got {prior}, {miss}, {accept} as prior and costs, expected 0 < prior < 1 and "
+                "costs above 0"
+            )
+        costs = miss * prior * self.misses + accept * (1 - prior) * self.false_accepts
+        return float(costs.min() / min(miss * prior, accept * (1 - prior)))
+
+
+def detection_curve(scores: ArrayLike, same: ArrayLike) -> Detection:
+    """The points of the curve, one for each score that occurs and one above all; equal scores share one.
+
+    Args:
+        scores: [N] of trials, higher where the two are more alike.
+        same: [N] boolean, whether they are one speaker.
+
+    Raises:
+        InputError: no same or no different pair, or scores that are not finite.
+
+    Example:
+        >>> curve = detection_curve([0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [True, True, True, False, False, False])
+        >>> round(curve.equal_error_rate, 4)
+        0.3333
+    """
+    scores_N, same_N = np.asarray(scores, np.float64), np.asarray(same, bool)
+    if scores_N.shape != same_N.shape or scores_N.ndim != 1 or not np.isfinite(scores_N).all():
+        raise InputError(
+            f"verification: got scores {scores_N.shape}, answers {same_N.shape}, expected finite [N] and [N]"
+        )
+    count = int(same_N.sum())
+    if not 0 < count < len(same_N):
+        raise InputError(
+            f"verification: got {count} same and {len(same_N) - count} different pairs, expected some of both"
+        )
+    thresholds, place_N = np.unique(scores_N, return_inverse=True)
+    same_P = np.bincount(place_N[same_N], minlength=len(thresholds))
+    other_P = np.bincount(place_N[~same_N], minlength=len(thresholds))
+    return Detection(
+        thresholds=np.append(thresholds, np.inf),
+        false_accepts=1 - np.append(0, other_P.cumsum()) / (len(same_N) - count),
+        misses=np.append(0, same_P.cumsum()) / count,
+    )
+
+
+def pair_scores(
+    vectors: Sequence[Any] | NDArray[Any],
+    groups: Sequence[Hashable],
+    *,
+    most: int = _MOST_PAIRS,
+    seed: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Cosines of all pairs of vectors, each pair once, and whether the two are of one group.
+
+    Args:
+        vectors: [B] vectors [K]; None where a sample has none.
+        groups: [B] the speakers; a sample with None takes no part.
+        most: pairs at most; of more, so many are drawn.
+        seed: of the drawing.
+
+    Raises:
+        InputError: as many groups as vectors are expected, with two of each at least.
+    """
+    if len(vectors) != len(groups):
+        raise InputError(
+            f"verification: got {len(vectors)} vectors and {len(groups)} speakers, expected as many"
+        )
+    there = [
+        place
+        for place, (vector, group) in enumerate(zip(vectors, groups, strict=True))
+        if vector is not None and group is not None
+    ]
+    if len(there) < 2:
+        raise InputError(f"verification: got {len(there)} samples with a vector and a speaker, expected two")
+    x_BK = np.stack([np.asarray(vectors[place], np.float32) for place in there])
+    x_BK /= np.maximum(np.linalg.norm(x_BK, axis=1, keepdims=True), 1e-12)
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups[place] for place in there))}
+    group_B = np.array([names[groups[place]] for place in there])
+    left, right = _pairs(len(there), most, seed)
+    return np.einsum("nk,nk->n", x_BK[left], x_BK[right]), group_B[left] == group_B[right]
+
+
+def _pairs(count: int, most: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    total = count * (count - 1) // 2
+    if total <= most:
+        left, right = np.triu_indices(count, 1)
+        return left, right
+    rng = np.random.default_rng(seed)
+    left, step = rng.integers(count, size=most), rng.integers(1, count, size=most)
+    return left, (left + step) % count
+
+
+def verification_figures(
+    predictions: Sequence[Any], targets: Sequence[Hashable], *, prior: float = 0.05
+) -> dict[str, float]:
+    """What a verifier that compares these vectors by their cosine does on all pairs of them.
+
+    Args:
+        predictions: [B] vectors, as `SpeakerHead.predict` gives them.
+        targets: [B] speakers.
+        prior: of a pair of one speaker, for the cost.
+
+    Returns:
+        "eer" (equal error rate), "min_dcf" (least cost, see `Detection.min_cost`), "pairs".
+
+    Raises:
+        InputError: all are of one speaker, or no two of them are.
+
+    Example:
+        >>> verification_figures([[1, 0], [1, 0], [0, 1], [0, 1]], ["ann", "ann", "bob", "bob"])
+        {'eer': 0.0, 'min_dcf': 0.0, 'pairs': 6.0}
+    """
+    scores, same = pair_scores(predictions, targets)
+    curve = detection_curve(scores, same)
+    return {
+        "eer": curve.equal_error_rate,
+        "min_dcf": curve.min_cost(prior),
+        "pairs": float(len(scores)),
+    }
