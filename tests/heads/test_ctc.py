@@ -24,14 +24,15 @@ def fused(lengths: list[int], dim: int, *, step: float = 0.04, other: bool = Fal
         time=(position + 0.5) * step,
     )
     if other:
-        words = Tokens.from_lengths(
-            torch.randn(3 * len(lengths), dim), torch.full((len(lengths),), 3), "text"
-        )
+        words = Tokens.from_sequences([torch.randn(3, dim) for _ in lengths], "text")
         tokens = Tokens.cat([words, tokens])
-    kinds = len(tokens.modalities)
-    return Fused(
-        tokens, torch.zeros(len(lengths), dim), torch.zeros(len(lengths), kinds, dim), tokens.presence
-    )
+    return _fused(tokens)
+
+
+def _fused(tokens: Tokens) -> Fused:
+    samples, kinds = tokens.presence.shape
+    pooled, by_modality = torch.zeros(samples, tokens.dim), torch.zeros(samples, kinds, tokens.dim)
+    return Fused(tokens, pooled, by_modality, tokens.presence)
 
 
 def test_it_keeps_the_contract() -> None:
