@@ -151,13 +151,13 @@ def _curves(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> _Curves:
 
 def _annotations(boxes: Sequence[Boxes], number: dict[str, int]) -> list[dict[str, Any]]:
     """COCO's rows: left, top, width, height."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for picture, one in enumerate(boxes):
         corners_K4 = one.boxes.double().cpu()
         sides_K4 = corners_K4.clone()
         sides_K4[:, 2:] -= corners_K4[:, :2]
         for place, (box, label) in enumerate(zip(sides_K4.tolist(), one.labels, strict=True)):
-            row: dict[str, Any] = {
+            row = {
                 "id": len(rows) + 1,
                 "image_id": picture,
                 "category_id": number[label],

@@ -1,0 +1,203 @@
+"""Boxes drawn on their picture: what is there dashed, what was found solid and in the colour of its class."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mmattn.boxes import Boxes
+from mmattn.encoders.pictures import read_picture
+
+__all__ = ["draw_boxes"]
+
+# Okabe and Ito's colours, which colour-blind people tell apart (Wong 2011, "Color blindness").
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+_DARK, _LIGHT = "#111111", "#FFFFFF"
+_DASH, _GAP = 3, 3  # in line widths
+
+Rectangle = tuple[float, float, float, float]
+
+
+def draw_boxes(
+    picture: Any,
+    truth: Boxes | None = None,
+    found: Boxes | None = None,
+    *,
+    labels: Sequence[str] = (),
+    side: int = 640,
+    least: float = 0.5,
+    most: int = 40,
+    legend: bool = True,
+) -> bytes:
+    """A PNG of the picture with its boxes.
+
+    Every line has a dark rim, so that it is seen on light and dark alike. A name and its score stand beside
+    their box where there is room. Truth and prediction differ by the kind of their line, not by colour.
+
+    Args:
+        picture: what `mmattn.encoders.pictures.read_picture` reads, or a uint8 tensor [3, H, W].
+        truth: drawn dashed; None leaves it out.
+        found: predictions with scores, drawn solid; None leaves them out.
+        labels: all classes, so that several pictures give the same colour to each; left out, those here.
+        side: pixels of the longer side of the result, without the legend.
+        least: score from which a prediction is drawn.
+        most: predictions drawn at most, the best ones.
+        legend: a line below that says what the lines mean.
+
+    Raises:
+        Unreadable: the picture cannot be read.
+
+    Example:
+        >>> import torch
+        >>> boxes = Boxes(torch.tensor([[8.0, 8.0, 24.0, 24.0]]), ["seven"], (32, 48))
+        >>> draw_boxes(np.zeros((32, 48), np.uint8), boxes)[1:4]
+        b'PNG'
+    """
+    if isinstance(picture, Tensor):
+        picture = picture.permute(1, 2, 0).cpu().numpy()
+    canvas = read_picture(picture)
+    scale = side / max(canvas.size)
+    canvas = canvas.resize(
+        (max(round(canvas.width * scale), 1), max(round(canvas.height * scale), 1)),
+        Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC,
+    )
+    size = (canvas.height, canvas.width)
+    named = labels or sorted({label for boxes in (truth, found) if boxes for label in boxes.labels})
+    truth = None if truth is None else truth.scaled(size)
+    found = None if found is None else _best(found.scaled(size), least, most)
+    colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(named)}
+    sketch = _Sketch(canvas)
+    if found is not None:
+        for box, label in zip(found.boxes.tolist(), found.labels, strict=True):
+            sketch.rectangle(box, colours.get(label, _LIGHT), dashed=False)
+    if truth is not None:
+        for box in truth.boxes.tolist():
+            sketch.rectangle(box, _LIGHT, dashed=True)
+    if found is not None and found.scores is not None:
+        for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores.tolist(), strict=True):
+            sketch.name(box, f"{label} {score:.2f}", colours.get(label, _LIGHT))
+    elif truth is not None:
+        for box, label in zip(truth.boxes.tolist(), truth.labels, strict=True):
+            sketch.name(box, label, colours.get(label, _LIGHT))
+    result = sketch.picture
+    if legend:
+        result = _with_legend(result, truth is not None, found is not None, least, sketch.font)
+    buffer = io.BytesIO()
+    result.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _best(found: Boxes, least: float, most: int) -> Boxes:
+    """The surest predictions, the least sure one first so that the surest lies on top."""
+    assert found.scores is not None
+    rows = [row for row in found.scores.argsort(descending=True).tolist() if found.scores[row] >= least]
+    rows = rows[:most][::-1]
+    return Boxes(found.boxes[rows], [found.labels[row] for row in rows], found.size, found.scores[rows])
+
+
+class _Sketch:
+    """Draws on a picture and remembers where names stand.
+
+    Args:
+        picture: is changed.
+    """
+
+    def __init__(self, picture: Image.Image):
+        self.picture = picture
+        self.pen = ImageDraw.Draw(picture)
+        longer = max(picture.size)
+        self.line = max(2, round(longer / 300))
+        self.font = ImageFont.load_default(max(12, longer / 46))
+        self.taken: list[Rectangle] = []
+
+    def rectangle(self, box: Sequence[float], colour: str, *, dashed: bool) -> None:
+        """A frame around a box, with a dark rim of one pixel on either side."""
+        # Thinner where it is dashed: on a prediction that fits, both can be seen.
+        edges = list(_edges(box, max(1, self.line // 2) if dashed else self.line))
+        if dashed:
+            edges = [piece for edge in edges for piece in _pieces(edge, self.line)]
+        for left, top, right, bottom in edges:
+            self.pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=_DARK)
+        for edge in edges:
+            self.pen.rectangle(edge, fill=colour)
+
+    def name(self, box: Sequence[float], text: str, colour: str) -> None:
+        """A name on a patch of its colour, where it hides as little as possible."""
+        left, top, right, bottom = self.pen.textbbox((0, 0), text, font=self.font)
+        wide, high = right - left + 6, bottom - top + 6
+        place = min(self._places(box, wide, high), key=self._hidden)
+        self.taken.append(place)
+        self.pen.rectangle(place, fill=colour, outline=_DARK)
+        self.pen.text((place[0] + 3 - left, place[1] + 3 - top), text, fill=_ink_on(colour), font=self.font)
+
+    def _places(self, box: Sequence[float], wide: float, high: float) -> list[Rectangle]:
+        """Above, below and inside, on the left and on the right; all within the picture."""
+        left, top, right, bottom = box
+        inner = self.line
+        corners = [
+            (x, y)
+            for y in (top - high - inner, bottom + inner, top + inner, bottom - high - inner)
+            for x in (left, right - wide)
+        ]
+        places: list[Rectangle] = []
+        for x, y in corners:
+            x = min(max(x, 0), self.picture.width - 1 - wide)
+            y = min(max(y, 0), self.picture.height - 1 - high)
+            places.append((round(x), round(y), round(x + wide), round(y + high)))
+        return places
+
+    def _hidden(self, place: Rectangle) -> float:
+        """Pixels of other names under a place."""
+        return sum(_common(place, other) for other in self.taken)
+
+
+def _edges(box: Sequence[float], line: int) -> Iterator[tuple[int, int, int, int]]:
+    """The four sides of a frame as filled rectangles, their corners included; the frame lies on the box."""
+    left, top, right, bottom = (round(value) for value in box)
+    right, bottom = max(right - 1, left + line), max(bottom - 1, top + line)
+    inner = line - 1
+    yield left, top, right, top + inner
+    yield left, bottom - inner, right, bottom
+    yield left, top, left + inner, bottom
+    yield right - inner, top, right, bottom
+
+
+def _pieces(edge: tuple[int, int, int, int], line: int) -> Iterator[tuple[int, int, int, int]]:
+    """A side as dashes."""
+    left, top, right, bottom = edge
+    dash, step = _DASH * line, (_DASH + _GAP) * line
+    if right - left >= bottom - top:
+        for start in range(left, right + 1, step):
+            yield start, top, min(start + dash - 1, right), bottom
+    else:
+        for start in range(top, bottom + 1, step):
+            yield left, start, right, min(start + dash - 1, bottom)
+
+
+def _common(a: Rectangle, b: Rectangle) -> float:
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    return max(wide, 0) * max(high, 0)
+
+
+def _ink_on(colour: str) -> str:
+    """Black or white, whichever is read better."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else _LIGHT
+
+
+def _with_legend(picture: Image.Image, truth: bool, found: bool, least: float, font: Any) -> Image.Image:
+    """The picture with a strip below it."""
+    said = ["dashed: what is there"] * truth + [f"solid: found, score {least:g} or more"] * found
+    text = "   ".join(said)
+    left, top, right, bottom = font.getbbox(text or " ")
+    high = int(bottom - top) + 12
+    result = Image.new("RGB", (max(picture.width, int(right - left) + 12), picture.height + high), _LIGHT)
+    result.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(result)
+    pen.text((6 - left, picture.height + 6 - top), text, fill=_DARK, font=font)
+    return result
