@@ -300,10 +300,10 @@ class BoxBias(Bias):
 
 
 def box_columns(boxes: Tensor) -> tuple[Tensor, ...]:
-    """[N, 4] corners -> centre x and y, width, height, and 1 where there is a box; five [N] tensors."""
+    """[..., 4] corners -> centre x and y, width, height, and 1 where there is a box; five [...] tensors."""
     known = ~boxes.isnan().any(-1)
     left, top, right, bottom = torch.where(
-        known[:, None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+        known[..., None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
     ).unbind(-1)
     return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top, known.to(boxes.dtype)
 
