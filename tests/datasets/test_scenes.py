@@ -186,6 +186,8 @@ def test_prepared_folder(tmp_path: Path) -> None:
     assert {found["label"] for found in row["boxes"]} <= {row["digit"]}
     answers = [found for found in row["scene_boxes"] if found["label"] == row["digit"]]
     assert row["boxes"] == answers
+    assert data.targets["boxes"][-1].boxes.tolist() == [found["box"] for found in answers]
+    assert data.targets["scene_boxes"][-1].labels == make_scenes(6, "test", seed=1)[-1].boxes.labels
     assert soundfile.info(tmp_path / row["audio"]).samplerate == 8000
 
 

@@ -39,6 +39,8 @@ _CARD = {
             "image": "image",
             "text": "text",
             "audio": "audio",
+            "boxes": "boxes",
+            "scene_boxes": "boxes",
             "digit": "label",
             "scene": "label",
             "speaker": "label",
