@@ -37,7 +37,11 @@ def run(arguments: Namespace) -> int:
     if not processes().is_main_process:  # of `accelerate launch`: one of them speaks
         return 0
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
-    print(metrics if arguments.json else f"{table(json.loads(metrics))}\n\nreport: {folder / 'report.html'}")
+    if arguments.json:
+        print(metrics)
+        return 0
+    found = json.loads(metrics)
+    print(f"{task_table(found) if 'tasks' in found else table(found)}\n\nreport: {folder / 'report.html'}")
     return 0
 
 
@@ -97,3 +101,25 @@ def table(metrics: dict[str, Any]) -> str:
         )
         lines.append(f"{system:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
     return "\n".join(lines)
+
+
+def task_table(metrics: dict[str, Any]) -> str:
+    """Figures of tasks x together, alone and their difference, with intervals, for the terminal."""
+    rows = [("task", "", "mmattn", "alone", "mmattn - alone")]
+    for name, task in metrics["tasks"].items():
+        for figure, own in task["figures"].items():
+            others = (task[which].get(figure) for which in ("alone", "gain"))
+            rows.append((name, figure, *map(_cell, (own, *others))))
+    if not any(task["alone"] for task in metrics["tasks"].values()):
+        rows = [row[:3] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _cell(interval: dict[str, float] | None) -> str:
+    if interval is None:
+        return ""
+    return f"{interval['mean']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})"

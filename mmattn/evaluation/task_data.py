@@ -44,7 +44,8 @@ class TaskData:
         config: what the file says of it.
         card: name of its data set.
         targets: [I] one raw target an item of all cards; None where not known, and for items of other cards.
-        parts: part ("train", "validation", "test") -> rows whose target is known, ascending.
+        parts: part ("train", "validation", "test") -> rows whose target is known and that have something to
+            read, ascending.
         reads: encoders that it may look at and whose contents its items have.
         kind: of its head.
         measure: how it is measured.
@@ -115,7 +116,6 @@ def _task(name: str, config: TaskFitConfig, dataset: Dataset, first: int, total:
     own = _own_targets(where, task, kind, dataset)
     targets: list[Any] = [None] * total
     targets[first : first + len(own)] = own
-    parts = _parts(where, task.target, own, dataset)
     reads = tuple(
         encoder
         for encoder, source in config.sources.items()
@@ -127,6 +127,9 @@ def _task(name: str, config: TaskFitConfig, dataset: Dataset, first: int, total:
             f"{where}: {dataset.card.name} has nothing for the encoders "
             f"{', '.join(task.reads or config.encoders)}; its contents are {', '.join(dataset.modalities)}"
         )
+    seen = {config.sources[encoder] for encoder in reads}
+    readable = np.array([not seen.isdisjoint(item.content) for item in dataset.items])
+    parts = _parts(where, task.target, own, readable, dataset)
     placed = {part: rows + first for part, rows in parts.items()}
     found = TaskData(name, task, dataset.card.name, targets, placed, reads, kind, measure_for(kind, own))
     _say(found)
@@ -172,19 +175,25 @@ def _role(dataset: Dataset, column: str) -> str:
     return next((use.role for use in uses if use.is_target), uses[0].role if uses else "")
 
 
-def _parts(where: str, column: str, targets: Sequence[Any], dataset: Dataset) -> dict[str, NDArray[np.int64]]:
+def _parts(
+    where: str, column: str, targets: Sequence[Any], readable: NDArray[np.bool_], dataset: Dataset
+) -> dict[str, NDArray[np.int64]]:
+    """Part -> the rows that can be learned from or tested."""
     if dataset.item_split is None:
         raise InputError(
             f"{where}: the card of {dataset.card.name} names no split column, expected one with the parts "
             f"{', '.join(PARTS)}"
         )
     known = np.array([target is not None for target in targets], dtype=bool)
-    parts = {part: np.flatnonzero(known & (dataset.item_split == part)) for part in PARTS}
+    blind = int((known & ~readable).sum())
+    if blind:
+        log.info("%s: %d items have a %r and nothing that the task may read; left out", where, blind, column)
+    parts = {part: np.flatnonzero(known & readable & (dataset.item_split == part)) for part in PARTS}
     for part, least in (("train", 2), ("test", 1)):
         if len(parts[part]) < least:
             raise InputError(
                 f"{where}: {len(parts[part])} items of the part {part!r} in {dataset.card.name} have a "
-                f"{column!r}, expected at least {least}"
+                f"{column!r} and something to read, expected at least {least}"
             )
     return parts
 

@@ -167,3 +167,15 @@ def test_what_it_refuses() -> None:
     empty = MultiTask({"digit": OfDigits(one, "digit", rows), "ink": silent})
     with pytest.raises(InputError, match="task 'ink' gave no batch in epoch 1"):
         train(empty, **SETTINGS)
+
+
+def test_steps_and_judge_may_be_said() -> None:
+    task = both()
+    task.steps, task.judge = 7, lambda: {"mean": 0.25, "digit": 0.5}
+    history = train(task, **SETTINGS)
+    assert task.batch_count(1) == 7
+    assert sum(1 for _ in task.batches(1, torch.Generator().manual_seed(0))) == 7
+    assert [row["mean"] for row in history.rows] == [0.25] * 3
+    assert history.best_score == 0.25
+    with pytest.raises(InputError, match="got -1 steps"):
+        MultiTask(dict(task.tasks), steps=-1)
