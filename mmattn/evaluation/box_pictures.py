@@ -52,7 +52,7 @@ def draw_boxes(
         Unreadable: the picture cannot be read.
 
     Example:
-        >>> import torch
+        >>> import numpy as np, torch
         >>> boxes = Boxes(torch.tensor([[8.0, 8.0, 24.0, 24.0]]), ["seven"], (32, 48))
         >>> draw_boxes(np.zeros((32, 48), np.uint8), boxes)[1:4]
         b'PNG'

@@ -113,6 +113,7 @@ def bootstrap_detection(
         InputError: no seed, or predictions that do not answer the targets.
 
     Example:
+        >>> import torch
         >>> truth = [Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["a"], (24, 32))] * 2
         >>> right = Boxes(truth[0].boxes, ["a"], (24, 32), torch.tensor([0.9]))
         >>> wrong = Boxes(truth[0].boxes + 9, ["a"], (24, 32), torch.tensor([0.8]))
