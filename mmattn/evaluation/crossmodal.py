@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmattn.encoders.inputs import Inputs
+from mmattn.errors import InputError
 from mmattn.model import Model
 
-__all__ = ["modality_vectors", "precision_across"]
+__all__ = ["first_ranks", "modality_vectors", "precision_across", "subset_vectors"]
 
 
 def precision_across(
@@ -52,6 +53,62 @@ def precision_across(
         right_Qk = labels[samples[target]][top_Qk] == labels[samples[query]][:, None]
         found[query, target] = float(right_Qk.mean())
     return found
+
+
+def first_ranks(
+    queries: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    query_owner: NDArray[np.integer],
+    target_owner: NDArray[np.integer],
+) -> NDArray[np.int64]:
+    """The place, from 1, at which each query first meets a target of its own owner.
+
+    Among equal scores the own target comes last: a model that says the same of everything finds nothing.
+
+    Args:
+        queries: [Q, D].
+        targets: [T, D], compared by inner product.
+        query_owner: [Q] the thing that each query is of.
+        target_owner: [T] the thing that each target is of.
+
+    Returns:
+        [Q]; 1 more than there are targets of others, at worst.
+
+    Raises:
+        InputError: a query whose owner has no target.
+
+    Example:
+        >>> import numpy as np
+        >>> first_ranks(np.eye(2), np.array([[1.0, 0], [0, 1], [0, 2]]), np.array([0, 1]), np.array([0, 1, 0]))
+        array([1, 2])
+    """
+    own_QT = query_owner[:, None] == target_owner[None]
+    if not own_QT.any(1).all():
+        lost = int(query_owner[~own_QT.any(1)][0])
+        raise InputError(f"ranks: {lost} has a query and no target, expected one of its own to find")
+    scores_QT = np.asarray(queries, np.float32) @ np.asarray(targets, np.float32).T
+    best_Q1 = np.where(own_QT, scores_QT, -np.inf).max(1, keepdims=True)
+    return 1 + ((scores_QT >= best_Q1) & ~own_QT).sum(1)
+
+
+@torch.no_grad()
+def subset_vectors(
+    model: Model,
+    inputs: Inputs,
+    samples: Tensor,
+    modalities: Sequence[str],
+    head: str = "alignment",
+    batch: int = 256,
+) -> NDArray[np.floating]:
+    """[len(samples), D] the vectors of samples of which these modalities alone are there."""
+    was_training = model.training
+    model.eval()
+    vectors = []
+    for chosen in samples.split(batch):
+        parts = model.tokens(inputs, chosen)
+        vectors.append(model.head(head)(model.fuse({name: parts[name] for name in modalities})).cpu())
+    model.train(was_training)
+    return torch.cat(vectors).numpy()
 
 
 @torch.no_grad()

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from mmattn.boxes import Boxes
+from mmattn.encoders.base import Unreadable
+from mmattn.evaluation.box_pictures import draw_boxes
 from mmattn.evaluation.task_data import TaskData
 from mmattn.evaluation.task_result import TaskResult
 from mmattn.evaluation.transcripts import worst
 from mmattn.types import Sample
 
-__all__ = ["Box", "TaskExample", "Word", "examples_of"]
+__all__ = ["TaskExample", "Word", "examples_of"]
 
 _MOST = 12
-_SHOWN_SCORE = 0.5  # boxes below this confidence are not drawn
+_SIDE = 480  # pixels of a picture with boxes
 
 
 @dataclass(frozen=True)
@@ -31,48 +33,26 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Box:
-    """A box on a picture, its sides in percent of it.
-
-    Args:
-        left, top, width, height: percent.
-        label: of the box.
-        said: it was predicted; otherwise it is true.
-        score: confidence of a predicted one.
-    """
-
-    left: float
-    top: float
-    width: float
-    height: float
-    label: str
-    said: bool
-    score: float | None = None
-
-
-@dataclass(frozen=True)
 class TaskExample:
     """One item of the test part and what was said of it, in the first seed.
 
     Args:
         item: its id.
-        picture: its picture, where it has one.
+        picture: its picture, where it has one; of boxes, with the true and the predicted ones drawn on it.
         text: its text, or its words' sentence.
         has: contents that the task could look at.
-        true: the target in words; "" where words or boxes show it.
+        true: the target in words; "" where words or the picture show it.
         said: the prediction in words.
         words: of tagged sentences.
-        boxes: true and predicted ones.
     """
 
     item: str
-    picture: Path | None
+    picture: Path | bytes | None
     text: str
     has: tuple[str, ...]
     true: str = ""
     said: str = ""
     words: tuple[Word, ...] = ()
-    boxes: tuple[Box, ...] = ()
 
 
 def examples_of(
@@ -94,11 +74,11 @@ def examples_of(
         chosen = np.random.default_rng(0).permutation(able)[:_MOST].tolist()
     seen = {sources[name] for name in task.reads}
     return tuple(
-        _example(samples[task.parts["test"][row]], true[row], said[row], task.kind, seen) for row in chosen
+        _example(samples[task.parts["test"][row]], true[row], said[row], task, seen) for row in chosen
     )
 
 
-def _example(sample: Sample, true: Any, said: Any, kind: str, seen: set[str]) -> TaskExample:
+def _example(sample: Sample, true: Any, said: Any, task: TaskData, seen: set[str]) -> TaskExample:
     contents = {name: content for name, content in sample.content.items() if name in seen}
     picture = next((content for content in contents.values() if _is_picture(content)), None)
     texts = [content for content in contents.values() if isinstance(content, (str, list))]
@@ -108,15 +88,26 @@ def _example(sample: Sample, true: Any, said: Any, kind: str, seen: set[str]) ->
         "text": " ".join(_words(texts[0])) if texts else "",
         "has": tuple(contents),
     }
-    if kind == "tags":
+    if task.kind == "tags":
         padded = [*said, *["O"] * (len(true) - len(said))]
         words = _words(texts[0]) if texts else [""] * len(true)
         example["words"] = tuple(Word(*each) for each in zip(words, true, padded, strict=False))
-    elif kind == "boxes":
-        example["boxes"] = (*_boxes(true, said=False), *_boxes(said, said=True))
+    elif task.kind == "boxes":
+        example["picture"] = _drawn(picture, true, said, task.measure.names)
     else:
         example |= {"true": _in_words(true), "said": _in_words(said)}
     return TaskExample(**example)
+
+
+def _drawn(picture: Path | None, true: Boxes, said: Boxes, names: Sequence[str]) -> bytes | None:
+    try:
+        return (
+            None
+            if picture is None
+            else draw_boxes(picture, true, said, labels=names, side=_SIDE, legend=False)
+        )
+    except Unreadable:
+        return None
 
 
 def _is_picture(content: Any) -> bool:
@@ -129,18 +120,3 @@ def _words(content: str | list[Any]) -> list[str]:
 
 def _in_words(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value) or "none"
-
-
-def _boxes(boxes: Boxes, said: bool) -> list[Box]:
-    height, width = boxes.size
-    scores = [None] * len(boxes) if boxes.scores is None else boxes.scores.tolist()
-    return [
-        Box(
-            100 * left / width, 100 * top / height, 100 * (right - left) / width,
-            100 * (bottom - top) / height, label, said, score,
-        )
-        for (left, top, right, bottom), label, score in zip(
-            boxes.boxes.tolist(), boxes.labels, scores, strict=True
-        )
-        if score is None or score >= _SHOWN_SCORE
-    ]  # fmt: skip

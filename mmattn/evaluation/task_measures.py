@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError, MissingDependency
+from mmattn.evaluation.detection import detection_figures
 from mmattn.evaluation.transcripts import count_edits
 
 __all__ = [
@@ -221,7 +222,7 @@ class TextMeasure(Measure):
 class BoxesMeasure(_Named):
     """Boxes that are found: each said box takes the truest free one of its label with an overlap of a half.
 
-    Average precision over all pictures, which is no function of sums, is `mmattn.evaluation.detection`'s.
+    Average precision, by which epochs are chosen, is no function of sums: `mmattn.evaluation.detection`'s.
 
     Args:
         names: of the labels.
@@ -250,6 +251,13 @@ class BoxesMeasure(_Named):
     def figures(self, sums: Floats) -> dict[str, Floats]:
         scores = _scores(*(part.sum(-1) for part in self._three(sums)))
         return {"f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"]}
+
+    def measure(self, predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+        found = detection_figures(predictions, targets)
+        return {**super().measure(predictions, targets), "ap50": found["ap50"], "map": found["map"]}
+
+    def goodness(self, figures: Mapping[str, float]) -> float:
+        return figures["ap50"]
 
 
 def measure_for(kind: str, targets: Sequence[Any]) -> Measure:

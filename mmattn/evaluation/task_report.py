@@ -21,7 +21,14 @@ __all__ = ["figure_label", "render_tasks", "write_task_report"]
 
 _CLASSES_SHOWN = 30  # a larger confusion matrix cannot be read
 _DISTURBED = {"attack": "attack along the gradient", "all": "noise on everything"}
-_LABELS = {"wer": "Word error rate", "cer": "Character error rate", "f1": "F1", "macro f1": "Macro F1"}
+_LABELS = {
+    "wer": "Word error rate",
+    "cer": "Character error rate",
+    "f1": "F1",
+    "macro f1": "Macro F1",
+    "ap50": "AP50",
+    "map": "mAP",
+}
 
 
 def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from mmattn import attention, schema
 from mmattn.evaluation.about import versions
 from mmattn.evaluation.counted import bootstrap_figures, paired_figures
+from mmattn.evaluation.detection_intervals import bootstrap_detection
+from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.knockout import PREFIXES
 from mmattn.evaluation.results import Curve, Kind, Panel
 from mmattn.evaluation.task_data import TaskData
@@ -60,7 +62,7 @@ def _outcome(run: TaskRun, task: TaskData, results: Sequence[TaskResult]) -> Tas
         parts=results[0].parts[task.name],
         primary=task.measure.primary,
         lower=task.measure.lower,
-        metrics=bootstrap_figures(whole, figures),
+        metrics={**bootstrap_figures(whole, figures), **_average_precision(task, results)},
         alone=bootstrap_figures(counts(ALONE), figures) if has_alone else {},
         gain=paired_figures(whole, counts(ALONE), figures) if has_alone else {},
         taken=tuple(_taken(run, task, results)),
@@ -70,6 +72,14 @@ def _outcome(run: TaskRun, task: TaskData, results: Sequence[TaskResult]) -> Tas
         names=task.measure.names,
         examples=examples_of(task, results[0], run.items.samples, run.config.sources),
     )
+
+
+def _average_precision(task: TaskData, results: Sequence[TaskResult]) -> dict[str, Interval]:
+    """Of boxes: no function of counts, with a bootstrap of its own."""
+    if task.kind != "boxes":
+        return {}
+    found = bootstrap_detection([one.predictions[task.name] for one in results], task.learned("test"))
+    return {name: found[name] for name in ("ap50", "map")}
 
 
 def _variants(task: TaskData, results: Sequence[TaskResult]) -> list[str]:

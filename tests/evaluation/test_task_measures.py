@@ -100,11 +100,17 @@ def test_boxes_by_hand() -> None:
     ]
     measure = measure_for("boxes", true)
     found = measure.measure(said, true)
-    assert found == {"f1": pytest.approx(2 / 7), "precision": pytest.approx(1 / 5), "recall": 0.5}
+    # Four were sure enough; of two true ones one was found.
+    assert found["f1"] == pytest.approx(2 / 7)
+    assert found["precision"] == pytest.approx(1 / 5)
+    assert found["recall"] == 0.5
+    # The box of "a" is found by the surest of both; of "b" the first three are wrong.
+    assert found["ap50"] == pytest.approx((1 + 1 / 3) / 2)
+    assert measure.goodness(found) == found["ap50"]
     rows = measure.rows(measure.counts(said, true).sum(0))
     assert rows["a"]["precision"] == pytest.approx(1 / 3)
     assert rows["b"]["recall"] == 0
-    perfect = measure.measure(true, true)
+    perfect = measure.figures(measure.counts(true, true).sum(0))
     assert perfect == {"f1": 1, "precision": 1, "recall": 1}
 
 
