@@ -27,9 +27,9 @@ from mmattn_adapters.detection.config import DetectorConfig, Kind
 from mmattn_adapters.detection.networks import FIRST
 from mmattn_adapters.detection.stages import Losses, one_stage, two_stage
 from mmattn_adapters.detection.targets import as_boxes, as_picture, as_target, check_targets
-from mmattn_adapters.detection.task import DetectionTask
+from mmattn_adapters.detection.task import DetectionTask, DrawnDetectionTask
 
-__all__ = ["DetectionTask", "Detector"]
+__all__ = ["DetectionTask", "Detector", "DrawnDetectionTask"]
 
 FORMAT = 1
 

@@ -14,7 +14,7 @@ from mmattn.encoders.tiny import TinyText
 from mmattn.errors import InputError
 from mmattn.training.loop import train
 from mmattn.types import Sample
-from mmattn_adapters.torchvision import DetectionTask, Detector
+from mmattn_adapters.torchvision import DetectionTask, Detector, DrawnDetectionTask
 
 SIZE = (32, 48)
 
@@ -96,6 +96,24 @@ def test_killed_and_resumed_it_passes_through_the_same_numbers(tmp_path: Path) -
     assert resumed.rows == history.rows
     for name, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_what_is_drawn_follows_from_the_seed_of_the_run_alone() -> None:
+    samples, targets = questions()
+    drawn: list[int] = []
+
+    def draw(seed: int) -> tuple[list[Sample], list[Boxes]]:
+        drawn.append(seed)
+        picked = torch.randperm(6)[:3].tolist()
+        return [samples[place] for place in picked], [targets[place] for place in picked]
+
+    losses = []
+    for _ in range(2):
+        task = DrawnDetectionTask(detector(), draw, steps=3)
+        losses.append(train(task, epochs=2, learning_rate=1e-3, progress=False).rows)
+    assert losses[0] == losses[1]
+    assert drawn[:6] == drawn[6:]
+    assert len(set(drawn)) == 6
 
 
 def test_pictures_are_changed_with_their_boxes() -> None:
