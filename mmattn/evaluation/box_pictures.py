@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.pictures import read_picture
+from mmattn.errors import InputError
 
 __all__ = ["draw_boxes"]
 
@@ -50,6 +51,7 @@ def draw_boxes(
 
     Raises:
         Unreadable: the picture cannot be read.
+        InputError: predictions without scores.
 
     Example:
         >>> import numpy as np, torch
@@ -93,7 +95,8 @@ def draw_boxes(
 
 def _best(found: Boxes, least: float, most: int) -> Boxes:
     """The surest predictions, the least sure one first so that the surest lies on top."""
-    assert found.scores is not None
+    if found.scores is None:
+        raise InputError("draw_boxes: got predictions without scores, expected scores from 0 to 1")
     rows = [row for row in found.scores.argsort(descending=True).tolist() if found.scores[row] >= least]
     rows = rows[:most][::-1]
     return Boxes(found.boxes[rows], [found.labels[row] for row in rows], found.size, found.scores[rows])

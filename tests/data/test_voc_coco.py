@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mmattn.boxes import Boxes
@@ -104,6 +107,25 @@ def test_bad_boxes_are_dropped_and_listed(layout: Callable[..., Read], tmp_path:
     assert "lies outside the picture" in reasons[2]
     assert "expected four finite numbers" in reasons[3]
     assert reasons[4] == "box 5 of 5: [-2, 20, 5, 30] cut at the picture's edge, 31 x 23"
+
+
+corners = st.builds(
+    lambda left, top, wide, high: (left, top, min(left + wide, WIDTH), min(top + high, HEIGHT)),
+    *(st.integers(0, 28), st.integers(0, 20), st.integers(2, 31), st.integers(2, 23)),
+)
+entries = st.lists(st.tuples(st.sampled_from(["cat", "dog"]), corners), max_size=5)
+
+
+@settings(max_examples=23, deadline=None)
+@given(st.lists(entries, min_size=1, max_size=3))
+def test_both_layouts_say_the_same(pictures: list[list[Entry]]) -> None:
+    things = {f"p{number}": entries for number, entries in enumerate(pictures)}
+    with tempfile.TemporaryDirectory() as folder:
+        found = [layout(Path(folder), things)() for layout in (_voc, _coco)]
+    for (path, voc), (other, coco), said in zip(*found, pictures, strict=True):
+        assert path == other
+        assert voc.labels == coco.labels == tuple(label for label, _ in said)
+        assert voc.boxes.tolist() == coco.boxes.tolist() == [list(box) for _, box in said]
 
 
 @pytest.mark.parametrize(

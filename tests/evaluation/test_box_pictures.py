@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
+from mmattn.errors import InputError
 from mmattn.evaluation.box_pictures import _COLOURS, _Sketch, draw_boxes
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
@@ -120,6 +121,8 @@ def test_pictures_of_every_kind(tmp_path: Path) -> None:
     assert draw_boxes(path, boxes((20, 25, 60, 50))) == same
     assert draw_boxes(torch.from_numpy(GREY).permute(2, 0, 1), boxes((20, 25, 60, 50))) == same
     assert draw_boxes(GREY, Boxes.none((60, 80)), legend=False)[1:4] == b"PNG"
+    with pytest.raises(InputError, match="predictions without scores"):
+        draw_boxes(GREY, found=boxes((20, 25, 60, 50)))
     with pytest.raises(Unreadable):
         draw_boxes(b"none", boxes((20, 25, 60, 50)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from mmattn.boxes import Boxes
-from mmattn.errors import InputError
+from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.detection import THRESHOLDS, class_figures, detection_figures
 from mmattn.evaluation.detection_intervals import bootstrap_detection, match, paired_detection
 
@@ -172,6 +173,12 @@ def test_predictions_that_do_not_answer(predictions: list[Boxes], message: str) 
     for measure in (detection_figures, class_figures, match):
         with pytest.raises(InputError, match=message):
             measure(predictions, [truth(HERE)])
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'mmattn\[detection\]'"):
+        detection_figures([said((HERE, 0.5))], [truth(HERE)])
 
 
 # --- intervals -----------------------------------------------------------------------------------
