@@ -48,6 +48,20 @@ def read_coco(
     Raises:
         InputError: not such a file, a category or label that is not known, an id that stands for two
             pictures, or more bad pictures than the limit.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (7, 5)).save(folder / "a.png")
+        >>> content = {
+        ...     "images": [{"id": 1, "file_name": "a.png"}],
+        ...     "categories": [{"id": 3, "name": "cat"}],
+        ...     "annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 2]}]}
+        >>> _ = (folder / "all.json").write_text(json.dumps(content))
+        >>> ((path, boxes),) = read_coco(folder / "all.json", folder)
+        >>> path.name, boxes.boxes.tolist(), boxes.labels
+        ('a.png', [[1.0, 2.0, 4.0, 4.0]], ('cat',))
     """
     file = Path(file)
     content = _content(file)

@@ -50,6 +50,20 @@ def read_voc(
 
     Raises:
         InputError: no such folder or split, a label that is not known, or more bad pictures than the limit.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> (root / "Annotations").mkdir(), (root / "JPEGImages").mkdir()
+        (None, None)
+        >>> Image.new("RGB", (7, 5)).save(root / "JPEGImages/a.jpg")
+        >>> box = "<xmin>1</xmin><ymin>2</ymin><xmax>7</xmax><ymax>5</ymax>"
+        >>> _ = (root / "Annotations/a.xml").write_text(
+        ...     f"<annotation><object><name>cat</name><bndbox>{box}</bndbox></object></annotation>")
+        >>> ((path, boxes),) = read_voc(root)
+        >>> path.name, boxes.boxes.tolist(), boxes.labels
+        ('a.jpg', [[0.0, 1.0, 7.0, 5.0]], ('cat',))
     """
     root = Path(root)
     rejected = Rejected() if rejected is None else rejected

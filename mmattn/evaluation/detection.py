@@ -67,6 +67,12 @@ def class_figures(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> dic
 
     Raises:
         InputError, MissingDependency: as `detection_figures`.
+
+    Example:
+        >>> import torch
+        >>> truth = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
+        >>> class_figures([Boxes(truth.boxes, ["six"], (24, 32), torch.tensor([0.9]))], [truth])["seven"]
+        {'map': 0.0, 'ap50': 0.0, 'ap75': 0.0, 'recall': 0.0, 'true': 1.0}
     """
     curves = _curves(predictions, targets)
     true = dict.fromkeys(curves.labels, 0)
