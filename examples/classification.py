@@ -3,9 +3,9 @@
     python examples/classification.py                              # the embedded digits
     python examples/classification.py --root ../shared/data/fsdd   # recorded speech
 
-One model is trained on whatever each item has; modalities are dropped at random, so that it also answers from
-each alone. Figures of each and of all, of the order and the honesty of the probabilities, and a picture of what
-is taken for what. A minute on a CPU.
+One model is trained on whatever each item has; modalities are dropped at random, so that it also answers
+from each alone. Figures of each and of all, of the order and the honesty of the probabilities, and a picture
+of what is taken for what. A minute on a CPU.
 """
 
 import argparse

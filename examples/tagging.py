@@ -3,8 +3,8 @@
     python examples/tagging.py                                 # number words in six languages, composed
     python examples/tagging.py --root ../shared/data/wnut17    # named entities in noisy text, with MiniLM
 
-Composed sentences hold numbers up to 99 in six languages; those of the test are in no sentence of training, so
-that they have to be known by their parts. Half a minute on a CPU; WNUT-17 takes a quarter of an hour.
+Composed sentences hold numbers up to 99 in six languages; those of the test are in no sentence of training,
+so that they have to be known by their parts. Half a minute on a CPU; WNUT-17 takes a quarter of an hour.
 """
 
 import argparse
