@@ -79,7 +79,7 @@ def first_ranks(
 
     Example:
         >>> import numpy as np
-        >>> first_ranks(np.eye(2), np.array([[1.0, 0], [0, 1], [0, 2]]), np.array([0, 1]), np.array([0, 1, 0]))
+        >>> first_ranks(np.eye(2), np.array([[1, 0], [0, 1], [0, 2]]), np.array([0, 1]), np.array([0, 1, 0]))
         array([1, 2])
     """
     own_QT = query_owner[:, None] == target_owner[None]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmattn.data.collate import drop_modalities
 from mmattn.encoders.inputs import Inputs
@@ -275,6 +276,8 @@ class AlignmentTask(Task):
         samples: the samples to train on, by default all.
         head: name of the head.
         batch: samples a step.
+        dropout: probability that a component of the encoders' tokens is left out in a step: what frozen
+            features of few samples are best kept from being learned by heart with.
         context: for the attention programs, the same for every batch.
     """
 
@@ -288,9 +291,12 @@ class AlignmentTask(Task):
         samples: Tensor | None = None,
         head: str = "alignment",
         batch: int = 128,
+        dropout: float = 0.0,
         context: Any = None,
     ):
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise InputError(f"alignment task: got dropout {dropout}, expected a share from 0 to below 1")
         self.model = model
         self.samples = torch.arange(len(groups)) if samples is None else samples
         if not len(self.samples):
@@ -300,6 +306,7 @@ class AlignmentTask(Task):
         self.judge = judge
         self.head_name = head
         self.batch = batch
+        self.dropout = dropout
         self.context = context
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -317,7 +324,11 @@ class AlignmentTask(Task):
 
     def forward(self, samples: Tensor) -> Tensor:
         """The contrastive loss of the samples' single-modality views."""
-        views, sample = single_modality_views(self.model.tokens(self.inputs, samples))
+        parts = {
+            name: tokens.with_values(F.dropout(tokens.values, self.dropout, self.training))
+            for name, tokens in self.model.tokens(self.inputs, samples).items()
+        }
+        views, sample = single_modality_views(parts)
         head: AlignmentHead = self.model.head(self.head_name)
         fused = self.model.fuse(views, self.context)
         return head.loss(fused, group=self.groups[samples][sample.cpu()].to(sample.device))

@@ -201,6 +201,29 @@ def test_alignment_batches_hold_each_training_sample_once() -> None:
     assert set(drawn) <= set(samples.tolist())
 
 
+def test_components_of_tokens_are_left_out_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = world()
+    aligned = AlignmentTask(
+        task.model, task.inputs, torch.arange(ITEMS), lambda _: {}, head="recommendation", dropout=0.75
+    )
+    seen: list[torch.Tensor] = []
+
+    def fuse(parts: dict[str, Tokens], context: object) -> None:
+        seen.append(torch.cat([tokens.values.flatten() for tokens in parts.values()]))
+        raise InterruptedError
+
+    monkeypatch.setattr(task.model, "fuse", fuse)
+    for mode in (True, False):
+        with pytest.raises(InterruptedError):
+            aligned.train(mode)(torch.arange(ITEMS))
+    dropped, whole = seen
+    left = dropped != 0
+    assert 0.15 < left.double().mean() < 0.35
+    torch.testing.assert_close(dropped[left], 4 * whole[left])
+    with pytest.raises(InputError, match="alignment task: got dropout 1.0, expected a share from 0"):
+        AlignmentTask(task.model, task.inputs, torch.arange(ITEMS), lambda _: {}, dropout=1.0)
+
+
 def test_batches_grow_with_the_epochs() -> None:
     task = world(users={0: 7, 2: 19, 3: 0}, steps=3)
     users = [len(next(iter(task.batches(epoch, torch.Generator()))).history) for epoch in (1, 2, 3, 4)]
