@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError, nearest
+from mmattn.training.box_augment import BoxAugment
 from mmattn.training.sound_augment import speech_augment
 from mmattn.training.supervised_task import Augment
 
@@ -24,7 +26,8 @@ def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[st
     Args:
         encoders: modality -> encoder, which must be trained along: stored tokens cannot be changed.
         spec: modality -> options, of `mmattn.training.sound_augment.speech_augment` for sound, of
-            `picture_augment` for pictures.
+            `picture_augment` for pictures, or of `mmattn.training.box_augment.BoxAugment` for pictures whose
+            boxes move along (flips, turns, zoom, crop, ...).
 
     Raises:
         InputError: no such encoder, a frozen one, one whose contents cannot be changed, or options that do
@@ -58,10 +61,17 @@ def _build(name: str, encoders: Mapping[str, Encoder], options: dict[str, Any]) 
         if hasattr(encoder, "frames"):
             return speech_augment(encoder, **options)
         if hasattr(encoder, "size"):
-            return picture_augment(name, **options)
+            return _of_picture(name, options)
     except TypeError as error:
         raise InputError(f"augment.{name}: {error}") from error
     raise InputError(f"augment.{name}: nothing is known for the encoder {encoder.describe().name!r}")
+
+
+def _of_picture(name: str, options: dict[str, Any]) -> Augment:
+    """By what the options are called: both kinds shift, in pixels or as a share of the sides."""
+    if not options.keys() & {*signature(BoxAugment).parameters} - {*signature(picture_augment).parameters}:
+        return picture_augment(name, **options)
+    return BoxAugment(**options).of(name)
 
 
 def picture_augment(modality: str, *, shift: int = 2, contrast: float = 0.2) -> Augment:
@@ -86,7 +96,9 @@ def picture_augment(modality: str, *, shift: int = 2, contrast: float = 0.2) -> 
         if picture is None:
             return contents, target
         if isinstance(target, Boxes) and shift:
-            raise InputError(f"augment.{modality}: got a shift for a task with boxes, which would not move")
+            raise InputError(
+                f"augment.{modality}: got a shift for a task with boxes; with zoom or flips they move along"
+            )
         return {**contents, modality: _changed(picture, shift, contrast)}, target
 
     return augment

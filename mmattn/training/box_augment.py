@@ -79,10 +79,12 @@ class BoxAugment:
             steps.append(v2.RandomVerticalFlip())
         if crop:
             steps.append(v2.RandomApply([_IoUCrop()], p=crop))
-        if zoom != (1.0, 1.0) or shift:
+        if tuple(zoom) != (1.0, 1.0) or shift:
             bilinear = v2.InterpolationMode.BILINEAR
             moved = (shift, shift) if shift else None
-            steps.append(v2.RandomAffine(0, translate=moved, scale=zoom, interpolation=bilinear, fill=fill))
+            steps.append(
+                v2.RandomAffine(0, translate=moved, scale=tuple(zoom), interpolation=bilinear, fill=fill)
+            )
         self.steps = v2.Compose(steps) if steps else v2.Identity()
         self.visible = visible
 
@@ -125,22 +127,27 @@ class BoxAugment:
         )
 
     def of(self, modality: str) -> Augment:
-        """For `SupervisedTask(augment=...)`: the picture is this modality of a sample, the target its boxes.
+        """For `SupervisedTask(augment=...)`: the picture is this modality of a sample.
+
+        A target that is boxes moves along; boxes on the picture at another size, as its file has it and an
+        encoder squeezes it, are brought to the size it is read at. Other targets stay as they are.
 
         Example:
             >>> augment = BoxAugment(flips=("horizontal",)).of("image")
-            >>> picture = torch.zeros(3, 5, 7, dtype=torch.uint8)
-            >>> contents, boxes = augment({"image": picture, "text": "seven"}, Boxes.none((5, 7)))
-            >>> contents["text"], contents["image"].shape
-            ('seven', torch.Size([3, 5, 7]))
+            >>> picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
+            >>> contents, boxes = augment({"image": picture, "text": "seven"}, Boxes.none((480, 640)))
+            >>> contents["text"], contents["image"].shape, boxes.size
+            ('seven', torch.Size([3, 8, 8]), (8, 8))
         """
 
         def augment(contents: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
             picture = contents.get(modality)
-            if picture is None or target is None:
+            if picture is None:
                 return contents, target
-            changed, boxes = self(picture, target)
-            return {**contents, modality: changed}, boxes
+            size = (int(picture.shape[1]), int(picture.shape[2]))
+            moves = isinstance(target, Boxes)
+            changed, boxes = self(picture, target.scaled(size) if moves else Boxes.none(size))
+            return {**contents, modality: changed}, boxes if moves else target
 
         return augment
 

@@ -84,3 +84,14 @@ def test_boxes_would_have_to_move_along() -> None:
     augment = picture_augment("image", shift=1)
     with pytest.raises(InputError, match="got a shift for a task with boxes"):
         augment({"image": torch.zeros(3, 5, 5, dtype=torch.uint8)}, Boxes.none((5, 5)))
+
+
+def test_boxes_move_along_where_that_is_asked_for() -> None:
+    encoder = TinyImage(dim=8, size=16)
+    augment = build_augment({"image": encoder}, {"image": {"zoom": [2.0, 2.0], "flips": []}})
+    assert augment is not None
+    picture = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    boxes = Boxes(torch.tensor([[8.0, 8.0, 24.0, 24.0]]), ["a"], (32, 32))  # the middle, at twice the size
+    assert augment({"image": picture}, boxes)[1].boxes.tolist() == [[0, 0, 16, 16]]
+    with pytest.raises(InputError, match=r"augment.image: .*unexpected keyword argument 'flisp'"):
+        build_augment({"image": encoder}, {"image": {"flisp": []}})

@@ -137,7 +137,18 @@ def test_for_a_supervised_task() -> None:
     assert contents["text"] == "a"
     assert found.size == tuple(contents["photo"].shape[1:])
     assert augment({"photo": None}, boxes) == ({"photo": None}, boxes)
-    assert augment({"photo": picture}, None)[1] is None
+
+
+def test_other_targets_stay_and_boxes_come_to_the_size_that_is_read() -> None:
+    augment = BoxAugment(flips=(), turns=True).of("photo")
+    picture, boxes = scene()
+    torch.manual_seed(3)
+    for target in (None, "seven", ["a", "b"]):
+        assert augment({"photo": picture}, target)[1] is target
+    squeezed = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    as_read = BoxAugment(flips=()).of("photo")({"photo": squeezed}, boxes)[1]
+    assert as_read.size == (20, 20)
+    assert torch.allclose(as_read.boxes, boxes.scaled((20, 20)).boxes)
 
 
 @pytest.mark.parametrize(
