@@ -8,22 +8,38 @@ import pytest
 
 from mmattn import attention
 from mmattn.build import build_core
-from mmattn.config import load_fit
+from mmattn.config import FusionConfig, ModelConfig, load_fit
+from mmattn.schema import read_yaml
+from mmattn.task_config import load_task_fit
 
-FILES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+ALL = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
+TASKS = [path for path in ALL if "tasks" in read_yaml(path)]
+FILES = [path for path in ALL if path not in TASKS]
 WIDTHS = {"minilm": 384, "efficientnet-lite0": 1280}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_is_read_and_its_core_is_built(path: Path) -> None:
     config = load_fit(path)
+    assert_built(config.model, config.fusion)
+
+
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.stem)
+def test_so_is_one_with_tasks(path: Path) -> None:
+    config = load_task_fit(path)
+    heads = {name: task.head for name, task in config.tasks.items()}
+    assert_built(config.model(heads), config.fusion)
+    assert config.core.tasks == tuple(config.tasks)
+
+
+def assert_built(config: ModelConfig, fusion: FusionConfig) -> None:
     widths = {
         name: encoder.options.get("dim") or WIDTHS[encoder.name] for name, encoder in config.encoders.items()
     }
-    core = build_core(widths, config.model)
-    assert core.dim == config.fusion.dim
-    assert len(core.blocks) == config.fusion.layers
-    attention.parse(config.fusion.program)
+    core = build_core(widths, config)
+    assert core.dim == fusion.dim
+    assert len(core.blocks) == fusion.layers
+    attention.parse(fusion.program)
 
 
 def test_the_graph_example_differs_from_the_cold_one_by_the_graph() -> None:
