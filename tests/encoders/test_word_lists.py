@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmattn.encoders.base import Encoder, Unreadable
 from mmattn.encoders.tiny import TinyText
@@ -107,6 +109,14 @@ def test_words_of_a_list_are_not_cut_and_see_their_neighbours() -> None:
     assert tokens.position.tolist() == [0, 1, 2, 3]
     changed = encoder([["don't", "stop", "us", "now"]])
     assert (tokens.values != changed.values).any(1).tolist() == [True, True, True, True]  # two layers reach
+
+
+@given(st.lists(st.integers(1, 9), max_size=17), st.integers(1, 11))
+def test_runs_hold_every_word_once_and_fit(sizes: list[int], room: int) -> None:
+    found = spans(sizes, room)
+    assert [place for first, end in found for place in range(first, end)] == list(range(len(sizes)))
+    for first, end in found:
+        assert end - first == 1 or sum(sizes[first:end]) <= room
 
 
 def test_runs_of_whole_words() -> None:

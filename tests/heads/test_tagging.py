@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mmattn import InputError
@@ -132,6 +134,16 @@ def test_tags_that_begin_inside_are_read_as_a_beginning() -> None:
     torch.testing.assert_close(
         head.loss(fused, [["I-place", "I-place"]]), head.loss(fused, [["B-place", "I-place"]])
     )
+
+
+@given(st.lists(st.sampled_from(BIO), max_size=13))
+def test_what_has_begun_is_valid_and_stays_as_it_is(tags: list[str]) -> None:
+    found, (allowed, first) = begun(tags), bio_rules(BIO)
+    assert begun(found) == found
+    assert [tag[2:] for tag in found] == [tag[2:] for tag in tags]
+    numbers = [BIO.index(tag) for tag in found]
+    assert all(allowed[one, other] for one, other in itertools.pairwise(numbers))
+    assert not numbers or first[numbers[0]]
 
 
 def test_nothing_known_or_nothing_there_costs_nothing() -> None:
