@@ -18,6 +18,7 @@ __all__ = ["draw_boxes"]
 # Okabe and Ito's colours, which colour-blind people tell apart (Wong 2011, "Color blindness").
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 _DARK, _LIGHT = "#111111", "#FFFFFF"
+_MOST_HIDDEN = 0.12  # of a picture, by names
 _DASH, _GAP = 3, 3  # in line widths
 
 Rectangle = tuple[float, float, float, float]
@@ -37,7 +38,8 @@ def draw_boxes(
     """A PNG of the picture with its boxes.
 
     Every line has a dark rim, so that it is seen on light and dark alike. A name and its score stand beside
-    their box where there is room. Truth and prediction differ by the kind of their line, not by colour.
+    their box; in a crowd, where they would hide the picture, only the score or nothing at all, as far as the
+    legend tells what the colours mean. Truth and prediction differ by the kind of their line, not by colour.
 
     Args:
         picture: what `mmattn.encoders.pictures.read_picture` reads, or a uint8 tensor [3, H, W].
@@ -47,7 +49,7 @@ def draw_boxes(
         side: pixels of the longer side of the result, without the legend.
         least: score from which a prediction is drawn.
         most: predictions drawn at most, the best ones.
-        legend: a line below that says what the lines mean.
+        legend: lines below that say what colours and kinds of line mean.
 
     Raises:
         Unreadable: the picture cannot be read.
@@ -79,15 +81,21 @@ def draw_boxes(
     if truth is not None:
         for box in truth.boxes.tolist():
             sketch.rectangle(box, _LIGHT, dashed=True)
-    if found is not None and found.scores is not None:
-        for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores.tolist(), strict=True):
-            sketch.name(box, f"{label} {score:.2f}", colours.get(label, _LIGHT))
-    elif truth is not None:
-        for box, label in zip(truth.boxes.tolist(), truth.labels, strict=True):
-            sketch.name(box, label, colours.get(label, _LIGHT))
+    shown = truth if found is None else found
+    told = legend and len(colours) <= len(_COLOURS)
+    if shown is not None:
+        for box, text, label in zip(
+            shown.boxes.tolist(), _texts(shown, sketch, told), shown.labels, strict=True
+        ):
+            sketch.name(box, text, colours.get(label, _LIGHT))
     result = sketch.picture
     if legend:
-        result = _with_legend(result, truth is not None, found is not None, least, sketch.font)
+        entries: list[tuple[str, str]] = []
+        if shown is not None:
+            entries += [(label, colour) for label, colour in colours.items() if label in shown.labels]
+        entries += [("dashed: what is there", "")] * (truth is not None)
+        entries += [(f"solid: found, score {least:g} or more", "")] * (found is not None)
+        result = _with_legend(result, entries, sketch.font)
     buffer = io.BytesIO()
     result.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -100,6 +108,27 @@ def _best(found: Boxes, least: float, most: int) -> Boxes:
     rows = [row for row in found.scores.argsort(descending=True).tolist() if found.scores[row] >= least]
     rows = rows[:most][::-1]
     return Boxes(found.boxes[rows], [found.labels[row] for row in rows], found.size, found.scores[rows])
+
+
+def _texts(shown: Boxes, sketch: _Sketch, told: bool) -> list[str]:
+    """What stands beside each box, as much as does not hide the picture.
+
+    Args:
+        shown: the boxes.
+        sketch: what they are drawn on.
+        told: is the class known from the colour alone?
+    """
+    names, nothing = list(shown.labels), [""] * len(shown)
+    choices = [names]
+    if shown.scores is not None:
+        scores = [f"{score:.2f}" for score in shown.scores.tolist()]
+        both = [f"{label} {score}" for label, score in zip(names, scores, strict=True)]
+        choices = [both, scores if told else names]
+    most = _MOST_HIDDEN * sketch.picture.width * sketch.picture.height
+    for texts in choices:
+        if sum(map(sketch.area, texts)) <= most:
+            return texts
+    return nothing if told else names
 
 
 class _Sketch:
@@ -129,13 +158,20 @@ class _Sketch:
             self.pen.rectangle(edge, fill=colour)
 
     def name(self, box: Sequence[float], text: str, colour: str) -> None:
-        """A name on a patch of its colour, where it hides as little as possible."""
+        """A name on a patch of its colour, where it hides as little as possible; "" for none."""
+        if not text:
+            return
         left, top, right, bottom = self.pen.textbbox((0, 0), text, font=self.font)
         wide, high = right - left + 6, bottom - top + 6
         place = min(self._places(box, wide, high), key=self._hidden)
         self.taken.append(place)
         self.pen.rectangle(place, fill=colour, outline=_DARK)
         self.pen.text((place[0] + 3 - left, place[1] + 3 - top), text, fill=_ink_on(colour), font=self.font)
+
+    def area(self, text: str) -> float:
+        """Pixels that a name hides."""
+        left, top, right, bottom = self.pen.textbbox((0, 0), text, font=self.font)
+        return (right - left + 6) * (bottom - top + 6)
 
     def _places(self, box: Sequence[float], wide: float, high: float) -> list[Rectangle]:
         """Above, below and inside, on the left and on the right; all within the picture."""
@@ -193,14 +229,23 @@ def _ink_on(colour: str) -> str:
     return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else _LIGHT
 
 
-def _with_legend(picture: Image.Image, truth: bool, found: bool, least: float, font: Any) -> Image.Image:
-    """The picture with a strip below it."""
-    said = ["dashed: what is there"] * truth + [f"solid: found, score {least:g} or more"] * found
-    text = "   ".join(said)
-    left, top, right, bottom = font.getbbox(text or " ")
-    high = int(bottom - top) + 12
-    result = Image.new("RGB", (max(picture.width, int(right - left) + 12), picture.height + high), _LIGHT)
+def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]], font: Any) -> Image.Image:
+    """The picture with a strip below it: texts, some after a patch of their colour, in lines of its width."""
+    high = int(font.getbbox("Hg")[3]) + 6
+    placed: list[tuple[float, int, str, str]] = []
+    x, line = 6.0, 0
+    for text, colour in entries:
+        wide = font.getlength(text) + (high if colour else 0)
+        if placed and x + wide > picture.width - 6:
+            x, line = 6.0, line + 1
+        placed.append((x, line, text, colour))
+        x += wide + high
+    result = Image.new("RGB", (picture.width, picture.height + (line + 1) * high + 6), _LIGHT)
     result.paste(picture, (0, 0))
     pen = ImageDraw.Draw(result)
-    pen.text((6 - left, picture.height + 6 - top), text, fill=_DARK, font=font)
+    for x, line, text, colour in placed:
+        top = picture.height + 3 + line * high
+        if colour:
+            pen.rectangle((x, top + 3, x + high - 8, top + high - 5), fill=colour, outline=_DARK)
+        pen.text((x + (high if colour else 0), top), text, fill=_DARK, font=font)
     return result

@@ -12,6 +12,7 @@ import numpy as np
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
 from mmattn.evaluation.box_pictures import draw_boxes
+from mmattn.evaluation.tagging import with_all_words
 from mmattn.evaluation.task_data import TaskData
 from mmattn.evaluation.task_result import TaskResult
 from mmattn.evaluation.transcripts import worst
@@ -89,9 +90,9 @@ def _example(sample: Sample, true: Any, said: Any, task: TaskData, seen: set[str
         "has": tuple(contents),
     }
     if task.kind == "tags":
-        padded = [*said, *["O"] * (len(true) - len(said))]
         words = _words(texts[0]) if texts else [""] * len(true)
-        example["words"] = tuple(Word(*each) for each in zip(words, true, padded, strict=False))
+        (tags,) = with_all_words([said], [true])
+        example["words"] = tuple(Word(*each) for each in zip(words, true, tags, strict=False))
     elif task.kind == "boxes":
         example["picture"] = _drawn(picture, true, said, task.measure.names)
     else:

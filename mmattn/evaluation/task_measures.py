@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.detection import detection_figures
+from mmattn.evaluation.tagging import with_all_words
 from mmattn.evaluation.transcripts import count_edits
 
 __all__ = [
@@ -175,8 +176,8 @@ class TagsMeasure(_Named):
         counts_N3T = np.zeros((len(targets), 3, len(self.names)))
         words_N2 = np.zeros((len(targets), 2))
         place = {name: number for number, name in enumerate(self.names)}
-        for row, (said, true) in enumerate(zip(predictions, targets, strict=True)):
-            said = [*said, *["O"] * (len(true) - len(said))]  # of words that the encoder has cut off
+        whole = with_all_words(predictions, targets)
+        for row, (said, true) in enumerate(zip(whole, targets, strict=True)):
             spans, wanted = set(entities(said)), set(entities(list(true)))
             for column, chosen in enumerate((spans & wanted, spans, wanted)):
                 for name, *_ in chosen:

@@ -63,7 +63,8 @@ def render_tasks(report: TaskReport) -> str:
     }
     return page.get_template("tasks.html.j2").render(
         report=report,
-        verdict=_verdict(report),
+        verdict=[_said(task) for task in report.tasks],
+        worth=_worth(report),
         gains=_gains(report),
         shown=[_shown(task, report) for task in report.tasks],
         tones=TONES,
@@ -123,35 +124,32 @@ def _shown(task: TaskOutcome, report: TaskReport) -> _Shown:
     )
 
 
-def _verdict(report: TaskReport) -> list[str]:
+def _said(task: TaskOutcome) -> str:
     """What came out, in words; nothing is claimed that an interval does not bear out."""
+    own = task.metrics[task.primary]
+    said = f"{task.name}: {figure_label(task.primary)} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
+    if not task.gain:
+        return said
+    change, alone = task.gain[task.primary], task.alone[task.primary]
+    apart = f"{signed(change.mean)} ({signed(change.low)} to {signed(change.high)})"
+    return (
+        said
+        + {
+            "gained": f" Trained together it is better than alone ({alone.mean:.4f}): {apart}.",
+            "lost": f" Trained together it is worse than alone ({alone.mean:.4f}): {apart}.",
+            "even": f" Together and alone ({alone.mean:.4f}) cannot be told apart: {apart}.",
+        }[task.outcome]
+    )
+
+
+def _worth(report: TaskReport) -> str:
+    """The contents that a task cannot do without, as far as the intervals tell."""
     words = []
     for task in report.tasks:
-        own = task.metrics[task.primary]
-        said = f"{task.name}: {figure_label(task.primary)} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
-        if task.gain:
-            change = task.gain[task.primary]
-            alone = task.alone[task.primary]
-            apart = f"{signed(change.mean)} ({signed(change.low)} to {signed(change.high)})"
-            said += {
-                "gained": f" Trained together it is better than alone ({alone.mean:.4f}): {apart}.",
-                "lost": f" Trained together it is worse than alone ({alone.mean:.4f}): {apart}.",
-                "even": f" Together and alone ({alone.mean:.4f}) cannot be told apart: {apart}.",
-            }[task.outcome]
-        words.append(said)
-    needed = {task.name: _needed(task) for task in report.tasks}
-    if any(needed.values()):
-        words.append(
-            " ".join(f"For {name}, {found} cannot be left out." for name, found in needed.items() if found)
-        )
-    return words
-
-
-def _needed(task: TaskOutcome) -> str:
-    """The contents without which the primary figure is worse, as far as the intervals tell."""
-    return joined(
-        [one.part for one in task.taken if one.kind == "drop" and _meaning(task, one) == "needed"] or [""]
-    )
+        dropped = [one for one in task.taken if one.kind == "drop"]
+        if needed := [one.part for one in dropped if _meaning(task, one) == "needed"]:
+            words.append(f"For {task.name}, {joined(needed)} cannot be left out.")
+    return " ".join(words)
 
 
 def _gains(report: TaskReport) -> list[tuple[TaskOutcome, Markup]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmattn import attention, schema
 from mmattn.evaluation.about import versions
+from mmattn.evaluation.classification import confusion
 from mmattn.evaluation.counted import bootstrap_figures, paired_figures
 from mmattn.evaluation.detection_intervals import bootstrap_detection
 from mmattn.evaluation.intervals import Interval
@@ -138,12 +139,9 @@ def _classes(task: TaskData, whole: Sequence[NDArray[np.float64]]) -> tuple[Clas
 def _confusion(task: TaskData, results: Sequence[TaskResult]) -> NDArray[np.int64] | None:
     if task.kind != "class":
         return None
-    place = {name: number for number, name in enumerate(task.measure.names)}
-    found = np.zeros((len(place), len(place)), np.int64)
-    for result in results:
-        for said, true in zip(result.predictions[task.name], task.learned("test"), strict=True):
-            found[place[true], place[said]] += 1
-    return found
+    said = [name for result in results for name in result.predictions[task.name]]
+    counts_CC, _ = confusion(said, task.learned("test") * len(results), task.measure.names)
+    return counts_CC
 
 
 def _described(dataset: Any) -> dict[str, Any]:
