@@ -91,7 +91,7 @@ def draw_boxes(
     result = sketch.picture
     if legend:
         entries: list[tuple[str, str]] = []
-        if shown is not None:
+        if shown is not None and told:
             entries += [(label, colour) for label, colour in colours.items() if label in shown.labels]
         entries += [("dashed: what is there", "")] * (truth is not None)
         entries += [(f"solid: found, score {least:g} or more", "")] * (found is not None)

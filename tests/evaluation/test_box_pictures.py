@@ -14,7 +14,7 @@ from PIL import Image
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
 from mmattn.errors import InputError
-from mmattn.evaluation.box_pictures import _COLOURS, _Sketch, draw_boxes
+from mmattn.evaluation.box_pictures import _COLOURS, _Sketch, _texts, draw_boxes
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 ORANGE, BLUE = (0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)
@@ -107,6 +107,34 @@ def test_names_stay_within_the_picture_and_avoid_each_other() -> None:
     assert all(0 <= x0 < x1 < 300 and 0 <= y0 < y1 < 200 for x0, y0, x1, y1 in sketch.taken)
     for (a0, b0, a1, b1), (c0, d0, c1, d1) in combinations(sketch.taken, 2):
         assert min(a1, c1) - max(a0, c0) <= 0 or min(b1, d1) - max(b0, d0) <= 0
+
+
+def test_a_crowd_is_not_hidden_by_names() -> None:
+    """The more boxes, the less is said of each: at most about an eighth of the picture is hidden."""
+    few = boxes((20, 25, 60, 50), scores=[0.9])
+    many = boxes(*[(x, y, x + 7, y + 7) for x in range(0, 72, 9) for y in range(0, 54, 9)], labels="a" * 48)
+    sure = Boxes(many.boxes, many.labels, many.size, torch.full((48,), 0.9))
+    some = Boxes(many.boxes[:16], many.labels[:16], many.size, torch.full((16,), 0.9))
+    sketch = _Sketch(Image.new("RGB", (320, 240)))
+    assert _texts(few, sketch, told=True) == ["a 0.90"]
+    assert _texts(some, _Sketch(Image.new("RGB", (160, 120))), told=True) == [""] * 16
+    assert _texts(some, sketch, told=True) == ["0.90"] * 16
+    assert _texts(sure, sketch, told=True) == [""] * 48
+    assert _texts(many, _Sketch(Image.new("RGB", (640, 480))), told=True) == ["a"] * 48
+    # Where colours do not tell the class, its name stays.
+    assert _texts(some, sketch, told=False) == ["a"] * 16
+    assert _texts(sure, sketch, told=False) == ["a"] * 48
+
+
+@pytest.mark.parametrize("side", [200, 640])
+def test_the_legend_has_lines_as_wide_as_the_picture(side: int) -> None:
+    found = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.9, 0.9])
+    shown = pixels(draw_boxes(GREY, found, found, side=side))
+    bare = pixels(draw_boxes(GREY, found, found, side=side, legend=False))
+    assert shown.shape[1] == side
+    assert np.array_equal(shown[: len(bare)], bare)
+    assert of(shown[len(bare) :], ORANGE).any()
+    assert of(shown[len(bare) :], BLUE).any()
 
 
 def test_the_size_of_boxes_need_not_be_that_of_the_picture() -> None:
