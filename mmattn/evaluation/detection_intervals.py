@@ -110,7 +110,7 @@ def bootstrap_detection(
         seed: of the resampling.
 
     Raises:
-        InputError: no seed, or predictions that do not answer the targets.
+        InputError: no seed, no picture, or predictions that do not answer the targets.
 
     Example:
         >>> import torch
@@ -121,7 +121,7 @@ def bootstrap_detection(
         >>> round(result.mean, 3), result.low, result.high
         (0.505, 0.0, 1.0)
     """
-    runs = [match(one, targets) for one in _some(predictions)]
+    runs = _runs(predictions, targets)
     values = _drawn(runs, len(targets), resamples, seed)
     whole = _figures_of(runs, np.ones((1, len(targets))))
     return {name: _interval(whole[name], values[name], level, len(targets)) for name in whole}
@@ -147,7 +147,7 @@ def paired_detection(
     """
     if len(ours) != len(theirs):
         raise InputError(f"paired detection: got {len(ours)} and {len(theirs)} seeds, expected the same")
-    runs, others = ([match(one, targets) for one in _some(system)] for system in (ours, theirs))
+    runs, others = _runs(ours, targets), _runs(theirs, targets)
     values, against = (_drawn(each, len(targets), resamples, seed) for each in (runs, others))
     once = np.ones((1, len(targets)))
     whole, other = _figures_of(runs, once), _figures_of(others, once)
@@ -157,10 +157,13 @@ def paired_detection(
     }
 
 
-def _some(predictions: Sequence[Sequence[Boxes]]) -> Sequence[Sequence[Boxes]]:
-    if not len(predictions):
-        raise InputError("detection: got no seed, expected the predictions of at least one")
-    return predictions
+def _runs(predictions: Sequence[Sequence[Boxes]], targets: Sequence[Boxes]) -> list[dict[str, Matches]]:
+    """The matches of each seed."""
+    if not len(predictions) or not len(targets):
+        raise InputError(
+            f"detection: got {len(predictions)} seeds and {len(targets)} pictures, expected at least one each"
+        )
+    return [match(one, targets) for one in predictions]
 
 
 def _matched(

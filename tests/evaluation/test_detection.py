@@ -240,7 +240,9 @@ def test_differences_are_paired() -> None:
 def test_intervals_without_truth_or_seeds() -> None:
     empty = bootstrap_detection([[said((HERE, 0.5))]], [truth()], resamples=3)
     assert math.isnan(empty["ap50"].mean)
-    with pytest.raises(InputError, match="got no seed"):
+    with pytest.raises(InputError, match="got 0 seeds and 1 pictures, expected at least one each"):
         bootstrap_detection([], [truth()])
+    with pytest.raises(InputError, match="got 1 seeds and 0 pictures"):
+        bootstrap_detection([[]], [])
     with pytest.raises(InputError, match="got 1 and 2 seeds, expected the same"):
         paired_detection([[said()]], [[said()]] * 2, [truth()])
