@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mmattn.encoders.clips import read_clip
 
-__all__ = ["RATE", "WORDS", "Clip", "String", "draw", "join", "recordings"]
+__all__ = ["RATE", "WORDS", "Clip", "String", "by_speaker", "draw", "join", "recordings"]
 
 RATE = 8000
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_ROUND = 400  # samples that a string's length is a multiple of: Fourier transforms of such are fast
 _FADE = 40  # samples: a recording that starts or stops at once would click
 
 
@@ -56,20 +57,19 @@ def recordings(root: Path) -> list[Clip]:
     return found
 
 
-def draw(
-    clips: Sequence[Clip], count: int, generator: torch.Generator | None = None, least: int = 3, most: int = 7
-) -> list[String]:
-    """Random strings, each of one speaker; generator None draws from torch's global one."""
-    by_speaker: dict[str, list[Clip]] = {}
+def by_speaker(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """The recordings of each speaker."""
+    own: dict[str, list[Clip]] = {}
     for clip in clips:
-        by_speaker.setdefault(clip.speaker, []).append(clip)
-    speakers = sorted(by_speaker)
-    strings = []
-    for _ in range(count):
-        own = by_speaker[speakers[_integer(0, len(speakers) - 1, generator)]]
-        length = _integer(least, most, generator)
-        strings.append(join([own[_integer(0, len(own) - 1, generator)] for _ in range(length)], generator))
-    return strings
+        own.setdefault(clip.speaker, []).append(clip)
+    return [own[speaker] for speaker in sorted(own)]
+
+
+def draw(speakers: Sequence[Sequence[Clip]], generator: torch.Generator | None = None) -> String:
+    """A random string of 3 to 7 digits of one speaker; generator None draws from torch's global one."""
+    own = speakers[_integer(0, len(speakers) - 1, generator)]
+    places = torch.randint(len(own), (_integer(3, 7, generator),), generator=generator).tolist()
+    return join([own[place] for place in places], generator)
 
 
 def join(clips: Sequence[Clip], generator: torch.Generator | None = None) -> String:
@@ -79,7 +79,8 @@ def join(clips: Sequence[Clip], generator: torch.Generator | None = None) -> Str
     for sound in sounds:
         spans.append((place, place + len(sound)))
         place = max(place + 1, place + len(sound) + _integer(-RATE * 3 // 100, RATE // 5, generator))
-    total = torch.zeros(spans[-1][1] + _integer(0, RATE // 5, generator))
+    length = spans[-1][1] + _integer(0, RATE // 5, generator)
+    total = torch.zeros(-(-length // _ROUND) * _ROUND)
     for sound, (first, last) in zip(sounds, spans, strict=True):
         total[first:last] += sound
     return String(total, tuple(clip.digit for clip in clips), tuple(spans))

@@ -1,0 +1,79 @@
+"""Speech to text: a CTC model that looks back only, so that it writes while somebody is speaking.
+
+    python examples/speech.py                                          # sound patterns, one for each digit
+    python examples/speech.py --root ../shared/data/fsdd --steps 900   # six people who say digits
+
+Strings of digits are joined from single recordings; then from others, heard as a whole and in pieces.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmattn.build import build_encoders, build_model, choose_device
+from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
+from mmattn.encoders.clips import read_clip
+from mmattn.encoders.inputs import Inputs
+from mmattn.evaluation.transcripts import transcript_figures
+from mmattn.heads.decoding.alignment import align
+from mmattn.serving.recognise import Recogniser
+from mmattn.training.loop import train
+from mmattn.training.supervised_task import SupervisedTask
+from mmattn_datasets.digits.sounds import play, voices
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+PIECES = {"alphabet": WORDS, "unit": "word-piece"}
+
+
+def recordings(root: Path | None, test: bool) -> list:
+    """Of every person and digit some takes: those to learn from, or the others."""
+    if root is None:
+        rng, own = np.random.default_rng(test), range(3 if test else 12)
+        return [[[torch.from_numpy(play(d, v, rng)) for _ in own] for d in range(10)] for v in voices()]
+    people, own = "george jackson lucas nicolas theo yweweler", range(5) if test else range(5, 50)
+    names = [[[f"recordings/{d}_{w}_{t}.flac" for t in own] for d in range(10)] for w in people.split()]
+    return [[[read_clip(root / name, 8000) for name in own] for own in digits] for digits in names]
+
+
+def string(people: list) -> tuple[dict, str]:
+    """Somebody says three to five digits, a pause of up to 0.15 seconds before each."""
+    own, sound = people[torch.randint(len(people), ())], []
+    digits = torch.randint(10, (int(torch.randint(3, 6, ())),)).tolist()
+    for takes in (own[digit] for digit in digits):
+        sound += [torch.zeros(int(torch.randint(1200, ()))), takes[torch.randint(len(takes), ())]]
+    return {"audio": torch.cat(sound)}, " ".join(WORDS[digit] for digit in digits)
+
+
+def main(root: Path | None = None, steps: int = 300, tests: int = 100) -> tuple[float, bool]:
+    """The word error rate on other recordings, and whether the streams say what the wholes do."""
+    torch.manual_seed(0)
+    ear = EncoderConfig("causal-log-mel", {"dim": 64, "rate": 8000, "keep": "samples"}, positions=False)
+    fusion = FusionConfig(dim=64, program="Program(score=dot(), mask=causal & window(24))")
+    config = ModelConfig({"audio": ear}, fusion, {"ctc": HeadConfig("ctc", PIECES)})
+    model = build_model(build_encoders(config.encoders), config).to(choose_device())
+    known = recordings(root, test=False)
+    blank = Inputs(contents={"audio": [torch.zeros(1)] * 16 * steps})  # each becomes a new string
+    how = {"head": "ctc", "batch": 16, "augment": lambda *_: string(known)}
+    task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
+    train(task, epochs=1, learning_rate=3e-3, warmup=0.1)
+    samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
+    sounds = [sample["audio"] for sample in samples]
+    fused = model.fuse({"audio": model.encoders["audio"](sounds)})
+    heard, first = model.head("ctc").predict(fused), model.head("ctc")(fused).select([0])
+    error = transcript_figures(heard, said)["wer"]
+    print(f"word error rate {error:.3f} on {tests} strings of recordings that nothing was trained on")
+    texts = [list(Recogniser(model).follow((sound.numpy(), 8000), seconds=0.4)) for sound in sounds]
+    same = [text[-1] for text in texts] == heard
+    print(f"in pieces of 0.4 s: the same text {same}; {said[0]!r} as it came:", *texts[0], sep="\n  ")
+    for word in align(first.values, first.time, said[0], model.head("ctc").alphabet):
+        print(f"{word.start:5.2f} to {word.end:.2f} s  {word.text}  ({word.score:.2f})")
+    return error, same
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--steps", type=int, default=300)
+    main(**vars(parser.parse_args()))
