@@ -19,6 +19,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 
 from mmattn.build import build_encoders, build_model, choose_device
@@ -26,7 +27,9 @@ from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.inputs import Inputs
 from mmattn.evaluation.transcripts import count_edits, error_rate, transcript_figures, worst
 from mmattn.files import write_json
+from mmattn.heads.decoding.alignment import align
 from mmattn.model import Model
+from mmattn.serving.recognise import Recogniser
 from mmattn.training.loop import train
 from mmattn.training.sound_augment import Chain, Gain, Noise, Sometimes, Speed, Tilt, frame_steps
 from mmattn.training.supervised_task import Augment, SupervisedTask
@@ -110,9 +113,55 @@ def run(system: str, unit: str, seed: int, given: argparse.Namespace, clips: lis
         return dict(json.loads((folder / "figures.json").read_text(encoding="utf-8")))
     model, seconds = fit(system, unit, seed, clips, given.epochs, given.steps, folder)
     model.save_pretrained(folder)
-    found = {"heard": transcribe(model, fixed_strings(clips, range(5), TEST)), "seconds": seconds}
+    strings = fixed_strings(clips, range(5), TEST)
+    found: dict[str, Any] = {"heard": transcribe(model, strings), "seconds": seconds}
+    found["times"] = word_times(model, strings)
+    if system == "causal":
+        found["stream"] = followed(model, strings, found["heard"])
     write_json(folder / "figures.json", found)
     return found
+
+
+@torch.no_grad()
+def word_times(model: Model, strings: list[String]) -> dict[str, float]:
+    """How far words that are aligned to the true text are from the recordings that they were joined from."""
+    head, middles, borders, within = model.head("ctc"), [], [], []
+    for string in strings:
+        emissions = head(model.fuse({"audio": model.encoders["audio"]([string.sound])}))
+        words = align(emissions.values, emissions.time, string.text, head.alphabet)
+        places = np.array([(word.start + word.end) / 2 for word in words])
+        first, last = np.array(string.spans).T / RATE
+        middles.append(places - (first + last) / 2)
+        within.append((places >= first) & (places <= last))
+        borders.append((places[1:] + places[:-1]) / 2 - (first[1:] + last[:-1]) / 2)
+    return {
+        "words within their recording": float(np.concatenate(within).mean()),
+        "median from its middle, ms": 1000 * float(np.median(np.concatenate(middles))),
+        "median distance of borders, ms": 1000 * float(np.median(np.abs(np.concatenate(borders)))),
+    }
+
+
+def followed(model: Model, strings: list[String], heard: list[str]) -> dict[str, float]:
+    """Streams in pieces of random lengths against the wholes, and what a piece of 40 ms takes."""
+    generator, same, pieces, begun = np.random.default_rng(0), 0, 0, time.process_time()
+    for string, text in zip(strings, heard, strict=True):
+        listener, place = Recogniser(model), 0
+        while place < len(string.sound):
+            size = int(generator.choice([80, 311, 997, 4001]))  # a frame, and primes
+            listener.feed(string.sound[place : place + size])
+            place, pieces = place + size, pieces + 1
+        same += listener.finish() == text
+    spent, listener = time.process_time() - begun, Recogniser(model)
+    sound = torch.cat([string.sound for string in strings[:20]])
+    begun = time.process_time()
+    for piece in sound.split(RATE // 25):
+        listener.feed(piece)
+    return {
+        "streams that say what the whole does": same / len(strings),
+        "pieces": pieces,
+        "ms of one thread a random piece": 1000 * spent / pieces,
+        "ms of one thread for 40 ms": 40 * (time.process_time() - begun) / (len(sound) / RATE),
+    }
 
 
 def fixed_strings(clips: list[Clip], indices: range, count: int) -> list[String]:
@@ -156,6 +205,9 @@ def main() -> None:
             " ".join(f"{rate:.4f}" for rate in interval.seeds), " / ".join(map(str, kinds)),
             sum(found["seconds"] for found in runs) / len(runs),
         )  # fmt: skip
+        for name in ("times", "stream"):
+            for figure, value in runs[0].get(name, {}).items():
+                report.note(f"{system}, seed {given.seeds[0]}: {figure}: {value:.4g}")
         for mistake in worst(runs[0]["heard"], said, 3):
             report.note(f"{system}: {asdict(mistake)}")
     report.close()
