@@ -33,7 +33,7 @@ class ConvMel(MelEncoder):
         channels: of the stages, at least two.
         depth: convolutions a stage; those after the first are added to what goes into them.
         dropout: of whole channels, after each stage.
-        rate, bands, hop, window, max_seconds, normalise, floor, keep, modality: as in
+        rate, bands, hop, window, max_seconds, normalise, root, floor, trim, stretch, keep, modality: see
             `mmattn.encoders.melframes.MelEncoder`.
 
     Raises:
@@ -63,8 +63,11 @@ class ConvMel(MelEncoder):
         hop: float = 0.010,
         window: float = 0.025,
         max_seconds: float = 30.0,
-        normalise: str = "band",
+        normalise: str = "clip",
+        root: float = 0.0,
         floor: float = 0.0,
+        trim: float = 0.0,
+        stretch: int = 0,
         keep: str = "frames",
         modality: str = "audio",
     ):
@@ -76,7 +79,10 @@ class ConvMel(MelEncoder):
             window=window,
             max_seconds=max_seconds,
             normalise=normalise,
+            root=root,
             floor=floor,
+            trim=trim,
+            stretch=stretch,
             keep=keep,
             modality=modality,
         )

@@ -27,21 +27,11 @@ class LogMel(MelEncoder):
 
     Args:
         dim: width D of the tokens, a multiple of `heads`.
-        rate: samples a second that clips are brought to.
-        bands: mel bands.
-        hop: seconds from one frame to the next.
-        window: seconds that a frame looks at.
         layers: transformer layers.
         heads: attention heads.
         dropout: in the transformer layers.
-        max_seconds: what comes later in a clip is left out.
-        normalise: "clip" brings the frames to mean 0 and deviation 1 over the clip, "band" each band of
-            them, which takes out what microphone and room do to all of a clip.
-        floor: decibels below a clip's loudest frame and band at which all is silence; 0 is a fixed floor.
-        keep: what `read` leaves: "frames" [T, bands], made once; or "samples" [n] at `rate`, of which
-            `encode` makes frames anew each time, for augmentation of waveforms
-            (`mmattn.training.sound_augment`).
-        modality: name of the modality in the tokens.
+        rate, bands, hop, window, max_seconds, normalise, root, floor, trim, stretch, keep, modality: see
+            `mmattn.encoders.melframes.MelEncoder`.
 
     Raises:
         InputError: an option is out of range.
@@ -71,7 +61,10 @@ class LogMel(MelEncoder):
         dropout: float = 0.1,
         max_seconds: float = 30.0,
         normalise: str = "clip",
+        root: float = 0.0,
         floor: float = 0.0,
+        trim: float = 0.0,
+        stretch: int = 0,
         keep: str = "frames",
         modality: str = "audio",
     ):
@@ -83,7 +76,10 @@ class LogMel(MelEncoder):
             window=window,
             max_seconds=max_seconds,
             normalise=normalise,
+            root=root,
             floor=floor,
+            trim=trim,
+            stretch=stretch,
             keep=keep,
             modality=modality,
         )

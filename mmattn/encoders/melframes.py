@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
@@ -16,7 +17,8 @@ __all__ = ["MelEncoder"]
 
 _NORMALISE = ("clip", "band")
 _KEEP = ("frames", "samples")
-_LEAST = 1e-12  # keeps the logarithm of silence finite
+_FAINT = 1e-6  # power that is silence
+_LEAST = 1e-12  # keeps the logarithm of silence finite where the floor is the clip's own
 
 
 class MelEncoder(Encoder):
@@ -31,7 +33,13 @@ class MelEncoder(Encoder):
         max_seconds: what comes later in a clip is left out.
         normalise: "clip" brings the frames to mean 0 and deviation 1 over the clip, "band" each band of
             them, which takes out what microphone and room do to all of a clip.
+        root: frames are this power of the mel power, as ears have it, and not its logarithm, which makes much
+            of faint noise: 0.1, for example; 0 takes the logarithm.
         floor: decibels below a clip's loudest frame and band at which all is silence; 0 is a fixed floor.
+        trim: decibels below a clip's loudest frame at which its ends are cut off; 0 keeps them.
+        stretch: frames that every clip is brought to, however fast it was spoken; 0 leaves them. For single
+            words: a token's position then says which part of the word it is, so that it may have a
+            projection of its own (`EncoderConfig.fields`), and times run as if all words took as long.
         keep: what `read` leaves: "frames" [T, bands], made once; or "samples" [n] at `rate`, of which
             `encode` makes frames anew each time, for augmentation of waveforms
             (`mmattn.training.sound_augment`).
@@ -51,7 +59,10 @@ class MelEncoder(Encoder):
         window: float,
         max_seconds: float,
         normalise: str,
+        root: float,
         floor: float,
+        trim: float,
+        stretch: int,
         keep: str,
         modality: str,
     ):
@@ -64,8 +75,13 @@ class MelEncoder(Encoder):
         for option, value, known in (("normalise", normalise, _NORMALISE), ("keep", keep, _KEEP)):
             if value not in known:
                 raise InputError(f"{self.name}: got {option}={value!r}.{nearest(value, known)}")
-        if floor < 0:
-            raise InputError(f"{self.name}: got floor={floor}, expected decibels, or 0 for a fixed floor")
+        if not 0 <= root <= 1:
+            raise InputError(
+                f"{self.name}: got root={root}, expected a power up to 1, or 0 for the logarithm"
+            )
+        for option, least in (("floor", floor), ("trim", trim), ("stretch", stretch)):
+            if least < 0:
+                raise InputError(f"{self.name}: got {option}={least}, expected 0 for none, or more")
         self.dim = dim
         self.rate = rate
         self.bands = bands
@@ -73,7 +89,10 @@ class MelEncoder(Encoder):
         self.window = window
         self.max_seconds = max_seconds
         self.normalise = normalise
+        self.root = root
         self.floor = floor
+        self.trim = trim
+        self.stretch = stretch
         self.keep = keep
         self.modality = modality
 
@@ -90,7 +109,10 @@ class MelEncoder(Encoder):
                 "window": self.window,
                 "max_seconds": self.max_seconds,
                 "normalise": self.normalise,
+                "root": self.root,
                 "floor": self.floor,
+                "trim": self.trim,
+                "stretch": self.stretch,
             },
         )
 
@@ -103,7 +125,10 @@ class MelEncoder(Encoder):
             "window": self.window,
             "max_seconds": self.max_seconds,
             "normalise": self.normalise,
+            "root": self.root,
             "floor": self.floor,
+            "trim": self.trim,
+            "stretch": self.stretch,
             "keep": self.keep,
             "modality": self.modality,
         }
@@ -139,11 +164,30 @@ class MelEncoder(Encoder):
         return mel_power(samples, self.rate, bands=self.bands, hop=self.hop, window=self.window)
 
     def _normalised(self, power_TF: Tensor) -> Tensor:
+        if self.trim:
+            power_TF = _trimmed(power_TF, self.trim)
         floor = power_TF.max() * 10 ** (-self.floor / 10) if self.floor else 0.0
-        frames_TF = (power_TF.clamp_min(floor) + (_LEAST if self.floor else 1e-6)).log()
-        if self.normalise == "band":
-            return (frames_TF - frames_TF.mean(0)) / (frames_TF.std(0) + 1e-2)
-        return (frames_TF - frames_TF.mean()) / (frames_TF.std() + 1e-5)
+        power_TF = power_TF.clamp_min(floor)
+        least = _LEAST if self.floor else _FAINT
+        frames_TF = power_TF.pow(self.root) if self.root else (power_TF + least).log()
+        dims = 0 if self.normalise == "band" else None
+        least = 1e-2 if self.normalise == "band" else 1e-5
+        centred_TF = frames_TF - frames_TF.mean(dims, keepdim=True)
+        frames_TF = centred_TF / (frames_TF.std(dims, keepdim=True, correction=0) + least)
+        return _stretched(frames_TF, self.stretch) if self.stretch else frames_TF
 
     def cost(self, content: Any) -> int:
         return len(content) if isinstance(content, Tensor) else 0
+
+
+def _trimmed(power_TF: Tensor, decibels: float) -> Tensor:
+    """Without the frames at both ends that are so far below the loudest one."""
+    power_T = power_TF.sum(1)
+    loud = (power_T >= power_T.max() * 10 ** (-decibels / 10)).nonzero()[:, 0]
+    return power_TF[int(loud[0]) : int(loud[-1]) + 1]
+
+
+def _stretched(frames_TF: Tensor, length: int) -> Tensor:
+    """Frames on a line through the old ones, from the first to the last."""
+    stretched_1FT = F.interpolate(frames_TF.T[None], size=length, mode="linear", align_corners=True)
+    return stretched_1FT[0].T.contiguous()

@@ -18,13 +18,14 @@ from typing import Any
 from torch import Tensor
 
 from mmattn.errors import InputError
-from mmattn.training.sound_frames import BandMask, TimeMask, VocalTract
+from mmattn.training.sound_frames import BandMask, FrameShift, TimeMask, VocalTract
 from mmattn.training.sound_waves import Gain, Noise, Pitch, Room, Shift, Speed, Tilt, uniform
 from mmattn.training.supervised_task import Augment
 
 __all__ = [
     "BandMask",
     "Chain",
+    "FrameShift",
     "Gain",
     "Noise",
     "Pitch",
@@ -89,12 +90,13 @@ def wave_steps(rate: int, strength: float = 1.0) -> Chain:
 
 
 def frame_steps(rate: int, strength: float = 1.0) -> Chain:
-    """The default chain for log-mel frames [T, bands]: throat, stretches of time, ranges of bands."""
+    """The default chain for log-mel frames [T, bands]: throat, place in time, missing time and bands."""
     return Chain(
         (
             VocalTract(rate, 1 - 0.15 * strength, 1 + 0.15 * strength),
+            FrameShift(round(3 * strength)),
             TimeMask(round(12 * strength)),
-            BandMask(round(6 * strength)),
+            BandMask(round(7 * strength), count=1),
         )
     )
 

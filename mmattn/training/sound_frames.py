@@ -11,7 +11,7 @@ from torch import Tensor
 from mmattn.encoders.clips import mel_centres
 from mmattn.training.sound_waves import hundredths
 
-__all__ = ["BandMask", "TimeMask", "VocalTract"]
+__all__ = ["BandMask", "FrameShift", "TimeMask", "VocalTract"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,26 @@ class VocalTract:
     def __call__(self, frames: Tensor) -> Tensor:
         factor = hundredths(self.low, self.high)
         return frames @ _warp(self.rate, frames.shape[1], factor).to(frames)
+
+
+@dataclass(frozen=True)
+class FrameShift:
+    """Earlier or later by up to so many frames; the frame at the edge is repeated.
+
+    Words that were stretched to one length (`stretch` of the encoders) begin and end nowhere else again.
+
+    Example:
+        >>> _ = torch.manual_seed(1)
+        >>> FrameShift(2)(torch.tensor([[1.0], [2.0], [3.0]])).T.tolist()
+        [[3.0, 3.0, 3.0]]
+    """
+
+    most: int = 3
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        by = int(torch.randint(-self.most, self.most + 1, ()))
+        place = torch.arange(len(frames), device=frames.device) - by
+        return frames[place.clamp(0, len(frames) - 1)]
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,12 @@ class TestLogMel:
             LogMel(normalise="bands")
         with pytest.raises(InputError, match="got floor=-3"):
             LogMel(floor=-3)
+        with pytest.raises(InputError, match="got root=2"):
+            LogMel(root=2)
 
-    @pytest.mark.parametrize("options", [{}, {"normalise": "band"}, {"floor": 60.0}])
+    @pytest.mark.parametrize(
+        "options", [{}, {"normalise": "band"}, {"floor": 60.0}, {"root": 0.1, "trim": 40.0, "stretch": 23}]
+    )
     def test_waveforms_in_a_batch_give_the_tokens_of_frames(self, options: dict[str, Any]) -> None:
         torch.manual_seed(0)
         clips = [noise(seconds, 8000, seed=3) for seconds in (0.31, 0.503, 0.0997)]
@@ -94,6 +98,27 @@ class TestLogMel:
         clip, rate = noise(0.5, 8000)
         filtered = encoder.read((np.convolve(clip, [1.0, -0.5]), rate))
         assert (filtered[:-1] - frames[:-1]).abs().mean() < 0.1
+
+    def test_words_are_trimmed_and_brought_to_one_length(self) -> None:
+        clip, rate = noise(0.5, 8000)
+        padded = np.concatenate([np.zeros(1600), clip, np.zeros(2400)])
+        assert LogMel(dim=16, rate=8000, bands=23).read((padded, rate)).shape == (101, 23)
+        trimmed = LogMel(dim=16, rate=8000, bands=23, trim=40.0).read((padded, rate))
+        assert len(trimmed) in (51, 52, 53)  # a window reaches over the edges
+        assert LogMel(dim=16, rate=8000, bands=23, trim=40.0, stretch=31).read((padded, rate)).shape == (
+            31,
+            23,
+        )
+        frames = LogMel(dim=16, rate=8000, bands=23).read((clip, rate))
+        stretched = LogMel(dim=16, rate=8000, bands=23, stretch=2 * len(frames) - 1).read((clip, rate))
+        torch.testing.assert_close(stretched[::2], frames, atol=1e-4, rtol=0)
+
+    def test_a_root_does_not_hear_how_loud_a_clip_is(self) -> None:
+        encoder = LogMel(dim=16, rate=8000, bands=23, root=0.1)
+        clip, rate = noise(0.5, 8000)
+        torch.testing.assert_close(
+            encoder.read((clip * 0.03, rate)), encoder.read((clip, rate)), atol=1e-3, rtol=0
+        )
 
     def test_a_floor_hides_what_is_far_below_the_loudest(self) -> None:
         encoder = LogMel(dim=16, rate=8000, bands=23, floor=30.0)

@@ -14,6 +14,7 @@ from mmattn.errors import InputError
 from mmattn.training.sound_augment import (
     BandMask,
     Chain,
+    FrameShift,
     Gain,
     Noise,
     Pitch,
@@ -54,7 +55,7 @@ WAVES: list[Step] = [
     Room(RATE),
     wave_steps(RATE),
 ]
-SPECTRA: list[Step] = [VocalTract(RATE), TimeMask(), BandMask(), frame_steps(RATE)]
+SPECTRA: list[Step] = [VocalTract(RATE), FrameShift(), TimeMask(), BandMask(), frame_steps(RATE)]
 
 
 @pytest.mark.parametrize("step", WAVES + SPECTRA, ids=lambda step: type(step).__name__)
@@ -158,6 +159,15 @@ def test_a_vocal_tract_moves_a_formant_by_its_factor(factor: float) -> None:
 def test_a_vocal_tract_keeps_a_flat_spectrum_flat() -> None:
     flat = torch.full((5, 41), 2.5)
     torch.testing.assert_close(VocalTract(RATE, 0.83, 0.83)(flat), flat)
+
+
+def test_frames_shift_and_repeat_the_edge() -> None:
+    frames = torch.arange(1.0, 6.0)[:, None]
+    seen = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        seen.add(tuple(FrameShift(2)(frames)[:, 0].int().tolist()))
+    assert seen == {(1, 2, 3, 4, 5), (1, 1, 2, 3, 4), (1, 1, 1, 2, 3), (2, 3, 4, 5, 5), (3, 4, 5, 5, 5)}
 
 
 def test_masks_cover_whole_frames_and_whole_bands_with_the_mean() -> None:

@@ -1,0 +1,325 @@
+"""Spoken digits: which word, of voices that were heard and that never were; and whose voice.
+
+    python -m tests.benchmarks.fsdd --root ../shared/data/fsdd --out runs/fsdd
+
+Ours is an encoder of small convolutions ("conv-mel"), the fusion core and the classification head, trained by
+`SupervisedTask` on clips as other voices and rooms would have made them. The rival is a plain CNN of three
+layers on log-mel pictures with shifts and masks, and as many passes over as many clips. Settings were chosen
+with `--parts develop`: four speakers to learn from, george and jackson to listen to. Official part: index 0
+to 4 is tested, the rest learned from. Speakers: each in turn is left out whole.
+Verification: vectors of the speaker head against those of Resemblyzer's network, all pairs of recordings.
+
+Every run leaves a file in --out, so that a script that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmattn.build import build_model
+from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
+from mmattn.data.reader import read
+from mmattn.encoders.convmel import ConvMel
+from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.speaker import Resemblyzer
+from mmattn.evaluation.intervals import bootstrap
+from mmattn.evaluation.verification import verification_figures
+from mmattn.files import write_json
+from mmattn.training.loop import train
+from mmattn.training.sound_augment import Chain, Noise, Pitch, Room, Sometimes, Speed, Step, Tilt, frame_steps
+from mmattn.training.sound_frames import BandMask, TimeMask
+from mmattn.training.supervised_task import SupervisedTask
+from mmattn_datasets.fsdd.prepare import Fsdd
+from tests.benchmarks.measuring import Report
+
+DIM, EPOCHS, BATCH, RATE = 64, 16, 32, 8000
+WORDS = {"channels": (16, 32, 48), "stretch": 24, "root": 0.1, "trim": 55.0, "keep": "samples"}
+VOICES = {"channels": (16, 32, 48), "keep": "samples"}
+OTHER_VOICES = Chain(
+    (
+        Speed(0.85, 1.15),
+        Sometimes(Pitch(RATE)),
+        Sometimes(Room(RATE)),
+        Sometimes(Tilt()),
+        Sometimes(Noise(10, 45)),
+    )
+)
+OTHER_PLACES = Chain((Sometimes(Room(RATE)), Sometimes(Tilt()), Sometimes(Noise(10, 45))))
+DEVELOP = ("george", "jackson")
+PAIRS = (("george", "jackson"), ("lucas", "nicolas"), ("theo", "yweweler"))
+PARTS = ("develop", "official", "speakers", "voices", "new voices")
+
+
+class Clips:
+    """All recordings with their targets, and versions of them that are made once for all runs."""
+
+    def __init__(self, root: str, versions: int):
+        with tempfile.TemporaryDirectory() as folder:
+            dataset = read(Fsdd().prepare(root, folder))
+        self.paths = [item.content["audio"] for item in dataset.items]
+        self.digits, self.speakers = (dataset.labels[name].tolist() for name in ("digit", "speaker"))
+        self.index = dataset.labels["index"].astype(int)
+        self.versions = versions
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def words(self) -> list[Tensor]:
+        """Frames for words: of every clip, then of every clip's second version, ..."""
+        return self._frames(ConvMel(dim=DIM, **WORDS), OTHER_VOICES)
+
+    @cached_property
+    def voices(self) -> list[Tensor]:
+        """Frames for voices: versions are the same voices in other places."""
+        return self._frames(ConvMel(dim=DIM, **VOICES), OTHER_PLACES)
+
+    def _frames(self, encoder: ConvMel, change: Step) -> list[Tensor]:
+        torch.manual_seed(0)
+        waves = [encoder.read(path) for path in self.paths]
+        changed = (change(wave) for _ in range(self.versions - 1) for wave in waves)
+        return [encoder.frames(wave) for wave in (*waves, *changed)]
+
+    def of(self, speakers: Iterable[str]) -> np.ndarray:
+        """Rows of these speakers."""
+        return np.flatnonzero(np.isin(self.speakers, list(speakers)))
+
+
+class OneVersion(SupervisedTask):
+    """An epoch meets every clip once, in one of its versions."""
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        rows = self.rows[torch.randperm(len(self.rows), generator=generator)]
+        drawn = torch.randint(len(self.targets) // self.clips, (len(rows),), generator=generator)
+        yield from (rows + self.clips * drawn).split(self.batch)
+
+    clips: int  # that there are, before their further versions
+
+
+def ours(
+    frames: list[Tensor],
+    targets: Sequence[str | None],
+    learn: np.ndarray,
+    seed: int,
+    head: HeadConfig,
+    how: dict[str, Any],
+) -> OneVersion:
+    """The trained task.
+
+    Args:
+        frames: of the clips, then of their further versions.
+        targets: one a clip.
+        learn: rows of the clips to learn from.
+        seed: of everything random.
+        head: what is learned.
+        how: options of the encoder, its number of fields, and "augment" of frames.
+    """
+    torch.manual_seed(seed)
+    options = {"dim": DIM, **how["options"]}
+    entering = EncoderConfig("conv-mel", options, fields=how["fields"], standardise=True)
+    config = ModelConfig(
+        {"audio": entering}, FusionConfig(dim=DIM, layers=how["layers"], dropout=0.2), {"said": head}
+    )
+    model = build_model({"audio": ConvMel(**options)}, config)
+    steps: Step = how["augment"]
+    task = OneVersion(
+        model,
+        Inputs({}, {"audio": frames}),
+        list(targets) * (len(frames) // len(targets)),
+        learn,
+        head="said",
+        batch=BATCH,
+        augment=lambda contents, target: ({"audio": steps(contents["audio"])}, target),
+    )
+    task.clips = len(targets)
+    train(
+        task, epochs=EPOCHS, learning_rate=3e-3, weight_decay=0.02, warmup=0.1, average=0.99, seed=seed,
+        progress=False,
+    )  # fmt: skip
+    return task
+
+
+def heard_words(clips: Clips, learn: np.ndarray, test: np.ndarray, seed: int) -> list[str]:
+    """What our model takes the test clips for."""
+    head = HeadConfig(
+        "classification", {"classes": sorted(set(clips.digits)), "smoothing": 0.1, "dropout": 0.3}
+    )
+    how = {"options": WORDS, "fields": 6, "layers": 0, "augment": frame_steps(RATE)}
+    return ours(clips.words, clips.digits, learn, seed, head, how).predict(test)
+
+
+def heard_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, seed: int) -> list[Any]:
+    """Our vectors of the test clips."""
+    speakers = sorted({clips.speakers[row] for row in learn})
+    head = HeadConfig("speaker", {"speakers": speakers, "dropout": 0.2})
+    how = {"options": VOICES, "fields": 1, "layers": 1, "augment": Chain((TimeMask(), BandMask()))}
+    known = [speaker if speaker in speakers else None for speaker in clips.speakers]
+    return ours(clips.voices, known, learn, seed, head, how).predict(test)
+
+
+# --- rivals ---------------------------------------------------------------------------------------
+
+
+def plain_words(clips: Clips, learn: np.ndarray, test: np.ndarray, seed: int) -> list[str]:
+    """What a plain CNN takes them for: three layers on pictures of 64 frames, shifted and masked."""
+    torch.manual_seed(seed)
+    pictures_NTF, digits_N = clips_as_pictures(clips), torch.tensor([int(digit) for digit in clips.digits])
+    layers: list[nn.Module] = []
+    for before, after in ((1, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 8 * 5, 10))
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.02)
+    steps = EPOCHS * -(-len(learn) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for _ in range(EPOCHS):
+        for rows in torch.from_numpy(learn)[torch.randperm(len(learn))].split(BATCH):
+            x_BTF = torch.stack([shifted_and_masked(pictures_NTF[row]) for row in rows])
+            optimizer.zero_grad()
+            F.cross_entropy(network(x_BTF[:, None]), digits_N[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    network.eval()
+    with torch.no_grad():
+        return [str(digit) for digit in network(pictures_NTF[test][:, None]).argmax(1).tolist()]
+
+
+def clips_as_pictures(clips: Clips) -> Tensor:
+    """[N, 64, 40] log-mel frames, level over the clip, filled up with its silence or cut."""
+    encoder = ConvMel(dim=DIM)
+    frames = (encoder.read(path)[:64] for path in clips.paths)
+    return torch.stack(
+        [F.pad(found, (0, 0, 0, 64 - len(found)), value=float(found.min())) for found in frames]
+    )
+
+
+def shifted_and_masked(picture_TF: Tensor) -> Tensor:
+    moved_TF = torch.roll(picture_TF, int(torch.randint(-6, 7, ())), 0)
+    return Chain((TimeMask(12), BandMask(8, 1)))(moved_TF)
+
+
+def frozen_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, seed: int) -> list[Any]:
+    """Vectors of Resemblyzer's network, which learns nothing here."""
+    encoder = Resemblyzer(pool="all")
+    return [encoder([clips.paths[row]]).values[0] for row in test]
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+Hear = Callable[[Clips, np.ndarray, np.ndarray, int], list[Any]]
+WORD_SYSTEMS: dict[str, Hear] = {"mmattn": heard_words, "plain CNN": plain_words}
+VOICE_SYSTEMS: dict[str, Hear] = {"mmattn": heard_voices, "Resemblyzer": frozen_voices}
+
+
+def folds(clips: Clips, part: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name -> rows to learn from and rows to test on."""
+    everyone = sorted(set(clips.speakers))
+
+    def without(left_out: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return clips.of(set(everyone) - set(left_out)), clips.of(left_out)
+
+    if part == "develop":
+        return {"+".join(DEVELOP): without(DEVELOP)}
+    if part == "speakers":
+        return {speaker: without([speaker]) for speaker in everyone}
+    if part == "new voices":
+        return {"+".join(pair): without(pair) for pair in PAIRS}
+    return {"index 0-4": (np.flatnonzero(clips.index >= 5), np.flatnonzero(clips.index < 5))}
+
+
+def run(clips: Clips, part: str, fold: str, system: str, seed: int) -> dict[str, Any]:
+    """Figures of one run; for words also which clips were right."""
+    learn, test = folds(clips, part)[fold]
+    begun = time.process_time()
+    if "voices" in part:
+        vectors = VOICE_SYSTEMS[system](clips, learn, test, seed)
+        found: dict[str, Any] = verification_figures(vectors, [clips.speakers[row] for row in test])
+    else:
+        said = WORD_SYSTEMS[system](clips, learn, test, seed)
+        right = [digit == clips.digits[row] for digit, row in zip(said, test, strict=True)]
+        found = {"accuracy": float(np.mean(right)), "right": np.array(right, int).tolist()}
+    return {**found, "seconds": time.process_time() - begun}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", required=True, help="the folder of the recordings")
+    parser.add_argument("--out", required=True, type=Path, help="where every run leaves its figures")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS[1:]), choices=PARTS)
+    parser.add_argument("--systems", nargs="*", help="only these")
+    parser.add_argument("--folds", nargs="*", help="only these")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--versions", type=int, default=6, help="of every clip, itself among them")
+    parser.add_argument("--json", action="store_true", help="print JSON; the tables go to standard error")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    report = Report(arguments, "mmattn", "torchaudio")
+    clips = Clips(arguments.root, arguments.versions)
+    for part in arguments.parts:
+        systems = VOICE_SYSTEMS if "voices" in part else WORD_SYSTEMS
+        for fold in folds(clips, part):
+            for system in systems:
+                for seed in arguments.seeds if system != "Resemblyzer" else arguments.seeds[:1]:
+                    wanted = (not arguments.systems or system in arguments.systems) and (
+                        not arguments.folds or fold in arguments.folds
+                    )
+                    file = arguments.out / f"{part}, {fold}, {system}, {seed}.json"
+                    if wanted and not file.exists():
+                        write_json(file, run(clips, part, fold, system, seed))
+        told(report, clips, part, systems, arguments)
+    report.close()
+
+
+def told(
+    report: Report, clips: Clips, part: str, systems: Iterable[str], arguments: argparse.Namespace
+) -> None:
+    """The table of a part, from the files that are there."""
+    figure = "eer" if "voices" in part else "accuracy"
+    report.table(part, ("system", "tested on", figure, "seeds", "more", "CPU seconds a run"))
+    for system in systems:
+        right: list[np.ndarray] = []
+        means = []
+        for fold in folds(clips, part):
+            files = [arguments.out / f"{part}, {fold}, {system}, {seed}.json" for seed in arguments.seeds]
+            runs = [json.loads(file.read_text()) for file in files if file.exists()]
+            if not runs:
+                continue
+            values = [one[figure] for one in runs]
+            means.append(float(np.mean(values)))
+            more = "-"
+            if figure == "eer":
+                more = f"minDCF {np.mean([one['min_dcf'] for one in runs]):.3f}"
+            elif len(runs) == len(arguments.seeds):
+                right.append(np.array([one["right"] for one in runs], float))
+                more = interval(right[-1])
+            seconds = float(np.mean([one["seconds"] for one in runs]))
+            report.row(system, fold, means[-1], " ".join(f"{value:.4f}" for value in values), more, seconds)
+        if len(means) > 1:
+            whole = interval(np.concatenate(right, 1)) if len(right) == len(means) else "-"
+            report.row(system, "mean", float(np.mean(means)), "", whole, float("nan"))
+
+
+def interval(right_SN: np.ndarray) -> str:
+    """95% over recordings, the seeds pooled."""
+    found = bootstrap(right_SN)
+    return f"{found.mean:.4f} ({found.low:.4f} to {found.high:.4f})"
+
+
+if __name__ == "__main__":
+    main()
