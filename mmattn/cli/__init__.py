@@ -25,6 +25,7 @@ COMMANDS = {
     "prepare": "raw files -> a card and tables, every bad row listed",
     "fit": "train and evaluate what a YAML file describes, and write the report",
     "recommend": "what a finished run recommends: to one user, to millions, new items too",
+    "export": "a trained model as one file, for torch.export or ONNX Runtime",
     "embed": "vectors of items through a run's model, as parquet; resumable, over many processes",
     "index": "build, add, remove, search, verify, plan: bundles of vectors",
     "evaluate": "a run against judgements, with trec_eval's digits and intervals",
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "numexpr", "accelerate", "faiss"):
+    for noisy in ("httpx", "numexpr", "accelerate", "faiss", "faster_coco_eval"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return _run(arguments)

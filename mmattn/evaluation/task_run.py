@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mmattn.boxes import Boxes
 from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import HeadConfig
 from mmattn.encoders.base import Encoder
@@ -216,7 +215,7 @@ class TaskRun:
 
     def _said(self, task: MultiTask, name: str, rows: Rows) -> list[Any]:
         single: SupervisedTask = task.tasks[name]
-        return _in_pixels(single.predict(rows), [single.targets[row] for row in rows])
+        return _answers(self.tasks[name].kind, single.predict(rows), [single.targets[row] for row in rows])
 
     def _disturbed(self, task: MultiTask, name: str, seed: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
         """Counts of the test items with something taken away, with noise, with tokens that were pushed."""
@@ -234,11 +233,12 @@ class TaskRun:
             other = SupervisedTask(
                 single.model, left, true, range(len(true)), head=name, context=single.context
             )
-            yield variant, data.measure.counts(_in_pixels(other.predict(range(len(true))), true), true)
+            said = _answers(data.kind, other.predict(range(len(true))), true)
+            yield variant, data.measure.counts(said, true)
         found: list[NDArray[np.float64]] = []
 
         def count(said: list[Any], true: list[Any]) -> float:
-            found.append(data.measure.counts(_in_pixels(said, true), true))
+            found.append(data.measure.counts(_answers(data.kind, said, true), true))
             return 0.0  # the counts say more than a score
 
         if wanted.noise:
@@ -251,12 +251,14 @@ class TaskRun:
             yield from zip([f"attack {radius:g}" for radius in wanted.attacks], found, strict=True)
 
 
-def _in_pixels(said: list[Any], true: list[Any]) -> list[Any]:
-    """Boxes as they lie on the picture that the true ones are on."""
-    return [
-        one.scaled(other.size) if isinstance(one, Boxes) else one
-        for one, other in zip(said, true, strict=True)
-    ]
+def _answers(kind: str, said: list[Any], true: list[Any]) -> list[Any]:
+    """Predictions as answers to these targets: boxes in pixels of the picture that the true ones are on; no
+    more tags than the sentence has words, where it was given another one's."""
+    if kind == "boxes":
+        return [one.scaled(other.size) for one, other in zip(said, true, strict=True)]
+    if kind == "tags":
+        return [one[: len(other)] for one, other in zip(said, true, strict=True)]
+    return said
 
 
 def _readable(inputs: Inputs, names: Sequence[str]) -> Inputs:

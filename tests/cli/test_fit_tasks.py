@@ -163,12 +163,12 @@ def test_a_killed_run_resumes_to_the_numbers_of_an_uninterrupted_one(here: Path)
 def test_tasks_may_learn_from_different_cards(here: Path) -> None:
     other = here / "sentences"
     other.mkdir()
-    rows = [
-        {"id": number, "words": ["in", place, "again"], "tags": ["O", "B-place", "O"], "part": part}
-        for number, (place, part) in enumerate(
-            zip(["York", "Rome", "Oslo", "Bonn"] * 5, (["train"] * 3 + ["test"]) * 5, strict=True)
-        )
-    ]
+    rows = []
+    for number, place in enumerate(["York", "Rome", "Oslo", "Bonn"] * 5):
+        later = ["now"] * (number % 3)
+        words, tags = ["in", place, "again", *later], ["O", "B-place", "O", *["O"] * len(later)]
+        part = "test" if number % 4 == 3 else "train"
+        rows.append({"id": number, "words": words, "tags": tags, "part": part})
     pd.DataFrame(rows).to_parquet(other / "items.parquet")
     columns = {"words": {"role": "words", "modality": "sentence"}, "tags": "tags"}
     card = {"file": "items.parquet", "id": "id", "split": "part", "columns": columns}
@@ -181,12 +181,15 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
         tasks={"digit": SETTINGS["tasks"]["digit"], "places": tags},
         training={"epochs": 3, "steps": 8, "learning_rate": 0.01},
     )
-    assert fit(*QUICK, "--protocol.validation", "0.2") == 0
+    shuffled = ("--robustness", "{knockouts: [shuffle], subsets: false, noise: []}")
+    assert fit(*QUICK, *shuffled, "--protocol.validation", "0.2") == 0
     metrics = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]
     places = metrics["places"]
     assert places["data"] == "sentences"
     assert places["parts"] == {"train": 12, "validation": 3, "test": 5}
     assert places["figures"]["f1"]["mean"] == 1.0
+    # Another sentence's words are at other places, and may be more than there are.
+    assert places["knockouts"]["shuffled-sentence"]["f1"]["mean"] <= 1.0
     assert metrics["digit"]["data"] == "digits"
     page = (here / "runs" / "small" / "report.html").read_text()
     assert "<h3>sentences</h3>" in page
