@@ -23,6 +23,7 @@ LAYERS = [
     {"fusion"},
     {"heads"},
     {"model", "build", "pretrained", "tower"},
+    {"export"},
     {"training"},
     {"retrieval"},
     {"serving"},

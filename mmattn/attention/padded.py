@@ -169,8 +169,8 @@ def _parameters(layer: Attention, q: Padded, context: Mapping[str, Any]) -> dict
     for term in layer.program.walk():
         if isinstance(term, Dynamic):
             parameters[term.name] = _predictor(term, q, context) @ parameters[term.name].T
-    if hasattr(layer, "slope"):
-        parameters[SLOPE] = layer.slope
+    if layer._has_slope:
+        parameters[SLOPE] = layer.get_buffer("slope")
     return parameters
 
 
@@ -178,6 +178,6 @@ def _predictor(term: Dynamic, q: Padded, context: Mapping[str, Any]) -> Tensor:
     """[B, D], what a dynamic number is predicted from."""
     if term.on == "task":
         task: Tensor = context["task"]
-        return task.expand(len(q.values), -1)
+        return task.expand(q.values.shape[0], -1)
     total_BD = (q.values * q.mask[:, :, None]).sum(1)
     return total_BD / q.mask.sum(1, keepdim=True).clamp(min=1)

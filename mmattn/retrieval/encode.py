@@ -18,7 +18,7 @@ from mmattn.files import sha256_file
 from mmattn.model import Model
 from mmattn.types import Sample, Tokens
 
-__all__ = ["RunEncoder", "provenance_of"]
+__all__ = ["RunEncoder", "model_folder", "provenance_of"]
 
 
 class RunEncoder:
@@ -44,17 +44,7 @@ class RunEncoder:
     @classmethod
     def of_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
         """The model of a run's seed: the first one where none is named. A model's own folder will do too."""
-        run = Path(run)
-        if (run / "config.json").is_file():
-            return cls(run, head)
-        seeds = sorted(
-            int(path.parts[-3].removeprefix("seed-")) for path in run.glob("seed-*/model/config.json")
-        )
-        if not seeds:
-            raise InputError(f"{run}: holds no finished run, expected seed-0/model/config.json or the like")
-        if seed is not None and seed not in seeds:
-            raise InputError(f"{run}: no seed {seed}, expected one of {', '.join(map(str, seeds))}")
-        return cls(run / f"seed-{seeds[0] if seed is None else seed}" / "model", head)
+        return cls(model_folder(run, seed), head)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
@@ -113,6 +103,27 @@ class RunEncoder:
         if not isinstance(given, Tensor) or given.dim() != 2:
             raise InputError(f"head {self.head!r} gives no vectors [B, D], so nothing can be found with it")
         return given.float().cpu().numpy()
+
+
+def model_folder(run: str | Path, seed: int | None = None) -> Path:
+    """Where the model of a run's seed is saved: of the first one where none is named.
+
+    Args:
+        run: folder of a finished run, or of a model.
+        seed: one of the run's.
+
+    Raises:
+        InputError: nothing is saved there, or not of this seed.
+    """
+    run = Path(run)
+    if (run / "config.json").is_file():
+        return run
+    seeds = sorted(int(path.parts[-3].removeprefix("seed-")) for path in run.glob("seed-*/model/config.json"))
+    if not seeds:
+        raise InputError(f"{run}: holds no finished run, expected seed-0/model/config.json or the like")
+    if seed is not None and seed not in seeds:
+        raise InputError(f"{run}: no seed {seed}, expected one of {', '.join(map(str, seeds))}")
+    return run / f"seed-{seeds[0] if seed is None else seed}" / "model"
 
 
 def provenance_of(folder: str | Path, head: str) -> dict[str, str]:

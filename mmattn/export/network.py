@@ -1,0 +1,105 @@
+"""The whole model as one function of padded tensors: what is exported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmattn import attention
+from mmattn.attention.norms import TopK
+from mmattn.attention.padded import check_padded
+from mmattn.attention.quantized import QuantizedLinear
+from mmattn.errors import InputError
+from mmattn.export.forms import form_of
+from mmattn.export.rectangles import fuse
+from mmattn.model import Model
+
+__all__ = ["Network"]
+
+
+# With it no slice of a rectangle is empty or of length 1, which tracing would treat apart.
+_SHORTEST = 4
+
+
+class Network(nn.Module):
+    """Encoders, core and heads over padded tensors, in evaluation mode, on the CPU.
+
+    Args:
+        model: whose weights are copied.
+        heads: names of heads; left out, all.
+        task: of the programs, where they ask for one.
+
+    Raises:
+        InputError: a part that has no padded form; it is named.
+    """
+
+    def __init__(self, model: Model, heads: Sequence[str] | None = None, task: str | None = None):
+        super().__init__()
+        _check(model)
+        copied = copy.deepcopy(model).cpu().eval()
+        self.forms: Any = nn.ModuleDict({name: form_of(each) for name, each in copied.encoders.items()})
+        self.core = copied.core
+        self.heads: Any = nn.ModuleDict(
+            {name: copied.head(name) for name in (copied.heads if heads is None else heads)}
+        )
+        self.task = task
+        self.requires_grad_(False)
+
+    @property
+    def least(self) -> int:
+        """The shortest rectangle of a modality: exporters take short lengths for constants, and `topk(k)`
+        chooses among at least k keys."""
+        return max([_SHORTEST, *(term.k for term in _terms(self.core) if isinstance(term, TopK))])
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, modality and tensor."""
+        return [f"{name}.{tensor}" for name, form in self.forms.items() for tensor in form.lengths]
+
+    def outputs(self, inputs: dict[str, Tensor]) -> list[str]:
+        """Names of what `forward` gives."""
+        return list(self(inputs))
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The joint vectors as "pooled" [B, D], "presence" [B, M], and what each head says under its name.
+
+        Args:
+            inputs: as `inputs` names them, of B samples.
+        """
+        parts = {
+            name: form(**{tensor: inputs[f"{name}.{tensor}"] for tensor in form.lengths})
+            for name, form in self.forms.items()
+        }
+        fused = fuse(self.core, parts, self.task)
+        said = {"pooled": fused.pooled, "presence": fused.presence}
+        for name, head in self.heads.items():
+            answer = head.forward_padded(fused) if hasattr(head, "forward_padded") else head(fused)
+            said |= _named(name, answer)
+        return said
+
+
+def _named(name: str, answer: Any) -> dict[str, Tensor]:
+    if isinstance(answer, Tensor):
+        return {name: answer}
+    if isinstance(answer, dict) and all(isinstance(part, Tensor) for part in answer.values()):
+        return {f"{name}.{key}": part for key, part in answer.items()}
+    raise InputError(
+        f"export: the head {name!r} gave {type(answer).__name__}, expected a tensor or a dict of them"
+    )
+
+
+def _terms(model: nn.Module) -> list[attention.Term]:
+    layers = [module for module in model.modules() if isinstance(module, attention.Attention)]
+    return [term for layer in layers for term in layer.program.walk()]
+
+
+def _check(model: Model) -> None:
+    """Refuse what no padded form can say, before anything is traced."""
+    for where, module in model.named_modules():
+        if isinstance(module, QuantizedLinear):
+            raise InputError(f"export: {where} is quantised; export the model as it was before that")
+        if isinstance(module, attention.Attention):
+            check_padded(module)
