@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,20 +131,67 @@ def test_fields_and_times_and_every_encoder_in_padded_form() -> None:
     program = 'Program(score=dot() >> time_bias("late"))'
     core = FusionConfig(dim=16, layers=1, heads=2, program=program)
     model = build_model(build_encoders(encoders), ModelConfig(encoders, core, KIND)).eval()
-    network = Network(model)
     contents = {
         "text": [["one two", "three", "four", "five six"], None, ["seven"]],
         "image": [None, np.zeros((5, 5), np.uint8), np.ones((5, 5), np.uint8)],
         "audio": [(np.sin(np.arange(2000) * 0.3), 8000), (np.sin(np.arange(999) * 0.2), 8000), None],
     }
     samples = [Sample(str(n), {name: values[n] for name, values in contents.items()}) for n in range(3)]
-    inputs = {}
-    for name, encoder in model.encoders.items():
-        read = [None if value is None else encoder.read(value) for value in contents[name]]
-        found = form_of(encoder).collate(encoder, read, network.least)
-        inputs |= {f"{name}.{tensor}": value for tensor, value in found.items()}
     with torch.no_grad():
-        torch.testing.assert_close(network(inputs)["pooled"], model.fuse(model.encode(samples)).pooled)
+        found = Network(model)(inputs_of(model, samples))["pooled"]
+        torch.testing.assert_close(found, model.fuse(model.encode(samples)).pooled)
+
+
+DETECTION = {"boxes": HeadConfig("detection", {"labels": ["a", "b"], "queries": 11, "layers": 2})}
+
+
+def detector_of(*names: str, **options: Any) -> Model:
+    """With proposals and biases that say something; 9 patches are fewer than its queries."""
+    model = model_of(
+        *names, heads={"boxes": replace(DETECTION["boxes"], options=DETECTION["boxes"].options | options)}
+    )
+    with torch.no_grad():
+        for parameter in model.head("boxes").parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"propose": False}, {"picture": ""}])
+def test_the_detection_head_in_padded_form(options: dict[str, Any]) -> None:
+    model = detector_of("text", "image", **options)
+    samples = [*samples_of(("text", "image"), 7), Sample("nothing", {})]
+    with torch.no_grad():
+        logits, boxes = model.head("boxes")(model.fuse(model.encode(samples)))
+        found = Network(model)(inputs_of(model, samples))
+    torch.testing.assert_close(found["boxes.logits"], logits, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found["boxes.boxes"], boxes, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_detector_gives_what_eager_gives(suffix: str, tmp_path: Path) -> None:
+    model, path = detector_of("text", "image"), tmp_path / f"model{suffix}"
+    export(model, path)
+    exported = Exported.load(path)
+    for count in (1, 2, 7):
+        samples = samples_of(("text", "image"), count, seed=count)
+        with torch.no_grad():
+            logits, boxes = model.head("boxes")(model.fuse(model.encode(samples)))
+        found = exported.run(samples)
+        np.testing.assert_allclose(found["boxes.logits"], logits.numpy(), atol=1e-4, rtol=1e-5)
+        np.testing.assert_allclose(found["boxes.boxes"], boxes.numpy(), atol=1e-4, rtol=1e-5)
+
+
+def inputs_of(model: Model, samples: list[Sample]) -> dict[str, torch.Tensor]:
+    """What the padded network takes, without a file."""
+    network, inputs = Network(model), {}
+    for name, form in network.forms.items():
+        reader = form.reader(form.settings())
+        raw = [sample.content.get(model._source(name)) for sample in samples]
+        read = [None if content is None else reader.read(content) for content in raw]
+        found = form.collate(reader, read, network.least)
+        inputs |= {f"{name}.{tensor}": value for tensor, value in found.items()}
+    return inputs
 
 
 def test_a_timm_network_in_padded_form() -> None:

@@ -76,7 +76,7 @@ class Network(nn.Module):
         fused = fuse(self.core, parts, self.task)
         said = {"pooled": fused.pooled, "presence": fused.presence}
         for name, head in self.heads.items():
-            answer = head.forward_padded(fused) if hasattr(head, "forward_padded") else head(fused)
+            answer = head.forward_padded(fused.padded) if hasattr(head, "forward_padded") else head(fused)
             said |= _named(name, answer)
         return said
 

@@ -13,7 +13,17 @@ from mmattn.boxes import centred, corners
 from mmattn.errors import InputError, nearest
 from mmattn.types import Tokens
 
-__all__ = ["AMONG", "GROUP", "TOWARDS", "BoxDecoder", "box_network", "patch_boxes"]
+__all__ = [
+    "AMONG",
+    "GROUP",
+    "LEAST",
+    "TOWARDS",
+    "BoxDecoder",
+    "DecoderLayer",
+    "box_network",
+    "patch_boxes",
+    "waves",
+]
 
 # Queries see each other within a group of so many positions; noised copies of the truth are groups apart.
 GROUP = 1024
@@ -23,7 +33,7 @@ TOWARDS = 'Program(score=dot() >> box_bias("boxes"), mask=full, norm=softmax())'
 # A number from 0 to 1 is written as sines and cosines of half a turn, one, two, four, ...
 _WAVES = 7
 # The smallest side of a reference box, relative to the picture: one without area has no geometry.
-_LEAST = 1e-3
+LEAST = 1e-3
 
 
 class BoxDecoder(nn.Module):
@@ -69,7 +79,7 @@ class BoxDecoder(nn.Module):
         self.token_place = nn.Linear(8 * _WAVES, dim)
         self.query_place = nn.Sequential(nn.Linear(8 * _WAVES, dim), nn.GELU(), nn.Linear(dim, dim))
         self.layers = nn.ModuleList(
-            _Layer(
+            DecoderLayer(
                 attention.Attention(attention.parse(among), dim, heads),
                 attention.Attention(attention.parse(towards), dim, heads),
                 int(dim * expansion),
@@ -94,13 +104,13 @@ class BoxDecoder(nn.Module):
         Returns:
             For each layer [N, D] and [N, 4]; a layer's boxes are the next one's references.
         """
-        place_MD = self.token_place(_waves(centred(patches.nan_to_num()))).to(tokens.dtype)
+        place_MD = self.token_place(waves(centred(patches.nan_to_num()))).to(tokens.dtype)
         shown_M1 = (~patches.isnan().any(1))[:, None]
         memory = tokens.with_values(self.token_norm(tokens.values) + place_MD * shown_M1)
         found = []
         for layer in self.layers:
-            reference_N4 = boxes.detach().clamp(_LEAST, 1 - _LEAST)
-            place_ND = self.query_place(_waves(reference_N4)).to(tokens.dtype)
+            reference_N4 = boxes.detach().clamp(LEAST, 1 - LEAST)
+            place_ND = self.query_place(waves(reference_N4)).to(tokens.dtype)
             queries = layer(queries, place_ND, corners(reference_N4), memory, patches)
             x_ND = self.norm(queries.values)
             boxes = (self.move(x_ND).float() + reference_N4.logit()).sigmoid()
@@ -108,7 +118,7 @@ class BoxDecoder(nn.Module):
         return found
 
 
-class _Layer(nn.Module):
+class DecoderLayer(nn.Module):
     """Attention among queries, from queries to tokens, a token-wise network; each on a residual."""
 
     def __init__(self, among: attention.Attention, towards: attention.Attention, hidden: int, dropout: float):
@@ -176,8 +186,8 @@ def patch_boxes(tokens: Tokens, picture: str) -> Tensor:
     return boxes_N4
 
 
-def _waves(boxes: Tensor) -> Tensor:
-    """[N, 4] numbers from 0 to 1 -> [N, 8 * _WAVES]."""
+def waves(boxes: Tensor) -> Tensor:
+    """[..., 4] numbers from 0 to 1 -> [..., 8 * _WAVES] sines and cosines of more and more turns."""
     turns = math.pi * 2.0 ** torch.arange(_WAVES, device=boxes.device)
-    angles = (boxes[:, :, None] * turns).flatten(1)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    angles = (boxes[..., None] * turns).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mmattn.attention.padded import Padded
 from mmattn.boxes import Boxes, corners
 from mmattn.errors import InputError
 from mmattn.heads.box_decoder import AMONG, GROUP, TOWARDS, BoxDecoder, patch_boxes
 from mmattn.heads.box_targets import BoxTargets
 from mmattn.heads.denoising import Denoising, Noised
 from mmattn.heads.matching import Costs
+from mmattn.heads.padded_detection import detect_padded
 from mmattn.heads.proposals import RARE, Proposals, chosen
 from mmattn.heads.set_loss import Predictions, matched, set_loss
 from mmattn.heads.supervised import SupervisedHead
@@ -130,6 +132,10 @@ class DetectionHead(SupervisedHead):
         last = self._predictions(fused.tokens)[0][-1]
         shape = (len(fused), self.queries)
         return last.logits.unflatten(0, shape), corners(last.boxes).unflatten(0, shape)
+
+    def forward_padded(self, tokens: Padded) -> dict[str, Tensor]:
+        """As `forward`, "logits" and "boxes", of padded fused tokens: what `mmattn.export` asks."""
+        return detect_padded(self, tokens)
 
     def loss(self, fused: Fused, targets: Sequence[Boxes | None]) -> Tensor:
         """Focal, L1 and GIoU losses of the matched sets, summed over all layers, the mean over the objects.

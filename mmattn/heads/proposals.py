@@ -10,10 +10,10 @@ from mmattn.heads.box_decoder import box_network
 from mmattn.heads.set_loss import Predictions
 from mmattn.types import Tokens
 
-__all__ = ["Proposals", "chosen"]
+__all__ = ["RARE", "SIDE", "Proposals", "chosen"]
 
 # Sides of the box that a patch begins with, relative to the picture.
-_SIDE = 0.25
+SIDE = 0.25
 # Bias of a label's logit at the start, a score of .01: nearly all patches and queries answer for nothing.
 RARE = -4.6
 
@@ -53,7 +53,7 @@ class Proposals(nn.Module):
         shown = tokens.filter(shown_N)
         x_PD = self.norm(shown.values)
         start_P4 = centred(patches[shown_N])
-        start_P4[:, 2:] = _SIDE
+        start_P4[:, 2:] = SIDE
         boxes_P4 = (self.move(x_PD).float() + start_P4.logit()).sigmoid()
         return Predictions(self.name(x_PD).float(), boxes_P4, tuple(shown.sizes))
 
