@@ -74,6 +74,8 @@ class TaskConfig:
         weight: of its loss, where the weighting is fixed.
         batch: samples a step.
         drop_modality: probability of dropping a modality of a sample in a step.
+        measure: of a head that says text: what was said ("transcript": word and character errors), or what
+            might as well be said ("translation": BLEU and chrF; captions too).
         augment: encoder -> how its contents are changed, anew in each epoch (`mmattn.training.augment`).
         attack: adversarial training; left out, none.
     """
@@ -85,6 +87,7 @@ class TaskConfig:
     weight: float = 1.0
     batch: int = 32
     drop_modality: float = 0.0
+    measure: Literal["transcript", "translation"] = "transcript"
     augment: dict[str, dict[str, Any]] = field(default_factory=dict)
     attack: AttackConfig | None = None
 

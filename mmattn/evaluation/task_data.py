@@ -15,6 +15,7 @@ from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
 from mmattn.errors import InputError, PluginError, nearest
 from mmattn.evaluation.task_measures import Measure, measure_for
+from mmattn.evaluation.translation import TranslationMeasure
 from mmattn.heads.supervised import SupervisedHead
 from mmattn.registry import heads as head_registry
 from mmattn.task_config import TaskConfig, TaskFitConfig
@@ -131,7 +132,9 @@ def _task(name: str, config: TaskFitConfig, dataset: Dataset, first: int, total:
     readable = np.array([not seen.isdisjoint(item.content) for item in dataset.items])
     parts = _parts(where, task.target, own, readable, dataset)
     placed = {part: rows + first for part, rows in parts.items()}
-    found = TaskData(name, task, dataset.card.name, targets, placed, reads, kind, measure_for(kind, own))
+    translated = kind == "text" and task.measure == "translation"
+    measure = TranslationMeasure() if translated else measure_for(kind, own)
+    found = TaskData(name, task, dataset.card.name, targets, placed, reads, kind, measure)
     _say(found)
     return found
 

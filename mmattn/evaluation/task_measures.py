@@ -39,11 +39,13 @@ class Measure(ABC):
     Attributes:
         primary: the figure that choices are made by.
         lower: figures of which less is better.
+        perfect: the best that the primary figure can be, where more is better.
         names: of the classes, one row of the report each; none for text.
     """
 
     primary: ClassVar[str]
     lower: ClassVar[frozenset[str]] = frozenset()
+    perfect: ClassVar[float] = 1.0
     names: tuple[str, ...] = ()
 
     @abstractmethod
@@ -64,9 +66,9 @@ class Measure(ABC):
         return {name: float(value) for name, value in self.figures(sums).items()}
 
     def goodness(self, figures: Mapping[str, float]) -> float:
-        """The primary figure so that more is better: what an epoch is chosen by."""
+        """The primary figure so that 1 is best: what an epoch is chosen by."""
         value = figures[self.primary]
-        return 1.0 - value if self.primary in self.lower else value
+        return 1.0 - value if self.primary in self.lower else value / self.perfect
 
 
 @dataclass(frozen=True)

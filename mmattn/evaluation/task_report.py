@@ -28,6 +28,8 @@ _LABELS = {
     "macro f1": "Macro F1",
     "ap50": "AP50",
     "map": "mAP",
+    "bleu": "BLEU",
+    "chrf": "chrF",
 }
 
 

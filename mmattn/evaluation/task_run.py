@@ -6,6 +6,7 @@ killed goes on where it stopped: finished seeds are kept, an unfinished one resu
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -176,10 +177,17 @@ class TaskRun:
         return together
 
     def _head(self, task: TaskData, rows: Rows) -> HeadConfig:
-        """The head with what follows from the training targets; what the file says comes before that."""
+        """The head with what follows from the training targets; what the file says comes before that.
+
+        Options of the file may also say how something follows, the unit of a vocabulary, for example.
+        """
         config = task.config.head
-        found = head_registry.load(config.name).options_for([task.targets[row] for row in rows])
-        return HeadConfig(config.name, {**found, **config.options})
+        head = head_registry.load(config.name)
+        asked, taken = (inspect.signature(one).parameters for one in (head.options_for, head))
+        how = {name: value for name, value in config.options.items() if name in asked}
+        found = head.options_for([task.targets[row] for row in rows], **how)
+        own = {name: value for name, value in config.options.items() if name in taken or name not in asked}
+        return HeadConfig(config.name, {**found, **own})
 
     def _single(self, task: TaskData, model: Model, inputs: Inputs, rows: Rows) -> SupervisedTask:
         config = task.config

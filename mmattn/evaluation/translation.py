@@ -53,6 +53,7 @@ class TranslationMeasure(Measure):
     """
 
     primary = "chrf"
+    perfect = 100.0
 
     def __init__(self, *, lowercase: bool = False, tokenize: str = "13a", effective_order: bool = False):
         if tokenize not in _TOKENIZERS:

@@ -294,8 +294,8 @@ def test_mistakes_elsewhere_end_with_one_line(
     assert message in line
 
 
-def cut(here: Path, change: Any) -> None:
-    """The card's table with its cells changed, beside its files."""
+def cut(here: Path, change: Any, **columns: str) -> None:
+    """The card's table with its cells changed and columns added, beside its files."""
     folder = here / "cut"
     folder.mkdir()
     for part in ("images", "sounds"):
@@ -305,6 +305,7 @@ def cut(here: Path, change: Any) -> None:
     table.to_parquet(folder / "items.parquet")
     card = yaml.safe_load((here / "data" / "card.yaml").read_text())
     del card["interactions"]
+    card["items"]["columns"] |= columns
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
 
 
@@ -324,3 +325,37 @@ def test_parts_without_targets_and_classes_never_seen(
     assert fit(*QUICK, "--data.card", "cut", "--name", "other") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "tasks.language: 0 items of the part 'train' in digits have a 'language'" in line
+
+
+@pytest.mark.parametrize(
+    ("head", "measure", "figures"),
+    [
+        ({"name": "ctc"}, "transcript", {"wer", "cer", "faultless"}),
+        (
+            {"name": "generation", "options": {"layers": 1, "heads": 2, "unit": "character", "least": 2}},
+            "translation",
+            {"bleu", "chrf", "exact"},
+        ),
+    ],
+)
+def test_texts_are_measured_as_transcripts_or_translations(
+    here: Path, head: dict[str, Any], measure: str, figures: set[str]
+) -> None:
+    """The word that a sound pattern says, heard or written."""
+
+    def spell(table: pd.DataFrame) -> None:
+        names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+        table["said"] = [names[digit] for digit in table["digit"]]
+
+    cut(here, spell, said="transcript")
+    audio = {"name": "log-mel", "options": {"dim": 16, "rate": 8000, "bands": 20, "layers": 1, "heads": 2}}
+    rewrite(
+        data={"card": "cut"},
+        encoders={"audio": audio},
+        tasks={"word": {"head": head, "target": "said", "measure": measure}},
+    )
+    assert fit(*QUICK) == 0
+    word = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["word"]
+    assert set(word["figures"]) == figures
+    page = (here / "runs" / "small" / "report.html").read_text()
+    assert "The transcripts with most errors" in page
