@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def wake(detector: Detector) -> Detector:
     """Give the conditioning weights, as training would: it starts at zero."""
     torch.manual_seed(3)
     for name, parameter in detector.named_parameters():
-        if name.startswith(("maps.", "regions.")) and ".out." in name:
+        if name.startswith(("maps.", "regions.")) and ".down." in name:
             torch.nn.init.normal_(parameter, std=0.3)
     return detector
 
@@ -135,7 +136,7 @@ def test_a_sample_without_tokens_is_as_ever_beside_one_that_is_told_something(
 def test_regions_listen_after_they_are_pooled() -> None:
     detector = made("faster-rcnn", conditioning=6).eval()
     torch.manual_seed(3)
-    torch.nn.init.normal_(detector.regions.layer.out.weight)  # type: ignore[union-attr]
+    torch.nn.init.normal_(detector.regions.layer.down.weight)  # type: ignore[union-attr]
     plain, told = detector(pictures()), detector(pictures(), tokens=words(3, 0, 2))
     assert [same(one, other) for one, other in zip(plain, told, strict=True)] == [False, True, False]
 
@@ -145,41 +146,54 @@ def test_what_is_read_is_the_attention_of_the_program() -> None:
     from mmattn import attention as A
     from mmattn_adapters.detection.conditioning import Modulation
 
-    layer = Modulation(2, 2, A.Program(), heads=1)
+    layer = Modulation(2, 2, A.Program(), heads=1, expansion=1)
+    attention = layer.attention
     with torch.no_grad():
         for linear in (
-            layer.attention.q_proj,
-            layer.attention.k_proj,
-            layer.attention.v_proj,
-            layer.attention.o_proj,
+            attention.q_proj,
+            attention.k_proj,
+            attention.v_proj,
+            attention.o_proj,
+            layer.up,
+            layer.down,
         ):
             linear.weight.copy_(torch.eye(2))
             linear.bias.zero_()
-        layer.out.weight[:2].copy_(torch.eye(2))  # what is read is the scale; the shift stays 0
+        layer.modulate.weight.copy_(
+            torch.cat([torch.eye(2), torch.zeros(2, 2)])
+        )  # it scales and does not shift
+        layer.modulate.bias.zero_()
     cells = Tokens.from_sequences([torch.tensor([[3.0, 1.0]])], "cell")
     said = Tokens.from_sequences([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], "text")
     # The normed cell is (1, -1), its scores 1/sqrt(2) and -1/sqrt(2), the first weight 1 / (1 + e^-sqrt(2)).
-    heavy = 1 / (1 + np.exp(-np.sqrt(2)))
-    assert layer(cells, said)[0].tolist() == pytest.approx([3 * (1 + heavy), 1 + (1 - heavy)], abs=1e-4)
+    heavy = 1 / (1 + math.exp(-math.sqrt(2)))
+
+    def gelu(x: float) -> float:
+        return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+    wanted = [3 + gelu(1 * (1 + heavy)), 1 + gelu(-1 * (1 + 1 - heavy))]
+    assert layer(cells, said)[0].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["fcos", "faster-rcnn"])
 def test_a_program_says_which_modality_a_cell_may_hear(kind: str) -> None:
     program = 'Program(mask=route({"cell": ["audio"], "region": ["audio"]}))'
     detector = wake(made(kind, conditioning=6, program=program)).eval()
-    for layer in [*detector.maps.layers, *([detector.regions.layer] if detector.regions else [])]:  # type: ignore[union-attr]
-        torch.nn.init.zeros_(layer.attention.o_proj.bias)
-        torch.nn.init.zeros_(layer.out.bias)
     generator = torch.Generator().manual_seed(4)
     text, audio = (
         Tokens.from_sequences([torch.randn(n, 6, generator=generator) for n in (1, 2, 3)], name)
         for name in ("text", "audio")
     )
-    plain = detector(pictures())
-    unheard = detector(pictures(), tokens=Tokens.cat([text, audio]).without("audio"))
-    assert all(same(one, other) for one, other in zip(plain, unheard, strict=True))
-    heard = detector(pictures(), tokens=Tokens.cat([text, audio]))
-    assert not any(same(one, other) for one, other in zip(plain, heard, strict=True))
+    both = Tokens.cat([text, audio])
+    other = both.with_values(
+        torch.where(both.modality[:, None] == 0, both.values + 1, both.values)
+    )  # other words
+    louder = both.with_values(torch.where(both.modality[:, None] == 1, both.values + 1, both.values))
+    heard = detector(pictures(), tokens=both)
+    assert all(same(one, two) for one, two in zip(heard, detector(pictures(), tokens=other), strict=True))
+    assert not any(
+        same(one, two) for one, two in zip(heard, detector(pictures(), tokens=louder), strict=True)
+    )
 
 
 def test_questions_about_one_picture_share_the_backbone() -> None:

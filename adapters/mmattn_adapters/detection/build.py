@@ -110,6 +110,9 @@ def source_of(conditioning: Model | Mapping[str, Encoder]) -> Model:
                 f"detector: got an encoder of {encoder.modality!r} for {name!r}, expected that modality"
             )
     widest = max(encoder.dim for encoder in conditioning.values())
-    configs = {name: EncoderConfig(encoder.name, encoder.options()) for name, encoder in conditioning.items()}
+    configs = {
+        name: EncoderConfig(encoder.name, encoder.options(), standardise=not encoder.frozen)
+        for name, encoder in conditioning.items()
+    }
     fusion = FusionConfig(dim=widest + widest % 2, layers=0, heads=1)
     return build_model(conditioning, ModelConfig(configs, fusion))

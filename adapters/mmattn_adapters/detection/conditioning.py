@@ -17,10 +17,14 @@ __all__ = ["MapConditioning", "Modulation", "RegionConditioning"]
 
 
 class Modulation(nn.Module):
-    """What cells or regions read from tokens scales and shifts their channels.
+    """What cells or regions read from tokens scales and shifts what they make of themselves.
 
-    The last layer starts at zero, so that at first nothing changes. A sum alone would tell every cell the
-    same when there is one token; the scale lets the token choose among what a cell has found.
+        cell + down(gelu(up(norm(cell)) * (1 + scale) + shift))
+        scale, shift = modulate(attention(norm(cell), tokens))
+
+    With one token every cell reads the same, and a sum alone would be lost in the heads' group norms, which
+    take out what a whole map has in common. So the cell itself decides, through the gelu, whether it is what
+    was asked for. The last layer starts at zero: at first nothing changes.
 
     Papers: Perez et al. 2018, "FiLM: Visual Reasoning with a General Conditioning Layer",
     arXiv:1709.07871; the gate at zero as in Alayrac et al. 2022, "Flamingo", arXiv:2204.14198.
@@ -30,6 +34,7 @@ class Modulation(nn.Module):
         token_dim: width of the tokens.
         program: of the attention from cells to tokens.
         heads: attention heads; `dim` is a multiple of it.
+        expansion: hidden width, as a multiple of `dim`.
 
     Example:
         >>> layer = Modulation(8, 4, attention.Program(), heads=2)
@@ -39,19 +44,23 @@ class Modulation(nn.Module):
         True
     """
 
-    def __init__(self, dim: int, token_dim: int, program: Program | Heads, heads: int):
+    def __init__(self, dim: int, token_dim: int, program: Program | Heads, heads: int, expansion: int = 2):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.attention = attention.Attention(program, dim=dim, heads=heads, kv_dim=token_dim)
-        self.out = nn.Linear(dim, 2 * dim)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.modulate = nn.Linear(dim, 2 * expansion * dim)
+        self.up = nn.Linear(dim, expansion * dim)
+        self.down = nn.Linear(expansion * dim, dim)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
 
     def forward(self, cells: Tokens, tokens: Tokens) -> Tensor:
         """[N, dim], changed, from N cells of the tokens' samples."""
-        read_ND = self.attention(cells.with_values(self.norm(cells.values)), tokens).values
-        scale_ND, shift_ND = self.out(read_ND).chunk(2, dim=1)
-        return cells.values * (1 + scale_ND) + shift_ND
+        normed = cells.with_values(self.norm(cells.values))
+        read_ND = self.attention(normed, tokens).values
+        scale_NE, shift_NE = self.modulate(read_ND).chunk(2, dim=1)
+        hidden_NE = self.up(normed.values) * (1 + scale_NE) + shift_NE
+        return cells.values + self.down(nn.functional.gelu(hidden_NE))
 
 
 class MapConditioning(nn.Module):
