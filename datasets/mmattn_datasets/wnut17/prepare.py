@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -79,9 +80,10 @@ class Wnut17:
         return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
 
 
-def _sentences(root: Path, part: str, rejected: Rejected, limit: float) -> list[dict[str, object]]:
+def _sentences(root: Path, part: str, rejected: Rejected, limit: float) -> list[dict[str, Any]]:
     """The rows of one file; a sentence with a line that does not fit is listed and left out."""
-    name, rows, bad, first = FILES[part], [], 0, ""
+    name, bad, first = FILES[part], 0, ""
+    rows: list[dict[str, Any]] = []
     for line, lines in _blocks(root / name):
         words, tags, reason = _parsed(lines)
         if reason:
