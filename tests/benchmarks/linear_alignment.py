@@ -27,7 +27,7 @@ def ridge(x: Floats, y: Floats, penalty: float) -> Fitted:
 def procrustes(x: Floats, y: Floats, width: int) -> Fitted:
     """The rotation of the query's principal components that brings them closest to the target's."""
     (x_mean, x_axes), (y_mean, y_axes) = _components(x, width), _components(y, width)
-    left, _, right = np.linalg.svd(((x - x_mean) @ x_axes).T @ ((y - y_mean) @ y_axes))
+    left, _, right = np.linalg.svd(((x - x_mean) @ x_axes).T @ ((y - y_mean) @ y_axes), full_matrices=False)
     turn = left @ right
     return (
         (lambda query: _unit((query - x_mean) @ x_axes @ turn)),
@@ -40,7 +40,7 @@ def cca(x: Floats, y: Floats, width: int, shrinkage: float) -> Fitted:
     (x_mean, x_axes), (y_mean, y_axes) = _components(x, width), _components(y, width)
     a, b = (x - x_mean) @ x_axes, (y - y_mean) @ y_axes
     x_white, y_white = _whitener(a, shrinkage), _whitener(b, shrinkage)
-    left, strength, right = np.linalg.svd(x_white.T @ a.T @ b @ y_white / len(a))
+    left, strength, right = np.linalg.svd(x_white.T @ a.T @ b @ y_white / len(a), full_matrices=False)
     x_map, y_map = x_axes @ x_white @ left * strength, y_axes @ y_white @ right.T * strength
     return (lambda query: _unit((query - x_mean) @ x_map)), (lambda target: _unit((target - y_mean) @ y_map))
 
