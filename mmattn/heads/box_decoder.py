@@ -109,12 +109,13 @@ class BoxDecoder(nn.Module):
         memory = tokens.with_values(self.token_norm(tokens.values) + place_MD * shown_M1)
         found = []
         for layer in self.layers:
-            reference_N4 = boxes.detach().clamp(LEAST, 1 - LEAST)
+            reference_N4 = boxes.clamp(LEAST, 1 - LEAST)
             place_ND = self.query_place(waves(reference_N4)).to(tokens.dtype)
-            queries = layer(queries, place_ND, corners(reference_N4), memory, patches)
+            queries = layer(queries, place_ND, corners(reference_N4.detach()), memory, patches)
             x_ND = self.norm(queries.values)
-            boxes = (self.move(x_ND).float() + reference_N4.logit()).sigmoid()
-            found.append((x_ND, boxes))
+            moved_N4 = (self.move(x_ND).float() + reference_N4.logit()).sigmoid()
+            found.append((x_ND, moved_N4))
+            boxes = moved_N4.detach()  # each layer answers for its own step
         return found
 
 

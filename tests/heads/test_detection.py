@@ -111,6 +111,14 @@ def test_boxes_that_reach_over_the_edge_are_cut() -> None:
     torch.testing.assert_close(found.boxes, torch.tensor([[0.3, 0.6, 0.6, 0.8]]))
 
 
+def test_learned_places_are_learned_where_nothing_is_proposed() -> None:
+    head = head_of(propose=False)
+    head.loss(fused_of(pictures(2)), [box(1, 1, 5, 5)]).backward()
+    assert head.reference.grad.abs().sum() > 0
+    unused = [name for name, parameter in head.named_parameters() if parameter.grad is None]
+    assert unused == []
+
+
 def test_predictions_are_sorted_and_relative_and_scale_to_their_picture() -> None:
     head = head_of(threshold=0.0)
     torch.nn.init.normal_(head.name.weight)
