@@ -152,6 +152,13 @@ def test_a_lexicon_of_word_pieces() -> None:
 def test_what_cannot_be_searched_with() -> None:
     with pytest.raises(InputError, match="got width 0, expected at least 1"):
         PrefixBeam(AB, width=0)
+    for search in (PrefixBeam(AB), Greedy(AB)):
+        with pytest.raises(InputError, match=r"got log-probabilities \(5, 3\), expected \[T, 4\]"):
+            search.feed(np.zeros((5, 3)))
+        with pytest.raises(InputError, match="without NaN"):
+            search.feed(np.full((1, 4), np.nan))
+    with pytest.raises(InputError, match="no text that the scorer allows"):
+        PrefixBeam(AB).feed(np.full((1, 4), -np.inf))
     with pytest.raises(InputError, match="lexicon: got 0 words"):
         Lexicon([], AB)
     with pytest.raises(InputError, match="'abc' has the unknown characters 'c'"):

@@ -112,7 +112,7 @@ class PrefixBeam(Search):
             states=[start],
         )
 
-    def feed(self, log_probs: NDArray[np.floating]) -> None:
+    def _feed(self, log_probs: NDArray[np.floating]) -> None:
         for frame_C in log_probs.astype(np.float64):
             self._step(frame_C)
             if len(self._parents) > _NODES:
@@ -162,6 +162,8 @@ class PrefixBeam(Search):
         ranks = np.concatenate([np.logaddexp(stays_blank_K, stays_symbol_K) + beam.scores, ranks_KC.ravel()])
         best = np.argsort(-ranks, kind="stable")[: self.width]
         chosen = best[ranks[best] > _NEVER].tolist()
+        if not chosen:
+            raise InputError("prefix beam: no text that the scorer allows has a probability above 0")
         stay = np.array([place for place in chosen if place < size], dtype=np.int64)
         grow = [divmod(place - size, len(frame_C)) for place in chosen if place >= size]
         self._beam = self._selected(stay, grow, stays_blank_K, stays_symbol_K, grown_KC)

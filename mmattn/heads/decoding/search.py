@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmattn.errors import InputError
 from mmattn.heads.alphabet import BLANK, Alphabet
 from mmattn.types import Tokens
 
@@ -25,13 +26,25 @@ class Search(ABC):
     def __init__(self, alphabet: Alphabet):
         self.alphabet = alphabet
 
-    @abstractmethod
     def feed(self, log_probs: NDArray[np.floating]) -> None:
         """Go on.
 
         Args:
             log_probs: [T, C] of the next frames, the blank first; T may be 0.
+
+        Raises:
+            InputError: of another width than the alphabet, or with NaN.
         """
+        if log_probs.ndim != 2 or log_probs.shape[1] != len(self.alphabet) or np.isnan(log_probs).any():
+            raise InputError(
+                f"search: got log-probabilities {log_probs.shape}, expected [T, {len(self.alphabet)}] "
+                "without NaN, a column a symbol"
+            )
+        self._feed(log_probs)
+
+    @abstractmethod
+    def _feed(self, log_probs: NDArray[np.floating]) -> None:
+        """As `feed`, of what was checked."""
 
     @property
     @abstractmethod
@@ -60,7 +73,7 @@ class Greedy(Search):
         self._symbols: list[int] = []
         self._last = BLANK
 
-    def feed(self, log_probs: NDArray[np.floating]) -> None:
+    def _feed(self, log_probs: NDArray[np.floating]) -> None:
         for symbol in log_probs.argmax(1).tolist() if len(log_probs) else ():
             if symbol not in (BLANK, self._last):
                 self._symbols.append(symbol)
