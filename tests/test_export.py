@@ -223,7 +223,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'words' of 'text' has no padded form; those with one: LogMel"):
         form_of(Words())
     tags = {"tags": HeadConfig("tagging", {"tags": ["O", "B-person"]})}
-    with pytest.raises(InputError, match="reads single tokens"):
+    with pytest.raises(InputError, match="the head 'tags' reads single tokens"):
         export(model_of("text", heads=tags), path)
     assert not path.exists()
 

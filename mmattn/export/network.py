@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -76,7 +77,10 @@ class Network(nn.Module):
         fused = fuse(self.core, parts, self.task)
         said = {"pooled": fused.pooled, "presence": fused.presence}
         for name, head in self.heads.items():
-            answer = head.forward_padded(fused.padded) if hasattr(head, "forward_padded") else head(fused)
+            if hasattr(head, "forward_padded"):
+                answer = head.forward_padded(fused.padded)
+            else:
+                answer = head(replace(fused, head=name))
             said |= _named(name, answer)
         return said
 

@@ -31,17 +31,21 @@ class PaddedFused:
         pooled: [B, D].
         by_modality: [B, M, D].
         presence: [B, M] boolean.
+        head: name of the head that reads it, for errors.
     """
 
     padded: Padded
     pooled: Tensor
     by_modality: Tensor
     presence: Tensor
+    head: str = ""
 
     @property
     def tokens(self) -> Any:
-        raise InputError("export: this head reads single tokens, which are padded here; expected one with "
-                         "`forward_padded`, or one that reads `pooled` or `by_modality`")  # fmt: skip
+        raise InputError(
+            f"export: the head {self.head!r} reads single tokens, which are padded here; expected heads that "
+            "read `pooled` or `by_modality`, or have `forward_padded`; name those in `heads`"
+        )
 
     def __len__(self) -> int:
         return len(self.pooled)
