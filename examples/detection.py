@@ -58,12 +58,15 @@ if __name__ == "__main__":
         conditioning={"text": TinyText(dim=64), "audio": ConvMel(dim=64)}, options={"score_thresh": 0.05},
     ).to(choose_device())  # fmt: skip
 
-    def draw(seed: int) -> Questions:
-        asked = ask(16, "train", train_sounds, seed).values()
-        return [one for samples, _ in asked for one in samples], [one for _, boxes in asked for one in boxes]
+    for names in (["nothing"], ["nothing", "text", "audio"]):  # first it learns to see, then to listen
 
-    task = DrawnDetectionTask(detector, draw, steps=given.steps)
-    train(task, epochs=1, learning_rate=4e-3, average=0.98)
+        def draw(seed: int, names: list[str] = names) -> Questions:
+            asked = ask(8, "train", train_sounds, seed)
+            samples, targets = zip(*(asked[name] for name in names), strict=True)
+            return [one for part in samples for one in part], [one for part in targets for one in part]
+
+        task = DrawnDetectionTask(detector, draw, steps=given.steps)
+        train(task, epochs=1, learning_rate=5e-3, average=0.98, rates={"detector.network": 1 / len(names)})
     for name, (samples, targets) in ask(200, "test", test_sounds, seed=1).items():
         found = detector.predict(samples)
         print(f"asked by {name}: AP50 {detection_figures(found, targets)['ap50']:.3f} on 200 new scenes")

@@ -173,6 +173,8 @@ class Detector(nn.Module):
             raise InputError(
                 f"detector: got tokens of {len(tokens)} samples, expected {len(asked)}, one a question"
             )
+        if tokens.dim != self.token_dim:
+            raise InputError(f"detector: got tokens of width {tokens.dim}, expected {self.token_dim}")
 
     @property
     def device(self) -> torch.device:

@@ -165,13 +165,14 @@ def test_what_is_read_is_the_attention_of_the_program() -> None:
         layer.modulate.bias.zero_()
     cells = Tokens.from_sequences([torch.tensor([[3.0, 1.0]])], "cell")
     said = Tokens.from_sequences([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], "text")
-    # The normed cell is (1, -1), its scores 1/sqrt(2) and -1/sqrt(2), the first weight 1 / (1 + e^-sqrt(2)).
-    heavy = 1 / (1 + math.exp(-math.sqrt(2)))
+    # Normed, the cell is (1, -1), and so are the tokens, (1, -1) and (-1, 1): scores sqrt(2) and -sqrt(2).
+    heavy = 1 / (1 + math.exp(-2 * math.sqrt(2)))
+    scale = heavy - (1 - heavy)  # and minus that for the second channel
 
     def gelu(x: float) -> float:
         return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
-    wanted = [3 + gelu(1 * (1 + heavy)), 1 + gelu(-1 * (1 + 1 - heavy))]
+    wanted = [3 + gelu(1 * (1 + scale)), 1 + gelu(-1 * (1 - scale))]
     assert layer(cells, said)[0].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
@@ -367,7 +368,7 @@ def test_tokens_that_do_not_fit() -> None:
     detector = made(conditioning=6).eval()
     with pytest.raises(InputError, match="got tokens of 2 samples, expected 3, one a question"):
         detector(pictures(), tokens=words(1, 2))
-    with pytest.raises(InputError, match="Attention: kv has width 5, expected 6"):
+    with pytest.raises(InputError, match="got tokens of width 5, expected 6"):
         detector(pictures(), tokens=words(1, 2, 3, dim=5))
     with pytest.raises(InputError, match="it was built without conditioning"):
         made().eval()(pictures(), tokens=words(1, 2, 3))

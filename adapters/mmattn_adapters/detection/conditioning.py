@@ -20,7 +20,7 @@ class Modulation(nn.Module):
     """What cells or regions read from tokens scales and shifts what they make of themselves.
 
         cell + down(gelu(up(norm(cell)) * (1 + scale) + shift))
-        scale, shift = modulate(attention(norm(cell), tokens))
+        scale, shift = modulate(attention(norm(cell), norm(tokens)))
 
     With one token every cell reads the same, and a sum alone would be lost in the heads' group norms, which
     take out what a whole map has in common. So the cell itself decides, through the gelu, whether it is what
@@ -47,6 +47,7 @@ class Modulation(nn.Module):
     def __init__(self, dim: int, token_dim: int, program: Program | Heads, heads: int, expansion: int = 2):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
+        self.token_norm = nn.LayerNorm(token_dim)  # whatever the length of the tokens, they are heard at once
         self.attention = attention.Attention(program, dim=dim, heads=heads, kv_dim=token_dim)
         self.modulate = nn.Linear(dim, 2 * expansion * dim)
         self.up = nn.Linear(dim, expansion * dim)
@@ -57,7 +58,8 @@ class Modulation(nn.Module):
     def forward(self, cells: Tokens, tokens: Tokens) -> Tensor:
         """[N, dim], changed, from N cells of the tokens' samples."""
         normed = cells.with_values(self.norm(cells.values))
-        read_ND = self.attention(normed, tokens).values
+        heard = tokens.with_values(self.token_norm(tokens.values))
+        read_ND = self.attention(normed, heard).values
         scale_NE, shift_NE = self.modulate(read_ND).chunk(2, dim=1)
         hidden_NE = self.up(normed.values) * (1 + scale_NE) + shift_NE
         return cells.values + self.down(nn.functional.gelu(hidden_NE))
