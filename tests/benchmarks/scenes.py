@@ -246,12 +246,12 @@ def asked(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
     """The same, trained with phrases and sound patterns, and with nothing said."""
     detector = eyes(seed, given, folder / "eyes")
     task = DrawnDetectionTask(
-        detector, asking(None, "text", "pattern", scenes=8, each=3, plain=True),
+        detector, asking(None, "text", "pattern", scenes=6, each=5, plain=True),
         judge_of(None, "text", "pattern"), steps=given.steps, drop_modality=1.0,
     )  # fmt: skip
     train(
-        task, epochs=given.epochs, learning_rate=5e-3, weight_decay=0.02, warmup=0.05, average=0.98,
-        seed=seed, folder=folder, save_every=75, label=f"asked {seed}",
+        task, epochs=2, learning_rate=6e-3, weight_decay=0.02, warmup=0.05, average=0.98, seed=seed,
+        rates={"detector.network": 0.2}, folder=folder, save_every=50, label=f"asked {seed}",
     )  # fmt: skip
     return detector
 
@@ -318,11 +318,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of FSDD; without it, nobody speaks")
     parser.add_argument("--systems", nargs="*", default=["asked", "heard", "unheard"])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--eye-steps", type=int, default=800, help="8 scenes each")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=375, help="of an epoch, 8 scenes each")
+    parser.add_argument("--eye-steps", type=int, default=700, help="8 scenes each")
+    parser.add_argument("--steps", type=int, default=150, help="of an epoch, 6 scenes each")
     parser.add_argument("--word-epochs", type=int, default=16)
-    parser.add_argument("--listening-steps", type=int, default=60)
+    parser.add_argument("--listening-steps", type=int, default=40)
     parser.add_argument("--json", action="store_true", help="print JSON; the tables go to standard error")
     given = parser.parse_args()
     report = Report(given, "mmattn", "torchvision", "timm", "faster-coco-eval")
