@@ -3,8 +3,8 @@
     python -m tests.benchmarks.flickr_retrieval --root ../shared/data/flickr-trimodal --out runs/flickr
 
 Frozen encoders (EfficientNet-lite0, MiniLM, units of sound that were clustered without any word), one vector
-each, and a small trained core. Text is one of the four captions that are not spoken; in training, the spoken
-caption's own words are a text, too. Every subset of the modalities asks for each that it lacks. Rivals are
+each, and a small trained core. Text is one of the four captions that are not spoken; in training, so are the
+words of the clip. Every subset of the modalities asks for each that it lacks. Rivals are
 linear maps between the same vectors. Each system is chosen on 40 photographs of validation, learns again from
 these and the 280 of training, and is tested once. A seed that was done is read from --out.
 """
@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import normalize
 
 from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
@@ -34,11 +35,10 @@ from mmattn.encoders.inputs import Inputs, gather
 from mmattn.evaluation.crossmodal import first_ranks, subset_vectors
 from mmattn.evaluation.intervals import Interval, bootstrap, paired
 from mmattn.files import write_json
-from mmattn.fusion.pool import segment_mean
 from mmattn.model import Model
 from mmattn.training.loop import train
 from mmattn.training.tasks import AlignmentTask
-from mmattn.types import Sample
+from mmattn.types import Sample, Tokens
 from mmattn_datasets.flickr_trimodal.prepare import CAPTIONS, FlickrTrimodal
 from tests.benchmarks.acoustic_units import AcousticUnits
 from tests.benchmarks.linear_alignment import RIVALS
@@ -80,7 +80,9 @@ class Photographs:
         units = AcousticUnits([clips[row] for row in self.parts["train"]])
         heard = units(clips).select(torch.arange(len(samples)) // CAPTIONS)
         self.configs["audio"], self.encoders["audio"] = EncoderConfig(units.name), units
-        self.inputs = Inputs({**stored.tokens, "audio": heard})
+        self.inputs = Inputs(
+            {name: self._centred(tokens) for name, tokens in {**stored.tokens, "audio": heard}.items()}
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -100,20 +102,14 @@ class Photographs:
         """Samples of these captions of these photographs."""
         return (rows[:, None] * CAPTIONS + np.array(numbers)).ravel()
 
-    def training(self) -> Inputs:
-        """All samples, the clip with the spoken caption alone."""
-        tokens = dict(self.inputs.tokens)
-        spoken = torch.arange(len(self.inputs)) % CAPTIONS == 0
-        tokens["audio"] = tokens["audio"].filter(spoken[tokens["audio"].sample])
-        return Inputs(tokens)
+    def _centred(self, tokens: Tokens) -> Tokens:
+        """Less what all training samples have in common; of length 1."""
+        common = tokens.values[torch.from_numpy(self.captions(self.parts["train"], range(CAPTIONS)))].mean(0)
+        return tokens.with_values(normalize(tokens.values - common))
 
     def features(self) -> dict[str, Floats]:
-        """Pooled unit features of every sample, for the rivals."""
-        found = {}
-        for name, tokens in self.inputs.tokens.items():
-            pooled = segment_mean(tokens.values, tokens.sample, len(tokens)).numpy().astype(np.float64)
-            found[name] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True).clip(1e-12)
-        return found
+        """The vector of every sample, for the rivals."""
+        return {name: tokens.values.numpy().astype(np.float64) for name, tokens in self.inputs.tokens.items()}
 
 
 def ranks(
@@ -173,9 +169,7 @@ def fit(
     model = build(photographs, seed, temperature)
     rows = photographs.parts[part]
     samples = torch.from_numpy(photographs.captions(rows, range(CAPTIONS)))
-    inputs = photographs.training()
-    learned = Inputs(inputs.tokens).select(samples, photographs.encoders)
-    model.core.entry.calibrate(learned)
+    model.core.entry.calibrate(photographs.inputs.select(samples, photographs.encoders))
     said: list[float] = []
 
     def judge(model: Model) -> dict[str, float]:
@@ -185,7 +179,7 @@ def fit(
         return {"recall": said[-1]}
 
     task = AlignmentTask(
-        model, inputs, torch.arange(len(inputs)) // CAPTIONS, judge,
+        model, photographs.inputs, torch.arange(len(photographs.inputs)) // CAPTIONS, judge,
         samples=samples, batch=SETTINGS["batch"], dropout=SETTINGS["dropout"],
     )  # fmt: skip
     train(
