@@ -105,7 +105,7 @@ def table(metrics: dict[str, Any]) -> str:
 
 def task_table(metrics: dict[str, Any]) -> str:
     """Figures of tasks x together, alone and their difference, with intervals, for the terminal."""
-    rows = [("task", "", "mmattn", "alone", "mmattn - alone")]
+    rows: list[tuple[str, ...]] = [("task", "", "mmattn", "alone", "mmattn - alone")]
     for name, task in metrics["tasks"].items():
         for figure, own in task["figures"].items():
             others = (task[which].get(figure) for which in ("alone", "gain"))
