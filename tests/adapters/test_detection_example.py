@@ -19,6 +19,6 @@ def test_what_is_asked_for_is_found_in_words_aloud_and_without(tmp_path: Path) -
     )
     figures = {name: float(value) for name, value in re.findall(r"asked by (\w+): AP50 ([\d.]+)", ran.stdout)}
     assert set(figures) == {"text", "audio", "nothing"}
-    assert min(figures.values()) > 0.8
+    assert min(figures.values()) > 0.7
     for name in figures:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
