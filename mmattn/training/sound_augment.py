@@ -5,14 +5,16 @@ Every step takes one clip and gives one: waveforms are float32 [samples], frames
 torch's global generator alone, which `mmattn.training.loop.train` seeds anew for every batch.
 
 Waveforms reach `SupervisedTask.augment` where the encoder keeps them: `keep="samples"`. What helps words of
-voices that were never heard, on spoken digits of two people after learning from four others (accuracy on
-validation, see tests/benchmarks/RESULTS.md):
+voices that were never heard, on spoken digits of two people after learning from four others (points of
+accuracy on validation, one short run each; tests/benchmarks/RESULTS.md):
 
-* frames as powers (`root=0.1`) that are level over the clip (`normalise="clip"`): levelling each band
-  (`normalise="band"`) lost 8 points, the logarithm 2 to 5;
+* frames that are level over the clip (`normalise="clip"`): levelling each band lost 8 in a kernel ridge;
+  powers (`root=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the kernel ridge;
 * for single words, one length for all (`stretch=24`) and a projection for each position
-  (`EncoderConfig(fields=6)`): pooling over time forgets the order of sounds, and lost over 10 points;
-* changed waveforms (`wave_steps`), 4 to 6 points; `FrameShift`, 2; mixtures (`mmattn.training.mixup`), 2.
+  (`EncoderConfig(fields=6)`), for pooling over time forgets the order of sounds: 13, with the level;
+* changed waveforms (`wave_steps`) 3 to 6, `FrameShift` 2, mixtures (`mmattn.training.mixup`) 2.
+
+For voices that were heard in training, `stretch` costs what the length of a word says.
 """
 
 from __future__ import annotations
