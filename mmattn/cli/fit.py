@@ -51,7 +51,7 @@ def _fit(arguments: Namespace) -> Path:
 
     how: dict[str, Any] = {"resume": arguments.resume, "progress": not arguments.quiet}
     if "tasks" in read_yaml(arguments.config):
-        from mmattn.evaluation.supervised import run_tasks
+        from mmattn.evaluation.tasks.fit import run_tasks
         from mmattn.task_config import load_task_fit
 
         return run_tasks(load_task_fit(arguments.config, arguments.overrides), **how)

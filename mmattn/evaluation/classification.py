@@ -1,7 +1,7 @@
 """What probabilities say of classes and labels beyond the name that is predicted: order, and honesty.
 
 Accuracy, precision, recall and F1, of all and of each class, with intervals over samples, are figures of
-`mmattn.evaluation.task_measures` (`ClassMeasure`, `LabelsMeasure`); they need no probabilities.
+`mmattn.evaluation.tasks.measures` (`ClassMeasure`, `LabelsMeasure`); they need no probabilities.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Entities in tagged words, as seqeval counts them: strictly or as forgivingly as the shared tasks did.
 
-Intervals over sentences come from `mmattn.evaluation.task_measures.TagsMeasure`, which is forgiving.
+Intervals over sentences come from `mmattn.evaluation.tasks.measures.TagsMeasure`, which is forgiving.
 """
 
 from __future__ import annotations

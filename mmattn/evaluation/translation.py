@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.counted import bootstrap_figures, paired_figures
 from mmattn.evaluation.intervals import Interval
-from mmattn.evaluation.task_measures import Measure
+from mmattn.evaluation.tasks.measures import Measure
 
 __all__ = ["References", "TranslationMeasure", "translation_figures"]
 

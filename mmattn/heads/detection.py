@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from mmattn.attention.padded import Padded
 from mmattn.boxes import Boxes, corners
 from mmattn.errors import InputError
-from mmattn.heads.box_decoder import AMONG, GROUP, TOWARDS, BoxDecoder, patch_boxes
-from mmattn.heads.box_targets import BoxTargets
-from mmattn.heads.denoising import Denoising, Noised
-from mmattn.heads.matching import Costs
-from mmattn.heads.padded_detection import detect_padded
-from mmattn.heads.proposals import RARE, Proposals, chosen
-from mmattn.heads.set_loss import Predictions, matched, set_loss
+from mmattn.heads.boxes.decoder import AMONG, GROUP, TOWARDS, BoxDecoder, patch_boxes
+from mmattn.heads.boxes.denoising import Denoising, Noised
+from mmattn.heads.boxes.loss import Predictions, matched, set_loss
+from mmattn.heads.boxes.matching import Costs
+from mmattn.heads.boxes.padded import detect_padded
+from mmattn.heads.boxes.proposals import RARE, Proposals, chosen
+from mmattn.heads.boxes.targets import BoxTargets
 from mmattn.heads.supervised import SupervisedHead
 from mmattn.heads.vocabulary import Vocabulary, counted
 from mmattn.types import Fused, Tokens

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from mmattn import attention as A
 from mmattn.errors import InputError
-from mmattn.heads.decoder import Decoder, DecoderLayer
-from mmattn.heads.search import SearchOptions, beam_search
 from mmattn.heads.supervised import SupervisedHead
-from mmattn.heads.units import END, START, UNKNOWN, Units, learn_units, read_pieces
+from mmattn.heads.writing.decoder import Decoder, DecoderLayer
+from mmattn.heads.writing.search import SearchOptions, beam_search
+from mmattn.heads.writing.units import END, START, UNKNOWN, Units, learn_units, read_pieces
 from mmattn.types import Fused, Tokens
 
 __all__ = ["GenerationHead", "Written"]
@@ -46,8 +46,8 @@ class GenerationHead(SupervisedHead):
 
     Args:
         dim: width D of the fused tokens, even.
-        vocabulary: words, word pieces or characters (see `mmattn.heads.units`), or the path of a tokenizer's
-            file with word pieces, `vocab.txt` or `tokenizer.json`.
+        vocabulary: words, word pieces or characters (see `mmattn.heads.writing.units`), or the path of a
+            tokenizer's file with word pieces, `vocab.txt` or `tokenizer.json`.
         unit: "word", "piece" or "character".
         lowercase: write everything in lower case.
         layers: of the decoder.
@@ -58,7 +58,7 @@ class GenerationHead(SupervisedHead):
         max_length: symbols of the longest text, its end not counted.
         min_length: symbols of the shortest text that `predict` writes.
         beam: hypotheses that `predict` follows; 1 is greedy.
-        length_penalty: of `predict`, see `mmattn.heads.search.SearchOptions`.
+        length_penalty: of `predict`, see `mmattn.heads.writing.search.SearchOptions`.
         own: attention program among what is written; it looks back only.
         other: attention program from what is written, whose modality is "written", to the fused tokens.
 
@@ -131,7 +131,7 @@ class GenerationHead(SupervisedHead):
         Args:
             targets: texts; None is skipped.
             unit, lowercase: as in the constructor.
-            size, least: as in `mmattn.heads.units.learn_units`.
+            size, least: as in `mmattn.heads.writing.units.learn_units`.
 
         Example:
             >>> GenerationHead.options_for(["a dog", None, "a red dog"])["vocabulary"]
@@ -186,8 +186,8 @@ class GenerationHead(SupervisedHead):
 
         Args:
             fused: B samples.
-            options: of `mmattn.heads.search.SearchOptions`, where they are not the head's own: beam, best,
-                length_penalty, min_length, max_length.
+            options: of `mmattn.heads.writing.search.SearchOptions`, where they are not the head's own: beam,
+                best, length_penalty, min_length, max_length.
         """
         there = [row for row, size in enumerate(fused.tokens.sizes) if size]
         found = [[Written("", 0.0, 0.0)] for _ in range(len(fused))]

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from mmattn import schema
-from mmattn.evaluation.supervised import run_tasks
+from mmattn.evaluation.tasks.fit import run_tasks
 from mmattn.registry import datasets
 from mmattn.task_config import TaskFitConfig
 from tests.benchmarks.measuring import Report

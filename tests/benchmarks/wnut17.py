@@ -38,7 +38,7 @@ from mmattn.encoders.inputs import gather
 from mmattn.evaluation.counted import bootstrap_figures, paired_figures
 from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.tagging import entity_figures
-from mmattn.evaluation.task_measures import TagsMeasure
+from mmattn.evaluation.tasks.measures import TagsMeasure
 from mmattn.files import write_json
 from mmattn.heads.tagging import TaggingHead
 from mmattn.training.loop import train

@@ -15,7 +15,8 @@ SAID = {
     },
     "French": {
         0: "zéro", 21: "vingt et un", 22: "vingt-deux", 60: "soixante", 61: "soixante et un",
-        70: "soixante-dix", 71: "soixante et onze", 77: "soixante-dix-sept", 80: "quatre-vingts", 81: "quatre-vingt-un",
+        70: "soixante-dix", 71: "soixante et onze", 77: "soixante-dix-sept", 80: "quatre-vingts",
+        81: "quatre-vingt-un",
         91: "quatre-vingt-onze", 99: "quatre-vingt-dix-neuf", 100: "cent", 101: "cent un", 200: "deux cents",
         280: "deux cent quatre-vingts", 999: "neuf cent quatre-vingt-dix-neuf",
     },

@@ -19,7 +19,7 @@ from mmattn.evaluation.classification import (
 )
 from mmattn.evaluation.confusion import draw_confusion
 from mmattn.evaluation.intervals import bootstrap
-from mmattn.evaluation.task_measures import ClassMeasure, LabelsMeasure
+from mmattn.evaluation.tasks.measures import ClassMeasure, LabelsMeasure
 
 NAMES = ("bird", "cat", "dog", "emu", "fox")
 

@@ -6,7 +6,7 @@ import pytest
 
 from mmattn import InputError
 from mmattn.evaluation.tagging import entity_figures, with_all_words
-from mmattn.evaluation.task_measures import TagsMeasure
+from mmattn.evaluation.tasks.measures import TagsMeasure
 
 TRUE = [
     ["B-place", "I-place", "O", "B-work"],

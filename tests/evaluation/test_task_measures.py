@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError
-from mmattn.evaluation.task_measures import measure_for
+from mmattn.evaluation.tasks.measures import measure_for
 
 NAMES = st.sampled_from(["ant", "bee", "cat"])
 TAGS = st.sampled_from(["O", "B-place", "I-place", "B-person", "I-person"])

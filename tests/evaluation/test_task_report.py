@@ -12,9 +12,9 @@ import pytest
 
 from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.results import Curve, Panel
-from mmattn.evaluation.task_examples import TaskExample, Word
-from mmattn.evaluation.task_report import render_tasks, write_task_report
-from mmattn.evaluation.task_results import ClassRow, Disturbance, Taken, TaskOutcome, TaskReport
+from mmattn.evaluation.tasks.examples import TaskExample, Word
+from mmattn.evaluation.tasks.report import render_tasks, write_task_report
+from mmattn.evaluation.tasks.results import ClassRow, Disturbance, Taken, TaskOutcome, TaskReport
 
 
 def around(mean: float, wide: float = 0.02) -> Interval:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmattn.errors import InputError
-from mmattn.heads.search import Hypothesis, SearchOptions, beam_search
+from mmattn.heads.writing.search import Hypothesis, SearchOptions, beam_search
 
 START, END, NEVER = 0, 1, 2
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from mmattn import attention as A
 from mmattn.errors import InputError
-from mmattn.heads.decoder import Decoder, DecoderLayer
 from mmattn.heads.generation import GenerationHead
-from mmattn.heads.units import END, START, UNKNOWN
+from mmattn.heads.writing.decoder import Decoder, DecoderLayer
+from mmattn.heads.writing.units import END, START, UNKNOWN
 from mmattn.testing import check_head
 from mmattn.types import Fused, Tokens
 

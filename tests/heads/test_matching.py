@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmattn import InputError
-from mmattn.heads.box_targets import BoxTargets
-from mmattn.heads.matching import Costs, match
-from mmattn.heads.set_loss import Predictions, matched, set_loss
+from mmattn.heads.boxes.loss import Predictions, matched, set_loss
+from mmattn.heads.boxes.matching import Costs, match
+from mmattn.heads.boxes.targets import BoxTargets
 
 COSTS = st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(
     lambda shape: arrays(np.float32, shape, elements=st.integers(-50, 50).map(float))

@@ -17,12 +17,12 @@ from mmattn.evaluation.detection_intervals import bootstrap_detection
 from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.knockout import PREFIXES
 from mmattn.evaluation.results import Curve, Kind, Panel
-from mmattn.evaluation.task_data import TaskData
-from mmattn.evaluation.task_examples import examples_of
-from mmattn.evaluation.task_report import write_task_report
-from mmattn.evaluation.task_result import ALONE, WHOLE, TaskResult
-from mmattn.evaluation.task_results import ClassRow, Disturbance, Taken, TaskOutcome, TaskReport
-from mmattn.evaluation.task_run import TaskRun
+from mmattn.evaluation.tasks.data import TaskData
+from mmattn.evaluation.tasks.examples import examples_of
+from mmattn.evaluation.tasks.report import write_task_report
+from mmattn.evaluation.tasks.results import ClassRow, Disturbance, Taken, TaskOutcome, TaskReport
+from mmattn.evaluation.tasks.run import TaskRun
+from mmattn.evaluation.tasks.seed import ALONE, WHOLE, TaskResult
 from mmattn.training.loop import History
 
 __all__ = ["summarise_tasks"]

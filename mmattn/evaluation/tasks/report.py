@@ -13,7 +13,7 @@ from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.pages import environment
 from mmattn.evaluation.plots import TONES, Axis, Chart, bar, chart, dot, dots
 from mmattn.evaluation.results import WAYS, Curve, Kind, Panel
-from mmattn.evaluation.task_results import Taken, TaskOutcome, TaskReport
+from mmattn.evaluation.tasks.results import Taken, TaskOutcome, TaskReport
 from mmattn.evaluation.wording import joined, signed
 from mmattn.files import write_json, write_text
 

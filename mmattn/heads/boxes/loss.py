@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmattn.boxes import corners
-from mmattn.heads.box_targets import BoxTargets
-from mmattn.heads.matching import Costs, Match, match
+from mmattn.heads.boxes.matching import Costs, Match, match
+from mmattn.heads.boxes.targets import BoxTargets
 
 __all__ = ["Predictions", "matched", "set_loss"]
 

@@ -9,12 +9,12 @@ import torch
 
 from mmattn import Fused, InputError, Tokens
 from mmattn.boxes import Boxes
-from mmattn.heads.box_decoder import GROUP, patch_boxes
-from mmattn.heads.box_targets import BoxTargets
-from mmattn.heads.denoising import Denoising
+from mmattn.heads.boxes.decoder import GROUP, patch_boxes
+from mmattn.heads.boxes.denoising import Denoising
+from mmattn.heads.boxes.loss import Predictions
+from mmattn.heads.boxes.proposals import chosen
+from mmattn.heads.boxes.targets import BoxTargets
 from mmattn.heads.detection import DetectionHead
-from mmattn.heads.proposals import chosen
-from mmattn.heads.set_loss import Predictions
 from mmattn.testing import check_head
 
 

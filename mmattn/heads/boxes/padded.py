@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from mmattn.attention.padded import Padded, attend_padded
 from mmattn.boxes import centred, corners
-from mmattn.heads.box_decoder import LEAST, BoxDecoder, DecoderLayer, waves
-from mmattn.heads.proposals import SIDE, Proposals
+from mmattn.heads.boxes.decoder import LEAST, BoxDecoder, DecoderLayer, waves
+from mmattn.heads.boxes.proposals import SIDE, Proposals
 
 if TYPE_CHECKING:
     from mmattn.heads.detection import DetectionHead

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
 from mmattn.errors import InputError, PluginError, nearest
-from mmattn.evaluation.task_measures import Measure, measure_for
+from mmattn.evaluation.tasks.measures import Measure, measure_for
 from mmattn.evaluation.translation import TranslationMeasure
 from mmattn.heads.supervised import SupervisedHead
 from mmattn.registry import heads as head_registry

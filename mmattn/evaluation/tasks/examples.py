@@ -13,8 +13,8 @@ from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
 from mmattn.evaluation.box_pictures import draw_boxes
 from mmattn.evaluation.tagging import with_all_words
-from mmattn.evaluation.task_data import TaskData
-from mmattn.evaluation.task_result import TaskResult
+from mmattn.evaluation.tasks.data import TaskData
+from mmattn.evaluation.tasks.seed import TaskResult
 from mmattn.evaluation.transcripts import worst
 from mmattn.types import Sample
 

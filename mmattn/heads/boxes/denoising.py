@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.errors import InputError
-from mmattn.heads.box_decoder import GROUP
-from mmattn.heads.box_targets import BoxTargets
-from mmattn.heads.matching import Match
+from mmattn.heads.boxes.decoder import GROUP
+from mmattn.heads.boxes.matching import Match
+from mmattn.heads.boxes.targets import BoxTargets
 from mmattn.types import Tokens
 
 __all__ = ["Denoising", "Noised"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.boxes import centred
-from mmattn.heads.box_decoder import box_network
-from mmattn.heads.set_loss import Predictions
+from mmattn.heads.boxes.decoder import box_network
+from mmattn.heads.boxes.loss import Predictions
 from mmattn.types import Tokens
 
 __all__ = ["RARE", "SIDE", "Proposals", "chosen"]
@@ -28,7 +28,7 @@ class Proposals(nn.Module):
         labels: how many labels L.
 
     Example:
-        >>> from mmattn.heads.box_decoder import patch_boxes
+        >>> from mmattn.heads.boxes.decoder import patch_boxes
         >>> picture = Tokens.from_sequences([torch.randn(4, 8)], "image")
         >>> found = Proposals(dim=8, labels=3)(picture, patch_boxes(picture, "image"))
         >>> found.logits.shape, found.counts

@@ -27,7 +27,7 @@ class TaskResult:
 
     Args:
         seed: of the training.
-        counts: task -> variant -> [N, K] of its test items (see `mmattn.evaluation.task_measures`). Variants
+        counts: task -> variant -> [N, K] of its test items (see `mmattn.evaluation.tasks.measures`). Variants
             are `WHOLE`, `ALONE` (trained by itself), knockouts ("without-image", "only-text"), "noise 0.5",
             "attack 0.1".
         predictions: task -> what the model said of its test items.

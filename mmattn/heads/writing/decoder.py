@@ -163,7 +163,7 @@ class Decoding:
         memory: B samples, as `Decoder.read` gives them.
 
     Example:
-        See `mmattn.heads.search.beam_search`, which drives it.
+        See `mmattn.heads.writing.search.beam_search`, which drives it.
     """
 
     def __init__(self, decoder: Decoder, memory: Tokens):

@@ -26,8 +26,8 @@ from mmattn.errors import InputError
 from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.robustness import score_against_attacks, score_against_noise
 from mmattn.evaluation.running import Clock, encoder_card, open_folder
-from mmattn.evaluation.task_data import TaskData, read_items
-from mmattn.evaluation.task_result import ALONE, WHOLE, TaskResult, load_task_result, save_task_result
+from mmattn.evaluation.tasks.data import TaskData, read_items
+from mmattn.evaluation.tasks.seed import ALONE, WHOLE, TaskResult, load_task_result, save_task_result
 from mmattn.model import Model
 from mmattn.registry import heads as head_registry
 from mmattn.task_config import AttackConfig, TaskFitConfig

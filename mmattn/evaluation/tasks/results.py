@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.results import Kind, Panel
-from mmattn.evaluation.task_examples import TaskExample
+from mmattn.evaluation.tasks.examples import TaskExample
 
 __all__ = ["ClassRow", "Disturbance", "Taken", "TaskOutcome", "TaskReport"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mmattn.evaluation.task_run import TaskRun
-from mmattn.evaluation.task_summary import summarise_tasks
+from mmattn.evaluation.tasks.run import TaskRun
+from mmattn.evaluation.tasks.summary import summarise_tasks
 from mmattn.task_config import TaskFitConfig
 from mmattn.training.accelerator import processes
 

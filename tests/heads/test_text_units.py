@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.errors import InputError
-from mmattn.heads.units import END, START, UNKNOWN, Units, learn_units, read_pieces
+from mmattn.heads.writing.units import END, START, UNKNOWN, Units, learn_units, read_pieces
 
 TEXTS = ["two cats and two dogs", "a cat", "the dogs run", "running cats run"]
 
