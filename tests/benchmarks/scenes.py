@@ -120,13 +120,15 @@ def asking(
 
 
 class Listening(DrawnDetectionTask):
-    """Only what listens is trained, the eyes stay as they are."""
+    """Only the ear is trained, and how cells attend to what it hears; the eyes stay as they are."""
 
     def __init__(self, detector: Detector, *arguments: Any, **options: Any):
         super().__init__(detector, *arguments, **options)
         assert detector.source is not None
+        assert detector.maps is not None
         detector.requires_grad_(False)
-        for part in (detector.source.encoders["speech"], detector.source.core.entry.projections["speech"]):
+        ear = (detector.source.encoders["speech"], detector.source.core.entry.projections["speech"])
+        for part in (*ear, detector.maps):
             part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Listening:
@@ -271,7 +273,7 @@ def listening(seed: int, given: argparse.Namespace, folder: Path, heldout: Seque
         judge_of(FsddSounds(given.root, "validation", heldout), "speech"), steps=given.listening_steps,
     )  # fmt: skip
     train(
-        task, epochs=3, learning_rate=1e-3, weight_decay=0.02, warmup=0.1, average=0.95, seed=seed,
+        task, epochs=3, learning_rate=3e-3, weight_decay=0.02, warmup=0.1, average=0.95, seed=seed,
         folder=folder, save_every=25, label=f"{folder.name}",
     )  # fmt: skip
     return detector
@@ -321,7 +323,7 @@ def main() -> None:
     parser.add_argument("--eye-steps", type=int, default=700, help="8 scenes each")
     parser.add_argument("--steps", type=int, default=150, help="of an epoch, 6 scenes each")
     parser.add_argument("--word-epochs", type=int, default=16)
-    parser.add_argument("--listening-steps", type=int, default=40)
+    parser.add_argument("--listening-steps", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print JSON; the tables go to standard error")
     given = parser.parse_args()
     report = Report(given, "mmattn", "torchvision", "timm", "faster-coco-eval")
