@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -163,16 +162,3 @@ def test_what_cannot_be_searched_with() -> None:
         Lexicon([], AB)
     with pytest.raises(InputError, match="'abc' has the unknown characters 'c'"):
         Lexicon(["abc"], AB)
-
-
-def test_it_is_fast_enough() -> None:
-    alphabet = Characters("abcdefghijklmnopqrstuvwxyz '-")
-    log_probs = emissions(200, 30, seed=0)
-    times = []
-    for _ in range(3):
-        search = PrefixBeam(alphabet, width=16)
-        begun = time.process_time()
-        search.feed(log_probs)
-        search.finish()
-        times.append(time.process_time() - begun)
-    assert min(times) < 0.2
