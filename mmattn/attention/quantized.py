@@ -104,7 +104,7 @@ def quantize(module: nn.Module) -> tuple[str, ...]:
         >>> quantize(module), module[2].weight.dtype
         (('0', '2'), torch.int8)
     """
-    turned = [(parent, key, name) for parent, key, name in _linears(module)]
+    turned = list(_linears(module))
     if not turned:
         raise InputError(f"quantise: {type(module).__name__} has no linear layer to turn to int8")
     for parent, key, _ in turned:

@@ -73,6 +73,19 @@ class Inputs:
         moved = [self.contents[modality][place] for place in index]
         return replace(self, contents={**self.contents, modality: moved})
 
+    def rows(self, samples: Tensor) -> Inputs:
+        """Of the named samples alone, in that order.
+
+        Example:
+            >>> Inputs(contents={"text": ["a", "b", None]}).rows(torch.tensor([2, 0])).contents
+            {'text': [None, 'a']}
+        """
+        numbers = samples.tolist()
+        return Inputs(
+            {name: tokens.select(samples) for name, tokens in self.tokens.items()},
+            {name: [found[number] for number in numbers] for name, found in self.contents.items()},
+        )
+
     def select(self, samples: Tensor, encoders: Mapping[str, Encoder]) -> dict[str, Tokens]:
         """Tokens of the named samples; trainable encoders run, so that gradients reach them."""
         numbers = samples.tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from mmattn.types import Tokens
 
 __all__ = ["add_noise", "score_against_attacks", "score_against_noise"]
 
-Score = Callable[[list[Any], list[Any]], float]  # predictions, targets
+Scored = TypeVar("Scored")
+Score = Callable[[list[Any], list[Any]], Scored]  # predictions, targets
 Disturb = Callable[[dict[str, Tokens], list[Any]], dict[str, Tokens]]  # tokens and targets of some samples
 
 
@@ -50,18 +51,18 @@ def _noisy(tokens: Tokens, level: float, generator: torch.Generator | None) -> T
 def score_against_noise(
     task: SupervisedTask,
     rows: Sequence[int] | np.ndarray,
-    score: Score,
+    score: Score[Scored],
     levels: Sequence[float] = (0.0, 0.1, 0.3, 1.0, 3.0),
     *,
     batch: int = 64,
     seed: int = 0,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Scored]]:
     """The score at each level of noise, on one modality at a time and on all together.
 
     Args:
         task: with the trained model, and the samples.
         rows: the samples to test.
-        score: of predictions and targets; higher is better.
+        score: of predictions and targets: a figure, or whatever is to be known of them.
         levels: see `add_noise`.
         batch: samples at a time.
         seed: of the noise; every level gets the same, only louder.
@@ -72,7 +73,7 @@ def score_against_noise(
     names = list(task.inputs.modalities)
     chosen = {name: [name] for name in names} | ({"all": names} if len(names) > 1 else {})
 
-    def at(disturbed: Sequence[str], level: float) -> float:
+    def at(disturbed: Sequence[str], level: float) -> Scored:
         generator = torch.Generator().manual_seed(seed)
 
         def disturb(parts: dict[str, Tokens], targets: list[Any]) -> dict[str, Tokens]:
@@ -86,12 +87,12 @@ def score_against_noise(
 def score_against_attacks(
     task: SupervisedTask,
     rows: Sequence[int] | np.ndarray,
-    score: Score,
+    score: Score[Scored],
     radii: Sequence[float] = (0.0, 0.02, 0.05, 0.1, 0.2),
     *,
     steps: int = 1,
     batch: int = 64,
-) -> list[float]:
+) -> list[Scored]:
     """The score where each sample's tokens are pushed to raise its own loss (see `training.adversarial`).
 
     Args:
@@ -105,7 +106,7 @@ def score_against_attacks(
     if unknown := [int(row) for row in rows if task.targets[int(row)] is None]:
         raise InputError(f"attack: sample {unknown[0]} has no target, expected one for each")
 
-    def at(radius: float) -> float:
+    def at(radius: float) -> Scored:
         def disturb(parts: dict[str, Tokens], targets: list[Any]) -> dict[str, Tokens]:
             if not radius:
                 return parts
@@ -122,8 +123,8 @@ def score_against_attacks(
 
 @torch.no_grad()
 def _scored(
-    task: SupervisedTask, rows: Sequence[int] | np.ndarray, score: Score, disturb: Disturb, batch: int
-) -> float:
+    task: SupervisedTask, rows: Sequence[int] | np.ndarray, score: Score[Scored], disturb: Disturb, batch: int
+) -> Scored:
     """The score of predictions from disturbed tokens, in evaluation mode."""
     model, training = task.model, task.model.training
     model.eval()

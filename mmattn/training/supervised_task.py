@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,17 +110,15 @@ class SupervisedTask(Task):
 
     def _drawn(self, rows: Tensor) -> tuple[Inputs, list[Any]]:
         """Inputs and targets of the rows, changed at random where that was asked for."""
-        numbers = rows.tolist()
-        targets = [self.targets[number] for number in numbers]
+        batch, targets = self.inputs.rows(rows), [self.targets[row] for row in rows.tolist()]
+        if self.augment is None:
+            return batch, targets
         samples = [
-            {name: found[number] for name, found in self.inputs.contents.items()} for number in numbers
+            {name: found[place] for name, found in batch.contents.items()} for place in range(len(targets))
         ]
-        if self.augment is not None:
-            changed = [self.augment(*pair) for pair in zip(samples, targets, strict=True)]
-            samples, targets = [sample for sample, _ in changed], [target for _, target in changed]
-        contents = {name: [sample.get(name) for sample in samples] for name in self.inputs.contents}
-        stored = {name: tokens.select(rows) for name, tokens in self.inputs.tokens.items()}
-        return Inputs(stored, contents), targets
+        changed = [self.augment(*pair) for pair in zip(samples, targets, strict=True)]
+        contents = {name: [sample.get(name) for sample, _ in changed] for name in batch.contents}
+        return replace(batch, contents=contents), [target for _, target in changed]
 
     @torch.no_grad()
     def predict(self, rows: Sequence[int] | np.ndarray, batch: int = 64) -> list[Any]:

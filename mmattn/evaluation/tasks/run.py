@@ -234,7 +234,7 @@ class TaskRun:
         for modality in data.reads:
             source = self.config.sources[modality]
             contents[source] = (*contents.get(source, ()), modality)
-        inputs = _rows(single.inputs, rows)
+        inputs = single.inputs.rows(torch.from_numpy(rows))
         for variant, left in variants(
             inputs, contents, wanted.knockouts, every_subset=wanted.subsets, seed=seed
         ):
@@ -243,19 +243,15 @@ class TaskRun:
             )
             said = _answers(data.kind, other.predict(range(len(true))), true)
             yield variant, data.measure.counts(said, true)
-        found: list[NDArray[np.float64]] = []
 
-        def count(said: list[Any], true: list[Any]) -> float:
-            found.append(data.measure.counts(_answers(data.kind, said, true), true))
-            return 0.0  # the counts say more than a score
+        def count(said: list[Any], true: list[Any]) -> NDArray[np.float64]:
+            return data.measure.counts(_answers(data.kind, said, true), true)
 
         if wanted.noise:
-            disturbed = score_against_noise(single, rows, count, wanted.noise, seed=seed)
-            names = [f"noise {part} {level:g}" for part in disturbed for level in wanted.noise]
-            yield from zip(names, found, strict=True)
-        found.clear()
+            for part, found in score_against_noise(single, rows, count, wanted.noise, seed=seed).items():
+                yield from zip([f"noise {part} {level:g}" for level in wanted.noise], found, strict=True)
         if wanted.attacks:
-            score_against_attacks(single, rows, count, wanted.attacks)
+            found = score_against_attacks(single, rows, count, wanted.attacks)
             yield from zip([f"attack {radius:g}" for radius in wanted.attacks], found, strict=True)
 
 
@@ -275,14 +271,6 @@ def _readable(inputs: Inputs, names: Sequence[str]) -> Inputs:
         if name not in names:
             inputs = inputs.without(name)
     return inputs
-
-
-def _rows(inputs: Inputs, rows: Rows) -> Inputs:
-    """Some samples."""
-    return Inputs(
-        {name: tokens.select(torch.from_numpy(rows)) for name, tokens in inputs.tokens.items()},
-        {name: [found[row] for row in rows] for name, found in inputs.contents.items()},
-    )
 
 
 def _perturb(config: AttackConfig | None) -> Perturb | None:
