@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmattn import attention, schema
@@ -17,9 +17,10 @@ from mmattn.config import ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.inputs import Inputs
 from mmattn.errors import InputError, nearest
-from mmattn.files import atomic_path, write_json
+from mmattn.files import write_json
 from mmattn.fusion.core import FusionCore
 from mmattn.types import Fused, Sample, Tokens
+from mmattn.weights import check_weights, write_weights
 
 __all__ = ["Model"]
 
@@ -111,12 +112,7 @@ class Model(nn.Module):
         attention.prune_like(self, state)
         attention.quantize_like(self, state)
         self.core.edges.make_room(state, "core.edges.")
-        expected = self.trained_state()
-        wrong = sorted(set(expected) ^ set(state)) or sorted(
-            name for name, value in expected.items() if value.shape != state[name].shape
-        )
-        if wrong:
-            raise InputError(f"model: weights of another model; the first that does not fit is {wrong[0]!r}")
+        check_weights(self.trained_state(), state, "model", "model")
         self.load_state_dict(dict(state), strict=False)
 
     def prune(self) -> dict[str, tuple[int, ...]]:
@@ -151,9 +147,7 @@ class Model(nn.Module):
         tokens of other weights.
         """
         write_json(Path(folder) / "config.json", self.description())
-        state = {name: value.detach().cpu().contiguous() for name, value in self.trained_state().items()}
-        with atomic_path(Path(folder) / "model.safetensors") as temporary:
-            save_file(state, str(temporary))
+        write_weights(Path(folder) / "model.safetensors", self.trained_state())
 
     def description(self) -> dict[str, Any]:
         """All but the weights, as JSON values: the configuration, and what made it (see `from_description`).

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module may import from its own row and from the rows above it in this list.
 LAYERS = [
     {"errors", "files"},
-    {"schema", "types", "registry", "boxes"},
+    {"schema", "types", "registry", "boxes", "weights"},
     {"config"},
     {"attention"},
     {"task_config"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
@@ -19,9 +19,10 @@ from mmattn.boxes import Boxes
 from mmattn.data.collate import drop_modalities
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError
-from mmattn.files import atomic_path, write_json
+from mmattn.files import write_json
 from mmattn.model import Model
 from mmattn.types import Sample, Tokens
+from mmattn.weights import check_weights, write_weights
 from mmattn_adapters.detection.build import Parts, build_parts, resolved
 from mmattn_adapters.detection.config import DetectorConfig, Kind
 from mmattn_adapters.detection.networks import FIRST
@@ -258,9 +259,7 @@ class Detector(nn.Module):
         elif self.token_dim is not None:
             said["token_dim"] = self.token_dim
         write_json(Path(folder) / "config.json", said)
-        state = {name: value.detach().cpu().contiguous() for name, value in self._trained_state().items()}
-        with atomic_path(Path(folder) / "detector.safetensors") as temporary:
-            save_file(state, str(temporary))
+        write_weights(Path(folder) / "detector.safetensors", self._trained_state())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Detector:
@@ -293,14 +292,7 @@ class Detector(nn.Module):
         return own | {f"source.{name}": value for name, value in self.source.trained_state().items()}
 
     def _load_trained(self, state: Mapping[str, Tensor], where: str) -> None:
-        expected = self._trained_state()
-        wrong = sorted(set(expected) ^ set(state)) or sorted(
-            name for name, value in expected.items() if value.shape != state[name].shape
-        )
-        if wrong:
-            raise InputError(
-                f"{where}: weights of another detector; the first that does not fit is {wrong[0]!r}"
-            )
+        check_weights(self._trained_state(), state, where, "detector")
         self.load_state_dict(dict(state), strict=False)
 
     @classmethod

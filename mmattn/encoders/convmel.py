@@ -15,6 +15,7 @@ from mmattn.types import Tokens
 __all__ = ["ConvMel"]
 
 _HALVINGS = 2  # of the time axis
+_HOPS = 2**_HALVINGS  # from one token to the next
 
 
 class ConvMel(MelEncoder):
@@ -109,20 +110,13 @@ class ConvMel(MelEncoder):
     def encode(self, contents: Sequence[Any]) -> Tokens:
         there = self.frames_of([content for content in contents if content is not None])
         if not there:
-            return self.pack([None] * len(contents), times=[None] * len(contents))
+            return self.packed(contents, [], _HOPS)
         x_NFC, clip_N = _laid_out(there)
         for stage in self.stages:
             x_NFC, clip_N = stage(x_NFC, clip_N)
         x_ND = self.norm(self.project(x_NFC[clip_N >= 0].flatten(1)))
         lengths = clip_N[clip_N >= 0].bincount(minlength=len(there)).tolist()
-        rows = iter(x_ND.split(lengths))
-        sequences = [None if content is None else next(rows) for content in contents]
-        times = [None if row is None else self._times(len(row)) for row in sequences]
-        return self.pack(sequences, times=times)
-
-    def _times(self, count: int) -> Tensor:
-        """Frame i is centred on i hops, and each halving keeps every second frame."""
-        return torch.arange(count, device=self.device) * (2**_HALVINGS * self.hop)
+        return self.packed(contents, x_ND.split(lengths), _HOPS)
 
 
 class PackedStage(nn.Module):

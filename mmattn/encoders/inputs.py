@@ -77,6 +77,7 @@ class Inputs:
         """Of the named samples alone, in that order.
 
         Example:
+            >>> import torch
             >>> Inputs(contents={"text": ["a", "b", None]}).rows(torch.tensor([2, 0])).contents
             {'text': [None, 'a']}
         """

@@ -15,6 +15,8 @@ from mmattn.types import Tokens
 
 __all__ = ["HalvingConvolution", "LogMel"]
 
+_HOPS = 4  # from one token to the next: each halving keeps every second frame
+
 
 class LogMel(MelEncoder):
     """Log-mel frames through a small convolutional transformer; trained with the rest.
@@ -104,7 +106,7 @@ class LogMel(MelEncoder):
     def encode(self, contents: Sequence[Any]) -> Tokens:
         there = self.frames_of([content for content in contents if content is not None])
         if not there:
-            return self.pack([None] * len(contents), times=[None] * len(contents))
+            return self.packed(contents, [], _HOPS)
         x_BTD = pad_sequence(there, batch_first=True)
         length_B = torch.tensor([len(frames) for frames in there], device=self.device)
         for halving in self.stem:
@@ -113,14 +115,8 @@ class LogMel(MelEncoder):
         x_BTD = x_BTD + self.order(x_BTD.transpose(1, 2)).transpose(1, 2)
         for layer in self.layers:
             x_BTD = layer(x_BTD, src_key_padding_mask=absent_BT)
-        rows = iter([row[:length] for row, length in zip(self.norm(x_BTD), length_B.tolist(), strict=True)])
-        sequences = [None if content is None else next(rows) for content in contents]
-        times = [None if row is None else self._times(len(row)) for row in sequences]
-        return self.pack(sequences, times=times)
-
-    def _times(self, count: int) -> Tensor:
-        """Frame i is centred on i hops, and each halving keeps every second frame."""
-        return torch.arange(count, device=self.device) * (4 * self.hop)
+        rows = [row[:length] for row, length in zip(self.norm(x_BTD), length_B.tolist(), strict=True)]
+        return self.packed(contents, rows, _HOPS)
 
 
 class HalvingConvolution(nn.Module):

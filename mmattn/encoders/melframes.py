@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -12,9 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
 from mmattn.encoders.clips import mel_power, read_clip
 from mmattn.errors import InputError, nearest
+from mmattn.types import Tokens
 
 __all__ = ["MelEncoder"]
 
+# What decides the frames of a clip.
+_HEARD = (
+    "rate", "bands", "hop", "window", "max_seconds", "normalise", "root", "floor", "trim", "stretch",
+)  # fmt: skip
 _NORMALISE = ("clip", "band")
 _KEEP = ("frames", "samples")
 _FAINT = 1e-6  # power that is silence
@@ -102,36 +108,11 @@ class MelEncoder(Encoder):
             modality=self.modality,
             dim=self.dim,
             revision="1",
-            preprocessing={
-                "rate": self.rate,
-                "bands": self.bands,
-                "hop": self.hop,
-                "window": self.window,
-                "max_seconds": self.max_seconds,
-                "normalise": self.normalise,
-                "root": self.root,
-                "floor": self.floor,
-                "trim": self.trim,
-                "stretch": self.stretch,
-            },
+            preprocessing={name: getattr(self, name) for name in _HEARD},
         )
 
     def options(self) -> dict[str, Any]:
-        return {
-            "dim": self.dim,
-            "rate": self.rate,
-            "bands": self.bands,
-            "hop": self.hop,
-            "window": self.window,
-            "max_seconds": self.max_seconds,
-            "normalise": self.normalise,
-            "root": self.root,
-            "floor": self.floor,
-            "trim": self.trim,
-            "stretch": self.stretch,
-            "keep": self.keep,
-            "modality": self.modality,
-        }
+        return {name: getattr(self, name) for name in ("dim", *_HEARD, "keep", "modality")}
 
     def read(self, content: Any) -> Tensor:
         """Samples [n] at `rate` or log-mel frames [T, bands] on the CPU, as `keep` says."""
@@ -159,6 +140,22 @@ class MelEncoder(Encoder):
                 count = 1 + len(read[number]) // round(self.hop * self.rate)
                 read[number] = self._normalised(power_TF[:count])
         return read
+
+    def packed(self, contents: Sequence[Any], rows: Iterable[Tensor], hops: int) -> Tokens:
+        """Tokens of all contents, from the rows [T, D] of those that are there.
+
+        Args:
+            contents: [B], None where absent.
+            rows: of each content that is there.
+            hops: from one row to the next; the first is centred on the beginning of the clip.
+        """
+        those = iter(rows)
+        sequences = [None if content is None else next(those) for content in contents]
+        times = [
+            None if row is None else torch.arange(len(row), device=self.device) * (hops * self.hop)
+            for row in sequences
+        ]
+        return self.pack(sequences, times=times)
 
     def _power(self, samples: Tensor) -> Tensor:
         return mel_power(samples, self.rate, bands=self.bands, hop=self.hop, window=self.window)

@@ -33,7 +33,7 @@ from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.protocol import Score, make_split, measure, part_sizes
 from mmattn.evaluation.results import OURS
 from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
-from mmattn.evaluation.running import Clock, encoder_card, open_folder
+from mmattn.evaluation.running import Clock, encoder_card, known_contents, open_folder
 from mmattn.evaluation.seed import SeedResult, load_result, save_result
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
@@ -183,16 +183,8 @@ class Experiment:
 
     def _inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], Inputs]:
         """Encoders and what they give; vocabularies come from the known items only."""
-        in_training = set(known.tolist())
         sources = self.config.sources
-        contents = {
-            name: [
-                sample.content.get(source) if place in in_training else None
-                for place, sample in enumerate(self.dataset.items)
-            ]
-            for name, source in sources.items()
-        }
-        encoders = build_encoders(self.config.encoders, contents)
+        encoders = build_encoders(self.config.encoders, known_contents(self.dataset.items, sources, known))
         inputs = gather(
             self.dataset.items, encoders, self.config.data.features, sources, progress=self.progress
         )

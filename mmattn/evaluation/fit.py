@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from mmattn.config import FitConfig
 from mmattn.evaluation.experiment import Experiment
+from mmattn.evaluation.running import run_seeds
 from mmattn.evaluation.summary import summarise
 from mmattn.serving.leave import leave_service
 from mmattn.serving.service import INDEX
 from mmattn.training.accelerator import processes
 
 __all__ = ["run_experiment"]
-
-log = logging.getLogger(__name__)
 
 
 def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = True) -> Path:
@@ -27,13 +25,9 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
     Returns:
         The folder of the run, with model, metrics.json, report.html and index.
     """
+    experiment, results = run_seeds(Experiment, config, resume=resume, progress=progress)
     together = processes()
-    with together.main_process_first():  # the others find the folder that the main one has opened
-        main = together.is_main_process
-        experiment = Experiment(config, resume=resume or not main, progress=progress and main)
-    log.info("device: %s; run folder: %s", experiment.device, experiment.folder)
-    results = [result for seed in config.protocol.seeds if (result := experiment.run_seed(seed))]
-    if main:
+    if together.is_main_process:
         summarise(experiment, results)
         # The index of a finished run may hold items that came later.
         if not (experiment.folder / INDEX / "manifest.json").is_file():

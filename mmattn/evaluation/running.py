@@ -2,15 +2,78 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from mmattn import schema
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError
+from mmattn.training.accelerator import processes
+from mmattn.types import Sample
 
-__all__ = ["Clock", "encoder_card", "open_folder"]
+__all__ = ["Clock", "Run", "encoder_card", "known_contents", "open_folder", "run_seeds"]
+
+log = logging.getLogger(__name__)
+
+
+class Run(Protocol):
+    """A configured run, which goes seed by seed."""
+
+    folder: Path
+    device: Any
+
+    def run_seed(self, seed: int) -> Any:
+        """Everything for one seed; of several processes, the main one alone has a result."""
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+def run_seeds(
+    begin: Callable[..., AnyRun], config: Any, *, resume: bool, progress: bool
+) -> tuple[AnyRun, list[Any]]:
+    """Open a run and go through its seeds, in one process or in several that train together.
+
+    Args:
+        begin: opens it, from the configuration, `resume` and `progress`.
+        config: with `protocol.seeds`.
+        resume: go on in a folder that exists.
+        progress: show bars.
+
+    Returns:
+        The run, and the results of the seeds: in the main process all of them.
+    """
+    together = processes()
+    with together.main_process_first():  # the others find the folder that the main one has opened
+        main = together.is_main_process
+        run = begin(config, resume=resume or not main, progress=progress and main)
+    log.info("device: %s; run folder: %s", run.device, run.folder)
+    return run, [result for seed in config.protocol.seeds if (result := run.run_seed(seed))]
+
+
+def known_contents(
+    samples: Sequence[Sample], sources: Mapping[str, str], known: Iterable[int]
+) -> dict[str, list[Any]]:
+    """Modality -> contents of all samples, None where a sample is not known: what vocabularies come from.
+
+    Args:
+        samples: all of them.
+        sources: modality -> key of `Sample.content`.
+        known: rows of those that may be learned from.
+
+    Example:
+        >>> films = [Sample("1", {"text": "Heat"}), Sample("2", {"text": "Up"})]
+        >>> known_contents(films, {"title": "text"}, [1])
+        {'title': [None, 'Up']}
+    """
+    rows = {int(row) for row in known}
+    return {
+        name: [sample.content.get(source) if row in rows else None for row, sample in enumerate(samples)]
+        for name, source in sources.items()
+    }
 
 
 def open_folder(config: Any, resume: bool) -> Path:

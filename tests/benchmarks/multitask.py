@@ -5,62 +5,29 @@
 FSDD (official test part), scikit-learn's handwriting (its digits as `mmattn prepare digits` deals them into
 parts, pictures only) and WNUT-17, each its own card. Every step takes a batch of each task; a task alone gets
 as many steps with as many of its items from a model of the same encoders and core. The epoch is chosen on
-validation, together by the mean of the three figures. Seeds are runs of their own: a run that was stopped
-goes on with the next. The report, report.html in the run's folder, has all that is printed here and more.
+validation, together by the mean of the three figures. Settings: examples/three_tasks.yaml. Seeds are runs of
+their own: a run that was stopped goes on with the next. The report, report.html in the run's folder, has all
+that is printed here and more.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from mmattn import schema
 from mmattn.evaluation.tasks.fit import run_tasks
 from mmattn.registry import datasets
-from mmattn.task_config import TaskFitConfig
+from mmattn.task_config import TaskFitConfig, load_task_fit
 from tests.benchmarks.measuring import Report
 
-PROGRAM = "Program(score=dot() >> temperature(dynamic('sharpness', on='task')))"
-SETTINGS: dict[str, Any] = {
-    "name": "multitask",
-    "encoders": {
-        "audio": {"name": "conv-mel", "options": {"channels": [16, 32, 48], "dim": 64}, "standardise": True},
-        "image": {"name": "tiny-image", "options": {"dim": 64, "size": 16, "grid": 4}, "standardise": True},
-        "words": {"name": "minilm", "content": "text", "options": {"words": True, "max_length": 128}},
-        "shapes": {"name": "tiny-text", "content": "text", "options": {"words": True, "shapes": True}},
-    },
-    "fusion": {"dim": 128, "layers": 1, "heads": 4, "program": PROGRAM, "dropout": 0.2},
-    "tasks": {
-        "keyword": {
-            "head": {"name": "classification", "options": {"smoothing": 0.1}},
-            "target": "digit", "batch": 32, "augment": {"audio": {"strength": 0.7}},
-        },
-        "picture": {
-            "head": {"name": "classification", "options": {"smoothing": 0.1}},
-            "target": "digit", "batch": 32, "reads": ["image"], "augment": {"image": {"shift": 1}},
-        },
-        "entities": {
-            "head": {"name": "tagging", "options": {"modality": "words"}},
-            # Its loss is a mean over words, of which a sentence has 18; those of the others are a sample's.
-            "target": "tags", "batch": 32, "weight": 10.0,
-        },
-    },
-    "weighting": "fixed",
-    "training": {
-        "epochs": 5, "steps": 60, "learning_rate": 3e-3, "patience": 0, "weight_decay": 0.02,
-        "optimizer_options": {"fused": True}, "precision": "no",
-    },
-    "robustness": {"knockouts": [], "subsets": False, "noise": [1.0]},
-}  # fmt: skip
+SETTINGS = Path(__file__).parents[2] / "examples/three_tasks.yaml"
 CARDS = {"keyword": "fsdd", "picture": "pictures", "entities": "wnut17"}
 
 
@@ -71,7 +38,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds fsdd and wnut17")
     parser.add_argument("--out", type=Path, default=Path("runs/multitask"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--weighting", default=SETTINGS["weighting"])
+    parser.add_argument("--weighting", default="fixed")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--name", default="multitask", help="of the run's folder")
     parser.add_argument("--json", action="store_true", help="print JSON; the tables go to standard error")
@@ -104,13 +71,10 @@ def configured(arguments: argparse.Namespace) -> TaskFitConfig:
     ):
         if not (data / name / "card.yaml").is_file():
             datasets.create(plugin).prepare(root, data / name, **options)
-    changed = copy.deepcopy(SETTINGS)
-    for task, card in CARDS.items():
-        changed["tasks"][task]["card"] = data / card
-    changed |= {"name": arguments.name, "out": arguments.out, "weighting": arguments.weighting}
-    changed |= {"data": {"features": arguments.out / "features"}, "protocol": {"seeds": arguments.seeds}}
-    changed["training"]["epochs"] = arguments.epochs
-    return schema.from_mapping(TaskFitConfig, changed, "settings")
+    changes = {f"tasks.{task}.card": data / card for task, card in CARDS.items()}
+    changes |= {"name": arguments.name, "out": arguments.out, "weighting": arguments.weighting}
+    changes |= {"data.features": arguments.out / "features", "protocol.seeds": arguments.seeds}
+    return load_task_fit(SETTINGS, {**changes, "training.epochs": arguments.epochs})
 
 
 def shown(interval: dict[str, float]) -> str:

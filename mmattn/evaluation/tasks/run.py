@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from mmattn.encoders.store import write_rejected
 from mmattn.errors import InputError
 from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.robustness import score_against_attacks, score_against_noise
-from mmattn.evaluation.running import Clock, encoder_card, open_folder
+from mmattn.evaluation.running import Clock, encoder_card, known_contents, open_folder
 from mmattn.evaluation.tasks.data import TaskData, read_items
 from mmattn.evaluation.tasks.seed import ALONE, WHOLE, TaskResult, load_task_result, save_task_result
 from mmattn.model import Model
@@ -134,14 +135,8 @@ class TaskRun:
     def _encoders(self, parts: Parts, seed: int) -> dict[str, Encoder]:
         """New ones; vocabularies come from the training items only."""
         torch.manual_seed(seed)
-        known = {int(row) for own in parts.values() for row in own["train"]}
-        contents = {
-            name: [
-                sample.content.get(source) if row in known else None
-                for row, sample in enumerate(self.items.samples)
-            ]
-            for name, source in self.config.sources.items()
-        }
+        known = chain.from_iterable(own["train"] for own in parts.values())
+        contents = known_contents(self.items.samples, self.config.sources, known)
         return build_encoders(self.config.encoders, contents)
 
     def _inputs(self, parts: Parts, seed: int) -> tuple[dict[str, Encoder], Inputs]:
