@@ -33,6 +33,7 @@ from mmattn_adapters.detection.task import DetectionTask, DrawnDetectionTask
 __all__ = ["DetectionTask", "Detector", "DrawnDetectionTask"]
 
 FORMAT = 1
+_SOURCE = "source."  # names of the weights of the model that makes the tokens begin so
 
 
 class Detector(nn.Module):
@@ -286,14 +287,22 @@ class Detector(nn.Module):
 
     def _trained_state(self) -> dict[str, Tensor]:
         """All weights but those of frozen encoders, which are known by their hash."""
-        own = {name: value for name, value in self.state_dict().items() if not name.startswith("source.")}
-        if self.source is None:
-            return own
-        return own | {f"source.{name}": value for name, value in self.source.trained_state().items()}
+        source = {} if self.source is None else self.source.trained_state()
+        return self._own_state() | {f"{_SOURCE}{name}": value for name, value in source.items()}
+
+    def _own_state(self) -> dict[str, Tensor]:
+        """The weights that are not of the model that makes the tokens."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(_SOURCE)}
 
     def _load_trained(self, state: Mapping[str, Tensor], where: str) -> None:
-        check_weights(self._trained_state(), state, where, "detector")
-        self.load_state_dict(dict(state), strict=False)
+        theirs = (
+            {} if self.source is None else {name: state[name] for name in state if name.startswith(_SOURCE)}
+        )
+        own = {name: value for name, value in state.items() if name not in theirs}
+        check_weights(self._own_state(), own, where, "detector")
+        if self.source is not None:  # which may have been pruned or quantised, and sees to that by itself
+            self.source.load_trained({name.removeprefix(_SOURCE): value for name, value in theirs.items()})
+        self.load_state_dict(own, strict=False)
 
     @classmethod
     def example(cls) -> Detector:

@@ -295,6 +295,11 @@ def test_a_whole_model_and_an_example_picture_may_say_what_to_look_for(tmp_path:
     detector.save_pretrained(tmp_path)
     again = Detector.from_pretrained(tmp_path)
     assert all(same(one, other) for one, other in zip(again.predict(samples), found, strict=True))
+    assert model.quantize()
+    detector.save_pretrained(tmp_path)
+    again = Detector.from_pretrained(tmp_path)
+    changed = zip(again.predict(samples), detector.predict(samples), strict=True)
+    assert all(same(one, other) for one, other in changed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
