@@ -15,7 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmattn.errors import InputError
 
-__all__ = ["Detection", "detection_curve", "pair_scores", "verification_figures"]
+__all__ = [
+    "Detection", "detection_curve", "equal_error_rate", "least_cost", "pair_scores", "verification_figures",
+]  # fmt: skip
+
+Floats = NDArray[np.float64]
 
 _MOST_PAIRS = 20_000_000
 
@@ -39,11 +43,7 @@ class Detection:
     @property
     def equal_error_rate(self) -> float:
         """Where both errors are the same, on the straight line between the points around it."""
-        ahead = int(np.argmax(self.misses >= self.false_accepts))
-        before = ahead - 1
-        gap = self.false_accepts - self.misses
-        share = gap[before] / (gap[before] - gap[ahead])
-        return float(self.misses[before] + share * (self.misses[ahead] - self.misses[before]))
+        return float(equal_error_rate(self.false_accepts, self.misses))
 
     def min_cost(self, prior: float = 0.05, miss: float = 1.0, accept: float = 1.0) -> float:
         """The least detection cost (minDCF) at any threshold; 1 is what accepting or refusing all costs.
@@ -55,13 +55,50 @@ class Detection:
             miss: cost of a miss.
             accept: cost of accepting wrongly.
         """
-        if not 0 < prior < 1 or miss <= 0 or accept <= 0:
-            raise InputError(
-                f"verification: got {prior}, {miss}, {accept} as prior and costs, expected 0 < prior < 1 and "
-                "costs above 0"
-            )
-        costs = miss * prior * self.misses + accept * (1 - prior) * self.false_accepts
-        return float(costs.min() / min(miss * prior, accept * (1 - prior)))
+        return float(least_cost(self.false_accepts, self.misses, prior, miss, accept))
+
+
+def equal_error_rate(false_accepts: Floats, misses: Floats) -> Floats:
+    """Where both errors are the same, on the straight line between the thresholds around it.
+
+    Args:
+        false_accepts: [..., P] falling from 1 to 0 as the threshold rises.
+        misses: [..., P] rising from 0 to 1.
+
+    Returns:
+        [...] the error there.
+
+    Example:
+        >>> float(equal_error_rate(np.array([1.0, 0.5, 0.0]), np.array([0.0, 0.0, 1.0])))
+        0.3333333333333333
+    """
+    gap = false_accepts - misses
+    ahead = np.argmax(gap <= 0, axis=-1)[..., None]
+    before = ahead - 1
+
+    def at(values: Floats, place: NDArray[np.int64]) -> Floats:
+        return np.take_along_axis(values, place, -1)[..., 0]
+
+    share = at(gap, before) / (at(gap, before) - at(gap, ahead))
+    low, high = at(misses, before), at(misses, ahead)
+    return np.asarray(low + share * (high - low))
+
+
+def least_cost(
+    false_accepts: Floats, misses: Floats, prior: float = 0.05, miss: float = 1.0, accept: float = 1.0
+) -> Floats:
+    """[...] the least detection cost over the thresholds of [..., P]: see `Detection.min_cost`.
+
+    Raises:
+        InputError: no probability, or costs that are none.
+    """
+    if not 0 < prior < 1 or miss <= 0 or accept <= 0:
+        raise InputError(
+            f"verification: got {prior}, {miss}, {accept} as prior and costs, expected 0 < prior < 1 and "
+            "costs above 0"
+        )
+    costs = miss * prior * misses + accept * (1 - prior) * false_accepts
+    return np.asarray(costs.min(-1) / min(miss * prior, accept * (1 - prior)))
 
 
 def detection_curve(scores: ArrayLike, same: ArrayLike) -> Detection:

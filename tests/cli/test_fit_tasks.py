@@ -123,6 +123,24 @@ def test_a_run_says_what_each_task_gained_or_lost(
     assert json.loads((folder / "metrics.json").read_text()) == metrics
 
 
+def test_voices_are_told_apart_by_vectors(here: Path) -> None:
+    audio = {"name": "conv-mel", "options": {"dim": 16, "channels": [4, 8, 8]}, "standardise": True}
+    voice = {
+        "head": {"name": "speaker", "options": {"size": 8, "loss": "ArcFaceLoss"}},
+        "target": "voice", "reads": ["audio"],
+    }  # fmt: skip
+    rewrite(encoders={**SETTINGS["encoders"], "audio": audio}, tasks={"voice": voice})
+    assert fit(*QUICK, "--training.epochs", "3", "--training.steps", "6") == 0
+    folder = here / "runs" / "small"
+    metrics = json.loads((folder / "metrics.json").read_text())["tasks"]["voice"]
+    assert metrics["primary"] == "eer"
+    error = metrics["figures"]["eer"]
+    assert error["low"] <= error["mean"] <= error["high"] < 0.5
+    vectors = json.loads((folder / "seed-0" / "result.json").read_text())["predictions"]["voice"]
+    assert np.shape(vectors) == (metrics["parts"]["test"], 8)
+    assert "Equal error rate" in (folder / "report.html").read_text()
+
+
 def test_a_saved_model_answers_for_every_task(here: Path) -> None:
     assert fit(*QUICK) == 0
     folder = here / "runs" / "small" / "seed-0"

@@ -15,6 +15,7 @@ from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
 from mmattn.errors import InputError, PluginError, nearest
 from mmattn.evaluation.tasks.measures import Measure, measure_for
+from mmattn.evaluation.tasks.voices import VoicesMeasure
 from mmattn.evaluation.translation import TranslationMeasure
 from mmattn.heads.supervised import SupervisedHead
 from mmattn.registry import heads as head_registry
@@ -33,6 +34,7 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
     "tags": ("tags",),
     "text": ("transcript", "label"),
     "boxes": ("boxes",),
+    "vector": ("label",),
 }
 
 
@@ -132,8 +134,7 @@ def _task(name: str, config: TaskFitConfig, dataset: Dataset, first: int, total:
     readable = np.array([not seen.isdisjoint(item.content) for item in dataset.items])
     parts = _parts(where, task.target, own, readable, dataset)
     placed = {part: rows + first for part, rows in parts.items()}
-    translated = kind == "text" and task.measure == "translation"
-    measure = TranslationMeasure() if translated else measure_for(kind, own)
+    measure = _measure(kind, task, own)
     found = TaskData(name, task, dataset.card.name, targets, placed, reads, kind, measure)
     _say(found)
     return found
@@ -148,11 +149,17 @@ def _kind(where: str, task: TaskConfig) -> str:
     if not (isinstance(head, type) and issubclass(head, SupervisedHead)):
         raise InputError(
             f"{where}.head: {task.head.name!r} does not learn from targets, expected a head for classes, "
-            "labels, tags, text or boxes"
+            "labels, tags, text, boxes or voices"
         )
     if head.kind not in _ROLES:
         raise InputError(f"{where}.head: {task.head.name!r} gives a {head.kind}, which is not measured here")
     return head.kind
+
+
+def _measure(kind: str, task: TaskConfig, targets: Sequence[Any]) -> Measure:
+    if kind == "text" and task.measure == "translation":
+        return TranslationMeasure()
+    return VoicesMeasure() if kind == "vector" else measure_for(kind, targets)
 
 
 def _own_targets(where: str, task: TaskConfig, kind: str, dataset: Dataset) -> tuple[Any, ...]:

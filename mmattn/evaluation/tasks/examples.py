@@ -61,6 +61,8 @@ def examples_of(
 ) -> tuple[TaskExample, ...]:
     """Up to twelve items: of transcripts those with most errors; otherwise wrong ones, or, of boxes, any.
 
+    A vector says nothing by itself: none of these.
+
     Args:
         task: what was to be learned.
         result: of one seed.
@@ -68,6 +70,8 @@ def examples_of(
         sources: encoder -> key of `Sample.content` that it reads.
     """
     said, true = result.predictions[task.name], task.learned("test")
+    if task.kind == "vector":
+        return ()
     if task.kind == "text":
         chosen = [mistake.row for mistake in worst(said, true, _MOST)]
     else:

@@ -30,6 +30,8 @@ _LABELS = {
     "map": "mAP",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "eer": "Equal error rate",
+    "min_dcf": "Least detection cost",
 }
 
 

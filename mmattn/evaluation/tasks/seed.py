@@ -84,7 +84,9 @@ def load_task_result(path: Path) -> TaskResult:
 
 
 def _plain(prediction: Any) -> Any:
-    """A prediction as JSON."""
+    """A prediction as JSON; a vector is a list."""
+    if isinstance(prediction, torch.Tensor):
+        return prediction.tolist()
     if not isinstance(prediction, Boxes):
         return prediction
     scores = None if prediction.scores is None else prediction.scores.tolist()
