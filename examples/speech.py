@@ -1,7 +1,7 @@
 """Speech to text: a CTC model that looks back only, so that it writes while somebody is speaking.
 
     python examples/speech.py                                          # sound patterns, one for each digit
-    python examples/speech.py --root ../shared/data/fsdd --steps 900   # six people who say digits
+    python examples/speech.py --root ../shared/data/fsdd               # six people who say digits
 
 Strings of digits are joined from single recordings; then from others, heard as a whole and in pieces.
 """
@@ -46,7 +46,7 @@ def string(people: list) -> tuple[dict, str]:
     return {"audio": torch.cat(sound)}, " ".join(WORDS[digit] for digit in digits)
 
 
-def main(root: Path | None = None, steps: int = 300, tests: int = 100) -> tuple[float, bool]:
+def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -> tuple[float, bool]:
     """The word error rate on other recordings, and whether the streams say what the wholes do."""
     torch.manual_seed(0)
     ear = EncoderConfig("causal-log-mel", {"dim": 64, "rate": 8000, "keep": "samples"}, positions=False)
@@ -54,8 +54,8 @@ def main(root: Path | None = None, steps: int = 300, tests: int = 100) -> tuple[
     config = ModelConfig({"audio": ear}, fusion, {"ctc": HeadConfig("ctc", PIECES)})
     model = build_model(build_encoders(config.encoders), config).to(choose_device())
     known = recordings(root, test=False)
-    blank = Inputs(contents={"audio": [torch.zeros(1)] * 16 * steps})  # each becomes a new string
-    how = {"head": "ctc", "batch": 16, "augment": lambda *_: string(known)}
+    blank = Inputs(contents={"audio": [torch.zeros(1)] * 16 * (steps or (900 if root else 300))})
+    how = {"head": "ctc", "batch": 16, "augment": lambda *_: string(known)}  # each time a new string
     task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
     train(task, epochs=1, learning_rate=3e-3, warmup=0.1)
     samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
@@ -74,6 +74,6 @@ def main(root: Path | None = None, steps: int = 300, tests: int = 100) -> tuple[
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--root", type=Path, help="folder of recorded digits; left out, sound patterns")
+    parser.add_argument("--steps", type=int, help="left out, 300; of recordings 900")
     main(**vars(parser.parse_args()))
