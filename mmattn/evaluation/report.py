@@ -19,7 +19,7 @@ from mmattn.evaluation.drawings import (
 from mmattn.evaluation.pages import environment
 from mmattn.evaluation.plots import TONES, chart
 from mmattn.evaluation.results import OURS, WAYS, Example, Panel, Report
-from mmattn.evaluation.tables import report_tables, written
+from mmattn.evaluation.tables import report_tables, write_tables
 from mmattn.files import write_json, write_text
 
 __all__ = ["render", "write_report"]
@@ -45,8 +45,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     """
     page, tables = render(report), report_tables(report)
     write_json(Path(path).with_name("metrics.json"), report.to_json())
-    write_text(Path(path).with_name("tables.md"), written(tables, "markdown") + "\n")
-    write_text(Path(path).with_name("tables.tex"), written(tables, "latex") + "\n")
+    write_tables(path, tables)
     write_text(path, page)
 
 

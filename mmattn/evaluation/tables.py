@@ -1,18 +1,19 @@
-"""Tables as text, Markdown, LaTeX and JSON: the numbers of a report where a page is of no use."""
+"""Tables as Markdown and LaTeX: the numbers of a report where a page is of no use."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
 
 from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.results import WAYS, Knockout, Report
 from mmattn.evaluation.wording import metric_label, signed
+from mmattn.files import write_text
 
-__all__ = ["Form", "Table", "report_tables", "written"]
+__all__ = ["Table", "change", "report_tables", "value", "write_tables"]
 
-Form = Literal["text", "markdown", "latex"]
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -48,16 +49,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = field(default_factory=frozenset)
 
-    def text(self) -> str:
-        """Columns of one width, for a terminal."""
-        table = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
-        return "\n".join(lines)
-
     def markdown(self) -> str:
         """A pipe table under its title."""
         rule = " | ".join(["---", *["---:"] * (len(self.columns) - 1)])
@@ -91,9 +82,10 @@ class Table:
         )
 
 
-def written(tables: Sequence[Table], form: Form) -> str:
-    """All of them, one after the other."""
-    return "\n\n".join(getattr(table, form)() for table in tables)
+def write_tables(page: str | os.PathLike[str], tables: Sequence[Table]) -> None:
+    """Write tables.md and tables.tex beside a page, each atomically."""
+    for name, form in (("tables.md", Table.markdown), ("tables.tex", Table.latex)):
+        write_text(Path(page).with_name(name), "\n\n".join(map(form, tables)) + "\n")
 
 
 def report_tables(report: Report) -> list[Table]:
@@ -109,7 +101,7 @@ def _systems(report: Report) -> Table:
     return Table(
         f"{report.title}: systems, mean and 95% interval over users",
         ("system", *map(metric_label, metrics)),
-        tuple((one.label, *(_value(one.metrics[metric]) for metric in metrics)) for one in ordered),
+        tuple((one.label, *(value(one.metrics[metric]) for metric in metrics)) for one in ordered),
         {
             (row, column)
             for row, one in enumerate(ordered)
@@ -125,7 +117,7 @@ def _differences(report: Report) -> Table:
     return Table(
         "Ours minus each rival, paired user by user",
         ("rival", *map(metric_label, metrics)),
-        tuple((one.label, *(_change(one.difference[metric]) for metric in metrics)) for one in rivals),
+        tuple((one.label, *(change(one.difference[metric]) for metric in metrics)) for one in rivals),
     )
 
 
@@ -140,7 +132,7 @@ def _knockouts(report: Report) -> Table:
         f"Knockouts: change of {metric_label(metric)}, paired user by user",
         ("part", *(WAYS[kind] for kind in kinds)),
         tuple(
-            (part, *(_change(own[kind].change[metric]) if kind in own and own[kind].change else "-"
+            (part, *(change(own[kind].change[metric]) if kind in own and own[kind].change else "-"
                      for kind in kinds))
             for part, own in parts.items()
         ),
@@ -156,7 +148,7 @@ def _subsets(report: Report) -> Table:
     return Table(
         "Ours with some of the contents only",
         ("contents", *map(metric_label, metrics)),
-        tuple((one.part, *(_value(one.metrics[metric]) for metric in metrics)) for one in subsets),
+        tuple((one.part, *(value(one.metrics[metric]) for metric in metrics)) for one in subsets),
     )
 
 
@@ -169,8 +161,8 @@ def _strata(report: Report) -> Table:
         tuple(
             (
                 f"{one.group}: {one.name}", f"{one.systems[report.ours.name].users:,}",
-                _value(one.systems[report.ours.name]),
-                *((_value(one.systems[rival.name]), _change(one.difference) if one.difference else "-")
+                value(one.systems[report.ours.name]),
+                *((value(one.systems[rival.name]), change(one.difference) if one.difference else "-")
                   if rival else ()),
             )
             for one in report.strata
@@ -187,17 +179,19 @@ def _served(report: Report) -> Table:
         ("lists probed", "found of the exact", metric_label(report.primary), "index loss", "queries/s"),
         tuple(
             (
-                str(point.effort or "all (exact)"), f"{point.recall:.4f}", _value(point.metric),
-                _change(point.loss), f"{point.queries_per_second:,.0f}",
+                str(point.effort or "all (exact)"), f"{point.recall:.4f}", value(point.metric),
+                change(point.loss), f"{point.queries_per_second:,.0f}",
             )
             for point in points
         ),
     )  # fmt: skip
 
 
-def _value(interval: Interval) -> str:
+def value(interval: Interval) -> str:
+    """A figure with its interval, as a cell."""
     return f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})"
 
 
-def _change(interval: Interval) -> str:
+def change(interval: Interval) -> str:
+    """A difference with its interval, as a cell."""
     return f"{signed(interval.mean)} ({signed(interval.low)} to {signed(interval.high)})"

@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from mmattn.evaluation.serving import Served
 
 __all__ = [
-    "gaps_in_words", "joined", "metric_label", "served_in_words", "signed", "strata_in_words", "verdict",
-    "worth",
+    "figure_label", "gaps_in_words", "joined", "metric_label", "served_in_words", "signed", "strata_in_words",
+    "verdict", "worth",
 ]  # fmt: skip
 
 _ALIGNED = 0.1  # how much closer, in cosine, the vectors of one item are where two contents share a space
 
+_FIGURE_LABELS = {
+    "wer": "Word error rate",
+    "cer": "Character error rate",
+    "f1": "F1",
+    "macro f1": "Macro F1",
+    "ap50": "AP50",
+    "map": "mAP",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "eer": "Equal error rate",
+    "min_dcf": "Least detection cost",
+}
 _METRIC_LABELS = {"ndcg": "nDCG", "mrr": "MRR", "hit": "Hit rate", "map": "MAP"}
 
 
@@ -31,6 +43,16 @@ def metric_label(metric: str) -> str:
     """
     name, at, cut = metric.partition("@")
     return _METRIC_LABELS.get(name, name.capitalize()) + at + cut
+
+
+def figure_label(figure: str) -> str:
+    """How a figure's name is written for people.
+
+    Example:
+        >>> figure_label("wer"), figure_label("macro f1"), figure_label("word accuracy")
+        ('Word error rate', 'Macro F1', 'Word accuracy')
+    """
+    return _FIGURE_LABELS.get(figure, figure[:1].upper() + figure[1:])
 
 
 def signed(value: float) -> str:

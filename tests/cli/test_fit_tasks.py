@@ -116,6 +116,10 @@ def test_a_run_says_what_each_task_gained_or_lost(
     assert "<script src" not in page
     assert "data:image" in page
     assert "What each task gained or lost" in page
+    tables = (folder / "tables.md").read_text()
+    assert "| digit | Accuracy | " in tables
+    assert "| image | " in tables
+    assert (folder / "tables.tex").read_text().count(r"\toprule") == tables.count("| --- |")
     # A finished run is not trained again: asked to resume, it gives the same numbers from the disk.
     before = (folder / "seed-0" / "result.npz").stat().st_mtime_ns
     assert fit("--resume") == 0

@@ -13,30 +13,20 @@ from mmattn.evaluation.intervals import Interval
 from mmattn.evaluation.pages import environment
 from mmattn.evaluation.plots import TONES, Axis, Chart, bar, chart, dot, dots
 from mmattn.evaluation.results import WAYS, Curve, Kind, Panel
+from mmattn.evaluation.tables import write_tables
 from mmattn.evaluation.tasks.results import Taken, TaskOutcome, TaskReport
-from mmattn.evaluation.wording import joined, signed
+from mmattn.evaluation.tasks.tables import task_tables
+from mmattn.evaluation.wording import figure_label, joined, signed
 from mmattn.files import write_json, write_text
 
-__all__ = ["figure_label", "render_tasks", "write_task_report"]
+__all__ = ["render_tasks", "write_task_report"]
 
 _CLASSES_SHOWN = 30  # a larger confusion matrix cannot be read
 _DISTURBED = {"attack": "attack along the gradient", "all": "noise on everything"}
-_LABELS = {
-    "wer": "Word error rate",
-    "cer": "Character error rate",
-    "f1": "F1",
-    "macro f1": "Macro F1",
-    "ap50": "AP50",
-    "map": "mAP",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "eer": "Equal error rate",
-    "min_dcf": "Least detection cost",
-}
 
 
 def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
-    """Write the page to `path`, and metrics.json beside it, each atomically.
+    """Write the page to `path`, and metrics.json, tables.md and tables.tex beside it, each atomically.
 
     Example:
         >>> import tempfile
@@ -48,10 +38,11 @@ def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_task_report(folder / "report.html", TaskReport("A toy", (digit,), {"seeds": [0]}))
         >>> sorted(file.name for file in folder.iterdir())
-        ['metrics.json', 'report.html']
+        ['metrics.json', 'report.html', 'tables.md', 'tables.tex']
     """
     page = render_tasks(report)
     write_json(Path(path).with_name("metrics.json"), report.to_json())
+    write_tables(path, task_tables(report))
     write_text(path, page)
 
 
@@ -75,16 +66,6 @@ def render_tasks(report: TaskReport) -> str:
         charts=[(panel, chart(panel)) for panel in report.panels if panel.curves],
         provenance={"protocol": report.protocol, **report.provenance},
     )
-
-
-def figure_label(figure: str) -> str:
-    """How a figure's name is written for people.
-
-    Example:
-        >>> figure_label("wer"), figure_label("macro f1"), figure_label("word accuracy")
-        ('Word error rate', 'Macro F1', 'Word accuracy')
-    """
-    return _LABELS.get(figure, figure[:1].upper() + figure[1:])
 
 
 @dataclass(frozen=True)
