@@ -1,4 +1,4 @@
-"""The examples of classification and tagging keep their word."""
+"""The examples of classification, tagging and several tasks keep their word."""
 
 from __future__ import annotations
 
@@ -42,3 +42,12 @@ def test_a_digit_is_known_from_whatever_is_there(tmp_path: Path) -> None:
         assert figure(text, name) > 0.9
     assert figure(text, "audio + image + text") > 0.98
     assert (tmp_path / "confusion.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_several_tasks_on_one_core_stand_beside_each_alone(tmp_path: Path) -> None:
+    text = printed("multitask.py", cwd=tmp_path)
+    rows = [line.split()[:2] for line in text.splitlines()[1:-1]]
+    assert rows == [["digit", "accuracy"], ["voice", "accuracy"], ["language", "accuracy"]]
+    assert figure(text, "digit      accuracy") > 0.8
+    assert (tmp_path / "runs/digits-tasks/report.html").exists()
