@@ -4,7 +4,7 @@ Any key of the file can be set on the command line, by its dotted name: `--train
 `--protocol.seeds "[0]"`, `--encoders.image.options.grid 2`. The run's folder, runs/NAME by default,
 gets the configuration, one folder a seed with model and checkpoint, metrics.json and report.html.
 
-A file with `tasks` trains heads that learn from targets (classes, tags, transcripts, boxes), one or several
+A file with `tasks` trains heads that learn from targets (classes, tags, texts, boxes, voices), one or several
 on one core; one without trains a recommender.
 """
 
