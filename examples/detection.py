@@ -46,7 +46,7 @@ def ask(count: int, part: Part, sounds: Sounds, seed: int) -> dict[str, Question
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="folder of recorded digits; left out, sound patterns")
-    parser.add_argument("--steps", type=int, default=300, help="of listening; three times as many of seeing")
+    parser.add_argument("--steps", type=int, default=450, help="of listening; twice as many of seeing")
     parser.add_argument("--out", type=Path, default=Path("runs/detection"), help="where pictures are drawn")
     given = parser.parse_args()
     train_sounds, test_sounds = SoundPatterns(), SoundPatterns()
@@ -65,7 +65,7 @@ if __name__ == "__main__":
             samples, targets = zip(*(asked[name] for name in names), strict=True)
             return [one for part in samples for one in part], [one for part in targets for one in part]
 
-        task = DrawnDetectionTask(detector, draw, steps=given.steps * (3 if names == ["nothing"] else 1))
+        task = DrawnDetectionTask(detector, draw, steps=given.steps * (2 if names == ["nothing"] else 1))
         train(task, epochs=1, learning_rate=5e-3, average=0.98, rates={"detector.network": 1 / len(names)})
     for name, (samples, targets) in ask(200, "test", test_sounds, seed=1).items():
         found = detector.predict(samples)

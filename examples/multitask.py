@@ -43,7 +43,7 @@ if __name__ == "__main__":
     }  # fmt: skip
     if given.root is None:
         config = load_task_fit(
-            HERE / "digits_tasks.yaml", changes | {"data.card": card("digits", None, data, items=500)}
+            HERE / "digits_tasks.yaml", changes | {"data.card": card("digits", None, data, items=800)}
         )
     else:
         changes["tasks.picture.card"] = card("digits", None, data, items=1797, absent=0.0)
