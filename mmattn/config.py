@@ -180,6 +180,7 @@ class LoopConfig:
         average: decay of the moving average of the weights that is kept; 0 keeps the last.
         gate_penalty: what an open head costs, where the program has a `head_gate`; closed heads are
             removed from the model that is kept.
+        gate_rate: peak rate of the gates then: they have far to go; 0 lets them learn as the rest does.
         precision: "auto" is bf16 on a GPU that has it, and full precision elsewhere; fp16 needs a GPU.
         save_every: optimizer steps between two checkpoints within an epoch; 0 keeps whole epochs only.
         track: who gets the curves while it runs: tensorboard, wandb, mlflow, or several of them.
@@ -201,6 +202,7 @@ class LoopConfig:
     patience: int = 3
     average: float = 0.98
     gate_penalty: float = 0.0
+    gate_rate: float = 0.1
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     save_every: int = 0
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()

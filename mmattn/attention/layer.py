@@ -237,6 +237,10 @@ class Attention(nn.Module):
         """The program's own parameters by the name of their term, [H, ...] each."""
         return dict(self.terms.items())
 
+    def gate_parameters(self) -> dict[str, nn.Parameter]:
+        """The program's parameters that are logits of a `head_gate`, by the name of their term."""
+        return {term.name: self.terms[term.name] for _, _, term in self._gates}
+
     @property
     def gated(self) -> bool:
         """Does any head stand behind a `head_gate`?"""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmattn.attention import Attention
+from mmattn.attention import Attention, layers
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError, nearest
 
@@ -23,6 +23,7 @@ def parameter_groups(
     weight_decay: float = 0.0,
     rates: Mapping[str, float] | None = None,
     layer_decay: float = 1.0,
+    gate_rate: float = 0.0,
 ) -> list[dict[str, Any]]:
     """The trained parameters in groups of one rate and one decay each, ready for a torch optimizer.
 
@@ -42,6 +43,8 @@ def parameter_groups(
         layer_decay: factor on the rate from each layer of an encoder to the one below it, so that
             layer i of L learns with `layer_decay ** (L - 1 - i)`, and what lies below the layers (the
             embeddings) with `layer_decay ** L`; 1 lets all layers learn alike.
+        gate_rate: of the gates of heads (`head_gate`), which go from open to closed over some five units,
+            farther than other weights go in most trainings; 0 lets them learn as the rest does.
 
     Returns:
         Groups in a fixed order, {"params", "lr", "weight_decay", "names"}.
@@ -65,9 +68,12 @@ def parameter_groups(
         raise InputError(f"training layer_decay: got {layer_decay}, expected a factor above 0 and at most 1")
     depths = _encoder_depths(module) if layer_decay < 1 else {}
     plain = set(_without_decay(module))
+    gates = set(_gates(module)) if gate_rate else set()
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained.items():
         rate = learning_rate * factors.get(name, 1.0) * layer_decay ** depths.get(name, 0)
+        if name in gates:
+            rate = gate_rate
         decay = 0.0 if parameter.dim() <= 1 or name in plain else weight_decay
         empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "names": []}
         group = groups.setdefault((rate, decay), empty)
@@ -119,9 +125,20 @@ def _encoder_depths(module: nn.Module) -> dict[str, int]:
     }
 
 
+def _gates(module: nn.Module) -> Iterator[str]:
+    """Names of the gates of heads."""
+    names = _names(module)
+    for _, layer in layers(module):
+        yield from (names[id(parameter)] for parameter in layer.gate_parameters().values())
+
+
+def _names(module: nn.Module) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in module.named_parameters()}
+
+
 def _without_decay(module: nn.Module) -> Iterator[str]:
     """Names of the parameters that never decay, whatever their shape."""
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    names = _names(module)
     for part in module.modules():
         if isinstance(part, _NORMS):
             yield from (names[id(parameter)] for parameter in part.parameters(recurse=False))

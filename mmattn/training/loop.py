@@ -49,6 +49,7 @@ def train(
     patience: int = 0,
     average: float = 0.0,
     gate_penalty: float = 0.0,
+    gate_rate: float = 0.1,
     precision: str = "auto",
     seed: int = 0,
     folder: str | Path | None = None,
@@ -85,6 +86,8 @@ def train(
             0 takes the weights as they are.
         gate_penalty: what an open head costs: this times the expected number of open heads is added to
             the loss, in programs with a `head_gate` (see `mmattn.attention.gate_penalty`).
+        gate_rate: peak rate of the gates where that costs something: to close they go five units, which the
+            rate of weights does not bring them in thousands of steps; 0 lets them learn as the rest does.
         precision: "auto" is bf16 on a GPU that has it and full precision elsewhere; or "no", "bf16", "fp16".
         seed: of every random number drawn in training.
         folder: where `last.safetensors` is written after each epoch; None keeps nothing.
@@ -111,11 +114,13 @@ def train(
         "rates": dict(rates or {}), "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup,
         "decay": decay, "decay_epochs": decay_epochs, "clip": clip,
         "accumulate": accumulate * accelerator.num_processes, "average": average,
-        "gate_penalty": gate_penalty, "precision": accelerator.mixed_precision, "seed": seed,
+        "gate_penalty": gate_penalty, "gate_rate": gate_rate, "precision": accelerator.mixed_precision,
+        "seed": seed,
     }  # fmt: skip
     groups = parameter_groups(
-        task, learning_rate=learning_rate, weight_decay=weight_decay, rates=rates, layer_decay=layer_decay
-    )
+        task, learning_rate=learning_rate, weight_decay=weight_decay, rates=rates, layer_decay=layer_decay,
+        gate_rate=gate_rate if gate_penalty else 0.0,
+    )  # fmt: skip
     plain = build_optimizer(optimizer, groups, optimizer_options)
     steps = [math.ceil(task.batch_count(epoch + 1) / settings["accumulate"]) for epoch in range(epochs)]
     scheduled = Schedule(schedule, plain, steps=steps, warmup=warmup, decay=decay, decay_epochs=decay_epochs)

@@ -18,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
+from mmattn import attention as A
 from mmattn.cli import main
 from mmattn.data.reader import read
 from mmattn.model import Model
@@ -143,6 +144,14 @@ def test_voices_are_told_apart_by_vectors(here: Path) -> None:
     vectors = json.loads((folder / "seed-0" / "result.json").read_text())["predictions"]["voice"]
     assert np.shape(vectors) == (metrics["parts"]["test"], 8)
     assert "Equal error rate" in (folder / "report.html").read_text()
+
+
+def test_heads_that_training_has_closed_are_not_kept(here: Path) -> None:
+    gated = {**SETTINGS["fusion"], "program": "Program(score=dot() >> head_gate('gate'))"}
+    rewrite(fusion=gated, tasks={"digit": SETTINGS["tasks"]["digit"]})
+    assert fit(*QUICK, "--training.gate_penalty", "9", "--training.gate_rate", "9") == 0
+    model = Model.from_pretrained(here / "runs" / "small" / "seed-0" / "model")
+    assert [layer.heads for _, layer in A.layers(model)] == [1] * len(model.core.blocks)
 
 
 def test_a_saved_model_answers_for_every_task(here: Path) -> None:

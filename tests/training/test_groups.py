@@ -81,6 +81,14 @@ def test_the_longest_name_decides_the_rate() -> None:
     assert rate["model.core.o_proj.bias"] == 1.0
 
 
+def test_gates_have_a_rate_of_their_own() -> None:
+    gated = A.Attention(A.Program(score=A.dot() >> A.modality_bias("pair") >> A.head_gate("gate")), 8, 2)
+    rate = by_name(parameter_groups(gated, learning_rate=1e-3, gate_rate=0.1), "lr")
+    assert {name for name, value in rate.items() if value == 0.1} == {"terms.gate"}
+    assert {name for name, value in rate.items() if value == 1e-3} == rate.keys() - {"terms.gate"}
+    assert set(by_name(parameter_groups(gated, learning_rate=1e-3), "lr").values()) == {1e-3}
+
+
 def test_what_the_groups_refuse() -> None:
     with pytest.raises(InputError, match=r"no trained part 'encoders.txt'. Did you mean 'encoders.text'\?"):
         parameter_groups(Small(), learning_rate=1.0, rates={"encoders.txt": 0.1})

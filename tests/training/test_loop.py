@@ -191,3 +191,13 @@ def test_the_gate_penalty_closes_heads_and_pruning_changes_nothing() -> None:
     assert kept == {0.0: 4, 3.0: 1}
     with pytest.raises(InputError, match="no layer has a gate to close"):
         train(Line(), **SETTINGS, gate_penalty=0.1)
+
+
+def test_gates_close_at_the_rates_that_weights_learn_with() -> None:
+    left = {}
+    for rate in (0.1, 0.0):
+        task = Copy()
+        train(task, **{**SETTINGS, "epochs": 40, "learning_rate": 2e-3}, gate_penalty=3.0, gate_rate=rate)
+        A.prune(task)
+        left[rate] = task.layer.heads
+    assert left == {0.1: 1, 0.0: 4}

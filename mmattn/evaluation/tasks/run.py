@@ -198,10 +198,12 @@ class TaskRun:
         return build_weighting(self.config.weighting if len(names) > 1 else "fixed", names)
 
     def _train(self, task: MultiTask, seed: int, name: str) -> History:
-        return train(
+        history = train(
             task, **self.config.training.loop, seed=seed, folder=self.folder / f"seed-{seed}" / name,
             progress=self.progress, label=f"seed {seed}: {name}",
         )  # fmt: skip
+        cast(Model, task.model).prune()  # heads whose gate training has closed; nothing that is said changes
+        return history
 
     def _judged(self, task: MultiTask, parts: Parts) -> dict[str, float]:
         """Validation figures: the only ones that any choice sees. The first is the tasks' mean."""
