@@ -53,8 +53,8 @@ def photographs(root: Path, out: Path) -> list[tuple[str, Sample, list[str]]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="folder of the photographs; left out, scenes of digits")
-    parser.add_argument("--scenes", type=int, default=2500)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=17)
     given, folder = parser.parse_args(), Path(tempfile.mkdtemp())
     rows = photographs(given.root, folder) if given.root else scenes(given.scenes)
     part, samples, captions = zip(*rows, strict=True)

@@ -5,7 +5,7 @@
 
 Every step takes a batch of each task. A task alone gets as many steps, with as many of its items, from a
 model of the same encoders and core. The page, report.html in the run's folder, shows curves, mistakes, noise.
-A minute on a CPU; with --root four for each seed, most of the first for MiniLM's vectors of the sentences.
+A minute and a half on a CPU; with --root four minutes a seed, more for the first: MiniLM reads the sentences.
 """
 
 import argparse
