@@ -15,7 +15,7 @@ from mmattn.task_config import load_task_fit
 ALL = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
 TASKS = [path for path in ALL if "tasks" in read_yaml(path)]
 FILES = [path for path in ALL if path not in TASKS]
-WIDTHS = {"minilm": 384, "efficientnet-lite0": 1280}
+WIDTHS = {"minilm": 384, "efficientnet-lite0": 1280, "tiny-text": 64}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""Tables as Markdown and LaTeX: the numbers of a report where a page is of no use."""
+"""Tables as text, Markdown and LaTeX: the numbers of a report where a page is of no use."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = field(default_factory=frozenset)
+
+    def text(self) -> str:
+        """Columns of one width, for a terminal."""
+        table = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return "\n".join(lines)
 
     def markdown(self) -> str:
         """A pipe table under its title."""

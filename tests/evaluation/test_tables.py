@@ -19,6 +19,7 @@ def test_signs_that_mean_something_are_escaped() -> None:
     assert r"\caption{50\% \& more}" in table.latex()
     assert r"a\_b & x \\" in table.latex()
     assert r"c$|$d & \textbf{$-$1} \\" in table.latex()
+    assert table.text().splitlines() == ["a_b  x", "c|d  \N{MINUS SIGN}1"]
 
 
 def test_a_report_s_tables(tmp_path: Path) -> None:
