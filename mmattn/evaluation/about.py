@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -17,7 +17,11 @@ from mmattn.evaluation.results import DataSummary
 from mmattn.evaluation.seed import SeedResult
 from mmattn.evaluation.wording import metric_label
 
-__all__ = ["data_summary", "protocol", "protocol_in_words", "provenance", "versions"]
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.run import TaskRun
+    from mmattn.evaluation.tasks.seed import TaskResult
+
+__all__ = ["data_summary", "made_with", "protocol", "protocol_in_words", "provenance", "versions"]
 
 _LIBRARIES = ("mmattn", "torch", "numpy", "scipy", "faiss-gpu", "faiss-cpu", "transformers", "timm")
 
@@ -83,19 +87,25 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
 
 
 def provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[str, Mapping[str, Any] | str]:
-    program = attention.parse(experiment.config.fusion.program)
     hybrid = {f"seed {result.seed}": dict(result.settings) for result in results if result.settings}
+    return {**({"hybrid": hybrid} if hybrid else {}), **made_with(experiment, results)}
+
+
+def made_with(
+    run: Experiment | TaskRun, results: Sequence[SeedResult] | Sequence[TaskResult]
+) -> dict[str, Mapping[str, Any] | str]:
+    """What a run of either kind was made with: libraries, program, encoders, time and settings."""
+    program = attention.parse(run.config.fusion.program)
     return {
-        **({"hybrid": hybrid} if hybrid else {}),
-        "versions": versions(experiment.device),
+        "versions": versions(run.device),
         "program": {
             "text": str(program),
             "in words": program.describe(),
             "fingerprint": program.fingerprint(),
         },
-        "encoders": experiment.cards,
+        "encoders": run.cards,
         "seconds": {f"seed {result.seed}": dict(result.seconds) for result in results},
-        "config": yaml.safe_dump(schema.to_mapping(experiment.config), sort_keys=False, allow_unicode=True),
+        "config": yaml.safe_dump(schema.to_mapping(run.config), sort_keys=False, allow_unicode=True),
     }
 
 

@@ -34,7 +34,7 @@ from mmattn.evaluation.protocol import Score, make_split, measure, part_sizes
 from mmattn.evaluation.results import OURS
 from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
 from mmattn.evaluation.running import Clock, encoder_card, known_contents, open_folder
-from mmattn.evaluation.seed import SeedResult, load_result, save_result
+from mmattn.evaluation.seed import SeedResult
 from mmattn.evaluation.serving import serve
 from mmattn.evaluation.split import Part, Split
 from mmattn.evaluation.timeline import known_histories, moment
@@ -80,15 +80,10 @@ class Experiment:
             raise InputError(f"{config.data.card}: has no interactions, expected some to learn from")
 
     def run_seed(self, seed: int) -> SeedResult | None:
-        """Everything for one seed, from the split to the numbers; kept on the disk when it is done.
+        """Everything for one seed, from the split to the numbers.
 
         Of several processes, the main one alone has a result; the others train along.
         """
-        self.processes.wait_for_everyone()  # the main one may still measure the seed before
-        done = self.folder / f"seed-{seed}" / "result.npz"
-        if done.exists():
-            log.info("seed %d: finished before, kept", seed)
-            return load_result(done)
         clock = Clock()
         split = make_split(self.dataset, self.config.protocol, seed)
         task, inputs = self._task(split, "validation", seed)
@@ -129,7 +124,7 @@ class Experiment:
         shown = examples(examined[OURS], split, seed)
         top = examined[OURS].ranking.items[:, :_SHOWN]
         task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
-        result = SeedResult(
+        return SeedResult(
             seed=seed,
             values={name: one.values for name, one in examined.items()},
             knockouts=knockouts,
@@ -149,8 +144,6 @@ class Experiment:
             chosen=chosen,
             settings=settings,
         )
-        save_result(done, result)
-        return result
 
     def _task(self, split: Split, part: Part, seed: int) -> tuple[Trained, Inputs]:
         """What is trained when `part` is to be predicted: nothing else of the data has been seen."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmattn.config import FitConfig
 from mmattn.evaluation.experiment import Experiment
 from mmattn.evaluation.running import run_seeds
+from mmattn.evaluation.seed import load_result, save_result
 from mmattn.evaluation.summary import summarise
 from mmattn.serving.leave import leave_service
 from mmattn.serving.service import INDEX
@@ -25,7 +26,9 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
     Returns:
         The folder of the run, with model, metrics.json, report.html and index.
     """
-    experiment, results = run_seeds(Experiment, config, resume=resume, progress=progress)
+    experiment, results = run_seeds(
+        Experiment, config, load=load_result, save=save_result, resume=resume, progress=progress
+    )
     together = processes()
     if together.is_main_process:
         summarise(experiment, results)

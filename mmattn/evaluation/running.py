@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from mmattn import schema
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError
+from mmattn.files import atomic_path, write_json
 from mmattn.training.accelerator import processes
 from mmattn.types import Sample
 
-__all__ = ["Clock", "Run", "encoder_card", "known_contents", "open_folder", "run_seeds"]
+__all__ = ["Clock", "Run", "encoder_card", "keep_seed", "known_contents", "open_folder", "run_seeds"]
 
 log = logging.getLogger(__name__)
 
 
 class Run(Protocol):
-    """A configured run, which goes seed by seed."""
+    """A configured run, which goes seed by seed; what a seed gives is kept by `run_seeds`."""
 
     folder: Path
     device: Any
@@ -33,13 +36,22 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 def run_seeds(
-    begin: Callable[..., AnyRun], config: Any, *, resume: bool, progress: bool
+    begin: Callable[..., AnyRun],
+    config: Any,
+    *,
+    load: Callable[[Path], Any],
+    save: Callable[[Path, Any], None],
+    resume: bool,
+    progress: bool,
 ) -> tuple[AnyRun, list[Any]]:
     """Open a run and go through its seeds, in one process or in several that train together.
+
+    What a seed gave is kept on the disk when it is done, and read from there where it is.
 
     Args:
         begin: opens it, from the configuration, `resume` and `progress`.
         config: with `protocol.seeds`.
+        load, save: read and write what a seed gave, at the path of a file of its own.
         resume: go on in a folder that exists.
         progress: show bars.
 
@@ -51,7 +63,25 @@ def run_seeds(
         main = together.is_main_process
         run = begin(config, resume=resume or not main, progress=progress and main)
     log.info("device: %s; run folder: %s", run.device, run.folder)
-    return run, [result for seed in config.protocol.seeds if (result := run.run_seed(seed))]
+    results = []
+    for seed in config.protocol.seeds:
+        together.wait_for_everyone()  # the main one may still measure the seed before
+        done = run.folder / f"seed-{seed}" / "result.npz"
+        if done.exists():
+            log.info("seed %d: finished before, kept", seed)
+            results.append(load(done))
+        elif result := run.run_seed(seed):
+            save(done, result)
+            results.append(result)
+    return run, results
+
+
+def keep_seed(path: Path, notes: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Write what a seed gave: arrays at `path` (.npz) and notes beside it (.json), each atomically."""
+    write_json(path.with_suffix(".json"), notes)
+    # Last, because its presence says that the seed is finished.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def known_contents(

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmattn.evaluation.losses import Gap
+from mmattn.evaluation.running import keep_seed
 from mmattn.evaluation.serving import Served
-from mmattn.files import atomic_path, write_json
 from mmattn.training.loop import History
 
 __all__ = ["SeedResult", "load_result", "save_result"]
@@ -86,10 +86,7 @@ def save_result(path: Path, result: SeedResult) -> None:
         "chosen": {name: dict(found) for name, found in result.chosen.items()},
         "settings": dict(result.settings),
     }
-    write_json(path.with_suffix(".json"), notes)
-    # Last, because its presence says that the seed is finished.
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    keep_seed(path, notes, arrays)
 
 
 def load_result(path: Path) -> SeedResult:

@@ -66,6 +66,8 @@ def parameter_groups(
     factors = _factors(rates or {}, list(trained))
     if not 0 < layer_decay <= 1:
         raise InputError(f"training layer_decay: got {layer_decay}, expected a factor above 0 and at most 1")
+    if gate_rate < 0:
+        raise InputError(f"training gate_rate: got {gate_rate}, expected a rate, or 0")
     depths = _encoder_depths(module) if layer_decay < 1 else {}
     plain = set(_without_decay(module))
     gates = set(_gates(module)) if gate_rate else set()

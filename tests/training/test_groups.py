@@ -94,6 +94,8 @@ def test_what_the_groups_refuse() -> None:
         parameter_groups(Small(), learning_rate=1.0, rates={"encoders.txt": 0.1})
     with pytest.raises(InputError, match="got 0 for 'core'"):
         parameter_groups(Small(), learning_rate=1.0, rates={"core": 0})
+    with pytest.raises(InputError, match="gate_rate: got -1"):
+        parameter_groups(Small(), learning_rate=1.0, gate_rate=-1)
     with pytest.raises(InputError, match="layer_decay: got 1.2"):
         parameter_groups(Small(), learning_rate=1.0, layer_decay=1.2)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmattn.evaluation.running import run_seeds
 from mmattn.evaluation.tasks.run import TaskRun
+from mmattn.evaluation.tasks.seed import load_task_result, save_task_result
 from mmattn.evaluation.tasks.summary import summarise_tasks
 from mmattn.task_config import TaskFitConfig
 from mmattn.training.accelerator import processes
@@ -21,7 +22,9 @@ def run_tasks(config: TaskFitConfig, *, resume: bool = False, progress: bool = T
     Returns:
         The folder of the run, with models, predictions, metrics.json and report.html.
     """
-    run, results = run_seeds(TaskRun, config, resume=resume, progress=progress)
+    run, results = run_seeds(
+        TaskRun, config, load=load_task_result, save=save_task_result, resume=resume, progress=progress
+    )
     together = processes()
     if together.is_main_process:
         summarise_tasks(run, results)

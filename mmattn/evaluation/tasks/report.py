@@ -180,10 +180,7 @@ def _noise(task: TaskOutcome) -> tuple[Panel, Chart] | None:
         own = [one for one in task.disturbed if one.what == what]
         levels = (0.0, *(one.level for one in own))
         height = (task.metrics[task.primary].mean, *(one.metrics[task.primary].mean for one in own))
-        label = {"attack": "attack along the gradient", "all": "noise on everything"}.get(
-            what, f"noise on {what}"
-        )
-        curves.append(Curve(label, levels, height))
+        curves.append(Curve(_DISTURBED.get(what, f"noise on {what}"), levels, height))
     if not curves:
         return None
     panel = Panel(

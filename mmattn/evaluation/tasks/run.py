@@ -28,7 +28,7 @@ from mmattn.evaluation.knockout import variants
 from mmattn.evaluation.robustness import score_against_attacks, score_against_noise
 from mmattn.evaluation.running import Clock, encoder_card, known_contents, open_folder
 from mmattn.evaluation.tasks.data import TaskData, read_items
-from mmattn.evaluation.tasks.seed import ALONE, WHOLE, TaskResult, load_task_result, save_task_result
+from mmattn.evaluation.tasks.seed import ALONE, WHOLE, TaskResult
 from mmattn.model import Model
 from mmattn.registry import heads as head_registry
 from mmattn.task_config import AttackConfig, TaskFitConfig
@@ -77,15 +77,10 @@ class TaskRun:
         return self.items.tasks
 
     def run_seed(self, seed: int) -> TaskResult | None:
-        """Everything for one seed, from the first weights to the numbers; kept on the disk when it is done.
+        """Everything for one seed, from the first weights to the numbers.
 
         Of several processes, the main one alone has a result; the others train along.
         """
-        self.processes.wait_for_everyone()  # the main one may still measure the seed before
-        done = self.folder / f"seed-{seed}" / "result.npz"
-        if done.exists():
-            log.info("seed %d: finished before, kept", seed)
-            return load_task_result(done)
         clock = Clock()
         parts = {name: task.drawn(seed, self.config.protocol.validation) for name, task in self.tasks.items()}
         with self.processes.main_process_first():  # it fills the feature store, the others read
@@ -118,7 +113,7 @@ class TaskRun:
             counts[name] |= dict(bar)
         clock.lap("knockouts and noise")
         cast(Model, together.model).save_pretrained(self.folder / f"seed-{seed}" / "model")
-        result = TaskResult(
+        return TaskResult(
             seed=seed,
             counts=counts,
             predictions=said,
@@ -127,8 +122,6 @@ class TaskRun:
             seconds=clock.laps,
             parts={name: {part: len(rows) for part, rows in own.items()} for name, own in parts.items()},
         )
-        save_task_result(done, result)
-        return result
 
     # --- what goes in ---------------------------------------------------------------------------
 

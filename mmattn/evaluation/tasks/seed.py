@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmattn.boxes import Boxes
-from mmattn.files import atomic_path, write_json
+from mmattn.evaluation.running import keep_seed
 from mmattn.training.loop import History
 
 __all__ = ["ALONE", "WHOLE", "TaskResult", "load_task_result", "save_task_result"]
@@ -56,15 +56,12 @@ def save_task_result(path: Path, result: TaskResult) -> None:
         "parts": {name: dict(parts) for name, parts in result.parts.items()},
         "predictions": {name: [_plain(one) for one in found] for name, found in result.predictions.items()},
     }
-    write_json(path.with_suffix(".json"), notes)
-    arrays: dict[str, Any] = {
+    arrays = {
         f"{task}/{variant}": values
         for task, found in result.counts.items()
         for variant, values in found.items()
     }
-    # Last, because its presence says that the seed is finished.
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    keep_seed(path, notes, arrays)
 
 
 def load_task_result(path: Path) -> TaskResult:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from mmattn import attention, schema
-from mmattn.evaluation.about import versions
+from mmattn import schema
+from mmattn.evaluation.about import made_with
 from mmattn.evaluation.classification import confusion
 from mmattn.evaluation.counted import bootstrap_figures, paired_figures
 from mmattn.evaluation.detection_intervals import bootstrap_detection
@@ -41,7 +40,7 @@ def summarise_tasks(run: TaskRun, results: Sequence[TaskResult]) -> TaskReport:
         protocol_words=_in_words(run, results),
         data={one.card.name: _described(one) for one in run.items.datasets.values()},
         panels=tuple(_panels(run, results)),
-        provenance=_provenance(run, results),
+        provenance=made_with(run, results),
     )
     write_task_report(run.folder / "report.html", report)
     return report
@@ -208,18 +207,3 @@ def _in_words(run: TaskRun, results: Sequence[TaskResult]) -> tuple[str, ...]:
             "with as many items of the task; its epoch is chosen by its own figure."
         )
     return tuple(words)
-
-
-def _provenance(run: TaskRun, results: Sequence[TaskResult]) -> dict[str, Any]:
-    program = attention.parse(run.config.fusion.program)
-    return {
-        "versions": versions(run.device),
-        "program": {
-            "text": str(program),
-            "in words": program.describe(),
-            "fingerprint": program.fingerprint(),
-        },
-        "encoders": run.cards,
-        "seconds": {f"seed {result.seed}": dict(result.seconds) for result in results},
-        "config": yaml.safe_dump(schema.to_mapping(run.config), sort_keys=False, allow_unicode=True),
-    }

@@ -39,26 +39,22 @@ class VoicesMeasure(Measure):
     def counts(self, predictions: Sequence[Any], targets: Sequence[Hashable]) -> Floats:
         """[N, 2 * bins]: of each recording, the same speaker's cosines and the others'."""
         counts_N2B = np.zeros((len(targets), 2, _BINS))
-        there = [row for row, vector in enumerate(predictions) if vector is not None]
-        if not there:
+        there = np.array([row for row, vector in enumerate(predictions) if vector is not None], np.int64)
+        if not len(there):
             return counts_N2B.reshape(len(targets), -1)
-        x_VK = np.stack([np.asarray(predictions[row], np.float64) for row in there])
-        x_VK /= np.maximum(np.linalg.norm(x_VK, axis=1, keepdims=True), 1e-12)
-        names = list(dict.fromkeys(targets[row] for row in there))
-        speaker_V = np.array([names.index(targets[row]) for row in there])
+        x_VK = _unit(np.stack([np.asarray(predictions[row], np.float64) for row in there]))
+        names = {name: number for number, name in enumerate(dict.fromkeys(targets[row] for row in there))}
+        own_V = np.array([names[targets[row]] for row in there])
         sums_SK = np.zeros((len(names), x_VK.shape[1]))
-        np.add.at(sums_SK, speaker_V, x_VK)
-        for place, row in enumerate(there):
-            own = speaker_V[place]
-            others_SK = sums_SK.copy()
-            others_SK[own] -= x_VK[place]
-            cosine_S = others_SK @ x_VK[place] / np.maximum(np.linalg.norm(others_SK, axis=1), 1e-12)
-            bin_S = np.clip(((cosine_S + 1) / 2 * _BINS).astype(int), 0, _BINS - 1)
-            if (
-                speaker_V == own
-            ).sum() > 1:  # a lone recording has nothing of its speaker to be compared with
-                counts_N2B[row, 0, bin_S[own]] += 1
-            np.add.at(counts_N2B[row, 1], np.delete(bin_S, own), 1)
+        np.add.at(sums_SK, own_V, x_VK)
+        cosine_VS = x_VK @ _unit(sums_SK).T
+        cosine_VS[np.arange(len(there)), own_V] = (x_VK * _unit(sums_SK[own_V] - x_VK)).sum(1)
+        same_VS = own_V[:, None] == np.arange(len(names))
+        lone_V = np.bincount(own_V)[own_V] == 1  # nothing of the same speaker to be compared with
+        vector_T, speaker_T = np.nonzero(~(same_VS & lone_V[:, None]))
+        bin_T = ((cosine_VS[vector_T, speaker_T] + 1) / 2 * _BINS).astype(np.int64).clip(0, _BINS - 1)
+        side_T = np.where(same_VS[vector_T, speaker_T], 0, 1)
+        np.add.at(counts_N2B, (there[vector_T], side_T, bin_T), 1)
         return counts_N2B.reshape(len(targets), -1)
 
     def figures(self, sums: Floats) -> dict[str, Floats]:
@@ -77,3 +73,8 @@ def _shares_below(counts: Floats) -> Floats:
     even = np.broadcast_to(np.arange(1, counts.shape[-1] + 1) / counts.shape[-1], counts.shape)
     shares = np.divide(counts.cumsum(-1), total, out=even.copy(), where=total > 0)
     return np.concatenate([np.zeros_like(total), shares], axis=-1)
+
+
+def _unit(x_NK: Floats) -> Floats:
+    """Rows of length 1; zeros stay."""
+    return x_NK / np.maximum(np.linalg.norm(x_NK, axis=1, keepdims=True), 1e-12)
