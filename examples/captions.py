@@ -17,14 +17,14 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import normalize
 
 from mmattn import Sample
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import gather
-from mmattn.evaluation.translation import translation_figures
-from mmattn.heads.generation import GenerationHead
+from mmattn.encoders.model_inputs import gather
+from mmattn.evaluation.tasks.translation import translation_figures
+from mmattn.heads.text.generation import GenerationHead
+from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.words import WORDS
 from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal
 

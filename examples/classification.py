@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import gather
-from mmattn.evaluation.classification import confusion, ranked_classes, right
-from mmattn.evaluation.confusion import draw_confusion
-from mmattn.evaluation.intervals import bootstrap
-from mmattn.heads.classification import ClassificationHead
+from mmattn.encoders.model_inputs import gather
+from mmattn.evaluation.statistics.bootstrap import bootstrap
+from mmattn.evaluation.tasks.classification import confusion, ranked_classes, right
+from mmattn.heads.classification.classification import ClassificationHead
+from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.reports.confusion import draw_confusion
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.prepare import Digits
 from mmattn_datasets.fsdd.prepare import Fsdd
 

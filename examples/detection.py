@@ -15,12 +15,12 @@ import torch
 
 from mmattn import Sample
 from mmattn.boxes import Boxes
-from mmattn.build import choose_device
-from mmattn.encoders.convmel import ConvMel
-from mmattn.encoders.tiny import TinyText
-from mmattn.evaluation.box_pictures import draw_boxes
-from mmattn.evaluation.detection import detection_figures
+from mmattn.encoders.audio.conv_mel import ConvMel
+from mmattn.encoders.text.tiny_text import TinyText
+from mmattn.evaluation.tasks.detection import detection_figures
 from mmattn.files import write_bytes
+from mmattn.model.build import choose_device
+from mmattn.reports.box_overlay import draw_boxes
 from mmattn.training.loop import train
 from mmattn_adapters.torchvision import Detector, DrawnDetectionTask
 from mmattn_datasets.scenes.draw import DIGITS, Part, make_scenes

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from mmattn import Sample
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.inputs import gather
+from mmattn.encoders.model_inputs import gather
+from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
-from mmattn.training.tasks import AlignmentTask
+from mmattn.training.tasks.alignment import AlignmentTask
 
 
 def films(root: Path, count: int) -> list[Sample]:

@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from mmattn.evaluation.tasks.fit import run_tasks
+from mmattn.experiments.tasks.config import load_task_fit
+from mmattn.experiments.tasks.fit import run_tasks
 from mmattn.registry import datasets
-from mmattn.task_config import load_task_fit
 
 HERE = Path(__file__).parent
 REAL = ("fsdd", "wnut17")  # data sets that are folders under --root; the handwriting is scikit-learn's

@@ -16,11 +16,11 @@ from mmattn import Tokens
 from mmattn import attention as A
 from mmattn.fusion.block import FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.entry import Entry
+from mmattn.fusion.input_projection import Entry
 from mmattn.fusion.pool import AttentionPool
-from mmattn.model import Model
+from mmattn.model.model import Model
 from mmattn.training.loop import Task, train
-from mmattn.training.tune import tune_program
+from mmattn.training.program_tuning import tune_program
 from mmattn_datasets.digits.sounds import play, voices
 
 WIDTHS = {"question": 1, "image": 8, "audio": 32}  # a token that asks; rows of pixels; moments of sound

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmattn.retrieval.fuse import FusedIndex
+from mmattn.retrieval.fused_index import FusedIndex
 from mmattn.retrieval.index import Index
 
 GENRES = ("comedy", "drama", "western")

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.clips import read_clip
-from mmattn.encoders.inputs import Inputs
-from mmattn.evaluation.transcripts import transcript_figures
-from mmattn.heads.decoding.alignment import align
-from mmattn.serving.recognise import Recogniser
+from mmattn.encoders.audio.audio_io import read_clip
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.evaluation.tasks.error_rates import transcript_figures
+from mmattn.heads.speech.decoding.alignment import align
+from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.serving.streaming_asr import Recogniser
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.sounds import play, voices
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from mmattn import Sample
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import gather
-from mmattn.evaluation.tagging import entity_figures
-from mmattn.heads.tagging import TaggingHead
+from mmattn.encoders.model_inputs import gather
+from mmattn.evaluation.tasks.entities import entity_figures
+from mmattn.heads.text.tagging import TaggingHead
+from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.numbers import NUMBERS, spell
 from mmattn_datasets.wnut17.prepare import Wnut17
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from mmattn import Sample
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.inputs import gather
-from mmattn.evaluation.translation import TranslationMeasure
-from mmattn.heads.generation import GenerationHead
+from mmattn.encoders.model_inputs import gather
+from mmattn.evaluation.tasks.translation import TranslationMeasure
+from mmattn.heads.text.generation import GenerationHead
+from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.numbers import spell
 
 

@@ -8,11 +8,11 @@ Films have a title and up to three patches of a picture; some have no picture. T
 import torch
 from torch import Tensor, nn
 
-from mmattn.build import build_tower
 from mmattn.config import FusionConfig
-from mmattn.encoders.inputs import Inputs
-from mmattn.encoders.tiny import TinyText
-from mmattn.tower import ItemTower
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.text.tiny_text import TinyText
+from mmattn.model.build import build_tower
+from mmattn.model.item_tower import ItemTower
 from mmattn.types import Tokens
 
 FILMS, NEW, USERS, TOPICS = 60, 12, 30, ("war", "love", "space")  # film n has topic n % 3, user u likes u % 3

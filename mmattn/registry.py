@@ -244,7 +244,7 @@ class Registry(Mapping[str, Entry]):
         if not callable(found):
             raise PluginError(f"{where}: got {type(found).__name__}, expected a class or a function")
         if not inspect.isclass(found):
-            return  # a factory: what it makes is checked by `mmattn.testing`
+            return  # a factory: what it makes is checked by `mmattn.testing.plugin_checks`
         for hook, arguments in self.hooks.items():
             method = getattr(found, hook, None)
             if not callable(method):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from mmattn import attention
-from mmattn.build import build_core
-from mmattn.config import FusionConfig, ModelConfig, load_fit
+from mmattn.config import FusionConfig, ModelConfig
+from mmattn.experiments.config import load_fit
+from mmattn.experiments.tasks.config import load_task_fit
+from mmattn.model.build import build_core
 from mmattn.schema import read_yaml
-from mmattn.task_config import load_task_fit
 
 ALL = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
 TASKS = [path for path in ALL if "tasks" in read_yaml(path)]

@@ -19,9 +19,9 @@ import mmattn
 import mmattn_adapters
 import mmattn_datasets
 from mmattn import attention as A
-from mmattn.config import load_fit
+from mmattn.experiments.config import load_fit
+from mmattn.experiments.tasks.config import load_task_fit
 from mmattn.schema import read_yaml
-from mmattn.task_config import load_task_fit
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(

@@ -16,7 +16,7 @@ import pytest
 GOOD = """
 import torch
 from mmattn.encoders.base import Encoder, EncoderCard
-from mmattn.encoders.text import fields_of
+from mmattn.encoders.text.pretrained_text import fields_of
 
 
 class Lengths(Encoder):
@@ -132,7 +132,7 @@ def test_it_is_found_loaded_and_checked(site: Path) -> None:
         """
         import json, sys
         from mmattn.registry import encoders
-        from mmattn.testing import check_encoder
+        from mmattn.testing.plugin_checks import check_encoder
         before = "little_plugin" in sys.modules
         check_encoder("lengths")
         tokens = encoders.create("lengths")([["ab", "c"], None])
@@ -149,7 +149,7 @@ def test_what_is_wrong_with_the_others_is_said_in_one_line(site: Path) -> None:
         import json
         from mmattn.errors import MmattnError
         from mmattn.registry import encoders
-        from mmattn.testing import check_encoder
+        from mmattn.testing.plugin_checks import check_encoder
         problems = {}
         for name in ("wrong-shapes", "deaf", "absent", "needs-clip"):
             try:

@@ -145,7 +145,7 @@ class TestConflicts:
 
 
 class TestMissingExtras:
-    ENTRY = Entry("encoders", "minilm", "mmattn.encoders.text:MiniLM", "mmattn", "0.1.0", ("offline",))
+    ENTRY = Entry("encoders", "minilm", "mmattn.encoders.text.minilm:MiniLM", "mmattn", "0.1.0", ("offline",))
 
     def test_name_what_is_missing_and_the_exact_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
         original = metadata.version

@@ -17,12 +17,12 @@ from cornac.models.recommender import MEASURE_DOT, ANNMixin, Recommender
 from scipy import sparse
 from torch import Tensor
 
-from mmattn.build import build_tower
 from mmattn.config import FusionConfig
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.inputs import Inputs
-from mmattn.encoders.tiny import TinyText
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError, nearest
+from mmattn.model.build import build_tower
 from mmattn.types import Tokens
 from mmattn_adapters.two_tower import TwoTower
 
@@ -260,7 +260,7 @@ class TowerRecommender(Recommender, ANNMixin):
 
     @classmethod
     def example(cls) -> None:
-        """Trains on eleven users, for `mmattn.testing.check_adapter`."""
+        """Trains on eleven users, for `mmattn.testing.plugin_checks.check_adapter`."""
         from cornac.data import Dataset
 
         ratings = [(user, (user * 3 + step) % 7, 1.0) for user in range(11) for step in range(3)]

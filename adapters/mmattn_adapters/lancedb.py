@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from mmattn.errors import InputError, MissingDependency
-from mmattn.retrieval.arrow import Vectors, to_arrow
 from mmattn.retrieval.checks import check_provenance, check_vectors
-from mmattn.retrieval.exact import Metric
 from mmattn.retrieval.index import Hits, Index
+from mmattn.retrieval.search.exact import Metric
+from mmattn.retrieval.storage.arrow import Vectors, to_arrow
 
 __all__ = ["LanceTable"]
 

@@ -17,14 +17,14 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from mmattn import schema
-from mmattn.build import build_tower
 from mmattn.config import FusionConfig
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.inputs import Inputs
-from mmattn.encoders.tabular import Tabular
-from mmattn.encoders.tiny import TinyText
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.tabular.tabular import Tabular
+from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError, nearest
 from mmattn.files import atomic_path
+from mmattn.model.build import build_tower
 from mmattn_adapters.two_tower import TwoTower
 
 __all__ = ["TowerConfig", "TowerRecommender", "contents_of", "item_ids", "write_preload"]
@@ -165,7 +165,7 @@ class TowerRecommender(GeneralRecommender):
 
     @classmethod
     def example(cls) -> None:
-        """Trains an epoch on RecBole's own small data set, for `mmattn.testing.check_adapter`."""
+        """Trains an epoch on RecBole's own small data set, for `mmattn.testing.plugin_checks.check_adapter`."""
         from recbole.config import Config
         from recbole.data import create_dataset, data_preparation
         from recbole.trainer import Trainer

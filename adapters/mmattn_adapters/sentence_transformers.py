@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
 from mmattn.errors import InputError, nearest
-from mmattn.model import Model
+from mmattn.model.model import Model
 
 __all__ = ["MmattnText"]
 
@@ -93,9 +93,9 @@ class MmattnText(InputModule):
 
     @classmethod
     def example(cls) -> MmattnText:
-        """A small module with new weights, for `mmattn.testing.check_adapter`."""
-        from mmattn.build import build_encoders, build_model
+        """A small module with new weights, for `mmattn.testing.plugin_checks.check_adapter`."""
         from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
+        from mmattn.model.build import build_encoders, build_model
 
         config = ModelConfig(
             {"text": EncoderConfig("tiny-text", {"dim": 7, "layers": 1})},

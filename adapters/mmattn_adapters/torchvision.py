@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from mmattn import schema
-from mmattn.attention.program import Heads, Program
+from mmattn.attention.language.program import Heads, Program
 from mmattn.boxes import Boxes
-from mmattn.data.collate import drop_modalities
+from mmattn.data.modality_dropout import drop_modalities
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError
 from mmattn.files import write_json
-from mmattn.model import Model
+from mmattn.model.model import Model
+from mmattn.model.weights import check_weights, write_weights
 from mmattn.types import Sample, Tokens
-from mmattn.weights import check_weights, write_weights
 from mmattn_adapters.detection.build import Parts, build_parts, resolved
 from mmattn_adapters.detection.config import DetectorConfig, Kind
 from mmattn_adapters.detection.networks import FIRST
@@ -306,8 +306,8 @@ class Detector(nn.Module):
 
     @classmethod
     def example(cls) -> Detector:
-        """Train one step on two tiny scenes, for `mmattn.testing.check_adapter`."""
-        from mmattn.encoders.tiny import TinyText
+        """Train one step on two tiny scenes, for `mmattn.testing.plugin_checks.check_adapter`."""
+        from mmattn.encoders.text.tiny_text import TinyText
 
         detector = cls.build(
             "fcos", ["asked for"], backbone="resnet10t", levels=(2,), top="none", width=32, convolutions=1,

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from mmattn.errors import InputError, nearest
-from mmattn.heads.alignment import single_modality_views
-from mmattn.model import Model
+from mmattn.heads.contrastive.alignment import single_modality_views
+from mmattn.model.model import Model
 from mmattn.types import Fused, Sample, Tokens
 
 __all__ = ["MmattnConfig", "MmattnModel", "MmattnOutput", "collate"]
@@ -115,7 +115,7 @@ class MmattnModel(PreTrainedModel):
         """An mmattn model in Hugging Face's dress; the parts are shared.
 
         Args:
-            model: built by `mmattn.build`, so that it has a configuration.
+            model: built by `mmattn.model.build`, so that it has a configuration.
             head: the one that is trained and answers; left out, the only one.
         """
         return cls(MmattnConfig(**model.description(), head=head), model)
@@ -220,9 +220,9 @@ class MmattnModel(PreTrainedModel):
 
     @classmethod
     def example(cls) -> MmattnModel:
-        """A small model with new weights, for `mmattn.testing.check_adapter`."""
-        from mmattn.build import build_encoders, build_model
+        """A small model with new weights, for `mmattn.testing.plugin_checks.check_adapter`."""
         from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
+        from mmattn.model.build import build_encoders, build_model
 
         config = ModelConfig(
             {"text": EncoderConfig("tiny-text", {"dim": 7, "layers": 1})},

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.model_inputs import Inputs
 from mmattn.errors import InputError
-from mmattn.tower import ItemTower
+from mmattn.model.item_tower import ItemTower
 
 __all__ = ["TwoTower"]
 
@@ -35,7 +35,7 @@ class TwoTower(nn.Module):
         InputError: a tower of an odd width.
 
     Example:
-        >>> from mmattn.build import build_tower
+        >>> from mmattn.model.build import build_tower
         >>> from mmattn.encoders.tiny import TinyText
         >>> items = Inputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
         >>> model = TwoTower(build_tower({"text": TinyText(dim=16)}, dim=8, ids=3))

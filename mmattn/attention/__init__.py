@@ -6,28 +6,28 @@ program = A.Program(score=A.dot() >> A.modality_bias("pair"), mask=A.route({"*":
 layer = A.Attention(program, dim=64, heads=4)
 """
 
-from mmattn.attention.algebra import Mask
-from mmattn.attention.biases import alibi, box_bias, graph_bias, modality_bias, relative, time_bias
-from mmattn.attention.check import CheckReport, Disagreement, check
-from mmattn.attention.debug import debug
-from mmattn.attention.decode import Cache
-from mmattn.attention.explain import Explanation, Row, Rows, rows
-from mmattn.attention.extensions import register_mask, register_score
-from mmattn.attention.flow import flow
-from mmattn.attention.gates import gate_penalty, layers, prune, prune_like
-from mmattn.attention.layer import Attention
-from mmattn.attention.masks import blocks, causal, dilated, full, window
-from mmattn.attention.norms import entmax15, sigmoid, softmax, sparsemax, topk
-from mmattn.attention.parameters import dynamic, learned
-from mmattn.attention.plan import Plan, backends
-from mmattn.attention.program import Program, heads, parse
-from mmattn.attention.quantized import quantize, quantize_like
-from mmattn.attention.record import LayerWeights, Recording, record
-from mmattn.attention.reprogram import reprogram
-from mmattn.attention.rollout import Paths, relevance, rollout
-from mmattn.attention.routes import global_tokens, present, route, where
-from mmattn.attention.scores import additive, bilinear, cosine, dot, head_gate, softcap, temperature
-from mmattn.attention.terms import Term
+from mmattn.attention.analysis.modality_flow import flow
+from mmattn.attention.analysis.recording import LayerWeights, Recording, record
+from mmattn.attention.analysis.rollout import Paths, relevance, rollout
+from mmattn.attention.backends.selection import Plan, backends
+from mmattn.attention.language.biases import alibi, box_bias, graph_bias, modality_bias, relative, time_bias
+from mmattn.attention.language.extensions import register_mask, register_score
+from mmattn.attention.language.mask_algebra import Mask
+from mmattn.attention.language.modality_masks import global_tokens, present, route, where
+from mmattn.attention.language.norms import entmax15, sigmoid, softmax, sparsemax, topk
+from mmattn.attention.language.parameters import dynamic, learned
+from mmattn.attention.language.position_masks import blocks, causal, dilated, full, window
+from mmattn.attention.language.program import Program, heads, parse
+from mmattn.attention.language.scores import additive, bilinear, cosine, dot, head_gate, softcap, temperature
+from mmattn.attention.language.term import Term
+from mmattn.attention.layer.attention import Attention
+from mmattn.attention.layer.exact_weights import Explanation, Row, Rows, rows
+from mmattn.attention.layer.head_gates import gate_penalty, layers, prune, prune_like
+from mmattn.attention.layer.kv_cache import Cache
+from mmattn.attention.layer.nan_checks import debug
+from mmattn.attention.layer.quantization import quantize, quantize_like
+from mmattn.attention.layer.reprogram import reprogram
+from mmattn.attention.testing.backend_check import CheckReport, Disagreement, check
 
 __all__ = [
     "Attention",

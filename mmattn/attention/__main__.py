@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from mmattn.attention.check import CheckReport, Disagreement, check
-from mmattn.attention.draw import draw_program
+from mmattn.attention.testing.backend_check import CheckReport, Disagreement, check
+from mmattn.attention.testing.random_programs import draw_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,8 +19,8 @@ from jsonargparse import ArgumentParser, Namespace
 from mmattn.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from mmattn.evaluation.compare import Comparison
-    from mmattn.evaluation.tables import Table
+    from mmattn.evaluation.statistics.significance import Comparison
+    from mmattn.reports.tables import Table
 
 _DEFAULT = ["ndcg@10", "map", "mrr", "recall@100"]
 _FORMATS = ("text", "json", "markdown", "latex")
@@ -47,7 +47,7 @@ class _Measured:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from mmattn.evaluation.judge import Empty, Missing, Ties
+    from mmattn.evaluation.trec.evaluate import Empty, Missing, Ties
 
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of `mmattn fit`, or run files")
     parser.add_argument("--qrels", metavar="FILE", help="judgements of the run files, or a BEIR folder")
@@ -72,7 +72,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.evaluation.compare import compare
+    from mmattn.evaluation.statistics.significance import compare
 
     folders = [Path(path) for path in arguments.runs if Path(path).is_dir()]
     if folders and len(folders) < len(arguments.runs):
@@ -93,8 +93,8 @@ def run(arguments: Namespace) -> int:
 def _of_files(arguments: Namespace) -> _Measured:
     import numpy as np
 
-    from mmattn.evaluation.formats import read_qrels, read_run
-    from mmattn.evaluation.judge import evaluate_run
+    from mmattn.evaluation.trec.evaluate import evaluate_run
+    from mmattn.evaluation.trec.io import read_qrels, read_run
 
     if arguments.qrels is None:
         raise InputError("compare: run files need --qrels FILE; folders of `mmattn fit` do not")
@@ -134,9 +134,9 @@ def _of_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> _Meas
     """Per-user values of each system, [S, U]: of one folder all systems, of several ours."""
     import numpy as np
 
-    from mmattn.evaluation.protocol import TIES
-    from mmattn.evaluation.results import OURS
-    from mmattn.evaluation.seed import load_result
+    from mmattn.experiments.protocol import TIES
+    from mmattn.experiments.seed_result import load_result
+    from mmattn.reports.results import OURS
 
     _refuse_other_protocols(folders)
     systems: dict[str, dict[str, Any]] = {}
@@ -199,7 +199,7 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _table(found: Sequence[Comparison]) -> Table:
-    from mmattn.evaluation.tables import Table
+    from mmattn.reports.tables import Table
 
     columns = ("metric", "system", "against", "difference", "95% interval", "p (Holm)", "effect")
     rows = tuple(

@@ -28,9 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.build import choose_device
     from mmattn.cli.prepare import prepare
     from mmattn.data.reader import read
+    from mmattn.model.build import choose_device
 
     started, out = time.perf_counter(), Path(arguments.out)
     print(f"mmattn demo on {choose_device()}; everything goes to {out}\n\n1. A data set", flush=True)
@@ -49,13 +49,13 @@ def _align(dataset: Dataset, out: Path, epochs: int, progress: bool) -> None:
     import numpy as np
     import torch
 
-    from mmattn.build import build_encoders, build_model, choose_device
     from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-    from mmattn.encoders.inputs import gather
-    from mmattn.evaluation.crossmodal import modality_vectors, precision_across
-    from mmattn.model import Model
+    from mmattn.encoders.model_inputs import gather
+    from mmattn.evaluation.ranking.crossmodal import modality_vectors, precision_across
+    from mmattn.model.build import build_encoders, build_model, choose_device
+    from mmattn.model.model import Model
     from mmattn.training.loop import train
-    from mmattn.training.tasks import AlignmentTask
+    from mmattn.training.tasks.alignment import AlignmentTask
 
     config = ModelConfig(
         encoders={
@@ -96,17 +96,9 @@ def _recommend(out: Path, progress: bool) -> Path:
     import shutil
 
     from mmattn.cli.fit import table
-    from mmattn.config import (
-        DataConfig,
-        EncoderConfig,
-        FitConfig,
-        FusionConfig,
-        HeadConfig,
-        ProtocolConfig,
-        RivalConfig,
-        TrainingConfig,
-    )
-    from mmattn.evaluation.fit import run_experiment
+    from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
+    from mmattn.experiments.config import DataConfig, FitConfig, ProtocolConfig, RivalConfig, TrainingConfig
+    from mmattn.experiments.fit import run_experiment
 
     vectors = dict.fromkeys(("image", "text", "audio"), 1.0)
     config = FitConfig(

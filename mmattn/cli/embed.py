@@ -33,8 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.retrieval.encode import RunEncoder
-    from mmattn.retrieval.extract import Shards, embed, item_file, read_items
+    from mmattn.serving.embed import Shards, embed, item_file, read_items
+    from mmattn.serving.run_encoder import RunEncoder
 
     workers = _ray_workers(arguments)
     encoder = RunEncoder.of_run(arguments.run, arguments.seed, arguments.head)

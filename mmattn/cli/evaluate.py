@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, get_args
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
-    from mmattn.evaluation.judge import Evaluation
+    from mmattn.evaluation.trec.evaluate import Evaluation
 
 _DEFAULT = ["ndcg@10", "map", "mrr", "recall@100"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from mmattn.evaluation.judge import Empty, Missing, Ties
+    from mmattn.evaluation.trec.evaluate import Empty, Missing, Ties
 
     parser.add_argument("--run", required=True, metavar="FILE", help="what was retrieved")
     parser.add_argument("--qrels", required=True, metavar="FILE", help="judgements, or a BEIR folder")
@@ -46,8 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.evaluation.formats import read_qrels, read_run
-    from mmattn.evaluation.judge import evaluate_run
+    from mmattn.evaluation.trec.evaluate import evaluate_run
+    from mmattn.evaluation.trec.io import read_qrels, read_run
 
     found = evaluate_run(
         read_run(arguments.run),

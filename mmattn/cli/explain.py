@@ -33,8 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.evaluation.explain_run import explain_run
-    from mmattn.evaluation.explanation_page import to_json, write_explanation
+    from mmattn.explain.explain_item import explain_run
+    from mmattn.explain.page import to_json, write_explanation
 
     if not arguments.out and not arguments.json:
         raise InputError("explain: got neither --out FILE.html nor --json, expected at least one of the two")

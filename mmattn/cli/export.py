@@ -19,8 +19,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from mmattn.export import Exported, export
-    from mmattn.model import Model
-    from mmattn.retrieval.encode import model_folder
+    from mmattn.model.model import Model
+    from mmattn.serving.run_encoder import model_folder
 
     out = Path(arguments.out)
     model = Model.from_pretrained(model_folder(arguments.run, arguments.seed))

@@ -51,12 +51,12 @@ def _fit(arguments: Namespace) -> Path:
 
     how: dict[str, Any] = {"resume": arguments.resume, "progress": not arguments.quiet}
     if "tasks" in read_yaml(arguments.config):
-        from mmattn.evaluation.tasks.fit import run_tasks
-        from mmattn.task_config import load_task_fit
+        from mmattn.experiments.tasks.config import load_task_fit
+        from mmattn.experiments.tasks.fit import run_tasks
 
         return run_tasks(load_task_fit(arguments.config, arguments.overrides), **how)
-    from mmattn.config import load_fit
-    from mmattn.evaluation.fit import run_experiment
+    from mmattn.experiments.config import load_fit
+    from mmattn.experiments.fit import run_experiment
 
     return run_experiment(load_fit(arguments.config, arguments.overrides), **how)
 

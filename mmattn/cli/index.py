@@ -17,9 +17,9 @@ from jsonargparse import ArgumentParser, Namespace
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.retrieval.arrow import Vectors
     from mmattn.retrieval.index import Hits, Index
-    from mmattn.retrieval.shards import ShardedIndex
+    from mmattn.retrieval.sharded import ShardedIndex
+    from mmattn.retrieval.storage.arrow import Vectors
 
 _ACTIONS = {
     "build": "make an index from vectors",
@@ -113,7 +113,7 @@ def run(arguments: Namespace) -> int:
     if arguments.action in ("split", "export"):
         place = options.out
     if arguments.action == "export":
-        from mmattn.retrieval.arrow import export_parquet
+        from mmattn.retrieval.storage.arrow import export_parquet
 
         export_parquet(index, place)
     elif arguments.action != "plan":
@@ -144,7 +144,7 @@ def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
         change = index.update if options["update"] else index.add
         change(new.vectors, new.ids, metadata=new.metadata, provenance=new.provenance)
     elif action == "split":
-        from mmattn.retrieval.shards import ShardedIndex
+        from mmattn.retrieval.sharded import ShardedIndex
 
         if isinstance(index, ShardedIndex):
             raise InputError(
@@ -159,8 +159,8 @@ def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
 
 def _given(options: Namespace) -> Vectors:
     """The vectors, with the columns of both files."""
-    from mmattn.retrieval.arrow import read_vectors
-    from mmattn.retrieval.metadata import read_metadata
+    from mmattn.retrieval.storage.arrow import read_vectors
+    from mmattn.retrieval.storage.metadata import read_metadata
 
     new = read_vectors(options.vectors)
     if options.metadata is None:
@@ -178,8 +178,8 @@ def _check_new(folder: str) -> None:
 
 
 def _verify(options: Namespace) -> int:
-    from mmattn.retrieval.bundle import damage
     from mmattn.retrieval.index import Index
+    from mmattn.retrieval.storage.bundle import damage
 
     problems = damage(options.bundle)
     if not problems:
@@ -222,7 +222,7 @@ def _found(index: Index | ShardedIndex, options: Namespace, raw: dict[str, str])
         name = _as_id(index, options.id)
         return [name], index.search_ids([name], options.k, where=options.where)
     if raw:
-        from mmattn.retrieval.encode import RunEncoder
+        from mmattn.serving.run_encoder import RunEncoder
         from mmattn.types import Sample
 
         encoder = RunEncoder.of_run(options.run, options.seed, (index.provenance or {}).get("head", ""))
@@ -232,7 +232,7 @@ def _found(index: Index | ShardedIndex, options: Namespace, raw: dict[str, str])
             where=options.where, provenance=encoder.provenance, exact=options.exact,
         )  # fmt: skip
         return [" + ".join(raw.values())], hits
-    from mmattn.retrieval.arrow import read_vectors
+    from mmattn.retrieval.storage.arrow import read_vectors
 
     given = read_vectors(options.vectors)
     hits = index.search(

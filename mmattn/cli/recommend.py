@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, Namespace
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.serving.growth import Added
+    from mmattn.serving.add_items import Added
     from mmattn.serving.service import Recommended, Service
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from mmattn.boxes import Boxes
-from mmattn.data.balance import imbalance
-from mmattn.data.cells import BadCell
+from mmattn.data.cell_parsing import BadCell
+from mmattn.data.class_balance import imbalance
 from mmattn.data.rejected import Rejected
 from mmattn.errors import InputError, nearest
 

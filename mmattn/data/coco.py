@@ -11,7 +11,7 @@ from typing import Any
 
 from mmattn.boxes import Boxes
 from mmattn.data.box_checks import BadBoxes, BoxChecks, seen_size
-from mmattn.data.cells import BadCell
+from mmattn.data.cell_parsing import BadCell
 from mmattn.data.rejected import Rejected
 from mmattn.errors import InputError, nearest
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmattn.data.card import Card, Column, UserTable
-from mmattn.data.cells import BadCell, number_in, parts_in, texts_in, words_in
+from mmattn.data.cell_parsing import BadCell, number_in, parts_in, texts_in, words_in
 from mmattn.data.rejected import Rejected
 from mmattn.data.tables import Table, as_text, factor, read_table
 from mmattn.data.targets import boxes_in, labels_in, tags_in

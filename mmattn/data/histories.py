@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from mmattn.array_types import Ints
 from mmattn.errors import InputError
 
 __all__ = ["Histories"]
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

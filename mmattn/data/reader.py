@@ -7,7 +7,7 @@ import os
 from mmattn.data.card import Card
 from mmattn.data.content import open_things
 from mmattn.data.dataset import Dataset
-from mmattn.data.links import read_graph, read_interactions
+from mmattn.data.interactions import read_graph, read_interactions
 from mmattn.data.rejected import Rejected
 from mmattn.types import Sample
 

@@ -10,7 +10,7 @@ import torch
 
 from mmattn.boxes import Boxes
 from mmattn.data.box_checks import corners_in, shown, stored_and_upright_size, within
-from mmattn.data.cells import BadCell, is_empty, json_in, listed, texts_in
+from mmattn.data.cell_parsing import BadCell, is_empty, json_in, listed, texts_in
 
 __all__ = ["boxes_in", "labels_in", "tags_in"]
 

@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmattn import attention
-from mmattn.attention.norms import TopK
-from mmattn.attention.padded import check_padded
-from mmattn.attention.quantized import QuantizedLinear
+from mmattn.attention.execution.padded import check_padded
+from mmattn.attention.language.norms import TopK
+from mmattn.attention.layer.quantization import QuantizedLinear
 from mmattn.errors import InputError
-from mmattn.export.forms import form_of
-from mmattn.export.rectangles import fuse
-from mmattn.model import Model
+from mmattn.export.padded_encoders import form_of
+from mmattn.export.padded_fusion import fuse
+from mmattn.model.model import Model
 
 __all__ = ["Network"]
 

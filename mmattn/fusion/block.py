@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.attention import Attention, Cache
-from mmattn.attention.linear import Linear
-from mmattn.fusion.again import computed_again
+from mmattn.attention.layer.linear import Linear
+from mmattn.fusion.activation_recompute import computed_again
 from mmattn.types import Tokens
 
 __all__ = ["FusionBlock", "NarrowBlock"]

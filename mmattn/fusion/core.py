@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from mmattn.attention import Cache
 from mmattn.errors import InputError
 from mmattn.fusion.block import FusionBlock, NarrowBlock
-from mmattn.fusion.edges import Edges
-from mmattn.fusion.entry import Entry
-from mmattn.fusion.tasks import TaskVectors
+from mmattn.fusion.graph_edges import Edges
+from mmattn.fusion.input_projection import Entry
+from mmattn.fusion.task_embeddings import TaskVectors
 from mmattn.types import Fused, Tokens
 
 __all__ = ["FusionCore"]
 
 
 class FusionCore(nn.Module):
-    """Tokens of several encoders in, `Fused` out; every part is injected (see `mmattn.build`).
+    """Tokens of several encoders in, `Fused` out; every part is injected (see `mmattn.model.build`).
 
     Args:
         entry: brings all modalities to one width.

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from mmattn.data.balance import imbalance
+from mmattn.data.class_balance import imbalance
 from mmattn.errors import InputError, nearest
 
 __all__ = ["Vocabulary", "counted"]
@@ -62,7 +62,7 @@ class Vocabulary:
 def counted(names: Iterable[str], where: str, what: str) -> dict[str, int]:
     """How often each name is there, in the names' order; an unbalanced set is said to be one.
 
-    `mmattn.data.balance` says what unbalanced is.
+    `mmattn.data.class_balance` says what unbalanced is.
 
     Raises:
         InputError: a name that is not a text, or none at all.

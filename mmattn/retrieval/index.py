@@ -12,19 +12,19 @@ import pandas as pd
 import torch
 
 from mmattn.errors import InputError, nearest
-from mmattn.retrieval import storage
-from mmattn.retrieval.bundle import Opened, open_bundle
 from mmattn.retrieval.checks import check_k, check_provenance, check_vectors, unit_length
-from mmattn.retrieval.devices import Placement
-from mmattn.retrieval.engine import Engine
-from mmattn.retrieval.exact import METRICS, Metric, pair_scores
 from mmattn.retrieval.hits import Hits, without_own
 from mmattn.retrieval.items import Items, as_table
-from mmattn.retrieval.plan import Plan
-from mmattn.retrieval.precision import full_precision
+from mmattn.retrieval.search.devices import Placement
+from mmattn.retrieval.search.engine import Engine
+from mmattn.retrieval.search.exact import METRICS, Metric, pair_scores
+from mmattn.retrieval.search.float32_matmul import full_precision
+from mmattn.retrieval.search.plan import Plan
+from mmattn.retrieval.storage import index_files
+from mmattn.retrieval.storage.bundle import Opened, open_bundle
 
 if TYPE_CHECKING:
-    from mmattn.retrieval.shards import ShardedIndex
+    from mmattn.retrieval.sharded import ShardedIndex
 
 __all__ = ["Hits", "Index"]
 
@@ -294,7 +294,7 @@ class Index:
         Raises:
             InputError: the folder holds something else, or metadata that parquet cannot hold.
         """
-        storage.save(folder, self._items, self.metric, self.provenance, self.engine)
+        index_files.save(folder, self._items, self.metric, self.provenance, self.engine)
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> Index | ShardedIndex:
@@ -309,7 +309,7 @@ class Index:
         Raises:
             InputError: there is no index, or it is damaged: which file, and how, is said.
         """
-        from mmattn.retrieval.shards import ShardedIndex  # which is made of indexes
+        from mmattn.retrieval.sharded import ShardedIndex  # which is made of indexes
 
         def build(opened: Opened) -> Index | ShardedIndex:
             kind: Any = ShardedIndex if opened.facts.get("kind") == "shards" else cls
@@ -324,7 +324,7 @@ class Index:
         Raises:
             InputError: files that are what they were, but do not fit each other.
         """
-        return cls(*storage.load(opened, device))
+        return cls(*index_files.load(opened, device))
 
     def split(self, shards: int) -> ShardedIndex:
         """The same items in so many shards of about one size, each searched as it is best for its size.
@@ -337,7 +337,7 @@ class Index:
             >>> halves, halves.search([[0.1, 0.4, 0.3, 0.2]], k=3).ids.tolist()
             (ShardedIndex(4 vectors of width 4, ip, in 2 shards), [['b', 'c', 'd']])
         """
-        from mmattn.retrieval.shards import ShardedIndex  # which is made of indexes
+        from mmattn.retrieval.sharded import ShardedIndex  # which is made of indexes
 
         if type(shards) is not int or not 1 <= shards <= len(self):
             raise InputError(

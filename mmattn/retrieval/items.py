@@ -12,8 +12,8 @@ import pandas as pd
 
 from mmattn.errors import InputError, nearest
 from mmattn.retrieval.checks import check_ids, check_vectors, unit_length
-from mmattn.retrieval.exact import Metric
 from mmattn.retrieval.filters import matching
+from mmattn.retrieval.search.exact import Metric
 
 __all__ = ["Items", "as_table", "find_rows"]
 

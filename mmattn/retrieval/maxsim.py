@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from mmattn.errors import InputError
-from mmattn.retrieval import storage
-from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
 from mmattn.retrieval.checks import check_ids, check_k, check_provenance, check_vectors, unit_length
 from mmattn.retrieval.filters import matching
 from mmattn.retrieval.hits import Hits, without_own
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.items import as_table, find_rows
+from mmattn.retrieval.storage import index_files
+from mmattn.retrieval.storage.bundle import Opened, open_bundle, save_bundle
 
 __all__ = ["MaxSimIndex"]
 
@@ -228,8 +228,8 @@ class MaxSimIndex:
             InputError: as `Index.save`.
         """
         writers = {
-            "offsets.npy": storage.write_array(self.offsets),
-            "items.parquet": storage.write_items(self.ids, self.metadata),
+            "offsets.npy": index_files.write_array(self.offsets),
+            "items.parquet": index_files.write_items(self.ids, self.metadata),
         }
         save_bundle(folder, {"kind": "maxsim", "count": len(self)}, writers, {"vectors": self.vectors.save})
 
@@ -250,10 +250,10 @@ class MaxSimIndex:
         if not whole or type(count) is not int or count < 0:
             raise InputError(f"{opened.folder}: manifest.json does not describe an index of this version")
         vectors = Index.from_opened(opened.parts["vectors"], device)
-        offsets = np.array(storage.read_array(opened, "offsets", (count + 1,), np.int64))
+        offsets = np.array(index_files.read_array(opened, "offsets", (count + 1,), np.int64))
         if offsets[0] or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
             raise InputError(f"{opened.files['offsets']}: does not part {len(vectors)} vectors among items")
-        return cls(vectors, offsets, *storage.read_items(opened, count))
+        return cls(vectors, offsets, *index_files.read_items(opened, count))
 
 
 def _checked(

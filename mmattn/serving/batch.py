@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from mmattn.errors import InputError, nearest
 from mmattn.files import atomic_path, sha256_file, write_json
-from mmattn.retrieval.arrow import join_parquet
+from mmattn.retrieval.storage.arrow import join_parquet
 from mmattn.serving.service import Service
 
 __all__ = ["BUCKET_ROWS", "Counts", "recommend_table"]

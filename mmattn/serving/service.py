@@ -13,26 +13,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mmattn.array_types import Floats32, Ints
 from mmattn.data.roles import ItemTable
 from mmattn.data.tables import as_text
 from mmattn.errors import InputError, nearest
-from mmattn.retrieval import storage
-from mmattn.retrieval.bundle import Opened, open_bundle, save_bundle
-from mmattn.retrieval.encode import RunEncoder, provenance_of
 from mmattn.retrieval.filters import matching
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.storage import index_files
+from mmattn.retrieval.storage.bundle import Opened, open_bundle, save_bundle
 from mmattn.schema import from_mapping
-from mmattn.serving.columns import item_columns
-from mmattn.serving.growth import Added, read_new_items, weights_of
-from mmattn.serving.search import best_unseen
+from mmattn.serving.add_items import Added, read_new_items, weights_of
+from mmattn.serving.item_metadata import item_columns
+from mmattn.serving.run_encoder import RunEncoder, provenance_of
+from mmattn.serving.unseen_search import best_unseen
 from mmattn.types import Sample
 
 __all__ = ["INDEX", "Recommended", "Service", "recommend"]
 
 INDEX = "index"  # the bundle's folder within the run's
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _NAMED = 5  # unknown ids in a message
 
@@ -73,11 +72,11 @@ class Service:
 
     folder: Path
     index: Index
-    maps: Floats
-    lift: Floats
+    maps: Floats32
+    lift: Floats32
     places: Ints
-    known: Floats
-    together: Floats
+    known: Floats32
+    together: Floats32
     facts: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -114,11 +113,11 @@ class Service:
         shape = (known, known) if facts["completes"] else (0, 0)
         service = cls(
             folder, index,
-            maps=storage.read_array(opened, "maps", (len(index), width), np.float32),
-            lift=storage.read_array(opened, "lift", (width, known), np.float32),
-            places=storage.read_array(opened, "places", (known,), np.int64),
-            known=storage.read_array(opened, "known", (known, facts["dim"]), np.float32),
-            together=storage.read_array(opened, "together", shape, np.float32),
+            maps=index_files.read_array(opened, "maps", (len(index), width), np.float32),
+            lift=index_files.read_array(opened, "lift", (width, known), np.float32),
+            places=index_files.read_array(opened, "places", (known,), np.int64),
+            known=index_files.read_array(opened, "known", (known, facts["dim"]), np.float32),
+            together=index_files.read_array(opened, "together", shape, np.float32),
             facts=facts,
         )  # fmt: skip
         service._state = (folder / "manifest.json").read_bytes()
@@ -138,7 +137,8 @@ class Service:
             raise InputError(f"{self.folder}: was changed since it was opened; open it again, then change it")
         arrays = ("maps", "lift", "places", "known", "together")
         writers = {
-            f"{name}.npy": storage.write_array(np.ascontiguousarray(getattr(self, name))) for name in arrays
+            f"{name}.npy": index_files.write_array(np.ascontiguousarray(getattr(self, name)))
+            for name in arrays
         }
         save_bundle(self.folder, self.facts, writers, {"items": self.index.save})
         self._state = manifest.read_bytes()
@@ -189,7 +189,7 @@ class Service:
         basis = "history" if len(rows) else "catalogue"
         return Recommended(self.index.ids[found[0][there]].tolist(), scores[0][there].tolist(), basis)
 
-    def answer(self, seen: sparse.csr_array, k: int = 20, where: str | None = None) -> tuple[Floats, Ints]:
+    def answer(self, seen: sparse.csr_array, k: int = 20, where: str | None = None) -> tuple[Floats32, Ints]:
         """Scores and rows of the index [U, k] for many users; minus infinity and -1 where no item is left.
 
         Args:

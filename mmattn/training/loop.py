@@ -16,13 +16,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from mmattn.training.accelerator import close_trackers, open_accelerator, open_trackers
-from mmattn.training.average import Average
-from mmattn.training.epochs import Run
-from mmattn.training.groups import parameter_groups
+from mmattn.training.ema import Average
+from mmattn.training.epoch_runner import Run
 from mmattn.training.optimizers import build_optimizer
+from mmattn.training.parameter_groups import parameter_groups
 from mmattn.training.schedule import Schedule
 from mmattn.training.state import History, State
-from mmattn.training.task import Task
+from mmattn.training.tasks.base import Task
 
 __all__ = ["History", "Task", "train"]
 
@@ -73,7 +73,7 @@ def train(
         optimizer: one of `mmattn.training.optimizers.OPTIMIZERS`.
         optimizer_options: its further keyword arguments.
         weight_decay: on weights, not on biases, norms and parameters of attention programs.
-        rates: part of the task -> factor on its rate (see `mmattn.training.groups`).
+        rates: part of the task -> factor on its rate (see `mmattn.training.parameter_groups`).
         layer_decay: factor on the rate from each layer of a trained encoder to the one below it.
         schedule: what the rate does after the warm-up (see `mmattn.training.schedule`).
         warmup: share of all steps in which the rate rises from 0.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmattn.errors import InputError
 from mmattn.training import checkpoint
-from mmattn.training.average import Average
+from mmattn.training.ema import Average
 from mmattn.training.schedule import Schedule
 
 __all__ = ["History", "Running", "State"]

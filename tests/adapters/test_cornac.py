@@ -19,9 +19,9 @@ from cornac.metrics import NDCG
 from cornac.models import MostPop
 from cornac.models.recommender import is_ann_supported
 
-from mmattn.encoders.tiny import TinyText
+from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
-from mmattn.testing import check_adapter
+from mmattn.testing.plugin_checks import check_adapter
 from mmattn_adapters.cornac import TowerRecommender, contents_of
 
 TOPICS = ("war", "love", "space", "crime", "song")

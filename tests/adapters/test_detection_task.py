@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmattn.boxes import Boxes
-from mmattn.encoders.tiny import TinyText
+from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
 from mmattn.training.loop import train
 from mmattn.types import Sample

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.retrieval.exact import METRICS, Metric
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.search.exact import METRICS, Metric
 
 pytest.importorskip("lancedb", reason="LanceDB is an extra: pip install 'mmattn[lancedb]'")
 

@@ -15,10 +15,10 @@ from sentence_transformers.sentence_transformer.training_args import SentenceTra
 
 from datasets import Dataset
 from mmattn import InputError, Sample
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.model import Model
-from mmattn.testing import check_adapter
+from mmattn.model.build import build_encoders, build_model
+from mmattn.model.model import Model
+from mmattn.testing.plugin_checks import check_adapter
 from mmattn_adapters.sentence_transformers import MmattnText
 
 PAIRS = [("one", "uno"), ("two", "due"), ("three", "tre"), ("four", "quattro"), ("five", "cinque")]

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from mmattn.boxes import Boxes
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
+from mmattn.encoders.audio.log_mel import LogMel
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.logmel import LogMel
-from mmattn.encoders.tiny import TinyImage, TinyText
+from mmattn.encoders.image.tiny_image import TinyImage
+from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
+from mmattn.model.build import build_encoders, build_model
 from mmattn.registry import adapters
-from mmattn.testing import check_adapter
+from mmattn.testing.plugin_checks import check_adapter
 from mmattn.types import Sample, Tokens
 from mmattn_adapters.torchvision import Detector
 

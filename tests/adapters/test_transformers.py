@@ -19,14 +19,14 @@ from transformers import AutoModel, Trainer, TrainingArguments
 
 from mmattn import InputError, Sample
 from mmattn import attention as A
-from mmattn.attention.prune import keep_heads
-from mmattn.build import build_encoders, build_model
+from mmattn.attention.layer.head_pruning import keep_heads
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import gather
-from mmattn.model import Model
-from mmattn.testing import check_adapter
+from mmattn.encoders.model_inputs import gather
+from mmattn.model.build import build_encoders, build_model
+from mmattn.model.model import Model
+from mmattn.testing.plugin_checks import check_adapter
 from mmattn_adapters.transformers import MmattnConfig, MmattnModel, collate
 from mmattn_datasets.digits.prepare import Digits
 

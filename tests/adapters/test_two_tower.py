@@ -11,10 +11,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from mmattn.build import build_tower
 from mmattn.config import FusionConfig
-from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.model_inputs import Inputs
 from mmattn.errors import InputError
+from mmattn.model.build import build_tower
 from mmattn.types import Tokens
 from mmattn_adapters.two_tower import TwoTower
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
+from mmattn.encoders.audio.log_mel import LogMel
 from mmattn.encoders.base import Encoder, EncoderCard, hash_weights
-from mmattn.encoders.logmel import LogMel
 from mmattn.types import Tokens
 
 __all__ = ["AcousticUnits"]

@@ -31,13 +31,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from mmattn.boxes import Boxes
-from mmattn.build import choose_device
 from mmattn.data.voc import read_voc
-from mmattn.encoders.pictures import read_picture
-from mmattn.evaluation.detection import class_figures, detection_figures
-from mmattn.evaluation.detection_intervals import bootstrap_detection, paired_detection
+from mmattn.encoders.image.image_io import read_picture
+from mmattn.evaluation.tasks.detection import class_figures, detection_figures
+from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection, paired_detection
 from mmattn.files import write_json
-from mmattn.training.box_augment import BoxAugment
+from mmattn.model.build import choose_device
+from mmattn.training.augmentation.box_augment import BoxAugment
 from mmattn.training.loop import train
 from mmattn.types import Sample
 from mmattn_adapters.detection.networks import Resizing

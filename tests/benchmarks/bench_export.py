@@ -17,10 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.export import Exported, export
-from mmattn.model import Model
+from mmattn.model.build import build_encoders, build_model
+from mmattn.model.model import Model
 from mmattn.types import Sample
 from tests.benchmarks.measuring import Report, chosen, in_turn, options, process_seconds
 

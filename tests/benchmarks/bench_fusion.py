@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from workloads import multimodal
 
 from mmattn import attention as A
-from mmattn.attention.linear import favours_onednn
+from mmattn.attention.layer.linear import favours_onednn
 from mmattn.fusion.block import FusionBlock
 from mmattn.types import Tokens
 

@@ -31,8 +31,8 @@ from measuring import Report, chosen, options, peak_megabytes
 
 from mmattn.retrieval.index import Index
 from mmattn.serving.batch import recommend_table
-from mmattn.serving.search import suited
 from mmattn.serving.service import Service
+from mmattn.serving.unseen_search import suited
 
 K, ASKED, CENTRES = 20, 500, 1000
 FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from measuring import Report, chosen, in_turn, options
 
-from mmattn.retrieval.exact import ExactSearch
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.search.exact import ExactSearch
 
 K, BATCH = 10, 200
 FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"

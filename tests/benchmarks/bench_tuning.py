@@ -34,14 +34,14 @@ from torch.nn import functional as F
 
 from mmattn import Tokens
 from mmattn import attention as A
-from mmattn.evaluation.intervals import bootstrap
+from mmattn.evaluation.statistics.bootstrap import bootstrap
 from mmattn.fusion.block import FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.entry import Entry
+from mmattn.fusion.input_projection import Entry
 from mmattn.fusion.pool import AttentionPool
-from mmattn.model import Model
+from mmattn.model.model import Model
 from mmattn.training.loop import Task, train
-from mmattn.training.tune import tune_program
+from mmattn.training.program_tuning import tune_program
 from mmattn_datasets.digits.sounds import play, voices
 from mmattn_datasets.digits.words import WORDS, say
 

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import Inputs, gather
-from mmattn.evaluation.robustness import score_against_attacks, score_against_noise
+from mmattn.encoders.model_inputs import Inputs, gather
+from mmattn.experiments.robustness import score_against_attacks, score_against_noise
 from mmattn.files import write_json
-from mmattn.model import Model
-from mmattn.training.adversarial import FGM
-from mmattn.training.distillation import DistilledTask
+from mmattn.model.build import build_encoders, build_model
+from mmattn.model.model import Model
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.adversarial import FGM
+from mmattn.training.tasks.distillation import DistilledTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.prepare import Digits
 from tests.benchmarks.measuring import Report, in_turn, options, process_seconds
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmattn.encoders.clips import read_clip
+from mmattn.encoders.audio.audio_io import read_clip
 
 __all__ = ["RATE", "WORDS", "Clip", "String", "by_speaker", "draw", "join", "recordings"]
 

@@ -27,17 +27,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.inputs import Inputs, gather
-from mmattn.evaluation.crossmodal import first_ranks, subset_vectors
-from mmattn.evaluation.intervals import Interval, bootstrap, paired
+from mmattn.encoders.model_inputs import Inputs, gather
+from mmattn.evaluation.ranking.crossmodal import first_ranks, subset_vectors
+from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired
 from mmattn.files import write_json
-from mmattn.model import Model
+from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.model.model import Model
 from mmattn.training.loop import train
-from mmattn.training.tasks import AlignmentTask
+from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.types import Sample, Tokens
 from mmattn_datasets.flickr_trimodal.prepare import CAPTIONS, FlickrTrimodal
 from tests.benchmarks.acoustic_units import AcousticUnits

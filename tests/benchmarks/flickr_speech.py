@@ -25,22 +25,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import Inputs
-from mmattn.evaluation.transcripts import count_edits, error_rate, transcript_figures
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.evaluation.tasks.error_rates import count_edits, error_rate, transcript_figures
 from mmattn.files import write_json
-from mmattn.heads.alphabet import Alphabet
-from mmattn.heads.decoding.ngram import NGram
-from mmattn.heads.decoding.prefix_beam import PrefixBeam
-from mmattn.heads.decoding.scorers import Lexicon, Scorer, SymbolModel, Together, WordModel
-from mmattn.heads.decoding.search import Greedy, Search, transcribe
-from mmattn.model import Model
+from mmattn.heads.speech.ctc_tokenizer import Alphabet
+from mmattn.heads.speech.decoding.ngram import NGram
+from mmattn.heads.speech.decoding.prefix_beam import PrefixBeam
+from mmattn.heads.speech.decoding.scorers import Lexicon, Scorer, SymbolModel, Together, WordModel
+from mmattn.heads.speech.decoding.search import Greedy, Search, transcribe
+from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.model.model import Model
+from mmattn.training.augmentation.speech_augment import Chain, Gain, Noise, Sometimes, Speed, frame_steps
 from mmattn.training.loop import train
-from mmattn.training.sound_augment import Chain, Gain, Noise, Sometimes, Speed, frame_steps
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Tokens
 from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal
 from tests.benchmarks.measuring import Report

@@ -33,20 +33,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.build import build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
-from mmattn.encoders.convmel import ConvMel
-from mmattn.encoders.inputs import Inputs
-from mmattn.encoders.speaker import Resemblyzer
-from mmattn.evaluation.intervals import bootstrap
-from mmattn.evaluation.verification import verification_figures
+from mmattn.encoders.audio.conv_mel import ConvMel
+from mmattn.encoders.audio.resemblyzer import Resemblyzer
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.evaluation.statistics.bootstrap import bootstrap
+from mmattn.evaluation.tasks.verification import verification_figures
 from mmattn.files import atomic_path, write_json
+from mmattn.model.build import build_model
+from mmattn.training.augmentation.spectrogram_transforms import BandMask, TimeMask
+from mmattn.training.augmentation.speech_augment import (
+    Chain,
+    Noise,
+    Pitch,
+    Room,
+    Sometimes,
+    Speed,
+    Step,
+    Tilt,
+    frame_steps,
+)
 from mmattn.training.loop import train
-from mmattn.training.mixup import MixedTask
-from mmattn.training.sound_augment import Chain, Noise, Pitch, Room, Sometimes, Speed, Step, Tilt, frame_steps
-from mmattn.training.sound_frames import BandMask, TimeMask
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.mixup import MixedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.fsdd.prepare import Fsdd
 from tests.benchmarks.measuring import Report
 

@@ -23,17 +23,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.inputs import Inputs
-from mmattn.evaluation.transcripts import count_edits, error_rate, transcript_figures, worst
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.evaluation.tasks.error_rates import count_edits, error_rate, transcript_figures, worst
 from mmattn.files import write_json
-from mmattn.heads.decoding.alignment import align
-from mmattn.model import Model
-from mmattn.serving.recognise import Recogniser
+from mmattn.heads.speech.decoding.alignment import align
+from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.model.model import Model
+from mmattn.serving.streaming_asr import Recogniser
+from mmattn.training.augmentation.speech_augment import (
+    Chain,
+    Gain,
+    Noise,
+    Sometimes,
+    Speed,
+    Tilt,
+    frame_steps,
+)
 from mmattn.training.loop import train
-from mmattn.training.sound_augment import Chain, Gain, Noise, Sometimes, Speed, Tilt, frame_steps
-from mmattn.training.supervised_task import Augment, SupervisedTask
+from mmattn.training.tasks.supervised import Augment, SupervisedTask
 from mmattn.types import Fused
 from tests.benchmarks.digit_strings import RATE, WORDS, Clip, String, by_speaker, draw, recordings
 from tests.benchmarks.measuring import Report

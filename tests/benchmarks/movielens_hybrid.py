@@ -24,18 +24,18 @@ from measuring import Report
 from numpy.typing import NDArray
 from scipy import linalg
 
-from mmattn.config import HybridConfig, ProtocolConfig, RivalConfig
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import Inputs
-from mmattn.evaluation.evidence import Examiner
-from mmattn.evaluation.hybrid import choose_hybrid, fit_hybrid, user_profiles
-from mmattn.evaluation.intervals import Interval, bootstrap, paired
-from mmattn.evaluation.protocol import make_split, measure
-from mmattn.evaluation.rivals import RivalContent
-from mmattn.evaluation.split import Part, Split
-from mmattn.heads.baselines import EASE, Popularity, Recommender
-from mmattn.heads.completion import co_occurrence, completed
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.evaluation.splits.split import Part, Split
+from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired
+from mmattn.experiments.baselines import RivalContent
+from mmattn.experiments.config import HybridConfig, ProtocolConfig, RivalConfig
+from mmattn.experiments.hybrid import choose_hybrid, fit_hybrid, user_profiles
+from mmattn.experiments.protocol import make_split, measure
+from mmattn.experiments.system_evaluation import Examiner
+from mmattn.heads.recommendation.history_completion import co_occurrence, completed
+from mmattn.recommenders import EASE, Popularity, Recommender
 
 METRICS = ("ndcg@20", "recall@20")
 STRENGTHS = (300.0, 500.0, 1000.0)

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from measuring import Report
 
-from mmattn.build import build_encoders
-from mmattn.config import EncoderConfig, ProtocolConfig, RivalConfig
+from mmattn.config import EncoderConfig
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import gather
-from mmattn.evaluation.protocol import make_split, measure
-from mmattn.evaluation.rivals import RivalContent, fit_rival, tune_rivals
-from mmattn.evaluation.split import Split
+from mmattn.encoders.model_inputs import gather
+from mmattn.evaluation.splits.split import Split
+from mmattn.experiments.baselines import RivalContent, fit_rival, tune_rivals
+from mmattn.experiments.config import ProtocolConfig, RivalConfig
+from mmattn.experiments.protocol import make_split, measure
+from mmattn.model.build import build_encoders
 
 CONTENT = {"vectors": {"summary": 1.0, "image": 0.25}, "tags": {"genres": 1.0}}
 # Few epochs at a high rate: minutes in all on one thread. A step of LightGCN passes the whole graph along,

@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from mmattn.evaluation.tasks.fit import run_tasks
+from mmattn.experiments.tasks.config import TaskFitConfig, load_task_fit
+from mmattn.experiments.tasks.fit import run_tasks
 from mmattn.registry import datasets
-from mmattn.task_config import TaskFitConfig, load_task_fit
 from tests.benchmarks.measuring import Report
 
 SETTINGS = Path(__file__).parents[2] / "examples/three_tasks.yaml"

@@ -31,17 +31,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmattn.boxes import Boxes
-from mmattn.build import build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.convmel import ConvMel
-from mmattn.encoders.inputs import Inputs
-from mmattn.encoders.tiny import TinyText
-from mmattn.evaluation.detection import detection_figures
-from mmattn.evaluation.detection_intervals import bootstrap_detection
+from mmattn.encoders.audio.conv_mel import ConvMel
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.text.tiny_text import TinyText
+from mmattn.evaluation.tasks.detection import detection_figures
+from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import atomic_path, write_json
+from mmattn.model.build import build_model, choose_device
+from mmattn.training.augmentation.speech_augment import frame_steps, wave_steps
 from mmattn.training.loop import train
-from mmattn.training.mixup import MixedTask
-from mmattn.training.sound_augment import frame_steps, wave_steps
+from mmattn.training.tasks.mixup import MixedTask
 from mmattn.types import Sample
 from mmattn_adapters.torchvision import Detector, DrawnDetectionTask
 from mmattn_datasets.scenes.draw import DIGITS, PARTS, Part, make_scenes

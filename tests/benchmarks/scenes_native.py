@@ -21,15 +21,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from mmattn.boxes import Boxes
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.inputs import Inputs
-from mmattn.evaluation.detection import detection_figures
-from mmattn.evaluation.detection_intervals import bootstrap_detection
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.evaluation.tasks.detection import detection_figures
+from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import write_json
-from mmattn.model import Model
+from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.model.model import Model
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.scenes.draw import DIGITS, Part, make_scenes
 from mmattn_datasets.scenes.queries import make_queries
 from tests.benchmarks.measuring import Report

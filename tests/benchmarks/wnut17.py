@@ -31,19 +31,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from mmattn.build import build_encoders, build_model, choose_device
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read
-from mmattn.encoders.inputs import gather
-from mmattn.evaluation.counted import bootstrap_figures, paired_figures
-from mmattn.evaluation.intervals import Interval
-from mmattn.evaluation.tagging import entity_figures
-from mmattn.evaluation.tasks.measures import TagsMeasure
+from mmattn.encoders.model_inputs import gather
+from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.evaluation.statistics.count_bootstrap import bootstrap_figures, paired_figures
+from mmattn.evaluation.tasks.entities import entity_figures
+from mmattn.evaluation.tasks.task_metrics import TagsMeasure
 from mmattn.files import write_json
-from mmattn.heads.tagging import TaggingHead
+from mmattn.heads.text.tagging import TaggingHead
+from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
-from mmattn.training.supervised_task import SupervisedTask
-from mmattn.training.task import Task
+from mmattn.training.tasks.base import Task
+from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.wnut17.prepare import KINDS, Wnut17
 from tests.benchmarks.measuring import Report
 

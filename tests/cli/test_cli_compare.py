@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmattn.cli import main
-from mmattn.evaluation.seed import SeedResult, save_result
+from mmattn.experiments.seed_result import SeedResult, save_result
 from mmattn.files import write_text
 from mmattn.training.loop import History
 

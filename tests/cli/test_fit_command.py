@@ -20,7 +20,7 @@ import yaml
 from mmattn import InputError
 from mmattn.cli import main
 from mmattn.cli.fit import split_overrides, table
-from mmattn.model import Model
+from mmattn.model.model import Model
 from mmattn.registry import datasets
 
 SETTINGS: dict[str, Any] = {

@@ -21,7 +21,7 @@ from PIL import Image
 from mmattn import attention as A
 from mmattn.cli import main
 from mmattn.data.reader import read
-from mmattn.model import Model
+from mmattn.model.model import Model
 from mmattn.registry import datasets
 
 HEAD = {"name": "classification"}

@@ -18,18 +18,19 @@ import torch
 from PIL import Image
 
 from mmattn import schema
-from mmattn.build import build_encoders, build_model
 from mmattn.cli import _Parser
 from mmattn.cli import embed as embed_command
 from mmattn.cli import index as index_command
-from mmattn.config import DataConfig, EncoderConfig, FitConfig, FusionConfig, HeadConfig
+from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
 from mmattn.data.reader import read
 from mmattn.errors import InputError, MissingDependency
-from mmattn.retrieval.arrow import read_vectors
-from mmattn.retrieval.encode import RunEncoder
-from mmattn.retrieval.extract import Shards, read_items
+from mmattn.experiments.config import DataConfig, FitConfig
+from mmattn.model.build import build_encoders, build_model
 from mmattn.retrieval.index import Index
-from mmattn.retrieval.ray_workers import _share, _Worker
+from mmattn.retrieval.storage.arrow import read_vectors
+from mmattn.serving.embed import Shards, read_items
+from mmattn.serving.ray_workers import _share, _Worker
+from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample
 from mmattn_datasets.digits.prepare import Digits
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.dataset import Dataset, Interactions
-from mmattn.data.links import natural_order
+from mmattn.data.interactions import natural_order
 from mmattn.data.reader import read
 from mmattn.errors import InputError
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmattn.boxes import Boxes
-from mmattn.data.cells import BadCell, words_in
+from mmattn.data.cell_parsing import BadCell, words_in
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read
 from mmattn.data.targets import boxes_in, labels_in, tags_in

@@ -19,7 +19,7 @@ from mmattn.boxes import Boxes
 from mmattn.data.coco import read_coco
 from mmattn.data.rejected import Rejected
 from mmattn.data.voc import read_voc
-from mmattn.encoders.pictures import read_picture
+from mmattn.encoders.image.image_io import read_picture
 from mmattn.errors import InputError
 
 WIDTH, HEIGHT = 31, 23

@@ -11,7 +11,7 @@ import soundfile
 
 from mmattn.data.reader import read
 from mmattn.errors import InputError
-from mmattn.testing import check_dataset
+from mmattn.testing.plugin_checks import check_dataset
 from mmattn_datasets.fsdd.prepare import WORDS, Fsdd
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "fsdd"

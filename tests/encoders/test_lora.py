@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mmattn import InputError, Sample
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.lora import add_lora
 from mmattn.errors import PluginError
-from mmattn.model import Model
+from mmattn.model.build import build_encoders, build_model
+from mmattn.model.model import Model
 from mmattn.registry import encoders
 
 pytest.importorskip("peft", reason="peft is an extra: pip install 'mmattn[hf]'")

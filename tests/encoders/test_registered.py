@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.tabular import Tabular
+from mmattn.encoders.tabular.tabular import Tabular
+from mmattn.model.build import build_encoders, build_model
 from mmattn.registry import encoders
-from mmattn.testing import check_encoder
+from mmattn.testing.plugin_checks import check_encoder
 
 ROWS = [
     {"year": 1995.0, "genres": ["Crime", "Drama"], "country": "US", "people": [3, 11]},

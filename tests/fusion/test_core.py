@@ -11,7 +11,7 @@ from mmattn import InputError, Tokens
 from mmattn import attention as A
 from mmattn.fusion.block import FusionBlock, NarrowBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.entry import Entry
+from mmattn.fusion.input_projection import Entry
 from mmattn.fusion.pool import AttentionPool, segment_mean, segment_softmax
 
 WIDTHS = {"text": 7, "image": 11}

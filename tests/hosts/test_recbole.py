@@ -21,9 +21,9 @@ from recbole.model.sequential_recommender import GRU4RecKG
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
-from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.model_inputs import Inputs
 from mmattn.errors import InputError
-from mmattn.testing import check_adapter
+from mmattn.testing.plugin_checks import check_adapter
 from mmattn.types import Tokens
 from mmattn_adapters.recbole import TowerRecommender, contents_of, item_ids, write_preload
 

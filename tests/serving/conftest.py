@@ -9,16 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmattn.config import (
-    DataConfig,
-    EncoderConfig,
-    EvaluationConfig,
-    FitConfig,
-    FusionConfig,
-    ProtocolConfig,
-    TrainingConfig,
-)
-from mmattn.evaluation.fit import run_experiment
+from mmattn.config import EncoderConfig, FusionConfig
+from mmattn.experiments.config import DataConfig, EvaluationConfig, FitConfig, ProtocolConfig, TrainingConfig
+from mmattn.experiments.fit import run_experiment
 from mmattn.registry import datasets
 from mmattn.retrieval.index import Index
 from mmattn.serving.service import Service

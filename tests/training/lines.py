@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mmattn.training.task import Task
+from mmattn.training.tasks.base import Task
 
 
 class Line(Task):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmattn.build import build_encoders, build_model
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.inputs import Inputs
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.model.build import build_encoders, build_model
 from mmattn.training.loop import train
-from mmattn.training.tasks import AlignmentTask
+from mmattn.training.tasks.alignment import AlignmentTask
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "../shared/data/ml1m"

@@ -10,9 +10,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 from mmattn import InputError, config, schema
-from mmattn.config import LoopConfig, TrainingConfig
+from mmattn.experiments.config import TrainingConfig
 from mmattn.training.accelerator import PRECISIONS, TRACKERS
 from mmattn.training.loop import train
+from mmattn.training.loop_config import LoopConfig
 from mmattn.training.optimizers import OPTIMIZERS
 from mmattn.training.schedule import SCHEDULES
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mmattn import attention
-from mmattn.build import build_model
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError
-from mmattn.model import Model
+from mmattn.model.build import build_model
+from mmattn.model.model import Model
 from mmattn_adapters.detection.conditioning import MapConditioning, Modulation, RegionConditioning
 from mmattn_adapters.detection.config import DetectorConfig
 from mmattn_adapters.detection.networks import LEVELS, TOPS, build_network

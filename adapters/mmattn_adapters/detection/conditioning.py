@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn import attention
-from mmattn.attention.program import Heads, Program
+from mmattn.attention.language.program import Heads, Program
 from mmattn.types import Tokens
 
 __all__ = ["MapConditioning", "Modulation", "RegionConditioning"]

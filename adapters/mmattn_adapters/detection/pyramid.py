@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from mmattn.encoders.image import EfficientNetLite0
+from mmattn.encoders.image.efficientnet_lite0 import EfficientNetLite0
 from mmattn.errors import InputError
 
 __all__ = ["LITE0", "Pyramid", "Top"]

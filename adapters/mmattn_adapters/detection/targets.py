@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.pictures import read_picture
+from mmattn.encoders.image.image_io import read_picture
 from mmattn.errors import InputError, nearest
 
 __all__ = ["as_boxes", "as_picture", "as_target", "check_targets"]
@@ -21,7 +21,7 @@ def as_picture(content: Any) -> Tensor:
     """A picture as torchvision's detectors take it: float32 [3, H, W] from 0 to 1.
 
     Args:
-        content: what `mmattn.encoders.pictures.read_picture` reads; a uint8 tensor [3, H, W]; or what this
+        content: what `mmattn.encoders.image.image_io.read_picture` reads; a uint8 tensor [3, H, W]; or what this
             function gave, which passes through.
 
     Raises:

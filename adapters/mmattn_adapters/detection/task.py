@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError
-from mmattn.training.task import Task
+from mmattn.training.tasks.base import Task
 from mmattn.types import Sample
 
 if TYPE_CHECKING:

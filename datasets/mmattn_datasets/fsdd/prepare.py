@@ -10,8 +10,8 @@ import pandas as pd
 
 from mmattn.data.card import Card
 from mmattn.data.rejected import Rejected
+from mmattn.encoders.audio.audio_io import read_clip
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.clips import read_clip
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 

@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmattn.attention.call import Call
-from mmattn.attention.context import Extras
-from mmattn.attention.layout import Layout
-from mmattn.attention.program import Program
+from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.layout import Layout
+from mmattn.attention.language.program import Program
 
 __all__ = ["Backend", "Conditions", "Estimate"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from mmattn.attention.backends.base import Conditions
-from mmattn.attention.tiles import Settings
+from mmattn.attention.execution.tiling import Settings
 
 __all__ = ["eager_settings", "fused_settings"]
 

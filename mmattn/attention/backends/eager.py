@@ -15,12 +15,12 @@ from torch.utils.checkpoint import checkpoint
 
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import eager_settings
-from mmattn.attention.backends.steps import run_steps
-from mmattn.attention.call import Call
-from mmattn.attention.context import Extras
-from mmattn.attention.layout import Layout
-from mmattn.attention.program import Program
-from mmattn.attention.schedule import Step, schedule
+from mmattn.attention.backends.run_schedule import run_steps
+from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.layout import Layout
+from mmattn.attention.execution.schedule import Step, schedule
+from mmattn.attention.language.program import Program
 
 __all__ = ["Eager"]
 

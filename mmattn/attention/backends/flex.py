@@ -25,19 +25,19 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import fused_settings
-from mmattn.attention.biases import GraphBias
-from mmattn.attention.blocks import BlockFields, BlockPairs, summarise
-from mmattn.attention.call import Call
-from mmattn.attention.context import Extras
-from mmattn.attention.extensions import Extension
-from mmattn.attention.flexedges import find_edges
-from mmattn.attention.flexpairs import Captured, capture, flex_pairs, padded_rows
-from mmattn.attention.layout import Layout, Side
-from mmattn.attention.masks import Mask
-from mmattn.attention.norms import Softmax
-from mmattn.attention.parameters import Dynamic
-from mmattn.attention.program import Program
-from mmattn.attention.scores import DotLike
+from mmattn.attention.backends.flex_edges import find_edges
+from mmattn.attention.backends.flex_pairs import Captured, capture, flex_pairs, padded_rows
+from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.layout import Layout, Side
+from mmattn.attention.language.biases import GraphBias
+from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarise
+from mmattn.attention.language.extensions import Extension
+from mmattn.attention.language.norms import Softmax
+from mmattn.attention.language.parameters import Dynamic
+from mmattn.attention.language.position_masks import Mask
+from mmattn.attention.language.program import Program
+from mmattn.attention.language.scores import DotLike
 
 __all__ = ["BUDGET", "Flex", "FlexBudgetWarning"]
 

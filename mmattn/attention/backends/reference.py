@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmattn.attention import reference
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import eager_settings
-from mmattn.attention.call import Call
-from mmattn.attention.context import Extras
-from mmattn.attention.layout import Layout
-from mmattn.attention.program import Program
+from mmattn.attention.execution import reference
+from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.layout import Layout
+from mmattn.attention.language.program import Program
 
 __all__ = ["Reference"]
 
 
 class Reference:
-    """See mmattn.attention.reference."""
+    """See mmattn.attention.execution.reference."""
 
     name = "reference"
     beaten_by = frozenset({"eager"})

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import fused_settings
-from mmattn.attention.backends.steps import run_steps
-from mmattn.attention.call import Call
-from mmattn.attention.context import Extras
-from mmattn.attention.fold import Folded, fold, only_masks, refusal
-from mmattn.attention.layout import Layout
-from mmattn.attention.masks import Causal, Full
-from mmattn.attention.program import Program
-from mmattn.attention.schedule import Schedule, Step, schedule
+from mmattn.attention.backends.run_schedule import run_steps
+from mmattn.attention.backends.sdpa_rewrite import Folded, fold, only_masks, refusal
+from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.layout import Layout
+from mmattn.attention.execution.schedule import Schedule, Step, schedule
+from mmattn.attention.language.position_masks import Causal, Full
+from mmattn.attention.language.program import Program
 
 __all__ = ["Blocks", "Jagged", "Uniform", "plain_refusal"]
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import fused_settings
 from mmattn.attention.backends.sdpa import plain_refusal
-from mmattn.attention.call import Call
-from mmattn.attention.context import Extras
-from mmattn.attention.fold import fold, folded_width, only_masks, refusal
-from mmattn.attention.layout import Layout, Side
-from mmattn.attention.masks import Causal
-from mmattn.attention.program import Program
+from mmattn.attention.backends.sdpa_rewrite import fold, folded_width, only_masks, refusal
+from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.layout import Layout, Side
+from mmattn.attention.language.position_masks import Causal
+from mmattn.attention.language.program import Program
 
 __all__ = ["Varlen"]
 

@@ -1,0 +1,111 @@
+"""Knowledge-graph edges inside a FlexAttention kernel: every pair looks itself up among its query's edges.
+
+The joined pairs of tokens are kept sorted by query and key, one number a pair, and a pair is found by
+binary search in the stretch of its query: a few loads, as many as the most linked query's edges have
+binary digits. Which edges join a pair is a row of a small table of distinct combinations, so that the
+learned bias of a combination is a matrix product outside of the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmattn.attention.execution.graph_edges import JoinedEdges
+from mmattn.attention.execution.layout import Layout
+
+__all__ = ["CapturedEdges", "FoundEdges", "find_edges"]
+
+
+@dataclass(frozen=True, eq=False)
+class FoundEdges:
+    """The pairs of tokens of a batch that edges join, ready to be searched.
+
+    Args:
+        first, last: [Lq], where the pairs of each query token begin and end, padded.
+        key: [P], key tokens of the batch, ascending within a query; padded.
+        combination: [P], the row of `counts`.
+        counts: [C, relations], how many edges of each relation; row 0 has none.
+        steps: of the binary search.
+    """
+
+    first: Tensor
+    last: Tensor
+    key: Tensor
+    combination: Tensor
+    counts: Tensor
+    steps: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What a compiled kernel depends on: padded pairs, padded combinations, steps."""
+        return len(self.key), len(self.counts), self.steps
+
+    def with_weight(self, weight: Tensor) -> CapturedEdges:
+        """With the learned weight [H, relations]."""
+        return CapturedEdges(self, weight @ self.counts.T.to(weight.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class CapturedEdges:
+    """Edges and the bias [H, C] of every combination of them."""
+
+    found: FoundEdges
+    bias: Tensor
+
+    def look_up(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """The bias of one pair; this is traced into the kernel."""
+        low, end = self.found.first[query], self.found.last[query]
+        high = end
+        for _ in range(self.found.steps):
+            middle = (low + high) // 2
+            before = (low < high) & (self.found.key[middle] < key)
+            high = torch.where((low < high) & ~before, middle, high)
+            low = torch.where(before, middle + 1, low)
+        here = (low < end) & (self.found.key[low] == key)
+        return self.bias[head, torch.where(here, self.found.combination[low], 0)]
+
+
+def find_edges(joined: JoinedEdges, relations: int, layout: Layout, queries: int) -> FoundEdges:
+    """Bring joined edges into that form, once a layout.
+
+    Args:
+        queries: length to which the queries' side is padded.
+    """
+    cache_key = ("flex edges", joined, queries)
+    if cache_key not in layout.cache:
+        layout.cache[cache_key] = _find(joined, relations, layout, queries)
+    return layout.cache[cache_key]
+
+
+def _find(joined: JoinedEdges, relations: int, layout: Layout, queries: int) -> FoundEdges:
+    device = joined.query.device
+    starts = torch.tensor(joined.starts, device=device)
+    query = torch.arange(len(starts) - 1, device=device).repeat_interleave(starts.diff())
+    key = joined.key + layout.key.offsets[layout.query.sample[query]]
+    keys = max(layout.key.starts[-1], 1)
+    pairs, place = torch.unique(query * keys + key, return_inverse=True)
+    counts = torch.zeros(len(pairs), relations, dtype=torch.int64, device=device)
+    counts.index_put_((place, joined.relation), torch.ones_like(place), accumulate=True)
+    distinct, combination = torch.unique(counts, dim=0, return_inverse=True)
+    query, key = pairs // keys, pairs % keys
+    ends = torch.bincount(query, minlength=queries).cumsum(0)
+    longest = int(torch.bincount(query, minlength=1).max())
+    # One place more than there are pairs: the search may end behind the last one.
+    padding = (0, _power(len(pairs) + 1) - len(pairs))
+    return FoundEdges(
+        first=F.pad(ends, (1, 0))[:-1],
+        last=ends,
+        key=F.pad(key, padding),
+        combination=F.pad(combination + 1, padding),
+        counts=F.pad(distinct, (0, 0, 1, _power(len(distinct) + 1) - len(distinct) - 1)),
+        steps=longest.bit_length(),
+    )
+
+
+def _power(number: int) -> int:
+    """The next power of two: few lengths, and so few kernels."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,95 @@
+"""Step by step decoding: keys and values of the past are kept, and only new tokens are projected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmattn.attention.language.mask_algebra import farthest
+from mmattn.attention.language.program import Program
+from mmattn.errors import InputError
+from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.layer.attention import Attention
+
+__all__ = ["Cache", "append", "check_decodable", "forget"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """Keys and values of the tokens so far.
+
+    Args:
+        tokens: their layout and fields; `values` [N, 2 D] are the projected keys beside the values.
+    """
+
+    tokens: Tokens
+
+    def __len__(self) -> int:
+        """Number of tokens that are kept."""
+        return len(self.tokens.values)
+
+    def select(self, samples: torch.Tensor) -> Cache:
+        """Of the named samples alone, in that order; one that is named twice goes on in two ways."""
+        return Cache(self.tokens.select(samples))
+
+
+def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -> Cache:
+    """The cache with the keys and values [N, H, K] of the new tokens after those of each sample.
+
+    Raises:
+        InputError: another number of samples, or new tokens that do not come after the old ones.
+    """
+    kept = new.with_values(torch.cat([k.flatten(1), v.flatten(1)], dim=1))
+    if cache is None:
+        return Cache(kept)
+    if len(cache.tokens) != len(new):
+        raise InputError(f"decode: got {len(new)} samples, expected {len(cache.tokens)} as in the cache")
+    latest_B = _extreme(cache.tokens, "amax", -1)
+    earliest_B = _extreme(new, "amin", torch.iinfo(torch.int64).max)
+    if bool((earliest_B <= latest_B).any()):
+        sample = int((earliest_B <= latest_B).nonzero()[0])
+        raise InputError(
+            f"decode: sample {sample} got a new token at position {int(earliest_B[sample])}, "
+            f"expected positions after {int(latest_B[sample])}, the latest in the cache"
+        )
+    return Cache(Tokens.cat([cache.tokens, kept]))
+
+
+def forget(cache: Cache, layer: Attention) -> Cache:
+    """The cache without what no later token can attend to: in a program with a window it stops growing."""
+    masks = [part.mask for part in layer.program.walk() if isinstance(part, Program)]
+    reach = farthest(masks)
+    if reach is None:
+        return cache
+    # The latest token stays, whatever the reach: later ones are held against its position.
+    oldest_B = _extreme(cache.tokens, "amax", -1) - max(reach - 1, 0)
+    kept_N = cache.tokens.position >= oldest_B[cache.tokens.sample]
+    return cache if bool(kept_N.all()) else Cache(cache.tokens.filter(kept_N))
+
+
+def check_decodable(layer: Attention) -> None:
+    """Refuse programs whose results for old tokens would change when new ones come.
+
+    Raises:
+        InputError: a mask that looks ahead, or a number that depends on all queries.
+    """
+    parts = [part for part in layer.program.walk() if isinstance(part, Program)]
+    for part in parts:
+        if not part.mask.looks_back_only:
+            raise InputError(
+                f"decode: the mask {part.mask} may look ahead, expected one such as causal & window(64)"
+            )
+    for term in layer.program.walk():
+        if term.word == "dynamic" and term.on == "input":  # type: ignore[attr-defined]
+            raise InputError(f"decode: {term} depends on tokens that are not there yet")
+
+
+def _extreme(tokens: Tokens, which: str, start: int) -> Any:
+    """[B], the largest or smallest position of each sample."""
+    return tokens.position.new_full((len(tokens),), start).scatter_reduce(
+        0, tokens.sample, tokens.position, which, include_self=True
+    )

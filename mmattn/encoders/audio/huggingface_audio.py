@@ -1,0 +1,131 @@
+"""Sound through any Hugging Face model; beside it the other audio encoders, under one roof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmattn.encoders.audio.audio_io import read_clip
+from mmattn.encoders.audio.log_mel import LogMel
+from mmattn.encoders.audio.resemblyzer import Resemblyzer
+from mmattn.encoders.base import Unreadable
+from mmattn.encoders.huggingface import HuggingFaceEncoder
+from mmattn.encoders.pretrained import library
+from mmattn.errors import InputError, nearest
+from mmattn.types import Tokens
+
+__all__ = ["HuggingFaceAudio", "LogMel", "Resemblyzer"]
+
+_SHORTEST = 0.025  # seconds: one window of every speech model there is
+
+
+class HuggingFaceAudio(HuggingFaceEncoder):
+    """Tokens from the last hidden layer of a Hugging Face speech model: wav2vec 2.0, HuBERT, WavLM, Whisper.
+
+    Clips of equal length go through the network together and no others: some of these models give
+    other values as soon as there is padding.
+
+    Args:
+        model: a local folder, or a name on the Hugging Face hub (which then downloads it).
+        pool: "frames": one token a frame, its middle as `time`, in seconds from the clip's start;
+            "all": one token, the mean over the frames.
+        batch_size: clips that go through the network at once.
+        max_seconds: what comes later in a clip is left out (Whisper itself stops at 30).
+        revision: branch, tag or commit on the hub.
+        frozen: False to fine-tune the model as `encoder.trained`.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        InputError: the model cannot be loaded, or an option is out of range.
+        Unreadable: a clip cannot be read, is silent, or is shorter than 25 ms.
+        MissingDependency: transformers is not installed.
+    """
+
+    name = "hf-audio"
+    pools = ("frames", "all")
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        pool: str = "frames",
+        batch_size: int = 16,
+        max_seconds: float = 30.0,
+        revision: str | None = None,
+        frozen: bool = True,
+        modality: str = "audio",
+    ):
+        if pool not in self.pools:
+            raise InputError(f"hf-audio: got pool={pool!r}.{nearest(pool, self.pools)}")
+        super().__init__(
+            model,
+            revision=revision,
+            tower="audio_model",  # of CLAP
+            frozen=frozen,
+            batch_size=batch_size,
+            modality=modality,
+        )
+        self.pool = pool
+        self.max_seconds = max_seconds
+
+    @cached_property
+    def extractor(self) -> Any:
+        """The model's own feature extractor, which knows its rate."""
+        transformers = library("transformers", "hf")
+        return transformers.AutoFeatureExtractor.from_pretrained(self.model, revision=self.revision)
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        return {"pool": self.pool, "max_seconds": self.max_seconds, "extractor": self.processor_hash}
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "pool": self.pool, "max_seconds": self.max_seconds}
+
+    def read(self, content: Any) -> Tensor:
+        """Samples [n] at the model's rate."""
+        if isinstance(content, Tensor):
+            if content.dim() != 1:
+                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected samples [n]")
+            return content
+        samples = read_clip(content, self.extractor.sampling_rate, max_seconds=self.max_seconds)
+        if len(samples) < _SHORTEST * self.extractor.sampling_rate:
+            raise Unreadable(f"the clip is shorter than {_SHORTEST} s")
+        return samples
+
+    def encode(self, contents: Sequence[Any]) -> Tokens:
+        clips = {index: self.read(content) for index, content in enumerate(contents) if content is not None}
+        rows: list[Tensor | None] = [None] * len(contents)
+        times: list[Tensor | None] = [None] * len(contents)
+        by_length = sorted(clips, key=lambda index: len(clips[index]))
+        for length, group in groupby(by_length, key=lambda index: len(clips[index])):
+            alike = list(group)
+            for start in range(0, len(alike), self.batch_size):
+                batch = alike[start : start + self.batch_size]
+                for index, row in zip(batch, self._hidden([clips[index] for index in batch]), strict=True):
+                    seconds = length / self.extractor.sampling_rate
+                    rows[index] = row if self.pool == "frames" else row.mean(0, keepdim=True)
+                    places = torch.arange(len(row), device=self.device)
+                    times[index] = (places + 0.5) * (seconds / len(row))
+        return self.pack(rows, times=times if self.pool == "frames" else None)
+
+    def _hidden(self, clips: list[Tensor]) -> Tensor:
+        """The last hidden layer [B, T, D] of clips of one length, without frames of filling."""
+        features = self.extractor(
+            [clip.cpu().numpy() for clip in clips],
+            sampling_rate=self.extractor.sampling_rate,
+            return_tensors="pt",
+        )
+        network = self.network
+        given = features[network.main_input_name].to(self.device)
+        with self.gradients():
+            hidden_BTD: Tensor = network(given).last_hidden_state
+        whole = getattr(self.extractor, "n_samples", None)  # Whisper fills every clip up to 30 s
+        if whole:
+            hidden_BTD = hidden_BTD[:, : math.ceil(hidden_BTD.shape[1] * len(clips[0]) / whole)]
+        return hidden_BTD

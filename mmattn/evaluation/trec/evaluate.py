@@ -1,0 +1,318 @@
+"""Measure a run against judgements, under policies that are declared and reported.
+
+Three questions on which evaluation tools disagree in silence, and their answers here:
+
+* what comes first among equal scores (`ties`): "trec", as trec_eval has it, the higher document name as a
+  string ("9" before "10"); "stable", the document that stands earlier in the run; "expected", no
+  order at all: each metric is its mean over all orders, in closed form.
+* a judged query that the run does not have (`missing`): "zero", as `trec_eval -c`; "skip", as `trec_eval`
+  without `-c`; "error".
+* a judged query without any relevant document (`empty`): "zero", as trec_eval; "skip".
+
+Scores are compared as float32 under every policy, which is what trec_eval does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mmattn.array_types import Bools, Floats, Ints
+from mmattn.errors import InputError, nearest
+from mmattn.evaluation.ranking.formulas import Placed, checked
+from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap
+from mmattn.evaluation.trec.run import Qrels, Run, blocks, gather
+
+__all__ = ["Empty", "Evaluation", "Missing", "Ties", "evaluate_run"]
+
+Ties = Literal["trec", "stable", "expected"]
+Missing = Literal["zero", "skip", "error"]
+Empty = Literal["zero", "skip"]
+
+_LAST = np.uint64(2**64 - 1)
+_LOW = np.uint64(2**32 - 1)
+_HALF = np.uint64(32)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Metric values of each judged query.
+
+    Args:
+        queries: [Q] names, in the order of the judgements.
+        values: metric -> [Q] float64, NaN for a query that is left out.
+        ties: the policy for equal scores.
+        tie_rate: share of the ranked documents whose score another document of their query has too.
+        missing: judged queries that the run does not have.
+        empty: judged queries without a relevant document.
+        unjudged: how many queries of the run are not judged; they count nowhere.
+    """
+
+    queries: Sequence[str]
+    values: Mapping[str, Floats]
+    ties: Ties
+    tie_rate: float
+    missing: Sequence[str]
+    empty: Sequence[str]
+    unjudged: int
+
+    def mean(self, metric: str) -> float:
+        """The mean over the queries that count; NaN where none does."""
+        values = self.values[metric]
+        counted = values[~np.isnan(values)]
+        return float(counted.mean()) if len(counted) else float("nan")
+
+    def interval(self, metric: str, **settings: Any) -> Interval:
+        """The mean with its bootstrap interval over queries; `settings` are those of `bootstrap`."""
+        return bootstrap(self.values[metric], **settings)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `mmattn evaluate --json` prints."""
+        found = {}
+        for name, values in self.values.items():
+            interval = None if np.isnan(values).all() else self.interval(name)
+            found[name] = {
+                end: None if interval is None else getattr(interval, end) for end in ("mean", "low", "high")
+            }
+        return {
+            "queries": len(self.queries),
+            "metrics": found,
+            "ties": {"policy": self.ties, "rate": self.tie_rate},
+            "missing": len(self.missing),
+            "without_relevant": len(self.empty),
+            "unjudged": self.unjudged,
+        }
+
+
+def evaluate_run(
+    run: Run,
+    qrels: Qrels,
+    metrics: Sequence[str] = ("ndcg@10", "map", "mrr", "recall@100"),
+    *,
+    ties: Ties = "trec",
+    missing: Missing = "zero",
+    empty: Empty = "zero",
+    relevant_from: float | None = None,
+) -> Evaluation:
+    """Measure a run.
+
+    Args:
+        run: what was retrieved.
+        qrels: what is right. Queries meet by name, or by number where neither has names; so do documents.
+        metrics: names: recall, precision, hit, ndcg, ndcg_exp, map, mrr with a cut-off ("ndcg@10") or
+            without, over all that was retrieved; rprec and auc without.
+        ties: what comes first among equal scores.
+        missing: what a judged query counts that the run does not have.
+        empty: what a judged query counts without a relevant document.
+        relevant_from: the lowest gain that the binary metrics call relevant; by default any above 0.
+
+    Raises:
+        InputError: an unknown metric or policy, no common query, a missing query under "error".
+
+    Example:
+        >>> run = Run.from_dict({"q": {"a": 1.0, "b": 1.0, "c": 1.0}})
+        >>> right = Qrels.from_dict({"q": {"a": 1}})
+        >>> [round(evaluate_run(run, right, ["mrr"], ties=t).mean("mrr"), 4) for t in get_args(Ties)]
+        [0.3333, 1.0, 0.6111]
+    """
+    functions = checked(metrics)
+    for what, policy, known in (("ties", ties, Ties), ("missing", missing, Missing), ("empty", empty, Empty)):
+        if policy not in get_args(known):
+            raise InputError(f"evaluate: got {what} {policy!r}.{nearest(str(policy), get_args(known))}")
+    if relevant_from is not None and not relevant_from > 0:
+        raise InputError(f"evaluate: got relevant_from {relevant_from}, expected a gain above 0")
+    row_of_Q = _meet_queries(run, qrels)
+    absent_Q = row_of_Q < 0
+    _refuse_absent(run, qrels, absent_Q, missing)
+    placed, tie_rate = _place(run, qrels, row_of_Q, ties, relevant_from)
+    empty_Q = placed.positives() == 0
+    values = {}
+    for name, (function, cut) in functions.items():
+        values_Q = function(placed, cut)
+        if empty == "zero":
+            values_Q = np.where(empty_Q & np.isnan(values_Q), 0.0, values_Q)
+        # A metric that nothing was ranked for may be undefined (auc); the policy decides all the same.
+        unanswered = np.where(empty_Q, values_Q, 0.0) if missing == "zero" else np.nan
+        values[name] = np.where(absent_Q, unanswered, values_Q)
+    names = list(map(str, range(len(qrels)))) if qrels.queries is None else list(qrels.queries)
+    return Evaluation(
+        queries=names,
+        values=values,
+        ties=ties,
+        tie_rate=tie_rate,
+        missing=[names[row] for row in np.flatnonzero(absent_Q)],
+        empty=[names[row] for row in np.flatnonzero(empty_Q)],
+        unjudged=len(run) - int((~absent_Q).sum()),
+    )
+
+
+def _meet_queries(run: Run, qrels: Qrels) -> Ints:
+    """[Q] row of the run for each judged query, -1 where there is none."""
+    if run.queries is None and qrels.queries is None:
+        rows_Q = np.arange(len(qrels))
+        return np.where(rows_Q < len(run), rows_Q, -1)
+    row_of = {run.query(row): row for row in range(len(run))}
+    return np.array([row_of.get(qrels.query(row), -1) for row in range(len(qrels))], np.int64)
+
+
+def _refuse_absent(run: Run, qrels: Qrels, absent_Q: Bools, missing: Missing) -> None:
+    if absent_Q.all():
+        first = [f"{table.query(0)!r}" if len(table) else "none" for table in (run, qrels)]
+        raise InputError(
+            f"evaluate: no common query among {len(run)} of the run (first {first[0]}) and {len(qrels)} of "
+            f"the judgements (first {first[1]}), expected the same names"
+        )
+    if missing == "error" and absent_Q.any():
+        raise InputError(
+            f"evaluate: {int(absent_Q.sum())} judged queries are missing from the run, the first "
+            f"{qrels.query(int(absent_Q.argmax()))!r}, expected none"
+        )
+
+
+def _place(
+    run: Run, qrels: Qrels, row_of_Q: Ints, ties: Ties, relevant_from: float | None
+) -> tuple[Placed, float]:
+    judged = _Judged(run, qrels)
+    lengths_Q = np.where(row_of_Q < 0, 0, run.lengths[row_of_Q])
+    nothing = np.zeros(0, np.int64)
+    parts = [(nothing, nothing, nothing, nothing)]
+    tied = 0
+    for rows_B, within_BK in blocks(lengths_Q):
+        scores_BK = gather(run.scores, run.offsets[row_of_Q[rows_B]], within_BK, fill=0)
+        documents_BK = gather(run.documents, run.offsets[row_of_Q[rows_B]], within_BK, fill=-1)
+        documents_BK, level_BK = _sort(documents_BK, scores_BK, within_BK, run if ties == "trec" else None)
+        tied += _count_tied(level_BK)
+        hit_H, entry_H = judged.find(rows_B, documents_BK)
+        block, place_H = np.divmod(hit_H, within_BK.shape[1])
+        start_H, size_H = place_H, np.ones_like(place_H)
+        if ties == "expected":
+            start_H, size_H = _groups(level_BK, within_BK, hit_H)
+        parts.append((rows_B[block], start_H, size_H, entry_H))
+    row_H, start_H, size_H, entry_H = map(np.concatenate, zip(*parts, strict=True))
+    if (np.diff(row_H) < 0).any():
+        order_H = np.argsort(row_H, kind="stable")
+        row_H, start_H, size_H, entry_H = (array[order_H] for array in (row_H, start_H, size_H, entry_H))
+    opens_H = (np.diff(row_H, prepend=-1) != 0) | (np.diff(start_H, prepend=-1) != 0)
+    relevant_J = judged.gains > 0 if relevant_from is None else judged.gains >= relevant_from
+    ideal_J = np.lexsort((-judged.gains, judged.rows))
+    placed = Placed(
+        row=row_H[opens_H],
+        start=start_H[opens_H],
+        size=size_H[opens_H],
+        member=np.cumsum(opens_H) - 1,
+        gains=judged.gains[entry_H],
+        relevant=relevant_J[entry_H],
+        retrieved=lengths_Q,
+        ideal_row=judged.rows[ideal_J],
+        ideal_gains=judged.gains[ideal_J],
+        ideal_relevant=relevant_J[ideal_J],
+    )
+    return placed, tied / max(int(lengths_Q.sum()), 1)
+
+
+class _Judged:
+    """The judged documents with a gain, by the run's own document numbers, ready to be looked up."""
+
+    def __init__(self, run: Run, qrels: Qrels):
+        documents = _meet_documents(run, qrels)
+        counts = qrels.gains > 0
+        self.rows = qrels.rows[counts]
+        self.gains = qrels.gains[counts]
+        self.width = max(int(run.documents.max(initial=0)), int(documents.max(initial=0))) + 1
+        retrievable = np.flatnonzero(documents[counts] >= 0)
+        keys = self.rows[retrievable] * self.width + documents[counts][retrievable]
+        order = np.argsort(keys)
+        self.keys, self.entries = keys[order], retrievable[order]
+        # A table of hashed keys: most documents of a run are not judged, and one look settles that.
+        self.bits = max(10, int(len(keys) * 8).bit_length())
+        self.filter = np.zeros(1 << self.bits, bool)
+        self.filter[self._hash(self.keys)] = True
+
+    def find(self, rows_B: Ints, documents_BK: Ints) -> tuple[Ints, Ints]:
+        """Flat places of the block that hold a judged document, and its entry in `gains`."""
+        keys_BK = rows_B[:, None] * self.width + documents_BK
+        maybe = np.flatnonzero(self.filter[self._hash(keys_BK.ravel())])
+        maybe = maybe[documents_BK.ravel()[maybe] >= 0]  # -1 stands behind the end of a row
+        wanted = keys_BK.ravel()[maybe]
+        found = np.searchsorted(self.keys, wanted).clip(max=max(len(self.keys) - 1, 0))
+        there = self.keys[found] == wanted if len(self.keys) else np.zeros(0, bool)
+        return maybe[there], self.entries[found[there]]
+
+    def _hash(self, keys: Ints) -> NDArray[np.int64]:
+        mixed = keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (mixed >> np.uint64(64 - self.bits)).view(np.int64)
+
+
+def _meet_documents(run: Run, qrels: Qrels) -> Ints:
+    """[N] documents of the judgements by the run's numbers, -1 where the run never names one."""
+    if run.names is qrels.names:
+        return qrels.documents
+    if run.names is None:  # the run's numbers, written in decimal, are its names
+        numbers = pd.to_numeric(pd.Series(qrels.names), errors="coerce").to_numpy(np.float64)
+        exact = np.array(
+            [-1 if np.isnan(number) or str(int(number)) != name else int(name)
+             for number, name in zip(numbers, qrels.names or (), strict=True)], np.int64,
+        )  # fmt: skip
+        return exact[qrels.documents]
+    if qrels.names is None:
+        judged, place = np.unique(qrels.documents, return_inverse=True)
+        return pd.Index(run.names).get_indexer(pd.Index(judged.astype(str))).astype(np.int64)[place]
+    return pd.Index(run.names).get_indexer(pd.Index(qrels.names)).astype(np.int64)[qrels.documents]
+
+
+def _sort(
+    documents_BK: Ints, scores_BK: NDArray[np.float32], within_BK: Bools, named: Run | None
+) -> tuple[Ints, NDArray[np.uint64]]:
+    """Documents best first, and a number that is the same where scores are; one sort of 64-bit keys.
+
+    The upper half of a key is the score, turned round; the lower half is what decides among equals: the
+    place of the document's name where `named` gives it, its place in the run otherwise.
+    """
+    columns_K = np.arange(documents_BK.shape[1], dtype=np.uint64)
+    bits_BK = (scores_BK + np.float32(0)).view(np.int32)  # adding 0 makes -0 the same as 0
+    turned_BK = (bits_BK ^ (0x7FFFFFFF & ~(bits_BK >> 31))).view(np.uint32)
+    keys_BK = turned_BK.astype(np.uint64) << _HALF
+    keys_BK |= columns_K if named is None else named.name_place[documents_BK].view(np.uint64)
+    ragged = not within_BK.all()
+    if ragged:
+        keys_BK[~within_BK] = _LAST
+    keys_BK.sort(axis=1)
+    level_BK = keys_BK >> _HALF
+    keys_BK &= _LOW
+    if ragged:
+        keys_BK[~within_BK] = 0
+    second_BK = keys_BK.view(np.int64)
+    if named is None:
+        sorted_BK = np.take_along_axis(documents_BK, second_BK, axis=1)
+    else:
+        sorted_BK = named.by_name[second_BK]
+    if ragged:  # behind the end of a row is no document, and nothing is level with anything
+        sorted_BK[~within_BK] = -1
+        level_BK[~within_BK] = (_LAST - np.broadcast_to(columns_K, within_BK.shape))[~within_BK]
+    return sorted_BK, level_BK
+
+
+def _count_tied(level_BK: NDArray[np.uint64]) -> int:
+    same_BK = level_BK[:, 1:] == level_BK[:, :-1]
+    if not same_BK.any():
+        return 0
+    tied_BK = np.zeros(level_BK.shape, bool)
+    tied_BK[:, 1:] |= same_BK
+    tied_BK[:, :-1] |= same_BK
+    return int(tied_BK.sum())
+
+
+def _groups(level_BK: NDArray[np.uint64], within_BK: Bools, hit_H: Ints) -> tuple[Ints, Ints]:
+    """[H] first place and size of the group of equal scores that each place belongs to."""
+    longest = level_BK.shape[1]
+    opens_BK = np.ones(level_BK.shape, bool)
+    opens_BK[:, 1:] = level_BK[:, 1:] != level_BK[:, :-1]
+    openings = np.flatnonzero(opens_BK)
+    group_H = np.searchsorted(openings, hit_H, side="right") - 1
+    ends = np.append(openings[1:], opens_BK.size)
+    return openings[group_H] % longest, (ends - openings)[group_H]

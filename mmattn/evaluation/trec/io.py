@@ -1,0 +1,268 @@
+"""Runs and judgements from files: TREC, BEIR folders, parquet, CSV, TSV, numpy; runs written for trec_eval.
+
+A bad line ends the reading with its number, what it holds and what was expected there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mmattn.errors import InputError, nearest
+from mmattn.evaluation.trec.run import Qrels, Run
+from mmattn.files import atomic_path
+
+__all__ = ["read_qrels", "read_run", "write_run"]
+
+_QUERY = ("query", "query_id", "query-id", "qid", "q_id")
+_DOCUMENT = ("document", "document_id", "doc_id", "docid", "docno", "corpus-id", "corpus_id", "doc", "item")
+_SCORE = ("score", "sim")
+_GAIN = ("gain", "relevance", "rel", "score", "grade", "judgement", "label")
+_TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run.
+
+    Args:
+        path: by its ending: .parquet, .csv and .tsv with columns for query, document and score under
+            their usual names; .npz with arrays offsets, documents, scores and optional queries and
+            names; anything else as TREC lines `query Q0 document rank score tag`. As trec_eval does, the
+            score decides and the rank is not looked at.
+
+    Raises:
+        InputError: a bad line, with its number; a document twice for one query; an empty file.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        return Run(**_arrays(path, "scores"))
+    if path.suffix in _TABLES:
+        return _to_run(_table(path, _SCORE, "score"))
+    return _to_run(_lines(path, 6, "query Q0 document rank score tag", place=4, what="score"))
+
+
+def read_qrels(path: str | os.PathLike[str], split: str = "test") -> Qrels:
+    """Read judgements.
+
+    Args:
+        path: as for `read_run`, with a column for the judgement or the array gains; TREC lines are `query 0
+            document judgement`. A folder is a BEIR data set: qrels/<split>.tsv is read, and its queries must
+            be in queries.jsonl where that lies beside it.
+        split: of a BEIR folder.
+
+    Raises:
+        InputError: a bad line, with its number; a document judged twice; an empty file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _beir(path, split)
+    if path.suffix == ".npz":
+        return Qrels(**_arrays(path, "gains"))
+    if path.suffix in _TABLES:
+        return _to_qrels(_table(path, _GAIN, "judgement"))
+    return _to_qrels(_lines(path, 4, "query 0 document judgement", place=3, what="judgement"))
+
+
+def write_run(path: str | os.PathLike[str], run: Run, tag: str = "mmattn") -> None:
+    """Write a run as trec_eval reads it, atomically: `query Q0 document rank score tag`.
+
+    Ranks count from 1 in trec_eval's order; scores have the nine digits that give a float32 back exactly.
+
+    Raises:
+        InputError: a name with white space in it, or an empty one, which the format cannot hold.
+    """
+    for what, names in (("query", run.queries or ()), ("document", run.names or ()), ("tag", (tag,))):
+        bad = next((name for name in names if name.split() != [name]), None)
+        if bad is not None:
+            raise InputError(f"{path}: the {what} {bad!r} cannot be written, expected a name without spaces")
+    order = np.lexsort((run.name_place[run.documents], -run.scores, run.rows))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in range(len(run)):
+            start, end = int(run.offsets[row]), int(run.offsets[row + 1])
+            query = run.query(row)
+            for rank, place in enumerate(order[start:end], 1):
+                document = run.document(int(run.documents[place]))
+                file.write(f"{query} Q0 {document} {rank} {run.scores[place]:.9g} {tag}\n")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Named triples, with where each stands in its file."""
+
+    path: Path
+    queries: Sequence[str]
+    documents: Sequence[str]
+    numbers: NDArray[np.float64]
+    first: int  # line of the first row
+    what: str
+    lines: Sequence[int] | None = None  # where blank lines break the count
+
+    def line(self, row: int) -> int:
+        return self.first + row if self.lines is None else self.lines[row]
+
+
+def _lines(path: Path, fields: int, layout: str, *, place: int, what: str) -> _Rows:
+    """White-space separated lines; names are taken from places 0 and 2, the number from `place`."""
+    queries, documents, written, lines = [], [], [], []
+    for number, line in _text(path):
+        cells = line.split()
+        if not cells:
+            continue
+        if len(cells) != fields:
+            raise InputError(f"{path}, line {number}: got {len(cells)} fields, expected {fields}: {layout}")
+        queries.append(cells[0])
+        documents.append(cells[2])
+        written.append(cells[place])
+        lines.append(number)
+    return _Rows(
+        path, queries, documents, _numbers(path, what, written, lines), 1, what, lines
+    )  # fmt: skip
+
+
+def _text(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}, line {number}: byte {error.start} is not UTF-8, expected text"
+                ) from error
+
+
+def _numbers(path: Path, what: str, written: Sequence[Any], lines: Sequence[int]) -> NDArray[np.float64]:
+    found = pd.to_numeric(pd.Series(written, dtype=object), errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(found))
+    if len(bad):
+        row = int(bad[0])
+        raise InputError(f"{path}, line {lines[row]}: got the {what} {written[row]!r}, expected a number")
+    return found
+
+
+def _table(path: Path, numbers: Sequence[str], what: str) -> _Rows:
+    """Columns under their usual names; ids are text, whatever they look like."""
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            separator = "\t" if path.suffix == ".tsv" else ","
+            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (ValueError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+    column = {
+        name: _column(path, list(map(str, frame.columns)), known)
+        for name, known in (("query", _QUERY), ("document", _DOCUMENT), (what, numbers))
+    }
+    lines = range(2, len(frame) + 2) if path.suffix != ".parquet" else range(1, len(frame) + 1)
+    for name in ("query", "document"):
+        cells = frame[column[name]]
+        bad = np.flatnonzero((cells.isna() | (cells.astype(str) == "")).to_numpy())
+        if len(bad):
+            raise InputError(f"{path}, line {lines[int(bad[0])]}: the {name} is empty, expected a name")
+    values = _numbers(path, what, frame[column[what]].tolist(), lines)
+    return _Rows(
+        path, frame[column["query"]].astype(str).tolist(), frame[column["document"]].astype(str).tolist(),
+        values, lines.start, what,
+    )  # fmt: skip
+
+
+def _column(path: Path, columns: Sequence[str], known: Sequence[str]) -> str:
+    for name in known:
+        if name in columns:
+            return name
+    raise InputError(f"{path}: got the columns {', '.join(columns)}, expected one of {', '.join(known)}")
+
+
+def _arrays(path: Path, numbers: str) -> dict[str, Any]:
+    """What `numpy.savez` wrote; nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read as arrays without pickled objects: {error}") from error
+    needed, known = ("offsets", "documents", numbers), ("offsets", "documents", numbers, "queries", "names")
+    for name in needed:
+        if name not in arrays:
+            raise InputError(f"{path}: has no array {name!r}, expected {', '.join(needed)}")
+    for name in arrays:
+        if name not in known:
+            raise InputError(f"{path}: unknown array {name!r}.{nearest(name, known)}")
+    return {
+        name: tuple(map(str, array.tolist())) if name in ("queries", "names") else array
+        for name, array in arrays.items()
+    }
+
+
+def _beir(folder: Path, split: str) -> Qrels:
+    path = folder / "qrels" / f"{split}.tsv"
+    if not path.is_file():
+        there = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
+        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR data set.{nearest(split, there)}")
+    rows = _table(path, ("score",), "score")
+    asked = folder / "queries.jsonl"
+    if asked.is_file():
+        known = _beir_queries(asked)
+        for row, query in enumerate(rows.queries):
+            if query not in known:
+                raise InputError(f"{path}, line {rows.line(row)}: the query {query!r} is not in {asked.name}")
+    return _to_qrels(rows)
+
+
+def _beir_queries(path: Path) -> set[str]:
+    found: set[str] = set()
+    for number, line in _text(path):
+        if not line.strip():
+            continue
+        try:
+            name = json.loads(line)["_id"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number}: expected a JSON object with an _id and a text"
+            ) from error
+        if str(name) in found:
+            raise InputError(f"{path}, line {number}: a second query of the name {name!r}")
+        found.add(str(name))
+    return found
+
+
+def _to_run(rows: _Rows) -> Run:
+    offsets, documents, names, queries, order = _by_query(rows)
+    with np.errstate(over="ignore"):
+        scores = rows.numbers[order].astype(np.float32)
+    return Run(offsets, documents, scores, queries, names)
+
+
+def _to_qrels(rows: _Rows) -> Qrels:
+    offsets, documents, names, queries, order = _by_query(rows)
+    return Qrels(offsets, documents, rows.numbers[order], queries, names)
+
+
+def _by_query(rows: _Rows) -> tuple[Any, Any, tuple[str, ...], tuple[str, ...], NDArray[np.intp]]:
+    """Lines of one query together, in the order of the file, which the tie policy "stable" keeps."""
+    if not len(rows.queries):
+        raise InputError(f"{rows.path}: no line in it, expected at least one")
+    query, queries = pd.factorize(np.asarray(rows.queries, dtype=object))
+    document, names = pd.factorize(np.asarray(rows.documents, dtype=object))
+    order = np.argsort(query, kind="stable")
+    pairs = query.astype(np.int64) * len(names) + document
+    by_pair = np.argsort(pairs, kind="stable")
+    again = by_pair[1:][np.diff(pairs[by_pair]) == 0]
+    if len(again):
+        row = int(again.min())
+        raise InputError(
+            f"{rows.path}, line {rows.line(row)}: the document {rows.documents[row]!r} comes twice for the "
+            f"query {rows.queries[row]!r}, expected each once"
+        )
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=len(queries)))])
+    return offsets, document[order].astype(np.int64), tuple(names), tuple(queries), order

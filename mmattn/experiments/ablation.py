@@ -1,0 +1,148 @@
+"""Inputs with a modality taken away, exchanged or drowned in noise: what does each one contribute?
+
+The three ask different things. Dropped: can the rest do without? Shuffled: is it this sample's content that
+helps, or only that there is some? Noise: does the model notice that the content says nothing?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.errors import InputError, nearest
+
+__all__ = ["PREFIXES", "How", "holders", "knock_out", "variants"]
+
+How = Literal["drop", "shuffle", "noise"]
+PREFIXES: Mapping[How, str] = {"drop": "without", "shuffle": "shuffled", "noise": "noise"}
+
+_MOST_SUBSETS = 62  # all but the empty and the whole one of six contents
+
+
+def knock_out(inputs: Inputs, modality: str | Sequence[str], how: How = "drop", *, seed: int = 0) -> Inputs:
+    """The inputs without what a modality says.
+
+    Args:
+        inputs: of all samples.
+        modality: which one, or several that say the same content in other ways and go together.
+        how: "drop", as if no sample had it; "shuffle", each sample that has it gets another one's, so
+            that presence stays as it is; "noise", normal numbers with the mean and spread of each
+            coordinate, for modalities of frozen encoders.
+        seed: of the exchange or the noise.
+
+    Raises:
+        InputError: an unknown modality or way, noise for contents that an encoder reads in training, nobody
+            to exchange with.
+    """
+    names = (modality,) if isinstance(modality, str) else tuple(modality)
+    if how not in get_args(How):
+        raise InputError(f"knockout: got {how!r}.{nearest(str(how), get_args(How))}")
+    for name in names:
+        if name not in inputs.modalities:
+            raise InputError(f"knockout: no modality {name!r}.{nearest(name, inputs.modalities)}")
+    order = _exchange(inputs, names, seed) if how == "shuffle" else None
+    for name in names:
+        if how == "drop":
+            inputs = inputs.without(name)
+        elif order is not None:
+            inputs = inputs.exchanged(name, order)
+        else:
+            inputs = _noisy(inputs, name, seed)
+    return inputs
+
+
+def variants(
+    inputs: Inputs,
+    contents: Mapping[str, Sequence[str]],
+    ways: Sequence[How] = ("drop", "shuffle", "noise"),
+    *,
+    encoders: bool = True,
+    every_subset: bool = True,
+    seed: int = 0,
+) -> Iterator[tuple[str, Inputs]]:
+    """All the knockouts of a report, one after the other, by name.
+
+    Named "without-image", "shuffled-image", "noise-image" for a content, "without-table.year" for one of
+    several encoders of a content, "only-text+image" for a subset. A subset that lacks one content alone is
+    the drop of that content and comes once, under that name. What cannot be done is left out: noise for
+    encoders that are trained along, an exchange among fewer than two samples, dropping all there is.
+
+    Args:
+        inputs: of all samples.
+        contents: content -> the modalities that read it.
+        ways: of taking away.
+        encoders: take away single modalities of a content too, where it has several.
+        every_subset: at most 62 of them, the smallest first.
+        seed: of exchanges and noise.
+
+    Example:
+        >>> from mmattn.types import Tokens
+        >>> text = Tokens.from_sequences([torch.ones(1, 2), torch.zeros(1, 2)], "text")
+        >>> both = Inputs({"text": text}, {"image": ["a", "b"]})
+        >>> [name for name, _ in variants(both, {"text": ["text"], "image": ["image"]}, ["drop", "noise"])]
+        ['without-text', 'without-image', 'noise-text']
+    """
+    parts = {name: tuple(own) for name, own in contents.items()}
+    if encoders:
+        for content, own in contents.items():
+            parts |= {f"{content}.{name}": (name,) for name in own if len(own) > 1}
+    for how in ways:
+        for name, own in parts.items():
+            if _possible(inputs, own, how):
+                yield f"{PREFIXES[how]}-{name}", knock_out(inputs, own, how, seed=seed)
+    largest = len(contents) - (1 if "drop" in ways else 0)
+    kept = [names for size in range(1, largest) for names in combinations(contents, size)]
+    for names in kept[:_MOST_SUBSETS] if every_subset else ():
+        gone = [modality for content, own in contents.items() if content not in names for modality in own]
+        yield "only-" + "+".join(names), knock_out(inputs, gone)
+
+
+def _present(inputs: Inputs, modality: str) -> np.ndarray:
+    """Samples that have the modality."""
+    if modality in inputs.tokens:
+        return np.flatnonzero(inputs.tokens[modality].lengths.cpu().numpy())
+    return np.flatnonzero([content is not None for content in inputs.contents[modality]])
+
+
+def _possible(inputs: Inputs, modalities: Sequence[str], how: How) -> bool:
+    if how == "drop":
+        return set(modalities) != set(inputs.modalities)
+    if how == "noise":
+        return set(modalities) <= set(inputs.tokens)
+    return len(holders(inputs, modalities)) >= 2
+
+
+def holders(inputs: Inputs, modalities: Sequence[str]) -> np.ndarray:
+    """Samples that have any of the modalities, ascending."""
+    return np.unique(np.concatenate([_present(inputs, name) for name in modalities]))
+
+
+def _exchange(inputs: Inputs, modalities: Sequence[str], seed: int) -> np.ndarray:
+    """An order of the samples in which no holder keeps its own: one round through all of them."""
+    present = holders(inputs, modalities)
+    if len(present) < 2:
+        names = " and ".join(map(repr, modalities))
+        raise InputError(f"knockout: {len(present)} samples have {names}, expected two to exchange")
+    order = np.arange(len(inputs))
+    ring = np.random.default_rng(seed).permutation(present)
+    order[ring] = np.roll(ring, 1)
+    return order
+
+
+def _noisy(inputs: Inputs, modality: str, seed: int) -> Inputs:
+    if modality not in inputs.tokens:
+        raise InputError(
+            f"knockout: {modality!r} has no stored vectors to replace by noise; drop or shuffle it"
+        )
+    tokens = inputs.tokens[modality]
+    generator = torch.Generator().manual_seed(seed)
+    noise_ND = torch.randn(tokens.values.shape, generator=generator).to(tokens.values)
+    spread_D = tokens.values.std(0, correction=0)
+    noisy = tokens.with_values(noise_ND * spread_D + tokens.values.mean(0))
+    return replace(inputs, tokens={**inputs.tokens, modality: noisy})

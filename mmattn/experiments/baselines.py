@@ -1,0 +1,218 @@
+"""From a rival's configuration to a fitted system: the content it may use is what our model gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mmattn.data.dataset import Interactions
+from mmattn.data.histories import Histories
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.errors import InputError, nearest
+from mmattn.evaluation.splits.split import Split
+from mmattn.experiments.baseline_registry import KINDS, search_space, settings_of, with_settings
+from mmattn.experiments.config import RivalConfig
+from mmattn.experiments.tuning import Fitted, System, Tuning, Validation, tune
+from mmattn.fusion.pool import segment_mean
+from mmattn.recommenders import kernels
+from mmattn.recommenders.newcomers import Scorer, WithNewcomers
+from mmattn.recommenders.pairwise import Judge, Pairwise
+from mmattn.recommenders.recent_popularity import RecentPopularity
+from mmattn.recommenders.sasrec import SASRec
+from mmattn.types import Sample
+
+__all__ = ["RivalContent", "fit_rival", "tune_rivals"]
+
+
+class RivalContent:
+    """What is known of the items, as vectors and tags.
+
+    Args:
+        samples: the items.
+        inputs: their stored tokens.
+        events: all interactions with their times, for rivals of histories; None where there are none.
+    """
+
+    def __init__(self, samples: Sequence[Sample], inputs: Inputs, events: Interactions | None = None):
+        self.samples = samples
+        self.inputs = inputs
+        self.events = events
+        self._kernels: dict[Any, NDArray[np.float64]] = {}
+
+    def mean_token(self, modality: str) -> NDArray[np.floating]:
+        """[I, D], zeros where the modality is absent."""
+        if modality not in self.inputs.tokens:
+            raise InputError(
+                f"rival: no stored modality {modality!r}.{nearest(modality, self.inputs.tokens)}"
+            )
+        tokens = self.inputs.tokens[modality]
+        return segment_mean(tokens.values, tokens.sample, len(tokens)).numpy()
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a table column, None where absent."""
+        tables = [sample.content.get("table") or {} for sample in self.samples]
+        columns = sorted({key for table in tables for key in table})
+        if name not in columns:
+            raise InputError(f"rival: no column {name!r}.{nearest(name, columns)}")
+        return [table.get(name) for table in tables]
+
+    def tags(self, columns: str) -> sparse.csr_array:
+        """[I, values] of ones: the values of one column, or of several joined by "+"."""
+        own: list[list[str]] = [[] for _ in self.samples]
+        for name in columns.split("+"):
+            for place, cell in enumerate(self.column(name)):
+                values = cell if isinstance(cell, (list, tuple)) else [] if cell is None else [cell]
+                own[place].extend(f"{name}:{value}" for value in values)
+        return kernels.tag_matrix(own)
+
+    def features(self, config: RivalConfig) -> NDArray[np.float64]:
+        """[I, F] for linear rivals: each part of length 1, times the root of its weight."""
+        parts = [(weight, self.mean_token(name)) for name, weight in config.vectors.items()]
+        parts += [(weight, self.tags(name).toarray()) for name, weight in config.tags.items()]
+        parts += [(weight, kernels.tfidf(self.tags(name)).toarray()) for name, weight in config.rare.items()]
+        if not parts:
+            raise InputError(f"rival {config.kind!r}: got no content, expected vectors, tags or rare")
+        return np.hstack([weight**0.5 * kernels.side_by_side(part) for weight, part in parts])
+
+    def kernel(self, config: RivalConfig) -> NDArray[np.float64]:
+        """[I, I] for kernel rivals."""
+        parts = [(weight, self._cosine("vectors", name)) for name, weight in config.vectors.items()]
+        parts += [(weight, self._cosine("tags", name)) for name, weight in config.tags.items()]
+        parts += [(weight, self._cosine("rare", name)) for name, weight in config.rare.items()]
+        for name, width in config.numbers.items():
+            values = [np.nan if value is None else float(value) for value in self.column(name)]
+            parts.append((1.0, kernels.gaussian(values, width)))
+        total = kernels.weighted_sum(*parts)
+        return kernels.exponential(total, config.exponent) if config.exponent else total
+
+    def up_to(self, interactions: sparse.csr_array) -> RivalContent:
+        """The same, with the events of these interactions [U, I] and no others in reach."""
+        if self.events is None:
+            return self
+        left = self.events.select(_among(self.events, interactions))
+        same = RivalContent(self.samples, self.inputs, left)
+        same._kernels = self._kernels
+        return same
+
+    def histories(self, interactions: sparse.csr_array) -> Histories:
+        """The known interactions [U, I] in the order of time, each at its first; nothing else is in them."""
+        if self.events is None or self.events.time is None:
+            raise InputError("rival: got interactions without times, expected a time column in the card")
+        known = np.flatnonzero(_among(self.events, interactions))
+        by_time = known[np.argsort(self.events.time[known], kind="stable")]
+        pairs = self.events.users[by_time] * interactions.shape[1] + self.events.items[by_time]
+        first = by_time[np.unique(pairs, return_index=True)[1]]
+        return Histories.of(
+            self.events.users[first], self.events.items[first], self.events.time[first],
+            user_count=interactions.shape[0],
+        )  # fmt: skip
+
+    def _cosine(self, kind: str, name: str) -> NDArray[np.float64]:
+        if (kind, name) not in self._kernels:
+            if kind == "vectors":
+                kernel = kernels.cosine(self.mean_token(name))
+            else:
+                tags = self.tags(name)
+                kernel = kernels.cosine(kernels.tfidf(tags) if kind == "rare" else tags)
+            self._kernels[kind, name] = kernel
+        return self._kernels[kind, name]
+
+
+def _among(events: Interactions, interactions: sparse.csr_array) -> NDArray[np.bool_]:
+    """Which events are of these interactions [U, I]."""
+    pairs, count = interactions.tocoo(), np.int64(interactions.shape[1])
+    return np.isin(events.users * count + events.items, pairs.row * count + pairs.col)
+
+
+def fit_rival(
+    config: RivalConfig,
+    content: RivalContent,
+    interactions: sparse.csr_array,
+    known: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    judge: Judge | None = None,
+    device: str | torch.device = "cpu",
+) -> Scorer:
+    """Fit one rival.
+
+    Args:
+        config: which one, with which content.
+        content: of all items.
+        interactions: [U, I], the known ones.
+        known: ids of the items that were there to be chosen.
+        seed: of rivals that begin at random.
+        judge: the validation figure of a `score` function, for rivals that can stop early.
+        device: where rivals are trained that have something to train.
+
+    Raises:
+        InputError: an option that the kind does not have, or content that is not there.
+    """
+    kind = KINDS[config.kind]
+    given = {"seed": seed, "judge": judge, "device": device}
+    rival = kind.build(**settings_of(config), **{name: given[name] for name in kind.given})
+    features: Any = None
+    if kind.content == "histories":
+        features = content.histories(interactions)
+    elif kind.content:
+        features = content.kernel(config) if kind.content == "kernel" else content.features(config)
+    fitted: Scorer = rival.fit(interactions, features, known)
+    if config.newcomers is None:
+        return fitted
+    popular = RecentPopularity(config.newcomers).fit(interactions, content.histories(interactions))
+    return WithNewcomers(fitted, popular, interactions)
+
+
+def tune_rivals(
+    configs: Mapping[str, RivalConfig],
+    content: RivalContent,
+    split: Split,
+    *,
+    metric: str,
+    trials: int,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> tuple[dict[str, RivalConfig], Tuning]:
+    """Settings of every rival, chosen on validation with the same number of trials for each.
+
+    The first trial is what the configuration says, so that it is never worse there for being tuned. A
+    rival trained in epochs stops early on validation, and the number of epochs is among what is found.
+
+    Args:
+        configs: name -> rival.
+        content: of all items.
+        split: whose validation part is predicted; the test part is out of the rivals' reach.
+        metric: name with a cut-off, to be maximised.
+        trials: for each rival that has something to choose.
+        seed: of the search and of rivals that begin at random.
+        device: where rivals are trained that have something to train.
+
+    Returns:
+        The configurations with what was found, and the whole search.
+    """
+    # Not the test part, whoever asks: what a system holds has no event of it.
+    seen = content.up_to(split.known("test"))
+    systems = {name: _system(config, seen, metric, seed, device) for name, config in configs.items()}
+    tuning = tune(systems, split, metric=metric, trials=trials, seed=seed)
+    found = {name: with_settings(config, tuning.systems[name].parameters) for name, config in configs.items()}
+    return found, tuning
+
+
+def _system(
+    config: RivalConfig, content: RivalContent, metric: str, seed: int, device: str | torch.device
+) -> System:
+    def fit(view: Validation, **parameters: Any) -> Fitted:
+        rival = fit_rival(
+            with_settings(config, parameters), content, view.train, view.items,
+            seed=seed, judge=lambda score: view.measure(score, metric), device=device,
+        )  # fmt: skip
+        own = rival.rival if isinstance(rival, WithNewcomers) else rival
+        epochs = {"epochs": own.best_epoch} if isinstance(own, (Pairwise, SASRec)) else {}
+        return Fitted(rival.score, epochs)
+
+    return System(fit, *search_space(config))

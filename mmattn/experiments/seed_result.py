@@ -1,0 +1,104 @@
+"""What one seed of a run gave, and how it is kept on the disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmattn.array_types import Floats, Ints
+from mmattn.evaluation.modality_gap import Gap
+from mmattn.experiments.index_cost import Served
+from mmattn.experiments.runner import keep_seed
+from mmattn.training.loop import History
+
+__all__ = ["SeedResult", "load_result", "save_result"]
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one seed gave.
+
+    Args:
+        seed: of the split and of the training.
+        values: system -> metric -> [U] per-user values, NaN for users without a positive.
+        knockouts: knockout -> metric -> [U] of our system with something taken away.
+        history: of the training.
+        parts: how many interactions and items each part has.
+        seconds: step -> how long it took.
+        strata: stratum -> system -> [U] recall, NaN for users that it does not concern.
+        recall: system -> mean recall at each of `depths`.
+        depths: rising cut-offs.
+        gaps: "content | content" -> how far apart their vectors lie.
+        served: what vectors and an index lose; None where that was not measured.
+        shown: why ("drawn", "best", "worst") -> users whose recommendations the report shows.
+        top: the same -> [users, k] items that our system ranks first for them.
+        chosen: rival -> settings that validation chose; empty where the file's own were taken.
+        settings: of a hybrid, as validation chose them; empty without one.
+    """
+
+    seed: int
+    values: Mapping[str, Mapping[str, Floats]]
+    knockouts: Mapping[str, Mapping[str, Floats]]
+    history: History
+    parts: Mapping[str, int]
+    seconds: Mapping[str, float]
+    strata: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    recall: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    depths: Sequence[int] = ()
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
+    served: Served | None = None
+    shown: Mapping[str, Ints] = field(default_factory=dict)
+    top: Mapping[str, Ints] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+_TABLES = ("values", "knockouts", "strata")  # name -> name -> array
+_ROWS = ("shown", "top")  # name -> array
+
+
+def save_result(path: Path, result: SeedResult) -> None:
+    """Write `path` (.npz) and the notes beside it (.json)."""
+    arrays = {
+        f"{table}/{one}/{other}": values
+        for table in _TABLES
+        for one, found in getattr(result, table).items()
+        for other, values in found.items()
+    }
+    arrays |= {f"{row}/{name}": values for row in _ROWS for name, values in getattr(result, row).items()}
+    notes = {
+        "seed": result.seed,
+        "history": vars(result.history),
+        "parts": dict(result.parts),
+        "seconds": dict(result.seconds),
+        "recall": {name: list(values) for name, values in result.recall.items()},
+        "depths": list(result.depths),
+        "gaps": {name: asdict(gap) for name, gap in result.gaps.items()},
+        "served": None if result.served is None else result.served.to_dict(),
+        "chosen": {name: dict(found) for name, found in result.chosen.items()},
+        "settings": dict(result.settings),
+    }
+    keep_seed(path, notes, arrays)
+
+
+def load_result(path: Path) -> SeedResult:
+    """Read what `save_result` wrote."""
+    notes: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    notes["history"] = History(**notes["history"])
+    notes["gaps"] = {name: Gap(**gap) for name, gap in notes["gaps"].items()}
+    notes["served"] = None if notes["served"] is None else Served.from_dict(notes["served"])
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*_TABLES, *_ROWS)}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            group, _, name = key.partition("/")
+            if group in _ROWS:
+                found[group][name] = arrays[key]
+            else:
+                one, _, other = name.rpartition("/")
+                found[group].setdefault(one, {})[other] = arrays[key]
+    return SeedResult(**{**notes, **found})

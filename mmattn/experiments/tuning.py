@@ -1,0 +1,263 @@
+"""Hyperparameters chosen on validation alone, with the same budget for every system (Optuna behind it).
+
+A system is tuned against a `Validation`, which holds copies of the training and validation interactions
+and nothing else: no argument that a system is given leads to the test part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mmattn.array_types import Ints
+from mmattn.errors import InputError, MissingDependency
+from mmattn.evaluation.ranking.metrics import TiePolicy, evaluate, rank_users
+from mmattn.evaluation.splits.split import Split
+from mmattn.files import write_json
+
+__all__ = ["Choice", "Fitted", "Real", "Space", "System", "Tuned", "Tuning", "Validation", "Whole", "tune"]
+
+Score = Callable[[Ints, Ints], ArrayLike]
+_LIBRARIES = ("mmattn", "numpy", "scipy", "torch", "optuna")
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number from `low` to `high`, drawn by its logarithm where `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `low` to `high`, drawn by its logarithm where `log`."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    options: tuple[str | int | float | bool | None, ...]
+
+
+Space = Mapping[str, Real | Whole | Choice]
+
+
+class Validation:
+    """What a choice may be based on: the training part to learn from, the validation part to predict.
+
+    Args:
+        split: copied from; no reference to it is kept.
+        ties: what comes first among equal scores.
+
+    Example:
+        >>> from mmattn.evaluation import splits
+        >>> view = Validation(splits.random(np.zeros(10, int), np.arange(10), seed=0))
+        >>> view.train.nnz, view.candidates.tolist()
+        (7, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+
+    def __init__(self, split: Split, ties: TiePolicy = "shuffled"):
+        self.train = split.known("validation")
+        self.histories = split.histories("validation")
+        self.items = split.known_items("validation").copy()
+        self.candidates = split.candidates("validation").copy()
+        self.ties: TiePolicy = ties
+        self.protocol = {
+            "split": split.protocol, "seed": split.seed, "users": split.user_count, "items": split.item_count,
+            "train": len(split.train), "validation": len(split.validation), "ties": ties,
+        }  # fmt: skip
+        self._right = split.matrix("validation")
+        if not self._right.nnz:
+            raise InputError(f"tune: the {split.protocol} split has no validation part, expected one")
+
+    def measure(self, score: Score, metric: str) -> float:
+        """The mean of a metric such as "ndcg@20" on validation, what is known being masked.
+
+        Args:
+            score: `score(users, items)` gives [B, C] scores.
+            metric: name with a cut-off, or rprec or auc.
+        """
+        depth = int(metric.partition("@")[2] or 0) or len(self.candidates) + 1
+        ranking = rank_users(
+            score, np.arange(self.train.shape[0]), depth,
+            candidates=self.candidates, exclude=self.histories, ties=self.ties,
+        )  # fmt: skip
+        return evaluate(ranking, self._right, [metric]).mean(metric)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the interactions that choices were based on."""
+        digest = hashlib.sha256()
+        for matrix in (self.train, self.histories, self._right):
+            for array in (matrix.indptr, matrix.indices):
+                digest.update(array.astype(np.int64).tobytes())
+        digest.update(self.candidates.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A system after learning that chose something itself on validation, such as when to stop.
+
+    Args:
+        score: of users and items.
+        chosen: what it chose, by name; it joins the trial's parameters.
+    """
+
+    score: Score
+    chosen: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class System:
+    """A system to be tuned.
+
+    Args:
+        fit: `fit(validation, **parameters)` learns from `validation.train` and gives a `score`, or a
+            `Fitted` where it chose something itself.
+        space: parameter -> what it may be; empty for a system with nothing to choose.
+        start: values of all parameters for the first trial, within the space; empty draws it too.
+    """
+
+    fit: Callable[..., Score | Fitted]
+    space: Space
+    start: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found for one system.
+
+    Args:
+        parameters: the best ones.
+        value: their validation figure.
+        trials: every trial's parameters and figure (None where it was not a number), in order.
+    """
+
+    parameters: Mapping[str, Any]
+    value: float
+    trials: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found for all systems, and everything that is needed to do it again.
+
+    Args:
+        systems: name -> result.
+        manifest: protocol, fingerprint of the data, budget, seed, spaces, trials, versions.
+    """
+
+    systems: Mapping[str, Tuned]
+    manifest: Mapping[str, Any]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the manifest as JSON, atomically."""
+        write_json(path, self.manifest)
+
+
+def tune(
+    systems: Mapping[str, System],
+    data: Validation | Split,
+    *,
+    metric: str = "ndcg@20",
+    trials: int = 20,
+    seed: int = 0,
+) -> Tuning:
+    """Choose the parameters of every system on validation, with the same number of trials for each.
+
+    Args:
+        systems: ours and its rivals.
+        data: a split is turned into its `Validation` before any system sees it.
+        metric: name with a cut-off, to be maximised.
+        trials: for each system that has something to choose; one suffices for the others.
+        seed: of the search (tree-structured Parzen estimator; Bergstra et al., NeurIPS 2011).
+
+    Raises:
+        InputError: no systems, fewer than one trial, or a system without a figure in any trial.
+        MissingDependency: Optuna is not installed.
+    """
+    if not systems or trials < 1:
+        raise InputError(
+            f"tune: got {len(systems)} systems and {trials} trials, expected at least one of both"
+        )
+    view = data if isinstance(data, Validation) else Validation(data)
+    found = {name: _tune_one(name, system, view, metric, trials, seed) for name, system in systems.items()}
+    manifest = {
+        "metric": metric,
+        "trials": trials,
+        "seed": seed,
+        "sampler": "optuna TPESampler",
+        "protocol": view.protocol,
+        "data_sha256": view.fingerprint(),
+        "systems": {
+            name: {
+                "space": {key: {type(one).__name__: asdict(one)} for key, one in systems[name].space.items()},
+                "best": dict(result.parameters),
+                "value": result.value,
+                "start": dict(systems[name].start),
+                "trials": [dict(trial) for trial in result.trials],
+            }
+            for name, result in found.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _LIBRARIES},
+        },
+    }
+    return Tuning(found, manifest)
+
+
+def _tune_one(name: str, system: System, view: Validation, metric: str, trials: int, seed: int) -> Tuned:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingDependency("tune needs optuna: pip install 'mmattn[tune]'") from error
+
+    def objective(trial: optuna.Trial) -> float:
+        parameters = {key: _suggest(trial, key, one) for key, one in system.space.items()}
+        fitted = system.fit(view, **parameters)
+        if not isinstance(fitted, Fitted):
+            return view.measure(fitted, metric)
+        trial.set_user_attr("chosen", dict(fitted.chosen))
+        return view.measure(fitted.score, metric)
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+        if system.start:
+            study.enqueue_trial(dict(system.start))
+        study.optimize(objective, n_trials=trials if system.space else 1)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    rows = tuple({"parameters": _found(trial), "value": trial.value} for trial in study.trials)
+    if all(row["value"] is None for row in rows):
+        raise InputError(f"tune: {name!r} has no validation figure in any of {len(rows)} trials")
+    return Tuned(_found(study.best_trial), float(study.best_value), rows)
+
+
+def _found(trial: Any) -> dict[str, Any]:
+    return {**trial.params, **trial.user_attrs.get("chosen", {})}
+
+
+def _suggest(trial: Any, name: str, one: Real | Whole | Choice) -> Any:
+    if isinstance(one, Real):
+        return trial.suggest_float(name, one.low, one.high, log=one.log)
+    if isinstance(one, Whole):
+        return trial.suggest_int(name, one.low, one.high, log=one.log)
+    return trial.suggest_categorical(name, list(one.options))

@@ -1,0 +1,143 @@
+"""One class a sample: which digit, which word, which mood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmattn.errors import InputError
+from mmattn.heads.base import SupervisedHead
+from mmattn.heads.vocabulary import Vocabulary, counted
+from mmattn.types import Fused, Tokens
+
+__all__ = ["ClassificationHead", "class_shares"]
+
+_WHERE = "classification head"
+
+
+class ClassificationHead(SupervisedHead):
+    """One of several classes, from the joint vector. `LabelsHead` is for samples of several classes at once.
+
+    Paper: Szegedy et al., "Rethinking the Inception Architecture", 2016 (label smoothing).
+
+    Args:
+        dim: width D of the fused vectors.
+        classes: names of the classes C.
+        shares: share of the training samples that each class has; only `balanced` asks for it.
+        balanced: let every class count alike in the loss: a sample of class c weighs 1 / (C * shares[c]).
+        smoothing: share of the target that is spread over all classes, from 0 to below 1.
+        dropout: probability on the joint vector.
+
+    Raises:
+        InputError: no class, one named twice, or an option out of range.
+
+    Example:
+        >>> head, fused, inputs = ClassificationHead.example(dim=8)
+        >>> head(fused).shape, head.loss(fused, **inputs).dim(), len(head.predict(fused))
+        (torch.Size([4, 3]), 0, 4)
+    """
+
+    kind: ClassVar[str] = "class"
+
+    def __init__(
+        self,
+        dim: int,
+        classes: Sequence[str],
+        *,
+        shares: Sequence[float] | None = None,
+        balanced: bool = False,
+        smoothing: float = 0.0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.vocabulary = Vocabulary(classes, _WHERE, "class")
+        if not 0 <= smoothing < 1:
+            raise InputError(f"{_WHERE}: got smoothing {smoothing}, expected a share from 0 to below 1")
+        self.smoothing = smoothing
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(dim, len(self.vocabulary))
+        shares_C = class_shares(shares, self.vocabulary) if balanced else None
+        self.weights: Tensor | None
+        self.register_buffer(
+            "weights", None if shares_C is None else 1 / (len(shares_C) * shares_C), persistent=False
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.vocabulary.names
+
+    @classmethod
+    def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
+        """The classes and their shares; one that is over ten times as frequent as another is logged.
+
+        Example:
+            >>> options = ClassificationHead.options_for(["cat", "dog", None, "cat", "cat"])
+            >>> options["classes"], options["shares"]
+            (['cat', 'dog'], [0.75, 0.25])
+        """
+        counts = counted([target for target in targets if target is not None], _WHERE, "class")
+        total = sum(counts.values())
+        return {"classes": list(counts), "shares": [count / total for count in counts.values()]}
+
+    def forward(self, fused: Fused) -> Tensor:
+        """[B, C] logits."""
+        return self.project(self.dropout(fused.pooled))
+
+    def loss(self, fused: Fused, targets: Sequence[str | None]) -> Tensor:
+        """Cross-entropy, the (weighted) mean over the samples whose class is known.
+
+        Raises:
+            InputError: a class that the head does not know, or another number of targets.
+        """
+        logits_BC = self(fused).float()
+        if len(targets) != len(logits_BC):
+            raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(logits_BC)}, one a sample")
+        known = [place for place, target in enumerate(targets) if target is not None]
+        if not known:
+            return logits_BC.sum() * 0.0
+        numbers = [self.vocabulary.index(targets[place]) for place in known]
+        return F.cross_entropy(
+            logits_BC[known],
+            torch.tensor(numbers, device=logits_BC.device),
+            weight=self.weights,
+            label_smoothing=self.smoothing,
+        )
+
+    @torch.no_grad()
+    def probabilities(self, fused: Fused) -> Tensor:
+        """[B, C], adding up to one in each sample."""
+        return self(fused).float().softmax(1)
+
+    @torch.no_grad()
+    def predict(self, fused: Fused) -> list[str]:
+        """The likeliest class of each sample."""
+        return [self.classes[number] for number in self(fused).argmax(1).tolist()]
+
+    @classmethod
+    def example(cls, dim: int) -> tuple[ClassificationHead, Fused, dict[str, Any]]:
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
+        fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
+        return cls(dim, ["bird", "cat", "dog"]), fused, {"targets": ["dog", None, "bird", "cat"]}
+
+
+def class_shares(shares: Sequence[float] | None, vocabulary: Vocabulary) -> Tensor:
+    """[C] float32 shares of the classes in training, checked.
+
+    Raises:
+        InputError: there are none, not one a class, or one that is not above 0 and at most 1.
+    """
+    if shares is None or len(shares) != len(vocabulary):
+        got = "none" if shares is None else str(len(shares))
+        raise InputError(
+            f"{vocabulary.where}: balanced, but got {got} shares, expected {len(vocabulary)}, "
+            f"one a {vocabulary.what}"
+        )
+    if wrong := [share for share in shares if not 0 < share <= 1]:
+        raise InputError(f"{vocabulary.where}: got the share {wrong[0]}, expected above 0 and at most 1")
+    return torch.tensor(list(shares), dtype=torch.float32)

@@ -1,0 +1,158 @@
+"""Labels of a sample, several at once: genres of a film, tags of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmattn.errors import InputError
+from mmattn.heads.base import SupervisedHead
+from mmattn.heads.classification.classification import class_shares
+from mmattn.heads.vocabulary import Vocabulary, counted
+from mmattn.types import Fused, Tokens
+
+__all__ = ["LabelsHead", "LabelsTarget"]
+
+_WHERE = "labels head"
+
+# The labels that are there, all others being absent; or label -> there or not, nobody knowing of the others.
+LabelsTarget = Sequence[str] | Mapping[str, bool]
+
+
+class LabelsHead(SupervisedHead):
+    """Any number of the classes, from the joint vector; a label that nobody knows takes no part in the loss.
+
+    Args:
+        dim: width D of the fused vectors.
+        classes: names of the labels L.
+        shares: share of the training samples that has each label; only `balanced` asks for it.
+        balanced: let presence and absence of a label count alike: presence weighs (1 - share) / share.
+        threshold: probability from which on a label is predicted.
+        dropout: probability on the joint vector.
+
+    Raises:
+        InputError: no label, one named twice, or an option out of range.
+
+    Example:
+        >>> head, fused, inputs = LabelsHead.example(dim=8)
+        >>> head(fused).shape, head.loss(fused, **inputs).dim(), len(head.predict(fused))
+        (torch.Size([4, 3]), 0, 4)
+    """
+
+    kind: ClassVar[str] = "labels"
+
+    def __init__(
+        self,
+        dim: int,
+        classes: Sequence[str],
+        *,
+        shares: Sequence[float] | None = None,
+        balanced: bool = False,
+        threshold: float = 0.5,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.vocabulary = Vocabulary(classes, _WHERE, "label")
+        if not 0 < threshold < 1:
+            raise InputError(f"{_WHERE}: got threshold {threshold}, expected a probability between 0 and 1")
+        self.threshold = threshold
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(dim, len(self.vocabulary))
+        shares_L = class_shares(shares, self.vocabulary) if balanced else None
+        self.weights: Tensor | None
+        self.register_buffer(
+            "weights", None if shares_L is None else (1 - shares_L) / shares_L, persistent=False
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of the logits."""
+        return self.vocabulary.names
+
+    @classmethod
+    def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
+        """The labels and their shares; one that is over ten times as frequent as another is logged.
+
+        Example:
+            >>> LabelsHead.options_for([["drama", "crime"], None, ["drama"], []])["classes"]
+            ['crime', 'drama']
+        """
+        known = [target for target in targets if target is not None]
+        stated = [_stated(target) for target in known]
+        counted([name for one in stated for name, there in one.items() if there], _WHERE, "label")
+        names = sorted({name for one in stated for name in one})
+        shares_L = cls(1, names).truth(known).nanmean(0)
+        return {"classes": names, "shares": shares_L.tolist()}
+
+    def forward(self, fused: Fused) -> Tensor:
+        """[B, L] logits."""
+        return self.project(self.dropout(fused.pooled))
+
+    def loss(self, fused: Fused, targets: Sequence[LabelsTarget | None]) -> Tensor:
+        """Binary cross-entropy, the (weighted) mean over the labels that are known.
+
+        Args:
+            fused: B samples.
+            targets: one a sample: the labels that are there, or label -> whether it is, where not all are
+                known; None where nothing is.
+
+        Raises:
+            InputError: a label that the head does not know, or another number of targets.
+        """
+        logits_BL = self(fused).float()
+        if len(targets) != len(logits_BL):
+            raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(logits_BL)}, one a sample")
+        truth_BL = self.truth(targets).to(logits_BL.device)
+        known_BL = ~truth_BL.isnan()
+        costs_BL = F.binary_cross_entropy_with_logits(
+            logits_BL, truth_BL.nan_to_num(), pos_weight=self.weights, reduction="none"
+        )
+        return (costs_BL * known_BL).sum() / known_BL.sum().clamp_min(1)
+
+    def truth(self, targets: Sequence[LabelsTarget | None]) -> Tensor:
+        """[B, L] 1 where the label is there, 0 where it is not, NaN where nobody knows."""
+        rows = torch.full((len(targets), len(self.vocabulary)), float("nan"))
+        for row, target in zip(rows, targets, strict=True):
+            if target is None:
+                continue
+            if not isinstance(target, Mapping):
+                row.zero_()
+            for name, there in _stated(target).items():
+                row[self.vocabulary.index(name)] = float(there)
+        return rows
+
+    @torch.no_grad()
+    def probabilities(self, fused: Fused) -> Tensor:
+        """[B, L], each for itself."""
+        return self(fused).float().sigmoid()
+
+    @torch.no_grad()
+    def predict(self, fused: Fused) -> list[list[str]]:
+        """The labels of each sample whose probability reaches the threshold, in the order of the classes."""
+        return [
+            [name for name, there in zip(self.classes, row, strict=True) if there]
+            for row in (self.probabilities(fused) >= self.threshold).tolist()
+        ]
+
+    @classmethod
+    def example(cls, dim: int) -> tuple[LabelsHead, Fused, dict[str, Any]]:
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
+        fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
+        targets = [["crime"], ["drama", "war"], {"drama": False, "war": True}, []]
+        return cls(dim, ["crime", "drama", "war"]), fused, {"targets": targets}
+
+
+def _stated(target: Any) -> dict[str, bool]:
+    """What a target says of the labels that it names."""
+    if isinstance(target, Mapping):
+        return {name: bool(there) for name, there in target.items()}
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        raise InputError(
+            f"{_WHERE}: got {target!r} as target, expected a list of names, or name -> true/false"
+        )
+    return dict.fromkeys(target, True)

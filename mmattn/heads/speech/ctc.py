@@ -1,0 +1,202 @@
+"""Connectionist temporal classification: a transcript from the fused audio tokens, one guess a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmattn.errors import InputError
+from mmattn.heads.base import SupervisedHead
+from mmattn.heads.speech.ctc_tokenizer import BLANK, Unit, build_alphabet
+from mmattn.heads.speech.decoding.search import Greedy, transcribe
+from mmattn.types import Fused, Tokens
+
+__all__ = ["CTCHead", "frames_needed"]
+
+
+class CTCHead(SupervisedHead):
+    """A symbol or the blank at every frame; the probability of a text is that of all its spellings.
+
+    Paper: Graves et al., "Connectionist Temporal Classification", 2006.
+
+    Args:
+        dim: width D of the fused tokens.
+        alphabet: the characters, or the word pieces (see `mmattn.heads.speech.ctc_tokenizer`).
+        unit: "character" or "word-piece".
+        modality: whose tokens are read.
+        frames: guesses a token, evenly spread over its time: where tokens are too far apart for the
+            symbols.
+        unknown: what happens to a target that the alphabet cannot write: "refuse" is an error, "drop"
+            leaves out those characters (those words, with word pieces).
+        long: what happens to a target that its frames are too few for: "refuse" is an error, "skip"
+            leaves the sample out and counts it in `skipped`.
+        dropout: on the tokens.
+
+    Attributes:
+        skipped: samples that `long="skip"` has left out so far, each time they came.
+
+    Raises:
+        InputError: an argument is not what it may be.
+
+    Example:
+        >>> head, fused, inputs = CTCHead.example(dim=8)
+        >>> len(head.predict(fused)), head.loss(fused, **inputs).dim()
+        (4, 0)
+    """
+
+    kind: ClassVar[str] = "text"
+
+    def __init__(
+        self,
+        dim: int,
+        alphabet: Sequence[str],
+        unit: Unit = "character",
+        modality: str = "audio",
+        frames: int = 1,
+        unknown: Literal["refuse", "drop"] = "refuse",
+        long: Literal["refuse", "skip"] = "refuse",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if unknown not in ("refuse", "drop") or long not in ("refuse", "skip") or frames < 1:
+            raise InputError(
+                f"ctc head: got unknown={unknown!r}, long={long!r}, frames={frames}, expected unknown "
+                "'refuse' or 'drop', long 'refuse' or 'skip', frames >= 1"
+            )
+        self.alphabet = build_alphabet(alphabet, unit)
+        self.modality, self.frames = modality, frames
+        self.unknown, self.long = unknown, long
+        self.skipped = 0
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(dim, frames * len(self.alphabet))
+
+    @classmethod
+    def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
+        """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`)."""
+        texts = _texts(targets)
+        return {"alphabet": sorted({character for text in texts if text is not None for character in text})}
+
+    def forward(self, fused: Fused) -> Tokens:
+        """Log-probabilities of the symbols at every frame.
+
+        Returns:
+            Tokens of this modality alone: `values` [N * frames, C], the blank first; `time` of the frames
+            where the tokens have one.
+        """
+        return self.emissions(fused.tokens)
+
+    def emissions(self, tokens: Tokens) -> Tokens:
+        """As `forward`, from fused tokens that need not be pooled: those of a stream, for example."""
+        tokens = tokens.only(self.modality)
+        logits = self.project(self.dropout(tokens.values)).float()
+        log_probs = logits.unflatten(1, (self.frames, -1)).log_softmax(-1).flatten(0, 1)
+        return replace(
+            Tokens.from_lengths(
+                log_probs, tokens.lengths * self.frames, self.modality, time=_frame_times(tokens, self.frames)
+            ),
+            position=_frame_positions(tokens, self.frames),
+        )
+
+    def loss(self, fused: Fused, targets: Sequence[Any]) -> Tensor:
+        """The negative log-probability of the transcripts, a symbol; samples without audio take no part.
+
+        Args:
+            fused: B samples.
+            targets: [B] transcripts; None where there is none.
+
+        Raises:
+            InputError: a target is no text, has characters outside the alphabet or is too long for its
+                audio, unless the head was told what to do with those.
+        """
+        emissions = self(fused)
+        labels = [
+            None if text is None else self.alphabet.encode(text, drop=self.unknown == "drop")
+            for text in _texts(targets)
+        ]
+        rows = self._taking_part(labels, emissions.sizes)
+        if not rows:
+            return emissions.values.sum() * 0.0  # nothing to learn from, but a gradient to go on with
+        chosen = [labels[row] or [] for row in rows]
+        padded_BTC, _ = emissions.select(rows).to_padded()
+        lengths_B = torch.tensor([len(label) for label in chosen], device=padded_BTC.device)
+        costs_B = F.ctc_loss(
+            padded_BTC.transpose(0, 1),
+            torch.tensor([symbol for label in chosen for symbol in label], device=padded_BTC.device).long(),
+            emissions.lengths[rows],
+            lengths_B,
+            blank=BLANK,
+            reduction="none",
+        )
+        return (costs_B / lengths_B.clamp_min(1)).mean()
+
+    def _taking_part(self, labels: Sequence[list[int] | None], sizes: Sequence[int]) -> list[int]:
+        rows = []
+        for row, (label, size) in enumerate(zip(labels, sizes, strict=True)):
+            if label is None or not size:
+                continue
+            if (needed := frames_needed(label)) <= size:
+                rows.append(row)
+            elif self.long == "skip":
+                self.skipped += 1
+            else:
+                raise InputError(
+                    f"ctc head: sample {row} of the batch has {len(label)} symbols, "
+                    f"{self.alphabet.text(label)[:40]!r}, which need {needed} frames with their repeats, and "
+                    f"has {size}; expected more frames (`frames`, a shorter hop), or long='skip'"
+                )
+        return rows
+
+    @torch.no_grad()
+    def predict(self, fused: Fused) -> list[str]:
+        """The text of the likeliest symbol at every frame; "" where there is no audio."""
+        return transcribe(self(fused), lambda: Greedy(self.alphabet))
+
+    @classmethod
+    def example(cls, dim: int) -> tuple[CTCHead, Fused, dict[str, Any]]:
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        tokens = Tokens.from_lengths(torch.randn(19, dim), torch.tensor([7, 0, 5, 7]), "audio")
+        fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
+        return cls(dim, alphabet="abc"), fused, {"targets": ["abba", "a", "", None]}
+
+
+def frames_needed(label: Sequence[int]) -> int:
+    """The fewest frames that can spell a label: between two equal symbols stands a blank.
+
+    Example:
+        >>> frames_needed([1, 2, 2, 3]), frames_needed([])
+        (5, 0)
+    """
+    return len(label) + sum(one == other for one, other in pairwise(label))
+
+
+def _texts(targets: Sequence[Any]) -> Sequence[str | None]:
+    for row, target in enumerate(targets):
+        if target is not None and not isinstance(target, str):
+            raise InputError(
+                f"ctc head: target {row} is {type(target).__name__} {target!r}, expected a transcript"
+            )
+    return targets
+
+
+def _frame_positions(tokens: Tokens, frames: int) -> Tensor:
+    return (tokens.position[:, None] * frames + torch.arange(frames, device=tokens.device)).flatten()
+
+
+def _frame_times(tokens: Tokens, frames: int) -> Tensor | None:
+    """A token's frames stand evenly around its time, as close as its sample's tokens stand by them."""
+    if tokens.time is None or frames == 1:
+        return tokens.time
+    step_N = torch.zeros_like(tokens.time)
+    follows_N = tokens.sample.diff() == 0  # token i + 1 is of the sample of token i
+    step_N[1:][follows_N] = tokens.time.diff()[follows_N]
+    first_N = torch.ones_like(step_N, dtype=torch.bool)
+    first_N[1:] = ~follows_N
+    step_N[:-1] = torch.where(first_N[:-1], step_N[1:], step_N[:-1])  # a sample's first: as its second
+    shift = (torch.arange(frames, device=tokens.device) - (frames - 1) / 2) / frames
+    return (tokens.time[:, None] + step_N[:, None] * shift).flatten()

@@ -1,0 +1,187 @@
+"""A decoder that writes symbols while it looks at fused tokens, whole texts at once or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmattn import attention as A
+from mmattn.attention.layer.kv_cache import Cache, check_decodable
+from mmattn.attention.layer.linear import Linear
+from mmattn.fusion.input_projection import sinusoids
+from mmattn.types import Tokens
+
+__all__ = ["WRITTEN", "Decoder", "DecoderLayer", "Decoding"]
+
+WRITTEN = "written"  # the modality of what the decoder writes, for programs that route
+
+
+class DecoderLayer(nn.Module):
+    """Attention to what was written before, attention to what is read, a token-wise network; pre-norm.
+
+    Args:
+        own: attention of the written tokens to each other; its program looks back only.
+        other: attention of the written tokens to the memory.
+        expansion: width of the network's hidden layer, as a multiple of D.
+        dropout: probability on the three residual branches.
+
+    Raises:
+        InputError: the program of `own` may look ahead.
+    """
+
+    def __init__(self, own: A.Attention, other: A.Attention, expansion: float, dropout: float):
+        super().__init__()
+        dim = own.dim
+        hidden = int(dim * expansion)
+        check_decodable(own)
+        self.own_norm, self.other_norm, self.network_norm = (nn.LayerNorm(dim) for _ in range(3))
+        self.own, self.other = own, other
+        self.network = nn.Sequential(Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), Linear(hidden, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tokens, memory: Tokens) -> Tokens:
+        """Whole texts [N, D], a sample each, and the memory of the same samples."""
+        x = self._add(x, self.own(self._normed(x, self.own_norm)))
+        x = self._add(x, self.other(self._normed(x, self.other_norm), memory))
+        return self._finish(x)
+
+    def step(self, x: Tokens, past: Cache | None, memory: Cache, counts_B: Tensor) -> tuple[Tokens, Cache]:
+        """One more token a row.
+
+        Args:
+            x: R samples of one token each: rows that belong to one sample of the memory lie together.
+            past: keys and values of what the rows hold so far; None before the first step.
+            memory: of B samples.
+            counts_B: rows of each of them.
+        """
+        found, past = self.own.decode(self._normed(x, self.own_norm), past)
+        x = self._add(x, found)
+        normed = self._normed(x, self.other_norm)
+        # All rows of a sample ask the same memory, which therefore need not be there once a row.
+        asking = replace(Tokens.from_lengths(normed.values, counts_B, WRITTEN), position=x.position)
+        return self._finish(self._add(x, self.other.recall(asking, memory))), past
+
+    def _normed(self, x: Tokens, norm: nn.LayerNorm) -> Tokens:
+        return x.with_values(norm(x.values))
+
+    def _add(self, x: Tokens, found: Tokens) -> Tokens:
+        return x.with_values(x.values + self.dropout(found.values))
+
+    def _finish(self, x: Tokens) -> Tokens:
+        return x.with_values(x.values + self.dropout(self.network(self.network_norm(x.values))))
+
+
+class Decoder(nn.Module):
+    """Symbols in, logits of the next symbol out, in the light of a memory.
+
+    What is read gets a code of its positions here, by a learned weight a coordinate: words, frames and
+    patches have an order that the fusion core may not have kept. The embedding of a symbol is also its row
+    in the last layer.
+
+    Paper: Vaswani et al., "Attention Is All You Need", 2017; Press and Wolf, "Using the Output Embedding to
+    Improve Language Models", 2017 (the shared rows).
+
+    Args:
+        dim: width D, even, of symbols and memory.
+        symbols: V.
+        layers: injected.
+        dropout: probability on the embedded symbols.
+
+    Example:
+        >>> own, other = A.Attention(A.Program(mask=A.causal), 8, 2), A.Attention(A.Program(), 8, 2)
+        >>> decoder = Decoder(8, 5, [DecoderLayer(own, other, expansion=2.0, dropout=0.0)])
+        >>> memory = Tokens.from_sequences([torch.randn(3, 8), torch.randn(1, 8)], "image")
+        >>> decoder([torch.tensor([0, 4]), torch.tensor([0])], memory).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(self, dim: int, symbols: int, layers: Sequence[DecoderLayer], dropout: float = 0.0):
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, dim)
+        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(symbols))
+        self.memory_norm = nn.LayerNorm(dim)
+        self.memory_code = nn.Parameter(torch.ones(dim))
+        self.layers: Any = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def dim(self) -> int:
+        return self.embedding.embedding_dim
+
+    def forward(self, texts: Sequence[Tensor], memory: Tokens) -> Tensor:
+        """Logits of the symbol after each one.
+
+        Args:
+            texts: B times [T_b] int64, each beginning with the start symbol.
+            memory: B samples of width D.
+
+        Returns:
+            [N, V], the texts one behind the other.
+        """
+        lengths = torch.tensor([len(text) for text in texts], device=memory.device)
+        x = Tokens.from_lengths(self.embedding(torch.cat(list(texts))), lengths, WRITTEN)
+        x = self._placed(x)
+        memory = self.read(memory)
+        for layer in self.layers:
+            x = layer(x, memory)
+        return self.logits(x)
+
+    def read(self, memory: Tokens) -> Tokens:
+        """The memory as the layers want it: normed, with its positions."""
+        code_ND = sinusoids(memory.position, self.dim).to(memory.dtype) * self.memory_code
+        return memory.with_values(self.memory_norm(memory.values) + code_ND)
+
+    def begin(self, memory: Tokens) -> Decoding:
+        """Write step by step: one row a sample, nothing written yet."""
+        return Decoding(self, self.read(memory))
+
+    def embed(self, symbols: Tensor, position: int) -> Tokens:
+        """One symbol [R] a row, all at one position."""
+        x = Tokens.from_lengths(self.embedding(symbols), torch.ones_like(symbols), WRITTEN)
+        return self._placed(replace(x, position=torch.full_like(symbols, position)))
+
+    def logits(self, x: Tokens) -> Tensor:
+        """[N, V]."""
+        return nn.functional.linear(self.norm(x.values), self.embedding.weight, self.bias)
+
+    def _placed(self, x: Tokens) -> Tokens:
+        code_ND = sinusoids(x.position, self.dim).to(x.dtype)
+        return x.with_values(self.dropout(x.values * self.dim**0.5 + code_ND))
+
+
+class Decoding:
+    """Rows of symbols that grow by one a step; what was computed for the earlier ones is kept.
+
+    Args:
+        decoder: in evaluation mode, or its dropout is drawn anew at every step.
+        memory: B samples, as `Decoder.read` gives them.
+
+    Example:
+        See `mmattn.heads.text.beam_search.beam_search`, which drives it.
+    """
+
+    def __init__(self, decoder: Decoder, memory: Tokens):
+        self.decoder = decoder
+        self.memory = [layer.other.remember(memory) for layer in decoder.layers]
+        self.past: list[Cache | None] = [None] * len(self.memory)
+        self.counts_B = torch.ones(len(memory), dtype=torch.int64, device=memory.device)
+        self.length = 0
+
+    def step(self, symbols: Tensor) -> Tensor:
+        """Write one symbol [R] in each row; log probabilities [R, V] of the next one."""
+        x = self.decoder.embed(symbols, self.length)
+        for place, layer in enumerate(self.decoder.layers):
+            x, self.past[place] = layer.step(x, self.past[place], self.memory[place], self.counts_B)
+        self.length += 1
+        return self.decoder.logits(x).float().log_softmax(1)
+
+    def select(self, rows: Tensor, counts: Tensor) -> None:
+        """Go on from the named rows [R'], `counts` [B] of them for each sample of the memory."""
+        self.past = [None if past is None else past.select(rows) for past in self.past]
+        self.counts_B = counts

@@ -1,0 +1,236 @@
+"""Texts written from fused tokens: captions, translations, transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmattn import attention as A
+from mmattn.errors import InputError
+from mmattn.heads.base import SupervisedHead
+from mmattn.heads.text.beam_search import SearchOptions, beam_search
+from mmattn.heads.text.decoder import Decoder, DecoderLayer
+from mmattn.heads.text.subwords import END, START, UNKNOWN, Units, learn_units, read_pieces
+from mmattn.types import Fused, Tokens
+
+__all__ = ["GenerationHead", "Written"]
+
+_WHERE = "generation head"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text that could be written.
+
+    Args:
+        text: what it says.
+        log_probability: of all its symbols and its end.
+        score: what texts are ranked by: the same after the length penalty.
+    """
+
+    text: str
+    log_probability: float
+    score: float
+
+
+class GenerationHead(SupervisedHead):
+    """A decoder that attends to all fused tokens of a sample, of whatever modalities are there.
+
+    A word that the vocabulary lacks is learned as unknown and never written. A sample without any token takes
+    no part in the loss, and what is written of it is "".
+
+    Args:
+        dim: width D of the fused tokens, even.
+        vocabulary: words, word pieces or characters (see `mmattn.heads.text.subwords`), or the path of a
+            tokenizer's file with word pieces, `vocab.txt` or `tokenizer.json`.
+        unit: "word", "piece" or "character".
+        lowercase: write everything in lower case.
+        layers: of the decoder.
+        heads: of its attentions.
+        expansion: hidden width of its token-wise networks, as a multiple of D.
+        dropout: probability, in the layers and on the embedded symbols.
+        smoothing: share of the target that is spread over the vocabulary (Szegedy et al., 2016).
+        max_length: symbols of the longest text, its end not counted.
+        min_length: symbols of the shortest text that `predict` writes.
+        beam: hypotheses that `predict` follows; 1 is greedy.
+        length_penalty: of `predict`, see `mmattn.heads.text.beam_search.SearchOptions`.
+        own: attention program among what is written; it looks back only.
+        other: attention program from what is written, whose modality is "written", to the fused tokens.
+
+    Raises:
+        InputError: an option out of its range, or a vocabulary that is none.
+
+    Example:
+        >>> head, fused, inputs = GenerationHead.example(dim=8)
+        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused)), len(head.search(fused, best=3)[0])
+        (0, 4, 3)
+    """
+
+    kind: ClassVar[str] = "text"
+
+    def __init__(
+        self,
+        dim: int,
+        vocabulary: Sequence[str] | str,
+        *,
+        unit: str = "word",
+        lowercase: bool = False,
+        layers: int = 2,
+        heads: int = 4,
+        expansion: float = 2.0,
+        dropout: float = 0.1,
+        smoothing: float = 0.1,
+        max_length: int = 64,
+        min_length: int = 0,
+        beam: int = 4,
+        length_penalty: float = 0.6,
+        own: str = "Program(score=dot(), mask=causal, norm=softmax())",
+        other: str = "Program(score=dot(), mask=full, norm=softmax())",
+    ):
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise InputError(f"{_WHERE}: got smoothing {smoothing}, expected a share from 0 to below 1")
+        if dim % 2:
+            raise InputError(f"{_WHERE}: got width {dim}, expected an even number")
+        if layers < 1:
+            raise InputError(f"{_WHERE}: got {layers} layers, expected at least one")
+        names = read_pieces(vocabulary) if isinstance(vocabulary, str) else vocabulary
+        self.units = Units(names, unit, lowercase, _WHERE)
+        self.smoothing = smoothing
+        self.searching = SearchOptions(
+            beam, length_penalty=length_penalty, min_length=min_length, max_length=max_length
+        )
+        stack = [
+            DecoderLayer(
+                A.Attention(A.parse(own), dim, heads),
+                A.Attention(A.parse(other), dim, heads),
+                expansion,
+                dropout,
+            )
+            for _ in range(layers)
+        ]
+        self.decoder = Decoder(dim, len(self.units), stack, dropout)
+
+    @classmethod
+    def options_for(
+        cls,
+        targets: Sequence[Any],
+        *,
+        unit: str = "word",
+        lowercase: bool = False,
+        size: int = 8000,
+        least: int = 1,
+    ) -> Mapping[str, Any]:
+        """The vocabulary, and a `max_length` a quarter above that of the longest text.
+
+        Args:
+            targets: texts; None is skipped.
+            unit, lowercase: as in the constructor.
+            size, least: as in `mmattn.heads.text.subwords.learn_units`.
+
+        Example:
+            >>> GenerationHead.options_for(["a dog", None, "a red dog"])["vocabulary"]
+            ['a', 'dog', 'red']
+        """
+        texts = [_text(target) for target in targets if target is not None]
+        names = learn_units(texts, unit, size=size, least=least, lowercase=lowercase)
+        units = Units(names, unit, lowercase, _WHERE)
+        longest = max(len(units.encode(text)) for text in texts)
+        return {
+            "vocabulary": names,
+            "unit": unit,
+            "lowercase": lowercase,
+            "max_length": longest + longest // 4,
+        }
+
+    def forward(self, fused: Fused) -> list[str]:
+        """The text of each sample, as `predict` writes it."""
+        return self.predict(fused)
+
+    def loss(self, fused: Fused, targets: Sequence[str | None]) -> Tensor:
+        """Cross-entropy of each symbol and of the end, after the true ones before it; their mean.
+
+        Args:
+            fused: B samples.
+            targets: B texts; None where it is not known.
+
+        Raises:
+            InputError: another number of targets, a target that is no text, or one that is too long.
+        """
+        if len(targets) != len(fused):
+            raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(fused)}, one a sample")
+        sizes = fused.tokens.sizes
+        rows = [row for row, target in enumerate(targets) if target is not None and sizes[row]]
+        if not rows:
+            return (fused.tokens.values.sum() + self.decoder.bias.sum()) * 0.0
+        texts = [self._numbers(targets[row]) for row in rows]
+        device = fused.tokens.device
+        before = [torch.tensor([START, *text], device=device) for text in texts]
+        after_N = torch.tensor([number for text in texts for number in (*text, END)], device=device)
+        logits_NV = self.decoder(before, fused.tokens.select(rows)).float()
+        return F.cross_entropy(logits_NV, after_N, label_smoothing=self.smoothing)
+
+    @torch.no_grad()
+    def predict(self, fused: Fused) -> list[str]:
+        """The best text of each sample."""
+        return [written[0].text for written in self.search(fused)]
+
+    @torch.no_grad()
+    def search(self, fused: Fused, **options: Any) -> list[list[Written]]:
+        """Several texts of each sample, the best first.
+
+        Args:
+            fused: B samples.
+            options: of `mmattn.heads.text.beam_search.SearchOptions`, where they are not the head's own: beam,
+                best, length_penalty, min_length, max_length.
+        """
+        there = [row for row, size in enumerate(fused.tokens.sizes) if size]
+        found = [[Written("", 0.0, 0.0)] for _ in range(len(fused))]
+        if not there:
+            return found
+        memory = fused.tokens.select(there)
+        searched = beam_search(
+            self.decoder.begin(memory),
+            len(memory),
+            replace(self.searching, **options),
+            start=START,
+            end=END,
+            forbidden=(START, UNKNOWN),
+            device=memory.device,
+        )
+        for row, hypotheses in zip(there, searched, strict=True):
+            found[row] = [
+                Written(self.units.decode(each.symbols), each.log_probability, each.score)
+                for each in hypotheses
+            ]
+        return found
+
+    def _numbers(self, target: Any) -> list[int]:
+        numbers = self.units.encode(_text(target))
+        longest = self.searching.max_length
+        if len(numbers) > longest:
+            raise InputError(
+                f"{_WHERE}: got a target of {len(numbers)} {self.units.unit}s, expected at most {longest} "
+                f"(max_length): {target[:60]!r}"
+            )
+        return numbers
+
+    @classmethod
+    def example(cls, dim: int) -> tuple[GenerationHead, Fused, dict[str, Any]]:
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        dim += dim % 2
+        tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "image")
+        fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
+        head = cls(dim, ["a", "dog", "runs"], heads=2, max_length=5)
+        return head, fused, {"targets": ["a dog runs", None, "a zebra", ""]}
+
+
+def _text(target: Any) -> str:
+    if not isinstance(target, str):
+        raise InputError(f"{_WHERE}: got {target!r} as target, expected a text")
+    return target

@@ -1,0 +1,242 @@
+"""A tag a word: names of people and places in a sentence, parts of speech."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mmattn.errors import InputError
+from mmattn.heads.base import SupervisedHead
+from mmattn.heads.text.crf import LinearChain
+from mmattn.heads.vocabulary import Vocabulary
+from mmattn.types import Fused, Tokens
+
+__all__ = ["OUTSIDE", "TaggingHead", "begun", "bio_rules"]
+
+log = logging.getLogger(__name__)
+
+OUTSIDE = "O"
+_WHERE = "tagging head"
+
+
+class TaggingHead(SupervisedHead):
+    """One tag a word, read from the first token that each word has in a modality.
+
+    The word of a token is its `position`, as encoders with `words=True` give it. Where the tags are BIO
+    (all but "O" are B-kind or I-kind), only valid sequences are predicted, in which I-kind continues a
+    B-kind or I-kind; true tags in which it does not are read as the measures read them: it begins one.
+
+    Paper: Ramshaw and Marcus, "Text Chunking using Transformation-Based Learning", 1995 (BIO); Lample et
+    al., "Neural Architectures for Named Entity Recognition", 2016 (the CRF over what a network says).
+
+    Args:
+        dim: width D of the fused tokens.
+        tags: their names C.
+        modality: whose positions are the words.
+        crf: train the score of whole sequences, with scores of transitions; otherwise every word for
+            itself, and sequences are valid all the same.
+        smoothing: share of each target that is spread over all tags; without the CRF only.
+        dropout: probability on the tokens that are read.
+
+    Attributes:
+        missing: tags of words without a token that training has met, in all its steps.
+
+    Raises:
+        InputError: no tag, one named twice, or an option out of range.
+
+    Example:
+        >>> head, fused, inputs = TaggingHead.example(dim=8)
+        >>> head.loss(fused, **inputs).dim(), [len(tags) for tags in head.predict(fused)]
+        (0, [2, 1, 3])
+    """
+
+    kind: ClassVar[str] = "tags"
+
+    def __init__(
+        self,
+        dim: int,
+        tags: Sequence[str],
+        *,
+        modality: str = "text",
+        crf: bool = True,
+        smoothing: float = 0.0,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.vocabulary = Vocabulary(tags, _WHERE, "tag")
+        if not 0 <= smoothing < 1 or (crf and smoothing):
+            raise InputError(
+                f"{_WHERE}: got smoothing {smoothing}, expected a share from 0 to below 1, and 0 with a CRF"
+            )
+        self.modality, self.crf, self.smoothing = modality, crf, smoothing
+        self.is_bio = _is_bio(self.tags)
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(dim, len(self.vocabulary))
+        allowed_CC, first_C = bio_rules(self.tags) if self.is_bio else (None, None)
+        self.chain = LinearChain(len(self.vocabulary), allowed_CC, first_C, trained=crf)
+        self.missing = 0
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the tags, in the order of the logits."""
+        return self.vocabulary.names
+
+    @classmethod
+    def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
+        """The tags; of BIO tags both of every kind, though one of them may not be there.
+
+        Example:
+            >>> TaggingHead.options_for([["O", "B-place"], None, ["B-person", "I-person"]])
+            {'tags': ['O', 'B-person', 'I-person', 'B-place', 'I-place']}
+        """
+        found = {tag for target in targets if target is not None for tag in _listed(target)}
+        names = sorted(Vocabulary(sorted(found, key=str), _WHERE, "tag").names)
+        if not _is_bio(names):
+            return {"tags": names}
+        kinds = sorted({name[2:] for name in names if name != OUTSIDE})
+        return {"tags": [OUTSIDE, *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]}
+
+    def forward(self, fused: Fused) -> Tokens:
+        """The words that have a token: `Tokens` of width C, the logits, word i at position i."""
+        words = first_of_each(fused.tokens.only(self.modality))
+        return words.with_values(self.project(self.dropout(words.values)).float())
+
+    def loss(self, fused: Fused, targets: Sequence[Sequence[str] | None]) -> Tensor:
+        """What the true tags cost, the mean over the words whose tag is known.
+
+        Args:
+            fused: B samples.
+            targets: [B] a tag for each word; None where they are not known. Words without a token take no
+                part; the first is logged.
+
+        Raises:
+            InputError: a tag that the head does not know, or fewer tags than words.
+        """
+        words = self(fused)
+        if len(targets) != len(words):
+            raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(words)}, one a sample")
+        known = [row for row, target in enumerate(targets) if target is not None and words.sizes[row]]
+        if not known:
+            return words.values.sum() * 0.0
+        words = words.select(known)
+        true = [
+            self._numbers(targets[row], place_T.tolist(), row)
+            for row, place_T in zip(known, words.position.split(words.sizes), strict=True)
+        ]
+        if not self.crf:
+            numbers_N = torch.cat(true).to(words.device)
+            return nn.functional.cross_entropy(words.values, numbers_N, label_smoothing=self.smoothing)
+        logits_BTC, mask_BT = words.to_padded()
+        tags_BT = pad_sequence(true, batch_first=True).to(words.device)
+        return self.chain(logits_BTC, mask_BT, tags_BT).sum() / mask_BT.sum()
+
+    def _numbers(self, target: Sequence[str] | None, places: list[int], sample: int) -> Tensor:
+        """[T] the true tags of the words that have a token."""
+        tags = _listed(target)
+        if places[-1] >= len(tags):
+            raise InputError(
+                f"{_WHERE}: got {len(tags)} tags for sample {sample} of the batch, expected at least "
+                f"{places[-1] + 1}, one a word"
+            )
+        if len(places) < len(tags):
+            self._tell_missing(len(tags) - len(places))
+        read = [tags[place] for place in places]
+        return torch.tensor([self.vocabulary.index(tag) for tag in (begun(read) if self.is_bio else read)])
+
+    def _tell_missing(self, count: int) -> None:
+        """Words that the encoder has cut off are no reason to stop, and none to keep silent."""
+        self.missing += count
+        if self.missing == count:
+            log.warning(
+                "%s: %d words of a sample have no token (cut off by the encoder?): not learned from, tagged "
+                "%s; `missing` counts them",
+                _WHERE, count, OUTSIDE,
+            )  # fmt: skip
+
+    @torch.no_grad()
+    def predict(self, fused: Fused) -> list[list[str]]:
+        """The best (valid) tags of each sample's words; a word without a token has "O".
+
+        Words behind the last one that has a token are not known here: `mmattn.evaluation.tasks.entities` takes
+        what is missing at the end as "O".
+        """
+        words = self(fused)
+        if not len(words.values):
+            return [[] for _ in words.sizes]
+        best = self.chain.best(*words.to_padded())
+        found = []
+        for place_T, numbers in zip(words.position.split(words.sizes), best, strict=True):
+            places = place_T.tolist()
+            tags = [OUTSIDE] * (places[-1] + 1 if places else 0)
+            for place, number in zip(places, numbers, strict=True):
+                tags[place] = self.tags[number]
+            found.append(tags)
+        return found
+
+    @classmethod
+    def example(cls, dim: int) -> tuple[TaggingHead, Fused, dict[str, Any]]:
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        tokens = Tokens.from_lengths(torch.randn(6, dim), torch.tensor([2, 1, 3]), "text")
+        fused = Fused(tokens, torch.randn(3, dim), torch.randn(3, 1, dim), tokens.presence)
+        targets = [["B-place", "I-place"], None, ["O", "B-place", "O"]]
+        return cls(dim, [OUTSIDE, "B-place", "I-place"]), fused, {"targets": targets}
+
+
+def first_of_each(tokens: Tokens) -> Tokens:
+    """The first token of each word, in a modality whose positions say the word.
+
+    Example:
+        >>> tokens = Tokens.from_sequences([torch.arange(3.0)[:, None]], "text")
+        >>> from dataclasses import replace
+        >>> first_of_each(replace(tokens, position=torch.tensor([0, 0, 1]))).values[:, 0].tolist()
+        [0.0, 2.0]
+    """
+    if not len(tokens.values):
+        return tokens
+    changes_N = (tokens.position[1:] != tokens.position[:-1]) | (tokens.sample[1:] != tokens.sample[:-1])
+    return tokens.filter(torch.cat([changes_N.new_ones(1), changes_N]))
+
+
+def begun(tags: Sequence[str]) -> list[str]:
+    """BIO tags in which an I-kind that continues nothing begins something.
+
+    Example:
+        >>> begun(["O", "I-place", "I-place", "I-person"])
+        ['O', 'B-place', 'I-place', 'B-person']
+    """
+    found: list[str] = []
+    for tag in tags:
+        kind = tag[2:]
+        alone = tag.startswith("I-") and (not found or found[-1] not in (f"B-{kind}", f"I-{kind}"))
+        found.append(f"B-{kind}" if alone else tag)
+    return found
+
+
+def bio_rules(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Which BIO tag may follow which, [C, C] boolean, and which may come first, [C].
+
+    Example:
+        >>> allowed, first = bio_rules(["O", "B-x", "I-x"])
+        >>> allowed.tolist(), first.tolist()
+        ([[True, True, False], [True, True, True], [True, True, True]], [True, True, False])
+    """
+    first_C = torch.tensor([not tag.startswith("I-") for tag in tags])
+    same_CC = torch.tensor([[one[2:] == other[2:] and one != OUTSIDE for other in tags] for one in tags])
+    return first_C[None, :] | same_CC, first_C
+
+
+def _is_bio(tags: Sequence[str]) -> bool:
+    """Are they spans, and not, say, parts of speech?"""
+    marked = [tag for tag in tags if tag != OUTSIDE]
+    return bool(marked) and all(tag[:2] in ("B-", "I-") and len(tag) > 2 for tag in marked)
+
+
+def _listed(target: Any) -> list[str]:
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        raise InputError(f"{_WHERE}: got {target!r} as target, expected a list with a tag a word")
+    return list(target)

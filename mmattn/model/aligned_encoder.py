@@ -1,0 +1,102 @@
+"""A trained mmattn model as a frozen encoder: what one run has learned, another one builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmattn.encoders.base import Encoder, EncoderCard, hash_weights
+from mmattn.errors import InputError, nearest
+from mmattn.model.model import Model
+from mmattn.types import Tokens
+
+__all__ = ["AlignedEncoder"]
+
+
+class AlignedEncoder(Encoder):
+    """One token a content: its vector in the space where a trained model has aligned the modalities.
+
+    Args:
+        model: folder that `Model.save_pretrained` wrote; the model has an alignment head.
+        reads: the modality of that model which is encoded.
+        head: name of the alignment head.
+        batch_size: contents at a time.
+        modality: name of the modality in the tokens; left out, `reads`.
+
+    Raises:
+        InputError: the folder holds no such model, modality or head.
+
+    Example:
+        >>> encoder = AlignedEncoder("runs/demo/aligned", reads="image")  # doctest: +SKIP
+        >>> encoder.encode([Path("seven.png"), None]).lengths.tolist()  # doctest: +SKIP
+        [1, 0]
+    """
+
+    name = "aligned"
+    frozen = True
+
+    def __init__(
+        self,
+        model: str | Path,
+        reads: str,
+        *,
+        head: str = "alignment",
+        batch_size: int = 128,
+        modality: str = "",
+    ):
+        super().__init__()
+        self.folder = str(model)
+        self.model = Model.from_pretrained(model).requires_grad_(False)
+        if reads not in self.model.encoders:
+            raise InputError(f"{model}: no modality {reads!r}.{nearest(reads, self.model.encoders)}")
+        self.reads, self.head, self.batch_size = reads, head, batch_size
+        self.modality = modality or reads
+        self.dim = self.model.head(head).project.out_features
+
+    def describe(self) -> EncoderCard:
+        encoder = self.model.encoders[self.reads].describe()
+        return EncoderCard(
+            name=self.name,
+            modality=self.modality,
+            dim=self.dim,
+            revision="1",
+            preprocessing={"reads": self.reads, "encoder": encoder.fingerprint()},
+            weights_hash=hash_weights(self.model.trained_state()),
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "model": self.folder,
+            "reads": self.reads,
+            "head": self.head,
+            "batch_size": self.batch_size,
+            "modality": self.modality,
+        }
+
+    def read(self, content: Any) -> Any:
+        return self.model.encoders[self.reads].read(content)
+
+    def content_hash(self, content: Any) -> str:
+        return self.model.encoders[self.reads].content_hash(content)
+
+    @torch.no_grad()
+    def encode(self, contents: Sequence[Any]) -> Tokens:
+        self.model.eval()
+        parts = [
+            self._vectors(contents[start : start + self.batch_size])
+            for start in range(0, len(contents), self.batch_size)
+        ]
+        if not parts:
+            return Tokens.empty(0, self.dim, (self.modality,), device=self.model.device)
+        there = torch.cat([found for found, _ in parts])
+        return Tokens.from_lengths(torch.cat([vectors for _, vectors in parts]), there.long(), self.modality)
+
+    def _vectors(self, contents: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which contents gave tokens, and the vectors of these."""
+        tokens = self.model.encoders[self.reads].encode(contents)
+        vectors_BD = self.model.head(self.head)(self.model.fuse({self.reads: tokens}))
+        there_B = tokens.lengths > 0
+        return there_B, vectors_BD[there_B]

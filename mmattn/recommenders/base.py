@@ -1,0 +1,128 @@
+"""What every rival is, and what most share: a score that is linear in the user's history."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from mmattn.array_types import Floats32, Ints
+from mmattn.errors import InputError
+
+__all__ = [
+    "HistoryLinear",
+    "Recommender",
+    "at_least_one",
+    "known_items",
+    "need_features",
+    "positive",
+]
+
+
+class Recommender(Protocol):
+    """What the evaluation asks of a system: fit once, then score any users and items."""
+
+    def fit(
+        self,
+        interactions: sparse.csr_array,
+        features: NDArray[Any] | None = None,
+        known: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from the known interactions.
+
+        Args:
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: content of all I items, as the class says; None where it uses none.
+            known: ids of the items that were there to be chosen; by default those that anybody chose.
+                Cold items must not be among them: that nobody chose them yet says nothing.
+        """
+        ...
+
+    def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
+        """[len(users), len(items)] float32, higher is better, comparable within a user."""
+        ...
+
+
+class HistoryLinear(ABC):
+    """score = history @ weights; a subclass says what the weights [W, I] are."""
+
+    def fit(
+        self,
+        interactions: sparse.csr_array,
+        features: NDArray[Any] | None = None,
+        known: ArrayLike | None = None,
+    ) -> Self:
+        """As `Recommender.fit`.
+
+        Raises:
+            InputError: features that do not fit the items, or known items out of range.
+        """
+        known_W = known_items(type(self).__name__, interactions, known)
+        history_UW = sparse.csr_array(interactions[:, known_W].astype(np.float32))
+        history_UW.data[:] = 1
+        self._history_UW = history_UW
+        self._weights_WI = self._weights(history_UW, known_W, interactions.shape[1], features)
+        return self
+
+    def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
+        """As `Recommender.score`."""
+        weights = self._weights_WI[:, np.asarray(items, np.int64)]
+        scores = self._history_UW[np.asarray(users, np.int64)] @ weights
+        return scores if isinstance(scores, np.ndarray) else scores.toarray()
+
+    @abstractmethod
+    def _weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    ) -> Floats32 | sparse.csr_array: ...
+
+
+def known_items(who: str, interactions: sparse.csr_array, known: ArrayLike | None) -> Ints:
+    """The ids of the known items; by default those that anybody chose.
+
+    Raises:
+        InputError: there are none, or some are out of range.
+    """
+    if known is None:
+        known_W = np.flatnonzero(np.bincount(interactions.indices, minlength=interactions.shape[1]))
+    else:
+        known_W = np.asarray(known, np.int64)
+    if not len(known_W) or known_W.min() < 0 or known_W.max() >= interactions.shape[1]:
+        raise InputError(
+            f"{who}.fit: got {len(known_W)} known items, expected some of 0 to {interactions.shape[1] - 1}"
+        )
+    return known_W
+
+
+def need_features(who: str, features: NDArray[Any] | None, items: int, square: bool = False) -> NDArray[Any]:
+    """The features [items, F], or the kernel [items, items] where `square`.
+
+    Raises:
+        InputError: there are none, their shape is another one, or they are not finite.
+    """
+    expected = f"[{items}, {items}]" if square else f"[{items}, F]"
+    if features is None:
+        raise InputError(f"{who}.fit: got no features, expected {expected}")
+    if features.ndim != 2 or len(features) != items or (square and features.shape[1] != items):
+        raise InputError(f"{who}.fit: got features {features.shape}, expected {expected}")
+    if not np.isfinite(features).all():
+        raise InputError(
+            f"{who}.fit: got features that are not finite, expected zeros where content is absent"
+        )
+    return features
+
+
+def positive(what: str, value: float) -> float:
+    """The value, refused where it is not above 0."""
+    if not value > 0:
+        raise InputError(f"{what}: got {value}, expected a number above 0")
+    return value
+
+
+def at_least_one(what: str, value: int) -> int:
+    """The value, refused where it is below 1."""
+    if value < 1:
+        raise InputError(f"{what}: got {value}, expected at least 1")
+    return value

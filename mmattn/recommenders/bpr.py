@@ -1,0 +1,51 @@
+"""Matrix factorisation that learns from pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmattn.recommenders.pairwise import Pairs, Pairwise, Vectors
+
+__all__ = ["BPR"]
+
+
+class BPR(Pairwise):
+    """A vector for each user and item and a bias for each item, trained by the BPR loss.
+
+    S. Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
+    https://arxiv.org/abs/1205.2618. Items that are not known score zero; users without a choice get the
+    items' biases. Arguments: see `mmattn.recommenders.pairwise.Pairwise`.
+
+    Example:
+        >>> import numpy as np
+        >>> from scipy import sparse
+        >>> seen = sparse.csr_array(np.kron(np.eye(2), np.ones((5, 3))))  # two tastes, five users each
+        >>> scores = BPR(dim=2, epochs=200, learning_rate=0.05).fit(seen).score([0], range(6))[0]
+        >>> bool(scores[:3].min() > scores[3:].max())
+        True
+    """
+
+    def _vectors(self, pairs: Pairs, features: NDArray[Any] | None, generator: torch.Generator) -> Vectors:
+        return _Factorised(*pairs.first(self.dim, generator))
+
+
+class _Factorised(Vectors):
+    def __init__(self, users: nn.Parameter, items: nn.Parameter):
+        super().__init__()
+        self.users = users
+        self.items = items
+        self.bias = nn.Parameter(torch.zeros(len(items)))
+
+    def forward(self, users: Tensor, better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:
+        user_BK, better_BK, worse_BK = self.users[users], self.items[better], self.items[worse]
+        bias_B2 = torch.stack([self.bias[better], self.bias[worse]], 1)
+        margin_B = (user_BK * (better_BK - worse_BK)).sum(1) + bias_B2[:, 0] - bias_B2[:, 1]
+        touched = (user_BK, better_BK, worse_BK, bias_B2)
+        return margin_B, torch.stack([part.square().sum(1) for part in touched]).sum(0)
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.users, self.items, self.bias

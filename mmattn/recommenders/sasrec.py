@@ -1,0 +1,185 @@
+"""SASRec, the rival for histories in time: the sequential tower with learned items and places alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from torch import Tensor, nn
+
+from mmattn.array_types import Floats32
+from mmattn.data.histories import Histories
+from mmattn.errors import InputError
+from mmattn.heads.recommendation.next_item_loss import full_softmax
+from mmattn.heads.recommendation.sequence_steps import Steps, final, next_steps, whole_histories
+from mmattn.heads.recommendation.user_towers import SequenceTower
+
+__all__ = ["SASRec"]
+
+Judge = Callable[[Callable[[ArrayLike, ArrayLike], Floats32]], float]
+
+PROGRAM = "Program(score=dot(), mask=causal, norm=softmax())"
+
+
+class SASRec:
+    """Self-attention over the items of a history, each a learned vector, plus a learned vector of its place.
+
+    W. Kang, J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018, https://arxiv.org/abs/1808.09781,
+    with cross-entropy over all known items in place of one sampled negative (A. Klenitskiy, A. Vasilev,
+    Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?, RecSys 2023,
+    https://arxiv.org/abs/2309.07602), which makes it much stronger. A user without a history is answered by
+    the learned start of all histories. Items that nobody chose score lowest.
+
+    Args:
+        dim: width of the vectors.
+        layers: of attention.
+        heads: of each layer.
+        longest: events of a history that count, the last ones.
+        dropout: on items and in the layers.
+        epochs: how many, at most.
+        learning_rate: of Adam.
+        batch: histories a step.
+        judge: the validation figure of a `score` function, higher is better. Where it is given, the state
+            of the epoch with the highest one is kept, and training ends early.
+        every: epochs between two judgements.
+        patience: judgements without a better one before training ends.
+        seed: of the first weights and of the batches.
+        device: where it is trained.
+
+    Example:
+        >>> event = np.arange(35)  # 35 users go round a ring of 7, five items each
+        >>> users, items = np.repeat(event, 5), (event[:, None] + np.arange(5)).ravel() % 7
+        >>> turns = Histories.of(users, items, np.arange(175.0), user_count=35)
+        >>> rival = SASRec(dim=8, layers=1, epochs=60, learning_rate=0.03, dropout=0.0)
+        >>> scores = rival.fit(turns.matrix(7), turns).score([0], range(7))  # after 3, 4 comes 5
+        >>> int(scores.argmax())
+        5
+    """
+
+    def __init__(
+        self,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 1,
+        longest: int = 200,
+        dropout: float = 0.2,
+        epochs: int = 50,
+        learning_rate: float = 1e-3,
+        batch: int = 128,
+        judge: Judge | None = None,
+        every: int = 5,
+        patience: int = 2,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ):
+        for name, value in {"dim": dim, "longest": longest, "epochs": epochs, "batch": batch}.items():
+            if value < 1:
+                raise InputError(f"SASRec: {name}: got {value}, expected a number from 1")
+        self.dim, self.layers, self.heads = dim, layers, heads
+        self.longest, self.dropout = longest, dropout
+        self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
+        self.judge, self.every, self.patience = judge, every, patience
+        self.seed, self.device = seed, torch.device(device)
+
+    def fit(
+        self,
+        interactions: sparse.csr_array,
+        features: Histories | None = None,
+        known: ArrayLike | None = None,
+    ) -> Self:
+        """As `Recommender.fit`, with the histories as features.
+
+        Args:
+            interactions: [U, I].
+            features: the same interactions in the order of time.
+            known: not used: the items of the histories are the known ones.
+
+        Raises:
+            InputError: no histories, or histories that hold nothing.
+        """
+        if features is None or not len(features.items):
+            raise InputError("SASRec.fit: got no histories, expected what users chose in the order of time")
+        self._histories, item_count = features, interactions.shape[1]
+        self._known_W = np.unique(features.items)
+        place_I = np.full(item_count, -1)
+        place_I[self._known_W] = np.arange(len(self._known_W))
+        self._column_I = place_I
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            net = _Net(len(self._known_W), self).to(self.device)
+            optimizer = torch.optim.Adam(net.parameters(), lr=self.learning_rate, betas=(0.9, 0.98))
+            generator = torch.Generator().manual_seed(self.seed)
+            self._train(net, optimizer, generator)
+        return self
+
+    def _train(self, net: _Net, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
+        best, waited = -np.inf, 0
+        for epoch in range(1, self.epochs + 1):
+            net.train()
+            for users in self._batches(generator):
+                steps = next_steps(
+                    self._histories, users, self._column_I, longest=self.longest, generator=generator
+                ).to(self.device)
+                loss = full_softmax(net(steps) @ net.items.weight.T, steps.target)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            if self.judge is None or (epoch % self.every and epoch != self.epochs):
+                continue
+            vectors = self._freeze(net)
+            value = self.judge(partial(self._score, vectors))
+            waited = 0 if value > best else waited + 1
+            if not waited:
+                best, self.best_epoch, self._vectors = value, epoch, vectors
+            elif waited >= self.patience:
+                break
+        if self.judge is None:
+            self.best_epoch, self._vectors = self.epochs, self._freeze(net)
+
+    def _batches(self, generator: torch.Generator) -> Iterator[NDArray[np.int64]]:
+        there = np.flatnonzero(self._histories.lengths)
+        order = there[torch.randperm(len(there), generator=generator).numpy()]
+        yield from np.array_split(order, -(-len(order) // self.batch))
+
+    @torch.inference_mode()
+    def _freeze(self, net: _Net) -> tuple[Floats32, Floats32]:
+        """[U, dim] states after the whole histories, and [W, dim] items."""
+        net.eval()
+        recent, states = self._histories.last(self.longest), []
+        for users in np.array_split(np.arange(len(recent)), -(-len(recent) // 256)):
+            some = recent.part(users, np.zeros(len(users), np.int64), recent.lengths[users])
+            steps = whole_histories(some, self._column_I).to(self.device)
+            states.append(final(steps, net(steps)))
+        return torch.cat(states).cpu().numpy(), net.items.weight.cpu().numpy().copy()
+
+    def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
+        """As `Recommender.score`."""
+        return self._score(self._vectors, users, items)
+
+    def _score(self, vectors: tuple[Floats32, Floats32], users: ArrayLike, items: ArrayLike) -> Floats32:
+        users_UK, items_WK = vectors
+        column_C = self._column_I[np.asarray(items, np.int64)]
+        scores_UC = users_UK[np.asarray(users, np.int64)] @ items_WK[column_C].T
+        # Below all that are known: nothing can be said of an item that nobody chose.
+        lowest_U1 = (users_UK @ items_WK.T).min(1)[np.asarray(users, np.int64), None] - 1
+        return np.where(column_C >= 0, scores_UC, lowest_U1).astype(np.float32)
+
+
+class _Net(nn.Module):
+    def __init__(self, items: int, settings: SASRec):
+        super().__init__()
+        self.items = nn.Embedding(items, settings.dim)
+        nn.init.normal_(self.items.weight, std=settings.dim**-0.5)
+        self.tower = SequenceTower(
+            settings.dim, settings.layers, settings.heads, PROGRAM, settings.longest,
+            positions=True, dropout=settings.dropout, expansion=1.0,
+        )  # fmt: skip
+
+    def forward(self, steps: Steps) -> Tensor:
+        """[N, dim] the state after each step."""
+        return self.tower(steps, self.items.weight)

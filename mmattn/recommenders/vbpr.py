@@ -1,0 +1,101 @@
+"""Matrix factorisation that learns from pairs and sees the items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmattn.recommenders.base import at_least_one, need_features
+from mmattn.recommenders.pairwise import FIRST, Pairs, Pairwise, Vectors
+
+__all__ = ["VBPR"]
+
+
+class VBPR(Pairwise):
+    """BPR with a second product: of what a user likes to see, and of an item's projected features.
+
+    score = item bias + user . item + user's eye . (E features) + visual bias . features. An item that is
+    not known is scored by its features alone; an item without features, a zero row, by its own vector
+    alone. An item with neither scores zero.
+
+    R. He and J. McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI 2016,
+    https://arxiv.org/abs/1510.01784.
+
+    Args:
+        dim: width of the users' and the items' own vectors.
+        visual_dim: width that features are projected to.
+        settings: the other arguments of `mmattn.recommenders.pairwise.Pairwise`.
+
+    Example:
+        >>> from scipy import sparse
+        >>> tastes = np.kron(np.eye(2), np.ones((5, 4)))  # two of them, five users each
+        >>> tastes[:, [3, 7]] = 0  # the last item of each kind is new
+        >>> rival = VBPR(dim=2, visual_dim=2, epochs=200, learning_rate=0.05)
+        >>> pictures = np.repeat(np.eye(2), 4, axis=0)
+        >>> scores = rival.fit(sparse.csr_array(tastes), pictures).score([0], [3, 7])[0]
+        >>> bool(scores[0] > scores[1])
+        True
+    """
+
+    def __init__(self, dim: int = 32, visual_dim: int = 32, **settings: Any):
+        super().__init__(dim=dim, **settings)
+        self.visual_dim = at_least_one("VBPR: visual_dim", visual_dim)
+
+    def _vectors(self, pairs: Pairs, features: NDArray[Any] | None, generator: torch.Generator) -> Vectors:
+        features_IF = need_features("VBPR", features, pairs.item_count).astype(np.float32)
+        own = pairs.first(self.dim, generator)
+        eyes, _ = pairs.first(self.visual_dim, generator)
+        projection = FIRST * torch.randn(features_IF.shape[1], self.visual_dim, generator=generator)
+        return _Seen(*own, eyes, nn.Parameter(projection), torch.from_numpy(features_IF))
+
+
+class _Seen(Vectors):
+    features: Tensor
+
+    def __init__(
+        self,
+        users: nn.Parameter,
+        items: nn.Parameter,
+        eyes: nn.Parameter,
+        projection: nn.Parameter,
+        features: Tensor,
+    ):
+        super().__init__()
+        self.users = users
+        self.items = items
+        self.bias = nn.Parameter(torch.zeros(len(items)))
+        self.eyes = eyes
+        self.projection = projection
+        self.visual_bias = nn.Parameter(torch.zeros(len(projection)))
+        self.register_buffer("features", features)
+
+    def forward(self, users: Tensor, better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:
+        # Features are wide, and an item comes up often in a batch: each is projected once.
+        items, places = torch.unique(torch.cat([better, worse]), return_inverse=True)
+        seen_IK, seen_bias_I = self._project(self.features[items])
+        (seen_better_BK, seen_worse_BK), (seen_bias_better_B, seen_bias_worse_B) = (
+            values[places].chunk(2) for values in (seen_IK, seen_bias_I)
+        )
+        user_BK, eye_BK = self.users[users], self.eyes[users]
+        better_BK, worse_BK = self.items[better], self.items[worse]
+        bias_B2 = torch.stack([self.bias[better], self.bias[worse]], 1)
+        margin_B = (
+            (user_BK * (better_BK - worse_BK)).sum(1)
+            + (eye_BK * (seen_better_BK - seen_worse_BK)).sum(1)
+            + (bias_B2[:, 0] - bias_B2[:, 1])
+            + (seen_bias_better_B - seen_bias_worse_B)
+        )
+        touched = (user_BK, eye_BK, better_BK, worse_BK, bias_B2)
+        return margin_B, torch.stack([part.square().sum(1) for part in touched]).sum(0)
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        seen_IK, seen_bias_I = self._project(self.features)
+        users_UK = torch.cat([self.users, self.eyes], 1)
+        return users_UK, torch.cat([self.items, seen_IK], 1), self.bias + seen_bias_I
+
+    def _project(self, features_IF: Tensor) -> tuple[Tensor, Tensor]:
+        return features_IF @ self.projection, features_IF @ self.visual_bias

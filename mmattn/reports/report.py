@@ -1,0 +1,116 @@
+"""The report: one HTML file that needs nothing from outside; the same as JSON, Markdown, LaTeX beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmattn.files import write_json, write_text
+from mmattn.reports import sentences
+from mmattn.reports.figure_rows import (
+    bars,
+    difference_rows,
+    knockout_rows,
+    served_panels,
+    strata_groups,
+    subset_rows,
+)
+from mmattn.reports.results import OURS, WAYS, Example, Panel, Report
+from mmattn.reports.svg import TONES, chart
+from mmattn.reports.tables import report_tables, write_tables
+from mmattn.reports.templating import environment
+
+__all__ = ["render", "write_report"]
+
+
+def write_report(path: str | os.PathLike[str], report: Report) -> None:
+    """Write the page to `path`, and metrics.json, tables.md and tables.tex beside it, each atomically.
+
+    Args:
+        path: of the HTML file, for example "runs/films/report.html".
+        report: what it shows.
+
+    Example:
+        >>> import tempfile
+        >>> from mmattn.evaluation.statistics.bootstrap import bootstrap
+        >>> from mmattn.reports.results import DataSummary, System
+        >>> ours = System("mmattn", "mmattn", {"recall@20": bootstrap([0.5, 1.0])})
+        >>> data = DataSummary("toy", users=2, items=3, interactions=4, presence={"text": 3})
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_report(folder / "report.html", Report("A toy", data, (ours,), protocol={"seeds": [0]}))
+        >>> sorted(file.name for file in folder.iterdir())
+        ['metrics.json', 'report.html', 'tables.md', 'tables.tex']
+    """
+    page, tables = render(report), report_tables(report)
+    write_json(Path(path).with_name("metrics.json"), report.to_json())
+    write_tables(path, tables)
+    write_text(path, page)
+
+
+def render(report: Report) -> str:
+    """The page as a string of HTML."""
+    page = environment()
+    page.filters |= {
+        "metric": sentences.metric_label,
+        "number": lambda value: f"{value:.4f}",
+        "signed": sentences.signed,
+        "count": lambda value: f"{value:,}",
+        "share": _share,
+        "initials": _initials,
+        "by_reason": _by_reason,
+    }
+    return page.get_template("report.html.j2").render(**_facts(report))
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    """What the templates speak of."""
+    metrics = list(report.ours.metrics)
+    served, knockouts = report.served, knockout_rows(report)
+    return {
+        "report": report,
+        "ours": OURS,
+        "rival": report.strongest_rival,
+        "tones": TONES,
+        "metrics": metrics,
+        "best": {metric: max(s.metrics[metric].mean for s in report.systems) for metric in metrics},
+        "bars": {metric: bars(report, metric) for metric in metrics},
+        "differences": difference_rows(report),
+        "knockouts": knockouts,
+        "ways": {kind: way for kind, way in WAYS.items() if any(kind in row.changes for row in knockouts)},
+        "subsets": subset_rows(report),
+        "gap_words": sentences.gaps_in_words(report.gaps),
+        "strata": strata_groups(report),
+        "strata_words": sentences.strata_in_words(report),
+        "served_words": "" if served is None else sentences.served_in_words(served),
+        "served_charts": [] if served is None else _drawn(served_panels(served)),
+        "depth": [] if report.depth is None else _drawn([report.depth]),
+        "charts": _drawn(report.panels),
+        "provenance": {"protocol": report.protocol, **report.provenance},
+        "level": f"{report.ours.metrics[report.primary].level:.0%}",
+    }
+
+
+def _by_reason(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
+    """The examples of each reason, reasons in the order in which they come."""
+    reasons = dict.fromkeys(example.why for example in examples)
+    return [(why, [example for example in examples if example.why == why]) for why in reasons]
+
+
+def _drawn(panels: Sequence[Panel]) -> list[tuple[Panel, Any]]:
+    return [(panel, chart(panel)) for panel in panels if panel.curves]
+
+
+def _share(part: int, whole: int) -> str:
+    """A percentage that says 100% or 0% only when that is exact."""
+    percent = 100 * part / whole if whole else 0.0
+    if 0 < percent < 0.1 or 99.9 < percent < 100:
+        return f"{'<' if percent < 1 else '>'}{0.1 if percent < 1 else 99.9}%"
+    return f"{percent:.1f}%".replace(".0%", "%")
+
+
+def _initials(title: str) -> str:
+    """One or two letters for the placeholder of an item without a picture."""
+    words = [word for word in title.split() if word[0].isalnum()]
+    return "".join(word[0] for word in words[:2]).upper() or "?"

@@ -1,0 +1,322 @@
+"""What a report is made of, as plain data: the runner fills it, `mmattn.reports.report` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from mmattn.errors import InputError, nearest
+from mmattn.evaluation.modality_gap import Gap
+from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.experiments.index_cost import Served
+from mmattn.reports import sentences
+
+__all__ = [
+    "OURS",
+    "WAYS",
+    "Curve",
+    "DataSummary",
+    "Example",
+    "Kind",
+    "Knockout",
+    "Panel",
+    "Report",
+    "Shown",
+    "Stratum",
+    "System",
+]
+
+OURS = "mmattn"
+Metrics = Mapping[str, Interval]
+Kind = Literal["drop", "shuffle", "noise", "subset"]
+WAYS: Mapping[Kind, str] = {"drop": "without it", "shuffle": "another item's", "noise": "noise"}
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    Args:
+        name: short and unique, the key in metrics.json; ours is "mmattn".
+        label: what the reader sees.
+        metrics: metric name -> its mean and interval.
+        note: what it was given and how it was tuned, in a few words.
+        difference: metric name -> the paired interval of ours minus this one; empty for ours.
+    """
+
+    name: str
+    label: str
+    metrics: Metrics
+    note: str = ""
+    difference: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Knockout:
+    """Our system with something taken away.
+
+    Args:
+        name: key in metrics.json, for example "without-image".
+        label: what the reader sees.
+        metrics: metric name -> its mean and interval.
+        change: metric name -> the paired interval of this minus the whole system.
+        kind: in which way, or "subset" where only `part` is left.
+        part: what is taken away: a content, "content.encoder" for one of its encoders; of a subset what
+            is left, joined by " + ".
+    """
+
+    name: str
+    label: str
+    metrics: Metrics
+    change: Metrics = field(default_factory=dict)
+    kind: Kind = "drop"
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Some of the items or users, looked at by themselves.
+
+    Args:
+        group: what is divided: "cold items", "items" or "history".
+        name: of the stratum, for example "head" or "1 to 9".
+        metric: what was measured.
+        systems: system -> its mean and interval.
+        difference: ours minus the strongest rival, paired; None where there is no rival.
+    """
+
+    group: str
+    name: str
+    metric: str
+    systems: Metrics
+    difference: Interval | None = None
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "even", ""]:
+        """Ours against the strongest rival, as far as the interval tells them apart."""
+        if self.difference is None:
+            return ""
+        if not self.difference.excludes_zero:
+            return "even"
+        return "better" if self.difference.mean > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel.
+
+    Args:
+        label: for example "seed 0".
+        x: steps or epochs, ascending.
+        y: values, as many.
+        chosen: the x at which the model was kept; None where that means nothing.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    chosen: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y) or not self.x:
+            raise InputError(
+                f"Curve {self.label!r}: got {len(self.x)} x and {len(self.y)} y, expected as many of both"
+            )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that share their axes.
+
+    Args:
+        title: what y is.
+        x_label: what x is.
+        curves: one or more.
+        log: x is drawn by its logarithm.
+        dots: every point is marked, not only the one that was kept.
+    """
+
+    title: str
+    x_label: str
+    curves: tuple[Curve, ...]
+    log: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item as the examples show it.
+
+    Args:
+        title: its name.
+        picture: a path, encoded bytes or a PIL image; None shows a placeholder.
+        hit: whether the user did choose it (recommendations only).
+        note: a few words more, for example "1995".
+    """
+
+    title: str
+    picture: Path | bytes | Image.Image | None = None
+    hit: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user had chosen, and what was then recommended, best first.
+
+    Args:
+        user: a name.
+        history: some of what was chosen before.
+        recommended: best first.
+        note: a few words more.
+        why: the examples of one reason are shown together, under it.
+    """
+
+    user: str
+    history: tuple[Shown, ...]
+    recommended: tuple[Shown, ...]
+    note: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Counts of what was there.
+
+    Args:
+        name: of the data set.
+        users: U.
+        items: I.
+        interactions: n.
+        presence: modality -> how many items have it.
+        combinations: modalities joined by " + " -> how many items have exactly these.
+        parts: part or group ("train", "cold items") -> how many, for the first seed.
+        rejected: how many contents could not be read.
+        source: where the data come from and under which terms.
+    """
+
+    name: str
+    users: int
+    items: int
+    interactions: int
+    presence: Mapping[str, int]
+    combinations: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows and metrics.json holds.
+
+    Args:
+        title: of the run.
+        data: counts.
+        systems: ours, named "mmattn", and its rivals; all with the same metrics.
+        protocol: settings for machines (split, seeds, cut-offs, ties), into metrics.json as they are.
+        protocol_words: the same for people, a sentence or two each.
+        primary: the metric that the verdict is about; by default the first of ours.
+        verdict: in words; left out, it is written from the numbers.
+        knockouts: ours with something taken away.
+        depth: recall against k, a curve a system.
+        strata: of items and users.
+        served: what vectors and an index lose.
+        gaps: "content | content" -> how far apart their vectors lie.
+        panels: learning curves.
+        examples: recommendations to look at.
+        provenance: section ("versions", "encoders", "program", "config") -> a mapping or a text.
+
+    Raises:
+        InputError: ours is missing, a name comes twice, or systems were measured differently.
+    """
+
+    title: str
+    data: DataSummary
+    systems: tuple[System, ...]
+    protocol: Mapping[str, Any]
+    protocol_words: tuple[str, ...] = ()
+    primary: str = ""
+    verdict: str = ""
+    knockouts: tuple[Knockout, ...] = ()
+    depth: Panel | None = None
+    strata: tuple[Stratum, ...] = ()
+    served: Served | None = None
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
+    panels: tuple[Panel, ...] = ()
+    examples: tuple[Example, ...] = ()
+    provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [system.name for system in self.systems]
+        if OURS not in names or len(set(names)) < len(names):
+            raise InputError(f"Report: got systems {names}, expected {OURS!r} among them and each name once")
+        metrics = list(self.ours.metrics)
+        measured: list[System | Knockout] = [*self.systems, *self.knockouts]
+        for one in measured:
+            if set(one.metrics) != set(metrics) or not metrics:
+                raise InputError(
+                    f"Report: {one.name!r} has metrics {sorted(one.metrics)}, expected {sorted(metrics)} as "
+                    f"{OURS!r} has"
+                )
+        if not self.primary:
+            object.__setattr__(self, "primary", metrics[0])
+        if self.primary not in metrics:
+            raise InputError(
+                f"Report: no metric {self.primary!r} to judge by.{nearest(self.primary, metrics)}"
+            )
+        if not self.verdict:
+            object.__setattr__(self, "verdict", sentences.verdict(self))
+
+    @property
+    def ours(self) -> System:
+        """Our system."""
+        return next(system for system in self.systems if system.name == OURS)
+
+    @property
+    def strongest_rival(self) -> System | None:
+        """The rival with the highest mean of the primary metric; None where there is no rival."""
+        rivals = [system for system in self.systems if system.name != OURS]
+        return max(rivals, key=lambda rival: rival.metrics[self.primary].mean, default=None)
+
+    @property
+    def worth(self) -> str:
+        """Which contents earn their place, in words; empty without knockouts."""
+        return sentences.worth(self.knockouts, self.ours.metrics[self.primary], self.primary)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return {
+            "protocol": dict(self.protocol),
+            "systems": {system.name: _to_json(system.metrics) for system in self.systems},
+            "knockouts": {knockout.name: _to_json(knockout.metrics) for knockout in self.knockouts},
+            "differences": {s.name: _to_json(s.difference) for s in self.systems if s.difference},
+            "changes": {k.name: _to_json(k.change) for k in self.knockouts if k.change},
+            "verdict": self.verdict,
+            "worth": self.worth,
+            "recall_at_k": {} if self.depth is None else _curves(self.depth),
+            "strata": {
+                f"{one.group}: {one.name}": {
+                    "metric": one.metric,
+                    "systems": _to_json(one.systems),
+                    "difference": None if one.difference is None else one.difference.to_json(),
+                }
+                for one in self.strata
+            },
+            "served": None if self.served is None else self.served.to_dict(),
+            "gaps": {name: asdict(gap) for name, gap in self.gaps.items()},
+        }
+
+
+def _curves(panel: Panel) -> dict[str, dict[str, float]]:
+    return {
+        curve.label: {f"{x:g}": y for x, y in zip(curve.x, curve.y, strict=True)} for curve in panel.curves
+    }
+
+
+def _to_json(metrics: Metrics) -> dict[str, Any]:
+    return {name: interval.to_json() for name, interval in metrics.items()}

@@ -1,0 +1,158 @@
+"""Plots as inline SVG that stretch with the page: x in percent, y in pixels, colours by class.
+
+Lengths in percent instead of a `viewBox` keep lines and dots undistorted at any width, and classes
+let the page's style sheet draw the same picture light or dark. Words stand outside, in HTML, so that they
+stay readable on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from markupsafe import Markup
+
+from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.reports.results import Panel
+
+__all__ = ["TONES", "Axis", "Chart", "bar", "chart", "dot", "dots", "log_ticks", "ticks"]
+
+TONES = 8  # colours of curves in the style sheet
+_ROW = 22  # height of a bar or dot row, in pixels
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values and the round ones that are written beside it; `log` for decades of equal length."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    @classmethod
+    def around(cls, values: list[float], count: int = 4, log: bool = False) -> Axis:
+        """The axis of round numbers that holds all values."""
+        marks = log_ticks(min(values), max(values)) if log else ticks(min(values), max(values), count)
+        return cls(marks[0], marks[-1], marks, log)
+
+    def label(self, value: float) -> str:
+        """A value as it is written on this axis, with the places that its ticks need."""
+        smallest = self.ticks[0] if self.log else self.ticks[1] - self.ticks[0]
+        places = max(0, -int(np.floor(np.log10(smallest) + 1e-9)))
+        return f"{value:,.{places}f}"
+
+    def percent(self, value: float) -> float:
+        """Where a value lies, 0 at the low end, 100 at the high one."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = np.log10([low, high, value])
+        return round(float(100 * (value - low) / (high - low)), 3)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines as SVG with the axes they stand on."""
+
+    svg: Markup
+    x: Axis
+    y: Axis
+
+
+def ticks(low: float, high: float, count: int = 4) -> tuple[float, ...]:
+    """About `count` round numbers from at most `low` to at least `high`.
+
+    Example:
+        >>> ticks(0.0, 0.41), ticks(3.0, 3.0)
+        ((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), (2.0, 3.0, 4.0))
+    """
+    if high <= low:
+        return (low - 1.0, low, low + 1.0)
+    rough = (high - low) / count
+    magnitude = 10.0 ** np.floor(np.log10(rough))
+    step = float(min((1, 2, 5, 10), key=lambda m: abs(m * magnitude - rough)) * magnitude)
+    places = np.arange(np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9) + 1)
+    return tuple(float(f"{place * step:.10g}") for place in places)
+
+
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """1, 2 and 5 of every decade from at most `low` to at least `high`, or the decades where those are many.
+
+    Example:
+        >>> log_ticks(1, 100), log_ticks(300, 1000)
+        ((1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0), (200.0, 500.0, 1000.0))
+    """
+    decades = range(int(np.floor(np.log10(low) + 1e-9)) - 1, int(np.ceil(np.log10(high) - 1e-9)) + 2)
+    steps = (1, 2, 5) if high <= 150 * low else (1,)
+    marks = [float(f"{step * 10.0**decade:.10g}") for decade in decades for step in steps]
+    first = max(place for place, mark in enumerate(marks) if mark <= low * (1 + 1e-9))
+    last = min(place for place, mark in enumerate(marks) if mark >= high * (1 - 1e-9))
+    return tuple(marks[first : max(last, first + 1) + 1])
+
+
+def bar(interval: Interval, axis: Axis, ours: bool) -> Markup:
+    """A bar from zero to the mean, with its interval as a whisker."""
+    length = axis.percent(interval.mean)
+    body = f'<rect class="bar" x="0" y="3" width="{length}%" height="{_ROW - 6}" rx="2"/>'
+    return _row(body + _whisker(interval, axis), ours)
+
+
+def dot(interval: Interval, axis: Axis, ours: bool = False) -> Markup:
+    """A dot at the mean with its interval, against a line at zero: for differences."""
+    zero, mean = axis.percent(0.0), axis.percent(interval.mean)
+    line = f'<line class="zero" x1="{zero}%" x2="{zero}%" y1="0" y2="{_ROW}"/>'
+    point = f'<circle class="dot" cx="{mean}%" cy="{_ROW / 2}" r="4.5"/>'
+    return _row(line + _whisker(interval, axis) + point, ours)
+
+
+def dots(intervals: Sequence[tuple[Interval, str]], axis: Axis, zero: bool = True) -> Markup:
+    """Several dots with their intervals in one row, each of a class of its own."""
+    at, middle = axis.percent(0.0), _ROW / 2
+    body = f'<line class="zero" x1="{at}%" x2="{at}%" y1="0" y2="{_ROW}"/>' if zero else ""
+    for interval, kind in intervals:
+        point = f'<circle cx="{axis.percent(interval.mean)}%" cy="{middle}" r="4.5"/>'
+        body += f'<g class="mark {kind}">{_whisker(interval, axis)}{point}</g>'
+    return _row(body, ours=False)
+
+
+def chart(panel: Panel) -> Chart:
+    """The panel's curves; the kept point of each is a dot. Values that are not finite are left out."""
+    origin = () if panel.log else (0.0,)
+    x = Axis.around([value for curve in panel.curves for value in (*origin, *curve.x)], log=panel.log)
+    y = Axis.around([value for curve in panel.curves for value in curve.y if isfinite(value)] or [0.0])
+    grid = lines = marks = ""
+    for tick in y.ticks:
+        level = 100 - y.percent(tick)
+        grid += f'<line class="grid" x1="0" x2="100%" y1="{level}%" y2="{level}%"/>'
+    for index, curve in enumerate(panel.curves):
+        tone = f"tone-{index % TONES}"
+        points = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if isfinite(b)]
+        path = " ".join(f"{x.percent(a)},{100 - y.percent(b):.3f}" for a, b in points)
+        lines += f'<polyline class="line {tone}" points="{path}"/>'
+        marked = points if panel.dots else []
+        if curve.chosen is not None and points:
+            height = np.interp(curve.chosen, [a for a, _ in points], [b for _, b in points])
+            marked = [(curve.chosen, float(height))]
+        for across, down in marked:
+            place = f'cx="{x.percent(across)}%" cy="{100 - y.percent(down)}%"'
+            marks += f'<circle class="kept {tone}" {place} r="4.5"/>'
+    # Polylines know no percent: they alone are stretched, and the style keeps their stroke as it is.
+    frame = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
+    return Chart(
+        Markup(f'<svg class="chart" aria-hidden="true">{grid}{frame}{lines}</svg>{marks}</svg>'), x, y
+    )
+
+
+def _whisker(interval: Interval, axis: Axis) -> str:
+    low, high, middle = axis.percent(interval.low), axis.percent(interval.high), _ROW / 2
+    ends = "".join(
+        f'<line x1="{end}%" x2="{end}%" y1="{middle - 4}" y2="{middle + 4}"/>' for end in (low, high)
+    )
+    return f'<g class="whisker"><line x1="{low}%" x2="{high}%" y1="{middle}" y2="{middle}"/>{ends}</g>'
+
+
+def _row(content: str, ours: bool) -> Markup:
+    kind = "row ours" if ours else "row"
+    return Markup(f'<svg class="{kind}" height="{_ROW}" aria-hidden="true">{content}</svg>')

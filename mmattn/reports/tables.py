@@ -1,0 +1,207 @@
+"""Tables as text, Markdown and LaTeX: the numbers of a report where a page is of no use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.files import write_text
+from mmattn.reports.results import WAYS, Knockout, Report
+from mmattn.reports.sentences import metric_label, signed
+
+__all__ = ["Table", "change", "report_tables", "value", "write_tables"]
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        "\N{MINUS SIGN}": "$-$", "|": "$|$", "<": "$<$", ">": "$>$",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are to be read.
+
+    Args:
+        title: what it shows, with the unit and what the intervals are.
+        columns: headings; the first column is text, the others are numbers.
+        rows: as many cells each as there are columns.
+        bold: (row, column) of the cells that stand out.
+
+    Example:
+        >>> table = Table("Recall@20", ("system", "mean"), (("ours", "0.31"), ("ridge", "0.21")), {(0, 1)})
+        >>> print(table.markdown())
+        **Recall@20**
+        <BLANKLINE>
+        | system | mean |
+        | --- | ---: |
+        | ours | **0.31** |
+        | ridge | 0.21 |
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = field(default_factory=frozenset)
+
+    def text(self) -> str:
+        """Columns of one width, for a terminal."""
+        table = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """A pipe table under its title."""
+        rule = " | ".join(["---", *["---:"] * (len(self.columns) - 1)])
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        for row, column in self.bold:
+            cells[row][column] = f"**{cells[row][column]}**"
+        lines = [" | ".join(row) for row in [self.columns, *cells]]
+        body = "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+        return f"**{self.title}**\n\n{body}"
+
+    def latex(self) -> str:
+        """A table environment; it needs the package booktabs."""
+        cells = [[cell.translate(_LATEX) for cell in row] for row in self.rows]
+        for row, column in self.bold:
+            cells[row][column] = f"\\textbf{{{cells[row][column]}}}"
+        head = " & ".join(name.translate(_LATEX) for name in self.columns)
+        lines = [" & ".join(row) + r" \\" for row in cells]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{self.title.translate(_LATEX)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+                r"\toprule",
+                rf"{head} \\",
+                r"\midrule",
+                *lines,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+            ]
+        )
+
+
+def write_tables(page: str | os.PathLike[str], tables: Sequence[Table]) -> None:
+    """Write tables.md and tables.tex beside a page, each atomically."""
+    for name, form in (("tables.md", Table.markdown), ("tables.tex", Table.latex)):
+        write_text(Path(page).with_name(name), "\n\n".join(map(form, tables)) + "\n")
+
+
+def report_tables(report: Report) -> list[Table]:
+    """The tables of a report: systems, differences, knockouts, subsets, strata, what an index loses."""
+    found = [_systems(report), _differences(report), _knockouts(report), _subsets(report), _strata(report)]
+    return [table for table in [*found, _served(report)] if table.rows]
+
+
+def _systems(report: Report) -> Table:
+    metrics = list(report.ours.metrics)
+    ordered = sorted(report.systems, key=lambda one: -one.metrics[report.primary].mean)
+    best = {metric: max(one.metrics[metric].mean for one in ordered) for metric in metrics}
+    return Table(
+        f"{report.title}: systems, mean and 95% interval over users",
+        ("system", *map(metric_label, metrics)),
+        tuple((one.label, *(value(one.metrics[metric]) for metric in metrics)) for one in ordered),
+        {
+            (row, column)
+            for row, one in enumerate(ordered)
+            for column, metric in enumerate(metrics, 1)
+            if one.metrics[metric].mean == best[metric]
+        },
+    )
+
+
+def _differences(report: Report) -> Table:
+    rivals = [one for one in report.systems if one.difference]
+    metrics = [metric for metric in report.ours.metrics if all(metric in one.difference for one in rivals)]
+    return Table(
+        "Ours minus each rival, paired user by user",
+        ("rival", *map(metric_label, metrics)),
+        tuple((one.label, *(change(one.difference[metric]) for metric in metrics)) for one in rivals),
+    )
+
+
+def _knockouts(report: Report) -> Table:
+    metric = report.primary
+    parts: dict[str, dict[str, Knockout]] = {}
+    for one in report.knockouts:
+        if one.kind != "subset":
+            parts.setdefault(one.part or one.label, {})[one.kind] = one
+    kinds = [kind for kind in WAYS if any(kind in own for own in parts.values())]
+    return Table(
+        f"Knockouts: change of {metric_label(metric)}, paired user by user",
+        ("part", *(WAYS[kind] for kind in kinds)),
+        tuple(
+            (part, *(change(own[kind].change[metric]) if kind in own and own[kind].change else "-"
+                     for kind in kinds))
+            for part, own in parts.items()
+        ),
+    )  # fmt: skip
+
+
+def _subsets(report: Report) -> Table:
+    metrics = list(report.ours.metrics)
+    subsets = sorted(
+        (one for one in report.knockouts if one.kind == "subset"),
+        key=lambda one: -one.metrics[report.primary].mean,
+    )
+    return Table(
+        "Ours with some of the contents only",
+        ("contents", *map(metric_label, metrics)),
+        tuple((one.part, *(value(one.metrics[metric]) for metric in metrics)) for one in subsets),
+    )
+
+
+def _strata(report: Report) -> Table:
+    rival = report.strongest_rival
+    against = (f"{rival.label}", "difference") if rival else ()
+    return Table(
+        f"Strata: {metric_label(report.strata[0].metric)}" if report.strata else "Strata",
+        ("stratum", "users", report.ours.label, *against),
+        tuple(
+            (
+                f"{one.group}: {one.name}", f"{one.systems[report.ours.name].users:,}",
+                value(one.systems[report.ours.name]),
+                *((value(one.systems[rival.name]), change(one.difference) if one.difference else "-")
+                  if rival else ()),
+            )
+            for one in report.strata
+        ),
+    )  # fmt: skip
+
+
+def _served(report: Report) -> Table:
+    served = report.served
+    points = [] if served is None else [served.exact, *served.points]
+    return Table(
+        "" if served is None else f"What an index loses: {served.kind}, width {served.width}, "
+        f"{served.items:,} items, {served.queries:,} queries",
+        ("lists probed", "found of the exact", metric_label(report.primary), "index loss", "queries/s"),
+        tuple(
+            (
+                str(point.effort or "all (exact)"), f"{point.recall:.4f}", value(point.metric),
+                change(point.loss), f"{point.queries_per_second:,.0f}",
+            )
+            for point in points
+        ),
+    )  # fmt: skip
+
+
+def value(interval: Interval) -> str:
+    """A figure with its interval, as a cell."""
+    return f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+
+
+def change(interval: Interval) -> str:
+    """A difference with its interval, as a cell."""
+    return f"{signed(interval.mean)} ({signed(interval.low)} to {signed(interval.high)})"

@@ -1,0 +1,117 @@
+"""How an index searches: exactly or approximately, on which device, and around which filter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mmattn.errors import InputError, nearest
+from mmattn.retrieval.search.ann import AnnSearch
+from mmattn.retrieval.search.devices import Placement, place
+from mmattn.retrieval.search.exact import ExactSearch, Metric
+from mmattn.retrieval.search.index_selection import EXACT_BELOW, FEWEST, choose
+from mmattn.retrieval.search.plan import Plan
+
+__all__ = ["Engine"]
+
+_KINDS = ("auto", "exact", "ann")
+
+
+class Engine:
+    """The searches over the vectors of one index.
+
+    Args:
+        vectors: [N, D] float32.
+        metric: "ip", "l2" or "cosine".
+        plan: how it searches, and why.
+        ann: the approximate search, where the plan has one.
+        device: as in `Index.build`.
+
+    Example:
+        >>> engine = Engine(np.eye(3, dtype=np.float32), "ip", Plan("exact search", 1.0, 10), device="cpu")
+        >>> engine.search(np.array([[0.1, 0.2, 0.9]], np.float32), 2)[1].tolist()
+        [[2, 1]]
+    """
+
+    def __init__(
+        self, vectors: np.ndarray, metric: Metric, plan: Plan, ann: AnnSearch | None = None,
+        device: str = "auto",
+    ):  # fmt: skip
+        self.metric = metric
+        self.chosen = plan
+        self.ann = ann
+        self._asked = device
+        self._take(vectors)
+        if ann is not None:
+            ann.to(self.placement.device)
+
+    @classmethod
+    def build(
+        cls, vectors: np.ndarray, metric: Metric, *, target_recall: float = 0.95,
+        budget_mb: float | None = None, kind: str = "auto", device: str = "auto",
+    ) -> Engine:  # fmt: skip
+        """Choose how to search; the arguments are those of `Index.build`.
+
+        Raises:
+            InputError: a recall that is no share, or no such kind or device.
+        """
+        if not 0 < target_recall <= 1:
+            raise InputError(f"index: got target_recall={target_recall}, expected more than 0 and at most 1")
+        if kind not in _KINDS:
+            raise InputError(f"index: no kind {kind!r}.{nearest(str(kind), _KINDS)}")
+        where = place(device, *vectors.shape)
+        asked = kind == "exact" or target_recall == 1
+        if asked or len(vectors) < (EXACT_BELOW if kind == "auto" else FEWEST):
+            why = "as asked" if asked else f"only {len(vectors):,} vectors"
+            return cls(vectors, metric, Plan(f"exact search: {why}", 1.0, 10), None, device)
+        ann, plan = choose(
+            vectors, metric, target_recall=target_recall, budget_mb=budget_mb, device=where.device,
+            or_exact=kind == "auto",
+        )  # fmt: skip
+        return cls(vectors, metric, plan, ann, device)
+
+    def _take(self, vectors: np.ndarray) -> None:
+        self._vectors = vectors
+        self.placement: Placement = place(self._asked, *vectors.shape)
+        self._exact = ExactSearch(vectors, self.metric, self.placement.device)
+
+    def plan(self) -> Plan:
+        """What was chosen, and the device that it runs on here."""
+        copied = "" if self.ann is None or self.ann.copy is None else ", with a copy of the faiss index"
+        return replace(self.chosen, device=f"{self.placement}{copied}")
+
+    def search(
+        self, queries: np.ndarray, k: int, rows: np.ndarray | None = None, *, exact: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows [Q, k], or fewer columns where the filter leaves fewer rows.
+
+        Args:
+            queries: [Q, D] float32.
+            k: how many.
+            rows: [R] ascending, the only rows to find; left out, all.
+            exact: look at every vector.
+        """
+        few = rows is not None and len(rows) <= max(EXACT_BELOW // 4, 4 * k)
+        if self.ann is None or few or exact:
+            return self._exact(queries, k, rows)
+        scores, found = self.ann.search(self._vectors, queries, k, rows)
+        # A filter may leave nothing in the lists that were probed: these queries see everything.
+        short = np.flatnonzero((found < 0).any(1)) if found.shape[1] == k else np.arange(len(queries))
+        if len(short) == len(queries):
+            return self._exact(queries, k, rows)
+        if len(short):
+            scores[short], found[short] = self._exact(queries[short], k, rows)
+        return scores, found
+
+    def added(self, vectors: np.ndarray, new: np.ndarray) -> None:
+        """The vectors are these now: the old ones, then the new ones."""
+        if self.ann is not None:
+            self.ann.added(new, len(vectors) - len(new))
+        self._take(vectors)
+
+    def dropped(self, vectors: np.ndarray, keep: np.ndarray) -> None:
+        """The vectors are these now: of the old ones those that `keep` [N] names."""
+        if self.ann is not None:
+            self.ann.dropped(keep)
+        self._take(vectors)

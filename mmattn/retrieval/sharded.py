@@ -1,0 +1,293 @@
+"""An index in several parts, searched side by side and merged exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmattn.errors import InputError
+from mmattn.retrieval.checks import check_k, check_provenance
+from mmattn.retrieval.hits import Hits, merge_hits, without_own
+from mmattn.retrieval.index import Index
+from mmattn.retrieval.items import find_rows
+from mmattn.retrieval.search.exact import Metric
+from mmattn.retrieval.search.plan import Plan
+from mmattn.retrieval.storage.bundle import Opened, open_bundle, save_bundle
+
+__all__ = ["ShardedIndex"]
+
+
+class ShardedIndex:
+    """Indexes with different items that are searched as one, and changed and saved as one.
+
+    The merge is exact: the k best of all are among the k best of each. Each shard may lie on another
+    disk, and the threads really run at once, since torch and faiss do their work outside Python.
+
+    Args:
+        shards: of one width, metric and origin, with the same metadata columns and no id in two of them.
+
+    Raises:
+        InputError: shards that do not fit each other, or none.
+
+    Example:
+        >>> halves = [Index.build(np.eye(4)[:2], ["a", "b"]), Index.build(np.eye(4)[2:], ["c", "d"])]
+        >>> ShardedIndex(halves).search([[0.1, 0.4, 0.3, 0.2]], k=3).ids.tolist()
+        [['b', 'c', 'd']]
+    """
+
+    def __init__(self, shards: Sequence[Index]):
+        if not shards:
+            raise InputError("sharded index: got no shards, expected at least one")
+        self.shards = list(shards)
+        first = self.shards[0]
+        for number, shard in enumerate(self.shards):
+            if (shard.dim, shard.metric) != (first.dim, first.metric):
+                raise InputError(
+                    f"sharded index: shard {number} has width {shard.dim} and metric {shard.metric}, "
+                    f"expected {first.dim} and {first.metric} as shard 0"
+                )
+            if list(shard.metadata.columns) != list(first.metadata.columns):
+                raise InputError(
+                    f"sharded index: shard {number} has metadata columns {list(shard.metadata.columns)}, "
+                    f"expected {list(first.metadata.columns)} as shard 0"
+                )
+            check_provenance(first.provenance, shard.provenance, f"sharded index: shard {number}")
+        if len({shard.ids.dtype for shard in self.shards if len(shard)}) > 1:
+            raise InputError("sharded index: got text and whole numbers as ids, expected one kind")
+        if not self._places.is_unique:
+            twice = self.ids[self._places.duplicated()][0]
+            raise InputError(f"sharded index: id {twice!r} is in two shards, expected it in one")
+
+    # --- what it holds ---------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of items in all shards."""
+        return sum(map(len, self.shards))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    @property
+    def dim(self) -> int:
+        """Width D of a vector."""
+        return self.shards[0].dim
+
+    @property
+    def metric(self) -> Metric:
+        """As in `Index.build`."""
+        return self.shards[0].metric
+
+    @property
+    def provenance(self) -> dict[str, str] | None:
+        """What made the vectors."""
+        return self.shards[0].provenance
+
+    @property
+    def ids(self) -> np.ndarray:
+        """[N] ids, shard by shard."""
+        return np.concatenate([shard.ids for shard in self._filled or self.shards[:1]])
+
+    @property
+    def metadata(self) -> pd.DataFrame:
+        """One row an item, in the order of `ids`."""
+        return pd.concat([shard.metadata for shard in self._filled or self.shards[:1]], ignore_index=True)
+
+    @property
+    def approximate(self) -> bool:
+        """Does a search look at a part of the vectors only, in any shard?"""
+        return any(shard.approximate for shard in self.shards)
+
+    @property
+    def _filled(self) -> list[Index]:
+        return [shard for shard in self.shards if len(shard)]
+
+    @cached_property
+    def _places(self) -> pd.Index:
+        """Id -> row in all shards together."""
+        return pd.Index(self.ids)
+
+    def _owners(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+        """[n] the shard of each named item."""
+        rows = find_rows(self._places, ids, what)
+        return np.searchsorted(np.cumsum([len(shard) for shard in self.shards]), rows, side="right")
+
+    def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """[n, D] vectors of the named items.
+
+        Raises:
+            InputError: an id that is not there.
+        """
+        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._owners(ids, "index")
+        found = np.empty((len(names), self.dim), np.float32)
+        for number in np.unique(owners):
+            found[owners == number] = self.shards[number].vectors(names[owners == number])
+        return found
+
+    def plan(self) -> Plan:
+        """How each shard searches, and everything that was tried for any of them."""
+        plans = [shard.plan() for shard in self.shards]
+        reasons = "; ".join(dict.fromkeys(plan.reason for plan in plans))
+        return Plan(
+            f"{len(plans)} shards side by side: {reasons}",
+            min(plan.target_recall for plan in plans),
+            plans[0].k,
+            tuple(trial for plan in plans for trial in plan.trials),
+            "; ".join(dict.fromkeys(plan.device for plan in plans)),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"ShardedIndex({len(self):,} vectors of width {self.dim}, {self.metric}, "
+            f"in {len(self.shards)} shards)"
+        )
+
+    # --- search ----------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        among: Collection[Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """The k best of all shards; the arguments are those of `Index.search`.
+
+        Raises:
+            InputError: as `Index.search`.
+        """
+        check_k(k, len(self))
+        names = None if among is None else np.array(list(among), dtype=self.ids.dtype)
+        owners = None if names is None else self._owners(names, "filter")
+
+        def ask(number: int) -> Hits:
+            shard = self.shards[number]
+            some = None if names is None else names[owners == number].tolist()
+            most = min(k, len(shard))
+            return shard.search(queries, most, where=where, among=some, provenance=provenance, exact=exact)
+
+        return merge_hits(self._each(ask), k)
+
+    def search_ids(
+        self,
+        ids: Sequence[Any],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        among: Collection[Any] | None = None,
+    ) -> Hits:
+        """The k items most like each named one, in any shard, itself left out.
+
+        Raises:
+            InputError: as `search`, or an id that is not there.
+        """
+        queries = self.vectors(ids)
+        check_k(k, len(self), len(self) - 1)
+        found = self.search(queries, k + 1, where=where, among=among)
+        return without_own(found, np.asarray(ids, dtype=self.ids.dtype), k)
+
+    def _each(self, ask: Callable[[int], Hits]) -> list[Hits]:
+        """What each shard that holds anything answers, in their order."""
+        numbers = [number for number, shard in enumerate(self.shards) if len(shard)]
+        with ThreadPoolExecutor(len(numbers)) as pool:
+            return list(pool.map(ask, numbers))
+
+    # --- change ----------------------------------------------------------------------------------
+
+    def add(
+        self,
+        vectors: Any,
+        ids: Sequence[Any] | np.ndarray,
+        *,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add items to the smallest shard; all of them or, where something is wrong, none.
+
+        Raises:
+            InputError: as `Index.add`.
+        """
+        there = [name for name in np.asarray(ids, dtype=object).tolist() if name in self]
+        if there:
+            raise InputError(f"index: id {there[0]!r} is there already, expected a new one (or `update`)")
+        like = next(iter(self._filled), self.shards[0])  # an empty shard takes ids of any kind
+        smallest = min(self.shards, key=len)
+        if smallest is not like:
+            like.check(vectors, ids, metadata, provenance)
+        smallest.add(vectors, ids, metadata=metadata, provenance=provenance)
+        self.__dict__.pop("_places", None)
+
+    def update(
+        self,
+        vectors: Any,
+        ids: Sequence[Any] | np.ndarray,
+        *,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        """Replace items where they are: vectors and metadata.
+
+        Raises:
+            InputError: as `Index.update`.
+        """
+        new = next(iter(self._filled), self.shards[0]).check(vectors, ids, metadata, provenance)
+        owners = self._owners(new.ids, "index")
+        for number in np.unique(owners):
+            part = new.only(owners == number)
+            self.shards[number].update(part.vectors, part.ids, metadata=part.metadata, provenance=provenance)
+        self.__dict__.pop("_places", None)
+
+    def remove(self, ids: Sequence[Any] | np.ndarray) -> None:
+        """Remove items.
+
+        Raises:
+            InputError: an id that is not there; nothing is removed then.
+        """
+        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._owners(ids, "index")
+        for number in np.unique(owners):
+            self.shards[number].remove(names[owners == number])
+        self.__dict__.pop("_places", None)
+
+    # --- on the disk -----------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write all shards to one folder; a kill at any moment leaves what was there, or the whole of this.
+
+        Raises:
+            InputError: as `Index.save`.
+        """
+        parts = {f"{number:05d}": shard.save for number, shard in enumerate(self.shards)}
+        save_bundle(folder, {"kind": "shards", "count": len(self)}, {}, parts)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto") -> ShardedIndex:
+        """Open what `save` wrote, after checking the hash of every file of every shard.
+
+        Raises:
+            InputError: there is no sharded index, or it is damaged: which file, and how, is said.
+        """
+        return open_bundle(folder, lambda opened: cls.from_opened(opened, device))
+
+    @classmethod
+    def from_opened(cls, opened: Opened, device: str = "auto") -> ShardedIndex:
+        """The shards of a bundle whose files were checked.
+
+        Raises:
+            InputError: files that are what they were, but do not fit each other.
+        """
+        opened.expect("shards")
+        found = cls([Index.from_opened(opened.parts[name], device) for name in sorted(opened.parts)])
+        if len(found) != opened.facts.get("count"):
+            raise InputError(
+                f"{opened.folder}: the shards hold {len(found)} items, "
+                f"the manifest says {opened.facts.get('count')}"
+            )
+        return found

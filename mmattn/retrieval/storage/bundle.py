@@ -1,0 +1,275 @@
+"""One folder that holds an index, whole at every moment and checked before anything is read.
+
+The folder has a `manifest.json` and the files that it names. Every file's own name holds the beginning of
+its hash, so a new state never touches the files of the old one: files first, then the manifest, which is
+replaced at once, then the old files go. A kill in between leaves the old state or the new one, and at
+worst files that nothing names; the next save removes them. What consists of several indexes, shards for
+example, has them as bundles in folders of its own, which are named, checked and replaced like files.
+
+Nothing here is ever unpickled, and no library sees a byte of a file whose hash is not the manifest's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmattn.errors import InputError
+from mmattn.files import atomic_path, sha256_file, write_text
+from mmattn.retrieval.storage.manifest import (
+    FILE_NAME,
+    FORMAT,
+    MANIFEST,
+    PART_NAME,
+    manifest_bytes,
+    manifest_text,
+    read_manifest,
+)  # fmt: skip
+
+__all__ = ["Opened", "damage", "open_bundle", "save_bundle"]
+
+_HURRIED_TRIES = 3  # without holding writers up
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle whose files are all what the manifest says.
+
+    Args:
+        folder: where it lies.
+        facts: what the manifest says of the index (dimension, metric, count, provenance, ...).
+        files: role ("vectors", "items", ...) -> path.
+        parts: name -> bundle inside this one.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    files: Mapping[str, Path]
+    parts: Mapping[str, Opened]
+
+    def expect(self, kind: str) -> None:
+        """Is it a bundle of this kind?
+
+        Raises:
+            InputError: it is of another kind, both are named.
+        """
+        found = self.facts.get("kind")
+        if found != kind:
+            raise InputError(f"{self.folder}: holds {_article(found)}, expected {_article(kind)}")
+
+
+def save_bundle(
+    folder: str | Path,
+    facts: Mapping[str, Any],
+    writers: Mapping[str, Callable[[Path], None]],
+    parts: Mapping[str, Callable[[Path], None]] | None = None,
+) -> None:
+    """Write a state of the index; a kill at any moment leaves the old state or the new one.
+
+    Args:
+        folder: new, empty, or a bundle that is to be replaced.
+        facts: JSON values for the manifest; "kind" says what it is.
+        writers: file name ("vectors.npy") -> what writes it to a path.
+        parts: name -> what saves a bundle to a folder.
+
+    Raises:
+        InputError: the folder holds something else.
+        OSError: the disk is full, or cannot be written to; the old state stays.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
+        raise InputError(f"{folder}: holds something else, expected a new or empty folder or an index")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, fcntl.LOCK_EX):
+        files = {name.split(".")[0]: _write_file(folder, name, write) for name, write in writers.items()}
+        inner = {name: _write_part(folder, save) for name, save in (parts or {}).items()}
+        _sync(folder)
+        manifest = {"format": FORMAT, "index": dict(facts), "files": files}
+        if parts is not None:
+            manifest["parts"] = inner
+        write_text(folder / MANIFEST, manifest_text(manifest))
+        named = {entry["name"] for entry in (*files.values(), *inner.values())}
+        for path in folder.iterdir():
+            if _is_ours(path.name) and path.name not in named:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_file(folder: Path, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
+    """Write a file under the name that its content gives it; what the manifest says of it."""
+    role, ending = name.split(".")
+    with atomic_path(folder / name) as temporary:
+        write(temporary)
+        digest, size = sha256_file(temporary), temporary.stat().st_size
+    final = f"{role}-{digest[:16]}.{ending}"
+    (folder / name).replace(folder / final)
+    return {"name": final, "bytes": size, "sha256": digest}
+
+
+def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
+    """Save a bundle inside; its manifest has the hashes of all its files, so that one's hash is its own."""
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".part.", suffix=".partial"))
+    save(temporary)
+    temporary.chmod(0o755)
+    digest, size = sha256_file(temporary / MANIFEST), (temporary / MANIFEST).stat().st_size
+    final = f"part-{digest[:16]}"
+    if (folder / final).is_dir() and _check(folder / final)[1]:
+        shutil.rmtree(folder / final)  # damaged: what names it has lost it already
+    if (folder / final).is_dir():
+        shutil.rmtree(temporary)
+    else:
+        temporary.replace(folder / final)
+    return {"name": final, "bytes": size, "sha256": digest}
+
+
+def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
+    """Check every file of a bundle against the manifest, and build from them.
+
+    Another process may replace the state while this one reads it: then the new one is read. Who is
+    replaced again and again has the writer wait, and so has who finds damage, before it is believed: a
+    manifest that is as it was may have been another one in between.
+
+    Args:
+        folder: the bundle.
+        build: what makes an index of files that were checked.
+
+    Raises:
+        InputError: there is no bundle, or it is damaged; what is wrong, and with which file, is said.
+    """
+    folder = Path(folder)
+    for _ in range(_HURRIED_TRIES):
+        before = manifest_bytes(folder)
+        try:
+            return build(_checked(folder))
+        except (InputError, OSError):
+            after = manifest_bytes(folder)
+            if after is None:
+                raise
+            if after == before:
+                break
+    with _locked(folder, fcntl.LOCK_SH):
+        return build(_checked(folder))
+
+
+def _checked(folder: Path) -> Opened:
+    manifest, problems = _check(folder)
+    if manifest is not None and not problems:
+        return _opened(folder, manifest)
+    more = f" (and {len(problems) - 1} more; see `mmattn index verify`)" if len(problems) > 1 else ""
+    raise InputError(f"{folder}: {problems[0]}{more}")
+
+
+def _opened(folder: Path, manifest: Mapping[str, Any]) -> Opened:
+    paths = {role: folder / entry["name"] for role, entry in manifest["files"].items()}
+    parts = {name: folder / entry["name"] for name, entry in manifest.get("parts", {}).items()}
+    inner = {name: _opened(path, read_manifest(path)) for name, path in parts.items()}
+    return Opened(folder, manifest["index"], paths, inner)
+
+
+def damage(folder: str | Path) -> list[str]:
+    """Everything that is wrong with a bundle, one line each, beginning with the file's name.
+
+    Example:
+        >>> damage("nowhere")
+        ['manifest.json: there is none, expected an index that `mmattn index build` made']
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return _check(folder)[1]
+    with _locked(folder, fcntl.LOCK_SH):
+        return _check(folder)[1]
+
+
+def _check(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The manifest, None where it cannot be trusted, and what is wrong."""
+    try:
+        manifest = read_manifest(folder)
+    except InputError as error:
+        return None, [str(error)]
+    problems = [problem for entry in manifest["files"].values() for problem in _file(folder, entry)]
+    for entry in manifest.get("parts", {}).values():
+        problems += _part(folder, entry)
+    return manifest, problems
+
+
+def _file(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
+    path = folder / entry["name"]
+    if not path.is_file():
+        yield f"{path.name}: it is missing"
+        return
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        yield f"{path.name}: got {size:,} bytes, the manifest says {entry['bytes']:,}"
+        return
+    digest = sha256_file(path)
+    if digest != entry["sha256"]:
+        yield f"{path.name}: damaged, its hash is {digest[:12]}, the manifest says {entry['sha256'][:12]}"
+
+
+def _part(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a bundle inside, each line beginning with the file's path from here."""
+    path = folder / entry["name"]
+    if not path.is_dir():
+        return [f"{path.name}: it is missing"]
+    own = [] if not (path / MANIFEST).is_file() else list(_file(path, {**entry, "name": MANIFEST}))
+    return [f"{path.name}/{problem}" for problem in own or _check(path)[1]]
+
+
+def _is_ours(name: str) -> bool:
+    finished = FILE_NAME.fullmatch(name) or PART_NAME.fullmatch(name)
+    return bool(finished) or name.endswith(".partial") or name in _BEING_WRITTEN
+
+
+_BEING_WRITTEN = {
+    "vectors.npy",
+    "items.parquet",
+    "ann.faiss",
+    "places.npy",
+    "offsets.npy",
+    "maps.npy",
+    "lift.npy",
+    "known.npy",
+    "together.npy",
+}  # whole, but not yet under their names
+
+
+def _article(kind: Any) -> str:
+    """What a kind of bundle is called, and who opens it."""
+    names = {
+        "index": "one index, for Index.open",
+        "shards": "a sharded index, for Index.open or ShardedIndex.open",
+        "maxsim": "an index of several vectors an item, for MaxSimIndex.open",
+        "fused": "one index a modality, for FusedIndex.open",
+        "recommender": "a run's recommender, for mmattn.recommend",
+    }
+    return names.get(kind, f"something of kind {kind!r}")
+
+
+def _foreign(folder: Path) -> bool:
+    return any(not _is_ours(path.name) for path in folder.iterdir())
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Wait until no other process writes here (or, for LOCK_EX, reads under a lock); a kill gives it back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,178 @@
+"""An index on the disk: its vectors, ids and metadata as the files of a bundle, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from mmattn.errors import InputError
+from mmattn.retrieval.checks import check_ids
+from mmattn.retrieval.items import Items
+from mmattn.retrieval.search.ann import AnnSearch, read_faiss
+from mmattn.retrieval.search.engine import Engine
+from mmattn.retrieval.search.exact import METRICS, Metric
+from mmattn.retrieval.search.plan import Plan, Settings
+from mmattn.retrieval.storage.bundle import Opened, save_bundle
+
+__all__ = ["load", "read_array", "read_items", "save", "write_array", "write_items"]
+
+
+def save(
+    folder: str | Path, items: Items, metric: Metric, provenance: Mapping[str, str] | None, engine: Engine
+) -> None:
+    """Write the parts of an index as a bundle.
+
+    Raises:
+        InputError: the folder holds something else, or metadata that parquet cannot hold.
+    """
+    ann = engine.ann
+    facts = {
+        "kind": "index",
+        "count": len(items),
+        "dim": items.dim,
+        "metric": metric,
+        "ids": "number" if items.ids.dtype == np.int64 else "text",
+        "provenance": provenance,
+        "plan": engine.chosen.to_dict(),
+        "ann": None if ann is None else asdict(ann.settings),
+    }
+    writers: dict[str, Callable[[Path], None]] = {
+        "vectors.npy": write_array(items.vectors),
+        "items.parquet": write_items(items.ids, items.metadata),
+    }
+    if ann is not None:
+        writers |= {"ann.faiss": ann.write, "places.npy": write_array(ann.places)}
+    save_bundle(folder, facts, writers)
+
+
+def load(opened: Opened, device: str) -> tuple[Items, Metric, Mapping[str, str] | None, Engine]:
+    """The parts of an index, from a bundle whose files were checked.
+
+    Raises:
+        InputError: files that are what they were, but do not fit each other.
+    """
+    count, dim = check_facts(opened)
+    vectors = read_array(opened, "vectors", (count, dim), np.float32)
+    items = Items(vectors, *read_items(opened, count))
+    plan, ann = read_search(opened)
+    metric = opened.facts["metric"]
+    return items, metric, opened.facts["provenance"], Engine(vectors, metric, plan, ann, device)
+
+
+def write_array(array: np.ndarray) -> Callable[[Path], None]:
+    """What writes an .npy file."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    return write
+
+
+def write_items(ids: np.ndarray, metadata: pd.DataFrame) -> Callable[[Path], None]:
+    """What writes ids and metadata as a parquet file.
+
+    Raises:
+        InputError: a column that parquet cannot hold, text and numbers together for example.
+    """
+    kind = pa.int64() if ids.dtype == np.int64 else pa.string()
+    try:
+        table = pa.table({"id": pa.array(ids.tolist(), kind)})
+        for name in metadata.columns:
+            table = table.append_column(name, pa.array(metadata[name], from_pandas=True))
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"index: ids or metadata cannot be written as parquet ({reason})") from error
+    return lambda path: pa.parquet.write_table(table, path)
+
+
+def check_facts(opened: Opened) -> tuple[int, int]:
+    """Count and dimension, as the manifest has them.
+
+    Raises:
+        InputError: the manifest does not describe an index.
+    """
+    opened.expect("index")
+    facts = opened.facts
+    sizes = [facts.get(key) for key in ("count", "dim")]
+    good = all(type(size) is int and size >= 0 for size in sizes) and facts.get("metric") in METRICS
+    origin = facts.get("provenance")
+    good &= origin is None or (
+        isinstance(origin, dict) and all(isinstance(text, str) for text in origin.values())
+    )
+    if not good or not {"vectors", "items"} <= set(opened.files):
+        raise InputError(f"{opened.folder}: manifest.json does not describe an index of this version")
+    return facts["count"], facts["dim"]
+
+
+def read_search(opened: Opened) -> tuple[Plan, AnnSearch | None]:
+    """The plan, and the approximate search where there is one.
+
+    Raises:
+        InputError: the files do not fit each other or the manifest.
+    """
+    count, dim = check_facts(opened)
+    facts = opened.facts
+    try:
+        plan = Plan.from_dict(facts["plan"])
+        settings = None if facts["ann"] is None else Settings(**facts["ann"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{opened.folder}: manifest.json does not describe how to search") from error
+    if settings is None:
+        return plan, None
+    if not {"ann", "places"} <= set(opened.files):
+        raise InputError(f"{opened.folder}: manifest.json names no file for the {settings.kind} index")
+    places = read_array(opened, "places", None, np.int64)
+    if places.ndim != 1 or not np.array_equal(np.sort(places[places >= 0]), np.arange(count)):
+        raise InputError(f"{opened.files['places']}: does not name each of the {count} rows once")
+    index = read_faiss(opened.files["ann"], len(places), dim, facts["metric"])
+    return plan, AnnSearch(index, settings, facts["metric"], np.array(places), mapped=True)
+
+
+def read_array(opened: Opened, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:
+    """An array, mapped into memory: rows come from the disk when they are used.
+
+    Raises:
+        InputError: the file is not of the shape or type that the manifest says.
+    """
+    path = opened.files[role]
+    try:
+        array = np.load(path, mmap_mode=None if shape and not shape[0] else "r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as {role} ({' '.join(str(error).split())})") from error
+    if (shape and array.shape != shape) or array.dtype != dtype or not array.flags.c_contiguous:
+        raise InputError(
+            f"{path}: got {array.dtype} {list(array.shape)}, "
+            f"the manifest says {np.dtype(dtype)} {list(shape or [])}"
+        )
+    return array
+
+
+def read_items(opened: Opened, count: int) -> tuple[np.ndarray, pd.DataFrame]:
+    """Ids [N] and metadata.
+
+    Raises:
+        InputError: the file has no ids, ids that come twice, or not as many as the manifest says.
+    """
+    path = opened.files["items"]
+    try:
+        table: Any = pa.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read as parquet ({' '.join(str(error).split())})") from error
+    if len(table) != count or "id" not in table.column_names:
+        raise InputError(f"{path}: got {len(table)} rows of ids and metadata, the manifest says {count}")
+    names = table["id"].to_pylist()
+    if not count:  # an empty list does not say of what
+        kind: Any = np.int64 if pa.types.is_integer(table.schema.field("id").type) else object
+        ids = np.array([], dtype=kind)
+    else:
+        ids = check_ids(names, str(path))
+    metadata = table.drop_columns(["id"]).to_pandas()
+    return ids, metadata if len(table.column_names) > 1 else pd.DataFrame(index=range(count))

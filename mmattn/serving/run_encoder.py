@@ -1,0 +1,139 @@
+"""From raw texts, pictures and clips to vectors, through the encoders of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmattn import schema
+from mmattn.encoders.model_inputs import Inputs, gather
+from mmattn.errors import InputError, nearest
+from mmattn.files import sha256_file
+from mmattn.model.build import choose_device
+from mmattn.model.model import Model
+from mmattn.types import Sample, Tokens
+
+__all__ = ["RunEncoder", "model_folder", "provenance_of"]
+
+
+class RunEncoder:
+    """Vectors of samples, as the head of a trained model gives them; any modality may be absent.
+
+    Args:
+        folder: where `Model.save_pretrained` wrote the model.
+        head: the head whose vectors are wanted; left out, the only one.
+
+    Raises:
+        InputError: no model there, an encoder that is another one now, or no such head.
+    """
+
+    def __init__(self, folder: str | Path, head: str = ""):
+        self.folder = Path(folder)
+        self.model = Model.from_pretrained(folder).to(choose_device()).eval()
+        heads = list(self.model.heads)
+        if not head and len(heads) != 1:
+            raise InputError(f"{folder}: the model has heads {', '.join(heads)}; say which one")
+        self.head = head or heads[0]
+        self.model.head(self.head)
+
+    @classmethod
+    def of_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
+        """The model of a run's seed: the first one where none is named. A model's own folder will do too."""
+        return cls(model_folder(run, seed), head)
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """What makes the vectors, part -> fingerprint: each encoder, the program, the weights, the head."""
+        return provenance_of(self.folder, self.head)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Modality -> key of `Sample.content` that its encoder reads."""
+        configs = {} if self.model.config is None else self.model.config.encoders
+        return {
+            name: (configs[name].content if name in configs else "") or name for name in self.model.encoders
+        }
+
+    @torch.inference_mode()
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[B, D] vectors of samples that each have something the encoders can read.
+
+        Raises:
+            InputError: a sample without any such content, content under an unknown name, or one that
+                cannot be read.
+        """
+        known = set(self.sources.values())
+        for sample in samples:
+            for name in sample.content:
+                if name not in known:
+                    raise InputError(
+                        f"sample {sample.id!r}: no encoder reads {name!r}.{nearest(name, known)}"
+                    )
+        parts = self.model.encode(samples)
+        there = _there(parts)
+        if not bool(there.all()):
+            empty = samples[int((~there).nonzero()[0])]
+            raise InputError(
+                f"sample {empty.id!r}: has nothing to encode, expected one of {', '.join(sorted(known))}"
+            )
+        return self._vectors(parts)
+
+    def inputs(self, samples: Sequence[Sample], features: str | Path, *, progress: bool = True) -> Inputs:
+        """Run the encoders over many samples, with a feature store; what cannot be read is listed."""
+        return gather(samples, self.model.encoders, features, self.sources, progress=progress)
+
+    @torch.inference_mode()
+    def vectors(self, inputs: Inputs, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
+        """[B, D] vectors of all samples, and [B] boolean: had they anything to encode? (What a vector
+        of a sample without tokens says is nothing.)"""
+        found, there = [], []
+        for chosen in torch.arange(len(inputs)).split(block):
+            parts = self.model.tokens(inputs, chosen)
+            there.append(_there(parts).numpy())
+            found.append(self._vectors(parts))
+        return np.concatenate(found), np.concatenate(there)
+
+    def _vectors(self, parts: Mapping[str, Tokens]) -> np.ndarray:
+        given = self.model.head(self.head)(self.model.fuse(parts))
+        if not isinstance(given, Tensor) or given.dim() != 2:
+            raise InputError(f"head {self.head!r} gives no vectors [B, D], so nothing can be found with it")
+        return given.float().cpu().numpy()
+
+
+def model_folder(run: str | Path, seed: int | None = None) -> Path:
+    """Where the model of a run's seed is saved: of the first one where none is named.
+
+    Args:
+        run: folder of a finished run, or of a model.
+        seed: one of the run's.
+
+    Raises:
+        InputError: nothing is saved there, or not of this seed.
+    """
+    run = Path(run)
+    if (run / "config.json").is_file():
+        return run
+    seeds = sorted(int(path.parts[-3].removeprefix("seed-")) for path in run.glob("seed-*/model/config.json"))
+    if not seeds:
+        raise InputError(f"{run}: holds no finished run, expected seed-0/model/config.json or the like")
+    if seed is not None and seed not in seeds:
+        raise InputError(f"{run}: no seed {seed}, expected one of {', '.join(map(str, seeds))}")
+    return run / f"seed-{seeds[0] if seed is None else seed}" / "model"
+
+
+def provenance_of(folder: str | Path, head: str) -> dict[str, str]:
+    """What makes the vectors of a saved model's head, part -> fingerprint, without building the model."""
+    written = schema.read_yaml(Path(folder) / "config.json")
+    encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
+    weights = sha256_file(Path(folder) / "model.safetensors")[:16]
+    return {**encoders, "program": str(written["program"])[:16], "weights": weights, "head": head}
+
+
+def _there(parts: Mapping[str, Tokens]) -> Tensor:
+    """[B] boolean on the CPU: has the sample a token of any modality?"""
+    return torch.stack([tokens.lengths > 0 for tokens in parts.values()]).any(0).cpu()

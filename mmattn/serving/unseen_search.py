@@ -1,0 +1,131 @@
+"""The best items that a user has not seen, for one user or for many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mmattn.array_types import Floats32, Ints
+from mmattn.retrieval.index import Index
+
+__all__ = ["best_unseen", "suited"]
+
+
+_SMALL = 2**16  # items that are all scored
+_CELLS = 2**24  # scores in memory at once
+_FOUND = 0.95  # share of the true first 20 that users have to get from an approximate index
+_BATCH = 1024  # users that an index is asked for together
+
+
+def best_unseen(
+    index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None = None
+) -> tuple[Floats32, Ints]:
+    """The k items of the highest inner product with each query, without those that are seen.
+
+    A small catalogue is scored as a whole. A large one, and an approximate index, is asked for as many more
+    items as the user has seen, and these are taken out. Memory does not grow with the number of queries.
+
+    Args:
+        index: of I items, metric "ip".
+        queries: [Q, W].
+        seen: [Q, I], a stored entry where the user has met the item.
+        k: how many.
+        allowed: [I], the only items to find; None for all.
+
+    Returns:
+        Scores and rows [Q, k], best first; where fewer items are left, minus infinity and -1.
+
+    Example:
+        >>> index = Index.build(np.eye(3), ["a", "b", "c"])
+        >>> seen = sparse.csr_array(np.array([[0.0, 1.0, 0.0]]))
+        >>> best_unseen(index, np.array([[0.1, 0.9, 0.5]], np.float32), seen, k=2)[1].tolist()
+        [[2, 0]]
+    """
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    rows = np.full((len(queries), k), -1, np.int64)
+    find = _by_index if index.approximate or len(index) > _SMALL else _by_scores
+    for users, found_scores, found_rows in find(index, queries, seen, min(k, len(index)), allowed):
+        width = found_rows.shape[1]
+        scores[users, :width] = found_scores
+        rows[users, :width] = np.where(np.isneginf(found_scores), -1, found_rows)
+    return scores, rows
+
+
+def _by_scores(
+    index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None
+) -> Iterator[tuple[Ints, Floats32, Ints]]:
+    size = max(1, _CELLS // len(index))
+    for start in range(0, len(queries), size):
+        part = slice(start, start + size)
+        scores_QI = queries[part] @ index.matrix.T
+        if allowed is not None:
+            scores_QI[:, ~allowed] = -np.inf
+        scores_QI[seen[part].nonzero()] = -np.inf
+        best, places = torch.from_numpy(scores_QI).topk(k)
+        yield np.arange(start, start + len(best)), best.numpy(), places.numpy()
+
+
+def _by_index(
+    index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None
+) -> Iterator[tuple[Ints, Floats32, Ints]]:
+    """Users with histories of like lengths together: each batch is searched as deep as its longest needs."""
+    rows = None if allowed is None else np.flatnonzero(allowed)
+    counts_Q = np.diff(seen.indptr)
+    order = np.argsort(counts_Q, kind="stable")
+    for start in range(0, len(order), _BATCH):
+        users = order[start : start + _BATCH]
+        depth = min(k + int(counts_Q[users[-1]]), len(index))
+        scores, found = index.engine.search(queries[users], depth, rows)
+        scores = np.where(found < 0, -np.inf, scores)
+        scores[_is_seen(seen[users], found)] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        yield users, np.take_along_axis(scores, best, 1), np.take_along_axis(found, best, 1)
+
+
+def _is_seen(seen: sparse.csr_array, found: Ints) -> NDArray[np.bool_]:
+    """[Q, P]: is the item found one that the user has seen?"""
+    items = seen.shape[1]
+    owners_Q1 = np.arange(len(found))[:, None]
+    have = np.repeat(owners_Q1[:, 0], np.diff(seen.indptr)) * items + seen.indices
+    return np.isin(owners_Q1 * items + found, have) & (found >= 0)
+
+
+def suited(index: Index, queries: Floats32, k: int = 20) -> Index:
+    """The index, searched as deep as users need it.
+
+    An approximate index was tried with items as queries. Users, whose vectors are sums over many items, lie
+    elsewhere, and find less: the effort is doubled until 95% of what exact search finds is found for
+    them too. Where exact search is then the quicker one, it is taken.
+
+    Args:
+        index: metric "ip".
+        queries: [Q, W], vectors of users.
+        k: the number of items that is compared.
+    """
+    ann = index.engine.ann
+    if ann is None:
+        return index
+    truth, slow = _timed(index, queries, k, exact=True)
+    while True:
+        found, quick = _timed(index, queries, k, exact=False)
+        share = float((truth[:, :, None] == found[:, None]).any(2).mean())
+        if quick >= slow:
+            return Index.build(
+                index.matrix, index.ids, metadata=index.metadata, provenance=index.provenance, kind="exact"
+            )
+        if share >= _FOUND:
+            return index
+        ann.settings = replace(ann.settings, effort=2 * ann.settings.effort)
+
+
+def _timed(index: Index, queries: Floats32, k: int, *, exact: bool) -> tuple[Ints, float]:
+    index.engine.search(queries[:8], k, exact=exact)  # what is done once is no part of the speed
+    start = time.perf_counter()
+    rows = index.engine.search(queries, k, exact=exact)[1]
+    return rows, time.perf_counter() - start

@@ -1,0 +1,88 @@
+"""Training on mixtures of two samples, for which the head must be as sure of both as they are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.errors import InputError
+from mmattn.training.tasks.supervised import SupervisedTask
+from mmattn.types import Fused
+
+__all__ = ["MixedTask"]
+
+
+@dataclass(frozen=True)
+class Both:
+    """The targets of a mixture, and the share of the first."""
+
+    first: Any
+    second: Any
+    share: float
+
+
+class MixedTask(SupervisedTask):
+    """Samples mixed two by two, after they were augmented; the loss is mixed in the same shares.
+
+    Each sample meets another one of its batch. A pair whose contents do not fit on each other (other
+    shapes, or a modality that one of them lacks) is left alone: bring sounds to one length (`stretch` of
+    the mel encoders) and pictures to one size.
+
+    Paper: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+
+    Args:
+        mixing: of the distribution Beta(mixing, mixing) that a batch draws its share from: small values
+            rarely mix much.
+        arguments, options: of `SupervisedTask`.
+
+    Raises:
+        InputError: `mixing` is not above 0, or some modality is of stored tokens, which cannot be mixed.
+    """
+
+    def __init__(self, *arguments: Any, mixing: float = 0.4, **options: Any):
+        super().__init__(*arguments, **options)
+        if not mixing > 0:
+            raise InputError(f"task {self.head_name!r}: got mixing {mixing}, expected above 0")
+        if self.inputs.tokens:
+            raise InputError(
+                f"task {self.head_name!r}: got stored tokens of {', '.join(self.inputs.tokens)}, expected "
+                "contents, which can be mixed"
+            )
+        self.mixing = mixing
+
+    def criterion(self, batch: Inputs, targets: Sequence[Both]) -> Callable[[Fused], Tensor]:
+        """The loss of both targets, in their shares."""
+        firsts, seconds = [both.first for both in targets], [both.second for both in targets]
+        share = targets[0].share
+        return lambda fused: (
+            share * self.head.loss(fused, firsts) + (1 - share) * self.head.loss(fused, seconds)
+        )
+
+    def _drawn(self, rows: Tensor) -> tuple[Inputs, list[Any]]:
+        batch, targets = super()._drawn(rows)
+        share = float(torch.distributions.Beta(self.mixing, self.mixing).sample())
+        partner = torch.randperm(len(rows)).tolist()
+        for place, other in enumerate(partner):
+            if not all(_fit(found[place], found[other]) for found in batch.contents.values()):
+                partner[place] = place
+        contents = {
+            name: [_mixed(found[place], found[other], share) for place, other in enumerate(partner)]
+            for name, found in batch.contents.items()
+        }
+        both = [Both(target, targets[other], share) for target, other in zip(targets, partner, strict=True)]
+        return replace(batch, contents=contents), both
+
+
+def _fit(first: Any, second: Any) -> bool:
+    if first is None or second is None:
+        return first is second
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape == second.shape
+
+
+def _mixed(first: Any, second: Any, share: float) -> Any:
+    return first if first is second else share * first + (1 - share) * second

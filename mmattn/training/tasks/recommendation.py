@@ -1,0 +1,267 @@
+"""Training task of the content recommender: episodes of users with a part of their history hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from mmattn.data.modality_dropout import drop_modalities
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.errors import InputError
+from mmattn.heads.recommendation.history_completion import co_occurrence
+from mmattn.heads.recommendation.recommendation import RecommendationHead
+from mmattn.model.model import Model
+from mmattn.training.batch_size import BatchSize, batch_size
+from mmattn.training.tasks.base import Task
+
+__all__ = ["Episode", "RecommendationTask", "Recommender", "item_vectors"]
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One training step of a recommender.
+
+    Args:
+        candidates: [C] items to rank.
+        known: [I] items that histories may hold.
+        history: [U, I] ones where the user met the known item.
+        positives: [U, C] ones where the user chose the candidate.
+        seen: [U, C] True where the candidate is in the user's own history, and not to be ranked.
+        together: [I, I] numbers of users who chose both known items, where histories are completed. It holds
+            nothing of the candidates, which are not known yet.
+    """
+
+    candidates: Tensor
+    known: Tensor
+    history: Tensor
+    positives: Tensor
+    seen: Tensor | None = None
+    together: Tensor | None = None
+
+
+class RecommendationTask(Task):
+    """Episodes that mimic the test.
+
+    For cold items, a step pretends not to know a random share of the items: their tokens are all
+    there is of them, and they are ranked among each other for users whose histories hold other items
+    only. For warm items, a step hides a share of each user's own interactions instead.
+
+    Args:
+        model: with a recommendation head under `head`.
+        inputs: all items.
+        interactions: [users, items], the known ones.
+        items: the items that were there to be chosen; no other takes part.
+        judge: validation figures of a `Recommender`.
+        head: name of the head.
+        hide: "items" for cold items, "pairs" for warm ones.
+        steps: steps an epoch.
+        users: users a step; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size`.
+        targets: share of the items that a step ranks.
+        history: share of the items that a step's histories may hold ("items"), or of each user's
+            interactions that are not hidden ("pairs").
+        drop_modality: probability of dropping a modality of an item in a step.
+        ids: give each item its learned vector, where the head has them.
+        context: for the attention programs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        interactions: sparse.csr_array,
+        items: np.ndarray,
+        judge: Callable[[Recommender], dict[str, float]],
+        *,
+        head: str = "recommendation",
+        hide: Literal["items", "pairs"] = "items",
+        steps: int = 25,
+        users: BatchSize = 2048,
+        targets: float = 0.25,
+        history: float = 0.6,
+        drop_modality: float = 0.1,
+        ids: bool = False,
+        context: Any = None,
+    ):
+        super().__init__()
+        if not 0 < targets <= 1 or not 0 < history <= 1 or (hide == "items" and targets + history > 1):
+            raise InputError(
+                f"recommendation task: got targets {targets} and history {history}, expected shares of the "
+                "items that together make at most 1"
+            )
+        self.model = model
+        self.inputs = inputs
+        self.interactions = interactions
+        self.items = np.asarray(items, np.int64)
+        self.judge = judge
+        self.head_name = head
+        self.hide = hide
+        self.steps, self.users = steps, users
+        batch_size(users, epoch=1)  # says now what is wrong with it
+        self.targets, self.history = targets, history
+        self.drop_modality = drop_modality
+        self.use_ids = ids
+        self.context = context
+        if not interactions.nnz:
+            raise InputError("recommendation task: got no interaction to learn from")
+        if self._completes and hide == "pairs":
+            raise InputError(
+                "recommendation task: got a head with completion for warm items, expected one without: the "
+                "completion would see the pairs that a step hides"
+            )
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
+        """`steps` episodes."""
+        draw = self._pretend_cold if self.hide == "items" else self._hide_pairs
+        size = batch_size(self.users, epoch) or self.interactions.shape[0]
+        for _ in range(self.steps):
+            users = torch.randperm(self.interactions.shape[0], generator=generator)[:size].numpy()
+            order = torch.randperm(len(self.items), generator=generator).numpy()
+            yield draw(self.interactions[np.sort(users)], self.items[order], generator)
+
+    def batch_count(self, epoch: int) -> int:
+        """`steps`, in every epoch."""
+        return self.steps
+
+    def _pretend_cold(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
+        cut = max(1, int(self.targets * len(items)))
+        candidates, known = items[:cut], items[cut : cut + max(1, int(self.history * len(items)))]
+        return Episode(
+            candidates=torch.from_numpy(candidates),
+            known=torch.from_numpy(known),
+            history=_dense(rows[:, known]),
+            positives=_dense(rows[:, candidates]),
+            together=co_occurrence(self.interactions[:, known]) if self._completes else None,
+        )
+
+    def _hide_pairs(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
+        chosen = np.sort(items[: max(2, int(self.targets * len(items)))])
+        met = _dense(rows[:, chosen])
+        kept = met * (torch.rand(met.shape, generator=generator) < self.history)
+        index = torch.from_numpy(chosen)
+        return Episode(candidates=index, known=index, history=kept, positives=met - kept, seen=kept > 0)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """The head's loss of one episode."""
+        together = episode.seen is not None  # candidates and known items are the same ones
+        device = self.model.device
+        items = episode.known if together else torch.cat([episode.candidates, episode.known])
+        parts = drop_modalities(self.model.tokens(self.inputs, items), self.drop_modality)
+        fused = self.model.fuse(parts, self.context)
+        return self.model.head(self.head_name).loss(
+            fused,
+            history=episode.history.to(device),
+            positives=episode.positives.to(device),
+            seen=None if episode.seen is None else episode.seen.to(device),
+            ids=items.to(device) if self.use_ids else None,
+            together=None if episode.together is None else episode.together.to(device),
+        )
+
+    @property
+    def _completes(self) -> bool:
+        return self.model.head(self.head_name).completion is not None
+
+    def validate(self) -> dict[str, float]:
+        """What `judge` says of the recommender as it stands."""
+        return self.judge(self.recommender())
+
+    def recommender(self, inputs: Inputs | None = None) -> Recommender:
+        """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
+        head = self.model.head(self.head_name)
+        known = self.items if self.use_ids else None
+        vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, known, self.context)
+        together = co_occurrence(self.interactions[:, self.items]) if self._completes else None
+        return Recommender(head, vectors, self.items, together).fit(self.interactions)
+
+
+class Recommender:
+    """A trained head over item vectors, in the form in which rivals are measured too.
+
+    Args:
+        head: the recommendation head.
+        vectors: [I, D] of all items.
+        known: the items that histories may hold.
+        together: [known, known] as `co_occurrence` counts them, where the head completes histories.
+
+    Raises:
+        InputError: the head completes histories, and nothing says by what.
+    """
+
+    def __init__(
+        self, head: RecommendationHead, vectors: Tensor, known: np.ndarray, together: Tensor | None = None
+    ):
+        if head.completion is not None and together is None:
+            raise InputError(
+                "recommender: got no co-occurrence counts, expected those of training: the head completes "
+                "histories (see mmattn.heads.recommendation.history_completion.co_occurrence)"
+            )
+        self.head = head.eval()
+        self.vectors = vectors
+        self.known = np.asarray(known, np.int64)
+        self.together = together
+        self._weights: tuple[np.ndarray, Tensor] | None = None  # of the candidates asked for last
+
+    def fit(self, interactions: sparse.csr_array) -> Recommender:
+        """Take [users, items] as the histories; nothing is learned, so new users are only new rows."""
+        self.histories = interactions[:, self.known]
+        return self
+
+    @torch.inference_mode()
+    def score(self, users: Any, items: Any) -> np.ndarray:
+        """[len(users), len(items)] float32, higher is better."""
+        history = _dense(self.histories[np.asarray(users, np.int64)]).to(self.vectors.device)
+        return self.head.score(history, self.weights(np.asarray(items, np.int64))).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def weights(self, items: np.ndarray) -> Tensor:
+        """[known, len(items)]: what each known item says of each of these."""
+        if self._weights is None or not np.array_equal(self._weights[0], items):
+            place = np.full(len(self.vectors), -1)
+            place[self.known] = np.arange(len(self.known))
+            known = self.vectors[torch.from_numpy(self.known)]
+            own = torch.from_numpy(place[items]).to(known.device)
+            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own, self.together)
+            self._weights = (items.copy(), found)
+        return self._weights[1]
+
+
+@torch.no_grad()
+def item_vectors(
+    model: Model,
+    inputs: Inputs,
+    head: str,
+    known: np.ndarray | None = None,
+    context: Any = None,
+    block: int = 1024,
+) -> Tensor:
+    """[I, D] vectors of all items, a block at a time.
+
+    Args:
+        model: in evaluation mode while it runs.
+        inputs: I items.
+        head: name of the recommendation head.
+        known: items whose learned vectors are to be used; None for content alone.
+        context: for the attention programs.
+        block: items at a time.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.device
+    ids = torch.full((len(inputs),), -1)
+    if known is not None:
+        ids[torch.from_numpy(known)] = torch.from_numpy(known)
+    vectors = []
+    for chosen in torch.arange(len(inputs)).split(block):
+        fused = model.fuse(model.tokens(inputs, chosen), context)
+        vectors.append(model.head(head)(fused, ids[chosen].to(device)))
+    model.train(was_training)
+    return torch.cat(vectors)
+
+
+def _dense(matrix: sparse.csr_array) -> Tensor:
+    return torch.from_numpy(matrix.toarray().astype(np.float32, copy=False))

@@ -1,0 +1,135 @@
+"""Training of a supervised head: batches of samples with their targets, through encoders and core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmattn.data.modality_dropout import drop_modalities
+from mmattn.encoders.model_inputs import Inputs
+from mmattn.errors import InputError
+from mmattn.heads.base import SupervisedHead
+from mmattn.model.model import Model
+from mmattn.training.tasks.base import Task
+from mmattn.types import Fused, Tokens
+
+__all__ = ["Augment", "Perturb", "SupervisedTask"]
+
+# Contents of one sample as the encoders' `read` left them, and its target; draws from torch's generator.
+Augment = Callable[[dict[str, Any], Any], tuple[dict[str, Any], Any]]
+# The loss to train with, from the encoders' tokens and the function that gives the loss of such tokens.
+Perturb = Callable[[Mapping[str, Tokens], Callable[[Mapping[str, Tokens]], Tensor]], Tensor]
+
+
+class SupervisedTask(Task):
+    """Samples with targets, for one `SupervisedHead` of a model.
+
+    Args:
+        model: with such a head under `head`.
+        inputs: all samples.
+        targets: one a sample; None where it is not known.
+        rows: the samples to learn from; those without a target are left out.
+        judge: validation figures of the model; left out, none.
+        head: name of the head.
+        batch: samples a step.
+        drop_modality: probability of dropping a modality of a sample in a step.
+        augment: changes contents and target of a sample, anew in each epoch.
+        perturb: adversarial training, for example; left out, the plain loss.
+        context: for the attention programs.
+
+    Raises:
+        InputError: as many targets as samples are expected, and one that is known.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        targets: Sequence[Any],
+        rows: Sequence[int] | np.ndarray,
+        judge: Callable[[Model], dict[str, float]] | None = None,
+        *,
+        head: str,
+        batch: int = 32,
+        drop_modality: float = 0.0,
+        augment: Augment | None = None,
+        perturb: Perturb | None = None,
+        context: Any = None,
+    ):
+        super().__init__()
+        if len(targets) != len(inputs):
+            raise InputError(
+                f"task {head!r}: got {len(targets)} targets, expected {len(inputs)}, one a sample"
+            )
+        self.model, self.inputs, self.targets, self.judge = model, inputs, targets, judge
+        known = [int(row) for row in rows if targets[int(row)] is not None]
+        if not known:
+            raise InputError(f"task {head!r}: got no sample with a target to learn from")
+        self.rows = torch.tensor(known)
+        self.head_name, self.batch, self.drop_modality = head, batch, drop_modality
+        self.augment, self.perturb, self.context = augment, perturb, context
+
+    @property
+    def head(self) -> SupervisedHead:
+        """The head that is trained."""
+        head: SupervisedHead = self.model.head(self.head_name)
+        return head
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """The rows in a random order."""
+        yield from self.rows[torch.randperm(len(self.rows), generator=generator)].split(self.batch)
+
+    def batch_count(self, epoch: int) -> int:
+        return -(-len(self.rows) // self.batch)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The loss of some samples."""
+        batch, targets = self._drawn(rows)
+        criterion = self.criterion(batch, targets)
+        parts = self.model.tokens(batch, torch.arange(len(rows)))
+        parts = drop_modalities(parts, self.drop_modality)
+
+        def loss_of(tokens: Mapping[str, Tokens]) -> Tensor:
+            return criterion(self.model.fuse(tokens, self.context))
+
+        return loss_of(parts) if self.perturb is None else self.perturb(parts, loss_of)
+
+    def criterion(self, batch: Inputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
+        """What gives the loss of these samples, however often they are fused.
+
+        Args:
+            batch: the samples of one step, before any modality is dropped.
+            targets: one a sample.
+        """
+        return lambda fused: self.head.loss(fused, targets)
+
+    def _drawn(self, rows: Tensor) -> tuple[Inputs, list[Any]]:
+        """Inputs and targets of the rows, changed at random where that was asked for."""
+        batch, targets = self.inputs.rows(rows), [self.targets[row] for row in rows.tolist()]
+        if self.augment is None:
+            return batch, targets
+        samples = [
+            {name: found[place] for name, found in batch.contents.items()} for place in range(len(targets))
+        ]
+        changed = [self.augment(*pair) for pair in zip(samples, targets, strict=True)]
+        contents = {name: [sample.get(name) for sample, _ in changed] for name in batch.contents}
+        return replace(batch, contents=contents), [target for _, target in changed]
+
+    @torch.no_grad()
+    def predict(self, rows: Sequence[int] | np.ndarray, batch: int = 64) -> list[Any]:
+        """What the head says of some samples, in their order, in evaluation mode."""
+        training = self.model.training
+        self.model.eval()
+        found: list[Any] = []
+        for part in torch.tensor([int(row) for row in rows]).long().split(batch):
+            found += self.head.predict(self.model.fuse(self.model.tokens(self.inputs, part), self.context))
+        self.model.train(training)
+        return found
+
+    def validate(self) -> dict[str, float]:
+        return {} if self.judge is None else self.judge(self.model)

@@ -1,0 +1,95 @@
+"""The hybrid's settings: the best on validation, part by part, and nothing measured without a choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from mmattn.experiments.config import HybridConfig
+from mmattn.experiments.hybrid import choose_hybrid, fit_hybrid
+from mmattn.recommenders import Recommender
+from mmattn.recommenders.hybrid import BalancedEASE, Hybrid
+from mmattn.recommenders.user_kernel import UserKernel
+
+KNOWN = np.arange(7)
+CHOSEN = sparse.csr_array((np.random.default_rng(0).random((13, 7)) < 0.4).astype(float))
+
+
+class Judge:
+    """Likes what it is told to, and remembers what it was shown."""
+
+    def __init__(self, **liked: float):
+        self.liked = liked
+        self.shown: list[str] = []
+
+    def __call__(self, one: Recommender) -> float:
+        self.shown.append(type(one).__name__)
+        return -sum(
+            abs(getattr(one, name) - value) for name, value in self.liked.items() if hasattr(one, name)
+        )
+
+
+@pytest.mark.parametrize(("share", "evidence"), [(0.2, 5.0), (0.9, 0.0)])
+def test_the_best_of_each_setting_is_taken(share: float, evidence: float) -> None:
+    config = HybridConfig(
+        strength=(1.0, 30.0),
+        user_strength=(1.0, 4.0),
+        profile=(0.0,),
+        share=(0.2, 0.9),
+        evidence=(0.0, 5.0),
+        modesty=(0.0,),
+    )
+    judge = Judge(share=share, evidence=evidence)
+    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge)
+    assert (chosen["share"], chosen["evidence"], chosen["lift"]) == (share, evidence, 1.0)
+    assert judge.shown == ["BalancedEASE"] * 2 + ["UserKernel"] * 2 + ["Hybrid"] * 4
+    hybrid = fit_hybrid(chosen, CHOSEN, None, KNOWN)
+    assert (hybrid.share, hybrid.evidence) == (share, evidence)
+
+
+def test_the_parts_are_chosen_by_themselves() -> None:
+    config = HybridConfig(
+        strength=(1.0, 30.0), user_strength=(1.0, 4.0, 9.0), sharpness=(1.0, 2.0), share=(1.0,)
+    )
+    strengths = {BalancedEASE: 30.0, UserKernel: 4.0}
+    chosen = choose_hybrid(
+        config, CHOSEN, None, KNOWN, lambda one: -abs(one.strength - strengths.get(type(one), 0.0))
+        if not isinstance(one, Hybrid) else 0.0,
+    )  # fmt: skip
+    assert (chosen["strength"], chosen["user_strength"], chosen["sharpness"]) == (30.0, 4.0, 1.0)
+
+
+def test_what_the_table_of_users_says_is_heard() -> None:
+    profiles = np.eye(3, dtype=np.float32)[np.arange(13) % 3]
+    heard: list[bool] = []
+
+    def judge(one: Recommender) -> float:
+        part = one.users if isinstance(one, Hybrid) else one
+        heard.append(isinstance(part, UserKernel) and part._profile_UF is not None)
+        return 0.0
+
+    config = HybridConfig(strength=(2.0,), profile=(0.0, 0.5), share=(0.5,), evidence=(0.0,))
+    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge, profiles)
+    assert heard.count(True) == 3  # of three strengths; then profile 0, the first of equals, is mixed
+    assert chosen["profile"] == 0.0
+    with_them = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN, profiles).score([0], KNOWN)
+    without = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN).score([0], KNOWN)
+    assert abs(with_them - without).max() > 1e-3
+
+
+def test_where_there_is_no_choice_nothing_is_measured() -> None:
+    config = HybridConfig(
+        strength=(2.0,), user_strength=(3.0,), profile=(0.3,), share=(0.5,), evidence=(1.0,), modesty=(0.1,)
+    )
+    judge = Judge()
+    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge)
+    assert (chosen["strength"], chosen["user_strength"], chosen["share"]) == (2.0, 3.0, 0.5)
+    assert judge.shown == []
+
+
+def test_without_a_share_there_is_no_users_part() -> None:
+    judge = Judge()
+    chosen = choose_hybrid(HybridConfig(share=(0.0,)), CHOSEN, None, KNOWN, judge)
+    assert "UserKernel" not in judge.shown
+    assert fit_hybrid(chosen, CHOSEN, None, KNOWN).users is None

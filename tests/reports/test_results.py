@@ -1,0 +1,84 @@
+"""What a report holds: the verdict says what the numbers say, and nothing unmeasured gets in."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmattn.errors import InputError
+from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.reports.results import Curve, DataSummary, Knockout, Report, System
+
+DATA = DataSummary("toy", users=3, items=5, interactions=7, presence={"text": 5})
+
+
+def interval(mean: float, half: float = 0.01) -> Interval:
+    return Interval(mean, mean - half, mean + half, seeds=(mean,))
+
+
+def report(ours: float, *rivals: System, **changes) -> Report:
+    systems = (System("mmattn", "mmattn", {"ndcg@20": interval(ours)}), *rivals)
+    return Report("A run", DATA, systems, **{"protocol": {"seeds": [0]}, **changes})
+
+
+def rival(mean: float, difference: Interval | None = None, name: str = "ridge") -> System:
+    return System(
+        name,
+        name.capitalize(),
+        {"ndcg@20": interval(mean)},
+        "",
+        {"ndcg@20": difference} if difference else {},
+    )
+
+
+def test_verdict_when_ours_is_better() -> None:
+    verdict = report(0.4, rival(0.1, name="weak"), rival(0.3, interval(0.1, 0.02))).verdict
+    assert verdict == (
+        "mmattn beats Ridge, the strongest of 2 rivals: nDCG@20 0.4000 against 0.3000. The paired "
+        "difference, ours minus the rival's, is +0.1000 (+0.0800 to +0.1200) and excludes zero."
+    )
+
+
+def test_verdict_when_a_rival_is_better() -> None:
+    verdict = report(0.3, rival(0.4, interval(-0.1, 0.02))).verdict
+    assert verdict.startswith("Ridge beats mmattn: nDCG@20 0.4000 against 0.3000.")
+    assert "−0.1000 (−0.1200 to −0.0800)" in verdict
+
+
+def test_verdict_when_they_cannot_be_told_apart() -> None:
+    verdict = report(0.31, rival(0.3, interval(0.01, 0.02))).verdict
+    assert verdict.startswith("mmattn and Ridge cannot be told apart")
+    assert "includes zero" in verdict
+
+
+def test_verdict_claims_nothing_without_a_paired_difference_or_a_rival() -> None:
+    assert "neither is called better" in report(0.9, rival(0.1)).verdict
+    assert "nothing can be said" in report(0.9).verdict
+    assert report(0.9, verdict="Said by hand.").verdict == "Said by hand."
+
+
+def test_json_is_the_format_of_metrics_json() -> None:
+    without = Knockout(
+        "without-text", "Without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.1)}
+    )
+    found = report(0.3, rival(0.25, interval(0.05)), knockouts=(without,)).to_json()
+    assert list(found)[:3] == ["protocol", "systems", "knockouts"]
+    assert found["protocol"] == {"seeds": [0]}
+    assert found["systems"]["mmattn"]["ndcg@20"] == {"mean": 0.3, "low": 0.29, "high": 0.31, "seeds": [0.3]}
+    assert found["knockouts"]["without-text"]["ndcg@20"]["mean"] == 0.2
+    assert found["changes"]["without-text"]["ndcg@20"]["mean"] == -0.1
+    assert found["differences"]["ridge"]["ndcg@20"]["mean"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: report(0.3, rival(0.1), rival(0.2)), "each name once"),
+        (lambda: Report("A run", DATA, (rival(0.1),), {}), "expected 'mmattn' among them"),
+        (lambda: report(0.3, System("x", "X", {"recall@20": interval(0.1)})), "'x' has metrics"),
+        (lambda: report(0.3, primary="ndgc@20"), "Did you mean 'ndcg@20'"),
+        (lambda: Curve("seed 0", (1.0, 2.0), (1.0,)), "2 x and 1 y"),
+    ],
+)
+def test_refusals(build, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build()
