@@ -18,14 +18,14 @@ from torch.nn.functional import normalize
 
 from mmattn import Sample
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import gather
-from mmattn.evaluation.tasks.translation import translation_figures
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import prepare_inputs
+from mmattn.evaluation.tasks.translation import translation_metrics
 from mmattn.heads.text.generation import GenerationHead
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
-from mmattn_datasets.digits.words import WORDS
+from mmattn_datasets.digits.words import DIGIT_WORDS
 from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal
 
 
@@ -38,14 +38,14 @@ def scenes(count: int) -> list[tuple[str, Sample, list[str]]]:
             for place in sorted(rng.permutation(4)[: rng.integers(1, 4)]):
                 row = rng.integers(first, last)
                 scene[divmod(place, 2)] = np.kron(drawings[row].reshape(8, 8), np.full((2, 2), 15.9))
-                said.append(f"a {WORDS['English'][digits[row]]}")
+                said.append(f"a {DIGIT_WORDS['English'][digits[row]]}")
             content = {"image": scene.transpose(0, 2, 1, 3).reshape(32, 32)}
             rows.append((part, Sample(f"{part}-{number}", content), [" and ".join(said)]))
     return rows
 
 
 def photographs(root: Path, out: Path) -> list[tuple[str, Sample, list[str]]]:
-    data = read(FlickrTrimodal().prepare(root, out))
+    data = read_dataset(FlickrTrimodal().prepare(root, out))
     rows = zip(data.item_split, data.items, data.targets["caption_0"], strict=True)
     return [(part, item, [first, *item.content["text"]]) for part, item, first in rows]
 
@@ -61,11 +61,11 @@ if __name__ == "__main__":
     learned, tested = (np.flatnonzero(np.array(part) == name) for name in ("train", "test"))
     torch.manual_seed(0)
     image = EncoderConfig("efficientnet-lite0", {"grid": 4}, standardise=True)
-    texts = GenerationHead.options_for([text for row in learned for text in captions[row]], least=3)
+    texts = GenerationHead.options_for([text for row in learned for text in captions[row]], min_frequency=3)
     head = HeadConfig("generation", {**texts, "max_length": 40, "dropout": 0.2})
     config = ModelConfig({"image": image}, FusionConfig(dim=64, layers=1), {"captions": head})
     model = build_model(build_encoders(config.encoders), config).to(choose_device())
-    inputs = gather(samples, model.encoders, folder / "features", progress=False)
+    inputs = prepare_inputs(samples, model.encoders, folder / "features", progress=False)
     one_of = lambda contents, own: (contents, own[int(torch.randint(len(own), ()))])  # noqa: E731
     task = SupervisedTask(model, inputs, captions, learned, head="captions", augment=one_of)
     train(task, epochs=given.epochs, learning_rate=2e-3, progress=False)
@@ -74,6 +74,6 @@ if __name__ == "__main__":
     nearest = [captions[learned[row]][0] for row in (pooled[tested] @ pooled[learned].T).argmax(1)]
     print(f"{len(learned)} pictures to learn from, {len(tested)} tested   BLEU   chrF  exact")
     for name, said in (("the decoder", written), ("the caption of the nearest picture", nearest)):
-        found = translation_figures(said, truth)
+        found = translation_metrics(said, truth)
         print(f"{name:<45} {found['bleu']:5.1f}  {found['chrf']:5.1f}  {found['exact']:5.1%}")
     print(*(f"{written[row]!r} for {truth[row][0]!r}" for row in range(3)), sep="\n")

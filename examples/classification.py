@@ -16,13 +16,17 @@ import numpy as np
 import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import gather
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.statistics.bootstrap import bootstrap
-from mmattn.evaluation.tasks.classification import confusion, ranked_classes, right
+from mmattn.evaluation.tasks.classification import (
+    confusion_matrix,
+    is_correct,
+    multiclass_probability_metrics,
+)
 from mmattn.heads.classification.classification import ClassificationHead
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.reports.confusion import draw_confusion
+from mmattn.reports.confusion import plot_confusion_matrix
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.prepare import Digits
@@ -35,7 +39,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("confusion.svg"), help="a picture: .svg, .png, .pdf")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    data = read(Fsdd().prepare(given.root, folder) if given.root else Digits().prepare(None, folder))
+    data = read_dataset(Fsdd().prepare(given.root, folder) if given.root else Digits().prepare(None, folder))
     digits = data.targets["digit"]
     learned, tested = (np.flatnonzero(data.item_split == part) for part in ("train", "test"))
 
@@ -49,9 +53,9 @@ if __name__ == "__main__":
     config = ModelConfig(encoders, FusionConfig(dim=64), {"digit": head})
     built = build_encoders(config.encoders)
     model = build_model(built, config).to(choose_device())
-    inputs = gather(data.items, built, folder / "features", progress=False)
+    inputs = prepare_inputs(data.items, built, folder / "features", progress=False)
     task = SupervisedTask(model, inputs, digits, learned, head="digit", drop_modality=0.3)
-    train(task, epochs=given.epochs, learning_rate=2e-3, label="classification")
+    train(task, epochs=given.epochs, learning_rate=2e-3, run_name="classification")
 
     print(f"{len(learned)} items to learn from; right of {len(tested)} new ones:")
     rows, head, truth = torch.from_numpy(tested), model.head("digit"), [digits[row] for row in tested]
@@ -60,10 +64,12 @@ if __name__ == "__main__":
         for names in (*((name,) for name in parts), tuple(parts)) if len(parts) > 1 else (tuple(parts),):
             fused = model.fuse({name: parts[name] for name in names})
             there = fused.presence.any(1).cpu().numpy()  # others say nothing, and nothing is said of them
-            share = bootstrap(np.where(there, right(head.predict(fused), truth), np.nan))
+            share = bootstrap(np.where(there, is_correct(head.predict(fused), truth), np.nan))
             name = " + ".join(names)
             print(f"{name:<22} {share.mean:.3f} ({share.low:.3f} to {share.high:.3f}) of {there.sum()}")
-    for name, value in ranked_classes(head.probabilities(fused).cpu(), truth, head.classes).items():
+    for name, value in multiclass_probability_metrics(
+        head.probabilities(fused).cpu(), truth, head.classes
+    ).items():
         print(f"{name:<22} {value:.3f}")
-    counts, names = confusion(head.predict(fused), truth, head.classes)
-    print(f"what is taken for what: {draw_confusion(counts, names, given.out)}")
+    counts, names = confusion_matrix(head.predict(fused), truth, head.classes)
+    print(f"what is taken for what: {plot_confusion_matrix(counts, names, given.out)}")

@@ -17,19 +17,19 @@ from mmattn import Sample
 from mmattn.boxes import Boxes
 from mmattn.encoders.audio.conv_mel import ConvMel
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.evaluation.tasks.detection import detection_figures
+from mmattn.evaluation.tasks.detection import detection_metrics
 from mmattn.files import write_bytes
 from mmattn.model.build import choose_device
 from mmattn.reports.box_overlay import draw_boxes
 from mmattn.training.loop import train
-from mmattn_adapters.torchvision import Detector, DrawnDetectionTask
+from mmattn_adapters.torchvision import Detector, SyntheticDetectionTask
 from mmattn_datasets.scenes.draw import DIGITS, Part, make_scenes
-from mmattn_datasets.scenes.queries import FsddSounds, SoundPatterns, Sounds, make_queries
+from mmattn_datasets.scenes.queries import AudioSource, FsddAudio, SyntheticAudio, make_queries
 
 Questions = tuple[list[Sample], list[Boxes]]
 
 
-def ask(count: int, part: Part, sounds: Sounds, seed: int) -> dict[str, Questions]:
+def ask(count: int, part: Part, sounds: AudioSource, seed: int) -> dict[str, Questions]:
     """Scenes asked in words, aloud, and not at all (then all of their digits are meant)."""
     scenes = make_scenes(count, part, seed=seed, size=64, digits=(2, 3), clutter=2)
     pictures = {scene.id: scene.pixels for scene in scenes}  # one object a scene: its questions share a pass
@@ -49,9 +49,9 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=450, help="of listening; twice as many of seeing")
     parser.add_argument("--out", type=Path, default=Path("runs/detection"), help="where pictures are drawn")
     given = parser.parse_args()
-    train_sounds, test_sounds = SoundPatterns(), SoundPatterns()
+    train_sounds, test_sounds = SyntheticAudio(), SyntheticAudio()
     if given.root:
-        train_sounds, test_sounds = FsddSounds(given.root, "train"), FsddSounds(given.root, "test")
+        train_sounds, test_sounds = FsddAudio(given.root, "train"), FsddAudio(given.root, "test")
     torch.manual_seed(0)
     detector = Detector.build(
         "fcos", DIGITS, backbone="resnet10t", levels=(2,), top="none", width=64, convolutions=1,
@@ -65,11 +65,19 @@ if __name__ == "__main__":
             samples, targets = zip(*(asked[name] for name in names), strict=True)
             return [one for part in samples for one in part], [one for part in targets for one in part]
 
-        task = DrawnDetectionTask(detector, draw, steps=given.steps * (2 if names == ["nothing"] else 1))
-        train(task, epochs=1, learning_rate=5e-3, average=0.98, rates={"detector.network": 1 / len(names)})
+        task = SyntheticDetectionTask(
+            detector, draw, steps_per_epoch=given.steps * (2 if names == ["nothing"] else 1)
+        )
+        train(
+            task,
+            epochs=1,
+            learning_rate=5e-3,
+            ema_decay=0.98,
+            lr_multipliers={"detector.network": 1 / len(names)},
+        )
     for name, (samples, targets) in ask(200, "test", test_sounds, seed=1).items():
         found = detector.predict(samples)
-        print(f"asked by {name}: AP50 {detection_figures(found, targets)['ap50']:.3f} on 200 new scenes")
+        print(f"asked by {name}: AP50 {detection_metrics(found, targets)['ap50']:.3f} on 200 new scenes")
         picture = draw_boxes(samples[0].content["image"], targets[0], found[0])
         write_bytes(given.out / f"{name}.png", picture)
     print(f"drawn: text.png, audio.png and nothing.png in {given.out}")

@@ -14,7 +14,7 @@ import torch
 
 from mmattn import Sample
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import gather
+from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
 from mmattn.training.tasks.alignment import AlignmentTask
@@ -35,8 +35,8 @@ def tune(kind: str, samples: list[Sample], test: int, epochs: int, features: Pat
     """Numbers that were trained, the epochs' losses, the mean reciprocal rank of a text's poster."""
     config = ModelConfig(
         {
-            "text": EncoderConfig("minilm", {"pool": "all", "max_length": 48}, train=kind, lora={"r": 4}),
-            "image": EncoderConfig("efficientnet-lite0", train=kind, lora={"r": 4}),
+            "text": EncoderConfig("minilm", {"pool": "all", "max_length": 48}, finetune=kind, lora={"r": 4}),
+            "image": EncoderConfig("efficientnet-lite0", finetune=kind, lora={"r": 4}),
         },
         FusionConfig(dim=128, layers=0),
         {"alignment": HeadConfig("alignment", {"out": 64})},
@@ -44,13 +44,15 @@ def tune(kind: str, samples: list[Sample], test: int, epochs: int, features: Pat
     torch.manual_seed(0)
     encoders = build_encoders(config.encoders)
     model = build_model(encoders, config).to(choose_device())
-    inputs = gather(samples, encoders, features, progress=False)
+    inputs = prepare_inputs(samples, encoders, features, progress=False)
 
     trained = torch.arange(len(samples) - test)
-    task = AlignmentTask(model, inputs, torch.arange(len(samples)), lambda _: {}, samples=trained, batch=25)
+    task = AlignmentTask(
+        model, inputs, torch.arange(len(samples)), lambda _: {}, samples=trained, batch_size=25
+    )
     history = train(
         task, epochs=epochs, learning_rate=1e-3, progress=False,
-        rates={"encoders": 0.1 if kind == "lora" else 0.03} if kind != "frozen" else {},
+        lr_multipliers={"encoders": 0.1 if kind == "lora" else 0.03} if kind != "frozen" else {},
         layer_decay=0.8 if kind == "full" else 1.0,
     )  # fmt: skip
     numbers = sum(value.numel() for value in model.parameters() if value.requires_grad)

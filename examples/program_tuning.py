@@ -16,18 +16,18 @@ from mmattn import Tokens
 from mmattn import attention as A
 from mmattn.fusion.block import FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.input_projection import Entry
+from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool
 from mmattn.model.model import Model
 from mmattn.training.loop import Task, train
 from mmattn.training.program_tuning import tune_program
-from mmattn_datasets.digits.sounds import play, voices
+from mmattn_datasets.digits.sounds import synthesize, voices
 
 WIDTHS = {"question": 1, "image": 8, "audio": 32}  # a token that asks; rows of pixels; moments of sound
 
 
 def spectrum(digit: int, take: int) -> Tensor:
-    sound = play(digit, voices()[take % 8], np.random.default_rng(take))
+    sound = synthesize(digit, voices()[take % 8], np.random.default_rng(take))
     frames = torch.from_numpy(sound).unfold(0, 512, 512) * torch.hann_window(512)
     return (torch.fft.rfft(frames).abs()[:, :128].unflatten(1, (32, 4)).mean(2) + 1e-3).log() / 3 + 1
 
@@ -66,14 +66,16 @@ class Naming(Task):
 
 torch.manual_seed(0)
 blocks = [FusionBlock(A.Attention(A.Program(), dim=32, heads=4), dim=32) for _ in range(2)]
-base = Model({}, FusionCore(Entry(WIDTHS, 32), blocks, AttentionPool(32, 3)), {"digit": nn.Linear(32, 10)})
+base = Model(
+    {}, FusionCore(InputProjection(WIDTHS, 32), blocks, AttentionPool(32, 3)), {"digit": nn.Linear(32, 10)}
+)
 train(Naming(base, alike=True), epochs=5, learning_rate=0.004, progress=False)
 print(f"{'trained':<20} {'numbers':>8}  accuracy")
 for name, rate in (("the head", 0.03), ("head and program", 0.03), ("everything", 0.004)):
     model = copy.deepcopy(base).requires_grad_(name == "everything")
     model.heads.requires_grad_(True)
     if name == "head and program":
-        tune_program(model, "Program(score=dot() >> modality_bias('pair'))", also=["heads.digit"])
+        tune_program(model, "Program(score=dot() >> modality_bias('pair'))", extra_modules=["heads.digit"])
     train(task := Naming(model, alike=False), epochs=3, learning_rate=rate, progress=False)
     count = sum(value.numel() for value in model.parameters() if value.requires_grad)
     print(f"{name:<20} {count:>8}  {task.validate(first=200)['accuracy']:.3f}")

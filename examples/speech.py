@@ -14,14 +14,14 @@ import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.audio.audio_io import read_clip
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.evaluation.tasks.error_rates import transcript_figures
-from mmattn.heads.speech.decoding.alignment import align
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.evaluation.tasks.error_rates import transcription_metrics
+from mmattn.heads.speech.decoding.alignment import align_transcript
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.serving.streaming_asr import Recogniser
+from mmattn.serving.streaming_asr import StreamingRecognizer
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
-from mmattn_datasets.digits.sounds import play, voices
+from mmattn_datasets.digits.sounds import synthesize, voices
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 PIECES = {"alphabet": WORDS, "unit": "word-piece"}
@@ -31,7 +31,7 @@ def recordings(root: Path | None, test: bool) -> list:
     """Of every person and digit some takes: those to learn from, or the others."""
     if root is None:
         rng, own = np.random.default_rng(test), range(3 if test else 12)
-        return [[[torch.from_numpy(play(d, v, rng)) for _ in own] for d in range(10)] for v in voices()]
+        return [[[torch.from_numpy(synthesize(d, v, rng)) for _ in own] for d in range(10)] for v in voices()]
     people, own = "george jackson lucas nicolas theo yweweler", range(5) if test else range(5, 50)
     names = [[[f"recordings/{d}_{w}_{t}.flac" for t in own] for d in range(10)] for w in people.split()]
     return [[[read_clip(root / name, 8000) for name in own] for own in digits] for digits in names]
@@ -49,25 +49,30 @@ def string(people: list) -> tuple[dict, str]:
 def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -> tuple[float, bool]:
     """The word error rate on other recordings, and whether the streams say what the wholes do."""
     torch.manual_seed(0)
-    ear = EncoderConfig("causal-log-mel", {"dim": 64, "rate": 8000, "keep": "samples"}, positions=False)
+    ear = EncoderConfig(
+        "causal-log-mel", {"dim": 64, "rate": 8000, "keep": "samples"}, positional_encoding=False
+    )
     fusion = FusionConfig(dim=64, program="Program(score=dot(), mask=causal & window(24))")
     config = ModelConfig({"audio": ear}, fusion, {"ctc": HeadConfig("ctc", PIECES)})
     model = build_model(build_encoders(config.encoders), config).to(choose_device())
     known = recordings(root, test=False)
-    blank = Inputs(contents={"audio": [torch.zeros(1)] * 16 * (steps or (900 if root else 300))})
+    blank = ModelInputs(contents={"audio": [torch.zeros(1)] * 16 * (steps or (900 if root else 300))})
     how = {"head": "ctc", "batch": 16, "augment": lambda *_: string(known)}  # each time a new string
     task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
-    train(task, epochs=1, learning_rate=3e-3, warmup=0.1)
+    train(task, epochs=1, learning_rate=3e-3, warmup_ratio=0.1)
     samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
     sounds = [sample["audio"] for sample in samples]
     fused = model.fuse({"audio": model.encoders["audio"](sounds)})
     heard, first = model.head("ctc").predict(fused), model.head("ctc")(fused).select([0])
-    error = transcript_figures(heard, said)["wer"]
+    error = transcription_metrics(heard, said)["wer"]
     print(f"word error rate {error:.3f} on {tests} strings of recordings that nothing was trained on")
-    texts = [list(Recogniser(model).follow((sound.numpy(), 8000), seconds=0.4)) for sound in sounds]
+    texts = [
+        list(StreamingRecognizer(model).transcribe((sound.numpy(), 8000), chunk_seconds=0.4))
+        for sound in sounds
+    ]
     same = [text[-1] for text in texts] == heard
     print(f"in pieces of 0.4 s: the same text {same}; {said[0]!r} as it came:", *texts[0], sep="\n  ")
-    for word in align(first.values, first.time, said[0], model.head("ctc").alphabet):
+    for word in align_transcript(first.values, first.time, said[0], model.head("ctc").alphabet):
         print(f"{word.start:5.2f} to {word.end:.2f} s  {word.text}  ({word.score:.2f})")
     return error, same
 

@@ -16,14 +16,14 @@ import torch
 
 from mmattn import Sample
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import gather
-from mmattn.evaluation.tasks.entities import entity_figures
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import prepare_inputs
+from mmattn.evaluation.tasks.entities import entity_metrics
 from mmattn.heads.text.tagging import TaggingHead
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
-from mmattn_datasets.digits.numbers import NUMBERS, spell
+from mmattn_datasets.digits.numbers import NUMBERS, spell_number
 from mmattn_datasets.wnut17.prepare import Wnut17
 
 AROUND = "we saw boxes and then birds at the old harbour un two-tone van on cent stamps la mer die Uhr"
@@ -40,7 +40,7 @@ def composed(count: int) -> tuple[list[Sample], list[list[str]], np.ndarray]:
         for _ in range(generator.integers(1, 4)):
             before = generator.choice(AROUND.split(), generator.integers(0, 4)).tolist()
             language = str(generator.choice(list(NUMBERS)))
-            number = spell(int(generator.choice(known[own])), language).split()
+            number = spell_number(int(generator.choice(known[own])), language).split()
             words += before + number
             said += ["O"] * len(before) + [f"B-{language}"] + [f"I-{language}"] * (len(number) - 1)
         samples.append(Sample(str(row), {"text": words}))
@@ -55,9 +55,12 @@ if __name__ == "__main__":
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     if given.root:
-        data = read(Wnut17().prepare(given.root, folder))
+        data = read_dataset(Wnut17().prepare(given.root, folder))
         samples, tags, part = list(data.items), data.targets["tags"], data.item_split
-        text, rates = EncoderConfig("minilm", {"words": True}, train="full", share=1.0), {"encoders": 0.1}
+        text, rates = (
+            EncoderConfig("minilm", {"words": True}, finetune="full", dim_fraction=1.0),
+            {"encoders": 0.1},
+        )
     else:
         samples, tags, part = composed(1500)
         text, rates = EncoderConfig("tiny-text", {"words": True, "shapes": True}), {}
@@ -68,11 +71,11 @@ if __name__ == "__main__":
     config = ModelConfig({"text": text}, FusionConfig(dim=384 if given.root else 64), {"tags": head})
     encoders = build_encoders(config.encoders)
     model = build_model(encoders, config).to(choose_device())
-    inputs = gather(samples, encoders, folder / "features", progress=False)
-    task = SupervisedTask(model, inputs, tags, learned, head="tags", batch=16)
-    train(task, epochs=given.epochs, learning_rate=2e-3, rates=rates, label="tagging")
+    inputs = prepare_inputs(samples, encoders, folder / "features", progress=False)
+    task = SupervisedTask(model, inputs, tags, learned, head="tags", batch_size=16)
+    train(task, epochs=given.epochs, learning_rate=2e-3, lr_multipliers=rates, run_name="tagging")
     said = task.predict(tested)
-    for name, value in entity_figures(said, [tags[row] for row in tested], strict=True).items():
+    for name, value in entity_metrics(said, [tags[row] for row in tested], strict=True).items():
         print(f"{name:<20} {value:.3f}")
     for row in range(3):
         words = zip(samples[tested[row]].content["text"], said[row], strict=True)

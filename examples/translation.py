@@ -15,20 +15,20 @@ import torch
 
 from mmattn import Sample
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import gather
-from mmattn.evaluation.tasks.translation import TranslationMeasure
+from mmattn.encoders.model_inputs import prepare_inputs
+from mmattn.evaluation.tasks.translation import TranslationMetrics
 from mmattn.heads.text.generation import GenerationHead
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
-from mmattn_datasets.digits.numbers import spell
+from mmattn_datasets.digits.numbers import spell_number
 
 
 def numbers(languages: list[str]) -> tuple[list[tuple[str, str, str]], np.ndarray]:
     """(language, source, target) of every number in every language, and which of them are held out."""
     out = np.random.default_rng(0).permutation(1000) < 200
     rows = [
-        (language, f"{language}: {spell(number, 'English')}", spell(number, language))
+        (language, f"{language}: {spell_number(number, 'English')}", spell_number(number, language))
         for language in languages
         for number in range(1000)
     ]
@@ -61,16 +61,16 @@ if __name__ == "__main__":
     encoders = build_encoders(config.encoders)
     model = build_model(encoders, config).to(choose_device())
     samples = [Sample(str(row), {"text": source}) for row, source in enumerate(sources)]
-    inputs = gather(samples, encoders, "features", progress=False)
-    task = SupervisedTask(model, inputs, targets.tolist(), learned, head="translation", batch=48)
+    inputs = prepare_inputs(samples, encoders, "features", progress=False)
+    task = SupervisedTask(model, inputs, targets.tolist(), learned, head="translation", batch_size=48)
     train(task, epochs=given.epochs, learning_rate=2e-3, progress=False)
 
-    written = np.array(task.predict(tested, batch=256), dtype=object)
-    measure = TranslationMeasure(effective_order=True)
+    written = np.array(task.predict(tested, batch_size=256), dtype=object)
+    measure = TranslationMetrics(effective_order=True)
     print(f"{len(learned)} texts to learn from, {len(tested)} tested   BLEU   chrF  exact")
     for language in dict.fromkeys(languages):
         own = languages[tested] == language
-        figures = measure.measure(written[own].tolist(), targets[tested][own].tolist())
+        figures = measure.evaluate(written[own].tolist(), targets[tested][own].tolist())
         print(f"{language:<43} {figures['bleu']:5.1f}  {figures['chrf']:5.1f}  {figures['exact']:5.1%}")
     print(measure.signatures["bleu"])
     for row in range(0, len(tested), max(1, len(tested) // 5)):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.config import FusionConfig
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.model.build import build_tower
+from mmattn.model.build import build_item_tower
 from mmattn.model.item_tower import ItemTower
 from mmattn.types import Tokens
 
@@ -24,12 +24,12 @@ PICTURES = [
 
 def item_tower() -> ItemTower:
     sources = {"title": TinyText(dim=16, modality="title"), "picture": 16}  # one learns along, one was stored
-    return build_tower(sources, FusionConfig(dim=32), dim=24)
+    return build_item_tower(sources, FusionConfig(dim=32), dim=24)
 
 
 def main(steps: int = 60) -> tuple[float, dict[str, Tensor]]:
     torch.manual_seed(0)
-    items = Inputs({"picture": Tokens.from_sequences(PICTURES, "picture")}, {"title": TITLES})
+    items = ModelInputs({"picture": Tokens.from_sequences(PICTURES, "picture")}, {"title": TITLES})
     tower, users = item_tower(), nn.Embedding(USERS, 24)
     met_users = torch.arange(USERS).repeat_interleave(8)
     met_films = met_users % 3 + 3 * torch.randint((FILMS - NEW) // 3, met_users.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.errors import InputError
 
-__all__ = ["Boxes", "centred", "corners"]
+__all__ = ["Boxes", "cxcywh_to_xyxy", "xyxy_to_cxcywh"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,27 +76,27 @@ class Boxes:
         return replace(self, boxes=self.boxes * self.boxes.new_tensor([across, down] * 2), size=size)
 
     @classmethod
-    def none(cls, size: tuple[int, int]) -> Boxes:
+    def empty(cls, size: tuple[int, int]) -> Boxes:
         """No objects."""
         return cls(torch.zeros(0, 4), (), size)
 
 
-def centred(boxes: Tensor) -> Tensor:
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """[..., 4] left, top, right, bottom -> centre x, centre y, width, height.
 
     Example:
-        >>> centred(torch.tensor([1.0, 2.0, 3.0, 8.0])).tolist()
+        >>> xyxy_to_cxcywh(torch.tensor([1.0, 2.0, 3.0, 8.0])).tolist()
         [2.0, 5.0, 2.0, 6.0]
     """
     first, last = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(first + last) / 2, last - first], dim=-1)
 
 
-def corners(boxes: Tensor) -> Tensor:
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """[..., 4] centre x, centre y, width, height -> left, top, right, bottom.
 
     Example:
-        >>> corners(torch.tensor([2.0, 5.0, 2.0, 6.0])).tolist()
+        >>> cxcywh_to_xyxy(torch.tensor([2.0, 5.0, 2.0, 6.0])).tolist()
         [1.0, 2.0, 3.0, 8.0]
     """
     centre, half = boxes[..., :2], boxes[..., 2:] / 2

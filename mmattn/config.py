@@ -15,29 +15,29 @@ class EncoderConfig:
     Args:
         name: its name in the registry (`mmattn plugins` lists them).
         options: its keyword arguments.
-        content: key of `Sample.content` that it reads; left out, the modality's own name. Two encoders
+        source: key of `Sample.source` that it reads; left out, the modality's own name. Two encoders
             may read the same content.
         fields: positions with a projection of their own (title, plot, ...); 1 shares one.
-        share: share of the fusion core's coordinates that is this modality's own block at the start; 0
+        dim_fraction: share of the fusion core's coordinates that is this modality's own block at the start; 0
             spreads it over all.
-        weight: how much it counts in the joint vector at the start.
+        initial_gain: how much it counts in the joint vector at the start.
         standardise: bring the tokens to mean 0 and deviation 1, for encoders trained from scratch.
-        positions: whether tokens get a code of their position; not for streams, which go on longer than
+        positional_encoding: whether tokens get a code of their position; not for streams, which go on longer than
             anything that was trained on.
-        train: what of a pretrained encoder is trained along: nothing ("frozen"), everything ("full"), or
+        finetune: what of a pretrained encoder is trained along: nothing ("frozen"), everything ("full"), or
             small matrices beside its layers ("lora"); left out, what its options say.
         lora: options of `peft.LoraConfig`; `{r: 4}`.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    content: str = ""
+    source: str = ""
     fields: int = 1
-    share: float = 0.0
-    weight: float = 1.0
+    dim_fraction: float = 0.0
+    initial_gain: float = 1.0
     standardise: bool = False
-    positions: bool = True
-    train: Literal["", "frozen", "full", "lora"] = ""
+    positional_encoding: bool = True
+    finetune: Literal["", "frozen", "full", "lora"] = ""
     lora: dict[str, Any] = field(default_factory=dict)
 
 

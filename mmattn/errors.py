@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "MissingDependency", "MmattnError", "PluginError", "nearest"]
+__all__ = ["InputError", "MissingDependency", "MmattnError", "PluginError", "did_you_mean"]
 
 
 class MmattnError(Exception):
@@ -27,16 +27,16 @@ class PluginError(MmattnError, TypeError):
     """A plugin breaks its contract: the message names the plugin, the hook and the argument."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A hint for a mistyped name, ready to append to a message.
 
     Example:
-        >>> nearest("trainng", ["training", "data"])
+        >>> did_you_mean("trainng", ["training", "data"])
         " Did you mean 'training'?"
-        >>> nearest("xyz", ["training", "data"])
+        >>> did_you_mean("xyz", ["training", "data"])
         ' Known: data, training.'
     """
-    options = sorted(known)
+    options = sorted(choices)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {close[0]!r}?"

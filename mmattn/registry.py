@@ -7,7 +7,7 @@ distribution declares a plugin in its pyproject.toml, and names the extra it nee
     [project.entry-points."mmattn.encoders"]
     clip-text = "my_package.clip:ClipText [clip]"
 
-Nothing is imported before the name is used, and `missing()` says without importing which
+Nothing is imported before the name is used, and `missing_requirements()` says without importing which
 requirements are not installed and how to get them.
 """
 
@@ -24,13 +24,13 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from mmattn.errors import MissingDependency, MmattnError, PluginError, nearest
+from mmattn.errors import MissingDependency, MmattnError, PluginError, did_you_mean
 
-__all__ = ["Entry", "Registry", "adapters", "datasets", "encoders", "heads", "registries"]
+__all__ = ["PluginEntry", "Registry", "adapters", "datasets", "encoders", "heads", "registries"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class PluginEntry:
     """One plugin: what it is called, where it lives, what it needs.
 
     Args:
@@ -58,7 +58,7 @@ class Entry:
             return f"{self.distribution} {self.version}".strip()
         return f"registered by {getattr(self.target, '__module__', None) or self.target}"
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         """Requirements of the named extras that are not installed in a fitting version."""
         if not self.extras:
             return []
@@ -68,7 +68,7 @@ class Entry:
             if (requirement := Requirement(line)).marker is not None
             and any(requirement.marker.evaluate({"extra": extra}) for extra in self.extras)
             and not requirement.marker.evaluate({"extra": ""})
-            and not _installed(requirement)
+            and not _is_installed(requirement)
         ]
 
     def install_command(self) -> str:
@@ -88,7 +88,7 @@ class Entry:
         """
         if not isinstance(self.target, str):
             return self.target
-        missing = self.missing()
+        missing = self.missing_requirements()
         if missing:
             raise MissingDependency(
                 f"{self.kind} plugin {self.name!r} needs {', '.join(missing)}: {self.install_command()}"
@@ -110,8 +110,8 @@ class Entry:
         return found
 
 
-class Registry(Mapping[str, Entry]):
-    """The plugins of one kind: a read-only mapping from name to `Entry`.
+class Registry(Mapping[str, PluginEntry]):
+    """The plugins of one kind: a read-only mapping from name to `PluginEntry`.
 
     Args:
         kind: also the entry-point group, `mmattn.<kind>`.
@@ -132,15 +132,15 @@ class Registry(Mapping[str, Entry]):
     def __init__(self, kind: str, hooks: Mapping[str, tuple[str, ...]]):
         self.kind = kind
         self.hooks = dict(hooks)
-        self._registered: dict[str, Entry] = {}
+        self._registered: dict[str, PluginEntry] = {}
 
     @cached_property
-    def _discovered(self) -> Mapping[str, tuple[Entry, ...]]:
+    def _discovered(self) -> Mapping[str, tuple[PluginEntry, ...]]:
         """Entries of installed distributions; more than one under a name is a conflict."""
-        found: dict[str, dict[str, Entry]] = {}
+        found: dict[str, dict[str, PluginEntry]] = {}
         for point in metadata.entry_points(group=f"mmattn.{self.kind}"):
             distribution = point.dist.name if point.dist else ""
-            entry = Entry(
+            entry = PluginEntry(
                 kind=self.kind,
                 name=point.name,
                 target=f"{point.module}:{point.attr}",
@@ -173,9 +173,9 @@ class Registry(Mapping[str, Entry]):
                 f"{self.kind} plugin {name!r} is there already, from {self.entries(name)[0].origin}; "
                 "choose another name"
             )
-        entry = Entry(kind=self.kind, name=name, target=target, install=install)
+        entry = PluginEntry(kind=self.kind, name=name, target=target, install=install)
         if not isinstance(target, str):
-            self._verify(entry, target)
+            self._check_contract(entry, target)
         elif ":" not in target:
             raise PluginError(
                 f"{self.kind} plugin {name!r}: got target {target!r}, expected 'package.module:attribute'"
@@ -188,16 +188,16 @@ class Registry(Mapping[str, Entry]):
             raise PluginError(f"{self.kind} plugin {name!r} was not registered by hand")
         del self._registered[name]
 
-    def entries(self, name: str) -> tuple[Entry, ...]:
+    def entries(self, name: str) -> tuple[PluginEntry, ...]:
         """Everything that claims `name`: one entry, or several in conflict."""
         if name in self._registered:
             return (self._registered[name],)
         return self._discovered.get(name, ())
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> PluginEntry:
         found = self.entries(name)
         if not found:
-            raise PluginError(f"no {self.kind} plugin {name!r}.{nearest(name, self)}")
+            raise PluginError(f"no {self.kind} plugin {name!r}.{did_you_mean(name, self)}")
         if len(found) > 1:
             origins = " and ".join(entry.origin for entry in found)
             raise PluginError(f"{self.kind} plugin {name!r} is claimed by {origins}; uninstall one of them")
@@ -221,7 +221,7 @@ class Registry(Mapping[str, Entry]):
         """
         entry = self[name]
         found = entry.load()
-        self._verify(entry, found)
+        self._check_contract(entry, found)
         return found
 
     def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -239,23 +239,23 @@ class Registry(Mapping[str, Entry]):
             ) from error
         return factory(*args, **kwargs)
 
-    def _verify(self, entry: Entry, found: Any) -> None:
+    def _check_contract(self, entry: PluginEntry, plugin: Any) -> None:
         where = f"{self.kind} plugin {entry.name!r} of {entry.origin}"
-        if not callable(found):
-            raise PluginError(f"{where}: got {type(found).__name__}, expected a class or a function")
-        if not inspect.isclass(found):
+        if not callable(plugin):
+            raise PluginError(f"{where}: got {type(plugin).__name__}, expected a class or a function")
+        if not inspect.isclass(plugin):
             return  # a factory: what it makes is checked by `mmattn.testing.plugin_checks`
         for hook, arguments in self.hooks.items():
-            method = getattr(found, hook, None)
+            method = getattr(plugin, hook, None)
             if not callable(method):
-                raise PluginError(f"{where}: {found.__name__} has no method {hook}({', '.join(arguments)})")
+                raise PluginError(f"{where}: {plugin.__name__} has no method {hook}({', '.join(arguments)})")
             try:
                 signature = inspect.signature(method)
                 bind = signature.bind_partial if "..." in arguments else signature.bind
                 bind(None, *[None] * len(set(arguments) - {"..."}))
             except TypeError as error:
                 raise PluginError(
-                    f"{where}: {found.__name__}.{hook}{inspect.signature(method)} cannot be called as "
+                    f"{where}: {plugin.__name__}.{hook}{inspect.signature(method)} cannot be called as "
                     f"{hook}({', '.join(arguments)}): {error}"
                 ) from error
 
@@ -269,7 +269,7 @@ class Registry(Mapping[str, Entry]):
                 try:
                     if len(found) > 1:
                         self[name]
-                    self._verify(entry, entry.load())
+                    self._check_contract(entry, entry.load())
                 except MmattnError as error:
                     problem = str(error)
                 except Exception as error:  # a plugin's own import may fail in any way: say it, go on
@@ -290,7 +290,7 @@ class Registry(Mapping[str, Entry]):
         return rows
 
 
-def _installed(requirement: Requirement) -> bool:
+def _is_installed(requirement: Requirement) -> bool:
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:

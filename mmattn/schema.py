@@ -12,20 +12,22 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.files import write_text
 
-__all__ = ["dump", "from_mapping", "load", "override", "read_yaml", "to_mapping"]
+__all__ = ["dump_config", "from_mapping", "load_config", "read_yaml", "set_dotted_key", "to_mapping"]
 
 Config = TypeVar("Config")
 _EXPONENT = re.compile(r"[+-]?\d+[eE][+-]?\d+")
 
 
-def load(kind: type[Config], path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read a YAML file into the dataclass `kind`.
+def load_config(
+    config_type: type[Config], path: str | Path, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a YAML file into the dataclass `config_type`.
 
     Args:
-        kind: a (frozen) dataclass; fields may be dataclasses, mappings, tuples, literals, optionals.
+        config_type: a (frozen) dataclass; fields may be dataclasses, mappings, tuples, literals, optionals.
         path: the YAML file.
         overrides: dotted key -> value, put over what the file says ("training.epochs": 3).
 
@@ -34,8 +36,8 @@ def load(kind: type[Config], path: str | Path, overrides: Mapping[str, Any] | No
     """
     mapping = read_yaml(path)
     for key, value in (overrides or {}).items():
-        override(mapping, key, value)
-    return from_mapping(kind, mapping, where=str(path))
+        set_dotted_key(mapping, key, value)
+    return from_mapping(config_type, mapping, location=str(path))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -56,17 +58,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def dump(config: Any, path: str | Path) -> None:
+def dump_config(config: Any, path: str | Path) -> None:
     """Write a dataclass as YAML, atomically."""
     write_text(path, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
 
 
-def override(mapping: dict[str, Any], key: str, value: Any) -> None:
+def set_dotted_key(mapping: dict[str, Any], key: str, value: Any) -> None:
     """Set the dotted `key` of a nested mapping, making the levels that are not there.
 
     Example:
         >>> settings = {"training": {"epochs": 9}}
-        >>> override(settings, "training.epochs", 3)
+        >>> set_dotted_key(settings, "training.epochs", 3)
         >>> settings
         {'training': {'epochs': 3}}
     """
@@ -79,8 +81,8 @@ def override(mapping: dict[str, Any], key: str, value: Any) -> None:
     mapping[last] = value
 
 
-def from_mapping(kind: type[Config], mapping: Mapping[str, Any], where: str) -> Config:
-    """Build the dataclass `kind`, checking every key and value; `where` begins each message.
+def from_mapping(config_type: type[Config], mapping: Mapping[str, Any], location: str) -> Config:
+    """Build the dataclass `config_type`, checking every key and value; `location` begins each message.
 
     Example:
         >>> import dataclasses
@@ -94,21 +96,23 @@ def from_mapping(kind: type[Config], mapping: Mapping[str, Any], where: str) -> 
         mmattn.errors.InputError: fit.yaml: unknown key 'epoch'. Did you mean 'epochs'?
     """
     if not isinstance(mapping, Mapping):
-        raise InputError(f"{where}: got {mapping!r}, expected keys and values")
-    hints = get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+        raise InputError(f"{location}: got {mapping!r}, expected keys and values")
+    hints = get_type_hints(config_type)
+    fields = {field.name: field for field in dataclasses.fields(config_type) if field.init}  # type: ignore[arg-type]
     for key in mapping:
         if key not in fields:
-            raise InputError(f"{where}: unknown key {key!r}.{nearest(str(key), fields)}")
+            raise InputError(f"{location}: unknown key {key!r}.{did_you_mean(str(key), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in mapping:
-            raise InputError(f"{where}: key {name!r} is missing ({_name(hints[name])})")
-    values = {key: _convert(hints[key], value, _below(where, key)) for key, value in mapping.items()}
+            raise InputError(f"{location}: key {name!r} is missing ({_type_name(hints[name])})")
+    values = {
+        key: _convert(hints[key], value, _child_location(location, key)) for key, value in mapping.items()
+    }
     try:
-        return kind(**values)
+        return config_type(**values)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{location}: {error}") from error
 
 
 def to_mapping(config: Any) -> Any:
@@ -122,66 +126,70 @@ def to_mapping(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
-def _below(where: str, key: Any) -> str:
-    return f"{where}: {key}" if ": " not in where else f"{where}.{key}"
+def _child_location(location: str, key: Any) -> str:
+    return f"{location}: {key}" if ": " not in location else f"{location}.{key}"
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` says, or an error that names both."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
+def _convert(type_hint: Any, value: Any, location: str) -> Any:
+    """`value` as the type `type_hint` says, or an error that names both."""
+    origin, arguments = get_origin(type_hint), get_args(type_hint)
+    if type_hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        return _convert_union(arguments, value, where, hint)
+        return _convert_union(arguments, value, location, type_hint)
     if origin is Literal:
         if value in arguments:
             return value
         names = [str(argument) for argument in arguments]
-        guess = nearest(str(value), names).replace(f" Known: {', '.join(sorted(names))}.", "")
-        raise InputError(f"{where}: got {value!r}, expected one of {', '.join(names)}{guess and f'.{guess}'}")
-    if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast("type[Any]", hint), value, where)
+        guess = did_you_mean(str(value), names).replace(f" Known: {', '.join(sorted(names))}.", "")
+        raise InputError(
+            f"{location}: got {value!r}, expected one of {', '.join(names)}{guess and f'.{guess}'}"
+        )
+    if dataclasses.is_dataclass(type_hint):
+        return from_mapping(typing.cast("type[Any]", type_hint), value, location)
     if origin in (tuple, list, Sequence):
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise InputError(f"{where}: got {value!r}, expected a list")
-        items = (_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+            raise InputError(f"{location}: got {value!r}, expected a list")
+        items = (_convert(arguments[0], item, f"{location}[{index}]") for index, item in enumerate(value))
         return list(items) if origin is list else tuple(items)
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}: got {value!r}, expected keys and values")
-        return {key: _convert(arguments[1], item, _below(where, key)) for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            raise InputError(f"{location}: got {value!r}, expected keys and values")
+        return {
+            key: _convert(arguments[1], item, _child_location(location, key)) for key, item in value.items()
+        }
+    if type_hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+    if type_hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)  # YAML 1.1 takes 1e-3, without a point, for text
-    if hint is Path and isinstance(value, (str, Path)):
+    if type_hint is Path and isinstance(value, (str, Path)):
         return Path(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    if isinstance(value, type_hint) and not (type_hint is int and isinstance(value, bool)):
         return value
-    raise InputError(f"{where}: got {value!r} ({type(value).__name__}), expected {_name(hint)}")
+    raise InputError(f"{location}: got {value!r} ({type(value).__name__}), expected {_type_name(type_hint)}")
 
 
-def _convert_union(choices: tuple[Any, ...], value: Any, where: str, hint: Any) -> Any:
+def _convert_union(choices: tuple[Any, ...], value: Any, location: str, type_hint: Any) -> Any:
     if value is None and type(None) in choices:
         return None
     problems = []
     for choice in choices:
         if choice is not type(None):
             try:
-                return _convert(choice, value, where)
+                return _convert(choice, value, location)
             except InputError as error:
                 problems.append(error)
     if len(problems) == 1:
         raise problems[0]
-    raise InputError(f"{where}: got {value!r} ({type(value).__name__}), expected {_name(hint)}")
+    raise InputError(f"{location}: got {value!r} ({type(value).__name__}), expected {_type_name(type_hint)}")
 
 
-def _name(hint: Any) -> str:
+def _type_name(type_hint: Any) -> str:
     plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    if hint in plain:
-        return plain[hint]
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_name(choice) for choice in get_args(hint))
-    if hint is type(None):
+    if type_hint in plain:
+        return plain[type_hint]
+    if get_origin(type_hint) in (Union, types.UnionType):
+        return " or ".join(_type_name(choice) for choice in get_args(type_hint))
+    if type_hint is type(None):
         return "nothing"
-    return getattr(hint, "__name__", str(hint))
+    return getattr(type_hint, "__name__", str(type_hint))

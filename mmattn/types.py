@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
 __all__ = ["Fused", "Sample", "Tokens"]
 
@@ -143,7 +143,7 @@ class Tokens:
         entity: Tensor | None = None,
     ) -> Tokens:
         """Tokens of one modality from packed `values` [N, D] and the `lengths` [B] of the samples."""
-        offsets = _offsets(lengths)
+        offsets = _offsets_from_lengths(lengths)
         total = int(offsets[-1])
         if total != len(values):
             raise InputError(
@@ -163,11 +163,11 @@ class Tokens:
         )
 
     @classmethod
-    def empty(cls, samples: int, dim: int, modalities: Sequence[str] = (), **kwargs: Any) -> Tokens:
-        """`samples` sequences without a token. Keywords (dtype, device) go to the values tensor."""
+    def empty(cls, num_samples: int, dim: int, modalities: Sequence[str] = (), **kwargs: Any) -> Tokens:
+        """`num_samples` sequences without a token. Keywords (dtype, device) go to the values tensor."""
         values = torch.zeros(0, dim, **kwargs)
         none = torch.zeros(0, dtype=torch.int64, device=values.device)
-        offsets = torch.zeros(samples + 1, dtype=torch.int64, device=values.device)
+        offsets = torch.zeros(num_samples + 1, dtype=torch.int64, device=values.device)
         return cls(values, offsets, none, none, tuple(modalities))
 
     @classmethod
@@ -208,7 +208,7 @@ class Tokens:
             names = tuple(modalities)
         return cls(
             values=values[mask],
-            offsets=_offsets(mask.sum(1)),
+            offsets=_offsets_from_lengths(mask.sum(1)),
             modality=modality[mask],
             position=position[mask],
             modalities=names,
@@ -241,7 +241,7 @@ class Tokens:
             return first
         names = tuple(dict.fromkeys(name for part in parts for name in part.modalities))
         lengths_PB = torch.stack([part.lengths for part in parts])
-        offsets = _offsets(lengths_PB.sum(0))
+        offsets = _offsets_from_lengths(lengths_PB.sum(0))
         # Where each part's tokens of sample b begin in the result: after the parts before it.
         starts_PB = offsets[:-1] + lengths_PB.cumsum(0) - lengths_PB
         place_N = torch.cat(
@@ -265,8 +265,8 @@ class Tokens:
             modality=torch.cat(renamed)[order_N],
             position=torch.cat([part.position for part in parts])[order_N],
             modalities=names,
-            time=_joined(parts, "time", float("nan"), order_N),
-            entity=_joined(parts, "entity", -1, order_N),
+            time=_cat_optional(parts, "time", float("nan"), order_N),
+            entity=_cat_optional(parts, "entity", -1, order_N),
         )
 
     # --- reading --------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ class Tokens:
         return len(self.offsets) - 1
 
     @property
-    def samples(self) -> int:
+    def num_samples(self) -> int:
         """Number of samples B."""
         return len(self)
 
@@ -296,19 +296,19 @@ class Tokens:
     @property
     def lengths(self) -> Tensor:
         """[B] int64, tokens of each sample."""
-        return self._derived("lengths", lambda: self.offsets.diff())
+        return self._cached("lengths", lambda: self.offsets.diff())
 
     @property
-    def sizes(self) -> list[int]:
+    def length_list(self) -> list[int]:
         """The lengths as a list of numbers (waits for the device once)."""
-        return self._derived(
+        return self._cached(
             "sizes", lambda: [last - first for first, last in pairwise(self.offsets.tolist())]
         )
 
     @property
     def sample(self) -> Tensor:
         """[N] int64, the sample that owns each token."""
-        return self._derived(
+        return self._cached(
             "sample",
             lambda: torch.arange(len(self), device=self.device).repeat_interleave(
                 self.lengths, output_size=len(self.values)
@@ -318,16 +318,16 @@ class Tokens:
     @property
     def presence(self) -> Tensor:
         """[B, M] boolean: has sample b at least one token of modality m?"""
-        return self._derived("presence", self._presence)
+        return self._cached("presence", self._compute_presence)
 
-    def _presence(self) -> Tensor:
+    def _compute_presence(self) -> Tensor:
         seen_BM = torch.zeros(len(self), len(self.modalities), dtype=torch.bool, device=self.device)
         seen_BM[self.sample, self.modality] = True
         return seen_BM
 
-    def _derived(self, name: str, make: Any) -> Any:
+    def _cached(self, name: str, compute: Any) -> Any:
         if name not in self._layout:
-            self._layout[name] = make()
+            self._layout[name] = compute()
         return self._layout[name]
 
     def modality_index(self, name: str) -> int:
@@ -337,12 +337,12 @@ class Tokens:
             InputError: there is no such modality; the nearest name is suggested.
         """
         if name not in self.modalities:
-            raise InputError(f"Tokens: no modality {name!r}.{nearest(name, self.modalities)}")
+            raise InputError(f"Tokens: no modality {name!r}.{did_you_mean(name, self.modalities)}")
         return self.modalities.index(name)
 
     def sequences(self) -> tuple[Tensor, ...]:
         """The values of each sample, [T_b, D] each; one backward pass serves them all."""
-        return self.values.split(self.sizes)
+        return self.values.split(self.length_list)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.sequences())
@@ -391,10 +391,10 @@ class Tokens:
                 f"expected 0 to {len(self) - 1}"
             )
         lengths = self.lengths[index]
-        offsets = _offsets(lengths)
+        offsets = _offsets_from_lengths(lengths)
         total = int(offsets[-1])
         shift = (self.offsets[:-1][index] - offsets[:-1]).repeat_interleave(lengths, output_size=total)
-        return self._take(torch.arange(total, device=self.device) + shift, offsets)
+        return self._gather(torch.arange(total, device=self.device) + shift, offsets)
 
     def filter(self, keep: Tensor) -> Tokens:
         """Keep the tokens where `keep` [N] is True. All samples stay, perhaps without tokens."""
@@ -405,19 +405,19 @@ class Tokens:
             )
         counts = torch.zeros(len(self), dtype=torch.int64, device=self.device)
         counts.index_add_(0, self.sample, keep.long())
-        return self._take(keep.nonzero()[:, 0], _offsets(counts))
+        return self._gather(keep.nonzero()[:, 0], _offsets_from_lengths(counts))
 
-    def only(self, *names: str) -> Tokens:
+    def select_modalities(self, *names: str) -> Tokens:
         """Keep the tokens of the named modalities. All samples stay, perhaps without tokens."""
         wanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
         return self.filter(torch.isin(self.modality, wanted))
 
-    def without(self, *names: str) -> Tokens:
+    def drop_modalities(self, *names: str) -> Tokens:
         """Drop the tokens of the named modalities. All samples stay, perhaps without tokens."""
         unwanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
         return self.filter(~torch.isin(self.modality, unwanted))
 
-    def _take(self, index_N: Tensor, offsets: Tensor) -> Tokens:
+    def _gather(self, index_N: Tensor, offsets: Tensor) -> Tokens:
         return replace(
             self,
             values=self.values[index_N],
@@ -433,26 +433,26 @@ class Tokens:
         target = self.device if device is None else torch.device(device)
         if target == self.device:
             return self if dtype in (None, self.dtype) else self.with_values(self.values.to(dtype))
-        moved = self._map(lambda tensor: tensor.to(target, non_blocking=True))
+        moved = self._map_tensors(lambda tensor: tensor.to(target, non_blocking=True))
         return moved if dtype is None else moved.with_values(moved.values.to(dtype))
 
     def pin_memory(self) -> Tokens:
         """In page-locked memory, for fast copies to a GPU."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self._map_tensors(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: Any) -> Tokens:
+    def _map_tensors(self, function: Any) -> Tokens:
         fields: dict[str, Any] = {
-            name: None if (tensor := getattr(self, name)) is None else change(tensor)
+            name: None if (tensor := getattr(self, name)) is None else function(tensor)
             for name in ("values", "offsets", "modality", "position", "time", "entity")
         }
         return replace(self, **fields)
 
-    def to_padded(self, length: int | None = None, value: float = 0.0) -> tuple[Tensor, Tensor]:
+    def to_padded(self, length: int | None = None, padding_value: float = 0.0) -> tuple[Tensor, Tensor]:
         """The padded form, for code that knows no other.
 
         Args:
             length: T; left out, the longest sample's length.
-            value: what to put where there is no token.
+            padding_value: what to put where there is no token.
 
         Returns:
             values [B, T, D], and a mask [B, T], True where there is a token.
@@ -465,7 +465,7 @@ class Tokens:
         if length < longest:
             raise InputError(f"Tokens.to_padded: got length {length}, expected at least {longest}")
         within_N = torch.arange(len(self.values), device=self.device) - self.offsets[:-1][self.sample]
-        padded_BTD = self.values.new_full((len(self), length, self.dim), value)
+        padded_BTD = self.values.new_full((len(self), length, self.dim), padding_value)
         padded_BTD = padded_BTD.index_put((self.sample, within_N), self.values)
         mask_BT = torch.arange(length, device=self.device) < self.lengths[:, None]
         return padded_BTD, mask_BT
@@ -510,19 +510,19 @@ class Fused:
         return len(self.tokens)
 
 
-def _offsets(lengths: Tensor) -> Tensor:
+def _offsets_from_lengths(lengths: Tensor) -> Tensor:
     """[B] lengths -> [B + 1] offsets."""
     return torch.nn.functional.pad(lengths.long().cumsum(0), (1, 0))
 
 
-def _joined(parts: Sequence[Tokens], name: str, missing: float, order_N: Tensor) -> Tensor | None:
-    """An optional field of the joined parts; parts without it contribute `missing`."""
+def _cat_optional(parts: Sequence[Tokens], name: str, fill_value: float, order_N: Tensor) -> Tensor | None:
+    """An optional field of the joined parts; parts without it contribute `fill_value`."""
     given = [getattr(part, name) for part in parts]
     known = [tensor for tensor in given if tensor is not None]
     if not known:
         return None
     filled = [
-        known[0].new_full((len(part.values),), missing) if tensor is None else tensor
+        known[0].new_full((len(part.values),), fill_value) if tensor is None else tensor
         for part, tensor in zip(parts, given, strict=True)
     ]
     return torch.cat(filled)[order_N]
@@ -566,7 +566,7 @@ def _check_layout(tokens: Tokens) -> None:
     # One look at the contents: on a GPU these are two numbers to wait for, whatever the size.
     if bool((offsets.diff() < 0).any()) or offsets[0] != 0 or offsets[-1] != count:
         raise InputError(
-            f"Tokens.offsets: got {_short(offsets)}, "
+            f"Tokens.offsets: got {_abbreviated(offsets)}, "
             f"expected to start at 0, never decrease and end at {count}"
         )
     if count and not (
@@ -578,6 +578,6 @@ def _check_layout(tokens: Tokens) -> None:
         )
 
 
-def _short(tensor: Tensor) -> str:
+def _abbreviated(tensor: Tensor) -> str:
     numbers = tensor.tolist()
     return str(numbers) if len(numbers) <= 6 else f"[{', '.join(map(str, numbers[:5]))}, ..., {numbers[-1]}]"

@@ -75,7 +75,7 @@ def test_an_example_s_program_is_proved_and_survives_text(
 ) -> None:
     program = example(name).PROGRAM
     assert A.parse(str(program)) == program == A.Program.from_json(program.to_json())
-    assert max(A.check(program, batches=2).worst.values()) < 1
+    assert max(A.check(program, batches=2).max_error.values()) < 1
 
 
 @pytest.mark.parametrize("name", ATTENTION)

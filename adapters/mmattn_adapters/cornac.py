@@ -19,14 +19,14 @@ from torch import Tensor
 
 from mmattn.config import FusionConfig
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.errors import InputError, nearest
-from mmattn.model.build import build_tower
+from mmattn.errors import InputError, did_you_mean
+from mmattn.model.build import build_item_tower
 from mmattn.types import Tokens
 from mmattn_adapters.two_tower import TwoTower
 
-__all__ = ["TowerRecommender", "contents_of"]
+__all__ = ["TowerRecommender", "dataset_contents"]
 
 _FUSION = FusionConfig(dim=32, width=32, expansion=1.0)
 
@@ -47,14 +47,14 @@ class TowerRecommender(Recommender, ANNMixin):
             encoder, an array of tokens, [W] or [T, W]. Items that are left out do not have the modality.
         encoders: modality -> encoder that learns along; each `fit` starts from a copy of it.
         dim: width of the user vectors; an item vector is twice as wide.
-        ids: learn a vector of each item with a training rating, beside its content.
-        id_dropout: share of the items whose learned vector is dropped in a training step.
-        drop_modality: probability of dropping a modality of an item in a training step.
+        use_item_embeddings: learn a vector of each item with a training rating, beside its content.
+        item_embedding_dropout: share of the items whose learned vector is dropped in a training step.
+        modality_dropout: probability of dropping a modality of an item in a training step.
         dropout: probability of dropping a component of a user vector in training.
         fusion: the core's configuration.
-        hidden: share of each user's items that a training step hides and finds again.
+        hidden_fraction: share of each user's items that a training step hides and finds again.
         epochs: at most.
-        batch_users: users a step.
+        users_per_batch: users a step.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         patience: epochs without a better NDCG@20 on the validation set, where there is one, after which
@@ -82,14 +82,14 @@ class TowerRecommender(Recommender, ANNMixin):
         contents: Mapping[str, Mapping[Any, Any]] | None = None,
         encoders: Mapping[str, Encoder] | None = None,
         dim: int = 64,
-        ids: bool = True,
-        id_dropout: float = 0.2,
-        drop_modality: float = 0.1,
+        use_item_embeddings: bool = True,
+        item_embedding_dropout: float = 0.2,
+        modality_dropout: float = 0.1,
         dropout: float = 0.5,
         fusion: FusionConfig = _FUSION,
-        hidden: float = 0.5,
+        hidden_fraction: float = 0.5,
         epochs: int = 50,
-        batch_users: int = 512,
+        users_per_batch: int = 512,
         learning_rate: float = 0.01,
         weight_decay: float = 0.1,
         patience: int = 0,
@@ -101,14 +101,14 @@ class TowerRecommender(Recommender, ANNMixin):
         self.contents = contents
         self.encoders = encoders
         self.dim = dim
-        self.ids = ids
-        self.id_dropout = id_dropout
-        self.drop_modality = drop_modality
+        self.use_item_embeddings = use_item_embeddings
+        self.item_embedding_dropout = item_embedding_dropout
+        self.modality_dropout = modality_dropout
         self.dropout = dropout
         self.fusion = fusion
-        self.hidden = hidden
+        self.hidden_fraction = hidden_fraction
         self.epochs = epochs
-        self.batch_users = batch_users
+        self.users_per_batch = users_per_batch
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.patience = patience
@@ -121,12 +121,12 @@ class TowerRecommender(Recommender, ANNMixin):
         A model that was loaded, and is not `trainable`, takes the data set's ratings as histories only.
         """
         super().fit(train_set, val_set)
-        self._histories = _implicit(train_set, self.total_items)
+        self._histories = _binary_matrix(train_set, self.total_items)
         if self.trainable or self.model is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self._items, sources = self._catalogue(train_set)
-                self.model = self._built(sources)
+                self.model = self._build_model(sources)
                 self._train(train_set, val_set)
             self._trained_on = list(train_set.iid_map)
         elif self._trained_on != list(train_set.iid_map):
@@ -134,21 +134,21 @@ class TowerRecommender(Recommender, ANNMixin):
                 f"cornac: got {self.total_items} items to score without training, expected the "
                 f"{len(self._trained_on)} of the training, in their order"
             )
-        self._remember_vectors()
+        self._cache_vectors()
         return self
 
     def score(self, user_idx: int, item_idx: int | None = None) -> Any:
         """Scores of all items, [total_items], or of one; a user unknown to training has no history."""
-        user = self._user_vectors[user_idx] if self.knows_user(user_idx) else self._nobody
-        scores = self._item_answers @ user
-        scores = np.where(self._nothing_known, scores.min(), scores)
+        user = self._user_vectors[user_idx] if self.knows_user(user_idx) else self._empty_history_vector
+        scores = self._item_score_vectors @ user
+        scores = np.where(self._items_without_anything, scores.min(), scores)
         return scores if item_idx is None else scores[item_idx]
 
     def monitor_value(self, train_set: Any, val_set: Any) -> float | None:
         """NDCG@20 on the validation set; None without one."""
         if val_set is None:
             return None
-        self._remember_vectors()
+        self._cache_vectors()
         (value,), _ = ranking_eval(self, [NDCG(k=20)], train_set, val_set)
         return float(value)
 
@@ -162,13 +162,13 @@ class TowerRecommender(Recommender, ANNMixin):
 
     def get_item_vectors(self) -> np.ndarray:
         """[total_items, dim]; zeros for an item of which nothing is known, which `score` puts last."""
-        return self._item_answers
+        return self._item_score_vectors
 
     # --- fitting ----------------------------------------------------------------------------------
 
-    def _catalogue(self, train_set: Any) -> tuple[Inputs, dict[str, Encoder | int]]:
+    def _catalogue(self, train_set: Any) -> tuple[ModelInputs, dict[str, Encoder | int]]:
         """All items in Cornac's order, and modality -> encoder or width."""
-        contents = {**contents_of(train_set), **(self.contents or {})}
+        contents = {**dataset_contents(train_set), **(self.contents or {})}
         if not any(contents.values()):
             raise InputError(
                 "cornac: got no content of any item, expected some in `contents` or in the data's item_text, "
@@ -179,7 +179,7 @@ class TowerRecommender(Recommender, ANNMixin):
             encoders["text"] = TinyText(dim=32, layers=0)
         for name in encoders:
             if name not in contents:
-                raise InputError(f"cornac: got an encoder of {name!r}.{nearest(name, contents)}")
+                raise InputError(f"cornac: got an encoder of {name!r}.{did_you_mean(name, contents)}")
         read: dict[str, list[Any]] = {}
         stored: dict[str, Tokens] = {}
         for name, by_item in contents.items():
@@ -187,21 +187,21 @@ class TowerRecommender(Recommender, ANNMixin):
             if name in encoders:
                 read[name] = [None if one is None else encoders[name].read(one) for one in found]
             else:
-                stored[name] = _stored(name, found)
+                stored[name] = _stack_tokens(name, found)
         sources: dict[str, Encoder | int] = {name: encoders.get(name, 0) for name in contents}
         sources |= {name: tokens.dim for name, tokens in stored.items()}
-        return Inputs(stored, read), sources
+        return ModelInputs(stored, read), sources
 
-    def _built(self, sources: Mapping[str, Encoder | int]) -> TwoTower:
-        tower = build_tower(
+    def _build_model(self, sources: Mapping[str, Encoder | int]) -> TwoTower:
+        tower = build_item_tower(
             sources,
             self.fusion,
             dim=2 * self.dim,
-            ids=self.total_items if self.ids else 0,
-            id_dropout=self.id_dropout,
-            drop_modality=self.drop_modality,
+            ids=self.total_items if self.use_item_embeddings else 0,
+            id_dropout=self.item_embedding_dropout,
+            drop_modality=self.modality_dropout,
         )
-        tower.calibrate(self._items, self._known())
+        tower.calibrate(self._items, self._known_items())
         return TwoTower(tower, self.dropout)
 
     def _train(self, train_set: Any, val_set: Any) -> None:
@@ -213,7 +213,7 @@ class TowerRecommender(Recommender, ANNMixin):
         for _ in range(self.epochs):
             self.model.train()
             for history, positives in self._batches():
-                loss = self.model.loss(self._items, history, positives, self._rated())
+                loss = self.model.loss(self._items, history, positives, self._has_rating())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -229,34 +229,34 @@ class TowerRecommender(Recommender, ANNMixin):
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Histories and what is hidden from them, [U, I] each, for users with at least two items."""
         able = torch.from_numpy(np.flatnonzero(np.diff(self._histories.indptr) > 1))
-        for users in able[torch.randperm(len(able))].split(self.batch_users):
-            met_UI = self._history(users.numpy())
-            hidden_UI = met_UI * (torch.rand(met_UI.shape) < self.hidden)
+        for users in able[torch.randperm(len(able))].split(self.users_per_batch):
+            met_UI = self._user_histories(users.numpy())
+            hidden_UI = met_UI * (torch.rand(met_UI.shape) < self.hidden_fraction)
             yield met_UI - hidden_UI, hidden_UI
 
-    def _history(self, users: np.ndarray) -> Tensor:
+    def _user_histories(self, users: np.ndarray) -> Tensor:
         return torch.from_numpy(self._histories[users].toarray())
 
-    def _rated(self) -> Tensor:
+    def _has_rating(self) -> Tensor:
         """[I] True for items with a training rating: others are no candidates in training."""
         return torch.from_numpy(np.bincount(self._histories.indices, minlength=self.total_items) > 0)
 
-    def _known(self) -> Tensor:
-        return self._rated().nonzero()[:, 0]
+    def _known_items(self) -> Tensor:
+        return self._has_rating().nonzero()[:, 0]
 
     # --- what scoring needs -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def _remember_vectors(self) -> None:
+    def _cache_vectors(self) -> None:
         assert self.model is not None
         model = self.model.eval()
-        vectors = model.tower.vectors(self._items, known=self._known())
-        blocks = torch.arange(self._histories.shape[0]).split(self.batch_users)
-        users = [model.users(vectors, self._history(block.numpy())) for block in blocks]
+        vectors = model.tower.vectors(self._items, known_ids=self._known_items())
+        blocks = torch.arange(self._histories.shape[0]).split(self.users_per_batch)
+        users = [model.user_vectors(vectors, self._user_histories(block.numpy())) for block in blocks]
         self._user_vectors = torch.cat(users).numpy()
-        self._nobody = model.users(vectors, torch.zeros(1, len(vectors)))[0].numpy()
-        self._item_answers = model.answers(vectors).numpy()
-        self._nothing_known = ~vectors.any(dim=1).numpy()
+        self._empty_history_vector = model.user_vectors(vectors, torch.zeros(1, len(vectors)))[0].numpy()
+        self._item_score_vectors = model.score_vectors(vectors).numpy()
+        self._items_without_anything = ~vectors.any(dim=1).numpy()
 
     @classmethod
     def example(cls) -> None:
@@ -269,7 +269,7 @@ class TowerRecommender(Recommender, ANNMixin):
         model.fit(Dataset.from_uir(ratings)).recommend(3, k=2)
 
 
-def contents_of(dataset: Any) -> dict[str, dict[Any, Any]]:
+def dataset_contents(dataset: Any) -> dict[str, dict[Any, Any]]:
     """What a Cornac data set says of its items: modality -> item id -> a text or an array [W].
 
     Cornac puts rows in the order of the items and leaves another item's row where an item has none;
@@ -290,15 +290,15 @@ def contents_of(dataset: Any) -> dict[str, dict[Any, Any]]:
     return found
 
 
-def _implicit(dataset: Any, items: int) -> sparse.csr_array:
+def _binary_matrix(dataset: Any, num_items: int) -> sparse.csr_array:
     """[num_users, items] float32 ones where there is a rating."""
     met = dataset.csr_matrix.tocsr()
     return sparse.csr_array(
-        (np.ones(len(met.indices), np.float32), met.indices, met.indptr), shape=(met.shape[0], items)
+        (np.ones(len(met.indices), np.float32), met.indices, met.indptr), shape=(met.shape[0], num_items)
     )
 
 
-def _stored(name: str, found: Sequence[Any]) -> Tokens:
+def _stack_tokens(name: str, found: Sequence[Any]) -> Tokens:
     """Arrays of tokens, [W] or [T, W], None where absent, as one batch."""
     there = [torch.as_tensor(np.atleast_2d(one), dtype=torch.float32) for one in found if one is not None]
     if not there or len({one.shape[1:] for one in there}) > 1 or there[0].dim() != 2:

@@ -16,13 +16,13 @@ from mmattn.errors import InputError, MissingDependency
 from mmattn.retrieval.checks import check_provenance, check_vectors
 from mmattn.retrieval.index import Hits, Index
 from mmattn.retrieval.search.exact import Metric
-from mmattn.retrieval.storage.arrow import Vectors, to_arrow
+from mmattn.retrieval.storage.arrow import VectorTable, to_arrow
 
 __all__ = ["LanceTable"]
 
-_ORIGIN = b"mmattn.provenance"
-_METRIC = b"mmattn.metric"
-_NAMES: dict[Metric, str] = {"ip": "dot", "l2": "l2", "cosine": "cosine"}
+_PROVENANCE_KEY = b"mmattn.provenance"
+_METRIC_KEY = b"mmattn.metric"
+_LANCE_METRICS: dict[Metric, str] = {"ip": "dot", "l2": "l2", "cosine": "cosine"}
 
 
 class LanceTable:
@@ -46,26 +46,26 @@ class LanceTable:
 
     def __init__(self, folder: str | Path, name: str):
         try:
-            self.table: Any = _library().connect(str(folder)).open_table(name)
+            self.table: Any = _import_lancedb().connect(str(folder)).open_table(name)
         except (ValueError, FileNotFoundError) as error:
             raise InputError(
                 f"{folder}: no table {name!r}, expected one that LanceTable.write made"
             ) from error
         described = self.table.schema.metadata or {}
-        if _METRIC not in described:
+        if _METRIC_KEY not in described:
             raise InputError(
                 f"{folder}: table {name!r} does not say its metric, expected one of LanceTable.write"
             )
-        self.metric: Metric = described[_METRIC].decode()
-        origin = described.get(_ORIGIN)
+        self.metric: Metric = described[_METRIC_KEY].decode()
+        origin = described.get(_PROVENANCE_KEY)
         self.provenance: Mapping[str, str] | None = None if origin is None else json.loads(origin)
 
     @classmethod
     def write(cls, index: Index, folder: str | Path, name: str) -> LanceTable:
         """Write everything that an index holds as a new table, replacing one of that name."""
-        table = to_arrow(Vectors.of(index))
-        described = {**(table.schema.metadata or {}), _METRIC: index.metric.encode()}
-        _library().connect(str(folder)).create_table(
+        table = to_arrow(VectorTable.from_index(index))
+        described = {**(table.schema.metadata or {}), _METRIC_KEY: index.metric.encode()}
+        _import_lancedb().connect(str(folder)).create_table(
             name, table.replace_schema_metadata(described), mode="overwrite"
         )
         return cls(folder, name)
@@ -93,7 +93,7 @@ class LanceTable:
         width = self.table.schema.field("vector").type.list_size
         if rows.shape[1] != width:
             raise InputError(f"queries: got width {rows.shape[1]}, expected {width} as in the table")
-        found = [self._one(row, k, where) for row in rows]
+        found = [self._search_one(row, k, where) for row in rows]
         most = min([k, *(len(ids) for ids, _ in found)])
         ids = np.array([ids[:most] for ids, _ in found])
         return Hits(
@@ -101,9 +101,11 @@ class LanceTable:
             np.array([scores[:most] for _, scores in found], np.float32),
         )
 
-    def _one(self, query: np.ndarray, k: int, where: str | None) -> tuple[list[Any], np.ndarray]:
+    def _search_one(self, query: np.ndarray, k: int, where: str | None) -> tuple[list[Any], np.ndarray]:
         asked = (
-            self.table.search(query, vector_column_name="vector").distance_type(_NAMES[self.metric]).limit(k)
+            self.table.search(query, vector_column_name="vector")
+            .distance_type(_LANCE_METRICS[self.metric])
+            .limit(k)
         )
         try:
             answer = (asked if where is None else asked.where(where, prefilter=True)).to_arrow()
@@ -115,7 +117,7 @@ class LanceTable:
         return answer["id"].to_pylist(), -far if self.metric == "l2" else 1 - far
 
 
-def _library() -> Any:
+def _import_lancedb() -> Any:
     try:
         import lancedb
     except ImportError as error:

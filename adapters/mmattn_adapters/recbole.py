@@ -19,15 +19,15 @@ from torch import Tensor
 from mmattn import schema
 from mmattn.config import FusionConfig
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.tabular.tabular import Tabular
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.files import atomic_path
-from mmattn.model.build import build_tower
+from mmattn.model.build import build_item_tower
 from mmattn_adapters.two_tower import TwoTower
 
-__all__ = ["TowerConfig", "TowerRecommender", "contents_of", "item_ids", "write_preload"]
+__all__ = ["TowerConfig", "TowerRecommender", "dataset_contents", "item_ids", "write_preload"]
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class TowerConfig:
     """What stands under `mmattn` in RecBole's configuration.
 
     Args:
-        texts: item fields that are read as text.
-        tags: item fields whose values are categories.
+        text_fields: item fields that are read as text.
+        categorical_fields: item fields whose values are categories.
         dim: width of the user vectors; an item vector is twice as wide.
-        ids: learn a vector of each item with a training interaction, beside its content.
-        id_dropout: share of the items whose learned vector is dropped in a training step.
-        drop_modality: probability of dropping a modality of an item in a training step.
+        use_item_embeddings: learn a vector of each item with a training interaction, beside its content.
+        item_embedding_dropout: share of the items whose learned vector is dropped in a training step.
+        modality_dropout: probability of dropping a modality of an item in a training step.
         dropout: probability of dropping a component of a user vector in training.
         fusion: the core.
     """
 
-    texts: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+    text_fields: tuple[str, ...] = ()
+    categorical_fields: tuple[str, ...] = ()
     dim: int = 64
-    ids: bool = True
-    id_dropout: float = 0.1
-    drop_modality: float = 0.1
+    use_item_embeddings: bool = True
+    item_embedding_dropout: float = 0.1
+    modality_dropout: float = 0.1
     dropout: float = 0.5
     fusion: FusionConfig = field(default_factory=lambda: FusionConfig(dim=32, width=32, expansion=1.0))
 
@@ -90,28 +90,28 @@ class TowerRecommender(GeneralRecommender):
         self,
         config: Any,
         dataset: Any,
-        items: Inputs | None = None,
+        items: ModelInputs | None = None,
         sources: Mapping[str, Encoder | int] | None = None,
     ):
         super().__init__(config, dataset)
         options = schema.from_mapping(
-            TowerConfig, dict(config["mmattn"] or {}), where="recbole config, mmattn"
+            TowerConfig, dict(config["mmattn"] or {}), location="recbole config, mmattn"
         )
         if items is None:
-            items, sources = contents_of(dataset, options.texts, options.tags)
+            items, sources = dataset_contents(dataset, options.text_fields, options.categorical_fields)
         if len(items) != self.n_items or sources is None:
             raise InputError(
                 f"recbole: got {len(items)} items and {'some' if sources else 'no'} sources, expected "
                 f"{self.n_items} (the padding and {self.n_items - 1} items) and the encoder or width of each"
             )
         self.items = items
-        tower = build_tower(
+        tower = build_item_tower(
             sources,
             options.fusion,
             dim=2 * options.dim,
-            ids=self.n_items if options.ids else 0,
-            id_dropout=options.id_dropout,
-            drop_modality=options.drop_modality,
+            ids=self.n_items if options.use_item_embeddings else 0,
+            id_dropout=options.item_embedding_dropout,
+            drop_modality=options.modality_dropout,
         )
         tower.calibrate(items)
         self.model = TwoTower(tower, dropout=options.dropout)
@@ -133,7 +133,7 @@ class TowerRecommender(GeneralRecommender):
             InputError: the batch holds all interactions, which leaves no history.
         """
         user_U, row_B = interaction[self.USER_ID].unique(return_inverse=True)
-        met_UI = self._history(user_U)
+        met_UI = self._user_histories(user_U)
         positives_UI = torch.zeros_like(met_UI)
         positives_UI[row_B, interaction[self.ITEM_ID]] = 1.0
         history_UI = (met_UI - positives_UI).clamp_min(0)
@@ -147,19 +147,21 @@ class TowerRecommender(GeneralRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """Scores [B] of pairs."""
         vectors_ID = self._item_vectors()
-        users_BD = self.model.users(vectors_ID, self._history(interaction[self.USER_ID]))
-        return (users_BD * self.model.answers(vectors_ID)[interaction[self.ITEM_ID]]).sum(1)
+        users_BD = self.model.user_vectors(vectors_ID, self._user_histories(interaction[self.USER_ID]))
+        return (users_BD * self.model.score_vectors(vectors_ID)[interaction[self.ITEM_ID]]).sum(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores [B * n_items] of all items for each user, user by user."""
-        return self.model.score(self._item_vectors(), self._history(interaction[self.USER_ID])).view(-1)
+        return self.model.score(self._item_vectors(), self._user_histories(interaction[self.USER_ID])).view(
+            -1
+        )
 
     def _item_vectors(self) -> Tensor:
         if self._vectors is None or self.training:
-            self._vectors = self.model.tower.vectors(self.items, known=self.known)
+            self._vectors = self.model.tower.vectors(self.items, known_ids=self.known)
         return self._vectors
 
-    def _history(self, users: Tensor) -> Tensor:
+    def _user_histories(self, users: Tensor) -> Tensor:
         rows = self.histories[users.cpu().numpy()].toarray().astype(np.float32, copy=False)
         return torch.from_numpy(rows).to(users.device)
 
@@ -191,15 +193,15 @@ def item_ids(dataset: Any) -> list[str]:
     return [str(token) for token in dataset.id2token(dataset.iid_field, np.arange(dataset.item_num))]
 
 
-def contents_of(
-    dataset: Any, texts: Sequence[str] = (), tags: Sequence[str] = ()
-) -> tuple[Inputs, dict[str, Encoder | int]]:
+def dataset_contents(
+    dataset: Any, text_fields: Sequence[str] = (), categorical_fields: Sequence[str] = ()
+) -> tuple[ModelInputs, dict[str, Encoder | int]]:
     """Contents of a RecBole data set's items, and new encoders for them that learn along.
 
     Args:
         dataset: with item features.
-        texts: token or token_seq fields that are read as one text each; modality "text".
-        tags: token or token_seq fields whose values are categories; modality "tags".
+        text_fields: token or token_seq fields that are read as one text each; modality "text".
+        categorical_fields: token or token_seq fields whose values are categories; modality "tags".
 
     Returns:
         The catalogue in RecBole's order, and modality -> encoder. An item without a value in any of the
@@ -208,36 +210,38 @@ def contents_of(
     Raises:
         InputError: no field, or one that the items do not have.
     """
-    if not texts and not tags:
+    if not text_fields and not categorical_fields:
         raise InputError("recbole config, mmattn: got no item field, expected some in texts or tags")
-    values = {field: _values(dataset, field) for field in (*texts, *tags)}
+    values = {field: _field_values(dataset, field) for field in (*text_fields, *categorical_fields)}
     contents: dict[str, list[Any]] = {}
     sources: dict[str, Encoder | int] = {}
-    if texts:
-        fields = [[" ".join(row) or None for row in values[field]] for field in texts]
+    if text_fields:
+        fields = [[" ".join(row) or None for row in values[field]] for field in text_fields]
         text = TinyText(dim=32, layers=0)
         contents["text"] = [
             text.read(list(item)) if any(item) else None for item in zip(*fields, strict=True)
         ]
         sources["text"] = text
-    if tags:
+    if categorical_fields:
         rows = [
-            dict(zip(tags, item, strict=True))
-            for item in zip(*(values[field] for field in tags), strict=True)
+            dict(zip(categorical_fields, item, strict=True))
+            for item in zip(*(values[field] for field in categorical_fields), strict=True)
         ]
         there = [row if any(row.values()) else None for row in rows]
-        table = Tabular.fit(there, columns=dict.fromkeys(tags, "categories"), dim=32, modality="tags")
+        table = Tabular.fit(
+            there, columns=dict.fromkeys(categorical_fields, "categories"), dim=32, modality="tags"
+        )
         contents["tags"] = [None if row is None else table.read(row) for row in there]
         sources["tags"] = table
-    return Inputs(contents=contents), sources
+    return ModelInputs(contents=contents), sources
 
 
-def _values(dataset: Any, field: str) -> list[list[str]]:
+def _field_values(dataset: Any, field: str) -> list[list[str]]:
     """The words or values of a field for each item; RecBole's own number 0 stands for nothing."""
     feature = dataset.get_item_feature()
     if field not in feature.columns or field not in dataset.field2id_token:
         known = [name for name in feature.columns if name in dataset.field2id_token]
-        raise InputError(f"recbole: the items have no token field {field!r}.{nearest(field, known)}")
+        raise InputError(f"recbole: the items have no token field {field!r}.{did_you_mean(field, known)}")
     names = dataset.field2id_token[field]
     numbers = feature[field].view(dataset.item_num, -1).tolist()
     return [[str(names[number]) for number in row if number] for row in numbers]

@@ -9,7 +9,7 @@ from typing import Any, Self
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.model.model import Model
 
 __all__ = ["MmattnText"]
@@ -28,7 +28,7 @@ class MmattnText(InputModule):
 
     Args:
         model: with the modality and the head.
-        reads: the modality that the texts are.
+        modality: the modality that the texts are.
         head: whose vectors; left out, the model's only one.
 
     Raises:
@@ -43,11 +43,11 @@ class MmattnText(InputModule):
     config_file_name = "mmattn_text.json"
     config_keys = ["reads", "head"]  # noqa: RUF012 (the name and the kind are theirs)
 
-    def __init__(self, model: Model, reads: str = "text", head: str = ""):
+    def __init__(self, model: Model, modality: str = "text", head: str = ""):
         super().__init__()
-        if reads not in model.encoders:
-            raise InputError(f"MmattnText: no modality {reads!r}.{nearest(reads, model.encoders)}")
-        self.reads = reads
+        if modality not in model.encoders:
+            raise InputError(f"MmattnText: no modality {modality!r}.{did_you_mean(modality, model.encoders)}")
+        self.modality = modality
         self.head = head or (next(iter(model.heads)) if len(model.heads) == 1 else "")
         model.head(self.head)  # says now if there is none
         self.model = model
@@ -58,17 +58,17 @@ class MmattnText(InputModule):
         The list goes by the name of `input_ids` because `SentenceTransformerTrainer` knows inputs by name.
         """
         texts = [f"{prompt}{text}" for text in inputs] if prompt else inputs
-        return {"input_ids": [self.model.encoders[self.reads].read(text) for text in texts]}
+        return {"input_ids": [self.model.encoders[self.modality].read(text) for text in texts]}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Add the vectors [B, D] as `sentence_embedding`."""
-        tokens = self.model.encoders[self.reads](features["input_ids"])
-        vectors: Tensor = self.model.heads[self.head](self.model.fuse({self.reads: tokens}))
+        tokens = self.model.encoders[self.modality](features["input_ids"])
+        vectors: Tensor = self.model.heads[self.head](self.model.fuse({self.modality: tokens}))
         return features | {"sentence_embedding": vectors}
 
     def get_embedding_dimension(self) -> int:
         """Width D of the vectors."""
-        projection = getattr(self.model.heads[self.head], "project", None)
+        projection = getattr(self.model.heads[self.head], "projection", None)
         return self.model.core.dim if projection is None else projection.out_features
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:

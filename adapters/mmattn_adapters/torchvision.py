@@ -23,17 +23,22 @@ from mmattn.files import write_json
 from mmattn.model.model import Model
 from mmattn.model.weights import check_weights, write_weights
 from mmattn.types import Sample, Tokens
-from mmattn_adapters.detection.build import Parts, build_parts, resolved
+from mmattn_adapters.detection.build import DetectorParts, build_parts, with_defaults
 from mmattn_adapters.detection.config import DetectorConfig, Kind
-from mmattn_adapters.detection.networks import FIRST
-from mmattn_adapters.detection.stages import Losses, one_stage, two_stage
-from mmattn_adapters.detection.targets import as_boxes, as_picture, as_target, check_targets
-from mmattn_adapters.detection.task import DetectionTask, DrawnDetectionTask
+from mmattn_adapters.detection.networks import FIRST_CLASS_ID
+from mmattn_adapters.detection.stages import Losses, run_one_stage, run_two_stage
+from mmattn_adapters.detection.targets import (
+    check_targets,
+    from_torchvision,
+    to_image_tensor,
+    to_torchvision_target,
+)
+from mmattn_adapters.detection.task import DetectionTask, SyntheticDetectionTask
 
-__all__ = ["DetectionTask", "Detector", "DrawnDetectionTask"]
+__all__ = ["DetectionTask", "Detector", "SyntheticDetectionTask"]
 
 FORMAT = 1
-_SOURCE = "source."  # names of the weights of the model that makes the tokens begin so
+_CONDITIONING_PREFIX = "source."  # names of the weights of the model that makes the tokens begin so
 
 
 class Detector(nn.Module):
@@ -61,14 +66,18 @@ class Detector(nn.Module):
         ((48, 64), {'asked for'})
     """
 
-    def __init__(self, config: DetectorConfig, parts: Parts):
+    def __init__(self, config: DetectorConfig, parts: DetectorParts):
         super().__init__()
         self.config = config
         self.network = parts.network
-        self.maps, self.regions, self.source = parts.maps, parts.regions, parts.source
+        self.map_conditioning, self.region_conditioning, self.conditioning_model = (
+            parts.map_conditioning,
+            parts.region_conditioning,
+            parts.conditioning_model,
+        )
         self.token_dim = parts.token_dim
-        self._names = dict(enumerate(config.classes, start=FIRST[config.kind]))
-        self._numbers = {name: number for number, name in self._names.items()}
+        self._class_names = dict(enumerate(config.classes, start=FIRST_CLASS_ID[config.kind]))
+        self._class_ids = {name: number for number, name in self._class_names.items()}
 
     @classmethod
     def build(
@@ -96,7 +105,7 @@ class Detector(nn.Module):
             InputError: an unknown kind, key, network, level or option of torchvision; no class.
         """
         said = {"kind": kind, "classes": list(classes), "program": str(program), **options}
-        config = resolved(schema.from_mapping(DetectorConfig, said, "detector"), pretrained)
+        config = with_defaults(schema.from_mapping(DetectorConfig, said, "detector"), pretrained)
         return cls(config, build_parts(config, conditioning, pretrained))
 
     # --- tensors in, losses or boxes out ---------------------------------------------------------
@@ -106,7 +115,7 @@ class Detector(nn.Module):
         pictures: Sequence[Tensor],
         targets: Sequence[Boxes] | None = None,
         tokens: Tokens | None = None,
-        asked: Sequence[int] | None = None,
+        image_index: Sequence[int] | None = None,
     ) -> Losses | list[Boxes]:
         """Losses by name in training, what is found in evaluation.
 
@@ -114,66 +123,68 @@ class Detector(nn.Module):
             pictures: [B] float32 [3, H, W] from 0 to 1, of any sizes.
             targets: the truth, one a question; in training.
             tokens: [Q] questions, one sample of tokens each (none: an ordinary detector).
-            asked: [Q] the picture that each question is about, so that several questions share one pass of
+            image_index: [Q] the picture that each question is about, so that several questions share one pass of
                 the backbone; left out, question q is about picture q.
 
         Raises:
             InputError: pictures, questions, tokens and targets that do not fit each other; a box without
                 area or outside of its picture; an unknown label.
         """
-        asked = list(range(len(pictures))) if asked is None else list(asked)
-        self._check_questions(pictures, tokens, asked)
+        image_index = list(range(len(pictures))) if image_index is None else list(image_index)
+        self._check_queries(pictures, tokens, image_index)
         sizes = [(int(picture.shape[1]), int(picture.shape[2])) for picture in pictures]
-        sizes = [sizes[place] for place in asked]
+        sizes = [sizes[place] for place in image_index]
         if self.training:
             if targets is None:
                 raise InputError("detector: got no targets, expected one a picture or question in training")
             check_targets(targets, sizes)
         images, _ = self.network.transform([picture.to(self.device) for picture in pictures])
         maps = self.network.backbone(images.tensors)
-        if asked != list(range(len(pictures))):
-            chosen = torch.tensor(asked, device=self.device)
+        if image_index != list(range(len(pictures))):
+            chosen = torch.tensor(image_index, device=self.device)
             maps = OrderedDict((name, found[chosen]) for name, found in maps.items())
-            images = ImageList(images.tensors, [images.image_sizes[place] for place in asked])
-        if tokens is not None and self.maps is not None:
-            maps = self.maps(maps, tokens)
+            images = ImageList(images.tensors, [images.image_sizes[place] for place in image_index])
+        if tokens is not None and self.map_conditioning is not None:
+            maps = self.map_conditioning(maps, tokens)
         truth = None
         if self.training and targets is not None:
             truth = [
-                as_target(boxes, self._numbers, size, self.device)
+                to_torchvision_target(boxes, self._class_ids, size, self.device)
                 for boxes, size in zip(targets, images.image_sizes, strict=True)
             ]
         if hasattr(self.network, "roi_heads"):
-            losses, found = two_stage(self.network, images, maps, truth, self._region_step(tokens))
+            losses, found = run_two_stage(self.network, images, maps, truth, self._region_fn(tokens))
         else:
-            losses, found = one_stage(self.network, images, maps, truth)
+            losses, found = run_one_stage(self.network, images, maps, truth)
         if self.training:
             return losses
         found = self.network.transform.postprocess(found, images.image_sizes, sizes)
-        return [as_boxes(one, self._names, size) for one, size in zip(found, sizes, strict=True)]
+        return [
+            from_torchvision(one, self._class_names, size) for one, size in zip(found, sizes, strict=True)
+        ]
 
-    def _region_step(self, tokens: Tokens | None) -> Any:
-        regions = self.regions
+    def _region_fn(self, tokens: Tokens | None) -> Any:
+        regions = self.region_conditioning
         if tokens is None or regions is None:
             return None
         return lambda vectors, counts: regions(vectors, counts, tokens)
 
-    def _check_questions(
-        self, pictures: Sequence[Tensor], tokens: Tokens | None, asked: Sequence[int]
+    def _check_queries(
+        self, images: Sequence[Tensor], tokens: Tokens | None, image_index: Sequence[int]
     ) -> None:
-        if not len(pictures) or not len(asked):
+        if not len(images) or not len(image_index):
             raise InputError("detector: got no picture, expected at least one")
-        if not all(0 <= place < len(pictures) for place in asked):
+        if not all(0 <= place < len(images) for place in image_index):
             raise InputError(
-                f"detector: questions ask about {asked}, expected pictures 0 to {len(pictures) - 1}"
+                f"detector: questions ask about {image_index}, expected pictures 0 to {len(images) - 1}"
             )
         if tokens is None:
             return
-        if self.maps is None:
+        if self.map_conditioning is None:
             raise InputError("detector: got tokens, expected none: it was built without conditioning")
-        if len(tokens) != len(asked):
+        if len(tokens) != len(image_index):
             raise InputError(
-                f"detector: got tokens of {len(tokens)} samples, expected {len(asked)}, one a question"
+                f"detector: got tokens of {len(tokens)} samples, expected {len(image_index)}, one a question"
             )
         if tokens.dim != self.token_dim:
             raise InputError(f"detector: got tokens of width {tokens.dim}, expected {self.token_dim}")
@@ -184,8 +195,8 @@ class Detector(nn.Module):
 
     # --- samples in ------------------------------------------------------------------------------
 
-    def questions(
-        self, samples: Sequence[Sample], drop_modality: float = 0.0
+    def prepare_queries(
+        self, samples: Sequence[Sample], modality_dropout: float = 0.0
     ) -> tuple[list[Tensor], Tokens | None, list[int]]:
         """Pictures, tokens and which picture each sample asks about: what `forward` takes.
 
@@ -199,48 +210,50 @@ class Detector(nn.Module):
         pictures: list[Tensor] = []
         asked: list[int] = []
         for sample in samples:
-            content = sample.content.get(self.config.picture)
+            content = sample.content.get(self.config.image_key)
             if content is None:
                 raise InputError(
-                    f"detector: sample {sample.id!r} has no {self.config.picture!r}, expected a picture"
+                    f"detector: sample {sample.id!r} has no {self.config.image_key!r}, expected a picture"
                 )
             if id(content) not in places:
                 places[id(content)] = len(pictures)
-                pictures.append(as_picture(content))
+                pictures.append(to_image_tensor(content))
             asked.append(places[id(content)])
-        return pictures, self.tokens(samples, drop_modality), asked
+        return pictures, self.tokens(samples, modality_dropout), asked
 
-    def tokens(self, samples: Sequence[Sample], drop_modality: float = 0.0) -> Tokens | None:
+    def tokens(self, samples: Sequence[Sample], modality_dropout: float = 0.0) -> Tokens | None:
         """What the samples say apart from their pictures; None without a source of tokens."""
-        if self.source is None:
+        if self.conditioning_model is None:
             return None
-        return self.source.fuse(drop_modalities(self.source.encode(samples), drop_modality)).tokens
+        return self.conditioning_model.fuse(
+            drop_modalities(self.conditioning_model.encode(samples), modality_dropout)
+        ).tokens
 
     def losses(
-        self, samples: Sequence[Sample], targets: Sequence[Boxes], drop_modality: float = 0.0
+        self, samples: Sequence[Sample], targets: Sequence[Boxes], modality_dropout: float = 0.0
     ) -> Losses:
         """Losses by name, in training.
 
         Args:
             samples: pictures, with what is said of them.
             targets: one a sample.
-            drop_modality: probability that a modality of what is said is left out.
+            modality_dropout: probability that a modality of what is said is left out.
         """
         if not self.training:
             raise InputError("detector: losses are for training, expected train() before")
-        pictures, tokens, asked = self.questions(samples, drop_modality)
+        pictures, tokens, asked = self.prepare_queries(samples, modality_dropout)
         losses: Losses = self(pictures, targets, tokens, asked)
         return losses
 
     @torch.no_grad()
-    def predict(self, samples: Sequence[Sample], batch: int = 16) -> list[Boxes]:
+    def predict(self, samples: Sequence[Sample], batch_size: int = 16) -> list[Boxes]:
         """What is found in each sample's picture, in evaluation mode."""
         training = self.training
         self.eval()
         try:
             found: list[Boxes] = []
-            for start in range(0, len(samples), batch):
-                pictures, tokens, asked = self.questions(samples[start : start + batch])
+            for start in range(0, len(samples), batch_size):
+                pictures, tokens, asked = self.prepare_queries(samples[start : start + batch_size])
                 found += self(pictures, None, tokens, asked)
             return found
         finally:
@@ -255,8 +268,8 @@ class Detector(nn.Module):
             InputError: the model that makes its tokens was put together by hand.
         """
         said = {"format": FORMAT, "detector": schema.to_mapping(self.config)}
-        if self.source is not None:
-            said["source"] = self.source.description()
+        if self.conditioning_model is not None:
+            said["source"] = self.conditioning_model.description()
         elif self.token_dim is not None:
             said["token_dim"] = self.token_dim
         write_json(Path(folder) / "config.json", said)
@@ -287,21 +300,31 @@ class Detector(nn.Module):
 
     def _trained_state(self) -> dict[str, Tensor]:
         """All weights but those of frozen encoders, which are known by their hash."""
-        source = {} if self.source is None else self.source.trained_state()
-        return self._own_state() | {f"{_SOURCE}{name}": value for name, value in source.items()}
+        source = {} if self.conditioning_model is None else self.conditioning_model.trained_state()
+        return self._own_state() | {f"{_CONDITIONING_PREFIX}{name}": value for name, value in source.items()}
 
     def _own_state(self) -> dict[str, Tensor]:
         """The weights that are not of the model that makes the tokens."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(_SOURCE)}
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(_CONDITIONING_PREFIX)
+        }
 
     def _load_trained(self, state: Mapping[str, Tensor], where: str) -> None:
         theirs = (
-            {} if self.source is None else {name: state[name] for name in state if name.startswith(_SOURCE)}
+            {}
+            if self.conditioning_model is None
+            else {name: state[name] for name in state if name.startswith(_CONDITIONING_PREFIX)}
         )
         own = {name: value for name, value in state.items() if name not in theirs}
         check_weights(self._own_state(), own, where, "detector")
-        if self.source is not None:  # which may have been pruned or quantised, and sees to that by itself
-            self.source.load_trained({name.removeprefix(_SOURCE): value for name, value in theirs.items()})
+        if (
+            self.conditioning_model is not None
+        ):  # which may have been pruned or quantised, and sees to that by itself
+            self.conditioning_model.load_trained(
+                {name.removeprefix(_CONDITIONING_PREFIX): value for name, value in theirs.items()}
+            )
         self.load_state_dict(own, strict=False)
 
     @classmethod
@@ -320,7 +343,7 @@ class Detector(nn.Module):
             Sample("yes", {"image": scene, "text": "a square"}),
             Sample("no", {"image": scene, "text": "a disc"}),
         ]
-        losses = detector.losses(samples, [truth, Boxes.none((32, 48))])
+        losses = detector.losses(samples, [truth, Boxes.empty((32, 48))])
         torch.stack(list(losses.values())).sum().backward()
         detector.predict(samples)
         return detector

@@ -13,15 +13,18 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.heads.contrastive.alignment import single_modality_views
 from mmattn.model.model import Model
 from mmattn.types import Fused, Sample, Tokens
 
 __all__ = ["MmattnConfig", "MmattnModel", "MmattnOutput", "collate"]
 
-_HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-_OF_AUTO_MODEL = ("trust_remote_code", "adapter_kwargs")  # what AutoModel adds, and what changes nothing here
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_AUTO_MODEL_OPTIONS = (
+    "trust_remote_code",
+    "adapter_kwargs",
+)  # what AutoModel adds, and what changes nothing here
 
 
 class MmattnConfig(PreTrainedConfig):
@@ -107,11 +110,11 @@ class MmattnModel(PreTrainedModel):
             config.head = next(iter(model.heads))
         model.head(config.head)  # says now if there is none
         self.encoders, self.core, self.heads = model.encoders, model.core, model.heads
-        self._configured = model.config
+        self._model_config = model.config
         self.post_init()
 
     @classmethod
-    def of(cls, model: Model, head: str = "") -> MmattnModel:
+    def from_model(cls, model: Model, head: str = "") -> MmattnModel:
         """An mmattn model in Hugging Face's dress; the parts are shared.
 
         Args:
@@ -123,7 +126,7 @@ class MmattnModel(PreTrainedModel):
     @property
     def mmattn(self) -> Model:
         """The same parts as mmattn has models: for `mmattn.training`, `mmattn.retrieval` and the rest."""
-        return Model(self.encoders, self.core, self.heads, self._configured)
+        return Model(self.encoders, self.core, self.heads, self._model_config)
 
     def forward(
         self,
@@ -149,16 +152,16 @@ class MmattnModel(PreTrainedModel):
         parts = model.encode(samples) if samples is not None else tokens or {}
         loss = None
         if targets:
-            fused, targets = self._seen_by(head, parts, targets, context)
+            fused, targets = self._loss_inputs(head, parts, targets, context)
             loss = head.loss(fused, **targets)
         vectors = None if targets and self.training else head(model.fuse(parts, context))
         return MmattnOutput(loss=loss, vectors=vectors)
 
-    def _seen_by(
+    def _loss_inputs(
         self, head: Any, parts: Any, targets: dict[str, Any], context: Any
     ) -> tuple[Fused, dict[str, Any]]:
         """What a head's loss works on: the samples, or each of their modalities by itself."""
-        if not getattr(head, "views", False):
+        if not getattr(head, "needs_modality_views", False):
             return self.core(parts, context), targets
         views, sample = single_modality_views(parts)
         return self.core(views, context), {name: target[sample] for name, target in targets.items()}
@@ -202,11 +205,13 @@ class MmattnModel(PreTrainedModel):
         hub = {
             key: value
             for key, value in kwargs.items()
-            if not key.startswith("_") and key not in _OF_AUTO_MODEL and value is not None
+            if not key.startswith("_") and key not in _AUTO_MODEL_OPTIONS and value is not None
         }
         for key in hub:
-            if key not in _HUB:
-                raise InputError(f"MmattnModel.from_pretrained: no option {key!r}.{nearest(key, _HUB)}")
+            if key not in _HUB_OPTIONS:
+                raise InputError(
+                    f"MmattnModel.from_pretrained: no option {key!r}.{did_you_mean(key, _HUB_OPTIONS)}"
+                )
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             folder = Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
@@ -229,7 +234,7 @@ class MmattnModel(PreTrainedModel):
             FusionConfig(dim=8, heads=2),
             {"alignment": HeadConfig("alignment")},
         )
-        return cls.of(build_model(build_encoders(config.encoders), config)).eval()
+        return cls.from_model(build_model(build_encoders(config.encoders), config)).eval()
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

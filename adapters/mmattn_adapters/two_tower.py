@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.model.item_tower import ItemTower
 
@@ -20,7 +20,7 @@ class TwoTower(nn.Module):
         user = dropout(e^t * sum of what the history's items say / |history|^b) + everybody
         score(user, item) = <user, what the item answers to>
 
-    with learned t, b and `everybody`, which is all that a user without a history is given. Nothing is
+    with learned t, b and `user_bias`, which is all that a user without a history is given. Nothing is
     learned about single users, so that a new one needs only a history.
 
     Papers: Kabbur et al., "FISM: Factored Item Similarity Models", 2013 (the sum and the exponent b);
@@ -37,7 +37,7 @@ class TwoTower(nn.Module):
     Example:
         >>> from mmattn.model.build import build_tower
         >>> from mmattn.encoders.tiny import TinyText
-        >>> items = Inputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
+        >>> items = ModelInputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
         >>> model = TwoTower(build_tower({"text": TinyText(dim=16)}, dim=8, ids=3))
         >>> history = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
         >>> model.score(model.tower.vectors(items), history).shape
@@ -50,31 +50,31 @@ class TwoTower(nn.Module):
             raise InputError(f"two towers: got item vectors of width {tower.dim}, expected an even number")
         self.tower = tower
         self.dropout = nn.Dropout(dropout)
-        self.everybody = nn.Parameter(torch.full((tower.dim // 2,), 0.05))
-        self.loudness = nn.Parameter(torch.tensor(1.5))
-        self.smoothing = nn.Parameter(torch.tensor(0.5))
+        self.user_bias = nn.Parameter(torch.full((tower.dim // 2,), 0.05))
+        self.log_scale = nn.Parameter(torch.tensor(1.5))
+        self.length_exponent = nn.Parameter(torch.tensor(0.5))
         if (
-            tower.ids is not None
+            tower.id_embedding is not None
         ):  # what is learned of single items comes first, content joins as it is trained
-            nn.init.normal_(tower.ids.weight, std=0.3 * (tower.dim // 2) ** -0.5)
-            if isinstance(tower.out, nn.Linear):
-                nn.init.normal_(tower.out.weight, std=0.06 * tower.core.dim**-0.5)
+            nn.init.normal_(tower.id_embedding.weight, std=0.3 * (tower.dim // 2) ** -0.5)
+            if isinstance(tower.output_projection, nn.Linear):
+                nn.init.normal_(tower.output_projection.weight, std=0.06 * tower.core.dim**-0.5)
 
-    def users(self, vectors: Tensor, history: Tensor) -> Tensor:
+    def user_vectors(self, vectors: Tensor, history: Tensor) -> Tensor:
         """User vectors [U, D / 2] from item vectors [I, D] and histories [U, I] (ones where met)."""
         said_UD = history @ vectors.chunk(2, dim=1)[0]
         length_U1 = history.sum(1, keepdim=True).clamp_min(1)
-        return self.dropout(self.loudness.exp() * said_UD / length_U1**self.smoothing) + self.everybody
+        return self.dropout(self.log_scale.exp() * said_UD / length_U1**self.length_exponent) + self.user_bias
 
-    def answers(self, vectors: Tensor) -> Tensor:
+    def score_vectors(self, vectors: Tensor) -> Tensor:
         """What users are multiplied by: [I, D / 2] from item vectors [I, D]."""
         return vectors.chunk(2, dim=1)[1]
 
     def score(self, vectors: Tensor, history: Tensor) -> Tensor:
         """[U, I], how much each user may like each item, from [I, D] and [U, I]."""
-        return self.users(vectors, history) @ self.answers(vectors).T
+        return self.user_vectors(vectors, history) @ self.score_vectors(vectors).T
 
-    def loss(self, items: Inputs, history: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+    def loss(self, items: ModelInputs, history: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
         """Softmax cross-entropy over the catalogue; every positive counts by its user's -1/2 power.
 
         Args:

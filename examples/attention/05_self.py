@@ -28,7 +28,7 @@ def main() -> tuple[list[list[bool]], float]:
         for name, counts in lengths.items()
     )
     layer = A.Attention(PROGRAM, dim=16, heads=4)
-    layer.name_modalities(tokens.modalities)
+    layer.register_modalities(tokens.modalities)
     show.tell(layer, tokens)
     print("\nwho has", ", ".join(tokens.modalities), tokens.presence.tolist())
     together = layer(tokens)

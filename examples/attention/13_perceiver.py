@@ -31,7 +31,7 @@ def main() -> tuple[list[int], int, float]:
     latents = Tokens.from_sequences([learned_LD] * len(tokens), "latent")
     read = A.Attention(PROGRAM, dim=32, heads=4)
     think = A.Attention(A.Program(), dim=32, heads=4)
-    read.name_modalities(["text", "image", "audio", "latent"])
+    read.register_modalities(["text", "image", "audio", "latent"])
     show.tell(read, latents, tokens)
     heard = read(latents, tokens)
     result = think(latents.with_values(latents.values + heard.values))

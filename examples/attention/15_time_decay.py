@@ -39,7 +39,7 @@ def main() -> tuple[list[float], float]:
     after = show.fit([fade], lambda: (layer(events).values - target).square().mean(), steps=120, rate=0.1)
     show.tell(layer, events)
     print(f"\nerror {before:.4f} before, {after:.4f} after {fade.numel()} numbers are trained")
-    hours = [0.0, *(seconds / 3600 for seconds in PROGRAM.chain.changes[0].boundaries)]
+    hours = [0.0, *(seconds / 3600 for seconds in PROGRAM.chain.modifiers[0].boundaries)]
     learned = (fade[0] - fade[0, 0]).tolist()
     for hour, bias in zip(hours[5:], learned[5:], strict=True):
         print(f"from {hour:6.1f} hours ago: {bias:+.2f} {'#' * round(-10 * bias)}")

@@ -22,10 +22,10 @@ from mmattn.attention.language.scores import additive, bilinear, cosine, dot, he
 from mmattn.attention.language.term import Term
 from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.exact_weights import Explanation, Row, Rows, rows
-from mmattn.attention.layer.head_gates import gate_penalty, layers, prune, prune_like
+from mmattn.attention.layer.head_gates import gate_penalty, layers, prune, prune_to_match
 from mmattn.attention.layer.kv_cache import Cache
 from mmattn.attention.layer.nan_checks import debug
-from mmattn.attention.layer.quantization import quantize, quantize_like
+from mmattn.attention.layer.quantization import quantize, quantize_to_match
 from mmattn.attention.layer.reprogram import reprogram
 from mmattn.attention.testing.backend_check import CheckReport, Disagreement, check
 
@@ -71,9 +71,9 @@ __all__ = [
     "parse",
     "present",
     "prune",
-    "prune_like",
+    "prune_to_match",
     "quantize",
-    "quantize_like",
+    "quantize_to_match",
     "record",
     "register_mask",
     "register_score",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from mmattn.attention.testing.backend_check import CheckReport, Disagreement, check
-from mmattn.attention.testing.random_programs import draw_program
+from mmattn.attention.testing.random_programs import random_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     report, failures = CheckReport(), 0
     for seed in range(options.seed, options.seed + options.programs):
-        program = draw_program(random.Random(seed))
+        program = random_program(random.Random(seed))
         try:
             report.merge(check(program, heads=4, batches=1, device=options.device, seed=seed))
         except Disagreement as error:

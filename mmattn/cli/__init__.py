@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from mmattn.errors import InputError, MmattnError, nearest
+from mmattn.errors import InputError, MmattnError, did_you_mean
 
 __all__ = ["main"]
 
@@ -68,7 +68,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        raise InputError(f"no command {name!r}.{nearest(name, COMMANDS)}")
+        raise InputError(f"no command {name!r}.{did_you_mean(name, COMMANDS)}")
     command = importlib.import_module(f"mmattn.cli.{name}")
     parser = _Parser(prog=f"mmattn {name}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(parser)

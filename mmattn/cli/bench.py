@@ -14,7 +14,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 import mmattn
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
 _FOLDER = Path("tests", "benchmarks")
 
@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     scripts = find_scripts(Path(mmattn.__file__).parents[1])
     if arguments.name not in scripts:
-        raise InputError(f"bench: no benchmark {arguments.name!r}.{nearest(arguments.name, scripts)}")
+        raise InputError(f"bench: no benchmark {arguments.name!r}.{did_you_mean(arguments.name, scripts)}")
     return subprocess.run(
         [sys.executable, str(scripts[arguments.name]), *arguments.overrides], check=False
     ).returncode

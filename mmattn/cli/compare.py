@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from mmattn.evaluation.statistics.significance import Comparison
     from mmattn.reports.tables import Table
 
-_DEFAULT = ["ndcg@10", "map", "mrr", "recall@100"]
+_DEFAULT_METRICS = ["ndcg@10", "map", "mrr", "recall@100"]
 _FORMATS = ("text", "json", "markdown", "latex")
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _SystemValues:
     """Systems measured alike.
 
     Args:
@@ -47,20 +47,20 @@ class _Measured:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from mmattn.evaluation.trec.evaluate import Empty, Missing, Ties
+    from mmattn.evaluation.trec.evaluate import EmptyPolicy, MissingPolicy, RunTiePolicy
 
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of `mmattn fit`, or run files")
     parser.add_argument("--qrels", metavar="FILE", help="judgements of the run files, or a BEIR folder")
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="by default all that the folders have"
     )  # fmt: skip
-    parser.add_argument("--ties", choices=get_args(Ties), default="trec", help="for run files")
+    parser.add_argument("--ties", choices=get_args(RunTiePolicy), default="trec", help="for run files")
     parser.add_argument(
-        "--missing", choices=get_args(Missing), default="zero",
+        "--missing", choices=get_args(MissingPolicy), default="zero",
         help="a judged query that a run lacks; skip leaves it out of every run",
     )  # fmt: skip
     parser.add_argument(
-        "--empty", choices=get_args(Empty), default="zero", help="a judged query with nothing relevant"
+        "--empty", choices=get_args(EmptyPolicy), default="zero", help="a judged query with nothing relevant"
     )
     parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
     parser.add_argument("--all_pairs", action="store_true", help="compare each with each")
@@ -72,25 +72,25 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.evaluation.statistics.significance import compare
+    from mmattn.evaluation.statistics.significance import compare_systems
 
     folders = [Path(path) for path in arguments.runs if Path(path).is_dir()]
     if folders and len(folders) < len(arguments.runs):
         raise InputError("compare: got folders and files, expected one kind")
-    measured = _of_folders(folders, arguments.metrics) if folders else _of_files(arguments)
-    found = compare(measured.systems, baseline=arguments.baseline, all_pairs=arguments.all_pairs)
+    measured = _measure_folders(folders, arguments.metrics) if folders else _measure_files(arguments)
+    found = compare_systems(measured.systems, baseline=arguments.baseline, all_pairs=arguments.all_pairs)
     form = "json" if arguments.json else arguments.format
     if form == "json":
-        print(json.dumps(_content(found, measured, arguments.queries), indent=2, allow_nan=False))
+        print(json.dumps(_to_json(found, measured, arguments.queries), indent=2, allow_nan=False))
         return 0
     lines = [getattr(_table(found), form)()]
-    for block in (measured.notes, _largest(found, measured, arguments.queries)):
+    for block in (measured.notes, _largest_differences(found, measured, arguments.queries)):
         lines += ["", *block] if block else []
     print("\n".join(lines))
     return 0
 
 
-def _of_files(arguments: Namespace) -> _Measured:
+def _measure_files(arguments: Namespace) -> _SystemValues:
     import numpy as np
 
     from mmattn.evaluation.trec.evaluate import evaluate_run
@@ -101,10 +101,10 @@ def _of_files(arguments: Namespace) -> _Measured:
     qrels = read_qrels(arguments.qrels)
     found = {
         name: evaluate_run(
-            read_run(path), qrels, arguments.metrics or _DEFAULT,
+            read_run(path), qrels, arguments.metrics or _DEFAULT_METRICS,
             ties=arguments.ties, missing=arguments.missing, empty=arguments.empty,
         )
-        for name, path in _named(arguments.runs).items()
+        for name, path in _short_names(arguments.runs).items()
     }  # fmt: skip
     systems = {name: dict(one.values) for name, one in found.items()}
     for metric in next(iter(systems.values())):
@@ -113,7 +113,7 @@ def _of_files(arguments: Namespace) -> _Measured:
         for values in systems.values():
             values[metric] = np.where(anywhere, np.nan, values[metric])
     rates = {name: one.tie_rate for name, one in found.items()}
-    missing = {name: len(one.missing) for name, one in found.items()}
+    missing = {name: len(one.missing_queries) for name, one in found.items()}
     shared = ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items())
     verb = {"zero": "counted as 0", "skip": "left out of every run"}
     notes = [f"ties: policy {arguments.ties}; documents that share their score with another: {shared}"]
@@ -125,23 +125,23 @@ def _of_files(arguments: Namespace) -> _Measured:
     policies = {
         "ties": {"policy": arguments.ties, "rates": rates},
         "missing": {"policy": arguments.missing, "queries": missing},
-        "empty": {"policy": arguments.empty, "queries": len(next(iter(found.values())).empty)},
+        "empty": {"policy": arguments.empty, "queries": len(next(iter(found.values())).empty_queries)},
     }
-    return _Measured(systems, [qrels.query(row) for row in range(len(qrels))], policies, notes)
+    return _SystemValues(systems, [qrels.query_name(row) for row in range(len(qrels))], policies, notes)
 
 
-def _of_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> _Measured:
+def _measure_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> _SystemValues:
     """Per-user values of each system, [S, U]: of one folder all systems, of several ours."""
     import numpy as np
 
-    from mmattn.experiments.protocol import TIES
+    from mmattn.experiments.protocol import TIE_POLICY
     from mmattn.experiments.seed_result import load_result
     from mmattn.reports.results import OURS
 
-    _refuse_other_protocols(folders)
+    _check_same_protocol(folders)
     systems: dict[str, dict[str, Any]] = {}
     seeds: list[int] = []
-    for name, path in _named(list(map(str, folders))).items():
+    for name, path in _short_names(list(map(str, folders))).items():
         files = sorted(Path(path).glob("seed-*/result.npz"))
         if not files:
             raise InputError(f"{path}: no finished seed in it, expected a run of `mmattn fit`")
@@ -155,20 +155,20 @@ def _of_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> _Meas
         for system in results[0].values if len(folders) == 1 else (OURS,):
             systems[system if len(folders) == 1 else name] = {
                 metric: np.stack([result.values[system][metric] for result in results])
-                for metric in _chosen(metrics, results[0].values[system])
+                for metric in _selected_metrics(metrics, results[0].values[system])
             }
-    note = f"{len(seeds)} seeds of the same users, pooled; ties: policy {TIES}"
-    return _Measured(systems, None, {"ties": {"policy": TIES}, "seeds": seeds}, [note])
+    note = f"{len(seeds)} seeds of the same users, pooled; ties: policy {TIE_POLICY}"
+    return _SystemValues(systems, None, {"ties": {"policy": TIE_POLICY}, "seeds": seeds}, [note])
 
 
-def _chosen(metrics: Sequence[str] | None, measured: Mapping[str, Any]) -> Sequence[str]:
+def _selected_metrics(metrics: Sequence[str] | None, measured: Mapping[str, Any]) -> Sequence[str]:
     for name in metrics or ():
         if name not in measured:
-            raise InputError(f"compare: the run has no metric {name!r}.{nearest(name, measured)}")
+            raise InputError(f"compare: the run has no metric {name!r}.{did_you_mean(name, measured)}")
     return metrics or list(measured)
 
 
-def _refuse_other_protocols(folders: Sequence[Path]) -> None:
+def _check_same_protocol(folders: Sequence[Path]) -> None:
     """Values of two runs can be paired only where data, split and seeds are the same."""
     import yaml
 
@@ -189,7 +189,7 @@ def _refuse_other_protocols(folders: Sequence[Path]) -> None:
                 )
 
 
-def _named(paths: Sequence[str]) -> dict[str, str]:
+def _short_names(paths: Sequence[str]) -> dict[str, str]:
     """A short name for each path: its last part where that tells them apart."""
     short = [Path(path).stem if Path(path).is_file() else Path(path).resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else list(paths)
@@ -205,8 +205,8 @@ def _table(found: Sequence[Comparison]) -> Table:
     rows = tuple(
         (
             one.metric, one.system, one.baseline, f"{one.difference.mean:+.4f}",
-            f"{one.difference.low:+.4f} to {one.difference.high:+.4f}", f"{one.adjusted:.4f}",
-            f"{one.effect:+.2f}", f"{one.wins}/{one.losses}/{one.draws}",
+            f"{one.difference.low:+.4f} to {one.difference.high:+.4f}", f"{one.adjusted_p_value:.4f}",
+            f"{one.effect_size:+.2f}", f"{one.wins}/{one.losses}/{one.ties}",
         )
         for one in found
     )  # fmt: skip
@@ -224,7 +224,7 @@ def _extremes(one: Comparison, count: int) -> dict[str, list[int]]:
     }
 
 
-def _largest(found: Sequence[Comparison], measured: _Measured, count: int) -> list[str]:
+def _largest_differences(found: Sequence[Comparison], measured: _SystemValues, count: int) -> list[str]:
     lines = []
     for one in found if count > 0 else ():
         for word, rows in _extremes(one, count).items():
@@ -235,7 +235,7 @@ def _largest(found: Sequence[Comparison], measured: _Measured, count: int) -> li
     return lines
 
 
-def _content(found: Sequence[Comparison], measured: _Measured, count: int) -> dict[str, Any]:
+def _to_json(found: Sequence[Comparison], measured: _SystemValues, count: int) -> dict[str, Any]:
     comparisons = []
     for one in found:
         content = one.to_json()

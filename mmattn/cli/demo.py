@@ -29,29 +29,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from mmattn.cli.prepare import prepare
-    from mmattn.data.reader import read
+    from mmattn.data.reader import read_dataset
     from mmattn.model.build import choose_device
 
     started, out = time.perf_counter(), Path(arguments.out)
     print(f"mmattn demo on {choose_device()}; everything goes to {out}\n\n1. A data set", flush=True)
     prepare("digits", None, out / "data", {"items": arguments["items"]})
-    dataset = read(out / "data")
+    dataset = read_dataset(out / "data")
     print("\n2. One space for image, text and audio", flush=True)
-    _align(dataset, out, arguments.epochs, progress=not arguments.quiet)
+    _align_modalities(dataset, out, arguments.epochs, progress=not arguments.quiet)
     print("\n3. Recommendations of items that nobody has met", flush=True)
-    report = _recommend(out, progress=not arguments.quiet)
+    report = _run_recommender(out, progress=not arguments.quiet)
     print(f"\nreport: {report}\ndone in {time.perf_counter() - started:.0f} s", flush=True)
     return 0
 
 
-def _align(dataset: Dataset, out: Path, epochs: int, progress: bool) -> None:
+def _align_modalities(dataset: Dataset, out: Path, epochs: int, progress: bool) -> None:
     """Train encoders and core on which pictures, words and sounds mean the same; search unseen items."""
     import numpy as np
     import torch
 
     from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-    from mmattn.encoders.model_inputs import gather
-    from mmattn.evaluation.ranking.crossmodal import modality_vectors, precision_across
+    from mmattn.encoders.model_inputs import prepare_inputs
+    from mmattn.evaluation.ranking.crossmodal import cross_modal_precision, modality_vectors
     from mmattn.model.build import build_encoders, build_model, choose_device
     from mmattn.model.model import Model
     from mmattn.training.loop import train
@@ -69,35 +69,43 @@ def _align(dataset: Dataset, out: Path, epochs: int, progress: bool) -> None:
     torch.manual_seed(0)
     encoders = build_encoders(config.encoders)
     model = build_model(encoders, config).to(choose_device())
-    inputs = gather(dataset.items, encoders, out / "features", progress=progress)
+    inputs = prepare_inputs(dataset.items, encoders, out / "features", progress=progress)
     labels = dataset.labels["digit"]
     groups = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
-    part = {name: torch.from_numpy(np.flatnonzero(dataset.item_split == name)) for name in _PARTS}
+    part = {name: torch.from_numpy(np.flatnonzero(dataset.item_split == name)) for name in _SPLIT_PARTS}
 
     def judge(model: Model) -> dict[str, float]:
-        found = precision_across(*modality_vectors(model, inputs, part["validation"]), labels)
+        found = cross_modal_precision(*modality_vectors(model, inputs, part["validation"]), labels)
         return {"precision@10": float(np.mean(list(found.values())))}
 
-    task = AlignmentTask(model, inputs, groups=groups, judge=judge, samples=part["train"], batch=64)
-    train(task, epochs=epochs, learning_rate=1e-3, progress=progress, label="align")
+    task = AlignmentTask(
+        model, inputs, groups=groups, validate_fn=judge, samples=part["train"], batch_size=64
+    )
+    train(task, epochs=epochs, learning_rate=1e-3, progress=progress, run_name="align")
     model.save_pretrained(out / "aligned")
-    found = precision_across(*modality_vectors(model, inputs, part["test"]), labels)
+    found = cross_modal_precision(*modality_vectors(model, inputs, part["test"]), labels)
     print(f"precision@10 on {len(part['test'])} unseen items (query -> searched; chance is 0.10)")
     for (query, target), value in found.items():
         print(f"  {query:>5} -> {target:<5}  {value:.3f}")
 
 
-_PARTS = ("train", "validation", "test")
+_SPLIT_PARTS = ("train", "validation", "test")
 
 
-def _recommend(out: Path, progress: bool) -> Path:
+def _run_recommender(out: Path, progress: bool) -> Path:
     """The main job on the same items, with the aligned encoders, frozen."""
     import json
     import shutil
 
-    from mmattn.cli.fit import table
+    from mmattn.cli.fit import metrics_table
     from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
-    from mmattn.experiments.config import DataConfig, FitConfig, ProtocolConfig, RivalConfig, TrainingConfig
+    from mmattn.experiments.config import (
+        BaselineConfig,
+        DataConfig,
+        FitConfig,
+        ProtocolConfig,
+        TrainingConfig,
+    )
     from mmattn.experiments.fit import run_experiment
 
     vectors = dict.fromkeys(("image", "text", "audio"), 1.0)
@@ -106,23 +114,25 @@ def _recommend(out: Path, progress: bool) -> Path:
         data=DataConfig(card=out / "data", features=out / "features"),
         encoders={
             name: EncoderConfig(
-                "aligned", {"model": str((out / "aligned").resolve()), "reads": name}, share=0.33
+                "aligned", {"model": str((out / "aligned").resolve()), "reads": name}, dim_fraction=0.33
             )
             for name in vectors
         },
         protocol=ProtocolConfig(split="cold", seeds=(0, 1, 2), metrics=("ndcg@10", "recall@10", "mrr@10")),
         fusion=FusionConfig(dim=192, layers=1, width=32, heads=4, program=_PROGRAM, expansion=1.0),
         head=HeadConfig(),
-        training=TrainingConfig(epochs=4, steps=10, learning_rate=1e-3, users=0, drop_modality=0.1),
-        rivals={
-            "popularity": RivalConfig("popularity"),
-            "ease": RivalConfig("ease"),
-            "content ridge": RivalConfig("content-ridge", vectors=vectors),
-            "content neighbours": RivalConfig("content-knn", vectors=vectors),
+        training=TrainingConfig(
+            epochs=4, steps_per_epoch=10, learning_rate=1e-3, users_per_batch=0, drop_modality=0.1
+        ),
+        baselines={
+            "popularity": BaselineConfig("popularity"),
+            "ease": BaselineConfig("ease"),
+            "content ridge": BaselineConfig("content-ridge", vectors=vectors),
+            "content neighbours": BaselineConfig("content-knn", vectors=vectors),
         },
         out=out,
     )
     shutil.rmtree(out / "recommend", ignore_errors=True)  # the tour starts anew each time
     folder = run_experiment(config, progress=progress)
-    print(table(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
+    print(metrics_table(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
     return folder / "report.html"

@@ -33,14 +33,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.serving.embed import Shards, embed, item_file, read_items
+    from mmattn.serving.embed import EmbeddingShards, embed, read_items, resolve_item_file
     from mmattn.serving.run_encoder import RunEncoder
 
     workers = _ray_workers(arguments)
-    encoder = RunEncoder.of_run(arguments.run, arguments.seed, arguments.head)
+    encoder = RunEncoder.from_run(arguments.run, arguments.seed, arguments.head)
     items = Path(arguments["items"])  # `arguments.items` is a method
-    samples, source = read_items(items, Path(arguments.run)), sha256_file(item_file(items))
-    shards = Shards.plan(samples, Path(arguments.out), arguments.shard, source, encoder.provenance)
+    samples, source = read_items(items, Path(arguments.run)), sha256_file(resolve_item_file(items))
+    shards = EmbeddingShards.create(samples, Path(arguments.out), arguments.shard, source, encoder.provenance)
     counts = embed(encoder, shards, arguments.features, ray_workers=workers, progress=not arguments.quiet)
     if counts is not None:  # the first process speaks for all
         text = (

@@ -15,27 +15,27 @@ from jsonargparse import ArgumentParser, Namespace
 if TYPE_CHECKING:
     from mmattn.evaluation.trec.evaluate import Evaluation
 
-_DEFAULT = ["ndcg@10", "map", "mrr", "recall@100"]
+_DEFAULT_METRICS = ["ndcg@10", "map", "mrr", "recall@100"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from mmattn.evaluation.trec.evaluate import Empty, Missing, Ties
+    from mmattn.evaluation.trec.evaluate import EmptyPolicy, MissingPolicy, RunTiePolicy
 
     parser.add_argument("--run", required=True, metavar="FILE", help="what was retrieved")
     parser.add_argument("--qrels", required=True, metavar="FILE", help="judgements, or a BEIR folder")
     parser.add_argument("--split", default="test", help="of a BEIR folder")
     parser.add_argument(
-        "--metrics", nargs="+", default=_DEFAULT, metavar="NAME",
+        "--metrics", nargs="+", default=_DEFAULT_METRICS, metavar="NAME",
         help="recall, precision, hit, ndcg, ndcg_exp, map, mrr, with a cut-off (@10) or without; rprec, auc",
     )  # fmt: skip
     parser.add_argument(
-        "--ties", choices=get_args(Ties), default="trec", help="what is first of equal scores"
+        "--ties", choices=get_args(RunTiePolicy), default="trec", help="what is first of equal scores"
     )
     parser.add_argument(
-        "--missing", choices=get_args(Missing), default="zero", help="a judged query that the run lacks"
+        "--missing", choices=get_args(MissingPolicy), default="zero", help="a judged query that the run lacks"
     )
     parser.add_argument(
-        "--empty", choices=get_args(Empty), default="zero", help="a judged query with nothing relevant"
+        "--empty", choices=get_args(EmptyPolicy), default="zero", help="a judged query with nothing relevant"
     )
     parser.add_argument(
         "--relevant_from", type=float, default=None, metavar="GAIN",
@@ -97,10 +97,12 @@ def _table(found: Evaluation, missing: str, empty: str, per_query: bool) -> str:
         f"{summary['queries']:,} judged queries; 95% bootstrap intervals over queries",
         f"ties: policy {found.ties}; {found.tie_rate:.1%} of the documents share their score with another",
     ]
-    if found.missing:
-        lines.append(f"{len(found.missing):,} judged queries are missing from the run: {verb[missing]}")
-    if found.empty:
-        lines.append(f"{len(found.empty):,} judged queries have nothing relevant: {verb[empty]}")
-    if found.unjudged:
-        lines.append(f"{found.unjudged:,} queries of the run are not judged: left out")
+    if found.missing_queries:
+        lines.append(
+            f"{len(found.missing_queries):,} judged queries are missing from the run: {verb[missing]}"
+        )
+    if found.empty_queries:
+        lines.append(f"{len(found.empty_queries):,} judged queries have nothing relevant: {verb[empty]}")
+    if found.n_unjudged:
+        lines.append(f"{found.n_unjudged:,} queries of the run are not judged: left out")
     return "\n".join(lines)

@@ -33,14 +33,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.explain.explain_item import explain_run
+    from mmattn.explain.explain_item import explain_item
     from mmattn.explain.page import to_json, write_explanation
 
     if not arguments.out and not arguments.json:
         raise InputError("explain: got neither --out FILE.html nor --json, expected at least one of the two")
-    explained = explain_run(
+    explained = explain_item(
         arguments.run, arguments.item, card=arguments["items"], user=arguments.user,
-        against=arguments.against, seed=arguments.seed, head=arguments.head, features=arguments.features,
+        compare_to=arguments.against, seed=arguments.seed, head=arguments.head, features=arguments.features,
         progress=not arguments.quiet,
     )  # fmt: skip
     if arguments.out:
@@ -48,7 +48,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(explained), indent=2, ensure_ascii=False, allow_nan=False))
         return 0
-    for name, change in sorted(explained.found.without.items(), key=lambda pair: pair[1]):
+    for name, change in sorted(explained.result.leave_out_changes.items(), key=lambda pair: pair[1]):
         print(f"without {name}: {change:+.4g}")
-    print(f"{explained.question.name}: {explained.found.score:.4g}\npage: {arguments.out}")
+    print(f"{explained.target.name}: {explained.result.score:.4g}\npage: {arguments.out}")
     return 0

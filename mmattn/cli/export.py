@@ -18,24 +18,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.export import Exported, export
+    from mmattn.export import ExportedModel, export
     from mmattn.model.model import Model
     from mmattn.serving.run_encoder import model_folder
 
     out = Path(arguments.out)
     model = Model.from_pretrained(model_folder(arguments.run, arguments.seed))
     export(model, out, heads=arguments.heads, task=arguments.task)
-    written = Exported.load(out)
+    written = ExportedModel.load(out)
     size = out.stat().st_size
     counts = {
         "file": str(out),
         "bytes": size,
         "modalities": written.modalities,
-        "outputs": written.outputs,
+        "outputs": written.output_names,
     }
     text = (
         f"{out}: {size / 1e6:.1f} MB, reads {', '.join(written.modalities)}, "
-        f"gives {', '.join(written.outputs)}"
+        f"gives {', '.join(written.output_names)}"
     )
     print(json.dumps(counts) if arguments.json else text)
     return 0

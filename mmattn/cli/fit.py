@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from mmattn.errors import InputError
 
-_OWN = ("--config", "--resume", "--json", "--quiet", "--help")
+_COMMAND_OPTIONS = ("--config", "--resume", "--json", "--quiet", "--help")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,17 +31,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.training.accelerator import processes
+    from mmattn.training.accelerator import distributed_state
 
     folder = _fit(arguments)
-    if not processes().is_main_process:  # of `accelerate launch`: one of them speaks
+    if not distributed_state().is_main_process:  # of `accelerate launch`: one of them speaks
         return 0
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
     if arguments.json:
         print(metrics)
         return 0
     found = json.loads(metrics)
-    print(f"{task_table(found) if 'tasks' in found else table(found)}\n\nreport: {folder / 'report.html'}")
+    print(
+        f"{task_metrics_table(found) if 'tasks' in found else metrics_table(found)}\n\nreport: {folder / 'report.html'}"
+    )
     return 0
 
 
@@ -77,7 +79,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
     while left:
         argument = left.pop(0)
         key, equals, value = argument.partition("=")
-        if not key.startswith("--") or key in _OWN:
+        if not key.startswith("--") or key in _COMMAND_OPTIONS:
             own.append(argument)
             continue
         if not equals:
@@ -88,7 +90,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
     return own, found
 
 
-def table(metrics: dict[str, Any]) -> str:
+def metrics_table(metrics: dict[str, Any]) -> str:
     """Systems x metrics, with intervals, for the terminal."""
     systems: dict[str, dict[str, Any]] = metrics["systems"]
     names = list(next(iter(systems.values())))
@@ -103,7 +105,7 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def task_table(metrics: dict[str, Any]) -> str:
+def task_metrics_table(metrics: dict[str, Any]) -> str:
     """Figures of tasks x together, alone and their difference, with intervals, for the terminal."""
     rows: list[tuple[str, ...]] = [("task", "", "mmattn", "alone", "mmattn - alone")]
     for name, task in metrics["tasks"].items():

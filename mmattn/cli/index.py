@@ -19,7 +19,7 @@ from mmattn.errors import InputError
 if TYPE_CHECKING:
     from mmattn.retrieval.index import Hits, Index
     from mmattn.retrieval.sharded import ShardedIndex
-    from mmattn.retrieval.storage.arrow import Vectors
+    from mmattn.retrieval.storage.arrow import VectorTable
 
 _ACTIONS = {
     "build": "make an index from vectors",
@@ -109,7 +109,7 @@ def run(arguments: Namespace) -> int:
         return _verify(options)
     if arguments.action == "search":
         return _search(options)
-    index, place = _changed(arguments.action, options), options.bundle
+    index, place = _apply_action(arguments.action, options), options.bundle
     if arguments.action in ("split", "export"):
         place = options.out
     if arguments.action == "export":
@@ -125,13 +125,13 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
+def _apply_action(action: str, options: Namespace) -> Index | ShardedIndex:
     """The index as it is after the action."""
     from mmattn.retrieval.index import Index
 
     if action == "build":
         _check_new(options.bundle)
-        new = _given(options)
+        new = _read_new_vectors(options)
         built = Index.build(
             new.vectors, new.ids, options.metric, metadata=new.metadata, provenance=new.provenance,
             target_recall=options.target_recall, budget_mb=options.budget_mb, kind=options.kind,
@@ -140,7 +140,7 @@ def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
         return built if options.shards == 1 else built.split(options.shards)
     index = Index.open(options.bundle)
     if action == "add":
-        new = _given(options)
+        new = _read_new_vectors(options)
         change = index.update if options["update"] else index.add
         change(new.vectors, new.ids, metadata=new.metadata, provenance=new.provenance)
     elif action == "split":
@@ -157,7 +157,7 @@ def _changed(action: str, options: Namespace) -> Index | ShardedIndex:
     return index
 
 
-def _given(options: Namespace) -> Vectors:
+def _read_new_vectors(options: Namespace) -> VectorTable:
     """The vectors, with the columns of both files."""
     from mmattn.retrieval.storage.arrow import read_vectors
     from mmattn.retrieval.storage.metadata import read_metadata
@@ -179,9 +179,9 @@ def _check_new(folder: str) -> None:
 
 def _verify(options: Namespace) -> int:
     from mmattn.retrieval.index import Index
-    from mmattn.retrieval.storage.bundle import damage
+    from mmattn.retrieval.storage.bundle import find_damage
 
-    problems = damage(options.bundle)
+    problems = find_damage(options.bundle)
     if not problems:
         Index.open(options.bundle)  # files that are what they were may still not fit each other
     if options.json:
@@ -201,7 +201,7 @@ def _search(options: Namespace) -> int:
     if raw and not options.run:
         raise InputError("search: --text, --image and --audio need --run, the run whose encoders read them")
     index = Index.open(options.bundle, device=options.device)
-    names, hits = _found(index, options, raw)
+    names, hits = _run_query(index, options, raw)
     if options.json:
         print(
             json.dumps(
@@ -216,7 +216,9 @@ def _search(options: Namespace) -> int:
     return 0
 
 
-def _found(index: Index | ShardedIndex, options: Namespace, raw: dict[str, str]) -> tuple[list[Any], Hits]:
+def _run_query(
+    index: Index | ShardedIndex, options: Namespace, raw: dict[str, str]
+) -> tuple[list[Any], Hits]:
     """Names of the queries, and what was found for them."""
     if options.id is not None:
         name = _as_id(index, options.id)
@@ -225,7 +227,7 @@ def _found(index: Index | ShardedIndex, options: Namespace, raw: dict[str, str])
         from mmattn.serving.run_encoder import RunEncoder
         from mmattn.types import Sample
 
-        encoder = RunEncoder.of_run(options.run, options.seed, (index.provenance or {}).get("head", ""))
+        encoder = RunEncoder.from_run(options.run, options.seed, (index.provenance or {}).get("head", ""))
         content = {name: value if name == "text" else Path(value) for name, value in raw.items()}
         hits = index.search(
             encoder([Sample("query", content)]), options.k,

@@ -16,7 +16,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.registry import datasets
 
 __all__ = ["prepare"]
@@ -71,18 +71,18 @@ def prepare(
         PluginError: no such data set; the nearest name is suggested.
     """
     from mmattn.data.card import Card
-    from mmattn.data.reader import read  # pandas: only now
+    from mmattn.data.reader import read_dataset  # pandas: only now
 
     plugin = datasets.create(name)
     options = dict(options or {})
     _check_options(name, plugin.prepare, options)
     target, made_by = Path(out), f"mmattn prepare {name}"
     _check_target(target, made_by, root)
-    with _folder_beside(target) as folder:
+    with _atomic_folder(target) as folder:
         plugin.prepare(root, folder, **options)
         replace(Card.load(folder), made_by=made_by).save(folder)
-        summary = read(folder).summary()
-        listed = _data_rows(folder / "rejected.csv")
+        summary = read_dataset(folder).summary()
+        listed = _count_rows(folder / "rejected.csv")
     files = {"card": str(target / "card.yaml"), "rejected": str(target / "rejected.csv")}
     if as_json:
         print(json.dumps({**summary, "listed": listed, "files": files}))
@@ -96,7 +96,7 @@ def _check_options(name: str, hook: Callable[..., Any], options: Mapping[str, An
     known = [each for each in inspect.signature(hook).parameters if each not in ("root", "out")]
     for option in options:
         if option not in known:
-            raise InputError(f"data set {name!r} has no option {option!r}.{nearest(option, known)}")
+            raise InputError(f"data set {name!r} has no option {option!r}.{did_you_mean(option, known)}")
 
 
 def _check_target(target: Path, made_by: str, root: str | os.PathLike[str] | None) -> None:
@@ -115,7 +115,7 @@ def _check_target(target: Path, made_by: str, root: str | os.PathLike[str] | Non
 
 
 @contextmanager
-def _folder_beside(target: Path) -> Iterator[Path]:
+def _atomic_folder(target: Path) -> Iterator[Path]:
     """A folder in the same place that takes the name of `target` when all went well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
@@ -135,7 +135,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         shutil.rmtree(beside)
 
 
-def _data_rows(path: Path) -> int:
+def _count_rows(path: Path) -> int:
     if not path.is_file():
         return 0
     with path.open(newline="", encoding="utf-8") as file:

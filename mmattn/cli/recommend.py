@@ -19,8 +19,8 @@ from jsonargparse import ArgumentParser, Namespace
 from mmattn.errors import InputError
 
 if TYPE_CHECKING:
-    from mmattn.serving.add_items import Added
-    from mmattn.serving.service import Recommended, Service
+    from mmattn.serving.add_items import AddedItems
+    from mmattn.serving.service import Recommendations, RecommenderService
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,19 +41,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from mmattn.serving.batch import recommend_table
-    from mmattn.serving.service import Service
+    from mmattn.serving.service import RecommenderService
 
-    _check(arguments)
-    service, progress = Service.open(arguments.run), not arguments.quiet
+    _check_arguments(arguments)
+    service, progress = RecommenderService.open(arguments.run), not arguments.quiet
     told: dict[str, Any] = {}
     lines: list[str] = []
     if arguments.add is not None:
         added = service.add_items(Path(arguments.add), features=arguments.features, progress=progress)
-        told["added"] = {"ids": added.ids, "there": added.there, "without": added.without}
-        lines.append(_in_words(added))
+        told["added"] = {"ids": added.ids, "there": added.existing, "without": added.skipped_no_content}
+        lines.append(_added_sentence(added))
     if arguments.history is not None:
         found = service.recommend(arguments.history, arguments.k, arguments.where)
-        told |= {"basis": found.basis, "items": _items(service, found)}
+        told |= {"basis": found.basis, "items": _items_with_columns(service, found)}
         lines += _table(service, found)
     if arguments.users is not None:
         counts = recommend_table(
@@ -67,7 +67,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _check(arguments: Namespace) -> None:
+def _check_arguments(arguments: Namespace) -> None:
     """Do the arguments belong together?"""
     if arguments.history is None and arguments.users is None and arguments.add is None:
         raise InputError("recommend: got none of --history, --users and --add, expected one")
@@ -77,22 +77,22 @@ def _check(arguments: Namespace) -> None:
         raise InputError("recommend: --users FILE and --out FILE belong together, got only one of them")
 
 
-def _in_words(added: Added) -> str:
-    words = f"{len(added.ids):,} items added, {added.there:,} were there"
-    if added.without:
-        words += f", {len(added.without):,} left out for lack of content, the first is {added.without[0]!r}"
+def _added_sentence(added: AddedItems) -> str:
+    words = f"{len(added.ids):,} items added, {added.existing:,} were there"
+    if added.skipped_no_content:
+        words += f", {len(added.skipped_no_content):,} left out for lack of content, the first is {added.skipped_no_content[0]!r}"
     return words
 
 
-def _items(service: Service, found: Recommended) -> list[dict[str, Any]]:
-    columns = service.index.metadata.iloc[service.rows(found.ids)].to_dict("records")
+def _items_with_columns(service: RecommenderService, found: Recommendations) -> list[dict[str, Any]]:
+    columns = service.index.metadata.iloc[service.rows_of(found.ids)].to_dict("records")
     return [
-        {"item": item, "score": score, "columns": _plain(row)}
+        {"item": item, "score": score, "columns": _json_values(row)}
         for item, score, row in zip(found.ids, found.scores, columns, strict=True)
     ]
 
 
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _json_values(row: Mapping[Any, Any]) -> dict[str, Any]:
     """JSON values; what is missing is left out."""
     values = {str(name): value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
     return {
@@ -102,14 +102,14 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _table(service: Service, found: Recommended) -> list[str]:
+def _table(service: RecommenderService, found: Recommendations) -> list[str]:
     basis = {
         "history": "by the history",
         "catalogue": "no history: what the catalogue as a whole speaks for, the same for everybody new",
     }
     lines = [f"{len(found.ids)} items, {basis[found.basis]}"]
     text = next((name for name, use in service.columns.uses() if use.role == "text"), None)
-    for place, item in enumerate(_items(service, found), start=1):
+    for place, item in enumerate(_items_with_columns(service, found), start=1):
         title = str(item["columns"].get(text, ""))
         shown = title if len(title) <= 60 else f"{title[:59]}…"
         lines.append(f"{place:>4}  {item['score']:>9.4f}  {item['item']!s:<12}  {shown}".rstrip())

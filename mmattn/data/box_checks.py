@@ -14,21 +14,29 @@ import torch
 
 from mmattn.boxes import Boxes
 from mmattn.data.cell_parsing import BadCell
-from mmattn.data.class_balance import imbalance
-from mmattn.data.rejected import Rejected
-from mmattn.errors import InputError, nearest
+from mmattn.data.class_balance import imbalance_warning
+from mmattn.data.rejected import RejectionLog
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["BadBoxes", "BoxChecks", "corners_in", "seen_size", "shown", "stored_and_upright_size", "within"]
+__all__ = [
+    "BadBoxPolicy",
+    "BoxValidator",
+    "clip_box",
+    "format_box",
+    "parse_corners",
+    "stored_and_upright_size",
+    "upright_size",
+]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-BadBoxes = Literal["drop", "refuse"]
+BadBoxPolicy = Literal["drop", "refuse"]
 SIDES = ("left", "top", "right", "bottom")
-_ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
+_EXIF_ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
 
 
 @dataclass
-class BoxChecks:
+class BoxValidator:
     """The boxes of a data set's pictures, one picture after the other.
 
     A box without area, with numbers that are not finite, or wholly outside its picture cannot be used. One
@@ -43,25 +51,27 @@ class BoxChecks:
         labels: the names that may occur; None for any.
 
     Example:
-        >>> checks = BoxChecks("boxes.json", Rejected())
-        >>> found = checks.boxes([("cat", [2, 3, 70, 12]), ("dog", [5, 5, 5, 9])], (24, 32), 1, "a.jpg")
-        >>> found.boxes.tolist(), found.labels
+        >>> checks = BoxValidator("boxes.json", RejectionLog())
+        >>> found = checks.validate([("cat", [2, 3, 70, 12]), ("dog", [5, 5, 5, 9])], (24, 32), 1, "a.jpg")
+        >>> found.validate.tolist(), found.labels
         ([[2.0, 3.0, 32.0, 12.0]], ('cat',))
         >>> [(row.effect, row.reason) for row in checks.rejected][1]
         ('part dropped', 'box 2 of 2: [5, 5, 5, 9] has no area, expected right > left and bottom > top')
     """
 
     table: str
-    rejected: Rejected
-    bad_boxes: BadBoxes = "drop"
+    rejected: RejectionLog
+    bad_boxes: BadBoxPolicy = "drop"
     labels: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.bad_boxes not in get_args(BadBoxes):
-            raise InputError(f"bad_boxes: got {self.bad_boxes!r}, expected {', '.join(get_args(BadBoxes))}")
-        self.counts: Counter[str] = Counter()
+        if self.bad_boxes not in get_args(BadBoxPolicy):
+            raise InputError(
+                f"bad_boxes: got {self.bad_boxes!r}, expected {', '.join(get_args(BadBoxPolicy))}"
+            )
+        self.label_counts: Counter[str] = Counter()
 
-    def boxes(
+    def validate(
         self, entries: Sequence[tuple[str, Sequence[Any]]], size: tuple[int, int], row: int, id: str
     ) -> Boxes:
         """The boxes of one picture that can be used.
@@ -80,77 +90,77 @@ class BoxChecks:
             place = f"box {number} of {len(entries)}"
             if self.labels is not None and label and label not in self.labels:
                 raise InputError(
-                    f"{self.table}: {id}: {place}: no label {label!r}.{nearest(label, self.labels)}"
+                    f"{self.table}: {id}: {place}: no label {label!r}.{did_you_mean(label, self.labels)}"
                 )
             try:
                 if not label:
                     raise BadCell("it has no label")
-                corners = corners_in(given)
-                box = within(corners, width=size[1], height=size[0])
+                corners = parse_corners(given)
+                box = clip_box(corners, width=size[1], height=size[0])
             except BadCell as error:
-                self._complain(row, id, "part dropped", f"{place}: {error}")
+                self._reject(row, id, "part dropped", f"{place}: {error}")
                 continue
             if box != corners:
                 edge = f"cut at the picture's edge, {size[1]} x {size[0]}"
-                self._complain(row, id, "kept", f"{place}: {shown(corners)} {edge}")
+                self._reject(row, id, "kept", f"{place}: {format_box(corners)} {edge}")
             boxes.append(box)
             labels.append(label)
-        self.counts.update(labels)
+        self.label_counts.update(labels)
         return Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels, size)
 
-    def close(self) -> None:
+    def warn_if_unbalanced(self) -> None:
         """Say that the classes are unbalanced, where they are: in the log and in the list."""
-        if message := imbalance(self.counts, "class"):
-            log.warning("%s: %s", self.table, message)
+        if message := imbalance_warning(self.label_counts, "class"):
+            logger.warning("%s: %s", self.table, message)
             self.rejected.add(self.table, 0, "", "boxes", "kept", message)
 
-    def _complain(self, row: int, id: str, effect: Literal["part dropped", "kept"], reason: str) -> None:
+    def _reject(self, row: int, id: str, effect: Literal["part dropped", "kept"], reason: str) -> None:
         if self.bad_boxes == "refuse":
             raise InputError(f"{self.table}: {id}: {reason}")
         self.rejected.add(self.table, row, id, "boxes", effect, reason)
 
 
-def corners_in(given: Any) -> list[float]:
+def parse_corners(values: Any) -> list[float]:
     """Four finite numbers.
 
     Raises:
         BadCell: it is something else.
 
     Example:
-        >>> corners_in((1, 2, 30.5, 4))
+        >>> parse_corners((1, 2, 30.5, 4))
         [1.0, 2.0, 30.5, 4.0]
     """
-    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 4:
-        raise BadCell(f"got {given!r}, expected four numbers: {', '.join(SIDES)}")
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 4:
+        raise BadCell(f"got {values!r}, expected four numbers: {', '.join(SIDES)}")
     numbers = [
         float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-        for value in given
+        for value in values
     ]
     if not all(math.isfinite(number) for number in numbers):
-        raise BadCell(f"got {given!r}, expected four finite numbers: {', '.join(SIDES)}")
+        raise BadCell(f"got {values!r}, expected four finite numbers: {', '.join(SIDES)}")
     return numbers
 
 
-def within(box: Sequence[float], width: int, height: int) -> list[float]:
+def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
     """The part of a box [left, top, right, bottom] that is on the picture.
 
     Raises:
         BadCell: it has no area, or none of it is there.
 
     Example:
-        >>> within([-3.0, 2.0, 5.0, 9.0], width=7, height=8)
+        >>> clip_box([-3.0, 2.0, 5.0, 9.0], width=7, height=8)
         [0.0, 2.0, 5.0, 8.0]
     """
     left, top, right, bottom = box
     if right <= left or bottom <= top:
-        raise BadCell(f"{shown(box)} has no area, expected right > left and bottom > top")
+        raise BadCell(f"{format_box(box)} has no area, expected right > left and bottom > top")
     cut = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
     if cut[2] <= cut[0] or cut[3] <= cut[1]:
-        raise BadCell(f"{shown(box)} lies outside the picture, {width} x {height}")
+        raise BadCell(f"{format_box(box)} lies outside the picture, {width} x {height}")
     return cut
 
 
-def shown(box: Iterable[float]) -> str:
+def format_box(box: Iterable[float]) -> str:
     """A box for a message."""
     return "[" + ", ".join(f"{side:g}" for side in box) + "]"
 
@@ -170,28 +180,28 @@ def stored_and_upright_size(path: Path) -> tuple[tuple[int, int], tuple[int, int
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            on_its_side = picture.getexif().get(_ORIENTATION, 1) >= 5
+            on_its_side = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except Exception as error:  # on damaged files the decoders raise nearly anything
         raise BadCell(f"the size of {path.name} cannot be read ({type(error).__name__})") from error
     stored = (height, width)
     return stored, stored[::-1] if on_its_side else stored
 
 
-def seen_size(path: Path, stated: tuple[int, int] | None) -> tuple[int, int]:
+def upright_size(path: Path, stated_size: tuple[int, int] | None) -> tuple[int, int]:
     """(height, width) of a picture as it is seen, which boxes refer to.
 
     Args:
         path: of the picture.
-        stated: the size that the file of the boxes gives; None where it gives none.
+        stated_size: the size that the file of the boxes gives; None where it gives none.
 
     Raises:
         BadCell: the picture cannot be read, or its boxes were drawn on something of another size.
     """
     stored, upright = stored_and_upright_size(path)
-    if stated is not None and stated != upright:
-        turned = ", turned as its EXIF says" if stated == stored else ""
+    if stated_size is not None and stated_size != upright:
+        turned = ", turned as its EXIF says" if stated_size == stored else ""
         raise BadCell(
-            f"its boxes were drawn on {stated[1]} x {stated[0]} pixels, but {path.name} "
+            f"its boxes were drawn on {stated_size[1]} x {stated_size[0]} pixels, but {path.name} "
             f"is seen with {upright[1]} x {upright[0]}{turned}"
         )
     return upright

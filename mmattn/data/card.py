@@ -141,7 +141,7 @@ class Card:
 
     # --- the files ------------------------------------------------------------------------------
 
-    def file(self, name: str) -> Path:
+    def resolve_path(self, name: str) -> Path:
         """A file that the card names, relative to the card's folder (an absolute path stays)."""
         return (self.path.parent if self.path else Path()) / name
 
@@ -155,7 +155,7 @@ class Card:
             table = getattr(self, name)
             if table is None:
                 continue
-            file = self.file(table.file)
+            file = self.resolve_path(table.file)
             if not file.is_file():
                 raise InputError(f"{self._where}{name}.file: no file {file}")
             types = column_types(file)
@@ -183,17 +183,19 @@ def card_path(path: str | os.PathLike[str]) -> Path:
     return path if path.suffix in (".yaml", ".yml") else path / "card.yaml"
 
 
-def _check_type(where: str, column: str, found: pa.DataType, use: Column | None) -> None:
+def _check_type(where: str, column: str, column_type: pa.DataType, use: Column | None) -> None:
     """A list, or a number as a path, is a mistake in the card, not in single rows."""
-    is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+    is_list = pa.types.is_list(column_type) or pa.types.is_large_list(column_type)
     role = use.role if use else "id"
     if is_list and role in ("id", "category", "number", "entity", "image", "audio", "transcript"):
         raise InputError(
-            f"{where}: column {column!r} holds {found}, expected single values for the role {role}"
+            f"{where}: column {column!r} holds {column_type}, expected single values for the role {role}"
         )
-    is_number = pa.types.is_integer(found) or pa.types.is_floating(found)
+    is_number = pa.types.is_integer(column_type) or pa.types.is_floating(column_type)
     if is_number and role in ("image", "audio"):
-        raise InputError(f"{where}: column {column!r} holds {found}, expected paths for the role {role}")
+        raise InputError(
+            f"{where}: column {column!r} holds {column_type}, expected paths for the role {role}"
+        )
 
 
 def _table_to_dict(table: Any) -> dict[str, Any]:

@@ -9,18 +9,27 @@ from typing import Any
 
 from mmattn.data.tables import as_text
 
-__all__ = ["BadCell", "is_empty", "json_in", "listed", "number_in", "parts_in", "texts_in", "words_in"]
+__all__ = [
+    "BadCell",
+    "is_empty",
+    "parse_json_list",
+    "parse_list",
+    "parse_number",
+    "parse_texts",
+    "parse_words",
+    "split_list",
+]
 
 
 class BadCell(ValueError):
     """A cell that is there and cannot be what its role says. The message is the reason."""
 
 
-def texts_in(cell: Any) -> list[str]:
+def parse_texts(cell: Any) -> list[str]:
     """What stands in a cell, without empty parts: a list has several.
 
     Example:
-        >>> texts_in([7.0, None, "a"]), texts_in(" b "), texts_in(None)
+        >>> parse_texts([7.0, None, "a"]), parse_texts(" b "), parse_texts(None)
         (['7', 'a'], ['b'], [])
     """
     return [text for part in (cell if isinstance(cell, list) else [cell]) if (text := as_text(part))]
@@ -31,34 +40,34 @@ def is_empty(cell: Any) -> bool:
     return not isinstance(cell, list) and not as_text(cell)
 
 
-def parts_in(cell: Any, separator: str) -> list[Any]:
+def split_list(cell: Any, separator: str) -> list[Any]:
     """A list as it stands, or text cut at each separator; a blank one stands for any white space.
 
     Example:
-        >>> parts_in("a|b", "|"), parts_in(["a|b"], "|"), parts_in("so  it is ", " ")
+        >>> split_list("a|b", "|"), split_list(["a|b"], "|"), split_list("so  it is ", " ")
         (['a', 'b'], ['a|b'], ['so', 'it', 'is'])
     """
     return cell if isinstance(cell, list) else as_text(cell).split(None if separator == " " else separator)
 
 
-def words_in(cell: Any, separator: str) -> list[str] | None:
+def parse_words(cell: Any, separator: str) -> list[str] | None:
     """The words of a cell as they are; None where there is none.
 
     Raises:
         BadCell: one of them is no text, or empty: what is said of the words after it would move.
 
     Example:
-        >>> words_in(["New", "York"], " "), words_in("New York", " "), words_in([], " ")
+        >>> parse_words(["New", "York"], " "), parse_words("New York", " "), parse_words([], " ")
         (['New', 'York'], ['New', 'York'], None)
     """
-    words = listed(cell, separator)
+    words = parse_list(cell, separator)
     for number, word in enumerate(words, start=1):
         if not isinstance(word, str) or not word.strip():
             raise BadCell(f"word {number} of {len(words)} is {word!r}, expected text")
     return words or None
 
 
-def listed(cell: Any, separator: str) -> list[Any]:
+def parse_list(cell: Any, separator: str) -> list[Any]:
     """A list, text that is a JSON list, or text with a separator.
 
     Raises:
@@ -71,10 +80,10 @@ def listed(cell: Any, separator: str) -> list[Any]:
             cell = json.loads(cell)
     if not isinstance(cell, (list, str, int, float)):
         raise BadCell(f"got {type(cell).__name__} {cell!r}, expected a list or text")
-    return parts_in(cell, separator)
+    return split_list(cell, separator)
 
 
-def json_in(cell: Any) -> list[Any]:
+def parse_json_list(cell: Any) -> list[Any]:
     """A list, or text that is a JSON list.
 
     Raises:
@@ -84,13 +93,13 @@ def json_in(cell: Any) -> list[Any]:
         try:
             cell = json.loads(cell)
         except json.JSONDecodeError as error:
-            raise BadCell(f"got {_short(cell)}, expected a list, or JSON ({error.msg})") from error
+            raise BadCell(f"got {_truncated_repr(cell)}, expected a list, or JSON ({error.msg})") from error
     if not isinstance(cell, list):
-        raise BadCell(f"got {_short(cell)}, expected a list")
+        raise BadCell(f"got {_truncated_repr(cell)}, expected a list")
     return cell
 
 
-def number_in(text: str) -> float:
+def parse_number(text: str) -> float:
     """A finite number.
 
     Raises:
@@ -105,6 +114,6 @@ def number_in(text: str) -> float:
     return number
 
 
-def _short(cell: Any, most: int = 60) -> str:
+def _truncated_repr(cell: Any, max_length: int = 60) -> str:
     text = repr(cell)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."

@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 
 from mmattn.data.card import Card, Column, UserTable
-from mmattn.data.cell_parsing import BadCell, number_in, parts_in, texts_in, words_in
-from mmattn.data.rejected import Rejected
-from mmattn.data.tables import Table, as_text, factor, read_table
-from mmattn.data.targets import boxes_in, labels_in, tags_in
+from mmattn.data.cell_parsing import BadCell, parse_number, parse_texts, parse_words, split_list
+from mmattn.data.rejected import RejectionLog
+from mmattn.data.tables import Table, as_text, factorize_ids, read_table
+from mmattn.data.targets import parse_boxes, parse_labels, parse_tags
 from mmattn.errors import InputError
 from mmattn.types import Sample
 
-__all__ = ["SPLITS", "Things", "open_things"]
+__all__ = ["SPLITS", "ContentTable", "open_content_table"]
 
 SPLITS = ("train", "validation", "test")
 
 
-def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limit: float) -> Things:
+def open_content_table(
+    card: Card, name: str, spec: UserTable, rejected: RejectionLog, reject_limit: float
+) -> ContentTable:
     """Read a table of items or users; rows without an id are dropped.
 
     Args:
@@ -29,14 +31,14 @@ def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limi
         name: "items" or "users", for messages.
         spec: what the card says about the table.
         rejected: where complaints go.
-        limit: largest fraction of the rows that may be dropped.
+        reject_limit: largest fraction of the rows that may be dropped.
 
     Raises:
         InputError: an unreadable file, ids that come twice, or more bad rows than the limit.
     """
-    file = card.file(spec.file)
-    table = read_table(file, list(dict.fromkeys(spec.named.values())))
-    codes, names = factor(table[spec.id])
+    file = card.resolve_path(spec.file)
+    table = read_table(file, list(dict.fromkeys(spec.named_columns.values())))
+    codes, names = factorize_ids(table[spec.id])
     bad = [*table.malformed, *((int(row), f"no {spec.id}") for row in table.rows[codes < 0])]
     for row, reason in sorted(bad):
         rejected.add(spec.file, row, "", "", "row dropped", reason)
@@ -44,7 +46,7 @@ def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limi
     if not total:
         raise InputError(f"{file}: the table of {name} has no rows")
     if bad:
-        rejected.check_limit(f"{file}: rows", len(bad), total, limit, f"row {bad[0][0]}: {bad[0][1]}")
+        rejected.check_limit(f"{file}: rows", len(bad), total, reject_limit, f"row {bad[0][0]}: {bad[0][1]}")
     kept = np.flatnonzero(codes >= 0)
     twice = np.flatnonzero(np.bincount(codes[kept], minlength=len(names)) > 1)
     if len(twice):
@@ -52,28 +54,30 @@ def open_things(card: Card, name: str, spec: UserTable, rejected: Rejected, limi
         raise InputError(
             f"{file}: the same id for several {name}, {len(twice)} times: {shown}; expected each id once"
         )
-    return Things(card, spec, table, kept, [names[code] for code in codes[kept]], rejected, limit)
+    return ContentTable(
+        card, spec, table, kept, [names[code] for code in codes[kept]], rejected, reject_limit
+    )
 
 
 @dataclass
-class Things:
+class ContentTable:
     """The good rows of a table of items or users.
 
     Args:
         card, spec: what the card says.
         table: the file's columns.
-        kept: [I] places of the good rows in the table's columns.
+        row_positions: [I] places of the good rows in the table's columns.
         ids: [I] their ids.
-        rejected, limit: as in `open_things`.
+        rejected, reject_limit: as in `open_content_table`.
     """
 
     card: Card
     spec: UserTable
     table: Table
-    kept: np.ndarray
+    row_positions: np.ndarray
     ids: list[str]
-    rejected: Rejected
-    limit: float
+    rejected: RejectionLog
+    reject_limit: float
 
     def samples(self, entities: Mapping[str, int]) -> tuple[Sample, ...]:
         """One sample a row; things without any modality are listed and kept.
@@ -87,25 +91,25 @@ class Things:
         contents: list[dict[str, Any]] = [{} for _ in self.ids]
         for column, use in self.spec.uses():
             if not use.is_target:
-                values = self._values(column, self._content_of(use, entities))
+                values = self._parse_column(column, self._cell_parser(use, entities))
                 for content, value in zip(contents, values, strict=True):
-                    _add(content, column, use, value)
+                    _add_value(content, column, use, value)
         # A list of texts, or a table, without anything in it is an absent modality.
         contents = [
-            {name: each for name, each in content.items() if _any_there(each)} for content in contents
+            {name: each for name, each in content.items() if _has_value(each)} for content in contents
         ]
         for place, content in enumerate(contents):
             if not content and self.spec.modalities:
-                self._complain(place, "", "kept", "it has no modality at all, so no tokens")
+                self._reject(place, "", "kept", "it has no modality at all, so no tokens")
         return tuple(Sample(id, content) for id, content in zip(self.ids, contents, strict=True))
 
-    def _content_of(self, use: Column, entities: Mapping[str, int]) -> Callable[[Any, int], Any]:
-        return lambda cell, _: _value(cell, use, entities, self.card)
+    def _cell_parser(self, use: Column, entities: Mapping[str, int]) -> Callable[[Any, int], Any]:
+        return lambda cell, _: _parse_cell(cell, use, entities, self.card)
 
     def labels(self) -> dict[str, np.ndarray]:
         """Label column -> one text a row, "" where there is none."""
         return {
-            column: np.array([", ".join(texts_in(cell)) for cell in self._cells(column)], dtype=object)
+            column: np.array([", ".join(parse_texts(cell)) for cell in self._cells(column)], dtype=object)
             for column, use in self.spec.uses()
             if use.role == "label"
         }
@@ -126,66 +130,70 @@ class Things:
         }
 
     def _targets(self, column: str, use: Column, samples: Sequence[Sample]) -> list[Any]:
-        about = self.spec.about(column, use)
+        about = self.spec.annotated_modality(column, use)
         if use.role == "tags":
-            return self._values(
-                column, lambda cell, place: tags_in(cell, use.separator, samples[place].content.get(about))
+            return self._parse_column(
+                column, lambda cell, place: parse_tags(cell, use.separator, samples[place].content.get(about))
             )
         if use.role == "boxes":
             return self._boxes(column, [sample.content.get(about) for sample in samples])
         if use.role == "labels":
-            return self._values(column, lambda cell, _: labels_in(cell, use.separator))
-        return self._values(column, lambda cell, _: ", ".join(texts_in(cell)) or None)
+            return self._parse_column(column, lambda cell, _: parse_labels(cell, use.separator))
+        return self._parse_column(column, lambda cell, _: ", ".join(parse_texts(cell)) or None)
 
-    def _boxes(self, column: str, pictures: list[Any]) -> list[Any]:
+    def _boxes(self, column: str, image_paths: list[Any]) -> list[Any]:
         """Boxes of each row; the good ones of a cell stay where single ones are bad."""
         complaints: list[str] = []
 
         def read(cell: Any, place: int) -> Any:
-            found, problems = boxes_in(cell, pictures[place])
+            found, problems = parse_boxes(cell, image_paths[place])
             for effect, reason in problems:
-                self._complain(place, column, effect, reason)
+                self._reject(place, column, effect, reason)
                 if effect == "part dropped":
-                    complaints.append(f"row {self.table.rows[self.kept[place]]}: {reason}")
+                    complaints.append(f"row {self.table.rows[self.row_positions[place]]}: {reason}")
             return found
 
-        values = self._values(column, read)
+        values = self._parse_column(column, read)
         good = sum(len(value) for value in values if value is not None)
         if complaints:
-            where = f"{self.card.file(self.spec.file)}: boxes of column {column!r}"
+            where = f"{self.card.resolve_path(self.spec.file)}: boxes of column {column!r}"
             total = len(complaints) + good
-            self.rejected.check_limit(where, len(complaints), total, self.limit, complaints[0])
+            self.rejected.check_limit(where, len(complaints), total, self.reject_limit, complaints[0])
         return values
 
     def split(self) -> np.ndarray | None:
         """The part that each row belongs to, "" where it is not said or not known."""
-        column = getattr(self.spec, "split", None)
+        column = getattr(self.spec, "split_by_program", None)
         if column is None:
             return None
         parts = [as_text(cell) for cell in self._cells(column)]
         for place, part in enumerate(parts):
             if part and part not in SPLITS:
-                self._complain(place, column, "cell dropped", f"got {part!r}, expected {', '.join(SPLITS)}")
+                self._reject(place, column, "cell dropped", f"got {part!r}, expected {', '.join(SPLITS)}")
         return np.array([part if part in SPLITS else "" for part in parts], dtype=object)
 
     def entity_names(self) -> set[str]:
         """Every entity that the rows name."""
         columns = [column for column, use in self.spec.uses() if use.role == "entity"]
-        return {name for column in columns for name in factor(self.table[column].take(self.kept))[1]}
+        return {
+            name
+            for column in columns
+            for name in factorize_ids(self.table[column].take(self.row_positions))[1]
+        }
 
     def _cells(self, column: str) -> list[Any]:
         """The good rows' cells; categories are lists, for every use of their column."""
-        cells = self.table[column].take(self.kept).to_pylist()
+        cells = self.table[column].take(self.row_positions).to_pylist()
         for use in self.spec.columns.get(column, ()):
             if use.role == "categories":
-                cells = [parts_in(cell, use.separator) for cell in cells]
+                cells = [split_list(cell, use.separator) for cell in cells]
         return cells
 
-    def _complain(self, place: int, column: str, effect: Any, reason: str) -> None:
-        row = int(self.table.rows[self.kept[place]])
-        self.rejected.add(self.spec.file, row, self.ids[place], column, effect, reason)
+    def _reject(self, position: int, column: str, effect: Any, reason: str) -> None:
+        row = int(self.table.rows[self.row_positions[position]])
+        self.rejected.add(self.spec.file, row, self.ids[position], column, effect, reason)
 
-    def _values(self, column: str, read: Callable[[Any, int], Any]) -> list[Any]:
+    def _parse_column(self, column: str, read: Callable[[Any, int], Any]) -> list[Any]:
         """What each cell of a column means; None where it is empty, or bad and therefore listed.
 
         Args:
@@ -199,42 +207,42 @@ class Things:
             except BadCell as error:
                 value = None
                 bad += 1
-                first = first or f"row {self.table.rows[self.kept[place]]}: {error}"
-                self._complain(place, column, "cell dropped", str(error))
+                first = first or f"row {self.table.rows[self.row_positions[place]]}: {error}"
+                self._reject(place, column, "cell dropped", str(error))
             there += value is not None
             values.append(value)
-        where = f"{self.card.file(self.spec.file)}: cells of column {column!r}"
-        self.rejected.check_limit(where, bad, bad + there, self.limit, first)
+        where = f"{self.card.resolve_path(self.spec.file)}: cells of column {column!r}"
+        self.rejected.check_limit(where, bad, bad + there, self.reject_limit, first)
         return values
 
 
-def _value(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> Any:
+def _parse_cell(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> Any:
     """The cell as its role wants it, None where it is empty.
 
     Raises:
         BadCell: it is there and does not fit.
     """
     if use.role == "words":
-        return words_in(cell, use.separator)
-    parts = texts_in(cell)
+        return parse_words(cell, use.separator)
+    parts = parse_texts(cell)
     if use.role == "categories":
         return parts or None
     text = ", ".join(parts)
     if not text:
         return None
     if use.role == "number":
-        return number_in(text)
+        return parse_number(text)
     if use.role == "entity":
         return entities[text]
     if use.role in ("image", "audio"):
-        path = card.file(text)
+        path = card.resolve_path(text)
         if not path.is_file():
             raise BadCell(f"no file {path}")
         return path
     return text
 
 
-def _add(content: dict[str, Any], column: str, use: Column, value: Any) -> None:
+def _add_value(content: dict[str, Any], column: str, use: Column, value: Any) -> None:
     if use.kind == "text":  # with None for a field that is not there: its place says which field it is
         content.setdefault(use.modality, []).append(value)
     elif use.kind == "table":
@@ -243,5 +251,5 @@ def _add(content: dict[str, Any], column: str, use: Column, value: Any) -> None:
         content[use.modality] = value
 
 
-def _any_there(value: Any) -> bool:
+def _has_value(value: Any) -> bool:
     return any(part is not None for part in value) if isinstance(value, (list, dict)) else value is not None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn.types import Sample
 
@@ -101,7 +101,7 @@ class Dataset:
     item_split: np.ndarray | None = None
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     targets: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    rejected: Rejected = field(default_factory=Rejected)
+    rejected: RejectionLog = field(default_factory=RejectionLog)
 
     @cached_property
     def item_ids(self) -> tuple[str, ...]:
@@ -124,22 +124,22 @@ class Dataset:
         found = [[name in item.content for name in self.modalities] for item in self.items]
         return np.array(found, dtype=bool).reshape(len(self.items), len(self.modalities))
 
-    def positives(self, least: float | None) -> Dataset:
-        """The same data set with those interactions alone whose value is `least` or more; None keeps all.
+    def with_min_rating(self, min_rating: float | None) -> Dataset:
+        """The same data set with those interactions alone whose value is `min_rating` or more; None keeps all.
 
         Raises:
             InputError: the interactions have no value, or none is that high.
         """
-        if least is None:
+        if min_rating is None:
             return self
         if self.interactions.value is None:
             raise InputError(
-                f"{self.card.name}: positive_from {least:g} was asked for, but the card names no value column"
+                f"{self.card.name}: positive_from {min_rating:g} was asked for, but the card names no value column"
             )
-        chosen = self.interactions.select(self.interactions.value >= least)
+        chosen = self.interactions.select(self.interactions.value >= min_rating)
         if not len(chosen):
             raise InputError(
-                f"{self.card.name}: no interaction has a value of {least:g} or more, the highest is "
+                f"{self.card.name}: no interaction has a value of {min_rating:g} or more, the highest is "
                 f"{self.interactions.value.max(initial=-np.inf):g}"
             )
         return replace(self, interactions=chosen)
@@ -161,10 +161,10 @@ class Dataset:
             "density": len(pairs) / cells if cells else 0.0,
             "presence": dict(zip(self.modalities, self.presence.sum(0).tolist(), strict=True)),
             "combinations": dict(combinations.most_common()),
-            "interactions_per_user": _spread(np.bincount(pairs.users, minlength=len(self.users))),
-            "interactions_per_item": _spread(np.bincount(pairs.items, minlength=len(self.items))),
-            "interaction_splits": _counts(pairs.split),
-            "item_splits": _counts(self.item_split),
+            "interactions_per_user": _describe_counts(np.bincount(pairs.users, minlength=len(self.users))),
+            "interactions_per_item": _describe_counts(np.bincount(pairs.items, minlength=len(self.items))),
+            "interaction_splits": _split_sizes(pairs.split),
+            "item_splits": _split_sizes(self.item_split),
             "triples": len(self.graph),
             "entities": len(self.graph.entities),
             "relations": len(self.graph.relation_names),
@@ -172,7 +172,7 @@ class Dataset:
         }
 
 
-def _spread(counts: np.ndarray) -> dict[str, float]:
+def _describe_counts(counts: np.ndarray) -> dict[str, float]:
     if not len(counts):
         return {}
     return {
@@ -184,5 +184,5 @@ def _spread(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def _counts(split: np.ndarray | None) -> dict[str, int]:
+def _split_sizes(split: np.ndarray | None) -> dict[str, int]:
     return {} if split is None else dict(Counter(split.tolist()).most_common())

@@ -12,9 +12,9 @@ from mmattn.data.dataset import Dataset, Graph
 from mmattn.errors import InputError
 from mmattn.types import Sample
 
-__all__ = ["CONTENT", "edges", "with_neighbours"]
+__all__ = ["GRAPH_CONTENT", "bidirectional_edges", "with_neighbours"]
 
-CONTENT = "graph"
+GRAPH_CONTENT = "graph"
 
 
 def with_neighbours(dataset: Dataset) -> Dataset:
@@ -32,26 +32,28 @@ def with_neighbours(dataset: Dataset) -> Dataset:
             f"{dataset.card.name}: got no graph, expected a table of triples and an item column with the "
             "role 'entity' in the card"
         )
-    around = _adjacency(dataset.graph)
+    around = _neighbours_of(dataset.graph)
     modality = next(use.modality for _, use in dataset.card.items.uses() if use.role == "entity")
 
     def described(item: Sample) -> Sample:
         node = item.content.get(modality, {}).get(columns[0])
         if node is None:
             return item
-        return Sample(item.id, {**item.content, CONTENT: {"node": node, "neighbours": around[node].tolist()}})
+        return Sample(
+            item.id, {**item.content, GRAPH_CONTENT: {"node": node, "neighbours": around[node].tolist()}}
+        )
 
     return replace(dataset, items=tuple(described(item) for item in dataset.items))
 
 
-def edges(graph: Graph) -> Tensor:
+def bidirectional_edges(graph: Graph) -> Tensor:
     """The triples as `graph_bias` reads them, in both directions: [3, 2E] int64, query, key, relation.
 
     With R relations, R + r is relation r from the tail to the head: `graph_bias(name, relations=2R)`.
 
     Example:
         >>> films = ("film", "x", "person")
-        >>> edges(Graph(np.array([0]), np.array([1]), np.array([2]), films, ("genre", "star"))).tolist()
+        >>> bidirectional_edges(Graph(np.array([0]), np.array([1]), np.array([2]), films, ("genre", "star"))).tolist()
         [[0, 2], [2, 0], [1, 3]]
     """
     forth = np.stack([graph.heads, graph.tails, graph.relations])
@@ -59,7 +61,7 @@ def edges(graph: Graph) -> Tensor:
     return torch.from_numpy(np.concatenate([forth, back], axis=1))
 
 
-def _adjacency(graph: Graph) -> list[np.ndarray]:
+def _neighbours_of(graph: Graph) -> list[np.ndarray]:
     """Entity -> the entities that a triple joins it to, each once, ascending."""
     ends = np.stack([np.r_[graph.heads, graph.tails], np.r_[graph.tails, graph.heads]])
     ends = np.unique(ends, axis=1)  # sorted by the first row, then by the second

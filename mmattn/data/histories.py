@@ -24,7 +24,7 @@ class Histories:
         time: [N] float64, in seconds.
 
     Example:
-        >>> met = Histories.of([1, 0, 1], [7, 5, 3], [30.0, 10.0, 20.0], user_count=3)
+        >>> met = Histories.from_events([1, 0, 1], [7, 5, 3], [30.0, 10.0, 20.0], user_count=3)
         >>> met.offsets.tolist(), met.items.tolist()
         ([0, 1, 3, 3], [5, 3, 7])
     """
@@ -34,27 +34,27 @@ class Histories:
     time: NDArray[np.float64]
 
     @classmethod
-    def of(
+    def from_events(
         cls,
         users: ArrayLike,
         items: ArrayLike,
         time: ArrayLike,
         *,
-        user_count: int,
-        before: float | None = None,
+        num_users: int,
+        cutoff_time: float | None = None,
     ) -> Histories:
         """Sort events into histories; events of one moment keep the order in which they came.
 
         Args:
-            users: [N] integers from 0 to `user_count` - 1.
+            users: [N] integers from 0 to `num_users` - 1.
             items: [N] integers.
             time: [N] finite numbers, in seconds.
-            user_count: U, also of users without any event.
-            before: the moment from which on everything is still to be predicted; None where nothing is.
+            num_users: U, also of users without any event.
+            cutoff_time: the moment from which on everything is still to be predicted; None where nothing is.
 
         Raises:
             InputError: fields of different length, a time that is missing, a user out of range, or an event
-                at or after `before`.
+                at or after `cutoff_time`.
         """
         users_N, items_N = np.asarray(users, np.int64), np.asarray(items, np.int64)
         time_N = np.asarray(time, np.float64)
@@ -67,19 +67,19 @@ class Histories:
             raise InputError(
                 f"histories: {int((~np.isfinite(time_N)).sum())} events without a time, expected none"
             )
-        if len(users_N) and (users_N.min() < 0 or users_N.max() >= user_count):
+        if len(users_N) and (users_N.min() < 0 or users_N.max() >= num_users):
             raise InputError(
-                f"histories: got users {users_N.min()} to {users_N.max()}, expected 0 to {user_count - 1}"
+                f"histories: got users {users_N.min()} to {users_N.max()}, expected 0 to {num_users - 1}"
             )
-        if before is not None and (time_N >= before).any():
-            first = int(np.argmax(time_N >= before))
+        if cutoff_time is not None and (time_N >= cutoff_time).any():
+            first = int(np.argmax(time_N >= cutoff_time))
             raise InputError(
-                f"histories: {int((time_N >= before).sum())} events lie in the future of the split, which is "
-                f"at {before:.0f}; the first is of user {users_N[first]} with item {items_N[first]} at "
+                f"histories: {int((time_N >= cutoff_time).sum())} events lie in the future of the split, which is "
+                f"at {cutoff_time:.0f}; the first is of user {users_N[first]} with item {items_N[first]} at "
                 f"{time_N[first]:.0f}"
             )
         order = np.lexsort((time_N, users_N))
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(users_N, minlength=user_count))])
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(users_N, minlength=num_users))])
         return cls(offsets.astype(np.int64), items_N[order], time_N[order])
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Histories:
         """[U] number of events of each user."""
         return np.diff(self.offsets)
 
-    def part(self, users: ArrayLike, start: ArrayLike, stop: ArrayLike) -> Histories:
+    def slice_events(self, users: ArrayLike, start: ArrayLike, stop: ArrayLike) -> Histories:
         """Events `start` to `stop` (left out) of each of these users, [B] each, in the order given."""
         begin_B = self.offsets[:-1][np.asarray(users, np.int64)]
         start_B, lengths_B = np.asarray(start, np.int64), np.asarray(stop, np.int64) - np.asarray(start)
@@ -99,16 +99,16 @@ class Histories:
         place_N = np.arange(offsets[-1]) + np.repeat(begin_B + start_B - offsets[:-1], lengths_B)
         return Histories(offsets, self.items[place_N], self.time[place_N])
 
-    def last(self, count: int) -> Histories:
+    def last_events(self, count: int) -> Histories:
         """The last `count` events of every user, or all where there are fewer."""
         users, lengths = np.arange(len(self)), self.lengths
-        return self.part(users, np.maximum(lengths - count, 0), lengths)
+        return self.slice_events(users, np.maximum(lengths - count, 0), lengths)
 
-    def matrix(self, item_count: int) -> sparse.csr_array:
+    def to_sparse(self, num_items: int) -> sparse.csr_array:
         """[U, I] ones where the user met the item, float32."""
         users_N = np.repeat(np.arange(len(self)), self.lengths)
         ones = np.ones(len(self.items), np.float32)
-        found = sparse.csr_array((ones, (users_N, self.items)), shape=(len(self), item_count))
+        found = sparse.csr_array((ones, (users_N, self.items)), shape=(len(self), num_items))
         found.sum_duplicates()
         found.data[:] = 1
         return found

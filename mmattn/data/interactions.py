@@ -11,18 +11,18 @@ import pyarrow as pa
 from mmattn.data.card import Card
 from mmattn.data.content import SPLITS
 from mmattn.data.dataset import Graph, Interactions
-from mmattn.data.rejected import Rejected
-from mmattn.data.tables import Table, as_text, factor, read_table
+from mmattn.data.rejected import RejectionLog
+from mmattn.data.tables import Table, as_text, factorize_ids, read_table
 
-__all__ = ["natural_order", "read_graph", "read_interactions"]
+__all__ = ["natural_sort", "read_graph", "read_interactions"]
 
 
 def read_interactions(
     card: Card,
     item_ids: Sequence[str],
     user_ids: Sequence[str] | None,
-    rejected: Rejected,
-    limit: float,
+    rejected: RejectionLog,
+    reject_limit: float,
 ) -> tuple[Interactions, tuple[str, ...]]:
     """The good interactions as index arrays.
 
@@ -31,7 +31,7 @@ def read_interactions(
         item_ids: all items; a row with another one is dropped.
         user_ids: all users, or None to take them from the good rows in natural order.
         rejected: where complaints go.
-        limit: largest fraction of the rows that may be dropped.
+        reject_limit: largest fraction of the rows that may be dropped.
 
     Returns:
         The interactions, and the ids of the users that they index.
@@ -43,45 +43,45 @@ def read_interactions(
     if spec is None:
         none = np.zeros(0, dtype=np.int64)
         return Interactions(none, none), tuple(user_ids or ())
-    table = read_table(card.file(spec.file), list(dict.fromkeys(spec.named.values())))
-    check = _Rows(table)
-    user_codes, user_names = factor(table[spec.user])
-    item_codes, item_names = factor(table[spec.item])
-    items = _places(item_codes, item_names, item_ids)
+    table = read_table(card.resolve_path(spec.file), list(dict.fromkeys(spec.named_columns.values())))
+    check = _RowFilter(table)
+    user_codes, user_names = factorize_ids(table[spec.user])
+    item_codes, item_names = factorize_ids(table[spec.item])
+    items = _vocabulary_index(item_codes, item_names, item_ids)
     check.drop(user_codes < 0, "no user")
     check.drop(item_codes < 0, "no item")
     check.drop(items < 0, lambda place: f"unknown item {item_names[item_codes[place]]!r}")
     if user_ids is not None:
-        known = _places(user_codes, user_names, user_ids)
+        known = _vocabulary_index(user_codes, user_names, user_ids)
         check.drop(known < 0, lambda place: f"unknown user {user_names[user_codes[place]]!r}")
     time = value = split = None
     if spec.time:
-        time = _times(table[spec.time])
-        check.drop(np.isnan(time), _got(table[spec.time], "seconds since 1970 or ISO 8601"))
+        time = _parse_times(table[spec.time])
+        check.drop(np.isnan(time), _unexpected_value(table[spec.time], "seconds since 1970 or ISO 8601"))
     if spec.value:
-        value = _numbers(table[spec.value])
-        check.drop(np.isnan(value), _got(table[spec.value], "a finite number"))
+        value = _parse_numbers(table[spec.value])
+        check.drop(np.isnan(value), _unexpected_value(table[spec.value], "a finite number"))
     if spec.split:
         split = np.array([as_text(cell) for cell in table[spec.split].to_pylist()], dtype=object)
-        check.drop(~np.isin(split, SPLITS), _got(table[spec.split], ", ".join(SPLITS)))
+        check.drop(~np.isin(split, SPLITS), _unexpected_value(table[spec.split], ", ".join(SPLITS)))
     same = "the same user, item and time" if spec.time else "the same user and item"
-    check.drop_repeats([user_codes, items] + ([time] if time is not None else []), same)
-    check.report(card, spec.file, rejected, limit)
+    check.drop_duplicates([user_codes, items] + ([time] if time is not None else []), same)
+    check.report(card, spec.file, rejected, reject_limit)
 
     good = check.good
-    names = user_ids if user_ids is not None else natural_order(user_names[c] for c in set(user_codes[good]))
-    users = _places(user_codes, user_names, names)
+    names = user_ids if user_ids is not None else natural_sort(user_names[c] for c in set(user_codes[good]))
+    users = _vocabulary_index(user_codes, user_names, names)
     return Interactions(users, items, time, value, split).select(good), tuple(names)
 
 
-def read_graph(card: Card, entities: Iterable[str], rejected: Rejected, limit: float) -> Graph:
+def read_graph(card: Card, entities: Iterable[str], rejected: RejectionLog, reject_limit: float) -> Graph:
     """The good triples as index arrays.
 
     Args:
         card: a card; without a table of triples there are none.
         entities: what items and users name, which the vocabulary must hold too.
         rejected: where complaints go.
-        limit: largest fraction of the rows that may be dropped.
+        reject_limit: largest fraction of the rows that may be dropped.
 
     Raises:
         InputError: an unreadable file, or more bad rows than the limit.
@@ -89,40 +89,40 @@ def read_graph(card: Card, entities: Iterable[str], rejected: Rejected, limit: f
     spec = card.graph
     if spec is None:
         none = np.zeros(0, dtype=np.int64)
-        return Graph(none, none, none, tuple(natural_order(entities)), ())
-    table = read_table(card.file(spec.file), list(dict.fromkeys(spec.named.values())))
-    check = _Rows(table)
-    columns = [factor(table[column]) for column in (spec.head, spec.relation, spec.tail)]
+        return Graph(none, none, none, tuple(natural_sort(entities)), ())
+    table = read_table(card.resolve_path(spec.file), list(dict.fromkeys(spec.named_columns.values())))
+    check = _RowFilter(table)
+    columns = [factorize_ids(table[column]) for column in (spec.head, spec.relation, spec.tail)]
     for (codes, _), what in zip(columns, ("head", "relation", "tail"), strict=True):
         check.drop(codes < 0, f"no {what}")
     (heads, head_names), (relations, relation_names), (tails, tail_names) = columns
-    check.drop_repeats([heads, relations, tails], "the same triple")
-    check.report(card, spec.file, rejected, limit)
+    check.drop_duplicates([heads, relations, tails], "the same triple")
+    check.report(card, spec.file, rejected, reject_limit)
 
     good = check.good
     used = {head_names[code] for code in set(heads[good])} | {tail_names[code] for code in set(tails[good])}
-    vocabulary = natural_order(used.union(entities))
-    kinds = natural_order(relation_names[code] for code in set(relations[good]))
+    vocabulary = natural_sort(used.union(entities))
+    kinds = natural_sort(relation_names[code] for code in set(relations[good]))
     return Graph(
-        heads=_places(heads, head_names, vocabulary)[good],
-        relations=_places(relations, relation_names, kinds)[good],
-        tails=_places(tails, tail_names, vocabulary)[good],
+        heads=_vocabulary_index(heads, head_names, vocabulary)[good],
+        relations=_vocabulary_index(relations, relation_names, kinds)[good],
+        tails=_vocabulary_index(tails, tail_names, vocabulary)[good],
         entities=tuple(vocabulary),
         relation_names=tuple(kinds),
     )
 
 
-def natural_order(names: Iterable[str]) -> list[str]:
+def natural_sort(names: Iterable[str]) -> list[str]:
     """Numbers by their value, then everything else as text: the same whatever the file's order.
 
     Example:
-        >>> natural_order({"10", "9", "b", "a1"})
+        >>> natural_sort({"10", "9", "b", "a1"})
         ['9', '10', 'a1', 'b']
     """
     return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
 
 
-class _Rows:
+class _RowFilter:
     """Which rows of a table are good, and why the others are not: the first reason counts."""
 
     def __init__(self, table: Table) -> None:
@@ -136,7 +136,7 @@ class _Rows:
             self.reasons[place] = reason if isinstance(reason, str) else reason(place)
         self.good &= ~bad
 
-    def drop_repeats(self, keys: Sequence[np.ndarray], what: str) -> None:
+    def drop_duplicates(self, keys: Sequence[np.ndarray], what: str) -> None:
         """Drop good rows whose keys all equal those of an earlier good row."""
         places = np.flatnonzero(self.good)
         frame = pd.DataFrame({number: key[places] for number, key in enumerate(keys)})
@@ -150,7 +150,7 @@ class _Rows:
         bad[places[repeated]] = True
         self.drop(bad, lambda place: f"{what} as in row {row_of_group[group[place]]}")
 
-    def report(self, card: Card, file: str, rejected: Rejected, limit: float) -> None:
+    def report(self, card: Card, file: str, rejected: RejectionLog, reject_limit: float) -> None:
         """List the bad rows in the order of the file, and refuse the table if they are too many."""
         found = [(int(self.table.rows[place]), reason) for place, reason in self.reasons.items()]
         found = sorted([*found, *self.table.malformed])
@@ -159,32 +159,32 @@ class _Rows:
         if found:
             total = len(self.table) + len(self.table.malformed)
             first = f"row {found[0][0]}: {found[0][1]}"
-            rejected.check_limit(f"{card.file(file)}: rows", len(found), total, limit, first)
+            rejected.check_limit(f"{card.resolve_path(file)}: rows", len(found), total, reject_limit, first)
 
 
-def _places(codes: np.ndarray, names: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
+def _vocabulary_index(codes: np.ndarray, names: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
     """[R] index into the vocabulary of what each code names, -1 where it holds no such name."""
     place = {name: index for index, name in enumerate(vocabulary)}
     place_of_code = np.array([place.get(name, -1) for name in names] + [-1], dtype=np.int64)
     return place_of_code[codes]
 
 
-def _got(column: pa.ChunkedArray, expected: str) -> Callable[[int], str]:
+def _unexpected_value(column: pa.ChunkedArray, expected: str) -> Callable[[int], str]:
     return lambda place: f"got {as_text(column[place].as_py())!r}, expected {expected}"
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+def _parse_numbers(column: pa.ChunkedArray) -> np.ndarray:
     """[R] float64, NaN where there is no finite number."""
     numbers = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _times(column: pa.ChunkedArray) -> np.ndarray:
+def _parse_times(column: pa.ChunkedArray) -> np.ndarray:
     """[R] float64 seconds since 1970 (UTC), NaN where it is none: numbers, timestamps or ISO 8601."""
     if not (pa.types.is_temporal(column.type) or pa.types.is_string(column.type)):
-        return _numbers(column)
+        return _parse_numbers(column)
     is_text = pa.types.is_string(column.type)
-    seconds = _numbers(column) if is_text else np.full(len(column), np.nan)
+    seconds = _parse_numbers(column) if is_text else np.full(len(column), np.nan)
     undated = np.isnan(seconds)
     dates = pd.to_datetime(column.to_pandas()[undated], errors="coerce", utc=True, format="ISO8601")
     stamps = dates.dt.tz_localize(None).to_numpy("datetime64[us]")

@@ -51,7 +51,7 @@ def drop_modalities(
         1
     """
     if isinstance(tokens, Tokens):
-        keep_BM = _kept(tokens.presence, probability, generator)
+        keep_BM = _draw_keep_mask(tokens.presence, probability, generator)
         return tokens.filter(keep_BM[tokens.sample, tokens.modality])
     sizes = {name: len(part) for name, part in tokens.items()}
     if len(set(sizes.values())) > 1:
@@ -59,14 +59,14 @@ def drop_modalities(
     if not tokens:
         return {}
     presence_BM = torch.stack([part.lengths > 0 for part in tokens.values()], dim=1)
-    keep_BM = _kept(presence_BM, probability, generator)
+    keep_BM = _draw_keep_mask(presence_BM, probability, generator)
     return {
         name: part.filter(keep_B[part.sample])
         for (name, part), keep_B in zip(tokens.items(), keep_BM.unbind(1), strict=True)
     }
 
 
-def _kept(presence_BM: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+def _draw_keep_mask(presence_BM: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
     """[B, M] which of the modalities that are there stay: at least one where there is any."""
     if not 0 <= probability <= 1:
         raise InputError(f"modality dropout: got probability {probability}, expected 0 to 1")

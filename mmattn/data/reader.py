@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 
 from mmattn.data.card import Card
-from mmattn.data.content import open_things
+from mmattn.data.content import open_content_table
 from mmattn.data.dataset import Dataset
 from mmattn.data.interactions import read_graph, read_interactions
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.types import Sample
 
-__all__ = ["read"]
+__all__ = ["read_dataset"]
 
 
-def read(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Dataset:
+def read_dataset(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Dataset:
     """Read everything that a card names.
 
     Content of an item, by the kind of its modality: "text" a list with one text for each text column,
@@ -41,15 +41,15 @@ def read(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Data
         >>> _ = (folder / "items.csv").write_text("id,title\\n7,Heat\\n8,\\n")
         >>> _ = (folder / "card.yaml").write_text(
         ...     "name: films\\nitems: {file: items.csv, id: id, columns: {title: text}}")
-        >>> films = read(folder)
+        >>> films = read_dataset(folder)
         >>> [dict(item.content) for item in films.items], films.rejected.counts()
         ([{'text': ['Heat']}, {}], {'kept': 1})
     """
     if not isinstance(card, Card):
         card = Card.load(card)
-    rejected = Rejected()
-    items = open_things(card, "items", card.items, rejected, reject_limit)
-    users = open_things(card, "users", card.users, rejected, reject_limit) if card.users else None
+    rejected = RejectionLog()
+    items = open_content_table(card, "items", card.items, rejected, reject_limit)
+    users = open_content_table(card, "users", card.users, rejected, reject_limit) if card.users else None
     named = items.entity_names() | (users.entity_names() if users else set())
     graph = read_graph(card, named, rejected, reject_limit)
     entities = {name: index for index, name in enumerate(graph.entities)}

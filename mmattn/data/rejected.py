@@ -12,7 +12,7 @@ from typing import Literal
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 
-__all__ = ["Rejected", "Rejection"]
+__all__ = ["Rejection", "RejectionLog"]
 
 Effect = Literal["row dropped", "cell dropped", "part dropped", "kept"]
 
@@ -40,11 +40,11 @@ class Rejection:
     reason: str
 
 
-class Rejected:
+class RejectionLog:
     """The list of complaints about one data set, in the order they were found.
 
     Example:
-        >>> rejected = Rejected()
+        >>> rejected = RejectionLog()
         >>> rejected.add("items.csv", 3, "17", "year", "cell dropped", "'MCMXCV' is not a number")
         >>> len(rejected), rejected.counts()
         (1, {'cell dropped': 1})
@@ -74,20 +74,22 @@ class Rejected:
             writer.writerow([field.name for field in fields(Rejection)])
             writer.writerows(astuple(row) for row in self.rows)
 
-    def check_limit(self, where: str, bad: int, total: int, limit: float, first: str) -> None:
+    def check_limit(
+        self, where: str, num_bad: int, total: int, max_fraction: float, first_reason: str
+    ) -> None:
         """Refuse data that is mostly bad: then the card or the files are wrong, not single rows.
 
         Args:
             where: what the rows belong to, for the message.
-            bad: rows (or cells) that were dropped.
+            num_bad: rows (or cells) that were dropped.
             total: rows (or cells) in all.
-            limit: largest fraction that may be bad; with nothing good left it is always an error.
-            first: the first complaint, for the message.
+            max_fraction: largest fraction that may be bad; with nothing good left it is always an error.
+            first_reason: the first complaint, for the message.
 
         Raises:
-            InputError: more than `limit` of them are bad, or all are.
+            InputError: more than `max_fraction` of them are bad, or all are.
         """
-        if bad and (bad == total or bad > limit * total):
+        if num_bad and (num_bad == total or num_bad > max_fraction * total):
             raise InputError(
-                f"{where}: {bad} of {total} are bad, expected at most {limit:.0%}; the first: {first}"
+                f"{where}: {num_bad} of {total} are bad, expected at most {max_fraction:.0%}; the first: {first_reason}"
             )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.schema import from_mapping
 
-__all__ = ["ROLES", "TARGETS", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
+__all__ = ["ROLES", "TARGET_ROLES", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
 
 # Role -> the modality it belongs to where the card names none. Targets belong to none: they are kept beside
 # the items, to learn from and to measure with, and never become content.
@@ -31,11 +31,11 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "boxes": "",
     }
 )
-TARGETS = tuple(role for role, modality in ROLES.items() if not modality)
+TARGET_ROLES = tuple(role for role, modality in ROLES.items() if not modality)
 
-_KINDS = {"words": "words"}  # of content, where it is not called as the role's own modality
+_CONTENT_KINDS = {"words": "words"}  # of content, where it is not called as the role's own modality
 _SEPARATORS = {"words": " ", "tags": " "}
-_ABOUT = {"tags": "words", "boxes": "image"}  # role -> the kind of modality that its cells speak of
+_ANNOTATED_KIND = {"tags": "words", "boxes": "image"}  # role -> the kind of modality that its cells speak of
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,23 @@ class Column:
             "audio").
         separator: what stands between the parts of a list where the cell is text: "|", and white space
             for words and tags.
-        of: the modality that tags or boxes speak of; left out, the only one of words or pictures.
+        annotates: the modality that tags or boxes speak of; left out, the only one of words or pictures.
     """
 
     role: str
     modality: str = ""
     separator: str = ""
-    of: str = ""
+    annotates: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InputError(f"no role {self.role!r}.{nearest(self.role, ROLES)}")
+            raise InputError(f"no role {self.role!r}.{did_you_mean(self.role, ROLES)}")
         if self.is_target and self.modality:
             raise InputError(f"got modality {self.modality!r} for a {self.role}, which belongs to none")
-        if self.of and self.role not in _ABOUT:
-            raise InputError(f"got of {self.of!r} for a {self.role}, expected it for tags and boxes only")
+        if self.annotates and self.role not in _ANNOTATED_KIND:
+            raise InputError(
+                f"got of {self.annotates!r} for a {self.role}, expected it for tags and boxes only"
+            )
         if not self.separator:
             object.__setattr__(self, "separator", _SEPARATORS.get(self.role, "|"))
         if not self.modality:
@@ -76,13 +78,13 @@ class Column:
     @property
     def is_target(self) -> bool:
         """Is it to be learned, and never content?"""
-        return self.role in TARGETS
+        return self.role in TARGET_ROLES
 
     @property
     def kind(self) -> str:
         """What the modality's content looks like: "text", "words", "table", "image", "audio", or "" for a
         target."""
-        return _KINDS.get(self.role, ROLES[self.role])
+        return _CONTENT_KINDS.get(self.role, ROLES[self.role])
 
 
 @dataclass(frozen=True)
@@ -126,32 +128,32 @@ class UserTable:
                     "expected one a column"
                 )
             for column in targets:
-                self.about(name, column)
+                self.annotated_modality(name, column)
 
     def uses(self) -> Iterator[tuple[str, Column]]:
         """(column name, use) of every use, in the card's order."""
         return ((name, column) for name, uses in self.columns.items() for column in uses)
 
-    def about(self, name: str, column: Column) -> str:
+    def annotated_modality(self, name: str, column: Column) -> str:
         """The modality that the tags or boxes of a column speak of; "" for other targets.
 
         Raises:
             InputError: there is no such modality, or there are several and the card does not say which.
         """
-        kind = _ABOUT.get(column.role)
+        kind = _ANNOTATED_KIND.get(column.role)
         if kind is None:
             return ""
         known = [use.modality for _, use in self.uses() if use.kind == kind]
-        if column.of and column.of not in known:
+        if column.annotates and column.annotates not in known:
             raise InputError(
-                f"columns.{name}: no modality {column.of!r} of {kind}.{nearest(column.of, known)}"
+                f"columns.{name}: no modality {column.annotates!r} of {kind}.{did_you_mean(column.annotates, known)}"
             )
-        if not column.of and len(known) != 1:
+        if not column.annotates and len(known) != 1:
             raise InputError(
                 f"columns.{name}: {column.role} speak of a modality of {kind}, and the card has "
-                f"{len(known)} of these{', name one with `of`: ' + ', '.join(known) if known else ''}"
+                f"{len(known)} of these{', name one with `annotates`: ' + ', '.join(known) if known else ''}"
             )
-        return column.of or known[0]
+        return column.annotates or known[0]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ class UserTable:
         return tuple(dict.fromkeys(column.modality for _, column in self.uses() if column.modality))
 
     @property
-    def named(self) -> dict[str, str]:
+    def named_columns(self) -> dict[str, str]:
         """Place in the card -> column of the file, for everything the card names."""
         return {"id": self.id, **{f"columns.{name}": name for name in self.columns}}
 
@@ -171,8 +173,8 @@ class ItemTable(UserTable):
     split: str | None = None
 
     @property
-    def named(self) -> dict[str, str]:
-        return {**super().named, **({"split": self.split} if self.split else {})}
+    def named_columns(self) -> dict[str, str]:
+        return {**super().named_columns, **({"split": self.split} if self.split else {})}
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,8 @@ class InteractionTable:
     split: str | None = None
 
     @property
-    def named(self) -> dict[str, str]:
-        return _named(self)
+    def named_columns(self) -> dict[str, str]:
+        return _named_columns(self)
 
 
 @dataclass(frozen=True)
@@ -202,11 +204,11 @@ class GraphTable:
     tail: str
 
     @property
-    def named(self) -> dict[str, str]:
-        return _named(self)
+    def named_columns(self) -> dict[str, str]:
+        return _named_columns(self)
 
 
-def _named(table: InteractionTable | GraphTable) -> dict[str, str]:
+def _named_columns(table: InteractionTable | GraphTable) -> dict[str, str]:
     columns = {each.name: getattr(table, each.name) for each in fields(table) if each.name != "file"}
     return {place: column for place, column in columns.items() if column is not None}
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from mmattn.errors import InputError
 
-__all__ = ["Table", "as_text", "column_types", "factor", "read_table"]
+__all__ = ["Table", "as_text", "column_types", "factorize_ids", "read_table"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -53,7 +53,7 @@ def column_types(path: Path) -> dict[str, pa.DataType]:
     try:
         if separator is None:
             schema = pa.parquet.read_schema(path)
-            names, types = schema.names, [_plain(kind) for kind in schema.types]
+            names, types = schema.names, [_value_type(kind) for kind in schema.types]
         else:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 names = next(csv.reader(file, delimiter=separator), [])
@@ -79,7 +79,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
         if separator is None:
             with pa.parquet.ParquetFile(path) as file:
                 table = file.read(columns=list(columns))
-            return Table({name: _decoded(table[name]) for name in columns}, np.arange(1, len(table) + 1))
+            return Table(
+                {name: _to_plain_type(table[name]) for name in columns}, np.arange(1, len(table) + 1)
+            )
         return _read_csv(path, columns, separator)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
@@ -115,7 +117,7 @@ def _read_csv(path: Path, columns: Sequence[str], separator: str) -> Table:
     return Table({name: table[name] for name in columns}, good, tuple(malformed))
 
 
-def factor(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+def factorize_ids(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """A column of ids as numbers.
 
     Returns:
@@ -158,13 +160,13 @@ def _separator(path: Path) -> str | None:
     return _SEPARATORS[path.suffix]
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _to_plain_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column in its plain type: writers choose among several for the same text."""
-    kind = _plain(column.type)
+    kind = _value_type(column.type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         kind = pa.string()
     return column.cast(kind)

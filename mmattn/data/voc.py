@@ -9,15 +9,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mmattn.boxes import Boxes
-from mmattn.data.box_checks import BadBoxes, BoxChecks, seen_size
+from mmattn.data.box_checks import BadBoxPolicy, BoxValidator, upright_size
 from mmattn.data.cell_parsing import BadCell
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 
 __all__ = ["read_voc"]
 
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+_CORNER_TAGS = ("xmin", "ymin", "xmax", "ymax")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 def read_voc(
@@ -25,9 +25,9 @@ def read_voc(
     split: str | None = None,
     *,
     labels: Sequence[str] | None = None,
-    bad_boxes: BadBoxes = "drop",
-    rejected: Rejected | None = None,
-    limit: float = 0.05,
+    bad_boxes: BadBoxPolicy = "drop",
+    rejected: RejectionLog | None = None,
+    reject_limit: float = 0.05,
 ) -> list[tuple[Path, Boxes]]:
     """Pictures with their boxes, from Annotations/, JPEGImages/ and ImageSets/Main/ in a folder.
 
@@ -41,9 +41,9 @@ def read_voc(
         root: the folder.
         split: a list in ImageSets/Main without its ".txt"; None for all that have an XML file.
         labels: the names that may occur; None for any.
-        bad_boxes: "drop" and list boxes that cannot be used, or "refuse" the data (see `BoxChecks`).
+        bad_boxes: "drop" and list boxes that cannot be used, or "refuse" the data (see `BoxValidator`).
         rejected: where complaints go; left out, they are lost.
-        limit: largest fraction of the pictures that may be dropped.
+        reject_limit: largest fraction of the pictures that may be dropped.
 
     Returns:
         (path, boxes) of each picture, in the order of the list; pictures without boxes are there, too.
@@ -62,32 +62,32 @@ def read_voc(
         >>> _ = (root / "Annotations/a.xml").write_text(
         ...     f"<annotation><object><name>cat</name><bndbox>{box}</bndbox></object></annotation>")
         >>> ((path, boxes),) = read_voc(root)
-        >>> path.name, boxes.boxes.tolist(), boxes.labels
+        >>> path.name, boxes.validate.tolist(), boxes.labels
         ('a.jpg', [[0.0, 1.0, 7.0, 5.0]], ('cat',))
     """
     root = Path(root)
-    rejected = Rejected() if rejected is None else rejected
+    rejected = RejectionLog() if rejected is None else rejected
     table = f"ImageSets/Main/{split}.txt" if split else "Annotations"
-    checks = BoxChecks(table, rejected, bad_boxes, labels)
-    names = _names(root, split)
+    checks = BoxValidator(table, rejected, bad_boxes, labels)
+    names = _split_names(root, split)
     found: list[tuple[Path, Boxes]] = []
     first = ""
     for row, name in enumerate(names, start=1):
         try:
-            entries, stated, file = _annotation(root / "Annotations" / f"{name}.xml")
-            picture = _picture(root / "JPEGImages", name, file)
-            size = seen_size(picture, stated)
+            entries, stated, file = _read_annotation(root / "Annotations" / f"{name}.xml")
+            picture = _find_image(root / "JPEGImages", name, file)
+            size = upright_size(picture, stated)
         except BadCell as error:
             first = first or f"{name}: {error}"
             rejected.add(table, row, name, "", "row dropped", str(error))
             continue
-        found.append((picture, checks.boxes(entries, size, row, name)))
-    rejected.check_limit(f"{root}: pictures", len(names) - len(found), len(names), limit, first)
-    checks.close()
+        found.append((picture, checks.validate(entries, size, row, name)))
+    rejected.check_limit(f"{root}: pictures", len(names) - len(found), len(names), reject_limit, first)
+    checks.warn_if_unbalanced()
     return found
 
 
-def _names(root: Path, split: str | None) -> list[str]:
+def _split_names(root: Path, split: str | None) -> list[str]:
     """Names of the pictures that belong to a split."""
     folder = root / ("ImageSets/Main" if split else "Annotations")
     if not folder.is_dir():
@@ -102,7 +102,7 @@ def _names(root: Path, split: str | None) -> list[str]:
     return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _annotation(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int] | None, str]:
+def _read_annotation(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int] | None, str]:
     """Boxes, the stated (height, width), and the name of the picture's file.
 
     Raises:
@@ -114,26 +114,30 @@ def _annotation(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, i
         tree = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise BadCell(f"Annotations/{path.name} is damaged: {error}") from error
-    width, height = (_number(tree.findtext(f"size/{side}")) for side in ("width", "height"))
+    width, height = (_parse_number(tree.findtext(f"size/{side}")) for side in ("width", "height"))
     stated = (int(height), int(width)) if width > 0 and height > 0 else None  # some tools write 0 x 0
     entries = []
     for thing in tree.findall("object"):
         label = (thing.findtext("name") or "").strip()
-        left, top, right, bottom = (_number(thing.findtext(f"bndbox/{corner}")) for corner in _CORNERS)
+        left, top, right, bottom = (
+            _parse_number(thing.findtext(f"bndbox/{corner}")) for corner in _CORNER_TAGS
+        )
         if right > left and bottom > top:
             left, top = left - 1, top - 1
         entries.append((label, [left, top, right, bottom]))
     return entries, stated, Path((tree.findtext("filename") or "").strip()).name
 
 
-def _picture(folder: Path, name: str, file: str) -> Path:
+def _find_image(folder: Path, name: str, file: str) -> Path:
     """The picture's own file: as the annotation calls it, or else called like the annotation."""
-    candidates = [folder / each for each in (file, *(f"{name}{suffix}" for suffix in _SUFFIXES)) if each]
+    candidates = [
+        folder / each for each in (file, *(f"{name}{suffix}" for suffix in _IMAGE_SUFFIXES)) if each
+    ]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _number(text: str | None) -> float:
-    """NaN where there is none, which `BoxChecks` then finds."""
+def _parse_number(text: str | None) -> float:
+    """NaN where there is none, which `BoxValidator` then finds."""
     try:
         return float(text or "")
     except ValueError:

@@ -110,7 +110,7 @@ class Encoder(nn.Module, ABC):
         """A hash of the raw content: file bytes for a path, otherwise the value itself."""
         return hash_content(content)
 
-    def cost(self, content: Any) -> int:
+    def size_hint(self, content: Any) -> int:
         """How long the content is, in any unit: the feature store encodes like lengths together."""
         return 0
 
@@ -157,22 +157,22 @@ class Encoder(nn.Module, ABC):
         """
         device = self.device
         lengths = [0 if sequence is None else len(sequence) for sequence in sequences]
-        values_ND = _joined(sequences, torch.zeros(0, self.dim, device=device))
+        values_ND = _concatenated(sequences, torch.zeros(0, self.dim, device=device))
         tokens = Tokens.from_lengths(
             values_ND,
             torch.tensor(lengths, dtype=torch.int64, device=device),
             self.modality,
-            time=None if times is None else _joined(times, torch.zeros(0, device=device)),
+            time=None if times is None else _concatenated(times, torch.zeros(0, device=device)),
         )
         if positions is None:
             return tokens
         none = torch.zeros(0, dtype=torch.int64, device=device)
-        return replace(tokens, position=_joined(positions, none))
+        return replace(tokens, position=_concatenated(positions, none))
 
 
-def _joined(parts: Sequence[Tensor | None], none: Tensor) -> Tensor:
+def _concatenated(parts: Sequence[Tensor | None], empty: Tensor) -> Tensor:
     there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else none
+    return torch.cat(there) if there else empty
 
 
 def hash_content(content: Any) -> str:

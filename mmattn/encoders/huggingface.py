@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from mmattn.encoders.base import hash_weights
-from mmattn.encoders.pretrained import PretrainedEncoder, hash_files, library
+from mmattn.encoders.pretrained import PretrainedEncoder, hash_files, import_optional
 from mmattn.errors import InputError
 
 __all__ = ["HuggingFaceEncoder"]
@@ -51,27 +51,31 @@ class HuggingFaceEncoder(PretrainedEncoder):
         )
         self.model = str(model)
         self.revision = revision
-        self.dim = self._width()
+        self.dim = self._hidden_size()
 
-    def _width(self) -> int:
+    def _hidden_size(self) -> int:
         return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
-    def _folder(self) -> Path | None:
+    def _local_folder(self) -> Path | None:
         return Path(self.model) if Path(self.model).is_dir() else None
 
     @cached_property
     def weights_hash(self) -> str:
-        return hash_files(self._folder, _WEIGHTS) if self._folder else hash_weights(self.network.state_dict())
+        return (
+            hash_files(self._local_folder, _WEIGHTS)
+            if self._local_folder
+            else hash_weights(self.network.state_dict())
+        )
 
     @property
     def processor_hash(self) -> str:
         """Of the tokenizer's or feature extractor's files; on the hub the revision says it."""
-        return hash_files(self._folder, _PROCESSOR) if self._folder else self.revision_name
+        return hash_files(self._local_folder, _PROCESSOR) if self._local_folder else self.revision_name
 
     @property
     def revision_name(self) -> str:
-        if self._folder:
+        if self._local_folder:
             return "local folder"  # its hashes say which; its path is nobody else's business
         commit = getattr(self.network.config, "_commit_hash", None)
         return f"{self.model}@{commit or self.revision}"
@@ -87,9 +91,9 @@ class HuggingFaceEncoder(PretrainedEncoder):
 
 
 def _load_model(model: str, revision: str | None, tower: str) -> nn.Module:
-    transformers = library("transformers", "hf")
+    transformers = import_optional("transformers", "hf")
     try:
-        with _quiet():
+        with _without_progress_bars():
             network = transformers.AutoModel.from_pretrained(model, revision=revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -100,9 +104,9 @@ def _load_model(model: str, revision: str | None, tower: str) -> nn.Module:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_progress_bars() -> Iterator[None]:
     """Without the progress bar that transformers draws for every model it loads."""
-    logging = library("transformers.utils.logging", "hf")
+    logging = import_optional("transformers.utils.logging", "hf")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.pretrained import PretrainedEncoder, library
+from mmattn.encoders.pretrained import PretrainedEncoder, import_optional
 from mmattn.errors import InputError
 
 __all__ = ["add_lora"]
@@ -43,15 +43,20 @@ def add_lora(encoder: Encoder, options: Mapping[str, Any] | None = None) -> None
             f"encoder {encoder.name!r}: has no network that LoRA could adapt, expected a pretrained one "
             "that is not frozen"
         )
-    peft = library("peft", "hf")
-    settings = {"r": 8, "lora_alpha": 16, "target_modules": _targets(encoder.trained), **dict(options or {})}
+    peft = import_optional("peft", "hf")
+    settings = {
+        "r": 8,
+        "lora_alpha": 16,
+        "target_modules": _target_modules(encoder.trained),
+        **dict(options or {}),
+    }
     try:
         peft.inject_adapter_in_model(peft.LoraConfig(**settings), encoder.trained)
     except (TypeError, ValueError) as error:
         raise InputError(f"encoder {encoder.name!r}, lora: {' '.join(str(error).split())[:300]}") from error
 
 
-def _targets(network: nn.Module) -> list[str]:
+def _target_modules(network: nn.Module) -> list[str]:
     modules = list(network.named_modules())
     linear = [name for name, part in modules if isinstance(part, nn.Linear) and name]
     return linear or [

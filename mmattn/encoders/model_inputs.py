@@ -11,15 +11,15 @@ import numpy as np
 from torch import Tensor
 
 from mmattn.encoders.base import Encoder, Unreadable
-from mmattn.encoders.store.feature_store import FeatureStore, Rejected
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.store.feature_store import FeatureStore, RejectedContent
+from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Sample, Tokens
 
-__all__ = ["Inputs", "gather"]
+__all__ = ["ModelInputs", "prepare_inputs"]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ModelInputs:
     """All samples of a data set, ready for the model.
 
     Args:
@@ -34,7 +34,7 @@ class Inputs:
 
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
     contents: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[RejectedContent, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {name: len(part) for name, part in self._parts.items()}
@@ -53,18 +53,18 @@ class Inputs:
     def modalities(self) -> tuple[str, ...]:
         return (*self.tokens, *self.contents)
 
-    def without(self, modality: str) -> Inputs:
+    def without_modality(self, modality: str) -> ModelInputs:
         """As if no sample had this modality."""
-        self._known(modality)
+        self._check_modality(modality)
         return replace(
             self,
             tokens={name: part for name, part in self.tokens.items() if name != modality},
             contents={name: part for name, part in self.contents.items() if name != modality},
         )
 
-    def exchanged(self, modality: str, order: Sequence[int] | np.ndarray) -> Inputs:
+    def shuffled(self, modality: str, order: Sequence[int] | np.ndarray) -> ModelInputs:
         """Sample b gets this modality of sample `order[b]`: what is left of a result if it says nothing?"""
-        self._known(modality)
+        self._check_modality(modality)
         index = np.asarray(order, np.int64)
         if modality in self.tokens:
             return replace(
@@ -73,44 +73,44 @@ class Inputs:
         moved = [self.contents[modality][place] for place in index]
         return replace(self, contents={**self.contents, modality: moved})
 
-    def rows(self, samples: Tensor) -> Inputs:
+    def subset(self, indices: Tensor) -> ModelInputs:
         """Of the named samples alone, in that order.
 
         Example:
             >>> import torch
-            >>> Inputs(contents={"text": ["a", "b", None]}).rows(torch.tensor([2, 0])).contents
+            >>> ModelInputs(contents={"text": ["a", "b", None]}).subset(torch.tensor([2, 0])).contents
             {'text': [None, 'a']}
         """
-        numbers = samples.tolist()
-        return Inputs(
-            {name: tokens.select(samples) for name, tokens in self.tokens.items()},
+        numbers = indices.tolist()
+        return ModelInputs(
+            {name: tokens.select(indices) for name, tokens in self.tokens.items()},
             {name: [found[number] for number in numbers] for name, found in self.contents.items()},
         )
 
-    def select(self, samples: Tensor, encoders: Mapping[str, Encoder]) -> dict[str, Tokens]:
+    def select_tokens(self, indices: Tensor, encoders: Mapping[str, Encoder]) -> dict[str, Tokens]:
         """Tokens of the named samples; trainable encoders run, so that gradients reach them."""
-        numbers = samples.tolist()
+        numbers = indices.tolist()
         selected = {}
         for name, encoder in encoders.items():
             if name in self.tokens:
-                selected[name] = self.tokens[name].select(samples)
+                selected[name] = self.tokens[name].select(indices)
             elif name in self.contents:
                 selected[name] = encoder([self.contents[name][number] for number in numbers])
         return selected
 
-    def _known(self, modality: str) -> None:
+    def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:
-            raise InputError(f"inputs: no modality {modality!r}.{nearest(modality, self.modalities)}")
+            raise InputError(f"inputs: no modality {modality!r}.{did_you_mean(modality, self.modalities)}")
 
 
-def gather(
+def prepare_inputs(
     samples: Sequence[Sample],
     encoders: Mapping[str, Encoder],
     features: str | Path,
     sources: Mapping[str, str] | None = None,
     *,
     progress: bool = True,
-) -> Inputs:
+) -> ModelInputs:
     """Run the frozen encoders (or fetch what they made before) and read the contents for the others.
 
     Args:
@@ -123,7 +123,7 @@ def gather(
     ids = [sample.id for sample in samples]
     tokens: dict[str, Tokens] = {}
     contents: dict[str, Sequence[Any]] = {}
-    rejected: list[Rejected] = []
+    rejected: list[RejectedContent] = []
     for name, encoder in encoders.items():
         raw = [sample.content.get((sources or {}).get(name, name)) for sample in samples]
         if encoder.frozen:
@@ -131,12 +131,12 @@ def gather(
             tokens[name] = store.tokens(raw, ids)
             rejected.extend(store.rejected)
         else:
-            contents[name] = _read(raw, ids, name, encoder, rejected)
-    return Inputs(tokens, contents, tuple(rejected))
+            contents[name] = _read_contents(raw, ids, name, encoder, rejected)
+    return ModelInputs(tokens, contents, tuple(rejected))
 
 
-def _read(
-    raw: Sequence[Any], ids: Sequence[str], modality: str, encoder: Encoder, rejected: list[Rejected]
+def _read_contents(
+    raw: Sequence[Any], ids: Sequence[str], modality: str, encoder: Encoder, rejected: list[RejectedContent]
 ) -> list[Any]:
     """Decode every content once; one that cannot be read is noted and absent from here on."""
     decoded = []
@@ -144,6 +144,6 @@ def _read(
         try:
             decoded.append(None if content is None else encoder.read(content))
         except Unreadable as error:
-            rejected.append(Rejected(sample, modality, str(error)))
+            rejected.append(RejectedContent(sample, modality, str(error)))
             decoded.append(None)
     return decoded

@@ -18,7 +18,7 @@ from mmattn.encoders.base import Encoder, EncoderCard, hash_weights
 from mmattn.errors import InputError, MissingDependency
 from mmattn.files import sha256_file
 
-__all__ = ["PretrainedEncoder", "hash_files", "library", "load_state"]
+__all__ = ["PretrainedEncoder", "hash_files", "import_optional", "read_state_dict"]
 
 
 class PretrainedEncoder(Encoder):
@@ -44,8 +44,10 @@ class PretrainedEncoder(Encoder):
         self.frozen = frozen
         self.batch_size = batch_size
         self._load = load
-        self._held: list[nn.Module] = []  # a list hides the frozen network from parameters() and state_dict()
-        self._place: Tensor
+        self._hidden_network: list[
+            nn.Module
+        ] = []  # a list hides the frozen network from parameters() and state_dict()
+        self._device_probe: Tensor
         self.register_buffer("_place", torch.empty(0), persistent=False)  # follows .to(device)
         if not frozen:
             self.trained = load()
@@ -56,19 +58,19 @@ class PretrainedEncoder(Encoder):
         """The network, on this encoder's device."""
         if not self.frozen:
             return self.trained
-        if not self._held:
-            self._held.append(self._load().eval().requires_grad_(False))
-        return self._held[0].to(self._place.device)
+        if not self._hidden_network:
+            self._hidden_network.append(self._load().eval().requires_grad_(False))
+        return self._hidden_network[0].to(self._device_probe.device)
 
     def train(self, mode: bool = True) -> Self:
         """As in `Encoder`; batch norms whose weights stay (beside LoRA) keep their statistics, too."""
         super().train(mode)
         for part in self.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not _learns(part):
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not _is_trainable(part):
                 part.eval()
         return self
 
-    def gradients(self) -> AbstractContextManager[Any]:
+    def grad_context(self) -> AbstractContextManager[Any]:
         """The context in which the network runs: without gradients where it is frozen."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
 
@@ -97,11 +99,11 @@ class PretrainedEncoder(Encoder):
         )
 
 
-def _learns(part: nn.Module) -> bool:
+def _is_trainable(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters(recurse=False))
 
 
-def library(name: str, extra: str) -> Any:
+def import_optional(name: str, extra: str) -> Any:
     """Import an optional library.
 
     Raises:
@@ -120,7 +122,7 @@ def hash_files(folder: Path, patterns: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file or a torch file that holds tensors only (no code is run).
 
     Raises:

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from mmattn.errors import InputError
 from mmattn.evaluation.ranking.metrics import Ranking, evaluate
-from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired
+from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired_bootstrap
 
 __all__ = ["IndexLoss", "index_loss"]
 
@@ -66,6 +66,6 @@ def index_loss(
         metric=metric,
         exact=bootstrap(ours),
         approximate=bootstrap(theirs),
-        loss=paired(ours, theirs),
+        loss=paired_bootstrap(ours, theirs),
         recall=float(returned_UK.sum() / there_UK.sum()) if there_UK.any() else float("nan"),
     )

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from mmattn.errors import InputError
 
-__all__ = ["Gap", "modality_gap"]
+__all__ = ["ModalityGap", "modality_gap"]
 
 
 @dataclass(frozen=True)
-class Gap:
+class ModalityGap:
     """How far two modalities of one space lie apart.
 
     Args:
@@ -33,7 +33,7 @@ class Gap:
 
 def modality_gap(
     vectors: Mapping[str, NDArray[np.floating]], presence: Mapping[str, NDArray[np.bool_]] | None = None
-) -> dict[tuple[str, str], Gap]:
+) -> dict[tuple[str, str], ModalityGap]:
     """The gap between each two modalities, over the samples that have both.
 
     From Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
@@ -56,31 +56,38 @@ def modality_gap(
         raise InputError(f"modality_gap: got shapes {shapes}, expected one [B, D]")
     count = next(iter(shapes.values()))[0]
     there = {name: np.ones(count, bool) if presence is None else presence[name] for name in vectors}
-    units = {name: _unit(name, np.asarray(one, np.float64), there[name]) for name, one in vectors.items()}
+    units = {
+        name: _unit_vectors(name, np.asarray(one, np.float64), there[name]) for name, one in vectors.items()
+    }
     return {(one, other): _gap(units, there, one, other) for one, other in combinations(vectors, 2)}
 
 
 def _gap(
-    units: Mapping[str, NDArray[np.float64]], there: Mapping[str, NDArray[np.bool_]], one: str, other: str
-) -> Gap:
-    both = there[one] & there[other]
-    left_BD, right_BD = units[one][both], units[other][both]
+    units: Mapping[str, NDArray[np.float64]],
+    present: Mapping[str, NDArray[np.bool_]],
+    first: str,
+    second: str,
+) -> ModalityGap:
+    both = present[first] & present[second]
+    left_BD, right_BD = units[first][both], units[second][both]
     samples = len(left_BD)
     if not samples:
-        return Gap(float("nan"), float("nan"), float("nan"), 0)
+        return ModalityGap(float("nan"), float("nan"), float("nan"), 0)
     matched = float((left_BD * right_BD).sum(1).mean())
     # All ordered pairs at once: the inner product of the sums.
     every = float(left_BD.sum(0) @ right_BD.sum(0))
     unmatched = (every - matched * samples) / (samples * (samples - 1)) if samples > 1 else float("nan")
     distance = float(np.linalg.norm(left_BD.mean(0) - right_BD.mean(0)))
-    return Gap(distance, matched, unmatched, samples)
+    return ModalityGap(distance, matched, unmatched, samples)
 
 
-def _unit(name: str, vectors_BD: NDArray[np.float64], there_B: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _unit_vectors(
+    name: str, vectors_BD: NDArray[np.float64], present_B: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     norms_B = np.linalg.norm(vectors_BD, axis=1)
-    bad_B = there_B & ~((norms_B > 0) & np.isfinite(norms_B))
+    bad_B = present_B & ~((norms_B > 0) & np.isfinite(norms_B))
     if bad_B.any():
         raise InputError(
             f"modality_gap: {name!r} of sample {int(bad_B.argmax())} is zero or not finite, expected a vector"
         )
-    return vectors_BD / np.where(there_B, norms_B, 1.0)[:, None]
+    return vectors_BD / np.where(present_B, norms_B, 1.0)[:, None]

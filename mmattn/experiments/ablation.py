@@ -14,24 +14,26 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["PREFIXES", "How", "holders", "knock_out", "variants"]
+__all__ = ["ABLATION_PREFIXES", "AblationMethod", "ablate", "ablations", "samples_with"]
 
-How = Literal["drop", "shuffle", "noise"]
-PREFIXES: Mapping[How, str] = {"drop": "without", "shuffle": "shuffled", "noise": "noise"}
+AblationMethod = Literal["drop", "shuffle", "noise"]
+ABLATION_PREFIXES: Mapping[AblationMethod, str] = {"drop": "without", "shuffle": "shuffled", "noise": "noise"}
 
-_MOST_SUBSETS = 62  # all but the empty and the whole one of six contents
+_MAX_SUBSETS = 62  # all but the empty and the whole one of six contents
 
 
-def knock_out(inputs: Inputs, modality: str | Sequence[str], how: How = "drop", *, seed: int = 0) -> Inputs:
+def ablate(
+    inputs: ModelInputs, modality: str | Sequence[str], method: AblationMethod = "drop", *, seed: int = 0
+) -> ModelInputs:
     """The inputs without what a modality says.
 
     Args:
         inputs: of all samples.
         modality: which one, or several that say the same content in other ways and go together.
-        how: "drop", as if no sample had it; "shuffle", each sample that has it gets another one's, so
+        method: "drop", as if no sample had it; "shuffle", each sample that has it gets another one's, so
             that presence stays as it is; "noise", normal numbers with the mean and spread of each
             coordinate, for modalities of frozen encoders.
         seed: of the exchange or the noise.
@@ -41,31 +43,31 @@ def knock_out(inputs: Inputs, modality: str | Sequence[str], how: How = "drop", 
             to exchange with.
     """
     names = (modality,) if isinstance(modality, str) else tuple(modality)
-    if how not in get_args(How):
-        raise InputError(f"knockout: got {how!r}.{nearest(str(how), get_args(How))}")
+    if method not in get_args(AblationMethod):
+        raise InputError(f"knockout: got {method!r}.{did_you_mean(str(method), get_args(AblationMethod))}")
     for name in names:
         if name not in inputs.modalities:
-            raise InputError(f"knockout: no modality {name!r}.{nearest(name, inputs.modalities)}")
-    order = _exchange(inputs, names, seed) if how == "shuffle" else None
+            raise InputError(f"knockout: no modality {name!r}.{did_you_mean(name, inputs.modalities)}")
+    order = _shuffle_order(inputs, names, seed) if method == "shuffle" else None
     for name in names:
-        if how == "drop":
-            inputs = inputs.without(name)
+        if method == "drop":
+            inputs = inputs.without_modality(name)
         elif order is not None:
-            inputs = inputs.exchanged(name, order)
+            inputs = inputs.shuffled(name, order)
         else:
-            inputs = _noisy(inputs, name, seed)
+            inputs = _replace_with_noise(inputs, name, seed)
     return inputs
 
 
-def variants(
-    inputs: Inputs,
+def ablations(
+    inputs: ModelInputs,
     contents: Mapping[str, Sequence[str]],
-    ways: Sequence[How] = ("drop", "shuffle", "noise"),
+    methods: Sequence[AblationMethod] = ("drop", "shuffle", "noise"),
     *,
-    encoders: bool = True,
-    every_subset: bool = True,
+    include_encoders: bool = True,
+    include_subsets: bool = True,
     seed: int = 0,
-) -> Iterator[tuple[str, Inputs]]:
+) -> Iterator[tuple[str, ModelInputs]]:
     """All the knockouts of a report, one after the other, by name.
 
     Named "without-image", "shuffled-image", "noise-image" for a content, "without-table.year" for one of
@@ -76,56 +78,56 @@ def variants(
     Args:
         inputs: of all samples.
         contents: content -> the modalities that read it.
-        ways: of taking away.
-        encoders: take away single modalities of a content too, where it has several.
-        every_subset: at most 62 of them, the smallest first.
+        methods: of taking away.
+        include_encoders: take away single modalities of a content too, where it has several.
+        include_subsets: at most 62 of them, the smallest first.
         seed: of exchanges and noise.
 
     Example:
         >>> from mmattn.types import Tokens
         >>> text = Tokens.from_sequences([torch.ones(1, 2), torch.zeros(1, 2)], "text")
-        >>> both = Inputs({"text": text}, {"image": ["a", "b"]})
-        >>> [name for name, _ in variants(both, {"text": ["text"], "image": ["image"]}, ["drop", "noise"])]
+        >>> both = ModelInputs({"text": text}, {"image": ["a", "b"]})
+        >>> [name for name, _ in ablations(both, {"text": ["text"], "image": ["image"]}, ["drop", "noise"])]
         ['without-text', 'without-image', 'noise-text']
     """
     parts = {name: tuple(own) for name, own in contents.items()}
-    if encoders:
+    if include_encoders:
         for content, own in contents.items():
             parts |= {f"{content}.{name}": (name,) for name in own if len(own) > 1}
-    for how in ways:
+    for how in methods:
         for name, own in parts.items():
-            if _possible(inputs, own, how):
-                yield f"{PREFIXES[how]}-{name}", knock_out(inputs, own, how, seed=seed)
-    largest = len(contents) - (1 if "drop" in ways else 0)
+            if _is_applicable(inputs, own, how):
+                yield f"{ABLATION_PREFIXES[how]}-{name}", ablate(inputs, own, how, seed=seed)
+    largest = len(contents) - (1 if "drop" in methods else 0)
     kept = [names for size in range(1, largest) for names in combinations(contents, size)]
-    for names in kept[:_MOST_SUBSETS] if every_subset else ():
+    for names in kept[:_MAX_SUBSETS] if include_subsets else ():
         gone = [modality for content, own in contents.items() if content not in names for modality in own]
-        yield "only-" + "+".join(names), knock_out(inputs, gone)
+        yield "only-" + "+".join(names), ablate(inputs, gone)
 
 
-def _present(inputs: Inputs, modality: str) -> np.ndarray:
+def _samples_with_modality(inputs: ModelInputs, modality: str) -> np.ndarray:
     """Samples that have the modality."""
     if modality in inputs.tokens:
         return np.flatnonzero(inputs.tokens[modality].lengths.cpu().numpy())
     return np.flatnonzero([content is not None for content in inputs.contents[modality]])
 
 
-def _possible(inputs: Inputs, modalities: Sequence[str], how: How) -> bool:
-    if how == "drop":
+def _is_applicable(inputs: ModelInputs, modalities: Sequence[str], method: AblationMethod) -> bool:
+    if method == "drop":
         return set(modalities) != set(inputs.modalities)
-    if how == "noise":
+    if method == "noise":
         return set(modalities) <= set(inputs.tokens)
-    return len(holders(inputs, modalities)) >= 2
+    return len(samples_with(inputs, modalities)) >= 2
 
 
-def holders(inputs: Inputs, modalities: Sequence[str]) -> np.ndarray:
+def samples_with(inputs: ModelInputs, modalities: Sequence[str]) -> np.ndarray:
     """Samples that have any of the modalities, ascending."""
-    return np.unique(np.concatenate([_present(inputs, name) for name in modalities]))
+    return np.unique(np.concatenate([_samples_with_modality(inputs, name) for name in modalities]))
 
 
-def _exchange(inputs: Inputs, modalities: Sequence[str], seed: int) -> np.ndarray:
+def _shuffle_order(inputs: ModelInputs, modalities: Sequence[str], seed: int) -> np.ndarray:
     """An order of the samples in which no holder keeps its own: one round through all of them."""
-    present = holders(inputs, modalities)
+    present = samples_with(inputs, modalities)
     if len(present) < 2:
         names = " and ".join(map(repr, modalities))
         raise InputError(f"knockout: {len(present)} samples have {names}, expected two to exchange")
@@ -135,7 +137,7 @@ def _exchange(inputs: Inputs, modalities: Sequence[str], seed: int) -> np.ndarra
     return order
 
 
-def _noisy(inputs: Inputs, modality: str, seed: int) -> Inputs:
+def _replace_with_noise(inputs: ModelInputs, modality: str, seed: int) -> ModelInputs:
     if modality not in inputs.tokens:
         raise InputError(
             f"knockout: {modality!r} has no stored vectors to replace by noise; drop or shuffle it"

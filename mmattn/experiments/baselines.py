@@ -12,24 +12,24 @@ from scipy import sparse
 
 from mmattn.data.dataset import Interactions
 from mmattn.data.histories import Histories
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.baseline_registry import KINDS, search_space, settings_of, with_settings
-from mmattn.experiments.config import RivalConfig
-from mmattn.experiments.tuning import Fitted, System, Tuning, Validation, tune
+from mmattn.experiments.baseline_registry import BASELINES, baseline_arguments, search_space, with_settings
+from mmattn.experiments.config import BaselineConfig
+from mmattn.experiments.tuning import FittedSystem, TunableSystem, TuningResult, ValidationData, tune
 from mmattn.fusion.pool import segment_mean
 from mmattn.recommenders import kernels
-from mmattn.recommenders.newcomers import Scorer, WithNewcomers
-from mmattn.recommenders.pairwise import Judge, Pairwise
+from mmattn.recommenders.newcomers import SupportsScore, WithColdUserFallback
+from mmattn.recommenders.pairwise import PairwiseRecommender, ValidateFn
 from mmattn.recommenders.recent_popularity import RecentPopularity
 from mmattn.recommenders.sasrec import SASRec
 from mmattn.types import Sample
 
-__all__ = ["RivalContent", "fit_rival", "tune_rivals"]
+__all__ = ["BaselineContent", "fit_baseline", "tune_baselines"]
 
 
-class RivalContent:
+class BaselineContent:
     """What is known of the items, as vectors and tags.
 
     Args:
@@ -38,7 +38,7 @@ class RivalContent:
         events: all interactions with their times, for rivals of histories; None where there are none.
     """
 
-    def __init__(self, samples: Sequence[Sample], inputs: Inputs, events: Interactions | None = None):
+    def __init__(self, samples: Sequence[Sample], inputs: ModelInputs, events: Interactions | None = None):
         self.samples = samples
         self.inputs = inputs
         self.events = events
@@ -48,7 +48,7 @@ class RivalContent:
         """[I, D], zeros where the modality is absent."""
         if modality not in self.inputs.tokens:
             raise InputError(
-                f"rival: no stored modality {modality!r}.{nearest(modality, self.inputs.tokens)}"
+                f"rival: no stored modality {modality!r}.{did_you_mean(modality, self.inputs.tokens)}"
             )
         tokens = self.inputs.tokens[modality]
         return segment_mean(tokens.values, tokens.sample, len(tokens)).numpy()
@@ -58,7 +58,7 @@ class RivalContent:
         tables = [sample.content.get("table") or {} for sample in self.samples]
         columns = sorted({key for table in tables for key in table})
         if name not in columns:
-            raise InputError(f"rival: no column {name!r}.{nearest(name, columns)}")
+            raise InputError(f"rival: no column {name!r}.{did_you_mean(name, columns)}")
         return [table.get(name) for table in tables]
 
     def tags(self, columns: str) -> sparse.csr_array:
@@ -70,32 +70,32 @@ class RivalContent:
                 own[place].extend(f"{name}:{value}" for value in values)
         return kernels.tag_matrix(own)
 
-    def features(self, config: RivalConfig) -> NDArray[np.float64]:
+    def features(self, config: BaselineConfig) -> NDArray[np.float64]:
         """[I, F] for linear rivals: each part of length 1, times the root of its weight."""
         parts = [(weight, self.mean_token(name)) for name, weight in config.vectors.items()]
         parts += [(weight, self.tags(name).toarray()) for name, weight in config.tags.items()]
-        parts += [(weight, kernels.tfidf(self.tags(name)).toarray()) for name, weight in config.rare.items()]
+        parts += [(weight, kernels.tfidf(self.tags(name)).toarray()) for name, weight in config.tfidf.items()]
         if not parts:
             raise InputError(f"rival {config.kind!r}: got no content, expected vectors, tags or rare")
-        return np.hstack([weight**0.5 * kernels.side_by_side(part) for weight, part in parts])
+        return np.hstack([weight**0.5 * kernels.concat_normalized(part) for weight, part in parts])
 
-    def kernel(self, config: RivalConfig) -> NDArray[np.float64]:
+    def kernel(self, config: BaselineConfig) -> NDArray[np.float64]:
         """[I, I] for kernel rivals."""
-        parts = [(weight, self._cosine("vectors", name)) for name, weight in config.vectors.items()]
-        parts += [(weight, self._cosine("tags", name)) for name, weight in config.tags.items()]
-        parts += [(weight, self._cosine("rare", name)) for name, weight in config.rare.items()]
-        for name, width in config.numbers.items():
+        parts = [(weight, self._cosine_kernel("vectors", name)) for name, weight in config.vectors.items()]
+        parts += [(weight, self._cosine_kernel("tags", name)) for name, weight in config.tags.items()]
+        parts += [(weight, self._cosine_kernel("rare", name)) for name, weight in config.tfidf.items()]
+        for name, width in config.gaussian.items():
             values = [np.nan if value is None else float(value) for value in self.column(name)]
             parts.append((1.0, kernels.gaussian(values, width)))
         total = kernels.weighted_sum(*parts)
         return kernels.exponential(total, config.exponent) if config.exponent else total
 
-    def up_to(self, interactions: sparse.csr_array) -> RivalContent:
+    def restrict_to(self, interactions: sparse.csr_array) -> BaselineContent:
         """The same, with the events of these interactions [U, I] and no others in reach."""
         if self.events is None:
             return self
-        left = self.events.select(_among(self.events, interactions))
-        same = RivalContent(self.samples, self.inputs, left)
+        left = self.events.select(_is_among(self.events, interactions))
+        same = BaselineContent(self.samples, self.inputs, left)
         same._kernels = self._kernels
         return same
 
@@ -103,16 +103,16 @@ class RivalContent:
         """The known interactions [U, I] in the order of time, each at its first; nothing else is in them."""
         if self.events is None or self.events.time is None:
             raise InputError("rival: got interactions without times, expected a time column in the card")
-        known = np.flatnonzero(_among(self.events, interactions))
+        known = np.flatnonzero(_is_among(self.events, interactions))
         by_time = known[np.argsort(self.events.time[known], kind="stable")]
         pairs = self.events.users[by_time] * interactions.shape[1] + self.events.items[by_time]
         first = by_time[np.unique(pairs, return_index=True)[1]]
-        return Histories.of(
+        return Histories.from_events(
             self.events.users[first], self.events.items[first], self.events.time[first],
-            user_count=interactions.shape[0],
+            num_users=interactions.shape[0],
         )  # fmt: skip
 
-    def _cosine(self, kind: str, name: str) -> NDArray[np.float64]:
+    def _cosine_kernel(self, kind: str, name: str) -> NDArray[np.float64]:
         if (kind, name) not in self._kernels:
             if kind == "vectors":
                 kernel = kernels.cosine(self.mean_token(name))
@@ -123,22 +123,22 @@ class RivalContent:
         return self._kernels[kind, name]
 
 
-def _among(events: Interactions, interactions: sparse.csr_array) -> NDArray[np.bool_]:
+def _is_among(events: Interactions, interactions: sparse.csr_array) -> NDArray[np.bool_]:
     """Which events are of these interactions [U, I]."""
     pairs, count = interactions.tocoo(), np.int64(interactions.shape[1])
     return np.isin(events.users * count + events.items, pairs.row * count + pairs.col)
 
 
-def fit_rival(
-    config: RivalConfig,
-    content: RivalContent,
+def fit_baseline(
+    config: BaselineConfig,
+    content: BaselineContent,
     interactions: sparse.csr_array,
     known: NDArray[np.int64],
     *,
     seed: int = 0,
-    judge: Judge | None = None,
+    validate_fn: ValidateFn | None = None,
     device: str | torch.device = "cpu",
-) -> Scorer:
+) -> SupportsScore:
     """Fit one rival.
 
     Args:
@@ -147,37 +147,39 @@ def fit_rival(
         interactions: [U, I], the known ones.
         known: ids of the items that were there to be chosen.
         seed: of rivals that begin at random.
-        judge: the validation figure of a `score` function, for rivals that can stop early.
+        validate_fn: the validation figure of a `score` function, for rivals that can stop early.
         device: where rivals are trained that have something to train.
 
     Raises:
         InputError: an option that the kind does not have, or content that is not there.
     """
-    kind = KINDS[config.kind]
-    given = {"seed": seed, "judge": judge, "device": device}
-    rival = kind.build(**settings_of(config), **{name: given[name] for name in kind.given})
+    kind = BASELINES[config.kind]
+    given = {"seed": seed, "judge": validate_fn, "device": device}
+    rival = kind.factory(
+        **baseline_arguments(config), **{name: given[name] for name in kind.runtime_arguments}
+    )
     features: Any = None
     if kind.content == "histories":
         features = content.histories(interactions)
     elif kind.content:
         features = content.kernel(config) if kind.content == "kernel" else content.features(config)
-    fitted: Scorer = rival.fit(interactions, features, known)
-    if config.newcomers is None:
+    fitted: SupportsScore = rival.fit(interactions, features, known)
+    if config.cold_user_half_life is None:
         return fitted
-    popular = RecentPopularity(config.newcomers).fit(interactions, content.histories(interactions))
-    return WithNewcomers(fitted, popular, interactions)
+    popular = RecentPopularity(config.cold_user_half_life).fit(interactions, content.histories(interactions))
+    return WithColdUserFallback(fitted, popular, interactions)
 
 
-def tune_rivals(
-    configs: Mapping[str, RivalConfig],
-    content: RivalContent,
+def tune_baselines(
+    configs: Mapping[str, BaselineConfig],
+    content: BaselineContent,
     split: Split,
     *,
     metric: str,
     trials: int,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> tuple[dict[str, RivalConfig], Tuning]:
+) -> tuple[dict[str, BaselineConfig], TuningResult]:
     """Settings of every rival, chosen on validation with the same number of trials for each.
 
     The first trial is what the configuration says, so that it is never worse there for being tuned. A
@@ -196,23 +198,23 @@ def tune_rivals(
         The configurations with what was found, and the whole search.
     """
     # Not the test part, whoever asks: what a system holds has no event of it.
-    seen = content.up_to(split.known("test"))
-    systems = {name: _system(config, seen, metric, seed, device) for name, config in configs.items()}
+    seen = content.restrict_to(split.known("test"))
+    systems = {name: _tunable_system(config, seen, metric, seed, device) for name, config in configs.items()}
     tuning = tune(systems, split, metric=metric, trials=trials, seed=seed)
     found = {name: with_settings(config, tuning.systems[name].parameters) for name, config in configs.items()}
     return found, tuning
 
 
-def _system(
-    config: RivalConfig, content: RivalContent, metric: str, seed: int, device: str | torch.device
-) -> System:
-    def fit(view: Validation, **parameters: Any) -> Fitted:
-        rival = fit_rival(
+def _tunable_system(
+    config: BaselineConfig, content: BaselineContent, metric: str, seed: int, device: str | torch.device
+) -> TunableSystem:
+    def fit(view: ValidationData, **parameters: Any) -> FittedSystem:
+        rival = fit_baseline(
             with_settings(config, parameters), content, view.train, view.items,
-            seed=seed, judge=lambda score: view.measure(score, metric), device=device,
+            seed=seed, validate_fn=lambda score: view.mean_metric(score, metric), device=device,
         )  # fmt: skip
-        own = rival.rival if isinstance(rival, WithNewcomers) else rival
-        epochs = {"epochs": own.best_epoch} if isinstance(own, (Pairwise, SASRec)) else {}
-        return Fitted(rival.score, epochs)
+        own = rival.baseline if isinstance(rival, WithColdUserFallback) else rival
+        epochs = {"epochs": own.best_epoch} if isinstance(own, (PairwiseRecommender, SASRec)) else {}
+        return FittedSystem(rival.score, epochs)
 
-    return System(fit, *search_space(config))
+    return TunableSystem(fit, *search_space(config))

@@ -13,12 +13,12 @@ from mmattn.errors import InputError
 from mmattn.training.loop_config import LoopConfig
 
 __all__ = [
+    "BaselineConfig",
     "DataConfig",
     "EvaluationConfig",
     "FitConfig",
     "HybridConfig",
     "ProtocolConfig",
-    "RivalConfig",
     "TrainingConfig",
     "load_fit",
 ]
@@ -32,13 +32,13 @@ class DataConfig:
         card: the card.yaml, or the folder that holds it.
         features: folder of the feature store, shared between runs.
         reject_limit: share of bad rows above which reading stops.
-        positive_from: least value (rating) of an interaction that counts as a choice; left out, all count.
+        min_rating: least value (rating) of an interaction that counts as a choice; left out, all count.
     """
 
     card: Path
     features: Path = Path("features")
     reject_limit: float = 0.5
-    positive_from: float | None = None
+    min_rating: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ProtocolConfig:
         validation: the share that every choice is made on: of the items or interactions that the test leaves,
             of all of them where the split is random or by time.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
-        budget: settings that are tried for each rival, on validation, the file's own first; 0 takes those.
+        tuning_trials: settings that are tried for each rival, on validation, the file's own first; 0 takes those.
     """
 
     split: Literal["cold", "mixed", "random", "time", "given"] = "cold"
@@ -63,13 +63,13 @@ class ProtocolConfig:
     test: float = 0.2
     validation: float = 0.2
     metrics: tuple[str, ...] = ("ndcg@20", "recall@20", "mrr@20")
-    budget: int = 0
+    tuning_trials: int = 0
 
     def __post_init__(self) -> None:
         if not self.seeds:
             raise InputError("seeds: got none, expected at least one")
-        if self.budget < 0:
-            raise InputError(f"budget: got {self.budget}, expected trials, or 0 for none")
+        if self.tuning_trials < 0:
+            raise InputError(f"budget: got {self.tuning_trials}, expected trials, or 0 for none")
         for name in ("test", "validation"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected a share between 0 and 1")
@@ -80,42 +80,42 @@ class TrainingConfig(LoopConfig):
     """How a recommender is trained: the keys of `LoopConfig`, and how episodes are drawn.
 
     Args:
-        steps: batches an epoch.
+        steps_per_epoch: batches an epoch.
         refit: train again on training and validation together, for as many epochs as validation chose.
-        users: users a batch; 0 for all. Or {epochs done: users}; `{0: 256, 10: 1024}` goes on with 1,024
+        users_per_batch: users a batch; 0 for all. Or {epochs done: users}; `{0: 256, 10: 1024}` goes on with 1,024
             users a batch after 10 epochs.
-        targets: share of the known items that a step pretends not to know, and ranks.
-        history: share of the known items that a step's histories may hold.
+        candidate_fraction: share of the known items that a step pretends not to know, and ranks.
+        history_fraction: share of the known items that a step's histories may hold.
         drop_modality: probability of dropping a modality of an item in training.
         alignment: weight of a contrastive loss between the modalities of an item beside the ranking; 0 for
             none.
         alignment_options: of its head, `mmattn.heads.contrastive.alignment.AlignmentHead`; `{loss: TripletMarginLoss}`.
     """
 
-    steps: int = 25
+    steps_per_epoch: int = 25
     refit: bool = True
-    users: int | dict[int, int] = 2048
-    targets: float = 0.25
-    history: float = 0.6
+    users_per_batch: int | dict[int, int] = 2048
+    candidate_fraction: float = 0.25
+    history_fraction: float = 0.6
     drop_modality: float = 0.1
     alignment: float = 0.0
     alignment_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class RivalConfig:
+class BaselineConfig:
     """A system that ours is measured against (see `mmattn.recommenders`).
 
     Args:
         kind: which one.
-        strength: of the regularisation; 0 takes the kind's own default.
+        regularization: of the regularisation; 0 takes the kind's own default.
         options: other keyword arguments of its class; `{dim: 32, epochs: 20}` for bpr.
         vectors: modality -> weight of the cosine of its mean token.
         tags: columns -> weight of the cosine of their values; "director+actors" joins columns.
-        rare: the same with values weighted by rarity (tf-idf).
-        numbers: column -> width of a Gaussian of its difference.
+        tfidf: the same with values weighted by rarity (tf-idf).
+        gaussian: column -> width of a Gaussian of its difference.
         exponent: above 0, the kernel is exp(exponent * the sum of all).
-        newcomers: half-life in days of the popularity that answers users without a history, 0 for one that
+        cold_user_half_life: half-life in days of the popularity that answers users without a history, 0 for one that
             never fades; left out, the rival answers them itself.
     """
 
@@ -123,14 +123,14 @@ class RivalConfig:
         "popularity", "recent-popularity", "item-knn", "ease", "als", "bpr", "lightgcn", "vbpr", "sasrec",
         "content-ridge", "content-knn", "kernel-ridge",
     ]  # fmt: skip
-    strength: float = 0.0
+    regularization: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
     vectors: dict[str, float] = field(default_factory=dict)
     tags: dict[str, float] = field(default_factory=dict)
-    rare: dict[str, float] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
+    tfidf: dict[str, float] = field(default_factory=dict)
+    gaussian: dict[str, float] = field(default_factory=dict)
     exponent: float = 0.0
-    newcomers: float | None = None
+    cold_user_half_life: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,32 +141,32 @@ class HybridConfig:
     their mixture, one setting after the other in the order given here.
 
     Args:
-        strength: of the items' part.
-        balance: of the items' part: how much less those count who chose much.
-        user_strength: of the users' part.
-        sharpness: of the users' part.
-        rarity: of the users' part.
-        user_balance: of the users' part: how much less those count who chose much.
-        profile: of the users' part: how much it matters what the card says of users, where it has a table.
-        share: of the users' part in the mixture; 0 alone goes without it.
-        evidence: choices that an item needs before they count as much as its content.
-        modesty: how much is taken from items that many chose.
-        lift: factor on the content; what validation is drawn from must hold new items to choose it.
-        most: users that the users' part learns from, at most; time grows with the cube of their number.
+        regularization: of the items' part.
+        activity_power: of the items' part: how much less those count who chose much.
+        user_regularization: of the users' part.
+        kernel_scale: of the users' part.
+        idf_power: of the users' part.
+        user_activity_power: of the users' part: how much less those count who chose much.
+        profile_scale: of the users' part: how much it matters what the card says of users, where it has a table.
+        user_weight: of the users' part in the mixture; 0 alone goes without it.
+        shrinkage: choices that an item needs before they count as much as its content.
+        popularity_penalty: how much is taken from items that many chose.
+        content_scale: factor on the content; what validation is drawn from must hold new items to choose it.
+        max_users: users that the users' part learns from, at most; time grows with the cube of their number.
     """
 
-    strength: tuple[float, ...] = (300.0, 500.0, 1000.0)
-    balance: tuple[float, ...] = (0.5,)
-    user_strength: tuple[float, ...] = (2.0, 3.0, 5.0)
-    sharpness: tuple[float, ...] = (2.0,)
-    rarity: tuple[float, ...] = (0.25,)
-    user_balance: tuple[float, ...] = (0.5,)
-    profile: tuple[float, ...] = (0.0, 0.3)
-    share: tuple[float, ...] = (0.65, 0.5, 0.8)
-    evidence: tuple[float, ...] = (0.0, 1.0, 5.0)
-    modesty: tuple[float, ...] = (0.0, 0.05, 0.1)
-    lift: tuple[float, ...] = (1.0,)
-    most: int = 20_000
+    regularization: tuple[float, ...] = (300.0, 500.0, 1000.0)
+    activity_power: tuple[float, ...] = (0.5,)
+    user_regularization: tuple[float, ...] = (2.0, 3.0, 5.0)
+    kernel_scale: tuple[float, ...] = (2.0,)
+    idf_power: tuple[float, ...] = (0.25,)
+    user_activity_power: tuple[float, ...] = (0.5,)
+    profile_scale: tuple[float, ...] = (0.0, 0.3)
+    user_weight: tuple[float, ...] = (0.65, 0.5, 0.8)
+    shrinkage: tuple[float, ...] = (0.0, 1.0, 5.0)
+    popularity_penalty: tuple[float, ...] = (0.0, 0.05, 0.1)
+    content_scale: tuple[float, ...] = (1.0,)
+    max_users: int = 20_000
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -179,22 +179,22 @@ class EvaluationConfig:
     """What is asked of the finished systems beside their figures, for the report.
 
     Args:
-        knockouts: ways in which each content is taken away at the test: "drop", as if no item had it;
+        ablations: ways in which each content is taken away at the test: "drop", as if no item had it;
             "shuffle", each item gets another one's; "noise", random vectors of the same scale.
-        encoders: take away single encoders too, where several read one content.
+        ablate_encoders: take away single encoders too, where several read one content.
         subsets: measure every subset of the contents.
-        strata: look at popular and rare items, long and short histories apart.
-        strata_metric: how, at the cut-off of the protocol's first metric. Recall falls into the strata's
+        subgroups: look at popular and rare items, long and short histories apart.
+        subgroup_metric: how, at the cut-off of the protocol's first metric. Recall falls into the strata's
             parts; nDCG is that of a stratum's positives in the one ranking.
-        index: width of the vectors whose search through an approximate index is measured; 0 for none.
+        index_dim: width of the vectors whose search through an approximate index is measured; 0 for none.
     """
 
-    knockouts: tuple[Literal["drop", "shuffle", "noise"], ...] = ("drop", "shuffle", "noise")
-    encoders: bool = True
+    ablations: tuple[Literal["drop", "shuffle", "noise"], ...] = ("drop", "shuffle", "noise")
+    ablate_encoders: bool = True
     subsets: bool = True
-    strata: bool = True
-    strata_metric: Literal["recall", "ndcg"] = "recall"
-    index: int = 128
+    subgroups: bool = True
+    subgroup_metric: Literal["recall", "ndcg"] = "recall"
+    index_dim: int = 128
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class FitConfig:
         head: what it is trained for.
         training: how.
         hybrid: a closed form around the trained head, whose content part it then is; None goes without.
-        rivals: systems in the same report, by the name they have there.
+        baselines: systems in the same report, by the name they have there.
         evaluation: the evidence beside the figures.
         out: folder of the runs.
     """
@@ -223,14 +223,14 @@ class FitConfig:
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
     hybrid: HybridConfig | None = None
-    rivals: dict[str, RivalConfig] = field(
-        default_factory=lambda: {"popularity": RivalConfig("popularity"), "ease": RivalConfig("ease")}
+    baselines: dict[str, BaselineConfig] = field(
+        default_factory=lambda: {"popularity": BaselineConfig("popularity"), "ease": BaselineConfig("ease")}
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     out: Path = Path("runs")
 
     @property
-    def model(self) -> ModelConfig:
+    def model_config(self) -> ModelConfig:
         """The part that builds the model."""
         heads = {self.head.name: self.head}
         if self.training.alignment:
@@ -239,12 +239,12 @@ class FitConfig:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Modality -> key of `Sample.content` that its encoder reads."""
-        return {name: encoder.content or name for name, encoder in self.encoders.items()}
+        """Modality -> key of `Sample.source` that its encoder reads."""
+        return {name: encoder.source or name for name, encoder in self.encoders.items()}
 
     @property
-    def contents(self) -> dict[str, tuple[str, ...]]:
-        """Key of `Sample.content` -> the modalities whose encoders read it."""
+    def modalities_by_source(self) -> dict[str, tuple[str, ...]]:
+        """Key of `Sample.source` -> the modalities whose encoders read it."""
         sources = self.sources
         return {
             content: tuple(name for name, source in sources.items() if source == content)
@@ -262,4 +262,4 @@ def load_fit(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Fi
     Raises:
         InputError: one line with the file, the key, what came and what was expected.
     """
-    return schema.load(FitConfig, path, overrides)
+    return schema.load_config(FitConfig, path, overrides)

@@ -19,39 +19,44 @@ from tqdm import tqdm
 
 from mmattn import attention
 from mmattn.attention.language.biases import GraphBias
-from mmattn.data.graph_neighbours import CONTENT, edges, with_neighbours
-from mmattn.data.reader import read
+from mmattn.data.graph_neighbours import GRAPH_CONTENT, bidirectional_edges, with_neighbours
+from mmattn.data.reader import read_dataset
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import Inputs, gather
+from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
 from mmattn.encoders.store.feature_store import write_rejected
 from mmattn.errors import InputError
 from mmattn.evaluation.splits.split import Part, Split
-from mmattn.evaluation.splits.temporal import known_histories, moment
-from mmattn.experiments.ablation import variants
-from mmattn.experiments.baselines import RivalContent, fit_rival, tune_rivals
+from mmattn.evaluation.splits.temporal import known_histories, part_start
+from mmattn.experiments.ablation import ablations
+from mmattn.experiments.baselines import BaselineContent, fit_baseline, tune_baselines
 from mmattn.experiments.config import FitConfig
-from mmattn.experiments.hybrid import choose_hybrid, fit_hybrid, user_profiles
-from mmattn.experiments.index_cost import serve
-from mmattn.experiments.protocol import Score, make_split, measure, part_sizes
-from mmattn.experiments.runner import Clock, encoder_card, known_contents, open_folder
+from mmattn.experiments.hybrid import fit_hybrid, tune_hybrid, user_profiles
+from mmattn.experiments.index_cost import measure_index_cost
+from mmattn.experiments.protocol import ScoreFn, make_split, part_sizes, per_user_metrics
+from mmattn.experiments.runner import Stopwatch, encoder_card, known_contents, open_run_folder
 from mmattn.experiments.seed_result import SeedResult
-from mmattn.experiments.system_evaluation import Examined, Examiner, examples, gaps
+from mmattn.experiments.system_evaluation import (
+    SystemEvaluator,
+    SystemResult,
+    modality_gaps,
+    pick_example_users,
+)
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.reports.results import OURS
-from mmattn.training.accelerator import processes
+from mmattn.training.accelerator import distributed_state
 from mmattn.training.loop import History, train
 from mmattn.training.tasks.recommendation import RecommendationTask
 from mmattn.training.tasks.sequence import SequenceTask
 from mmattn.training.tasks.with_alignment import with_alignment
 
-__all__ = ["Experiment"]
+__all__ = ["RecommendationExperiment"]
 
 log = logging.getLogger(__name__)
-Trained = RecommendationTask | SequenceTask
-_SHOWN = 8  # recommendations of a user in the report
+RecommenderTask = RecommendationTask | SequenceTask
+_NUM_SHOWN = 8  # recommendations of a user in the report
 
 
-class Experiment:
+class RecommendationExperiment:
     """A configured run: the data set, its features, and a folder for what comes out.
 
     Args:
@@ -68,12 +73,14 @@ class Experiment:
             raise InputError("hybrid: is built around a recommendation head, got head.name: sequence")
         self.config = config
         self.progress = progress
-        self.folder = open_folder(config, resume)
-        self.dataset = read(config.data.card, config.data.reject_limit).positives(config.data.positive_from)
-        if CONTENT in config.sources.values():
+        self.folder = open_run_folder(config, resume)
+        self.dataset = read_dataset(config.data.card, config.data.reject_limit).with_min_rating(
+            config.data.min_rating
+        )
+        if GRAPH_CONTENT in config.sources.values():
             self.dataset = with_neighbours(self.dataset)
         self.device = choose_device()
-        self.processes = processes()
+        self.processes = distributed_state()
         self.cards: dict[str, Any] = {}
         self.rejected = 0
         if not len(self.dataset.interactions):
@@ -84,101 +91,103 @@ class Experiment:
 
         Of several processes, the main one alone has a result; the others train along.
         """
-        clock = Clock()
+        clock = Stopwatch()
         split = make_split(self.dataset, self.config.protocol, seed)
-        task, inputs = self._task(split, "validation", seed)
-        clock.lap("features")
+        task, inputs = self._build_task(split, "validation", seed)
+        clock.mark("features")
         history = self._train(task, seed)
-        clock.lap("training")
+        clock.mark("training")
         main = self.processes.is_main_process
-        settings = self._choose_hybrid(task, split) if main else {}
-        clock.lap("choice of the hybrid")
+        settings = self._tune_hybrid(task, split) if main else {}
+        clock.mark("choice of the hybrid")
         if self.config.training.refit:
-            task, inputs = self._task(split, "test", seed)
+            task, inputs = self._build_task(split, "test", seed)
             self._train(task, seed, until=history.best_epoch)
-            clock.lap("refit")
+            clock.mark("refit")
         elif isinstance(task, SequenceTask):
-            task.reveal(known_histories(split, "test"), moment(split, "test"))
+            task.set_test_histories(known_histories(split, "test"), part_start(split, "test"))
         else:  # nothing is learned any more, but histories may hold all that is known by the test
             task.interactions, task.items = split.known("test"), split.known_items("test")
         if not main:
             return None
         task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
         wanted = self.config.evaluation
-        examiner = Examiner(split, self.config.protocol, wanted.strata, wanted.strata_metric)
-        ours = self._ours(task, settings)
-        examined = {OURS: examiner.examine(ours())}
-        clock.lap("test")
-        rivals, chosen = self._rivals(examiner, inputs, seed)
+        examiner = SystemEvaluator(split, self.config.protocol, wanted.subgroups, wanted.subgroup_metric)
+        ours = self._score_builder(task, settings)
+        examined = {OURS: examiner.evaluate_scores(ours())}
+        clock.mark("test")
+        rivals, chosen = self._run_baselines(examiner, inputs, seed)
         examined |= rivals
-        clock.lap("rivals")
-        knockouts = self._knockouts(ours, examiner, inputs, seed)
-        clock.lap("knockouts")
-        apart = gaps(task, inputs, self.config.contents)
+        clock.mark("rivals")
+        knockouts = self._run_ablations(ours, examiner, inputs, seed)
+        clock.mark("knockouts")
+        apart = modality_gaps(task, inputs, self.config.modalities_by_source)
         # Speed is this machine's and not the seed's: one seed says it.
         # A hybrid asks users too: vectors of items cannot stand for it.
-        first = seed == self.config.protocol.seeds[0] and wanted.index > 0 and not settings
+        first = seed == self.config.protocol.seeds[0] and wanted.index_dim > 0 and not settings
         metric = self.config.protocol.metrics[0]
-        served = serve(task.recommender(), split, metric, wanted.index) if first else None
-        clock.lap("gaps and index")
-        shown = examples(examined[OURS], split, seed)
-        top = examined[OURS].ranking.items[:, :_SHOWN]
+        served = measure_index_cost(task.recommender(), split, metric, wanted.index_dim) if first else None
+        clock.mark("gaps and index")
+        shown = pick_example_users(examined[OURS], split, seed)
+        top = examined[OURS].ranking.items[:, :_NUM_SHOWN]
         task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
         return SeedResult(
             seed=seed,
             values={name: one.values for name, one in examined.items()},
-            knockouts=knockouts,
+            ablations=knockouts,
             history=history,
-            parts=part_sizes(split),
-            seconds=clock.laps,
-            strata={
-                stratum: {name: one.strata[stratum] for name, one in examined.items()}
-                for stratum in examined[OURS].strata
+            part_sizes=part_sizes(split),
+            seconds=clock.seconds,
+            subgroups={
+                stratum: {name: one.subgroups[stratum] for name, one in examined.items()}
+                for stratum in examined[OURS].subgroups
             },
-            recall={name: list(one.recall.values()) for name, one in examined.items()},
-            depths=examiner.depths,
-            gaps={" | ".join(pair): gap for pair, gap in apart.items()},
-            served=served,
-            shown=shown,
-            top={why: top[users] for why, users in shown.items()},
-            chosen=chosen,
-            settings=settings,
+            recall_at_cutoffs={name: list(one.recall.values()) for name, one in examined.items()},
+            cutoffs=examiner.cutoffs,
+            modality_gaps={" | ".join(pair): gap for pair, gap in apart.items()},
+            index_cost=served,
+            example_users=shown,
+            example_items={why: top[users] for why, users in shown.items()},
+            baseline_settings=chosen,
+            hybrid_settings=settings,
         )
 
-    def _task(self, split: Split, part: Part, seed: int) -> tuple[Trained, Inputs]:
+    def _build_task(self, split: Split, part: Part, seed: int) -> tuple[RecommenderTask, ModelInputs]:
         """What is trained when `part` is to be predicted: nothing else of the data has been seen."""
         config, known = self.config, split.known_items(part)
         torch.manual_seed(seed)  # of all that is drawn from here on, the encoders' first weights too
         with self.processes.main_process_first():  # it fills the feature store, the others read
-            encoders, inputs = self._inputs(known)
-        model = build_model(encoders, config.model)
-        model.core.entry.calibrate(Inputs(inputs.tokens).select(torch.from_numpy(known), encoders))
+            encoders, inputs = self._prepare_inputs(known)
+        model = build_model(encoders, config.model_config)
+        model.core.input_projection.calibrate(
+            ModelInputs(inputs.tokens).select_tokens(torch.from_numpy(known), encoders)
+        )
         for term in attention.parse(config.fusion.program).walk():
             if isinstance(term, GraphBias):
-                model.core.edges.hold(term.name, edges(self.dataset.graph))
-        judge = partial(self._judge, split) if part == "validation" else _no_judge
+                model.core.edges.register_edges(term.name, bidirectional_edges(self.dataset.graph))
+        judge = partial(self._validation_metrics, split) if part == "validation" else _no_validation
         settings = config.training
         if config.head.name == "sequence":
             return SequenceTask(
                 model.to(self.device), inputs, known_histories(split, part), judge,
-                now=moment(split, part), steps=settings.steps, users=settings.users,
+                query_time=part_start(split, part), steps_per_epoch=settings.steps_per_epoch, users_per_batch=settings.users_per_batch,
                 drop_modality=settings.drop_modality,
             ), inputs  # fmt: skip
         task = RecommendationTask(
             model.to(self.device), inputs, split.known(part), known, judge,
             # In a hybrid, the head is what speaks for items that nobody chose yet.
             hide="items" if len(split.cold_items) or config.hybrid else "pairs",
-            ids=bool(config.head.options.get("ids")),
-            steps=settings.steps, users=settings.users, targets=settings.targets,
-            history=settings.history, drop_modality=settings.drop_modality,
+            use_item_embeddings=bool(config.head.options.get("ids")),
+            steps_per_epoch=settings.steps_per_epoch, users_per_batch=settings.users_per_batch, candidate_fraction=settings.candidate_fraction,
+            history_fraction=settings.history_fraction, drop_modality=settings.drop_modality,
         )  # fmt: skip
         return task, inputs
 
-    def _inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], Inputs]:
+    def _prepare_inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], ModelInputs]:
         """Encoders and what they give; vocabularies come from the known items only."""
         sources = self.config.sources
         encoders = build_encoders(self.config.encoders, known_contents(self.dataset.items, sources, known))
-        inputs = gather(
+        inputs = prepare_inputs(
             self.dataset.items, encoders, self.config.data.features, sources, progress=self.progress
         )
         write_rejected(self.folder / "rejected.csv", inputs.rejected)
@@ -186,81 +195,87 @@ class Experiment:
         self.cards = {name: encoder_card(encoder) for name, encoder in encoders.items()}
         return encoders, inputs
 
-    def _judge(self, split: Split, recommender: Any) -> dict[str, float]:
+    def _validation_metrics(self, split: Split, recommender: Any) -> dict[str, float]:
         """Validation figures: the only ones that any choice sees."""
-        values = measure(recommender.score, split, "validation", self.config.protocol.metrics)
+        values = per_user_metrics(recommender.score, split, "validation", self.config.protocol.metrics)
         return {name: float(np.nanmean(value)) for name, value in values.items()}
 
-    def _train(self, task: Trained, seed: int, until: int = 0) -> History:
+    def _train(self, task: RecommenderTask, seed: int, until: int = 0) -> History:
         settings, name = self.config.training, "refit" if until else "choose"
         trained = with_alignment(task, settings.alignment) if settings.alignment else task
         return train(
-            trained, **settings.loop, until=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
-            progress=self.progress, label=f"seed {seed}: {name}",
+            trained, **settings.train_kwargs, stop_after_epoch=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
+            progress=self.progress, run_name=f"seed {seed}: {name}",
         )  # fmt: skip
 
-    def _choose_hybrid(self, task: Trained, split: Split) -> dict[str, float]:
+    def _tune_hybrid(self, task: RecommenderTask, split: Split) -> dict[str, float]:
         """The settings of the hybrid, on validation; empty where none is asked for."""
         metric, config = self.config.protocol.metrics[0], self.config.hybrid
         if config is None or isinstance(task, SequenceTask):
             return {}
-        return choose_hybrid(
-            config, task.interactions, _content(task), task.items,
-            lambda one: float(np.nanmean(measure(one.score, split, "validation", (metric,))[metric])),
+        return tune_hybrid(
+            config, task.interactions, _content_weights(task), task.items,
+            lambda one: float(np.nanmean(per_user_metrics(one.score, split, "validation", (metric,))[metric])),
             user_profiles(self.dataset.users),
         )  # fmt: skip
 
-    def _ours(self, task: Trained, settings: dict[str, float]) -> Callable[..., Score]:
+    def _score_builder(self, task: RecommenderTask, settings: dict[str, float]) -> Callable[..., ScoreFn]:
         """Our system's scores, from the items' inputs: the task's own, or others where something is taken
         away. The parts of a hybrid that know nothing of content are fitted once."""
         if self.config.hybrid is None or isinstance(task, SequenceTask):
             return lambda inputs=None: task.recommender(inputs).score
         profiles = user_profiles(self.dataset.users)
-        whole = fit_hybrid(settings, task.interactions, None, task.items, profiles, self.config.hybrid.most)
-        return lambda inputs=None: whole.with_content(_content(task, inputs)).score
+        whole = fit_hybrid(
+            settings, task.interactions, None, task.items, profiles, self.config.hybrid.max_users
+        )
+        return lambda inputs=None: whole.with_content(_content_weights(task, inputs)).score
 
-    def _knockouts(
-        self, ours: Callable[..., Score], examiner: Examiner, inputs: Inputs, seed: int
+    def _run_ablations(
+        self,
+        score_builder: Callable[..., ScoreFn],
+        evaluator: SystemEvaluator,
+        inputs: ModelInputs,
+        seed: int,
     ) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Our system again with something taken away: the model as it is, the stored features as they are."""
         wanted = self.config.evaluation
-        taken = variants(
-            inputs, self.config.contents, wanted.knockouts,
-            encoders=wanted.encoders, every_subset=wanted.subsets, seed=seed,
+        taken = ablations(
+            inputs, self.config.modalities_by_source, wanted.ablations,
+            include_encoders=wanted.ablate_encoders, include_subsets=wanted.subsets, seed=seed,
         )  # fmt: skip
         bar = tqdm(taken, desc=f"seed {seed}: knockouts", disable=not self.progress, leave=False)
-        return {name: examiner.values(ours(left)) for name, left in bar}
+        return {name: evaluator.per_user_metrics(score_builder(left)) for name, left in bar}
 
-    def _rivals(
-        self, examiner: Examiner, inputs: Inputs, seed: int
-    ) -> tuple[dict[str, Examined], dict[str, Mapping[str, Any]]]:
+    def _run_baselines(
+        self, evaluator: SystemEvaluator, inputs: ModelInputs, seed: int
+    ) -> tuple[dict[str, SystemResult], dict[str, Mapping[str, Any]]]:
         """Rivals at the test, and the settings that validation chose for each of them."""
-        content = RivalContent(self.dataset.items, inputs, self.dataset.interactions)
-        split, protocol, configs = examiner.split, self.config.protocol, self.config.rivals
+        content = BaselineContent(self.dataset.items, inputs, self.dataset.interactions)
+        split, protocol, configs = evaluator.split, self.config.protocol, self.config.baselines
         chosen: dict[str, Mapping[str, Any]] = {}
-        if protocol.budget:
-            configs, tuning = tune_rivals(
+        if protocol.tuning_trials:
+            configs, tuning = tune_baselines(
                 configs, content, split,
-                metric=protocol.metrics[0], trials=protocol.budget, seed=seed, device=self.device,
+                metric=protocol.metrics[0], trials=protocol.tuning_trials, seed=seed, device=self.device,
             )  # fmt: skip
             tuning.save(self.folder / f"seed-{seed}" / "rivals.json")
             chosen = {name: found.parameters for name, found in tuning.systems.items()}
         examined = {}
         for name, config in configs.items():
-            fitted = fit_rival(
+            fitted = fit_baseline(
                 config, content, split.known("test"), split.known_items("test"),
                 seed=seed, device=self.device,
             )  # fmt: skip
-            examined[name] = examiner.examine(fitted.score)
+            examined[name] = evaluator.evaluate_scores(fitted.score)
         return examined, chosen
 
 
-def _content(task: RecommendationTask, inputs: Inputs | None = None) -> NDArray[np.float32]:
+def _content_weights(task: RecommendationTask, inputs: ModelInputs | None = None) -> NDArray[np.float32]:
     """[known, I] what the trained head says that each known item says of every item."""
     recommender = task.recommender(inputs)
     return recommender.weights(np.arange(len(task.inputs))).cpu().numpy()
 
 
-def _no_judge(recommender: Any) -> dict[str, float]:
+def _no_validation(recommender: Any) -> dict[str, float]:
     """Nothing is held out any more: no figures, the last epoch is kept."""
     return {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmattn.experiments.config import FitConfig
-from mmattn.experiments.experiment import Experiment
+from mmattn.experiments.experiment import RecommendationExperiment
 from mmattn.experiments.runner import run_seeds
 from mmattn.experiments.seed_result import load_result, save_result
 from mmattn.experiments.summary import summarise
-from mmattn.serving.build_service import leave_service
-from mmattn.serving.service import INDEX
-from mmattn.training.accelerator import processes
+from mmattn.serving.build_service import build_service
+from mmattn.serving.service import INDEX_FOLDER
+from mmattn.training.accelerator import distributed_state
 
 __all__ = ["run_experiment"]
 
@@ -27,13 +27,18 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
         The folder of the run, with model, metrics.json, report.html and index.
     """
     experiment, results = run_seeds(
-        Experiment, config, load=load_result, save=save_result, resume=resume, progress=progress
+        RecommendationExperiment,
+        config,
+        load_result=load_result,
+        save_result=save_result,
+        resume=resume,
+        progress=progress,
     )
-    together = processes()
+    together = distributed_state()
     if together.is_main_process:
         summarise(experiment, results)
         # The index of a finished run may hold items that came later.
-        if not (experiment.folder / INDEX / "manifest.json").is_file():
-            leave_service(experiment.folder, experiment.dataset, progress=progress)
+        if not (experiment.folder / INDEX_FOLDER / "manifest.json").is_file():
+            build_service(experiment.folder, experiment.dataset, progress=progress)
     together.wait_for_everyone()
     return experiment.folder

@@ -18,23 +18,23 @@ from mmattn.recommenders.kernels import tag_matrix
 from mmattn.recommenders.user_kernel import UserKernel
 from mmattn.types import Sample
 
-__all__ = ["choose_hybrid", "fit_hybrid", "user_profiles"]
+__all__ = ["fit_hybrid", "tune_hybrid", "user_profiles"]
 
 log = logging.getLogger(__name__)
 Settings = Mapping[str, float]
-Judge = Callable[[Recommender], float]
+ValidateFn = Callable[[Recommender], float]
 
-_ITEMS = ("strength", "balance")
-_USERS = ("user_strength", "sharpness", "rarity", "user_balance", "profile")
-_MIXTURE = ("share", "evidence", "modesty", "lift")
+_ITEM_SETTINGS = ("strength", "balance")
+_USER_SETTINGS = ("user_strength", "sharpness", "rarity", "user_balance", "profile")
+_MIXTURE_SETTINGS = ("share", "evidence", "modesty", "lift")
 
 
-def choose_hybrid(
+def tune_hybrid(
     config: HybridConfig,
     interactions: sparse.csr_array,
     content: NDArray[Any] | None,
     known: NDArray[np.int64],
-    judge: Judge,
+    validate_fn: ValidateFn,
     profiles: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """The settings that do best on validation.
@@ -46,27 +46,31 @@ def choose_hybrid(
         interactions: [U, I], the known ones when validation is predicted.
         content: [known, I] what each known item says of every item.
         known: ids, ascending.
-        judge: validation figure, higher is better. The only figure that a choice sees.
+        validate_fn: validation figure, higher is better. The only figure that a choice sees.
         profiles: [U, F] what else is known of users; None for nothing.
     """
 
-    def part(
+    def tune_part(
         names: tuple[str, ...], build: Callable[[Settings], Recommender], features: NDArray[Any] | None = None
     ) -> dict[str, float]:
         grid = [
             dict(zip(names, values, strict=True)) for values in product(*(getattr(config, n) for n in names))
         ]
-        return _best(grid, lambda one: judge(build(one).fit(interactions, features, known)))
+        return _best_settings(grid, lambda one: validate_fn(build(one).fit(interactions, features, known)))
 
-    chosen = part(_ITEMS, _items) | {name: getattr(config, name)[0] for name in (*_USERS, *_MIXTURE)}
-    chosen["share"] = max(config.share)  # the users' part must be there to be mixed in
+    chosen = tune_part(_ITEM_SETTINGS, _item_model) | {
+        name: getattr(config, name)[0] for name in (*_USER_SETTINGS, *_MIXTURE_SETTINGS)
+    }
+    chosen["share"] = max(config.user_weight)  # the users' part must be there to be mixed in
     if chosen["share"]:
-        chosen |= part(_USERS, lambda settings: _users(settings, config.most), profiles)
-    hybrid = fit_hybrid(chosen, interactions, content, known, profiles, config.most)
-    for name in _MIXTURE:
-        others = {other: chosen[other] for other in _MIXTURE}
+        chosen |= tune_part(
+            _USER_SETTINGS, lambda settings: _user_model(settings, config.max_users), profiles
+        )
+    hybrid = fit_hybrid(chosen, interactions, content, known, profiles, config.max_users)
+    for name in _MIXTURE_SETTINGS:
+        others = {other: chosen[other] for other in _MIXTURE_SETTINGS}
         grid = [others | {name: value} for value in getattr(config, name)]
-        chosen |= _best(grid, lambda one: judge(hybrid.reblended(**one)))
+        chosen |= _best_settings(grid, lambda one: validate_fn(hybrid.with_weights(**one)))
     return chosen
 
 
@@ -76,11 +80,13 @@ def fit_hybrid(
     content: NDArray[Any] | None,
     known: NDArray[np.int64],
     profiles: NDArray[Any] | None = None,
-    most: int = 20_000,
+    max_users: int = 20_000,
 ) -> Hybrid:
-    """A hybrid with the settings that `choose_hybrid` found; arguments as there."""
-    mixture = {name: settings[name] for name in _MIXTURE}
-    hybrid = Hybrid(_items(settings), _users(settings, most) if settings["share"] else None, **mixture)
+    """A hybrid with the settings that `tune_hybrid` found; arguments as there."""
+    mixture = {name: settings[name] for name in _MIXTURE_SETTINGS}
+    hybrid = Hybrid(
+        _item_model(settings), _user_model(settings, max_users) if settings["share"] else None, **mixture
+    )
     return hybrid.fit(interactions, content, known, profiles)
 
 
@@ -102,18 +108,20 @@ def user_profiles(users: Sequence[Sample]) -> NDArray[np.float32] | None:
     return tag_matrix(told).toarray().astype(np.float32) if any(told) else None
 
 
-def _items(settings: Settings) -> BalancedEASE:
+def _item_model(settings: Settings) -> BalancedEASE:
     return BalancedEASE(settings["strength"], settings["balance"])
 
 
-def _users(settings: Settings, most: int) -> UserKernel:
+def _user_model(settings: Settings, max_users: int) -> UserKernel:
     return UserKernel(
         settings["user_strength"], settings["sharpness"], settings["rarity"],
-        settings["user_balance"], settings["profile"], most,
+        settings["user_balance"], settings["profile"], max_users,
     )  # fmt: skip
 
 
-def _best(grid: Iterable[dict[str, float]], measure: Callable[[dict[str, float]], float]) -> dict[str, float]:
+def _best_settings(
+    grid: Iterable[dict[str, float]], measure: Callable[[dict[str, float]], float]
+) -> dict[str, float]:
     """The first of the best; where there is no choice, nothing is measured."""
     candidates = list(grid)
     if len(candidates) == 1:

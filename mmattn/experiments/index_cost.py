@@ -22,32 +22,32 @@ from mmattn.evaluation.index_loss import index_loss
 from mmattn.evaluation.ranking.metrics import Ranking, rank
 from mmattn.evaluation.splits.split import Split
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.protocol import TIES, rank_part
+from mmattn.experiments.protocol import TIE_POLICY, rank_part
 from mmattn.retrieval.search.ann import AnnSearch
 from mmattn.retrieval.search.exact import ExactSearch
-from mmattn.retrieval.search.plan import Settings
+from mmattn.retrieval.search.plan import AnnSettings
 from mmattn.serving.factors import factorise
 from mmattn.training.tasks.recommendation import Recommender
 from mmattn.training.tasks.sequence import SequenceRecommender
 
-__all__ = ["Point", "Served", "serve"]
+__all__ = ["IndexCost", "OperatingPoint", "measure_index_cost"]
 
-_TIMED = 3  # searches; the quickest counts
+_NUM_TIMED_RUNS = 3  # searches; the quickest counts
 
 
 @dataclass(frozen=True)
-class Point:
+class OperatingPoint:
     """A search at one effort.
 
     Args:
-        effort: lists probed; 0 for exact search.
+        nprobe: lists probed; 0 for exact search.
         recall: share of what exact search ranks among the first k that is found.
         metric: the task metric.
         loss: exact search minus this, user by user: the index's loss.
         queries_per_second: in one batch, on this machine.
     """
 
-    effort: int
+    nprobe: int
     recall: float
     metric: Interval
     loss: Interval
@@ -55,37 +55,37 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Served:
+class IndexCost:
     """A task metric, taken apart from the scores to the index.
 
     Args:
         metric: its name.
-        items: candidates searched.
-        queries: users who have something to be found.
-        width: of the vectors.
-        kind: of the index, as faiss names it.
-        scores: the metric with the model's own scores; what is missing to 1 is the model's loss.
+        n_items: candidates searched.
+        n_queries: users who have something to be found.
+        dim: of the vectors.
+        index_type: of the index, as faiss names it.
+        model_metric: the metric with the model's own scores; what is missing to 1 is the model's loss.
         vector_loss: scores minus exact search in the vectors, user by user.
-        exact: exact search in the vectors.
-        points: through the index, by rising effort.
+        exact_search: exact search in the vectors.
+        operating_points: through the index, by rising effort.
     """
 
     metric: str
-    items: int
-    queries: int
-    width: int
-    kind: str
-    scores: Interval
+    n_items: int
+    n_queries: int
+    dim: int
+    index_type: str
+    model_metric: Interval
     vector_loss: Interval
-    exact: Point
-    points: tuple[Point, ...]
+    exact_search: OperatingPoint
+    operating_points: tuple[OperatingPoint, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Served:
+    def from_dict(cls, content: Mapping[str, Any]) -> IndexCost:
         """What `to_dict` gave, also after a round through JSON."""
         return cls(
             **{
@@ -98,91 +98,91 @@ class Served:
         )
 
 
-def serve(
-    recommender: Recommender | SequenceRecommender, split: Split, metric: str, width: int = 128
-) -> Served:
+def measure_index_cost(
+    recommender: Recommender | SequenceRecommender, split: Split, metric: str, dim: int = 128
+) -> IndexCost:
     """Measure the test part with exact scores, in vectors, and through an inverted file at rising effort.
 
     Args:
         recommender: the finished one, with the histories that it may know at the test.
         split: its test part is predicted.
         metric: name with a cut-off.
-        width: of the vectors, at most the number of candidates.
+        dim: of the vectors, at most the number of candidates.
     """
     k = int(metric.partition("@")[2])
     right, known, candidates = split.matrix("test"), split.known("test"), split.candidates("test")
     asked = np.flatnonzero(np.diff(right.indptr))
     positives, seen = right[asked], sparse.csr_array(known[asked][:, candidates])
     own = rank_part(recommender.score, split, "test", k)
-    scores = Ranking(own.items[asked], own.scores[asked], TIES)
-    queries, vectors = _vectors(recommender, asked, candidates, width)
+    scores = Ranking(own.items[asked], own.scores[asked], TIE_POLICY)
+    queries, vectors = _search_vectors(recommender, asked, candidates, dim)
     # What a user knows already is found too and thrown away: the search must go deeper by that many.
     depth = min(len(candidates), k + int(np.diff(seen.indptr).max(initial=0)))
 
     def search(find: Callable[[int], tuple[Floats32, NDArray[np.int64]]]) -> tuple[Ranking, float]:
         seconds = []
-        for _ in range(_TIMED):
+        for _ in range(_NUM_TIMED_RUNS):
             start = time.perf_counter()
             found_scores, places = find(depth)
             seconds.append(time.perf_counter() - start)
-        return _unseen(found_scores, places, seen, candidates, k), len(asked) / min(seconds)
+        return _drop_seen(found_scores, places, seen, candidates, k), len(asked) / min(seconds)
 
     exact_search = ExactSearch(vectors, "ip")
     exact, speed = search(lambda depth: exact_search(queries, depth))
     by_vectors = index_loss(scores, exact, positives, metric)
     nothing = index_loss(exact, exact, positives, metric)
     lists = max(1, round(len(candidates) ** 0.5))
-    index = AnnSearch.build(vectors, "ip", Settings(f"IVF{lists},Flat", 1, 1))
+    index = AnnSearch.build(vectors, "ip", AnnSettings(f"IVF{lists},Flat", 1, 1))
     points = []
     for effort in [2**power for power in range(lists.bit_length()) if 2**power < lists]:
-        index.settings = Settings(index.settings.kind, effort, 1)
+        index.settings = AnnSettings(index.settings.factory, effort, 1)
         found, quick = search(lambda depth: index.search(vectors, queries, depth))
         loss = index_loss(exact, found, positives, metric)
-        points.append(Point(effort, loss.recall, loss.approximate, loss.loss, quick))
-    return Served(
+        points.append(OperatingPoint(effort, loss.recall, loss.approximate, loss.loss, quick))
+    return IndexCost(
         metric=metric,
-        items=len(candidates),
-        queries=len(asked),
-        width=vectors.shape[1],
-        kind=index.settings.kind,
-        scores=by_vectors.exact,
+        n_items=len(candidates),
+        n_queries=len(asked),
+        dim=vectors.shape[1],
+        index_type=index.settings.factory,
+        model_metric=by_vectors.exact,
         vector_loss=by_vectors.loss,
-        exact=Point(0, 1.0, nothing.exact, nothing.loss, speed),
-        points=tuple(points),
+        exact_search=OperatingPoint(0, 1.0, nothing.exact, nothing.loss, speed),
+        operating_points=tuple(points),
     )
 
 
-def _vectors(
+def _search_vectors(
     recommender: Recommender | SequenceRecommender,
     users: NDArray[np.int64],
     items: NDArray[np.int64],
-    width: int,
+    dim: int,
 ) -> tuple[Floats32, Floats32]:
     """[U, D] and [I, D] with scores as inner products, up to a factor a user."""
     if isinstance(recommender, SequenceRecommender):  # it has them, and they lose nothing
         return recommender.user_vectors[users], recommender.item_vectors[items]
     weights_KI = recommender.weights(items)
-    place = np.full(max(int(items.max()), int(recommender.known.max())) + 1, -1)
-    place[recommender.known] = np.arange(len(recommender.known))
-    factors = factorise(weights_KI, recommender.histories, width, place[items])
-    queries_UD = recommender.histories[users].astype(np.float32) @ factors.maps
+    place = np.full(max(int(items.max()), int(recommender.known_items.max())) + 1, -1)
+    place[recommender.known_items] = np.arange(len(recommender.known_items))
+    factors = factorise(weights_KI, recommender.histories, dim, place[items])
+    queries_UD = recommender.histories[users].astype(np.float32) @ factors.item_to_user
     return np.ascontiguousarray(queries_UD), factors.vectors
 
 
-def _unseen(
+def _drop_seen(
     scores_UP: Floats32,
-    places_UP: NDArray[np.int64],
+    positions_UP: NDArray[np.int64],
     seen: sparse.csr_array,
     candidates: NDArray[np.int64],
     k: int,
 ) -> Ranking:
     """The first k that are found and not known already."""
-    rows_U1 = np.arange(len(places_UP))[:, None]
-    scores = np.where(places_UP < 0, -np.inf, scores_UP).astype(np.float32)
+    rows_U1 = np.arange(len(positions_UP))[:, None]
+    scores = np.where(positions_UP < 0, -np.inf, scores_UP).astype(np.float32)
     known_UI = seen.toarray() > 0
-    scores[known_UI[rows_U1, places_UP.clip(0)]] = -np.inf
+    scores[known_UI[rows_U1, positions_UP.clip(0)]] = -np.inf
     best = rank(scores, k)
-    items = np.where(best.items < 0, -1, candidates[places_UP[rows_U1, best.items.clip(0)]])
+    items = np.where(best.items < 0, -1, candidates[positions_UP[rows_U1, best.items.clip(0)]])
     return Ranking(items, best.scores, "stable")
 
 
@@ -190,5 +190,7 @@ def _interval(content: Mapping[str, Any]) -> Interval:
     return Interval(**{**content, "seeds": tuple(content["seeds"])})
 
 
-def _point(content: Mapping[str, Any]) -> Point:
-    return Point(**{**content, "metric": _interval(content["metric"]), "loss": _interval(content["loss"])})
+def _point(content: Mapping[str, Any]) -> OperatingPoint:
+    return OperatingPoint(
+        **{**content, "metric": _interval(content["metric"]), "loss": _interval(content["loss"])}
+    )

@@ -15,10 +15,10 @@ from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Part, Split
 from mmattn.experiments.config import ProtocolConfig
 
-__all__ = ["TIES", "Score", "make_split", "measure", "part_sizes", "rank_part"]
+__all__ = ["TIE_POLICY", "ScoreFn", "make_split", "part_sizes", "per_user_metrics", "rank_part"]
 
-Score = Callable[[Any, Any], NDArray[np.float32]]
-TIES: metrics.TiePolicy = "shuffled"
+ScoreFn = Callable[[Any, Any], NDArray[np.float32]]
+TIE_POLICY: metrics.TiePolicy = "shuffled"
 
 
 def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
@@ -30,17 +30,17 @@ def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
     pairs = dataset.interactions
     sizes = {"user_count": len(dataset.users), "item_count": len(dataset.items)}
     if protocol.split == "cold":
-        return strategies.cold_items(
+        return strategies.cold_item_split(
             pairs.users, pairs.items, seed=seed,
             fraction=protocol.test, validation=protocol.validation, **sizes,
         )  # fmt: skip
     if protocol.split == "random":
-        return strategies.random(
+        return strategies.random_split(
             pairs.users, pairs.items, seed=seed,
             test=protocol.test, validation=protocol.validation, **sizes,
         )  # fmt: skip
     if protocol.split == "mixed":
-        return strategies.mixed(
+        return strategies.mixed_split(
             pairs.users, pairs.items, seed=seed,
             test=protocol.test, validation=protocol.validation, **sizes,
         )  # fmt: skip
@@ -49,31 +49,33 @@ def make_split(dataset: Dataset, protocol: ProtocolConfig, seed: int) -> Split:
             raise InputError(
                 "protocol.split: got 'given', but the card names no split column of the interactions"
             )
-        return strategies.given(
+        return strategies.split_from_column(
             pairs.users, pairs.items, pairs.split, seed=seed, validation=protocol.validation, **sizes
         )
     if pairs.time is None:
         raise InputError("protocol.split: got 'time', but the card names no time column of the interactions")
-    return strategies.global_time(
+    return strategies.global_time_split(
         pairs.users, pairs.items, pairs.time,
         test=protocol.test, validation=protocol.validation, **sizes,
     )  # fmt: skip
 
 
-def rank_part(score: Score, split: Split, part: Part, depth: int) -> metrics.Ranking:
+def rank_part(score_fn: ScoreFn, split: Split, part: Part, depth: int) -> metrics.Ranking:
     """[U, depth] the candidates of a part ranked for every user, with everything known by then masked."""
     # Ties are broken at random: ids often follow popularity, and a system that knows nothing of an item
     # must not profit from that.
     return metrics.rank_users(
-        score, np.arange(split.user_count), depth,
-        candidates=split.candidates(part), exclude=split.known(part), ties=TIES,
+        score_fn, np.arange(split.user_count), depth,
+        candidates=split.candidates(part), exclude=split.known(part), ties=TIE_POLICY,
     )  # fmt: skip
 
 
-def measure(score: Score, split: Split, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
+def per_user_metrics(
+    score_fn: ScoreFn, split: Split, part: Part, names: tuple[str, ...]
+) -> dict[str, NDArray[np.float64]]:
     """Per-user values of each metric."""
     depth = max(int(name.partition("@")[2] or 0) for name in names)
-    return dict(metrics.evaluate(rank_part(score, split, part, depth), split.matrix(part), names).values)
+    return dict(metrics.evaluate(rank_part(score_fn, split, part, depth), split.matrix(part), names).values)
 
 
 def part_sizes(split: Split) -> dict[str, int]:

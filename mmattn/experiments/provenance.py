@@ -11,22 +11,29 @@ import torch
 import yaml
 
 from mmattn import attention, schema
-from mmattn.experiments.experiment import Experiment
-from mmattn.experiments.protocol import TIES
+from mmattn.experiments.experiment import RecommendationExperiment
+from mmattn.experiments.protocol import TIE_POLICY
 from mmattn.experiments.seed_result import SeedResult
 from mmattn.reports.results import DataSummary
 from mmattn.reports.sentences import metric_label
 
 if TYPE_CHECKING:
-    from mmattn.experiments.tasks.run import TaskRun
-    from mmattn.experiments.tasks.seed import TaskResult
+    from mmattn.experiments.tasks.run import TaskExperiment
+    from mmattn.experiments.tasks.seed import TaskSeedResult
 
-__all__ = ["data_summary", "made_with", "protocol", "protocol_in_words", "provenance", "versions"]
+__all__ = [
+    "common_provenance",
+    "data_summary",
+    "describe_protocol",
+    "protocol_settings",
+    "provenance",
+    "versions",
+]
 
 _LIBRARIES = ("mmattn", "torch", "numpy", "scipy", "faiss-gpu", "faiss-cpu", "transformers", "timm")
 
 
-def data_summary(experiment: Experiment, results: Sequence[SeedResult]) -> DataSummary:
+def data_summary(experiment: RecommendationExperiment, results: Sequence[SeedResult]) -> DataSummary:
     summary = experiment.dataset.summary()
     card = experiment.dataset.card
     return DataSummary(
@@ -36,23 +43,23 @@ def data_summary(experiment: Experiment, results: Sequence[SeedResult]) -> DataS
         interactions=summary["interactions"],
         presence=summary["presence"],
         combinations={key.replace("+", " + "): count for key, count in summary["combinations"].items()},
-        parts=results[0].parts,
+        parts=results[0].part_sizes,
         rejected=len(experiment.dataset.rejected) + experiment.rejected,
         source=" ".join(part for part in (card.description, card.licence) if part),
     )
 
 
-def protocol(experiment: Experiment) -> dict[str, Any]:
+def protocol_settings(experiment: RecommendationExperiment) -> dict[str, Any]:
     protocol = schema.to_mapping(experiment.config.protocol)
     return {
         **protocol,
-        "ties": TIES,
+        "ties": TIE_POLICY,
         "masked": "train and validation",
         "intervals": "95% bootstrap over users",
     }
 
 
-def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
+def describe_protocol(experiment: RecommendationExperiment) -> tuple[str, ...]:
     protocol = experiment.config.protocol
     share = f"{protocol.test:.0%}"
     split = {
@@ -66,9 +73,9 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
         "given": "The data set's own split: what it marks as test is hidden, and looked for among all items.",
     }[protocol.split]
     rivals = "has the settings that its file says"
-    if protocol.budget:
+    if protocol.tuning_trials:
         rivals = (
-            f"had {protocol.budget} trials on validation in every seed, the file's own settings first; "
+            f"had {protocol.tuning_trials} trials on validation in every seed, the file's own settings first; "
             "the best ones went to the test"
         )
     # One draw or one time line is cut into all parts at once; otherwise what the test leaves is cut again.
@@ -86,13 +93,17 @@ def protocol_in_words(experiment: Experiment) -> tuple[str, ...]:
     )
 
 
-def provenance(experiment: Experiment, results: Sequence[SeedResult]) -> dict[str, Mapping[str, Any] | str]:
-    hybrid = {f"seed {result.seed}": dict(result.settings) for result in results if result.settings}
-    return {**({"hybrid": hybrid} if hybrid else {}), **made_with(experiment, results)}
+def provenance(
+    experiment: RecommendationExperiment, results: Sequence[SeedResult]
+) -> dict[str, Mapping[str, Any] | str]:
+    hybrid = {
+        f"seed {result.seed}": dict(result.hybrid_settings) for result in results if result.hybrid_settings
+    }
+    return {**({"hybrid": hybrid} if hybrid else {}), **common_provenance(experiment, results)}
 
 
-def made_with(
-    run: Experiment | TaskRun, results: Sequence[SeedResult] | Sequence[TaskResult]
+def common_provenance(
+    run: RecommendationExperiment | TaskExperiment, results: Sequence[SeedResult] | Sequence[TaskSeedResult]
 ) -> dict[str, Mapping[str, Any] | str]:
     """What a run of either kind was made with: libraries, program, encoders, time and settings."""
     program = attention.parse(run.config.fusion.program)

@@ -14,15 +14,23 @@ from mmattn import schema
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError
 from mmattn.files import atomic_path, write_json
-from mmattn.training.accelerator import processes
+from mmattn.training.accelerator import distributed_state
 from mmattn.types import Sample
 
-__all__ = ["Clock", "Run", "encoder_card", "keep_seed", "known_contents", "open_folder", "run_seeds"]
+__all__ = [
+    "Experiment",
+    "Stopwatch",
+    "encoder_card",
+    "known_contents",
+    "open_run_folder",
+    "run_seeds",
+    "save_seed",
+]
 
 log = logging.getLogger(__name__)
 
 
-class Run(Protocol):
+class Experiment(Protocol):
     """A configured run, which goes seed by seed; what a seed gives is kept by `run_seeds`."""
 
     folder: Path
@@ -32,36 +40,36 @@ class Run(Protocol):
         """Everything for one seed; of several processes, the main one alone has a result."""
 
 
-AnyRun = TypeVar("AnyRun", bound=Run)
+ExperimentT = TypeVar("ExperimentT", bound=Experiment)
 
 
 def run_seeds(
-    begin: Callable[..., AnyRun],
+    make_experiment: Callable[..., ExperimentT],
     config: Any,
     *,
-    load: Callable[[Path], Any],
-    save: Callable[[Path, Any], None],
+    load_result: Callable[[Path], Any],
+    save_result: Callable[[Path, Any], None],
     resume: bool,
     progress: bool,
-) -> tuple[AnyRun, list[Any]]:
+) -> tuple[ExperimentT, list[Any]]:
     """Open a run and go through its seeds, in one process or in several that train together.
 
     What a seed gave is kept on the disk when it is done, and read from there where it is.
 
     Args:
-        begin: opens it, from the configuration, `resume` and `progress`.
+        make_experiment: opens it, from the configuration, `resume` and `progress`.
         config: with `protocol.seeds`.
-        load, save: read and write what a seed gave, at the path of a file of its own.
+        load_result, save_result: read and write what a seed gave, at the path of a file of its own.
         resume: go on in a folder that exists.
         progress: show bars.
 
     Returns:
         The run, and the results of the seeds: in the main process all of them.
     """
-    together = processes()
+    together = distributed_state()
     with together.main_process_first():  # the others find the folder that the main one has opened
         main = together.is_main_process
-        run = begin(config, resume=resume or not main, progress=progress and main)
+        run = make_experiment(config, resume=resume or not main, progress=progress and main)
     log.info("device: %s; run folder: %s", run.device, run.folder)
     results = []
     for seed in config.protocol.seeds:
@@ -69,16 +77,16 @@ def run_seeds(
         done = run.folder / f"seed-{seed}" / "result.npz"
         if done.exists():
             log.info("seed %d: finished before, kept", seed)
-            results.append(load(done))
+            results.append(load_result(done))
         elif result := run.run_seed(seed):
-            save(done, result)
+            save_result(done, result)
             results.append(result)
     return run, results
 
 
-def keep_seed(path: Path, notes: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def save_seed(path: Path, metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write what a seed gave: arrays at `path` (.npz) and notes beside it (.json), each atomically."""
-    write_json(path.with_suffix(".json"), notes)
+    write_json(path.with_suffix(".json"), metadata)
     # Last, because its presence says that the seed is finished.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
@@ -106,7 +114,7 @@ def known_contents(
     }
 
 
-def open_folder(config: Any, resume: bool) -> Path:
+def open_run_folder(config: Any, resume: bool) -> Path:
     """The run's folder with its configuration; one run never writes over another.
 
     Args:
@@ -121,12 +129,12 @@ def open_folder(config: Any, resume: bool) -> Path:
     if settings.exists():
         if not resume:
             raise InputError(f"{folder}: this run exists; choose another name, or --resume to go on with it")
-        if schema.load(type(config), settings) != config:
+        if schema.load_config(type(config), settings) != config:
             raise InputError(f"{folder}: holds a run with other settings; choose another name")
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: exists and is no run; choose another name")
     else:
-        schema.dump(config, settings)
+        schema.dump_config(config, settings)
     return folder
 
 
@@ -137,19 +145,19 @@ def encoder_card(encoder: Encoder) -> dict[str, Any]:
     return short | {"weights": card.weights_hash[:16] or "trained with the model", "width": card.dim}
 
 
-class Clock:
+class Stopwatch:
     """Seconds of the steps of a run.
 
     Attributes:
-        laps: step -> seconds.
+        seconds: step -> seconds.
     """
 
     def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def mark(self, name: str) -> None:
         """The step of that name ends now."""
         now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 1)
+        self.seconds[name] = round(now - self._last, 1)
         self._last = now

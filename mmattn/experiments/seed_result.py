@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mmattn.array_types import Floats, Ints
-from mmattn.evaluation.modality_gap import Gap
-from mmattn.experiments.index_cost import Served
-from mmattn.experiments.runner import keep_seed
+from mmattn.evaluation.modality_gap import ModalityGap
+from mmattn.experiments.index_cost import IndexCost
+from mmattn.experiments.runner import save_seed
 from mmattn.training.loop import History
 
 __all__ = ["SeedResult", "load_result", "save_result"]
@@ -26,36 +26,36 @@ class SeedResult:
     Args:
         seed: of the split and of the training.
         values: system -> metric -> [U] per-user values, NaN for users without a positive.
-        knockouts: knockout -> metric -> [U] of our system with something taken away.
+        ablations: knockout -> metric -> [U] of our system with something taken away.
         history: of the training.
-        parts: how many interactions and items each part has.
+        part_sizes: how many interactions and items each part has.
         seconds: step -> how long it took.
-        strata: stratum -> system -> [U] recall, NaN for users that it does not concern.
-        recall: system -> mean recall at each of `depths`.
-        depths: rising cut-offs.
-        gaps: "content | content" -> how far apart their vectors lie.
-        served: what vectors and an index lose; None where that was not measured.
-        shown: why ("drawn", "best", "worst") -> users whose recommendations the report shows.
-        top: the same -> [users, k] items that our system ranks first for them.
-        chosen: rival -> settings that validation chose; empty where the file's own were taken.
-        settings: of a hybrid, as validation chose them; empty without one.
+        subgroups: stratum -> system -> [U] recall, NaN for users that it does not concern.
+        recall_at_cutoffs: system -> mean recall at each of `cutoffs`.
+        cutoffs: rising cut-offs.
+        modality_gaps: "content | content" -> how far apart their vectors lie.
+        index_cost: what vectors and an index lose; None where that was not measured.
+        example_users: why ("drawn", "best", "worst") -> users whose recommendations the report shows.
+        example_items: the same -> [users, k] items that our system ranks first for them.
+        baseline_settings: rival -> settings that validation chose; empty where the file's own were taken.
+        hybrid_settings: of a hybrid, as validation chose them; empty without one.
     """
 
     seed: int
     values: Mapping[str, Mapping[str, Floats]]
-    knockouts: Mapping[str, Mapping[str, Floats]]
+    ablations: Mapping[str, Mapping[str, Floats]]
     history: History
-    parts: Mapping[str, int]
+    part_sizes: Mapping[str, int]
     seconds: Mapping[str, float]
-    strata: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
-    recall: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    depths: Sequence[int] = ()
-    gaps: Mapping[str, Gap] = field(default_factory=dict)
-    served: Served | None = None
-    shown: Mapping[str, Ints] = field(default_factory=dict)
-    top: Mapping[str, Ints] = field(default_factory=dict)
-    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    settings: Mapping[str, float] = field(default_factory=dict)
+    subgroups: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    recall_at_cutoffs: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    cutoffs: Sequence[int] = ()
+    modality_gaps: Mapping[str, ModalityGap] = field(default_factory=dict)
+    index_cost: IndexCost | None = None
+    example_users: Mapping[str, Ints] = field(default_factory=dict)
+    example_items: Mapping[str, Ints] = field(default_factory=dict)
+    baseline_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hybrid_settings: Mapping[str, float] = field(default_factory=dict)
 
 
 _TABLES = ("values", "knockouts", "strata")  # name -> name -> array
@@ -74,24 +74,24 @@ def save_result(path: Path, result: SeedResult) -> None:
     notes = {
         "seed": result.seed,
         "history": vars(result.history),
-        "parts": dict(result.parts),
+        "parts": dict(result.part_sizes),
         "seconds": dict(result.seconds),
-        "recall": {name: list(values) for name, values in result.recall.items()},
-        "depths": list(result.depths),
-        "gaps": {name: asdict(gap) for name, gap in result.gaps.items()},
-        "served": None if result.served is None else result.served.to_dict(),
-        "chosen": {name: dict(found) for name, found in result.chosen.items()},
-        "settings": dict(result.settings),
+        "recall": {name: list(values) for name, values in result.recall_at_cutoffs.items()},
+        "depths": list(result.cutoffs),
+        "gaps": {name: asdict(gap) for name, gap in result.modality_gaps.items()},
+        "served": None if result.index_cost is None else result.index_cost.to_dict(),
+        "chosen": {name: dict(found) for name, found in result.baseline_settings.items()},
+        "settings": dict(result.hybrid_settings),
     }
-    keep_seed(path, notes, arrays)
+    save_seed(path, notes, arrays)
 
 
 def load_result(path: Path) -> SeedResult:
     """Read what `save_result` wrote."""
     notes: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     notes["history"] = History(**notes["history"])
-    notes["gaps"] = {name: Gap(**gap) for name, gap in notes["gaps"].items()}
-    notes["served"] = None if notes["served"] is None else Served.from_dict(notes["served"])
+    notes["gaps"] = {name: ModalityGap(**gap) for name, gap in notes["gaps"].items()}
+    notes["served"] = None if notes["served"] is None else IndexCost.from_dict(notes["served"])
     found: dict[str, dict[str, Any]] = {name: {} for name in (*_TABLES, *_ROWS)}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:

@@ -8,117 +8,126 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmattn.array_types import Bools, Floats, Ints
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.evaluation.modality_gap import Gap, modality_gap
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.evaluation.modality_gap import ModalityGap, modality_gap
 from mmattn.evaluation.ranking.metrics import Ranking, evaluate
-from mmattn.evaluation.ranking.subgroups import activity, by_items, by_users, popularity
+from mmattn.evaluation.ranking.subgroups import (
+    activity_groups,
+    metrics_by_item_group,
+    metrics_by_user_group,
+    popularity_groups,
+)
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.ablation import holders, knock_out
+from mmattn.experiments.ablation import ablate, samples_with
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.experiments.protocol import Score, measure, rank_part
+from mmattn.experiments.protocol import ScoreFn, per_user_metrics, rank_part
 from mmattn.training.tasks.recommendation import RecommendationTask, item_vectors
 from mmattn.training.tasks.sequence import SequenceTask
 
-__all__ = ["Examined", "Examiner", "examples", "gaps", "split_strata"]
+__all__ = ["SystemEvaluator", "SystemResult", "modality_gaps", "pick_example_users", "split_subgroups"]
 
 
 # Cut-offs of the curve of recall against k, as far as there are candidates.
-_DEPTHS = (1, 2, 3, 5, 10, 20, 30, 50, 70, 100)
+_RECALL_CUTOFFS = (1, 2, 3, 5, 10, 20, 30, 50, 70, 100)
 
 
 @dataclass(frozen=True, eq=False)
-class Examined:
+class SystemResult:
     """What one system gave.
 
     Args:
         values: metric -> [U] per-user values, NaN for users without a positive.
         recall: cut-off -> mean recall there.
-        strata: stratum -> [U] the strata's metric, NaN for users whom it does not concern.
+        subgroups: stratum -> [U] the strata's metric, NaN for users whom it does not concern.
         ranking: [U, k].
     """
 
     values: Mapping[str, Floats]
     recall: Mapping[int, float]
-    strata: Mapping[str, Floats]
+    subgroups: Mapping[str, Floats]
     ranking: Ranking
 
 
-class Examiner:
+class SystemEvaluator:
     """Puts the same questions to every system.
 
     Args:
         split: whose test part is predicted.
         protocol: the metrics.
-        strata: look at strata of items and users too.
-        strata_metric: by which metric, without its cut-off.
+        subgroups: look at strata of items and users too.
+        subgroup_metric: by which metric, without its cut-off.
     """
 
     def __init__(
-        self, split: Split, protocol: ProtocolConfig, strata: bool = True, strata_metric: str = "recall"
+        self, split: Split, protocol: ProtocolConfig, subgroups: bool = True, subgroup_metric: str = "recall"
     ):
         self.split = split
         self.metrics = protocol.metrics
-        self.right = split.matrix("test")
-        self.depths = [k for k in _DEPTHS if k <= len(split.candidates("test"))]
-        self.strata_metric = f"{strata_metric}@{protocol.metrics[0].partition('@')[2]}"
-        self.items, self.users = split_strata(split) if strata else ({}, {})
+        self.positives = split.matrix("test")
+        self.cutoffs = [k for k in _RECALL_CUTOFFS if k <= len(split.candidates("test"))]
+        self.subgroup_metric = f"{subgroup_metric}@{protocol.metrics[0].partition('@')[2]}"
+        self.item_subgroups, self.user_subgroups = split_subgroups(split) if subgroups else ({}, {})
 
-    def values(self, score: Score) -> dict[str, Floats]:
+    def per_user_metrics(self, score: ScoreFn) -> dict[str, Floats]:
         """metric -> [U]: the figures alone."""
-        return measure(score, self.split, "test", self.metrics)
+        return per_user_metrics(score, self.split, "test", self.metrics)
 
-    def examine(self, score: Score) -> Examined:
+    def evaluate_scores(self, score: ScoreFn) -> SystemResult:
         """Figures, recall at every depth, and strata, from one ranking."""
-        at_depth = [f"recall@{k}" for k in self.depths]
-        asked = list(dict.fromkeys([*self.metrics, *at_depth, self.strata_metric]))
+        at_depth = [f"recall@{k}" for k in self.cutoffs]
+        asked = list(dict.fromkeys([*self.metrics, *at_depth, self.subgroup_metric]))
         deepest = max(int(name.partition("@")[2] or 0) for name in asked)
         ranking = rank_part(score, self.split, "test", deepest)
-        measured = evaluate(ranking, self.right, asked)
-        parts = by_items(ranking, self.right, self.items, [self.strata_metric])
-        parts |= by_users(measured, self.users)
-        strata = {name: part.values[self.strata_metric] for name, part in parts.items()}
-        return Examined(
+        measured = evaluate(ranking, self.positives, asked)
+        parts = metrics_by_item_group(ranking, self.positives, self.item_subgroups, [self.subgroup_metric])
+        parts |= metrics_by_user_group(measured, self.user_subgroups)
+        strata = {name: part.values[self.subgroup_metric] for name, part in parts.items()}
+        return SystemResult(
             values={name: measured.values[name] for name in self.metrics},
-            recall={k: measured.mean(f"recall@{k}") for k in self.depths},
-            strata={name: values for name, values in strata.items() if not np.isnan(values).all()},
+            recall={k: measured.mean(f"recall@{k}") for k in self.cutoffs},
+            subgroups={name: values for name, values in strata.items() if not np.isnan(values).all()},
             ranking=ranking,
         )
 
 
-def split_strata(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
+def split_subgroups(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
     """Strata of the items to be found and of the users, by name.
 
     Items by how often they were chosen in training, those that nobody chose by themselves; where hidden
     items are ranked among themselves, by how often they were chosen in the hidden part, for there is nothing
     else.
     """
-    hidden = len(split.cold_items) > 0 and not split.one_list
+    hidden = len(split.cold_items) > 0 and not split.joint_ranking
     counted = split.matrix("test") if hidden else split.known("test")
-    found = popularity(np.bincount(counted.indices, minlength=split.item_count))
+    found = popularity_groups(np.bincount(counted.indices, minlength=split.item_count))
     if hidden:
         found.pop("cold")  # cold items that nobody chose are nobody's positives
     elif split.time is not None:
         found["warm"] = ~found["cold"]  # head, middle and tail together, beside what nobody chose by then
     what = "cold items" if hidden else "items"
     items = {f"{what}: {name}": mask for name, mask in found.items()}
-    users = {f"history: {name}": mask for name, mask in activity(split.histories("test")).items()}
+    users = {f"history: {name}": mask for name, mask in activity_groups(split.histories("test")).items()}
     return items, users
 
 
-def gaps(
-    task: RecommendationTask | SequenceTask, inputs: Inputs, contents: Mapping[str, Sequence[str]]
-) -> dict[tuple[str, str], Gap]:
+def modality_gaps(
+    task: RecommendationTask | SequenceTask, inputs: ModelInputs, contents: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, str], ModalityGap]:
     """How far apart the vectors lie that items get from one content alone, content by content."""
     vectors, presence = {}, {}
     for content, own in contents.items():
-        left = knock_out(inputs, [name for name in inputs.modalities if name not in own])
+        left = ablate(inputs, [name for name in inputs.modalities if name not in own])
         vectors[content] = item_vectors(task.model, left, task.head_name).float().cpu().numpy()
         # A table whose values training never met gives no token, and so no vector: absent all the same.
-        presence[content] = np.isin(np.arange(len(inputs)), holders(inputs, own)) & vectors[content].any(1)
+        presence[content] = np.isin(np.arange(len(inputs)), samples_with(inputs, own)) & vectors[content].any(
+            1
+        )
     return modality_gap(vectors, presence) if len(vectors) > 1 else {}
 
 
-def examples(ours: Examined, split: Split, seed: int, drawn: int = 4, extreme: int = 3) -> dict[str, Ints]:
+def pick_example_users(
+    result: SystemResult, split: Split, seed: int, n_random: int = 4, n_extreme: int = 3
+) -> dict[str, Ints]:
     """Users to look at: the best and the worst served, and some drawn by the seed alone.
 
     Among equals, those with most to be found come first.
@@ -126,9 +135,9 @@ def examples(ours: Examined, split: Split, seed: int, drawn: int = 4, extreme: i
     right = split.matrix("test")
     count_U = np.diff(right.indptr)
     asked = np.flatnonzero(count_U)
-    value = next(iter(ours.values.values()))[asked]
-    best = asked[np.lexsort((-count_U[asked], -value))][:extreme]
-    worst = asked[np.lexsort((-count_U[asked], value))][:extreme]
+    value = next(iter(result.values.values()))[asked]
+    best = asked[np.lexsort((-count_U[asked], -value))][:n_extreme]
+    worst = asked[np.lexsort((-count_U[asked], value))][:n_extreme]
     rest = np.setdiff1d(asked, [*best, *worst])
-    chosen = np.random.default_rng(seed).choice(rest, min(drawn, len(rest)), replace=False)
+    chosen = np.random.default_rng(seed).choice(rest, min(n_random, len(rest)), replace=False)
     return {"drawn": np.sort(chosen), "best": best, "worst": np.setdiff1d(worst, best)}

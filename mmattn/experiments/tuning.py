@@ -1,6 +1,6 @@
 """Hyperparameters chosen on validation alone, with the same budget for every system (Optuna behind it).
 
-A system is tuned against a `Validation`, which holds copies of the training and validation interactions
+A system is tuned against a `ValidationData`, which holds copies of the training and validation interactions
 and nothing else: no argument that a system is given leads to the test part.
 """
 
@@ -23,14 +23,25 @@ from mmattn.evaluation.ranking.metrics import TiePolicy, evaluate, rank_users
 from mmattn.evaluation.splits.split import Split
 from mmattn.files import write_json
 
-__all__ = ["Choice", "Fitted", "Real", "Space", "System", "Tuned", "Tuning", "Validation", "Whole", "tune"]
+__all__ = [
+    "Choice",
+    "FittedSystem",
+    "FloatRange",
+    "IntRange",
+    "Space",
+    "TunableSystem",
+    "TunedSystem",
+    "TuningResult",
+    "ValidationData",
+    "tune",
+]
 
-Score = Callable[[Ints, Ints], ArrayLike]
+ScoreFn = Callable[[Ints, Ints], ArrayLike]
 _LIBRARIES = ("mmattn", "numpy", "scipy", "torch", "optuna")
 
 
 @dataclass(frozen=True)
-class Real:
+class FloatRange:
     """A number from `low` to `high`, drawn by its logarithm where `log`."""
 
     low: float
@@ -39,7 +50,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Whole:
+class IntRange:
     """A whole number from `low` to `high`, drawn by its logarithm where `log`."""
 
     low: int
@@ -54,10 +65,10 @@ class Choice:
     options: tuple[str | int | float | bool | None, ...]
 
 
-Space = Mapping[str, Real | Whole | Choice]
+Space = Mapping[str, FloatRange | IntRange | Choice]
 
 
-class Validation:
+class ValidationData:
     """What a choice may be based on: the training part to learn from, the validation part to predict.
 
     Args:
@@ -66,7 +77,7 @@ class Validation:
 
     Example:
         >>> from mmattn.evaluation import splits
-        >>> view = Validation(splits.random(np.zeros(10, int), np.arange(10), seed=0))
+        >>> view = ValidationData(splits.random(np.zeros(10, int), np.arange(10), seed=0))
         >>> view.train.nnz, view.candidates.tolist()
         (7, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
@@ -81,28 +92,28 @@ class Validation:
             "split": split.protocol, "seed": split.seed, "users": split.user_count, "items": split.item_count,
             "train": len(split.train), "validation": len(split.validation), "ties": ties,
         }  # fmt: skip
-        self._right = split.matrix("validation")
-        if not self._right.nnz:
+        self._positives = split.matrix("validation")
+        if not self._positives.nnz:
             raise InputError(f"tune: the {split.protocol} split has no validation part, expected one")
 
-    def measure(self, score: Score, metric: str) -> float:
+    def mean_metric(self, score_fn: ScoreFn, metric: str) -> float:
         """The mean of a metric such as "ndcg@20" on validation, what is known being masked.
 
         Args:
-            score: `score(users, items)` gives [B, C] scores.
+            score_fn: `score(users, items)` gives [B, C] scores.
             metric: name with a cut-off, or rprec or auc.
         """
         depth = int(metric.partition("@")[2] or 0) or len(self.candidates) + 1
         ranking = rank_users(
-            score, np.arange(self.train.shape[0]), depth,
+            score_fn, np.arange(self.train.shape[0]), depth,
             candidates=self.candidates, exclude=self.histories, ties=self.ties,
         )  # fmt: skip
-        return evaluate(ranking, self._right, [metric]).mean(metric)
+        return evaluate(ranking, self._positives, [metric]).mean(metric)
 
     def fingerprint(self) -> str:
         """SHA-256 of the interactions that choices were based on."""
         digest = hashlib.sha256()
-        for matrix in (self.train, self.histories, self._right):
+        for matrix in (self.train, self.histories, self._positives):
             for array in (matrix.indptr, matrix.indices):
                 digest.update(array.astype(np.int64).tobytes())
         digest.update(self.candidates.tobytes())
@@ -110,36 +121,36 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedSystem:
     """A system after learning that chose something itself on validation, such as when to stop.
 
     Args:
-        score: of users and items.
-        chosen: what it chose, by name; it joins the trial's parameters.
+        score_fn: of users and items.
+        chosen_parameters: what it chose, by name; it joins the trial's parameters.
     """
 
-    score: Score
-    chosen: Mapping[str, Any]
+    score_fn: ScoreFn
+    chosen_parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class System:
+class TunableSystem:
     """A system to be tuned.
 
     Args:
         fit: `fit(validation, **parameters)` learns from `validation.train` and gives a `score`, or a
-            `Fitted` where it chose something itself.
+            `FittedSystem` where it chose something itself.
         space: parameter -> what it may be; empty for a system with nothing to choose.
         start: values of all parameters for the first trial, within the space; empty draws it too.
     """
 
-    fit: Callable[..., Score | Fitted]
+    fit: Callable[..., ScoreFn | FittedSystem]
     space: Space
     start: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedSystem:
     """What was found for one system.
 
     Args:
@@ -154,7 +165,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningResult:
     """What was found for all systems, and everything that is needed to do it again.
 
     Args:
@@ -162,7 +173,7 @@ class Tuning:
         manifest: protocol, fingerprint of the data, budget, seed, spaces, trials, versions.
     """
 
-    systems: Mapping[str, Tuned]
+    systems: Mapping[str, TunedSystem]
     manifest: Mapping[str, Any]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -171,18 +182,18 @@ class Tuning:
 
 
 def tune(
-    systems: Mapping[str, System],
-    data: Validation | Split,
+    systems: Mapping[str, TunableSystem],
+    data: ValidationData | Split,
     *,
     metric: str = "ndcg@20",
     trials: int = 20,
     seed: int = 0,
-) -> Tuning:
+) -> TuningResult:
     """Choose the parameters of every system on validation, with the same number of trials for each.
 
     Args:
         systems: ours and its rivals.
-        data: a split is turned into its `Validation` before any system sees it.
+        data: a split is turned into its `ValidationData` before any system sees it.
         metric: name with a cut-off, to be maximised.
         trials: for each system that has something to choose; one suffices for the others.
         seed: of the search (tree-structured Parzen estimator; Bergstra et al., NeurIPS 2011).
@@ -195,7 +206,7 @@ def tune(
         raise InputError(
             f"tune: got {len(systems)} systems and {trials} trials, expected at least one of both"
         )
-    view = data if isinstance(data, Validation) else Validation(data)
+    view = data if isinstance(data, ValidationData) else ValidationData(data)
     found = {name: _tune_one(name, system, view, metric, trials, seed) for name, system in systems.items()}
     manifest = {
         "metric": metric,
@@ -219,10 +230,12 @@ def tune(
             **{name: metadata.version(name) for name in _LIBRARIES},
         },
     }
-    return Tuning(found, manifest)
+    return TuningResult(found, manifest)
 
 
-def _tune_one(name: str, system: System, view: Validation, metric: str, trials: int, seed: int) -> Tuned:
+def _tune_one(
+    name: str, system: TunableSystem, view: ValidationData, metric: str, trials: int, seed: int
+) -> TunedSystem:
     try:
         import optuna
     except ImportError as error:
@@ -231,10 +244,10 @@ def _tune_one(name: str, system: System, view: Validation, metric: str, trials: 
     def objective(trial: optuna.Trial) -> float:
         parameters = {key: _suggest(trial, key, one) for key, one in system.space.items()}
         fitted = system.fit(view, **parameters)
-        if not isinstance(fitted, Fitted):
-            return view.measure(fitted, metric)
-        trial.set_user_attr("chosen", dict(fitted.chosen))
-        return view.measure(fitted.score, metric)
+        if not isinstance(fitted, FittedSystem):
+            return view.mean_metric(fitted, metric)
+        trial.set_user_attr("chosen", dict(fitted.chosen_parameters))
+        return view.mean_metric(fitted.score_fn, metric)
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -245,19 +258,19 @@ def _tune_one(name: str, system: System, view: Validation, metric: str, trials: 
         study.optimize(objective, n_trials=trials if system.space else 1)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    rows = tuple({"parameters": _found(trial), "value": trial.value} for trial in study.trials)
+    rows = tuple({"parameters": _trial_parameters(trial), "value": trial.value} for trial in study.trials)
     if all(row["value"] is None for row in rows):
         raise InputError(f"tune: {name!r} has no validation figure in any of {len(rows)} trials")
-    return Tuned(_found(study.best_trial), float(study.best_value), rows)
+    return TunedSystem(_trial_parameters(study.best_trial), float(study.best_value), rows)
 
 
-def _found(trial: Any) -> dict[str, Any]:
+def _trial_parameters(trial: Any) -> dict[str, Any]:
     return {**trial.params, **trial.user_attrs.get("chosen", {})}
 
 
-def _suggest(trial: Any, name: str, one: Real | Whole | Choice) -> Any:
-    if isinstance(one, Real):
-        return trial.suggest_float(name, one.low, one.high, log=one.log)
-    if isinstance(one, Whole):
-        return trial.suggest_int(name, one.low, one.high, log=one.log)
-    return trial.suggest_categorical(name, list(one.options))
+def _suggest(trial: Any, name: str, parameter_range: FloatRange | IntRange | Choice) -> Any:
+    if isinstance(parameter_range, FloatRange):
+        return trial.suggest_float(name, parameter_range.low, parameter_range.high, log=parameter_range.log)
+    if isinstance(parameter_range, IntRange):
+        return trial.suggest_int(name, parameter_range.low, parameter_range.high, log=parameter_range.log)
+    return trial.suggest_categorical(name, list(parameter_range.options))

@@ -12,25 +12,32 @@ import torch
 
 from mmattn import attention, schema
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import gather
+from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.errors import InputError
 from mmattn.experiments.config import FitConfig
-from mmattn.explain.attribution import Explained, explain
-from mmattn.explain.targets import Against, OwnVector, Question, UserMatch, place_of, user_match
-from mmattn.explain.token_spans import Unit, merged, units_of
+from mmattn.explain.attribution import AttributionResult, explain
+from mmattn.explain.targets import (
+    ExplanationTarget,
+    ItemSimilarity,
+    ItemVector,
+    UserScore,
+    index_of,
+    user_score_target,
+)
+from mmattn.explain.token_spans import TokenSpan, merge_spans, token_spans
 from mmattn.model.aligned_encoder import AlignedEncoder
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample, Tokens
 
-__all__ = ["ItemExplanation", "Part", "explain_run", "title_of"]
+__all__ = ["ItemExplanation", "ModalityContent", "explain_item", "item_title"]
 
-MOST_STRETCHES = 60  # of sound: more than anybody can tell apart on a page
+MAX_AUDIO_SPANS = 60  # of sound: more than anybody can tell apart on a page
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ModalityContent:
     """One modality of the item, as its encoder read it.
 
     Args:
@@ -39,9 +46,9 @@ class Part:
         kind: "text", "table", "image" or "audio".
         encoder: that made the tokens.
         content: raw; None where the item has none, or none that can be read.
-        problem: why it cannot be read; "" where it can, or where there is none.
+        error: why it cannot be read; "" where it can, or where there is none.
         fields: names of the text's fields.
-        units: what its tokens stand for.
+        spans: what its tokens stand for.
         hint: a line for people, "" for none.
     """
 
@@ -50,9 +57,9 @@ class Part:
     kind: str
     encoder: Encoder
     content: Any
-    problem: str
+    error: str
     fields: tuple[str, ...]
-    units: tuple[Unit, ...]
+    spans: tuple[TokenSpan, ...]
     hint: str = ""
 
 
@@ -63,29 +70,29 @@ class ItemExplanation:
     Args:
         item: the sample.
         title: what it is called.
-        question: what was asked.
-        found: the answer.
-        parts: the model's modalities, in its order.
-        reasons: items of the user's history and their part of the score, where a user was asked about.
+        target: what was asked.
+        result: the answer.
+        modalities: the model's modalities, in its order.
+        contributions: items of the user's history and their part of the score, where a user was asked about.
         provenance: what made the numbers.
     """
 
     item: Sample
     title: str
-    question: Question
-    found: Explained
-    parts: tuple[Part, ...]
-    reasons: tuple[tuple[Sample, float], ...]
+    target: ExplanationTarget
+    result: AttributionResult
+    modalities: tuple[ModalityContent, ...]
+    contributions: tuple[tuple[Sample, float], ...]
     provenance: Mapping[str, Any]
 
 
-def explain_run(
+def explain_item(
     run: str | Path,
     item: str,
     *,
     card: str | Path | None = None,
     user: str | None = None,
-    against: str | None = None,
+    compare_to: str | None = None,
     seed: int | None = None,
     head: str = "",
     features: str | Path | None = None,
@@ -98,7 +105,7 @@ def explain_run(
         item: id of the item.
         card: the data; left out, what the run's settings name.
         user: id, to ask how well the item fits this user.
-        against: id of another item, to ask what makes the two alike; with neither, what makes the
+        compare_to: id of another item, to ask what makes the two alike; with neither, what makes the
             item's own vector.
         seed: which of the run's models; left out, the first one.
         head: whose vectors, where the model has several heads.
@@ -108,64 +115,64 @@ def explain_run(
     Raises:
         InputError: one line: no run, no such item or user, nothing in the item that can be encoded.
     """
-    if user is not None and against is not None:
+    if user is not None and compare_to is not None:
         raise InputError("explain: got a user and an item to compare with, expected one of the two")
-    encoder = RunEncoder.of_run(run, seed, head)
-    config = _settings(Path(run))
-    dataset = _dataset(Path(run), config, card)
-    place = place_of(item, dataset.item_ids, "item")
-    sample, store = dataset.items[place], _store(config, features)
-    parts, tokens = _parts(encoder, dataset, sample, store)
-    question: Question
+    encoder = RunEncoder.from_run(run, seed, head)
+    config = _run_config(Path(run))
+    dataset = _read_dataset(Path(run), config, card)
+    place = index_of(item, dataset.item_ids, "item")
+    sample, store = dataset.items[place], _feature_store(config, features)
+    parts, tokens = _encode_item(encoder, dataset, sample, store)
+    question: ExplanationTarget
     if user is not None:
         if config is None:
             raise InputError(f"explain: {run} is a model without a run, expected a run's folder for a user")
-        question = user_match(
+        question = user_score_target(
             encoder, config, dataset, user, place,
             seed=_seed(encoder), features=store or config.data.features, progress=progress,
         )  # fmt: skip
-    elif against is not None:
-        other = dataset.items[place_of(against, dataset.item_ids, "item")]
-        _, theirs = _parts(encoder, dataset, other, store)
+    elif compare_to is not None:
+        other = dataset.items[index_of(compare_to, dataset.item_ids, "item")]
+        _, theirs = _encode_item(encoder, dataset, other, store)
         with torch.no_grad():
             vector = encoder.model.head(encoder.head)(encoder.model.fuse(theirs))[0]
-        question = Against(encoder.model.head(encoder.head), vector, other, title_of(other))
+        question = ItemSimilarity(encoder.model.head(encoder.head), vector, other, item_title(other))
     else:
         with torch.no_grad():
-            question = OwnVector(encoder.model.fuse(tokens).pooled[0])
-    found = explain(encoder.model.core, tokens, {part.modality: part.units for part in parts}, question)
+            question = ItemVector(encoder.model.fuse(tokens).pooled[0])
+    found = explain(encoder.model.core, tokens, {part.modality: part.spans for part in parts}, question)
     reasons = []
-    if isinstance(question, UserMatch):
+    if isinstance(question, UserScore):
         with torch.no_grad():
             fused = encoder.model.fuse(tokens)
-        reasons = [(dataset.items[number], share) for number, share in question.reasons(fused)]
+        reasons = [(dataset.items[number], share) for number, share in question.contributions(fused)]
     return ItemExplanation(
-        sample, title_of(sample), question, found, parts, tuple(reasons), _provenance(run, encoder, dataset)
+        sample, item_title(sample), question, found, parts, tuple(reasons), _provenance(run, encoder, dataset)
     )
 
 
-def title_of(item: Sample) -> str:
+def item_title(item: Sample) -> str:
     """What an item is called: the first of its texts, or its id."""
     text = item.content.get("text")
     fields = [text] if isinstance(text, str) else [field for field in text or () if field]
     return fields[0] if fields else item.id
 
 
-def _settings(run: Path) -> FitConfig | None:
+def _run_config(run: Path) -> FitConfig | None:
     settings = run / "config.yaml"
-    return schema.load(FitConfig, settings) if settings.is_file() else None
+    return schema.load_config(FitConfig, settings) if settings.is_file() else None
 
 
-def _dataset(run: Path, config: FitConfig | None, card: str | Path | None) -> Dataset:
+def _read_dataset(run: Path, config: FitConfig | None, card: str | Path | None) -> Dataset:
     if card is None and config is None:
         raise InputError(f"explain: {run} is a model without a run, say with --items which card.yaml to read")
     chosen = Path(card) if card is not None else config.data.card  # type: ignore[union-attr]
     if card is None and not chosen.exists():
         raise InputError(f"explain: {chosen}, the data of {run}, is not there; say where with --items")
-    return read(chosen, 0.5 if config is None else config.data.reject_limit)
+    return read_dataset(chosen, 0.5 if config is None else config.data.reject_limit)
 
 
-def _store(config: FitConfig | None, features: str | Path | None) -> Path | None:
+def _feature_store(config: FitConfig | None, features: str | Path | None) -> Path | None:
     """The feature store: the one named, or the run's own where it is still there."""
     if features is not None:
         return Path(features)
@@ -177,16 +184,18 @@ def _seed(encoder: RunEncoder) -> int:
     return int(encoder.folder.parent.name.removeprefix("seed-"))
 
 
-def _parts(
+def _encode_item(
     encoder: RunEncoder, dataset: Dataset, sample: Sample, store: Path | None
-) -> tuple[tuple[Part, ...], dict[str, Tokens]]:
+) -> tuple[tuple[ModalityContent, ...], dict[str, Tokens]]:
     """The item's content and its tokens.
 
     Raises:
         InputError: there is nothing that the encoders can read.
     """
     with tempfile.TemporaryDirectory() as nowhere:  # one item is encoded faster than a store is made
-        inputs = gather([sample], encoder.model.encoders, store or nowhere, encoder.sources, progress=False)
+        inputs = prepare_inputs(
+            [sample], encoder.model.encoders, store or nowhere, encoder.sources, progress=False
+        )
         tokens = encoder.model.tokens(inputs, torch.tensor([0]))
     problems = {each.modality: each.reason for each in inputs.rejected}
     uses = list(dataset.card.items.uses())
@@ -196,15 +205,17 @@ def _parts(
         own, content = encoder.model.encoders[name], sample.content.get(source)
         readable = content is not None and name not in problems
         parts.append(
-            Part(
+            ModalityContent(
                 modality=name,
                 source=source,
                 kind=kinds.get(source, ""),
                 encoder=own,
                 content=content if readable else None,
-                problem=problems.get(name, ""),
+                error=problems.get(name, ""),
                 fields=tuple(column for column, use in uses if use.modality == source and use.kind == "text"),
-                units=merged(units_of(own, content, tokens[name]), MOST_STRETCHES) if readable else (),
+                spans=merge_spans(token_spans(own, content, tokens[name]), MAX_AUDIO_SPANS)
+                if readable
+                else (),
                 hint=_hint(own, sample),
             )
         )

@@ -12,19 +12,19 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from mmattn.explain.attribution import Explained, Reading
-from mmattn.explain.explain_item import ItemExplanation, Part, title_of
-from mmattn.explain.targets import Against, UserMatch
-from mmattn.explain.token_spans import Box, Cell, Span, Unit, Words
+from mmattn.explain.attribution import Attribution, AttributionResult
+from mmattn.explain.explain_item import ItemExplanation, ModalityContent, item_title
+from mmattn.explain.targets import ItemSimilarity, UserScore
+from mmattn.explain.token_spans import ImageBox, TableCell, TextRange, TimeRange, TokenSpan
 from mmattn.files import write_text
-from mmattn.reports.audio_player import Sound, sound_of
-from mmattn.reports.templating import environment
+from mmattn.reports.audio_player import AudioClip, render_clip
+from mmattn.reports.templating import template_environment
 from mmattn.reports.thumbnails import thumbnail
 
 __all__ = ["render_explanation", "to_json", "write_explanation"]
 
-MOST_NUMBERS = 400_000  # of unit-to-unit weights in a page: about 1.5 MB
-MEASURES = {
+MAX_PAIRWISE_WEIGHTS = 400_000  # of unit-to-unit weights in a page: about 1.5 MB
+METHOD_LABELS = {
     "rollout": "Attention",
     "relevance": "Attention × gradient",
     "left out": "Left out",
@@ -32,95 +32,98 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """A stretch of text: of a unit, or between units (number None)."""
 
     text: str
-    number: int | None
+    span_index: int | None
 
 
-def write_explanation(path: str | os.PathLike[str], explained: ItemExplanation) -> None:
+def write_explanation(path: str | os.PathLike[str], explanation: ItemExplanation) -> None:
     """Write the page, atomically.
 
     Args:
         path: of the HTML file.
-        explained: as `mmattn.explain.explain_item.explain_run` gives it.
+        explanation: as `mmattn.explain.explain_item.explain_run` gives it.
     """
-    write_text(path, render_explanation(explained))
+    write_text(path, render_explanation(explanation))
 
 
-def render_explanation(explained: ItemExplanation) -> str:
+def render_explanation(explanation: ItemExplanation) -> str:
     """The page as a string of HTML."""
-    found = explained.found
-    page = environment()
+    found = explanation.result
+    page = template_environment()
     page.filters |= {
         "percent": _percent,
         "signed": _signed,
         "agreement": _agreement,
     }
-    page.globals |= {"place": _place, "title_of": title_of}
-    there = [index for index, name in enumerate(found.modalities) if found.units[name]]
+    page.globals |= {"place": _css_position, "title_of": item_title}
+    there = [index for index, name in enumerate(found.modalities) if found.spans[name]]
     return page.get_template("explanation.html.j2").render(
-        it=explained,
+        it=explanation,
         found=found,
-        against=explained.question.sample if isinstance(explained.question, Against) else None,
-        user=explained.question if isinstance(explained.question, UserMatch) else None,
-        picture=next((part.content for part in explained.parts if part.kind == "image"), None),
-        verdict=_verdict(explained),
-        panels=[_panel(part, found) for part in explained.parts],
+        against=explanation.target.other_item if isinstance(explanation.target, ItemSimilarity) else None,
+        user=explanation.target if isinstance(explanation.target, UserScore) else None,
+        picture=next((part.content for part in explanation.modalities if part.kind == "image"), None),
+        verdict=_summary(explanation),
+        panels=[_panel(part, found) for part in explanation.modalities],
         there=there,
-        measures=MEASURES,
-        worth=sorted(found.without.items(), key=lambda pair: pair[1]),
-        rows=_table(found),
-        start=_shade(found.readings["rollout"].total),
-        data=Markup(_script(found, there)),
+        measures=METHOD_LABELS,
+        worth=sorted(found.leave_out_changes.items(), key=lambda pair: pair[1]),
+        rows=_top_spans(found),
+        start=_normalized(found.attributions["rollout"].total),
+        data=Markup(_page_data(found, there)),
     )
 
 
-def to_json(explained: ItemExplanation) -> dict[str, Any]:
+def to_json(explanation: ItemExplanation) -> dict[str, Any]:
     """The same numbers for machines."""
-    found, question = explained.found, explained.question
+    found, question = explanation.result, explanation.target
     ranked = {}
-    if isinstance(question, UserMatch):
-        ranked = {"rank": question.rank, "candidates": question.candidates}
+    if isinstance(question, UserScore):
+        ranked = {"rank": question.rank, "candidates": question.n_candidates}
     attention = ("rollout", "relevance", "pool")
     return {
-        "item": explained.item.id,
-        "title": explained.title,
-        "question": question.words,
+        "item": explanation.item.id,
+        "title": explanation.title,
+        "question": question.question,
         "score": found.score,
         **ranked,
-        "without": dict(found.without),
-        "absent": {part.modality: part.problem or "none" for part in explained.parts if not part.units},
-        "shares": {name: found.shares(name) for name in attention},
-        "agreement": {name: found.readings[name].agreement for name in attention},
+        "without": dict(found.leave_out_changes),
+        "absent": {part.modality: part.error or "none" for part in explanation.modalities if not part.spans},
+        "shares": {name: found.modality_shares(name) for name in attention},
+        "agreement": {name: found.attributions[name].agreement for name in attention},
         "units": [
             {
                 "modality": name,
                 "label": unit.label,
-                **{key.replace(" ", "_"): float(each.total[number]) for key, each in found.readings.items()},
+                **{
+                    key.replace(" ", "_"): float(each.total[number])
+                    for key, each in found.attributions.items()
+                },
             }
-            for number, (name, unit) in enumerate(found.numbered)
+            for number, (name, unit) in enumerate(found.numbered_spans)
         ],
         "modalities": list(found.modalities),
         "flow": {
-            "rollout": _listed(found.readings["rollout"].flow),
-            "relevance": _listed(found.readings["relevance"].flow),
-            "layers": [[_listed(head.flow) for head in layer] for layer in found.layers],
+            "rollout": _rounded_list(found.attributions["rollout"].flow),
+            "relevance": _rounded_list(found.attributions["relevance"].flow),
+            "layers": [[_rounded_list(head.flow) for head in layer] for layer in found.layers],
         },
-        "added_by_layer": list(found.change),
-        "history": [{"item": item.id, "part": share} for item, share in explained.reasons],
-        "provenance": dict(explained.provenance),
+        "added_by_layer": list(found.layer_update_ratios),
+        "history": [{"item": item.id, "part": share} for item, share in explanation.contributions],
+        "provenance": dict(explanation.provenance),
     }
 
 
 # --- words ------------------------------------------------------------------------------------------
 
 
-def _verdict(explained: ItemExplanation) -> str:
+def _summary(explanation: ItemExplanation) -> str:
     """The answer in two sentences, from what happens when a modality is left out."""
-    found = explained.found
-    ordered = sorted(found.without.items(), key=lambda pair: pair[1])
+    found = explanation.result
+    ordered = sorted(found.leave_out_changes.items(), key=lambda pair: pair[1])
     if len(ordered) == 1:
         return f"Everything rests on {ordered[0][0]}: the item has nothing else."
     (most, fall), *others = ordered
@@ -130,11 +133,11 @@ def _verdict(explained: ItemExplanation) -> str:
             "Nothing that the item has raises this score: without any one modality it is as high or higher."
         )
     first = f"Most rests on {most}: without it the score falls by {abs(fall) / scale:.0%}."
-    rest = [_without(name, change / scale) for name, change in others]
+    rest = [_change_phrase(name, change / scale) for name, change in others]
     return f"{first} {'; '.join(rest)[:1].upper()}{'; '.join(rest)[1:]}."
 
 
-def _without(name: str, change: float) -> str:
+def _change_phrase(name: str, change: float) -> str:
     if abs(change) < 0.005:
         return f"without {name} it stays as it is"
     return f"without {name} it {'falls' if change < 0 else 'rises'} by {abs(change):.0%}"
@@ -143,38 +146,40 @@ def _without(name: str, change: float) -> str:
 # --- panels -----------------------------------------------------------------------------------------
 
 
-def _panel(part: Part, found: Explained) -> dict[str, Any]:
+def _panel(part: ModalityContent, result: AttributionResult) -> dict[str, Any]:
     """What the template needs of one modality."""
-    first = next((number for number, (name, _) in enumerate(found.numbered) if name == part.modality), 0)
-    whole = len(part.units) == 1 and part.units[0].place is None
-    shown: dict[str, Any] = {"part": part, "first": first, "whole": whole, "count": _count(part)}
+    first = next(
+        (number for number, (name, _) in enumerate(result.numbered_spans) if name == part.modality), 0
+    )
+    whole = len(part.spans) == 1 and part.spans[0].location is None
+    shown: dict[str, Any] = {"part": part, "first": first, "whole": whole, "count": _token_count(part)}
     if part.content is None:
         return shown | {"kind": "absent"}
-    places = [unit.place for unit in part.units]
+    places = [unit.location for unit in part.spans]
     if part.kind == "text":
-        return shown | {"kind": "text", "fields": list(_fields(part, first))}
+        return shown | {"kind": "text", "fields": list(_text_fields(part, first))}
     if part.kind == "table":
-        return shown | {"kind": "table", "columns": _columns(part, first)}
+        return shown | {"kind": "table", "columns": _table_columns(part, first)}
     if part.kind == "image":
-        return shown | {"kind": "image", "picture": thumbnail_of(part.content), "places": places}
+        return shown | {"kind": "image", "picture": image_thumbnail(part.content), "places": places}
     if part.kind == "audio":
-        return shown | {"kind": "audio", "sound": sound_of(part.content, part.encoder), "places": places}
+        return shown | {"kind": "audio", "sound": render_clip(part.content, part.encoder), "places": places}
     return shown | {"kind": "units"}
 
 
-def thumbnail_of(content: Any) -> str | None:
+def image_thumbnail(content: Any) -> str | None:
     """The picture as the encoder saw it, upright, large enough to look at."""
-    from mmattn.encoders.image.image_io import read_picture
+    from mmattn.encoders.image.image_io import read_image
 
-    return thumbnail(read_picture(content), width=640, height=640, quality=82)
+    return thumbnail(read_image(content), width=640, height=640, quality=82)
 
 
-def _count(part: Part) -> str:
-    tokens = sum(len(unit.tokens) for unit in part.units)
+def _token_count(part: ModalityContent) -> str:
+    tokens = sum(len(unit.tokens) for unit in part.spans)
     return f"{tokens} token{'' if tokens == 1 else 's'}"
 
 
-def _fields(part: Part, first: int) -> Iterator[dict[str, Any]]:
+def _text_fields(part: ModalityContent, first: int) -> Iterator[dict[str, Any]]:
     """Each text with its words marked; what the encoder did not read is left unmarked."""
     texts = [part.content] if isinstance(part.content, str) else list(part.content)
     for field, raw in enumerate(texts):
@@ -182,15 +187,18 @@ def _fields(part: Part, first: int) -> Iterator[dict[str, Any]]:
         if not text:
             continue
         marked = [
-            (first + number, unit.place)
-            for number, unit in enumerate(part.units)
-            if isinstance(unit.place, Words) and unit.place.field == field
+            (first + number, unit.location)
+            for number, unit in enumerate(part.spans)
+            if isinstance(unit.location, TextRange) and unit.location.field == field
         ]
         pieces, end = [], 0
         for number, place in marked:
-            pieces += [Piece(text[end : place.start], None), Piece(text[place.start : place.end], number)]
+            pieces += [
+                TextPiece(text[end : place.start], None),
+                TextPiece(text[place.start : place.end], number),
+            ]
             end = place.end
-        pieces.append(Piece(text[end:], None))
+        pieces.append(TextPiece(text[end:], None))
         yield {
             "name": part.fields[field] if len(part.fields) == len(texts) else "",
             "pieces": [piece for piece in pieces if piece.text],
@@ -198,7 +206,7 @@ def _fields(part: Part, first: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _columns(part: Part, first: int) -> dict[str, list[tuple[str, int | None]]]:
+def _table_columns(part: ModalityContent, first: int) -> dict[str, list[tuple[str, int | None]]]:
     """Column -> its values with their unit's number, None for one that the model never met."""
     columns = getattr(part.encoder, "columns", part.content)
     found: dict[str, list[tuple[str, int | None]]] = {}
@@ -206,29 +214,29 @@ def _columns(part: Part, first: int) -> dict[str, list[tuple[str, int | None]]]:
         raw = part.content.get(name)
         if raw is None:
             continue
-        values = [f"{each:g}" if isinstance(each, float) else str(each) for each in _many(raw)]
+        values = [f"{each:g}" if isinstance(each, float) else str(each) for each in _as_list(raw)]
         known = {
-            unit.place.value: first + number
-            for number, unit in enumerate(part.units)
-            if isinstance(unit.place, Cell) and unit.place.column == name
+            unit.location.value: first + number
+            for number, unit in enumerate(part.spans)
+            if isinstance(unit.location, TableCell) and unit.location.column == name
         }
         found[name] = [(value, known.get(value)) for value in dict.fromkeys(values)]
     return found
 
 
-def _many(raw: Any) -> list[Any]:
+def _as_list(raw: Any) -> list[Any]:
     return list(raw) if isinstance(raw, (list, tuple)) else [raw]
 
 
-def _place(unit: Unit, sound: Sound | None = None) -> str:
+def _css_position(span: TokenSpan, clip: AudioClip | None = None) -> str:
     """Where a unit lies over a picture or a clip, as CSS."""
-    place = unit.place
-    if isinstance(place, Box):
+    place = span.location
+    if isinstance(place, ImageBox):
         box = (place.left, place.top, place.right - place.left, place.bottom - place.top)
         left, top, width, height = (f"{100 * share:.3f}%" for share in box)
         return f"left:{left};top:{top};width:{width};height:{height}"
-    if isinstance(place, Span) and sound is not None:
-        start, end = (min(1.0, each / sound.seconds) for each in (place.start, place.end))
+    if isinstance(place, TimeRange) and clip is not None:
+        start, end = (min(1.0, each / clip.duration) for each in (place.start, place.end))
         return f"left:{100 * start:.3f}%;width:{100 * (end - start):.3f}%"
     return "inset:0"
 
@@ -236,60 +244,65 @@ def _place(unit: Unit, sound: Sound | None = None) -> str:
 # --- numbers ----------------------------------------------------------------------------------------
 
 
-def _table(found: Explained, most: int = 15) -> list[dict[str, Any]]:
+def _top_spans(result: AttributionResult, max_rows: int = 15) -> list[dict[str, Any]]:
     """The units whose absence changes most."""
-    left = found.readings["left out"].total
-    order = np.argsort(-np.abs(left), kind="stable")[:most]
+    left = result.attributions["left out"].total
+    order = np.argsort(-np.abs(left), kind="stable")[:max_rows]
     return [
         {
             "number": int(number),
-            "modality": found.numbered[number][0],
-            "label": found.numbered[number][1].label,
-            "values": {name: float(found.readings[name].total[number]) for name in MEASURES},
+            "modality": result.numbered_spans[number][0],
+            "label": result.numbered_spans[number][1].label,
+            "values": {name: float(result.attributions[name].total[number]) for name in METHOD_LABELS},
         }
         for number in order
     ]
 
 
-def _script(found: Explained, there: list[int]) -> str:
+def _page_data(result: AttributionResult, present: list[int]) -> str:
     """Everything that the page can switch between, as JSON that is safe inside a script element."""
-    units = len(found.numbered)
-    heads = sum(len(layer) for layer in found.layers)
-    rows = (heads + 2) * units * units <= MOST_NUMBERS
+    units = len(result.numbered_spans)
+    heads = sum(len(layer) for layer in result.layers)
+    rows = (heads + 2) * units * units <= MAX_PAIRWISE_WEIGHTS
     data = {
-        "score": found.score,
-        "modalities": [found.modalities[index] for index in there],
+        "score": result.score,
+        "modalities": [result.modalities[index] for index in present],
         "units": [
-            [found.modalities.index(name), unit.label if len(unit.label) < 60 else f"{unit.label[:57]}…"]
-            for name, unit in found.numbered
+            [result.modalities.index(name), unit.label if len(unit.label) < 60 else f"{unit.label[:57]}…"]
+            for name, unit in result.numbered_spans
         ],
-        "there": there,
-        "readings": {name: _numbers(reading, there, rows=True) for name, reading in found.readings.items()},
-        "layers": [[_numbers(head, there, rows) for head in layer] for layer in found.layers],
+        "there": present,
+        "readings": {
+            name: _attribution_data(reading, present, rows=True)
+            for name, reading in result.attributions.items()
+        },
+        "layers": [[_attribution_data(head, present, rows) for head in layer] for layer in result.layers],
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "").replace("\u2029", "")
 
 
-def _numbers(reading: Reading, there: list[int], rows: bool) -> dict[str, Any]:
+def _attribution_data(attribution: Attribution, present: list[int], rows: bool) -> dict[str, Any]:
     """A reading for the page; rows in thousandths."""
     thousandths = None
-    if rows and reading.rows is not None:
-        thousandths = np.rint(reading.rows * 1000).astype(int).tolist()
+    if rows and attribution.pairwise is not None:
+        thousandths = np.rint(attribution.pairwise * 1000).astype(int).tolist()
     return {
-        "total": [float(f"{value:.4g}") for value in reading.total],
+        "total": [float(f"{value:.4g}") for value in attribution.total],
         "rows": thousandths,
-        "flow": None if reading.flow is None else _listed(reading.flow[np.ix_(there, there)]),
-        "agreement": None if reading.agreement is None else round(reading.agreement, 3),
+        "flow": None
+        if attribution.flow is None
+        else _rounded_list(attribution.flow[np.ix_(present, present)]),
+        "agreement": None if attribution.agreement is None else round(attribution.agreement, 3),
     }
 
 
-def _shade(total: NDArray[np.float64]) -> list[float]:
+def _normalized(total: NDArray[np.float64]) -> list[float]:
     """0 to 1 of the largest, for the page as it first opens."""
     return (np.abs(total) / max(float(np.abs(total).max()), 1e-12)).round(3).tolist()
 
 
-def _listed(matrix: NDArray[np.float64] | None) -> list[list[float]] | None:
+def _rounded_list(matrix: NDArray[np.float64] | None) -> list[list[float]] | None:
     return None if matrix is None else matrix.round(4).tolist()
 
 

@@ -22,14 +22,14 @@ from mmattn.serving.run_encoder import RunEncoder
 from mmattn.training.tasks.recommendation import item_vectors
 from mmattn.types import Fused, Sample
 
-__all__ = ["Against", "OwnVector", "Question", "UserMatch", "place_of", "user_match"]
+__all__ = ["ExplanationTarget", "ItemSimilarity", "ItemVector", "UserScore", "index_of", "user_score_target"]
 
 
-class Question(Protocol):
+class ExplanationTarget(Protocol):
     """A score of one item, whichever of its tokens are left."""
 
     @property
-    def words(self) -> str:
+    def question(self) -> str:
         """The question, as a sentence for people."""
         ...
 
@@ -44,77 +44,77 @@ class Question(Protocol):
 
 
 @dataclass(eq=False)
-class OwnVector:
+class ItemVector:
     """How much of the item's joint vector is left, along itself: 1 for the whole item.
 
     Args:
-        whole: [D], the joint vector of the whole item.
+        vector: [D], the joint vector of the whole item.
     """
 
-    whole: Tensor
+    vector: Tensor
 
-    words = "What makes this item's vector?"
+    question = "What makes this item's vector?"
     name = "share of the vector"
 
     def score(self, fused: Fused) -> Tensor:
-        return fused.pooled @ self.whole / self.whole.square().sum().clamp(min=1e-12)
+        return fused.pooled @ self.vector / self.vector.square().sum().clamp(min=1e-12)
 
 
 @dataclass(eq=False)
-class Against:
+class ItemSimilarity:
     """How alike two items are: the cosine of the vectors that a head gives.
 
     Args:
         head: gives vectors [B, D].
-        other: [D], the other item's vector.
-        sample: the other item.
-        title: what the other item is called.
+        other_vector: [D], the other item's vector.
+        other_item: the other item.
+        other_title: what the other item is called.
     """
 
     head: Any
-    other: Tensor
-    sample: Sample
-    title: str
+    other_vector: Tensor
+    other_item: Sample
+    other_title: str
 
     name = "cosine similarity"
 
     @property
-    def words(self) -> str:
-        return f"What makes it like “{self.title}”?"
+    def question(self) -> str:
+        return f"What makes it like “{self.other_title}”?"
 
     def score(self, fused: Fused) -> Tensor:
-        return F.cosine_similarity(self.head(fused), self.other[None], dim=1)
+        return F.cosine_similarity(self.head(fused), self.other_vector[None], dim=1)
 
 
 @dataclass(eq=False)
-class UserMatch:
+class UserScore:
     """How well the item fits a user: the score of the recommendation head.
 
     Args:
         head: the recommendation head.
-        user: the user's id.
-        known: [I, D], vectors of the known items without this one: an item says nothing of itself.
+        user_id: the user's id.
+        known_vectors: [I, D], vectors of the known items without this one: an item says nothing of itself.
         history: [I] ones where the user met the known item.
-        items: [I], the known items' numbers in the data set.
-        learned: number of the item's learned vector, None where the model has none.
+        known_items: [I], the known items' numbers in the data set.
+        learned_index: number of the item's learned vector, None where the model has none.
         rank: 1 for the best of the candidates, None where the item is not one of them.
-        candidates: how many there are.
+        n_candidates: how many there are.
     """
 
     head: RecommendationHead
-    user: str
-    known: Tensor
+    user_id: str
+    known_vectors: Tensor
     history: Tensor
-    items: np.ndarray
-    learned: int | None = None
+    known_items: np.ndarray
+    learned_index: int | None = None
     rank: int | None = None
-    candidates: int = 0
+    n_candidates: int = 0
 
     name = "score for the user"
 
     @property
-    def words(self) -> str:
-        return f"What makes it fit user {self.user}?"
+    def question(self) -> str:
+        return f"What makes it fit user {self.user_id}?"
 
     def score(self, fused: Fused) -> Tensor:
         return self.head.score(self.history[None], self.weights(fused))[0]
@@ -122,21 +122,25 @@ class UserMatch:
     def weights(self, fused: Fused) -> Tensor:
         """[I, B], what each known item says of each version of the item."""
         count = len(fused)
-        ids = None if self.learned is None else torch.full((count,), self.learned, device=self.known.device)
-        return self.head.weights(self.known, self.head(fused, ids))
+        ids = (
+            None
+            if self.learned_index is None
+            else torch.full((count,), self.learned_index, device=self.known_vectors.device)
+        )
+        return self.head.weights(self.known_vectors, self.head(fused, ids))
 
     @torch.no_grad()
-    def reasons(self, fused: Fused, most: int = 6) -> list[tuple[int, float]]:
+    def contributions(self, fused: Fused, max_items: int = 6) -> list[tuple[int, float]]:
         """(item, part of the score) of the items in the history that say most for or against it."""
         parts_I = self.history * self.weights(fused)[:, 0]
         total = float(parts_I.sum()) or 1.0
         factor = float(self.score(fused)[0]) / total
-        order = parts_I.abs().argsort(descending=True)[: min(most, int(self.history.sum()))].tolist()
-        return [(int(self.items[place]), float(parts_I[place]) * factor) for place in order]
+        order = parts_I.abs().argsort(descending=True)[: min(max_items, int(self.history.sum()))].tolist()
+        return [(int(self.known_items[place]), float(parts_I[place]) * factor) for place in order]
 
 
 @torch.no_grad()
-def user_match(
+def user_score_target(
     encoder: RunEncoder,
     config: FitConfig,
     dataset: Dataset,
@@ -146,7 +150,7 @@ def user_match(
     seed: int,
     features: str | Path,
     progress: bool = True,
-) -> UserMatch:
+) -> UserScore:
     """The question for a user of the run: histories, known items and candidates as in its test.
 
     Args:
@@ -165,42 +169,44 @@ def user_match(
     head = encoder.model.head(encoder.head)
     if not isinstance(head, RecommendationHead):
         raise InputError(f"explain: head {encoder.head!r} recommends nothing, so no user can be asked about")
-    row = place_of(user, dataset.user_ids, "user")
+    row = index_of(user, dataset.user_ids, "user")
     split = make_split(dataset, config.protocol, seed)
     everything = split.known_items("test")
     known = everything[everything != item]
     history = split.known("test")[[row]][:, known].toarray()[0].astype(np.float32)
     if not history.any():
         raise InputError(f"explain: user {user!r} has no history, so nothing fits or does not fit")
-    inputs = encoder.inputs(dataset.items, features, progress=progress)
-    vectors = item_vectors(encoder.model, inputs, encoder.head, None if head.ids is None else everything)
+    inputs = encoder.read_inputs(dataset.items, features, progress=progress)
+    vectors = item_vectors(
+        encoder.model, inputs, encoder.head, None if head.id_embedding is None else everything
+    )
     device = vectors.device
-    found = UserMatch(
+    found = UserScore(
         head, user, vectors[torch.from_numpy(known).to(device)], torch.from_numpy(history).to(device), known,
-        learned=None if head.ids is None else (item if item in everything else -1),
+        learned_index=None if head.id_embedding is None else (item if item in everything else -1),
     )  # fmt: skip
     candidates = split.candidates("test")
     candidates = candidates[~np.isin(candidates, split.known("test")[[row]].indices)]
     if item in candidates:
         place = {int(number): index for index, number in enumerate(known)}
         own = torch.tensor([place.get(int(number), -1) for number in candidates], device=device)
-        weights = head.weights(found.known, vectors[torch.from_numpy(candidates).to(device)], own)
+        weights = head.weights(found.known_vectors, vectors[torch.from_numpy(candidates).to(device)], own)
         scores = head.score(found.history[None], weights)[0]
         found.rank = int((scores > scores[int(np.flatnonzero(candidates == item)[0])]).sum()) + 1
-        found.candidates = len(candidates)
+        found.n_candidates = len(candidates)
     return found
 
 
-def place_of(name: str, known: Sequence[str], what: str) -> int:
+def index_of(name: str, names: Sequence[str], kind: str) -> int:
     """Where a name stands among the known ones.
 
     Raises:
         InputError: nowhere; the nearest ones are named.
     """
     try:
-        return list(known).index(name)
+        return list(names).index(name)
     except ValueError:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known[:3])
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or list(names[:3])
         raise InputError(
-            f"explain: no {what} {name!r} among {len(known):,}; the nearest are {', '.join(map(repr, close))}"
+            f"explain: no {kind} {name!r} among {len(names):,}; the nearest are {', '.join(map(repr, close))}"
         ) from None

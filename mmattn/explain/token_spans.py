@@ -1,7 +1,7 @@
 """What the tokens of an encoder stand for: the words, patches, stretches of sound and cells to look at.
 
-`units(encoder, content, tokens)` dispatches on the encoder's class. An encoder of one's own gets its
-geometry with `units.register`; without it, tokens that have a time are stretches of sound, one token alone is
+`find_token_spans(encoder, content, tokens)` dispatches on the encoder's class. An encoder of one's own gets its
+geometry with `find_token_spans.register`; without it, tokens that have a time are stretches of sound, one token alone is
 the whole content, and others are counted.
 """
 
@@ -17,16 +17,25 @@ from mmattn.encoders.base import Encoder
 from mmattn.encoders.image.patch_encoder import PatchEncoder
 from mmattn.encoders.image.tiny_image import TinyImage
 from mmattn.encoders.tabular.tabular import Tabular
-from mmattn.encoders.text.huggingface_text import HuggingFaceText, fields_of, texts_of
-from mmattn.encoders.text.tiny_text import TinyText, words_of
+from mmattn.encoders.text.huggingface_text import HuggingFaceText, split_fields, texts_to_encode
+from mmattn.encoders.text.tiny_text import TinyText, tokenize_words
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
-__all__ = ["Box", "Cell", "Span", "Unit", "Words", "merged", "units", "units_of"]
+__all__ = [
+    "ImageBox",
+    "TableCell",
+    "TextRange",
+    "TimeRange",
+    "TokenSpan",
+    "find_token_spans",
+    "merge_spans",
+    "token_spans",
+]
 
 
 @dataclass(frozen=True)
-class Words:
+class TextRange:
     """Characters `start` to `end` of a text's field."""
 
     field: int
@@ -35,7 +44,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Box:
+class ImageBox:
     """A part of a picture; 0 to 1 from its left and from its top."""
 
     left: float
@@ -45,7 +54,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Span:
+class TimeRange:
     """A stretch of sound, in seconds from its start."""
 
     start: float
@@ -53,7 +62,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One value of a table's row."""
 
     column: str
@@ -61,21 +70,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Unit:
+class TokenSpan:
     """Tokens that stand for one thing.
 
     Args:
         tokens: their numbers within the item's tokens of this modality.
         label: in words.
-        place: where the thing is in the content; None for all of it, or where nobody knows.
+        location: where the thing is in the content; None for all of it, or where nobody knows.
     """
 
     tokens: tuple[int, ...]
     label: str
-    place: Words | Box | Span | Cell | None = None
+    location: TextRange | ImageBox | TimeRange | TableCell | None = None
 
 
-def units_of(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[Unit, ...]:
+def token_spans(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[TokenSpan, ...]:
     """What one item's tokens stand for; each token is in exactly one unit.
 
     Args:
@@ -88,10 +97,10 @@ def units_of(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[Unit, ...]
 
     Example:
         >>> encoder = TinyText(dim=8)
-        >>> [unit.label for unit in units_of(encoder, "Toy Story!", encoder(["Toy Story!"]))]
+        >>> [unit.label for unit in token_spans(encoder, "Toy Story!", encoder(["Toy Story!"]))]
         ['Toy', 'Story', '!']
     """
-    found = units(encoder, content, tokens) if len(tokens.values) else ()
+    found = find_token_spans(encoder, content, tokens) if len(tokens.values) else ()
     if sorted(token for unit in found for token in unit.tokens) != list(range(len(tokens.values))):
         raise InputError(
             f"explain: {encoder.name!r} gave {len(tokens.values)} tokens of {tokens.modalities[0]!r}, "
@@ -101,64 +110,64 @@ def units_of(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[Unit, ...]
 
 
 @singledispatch
-def units(encoder: Any, content: Any, tokens: Tokens) -> Sequence[Unit]:
-    """See `units_of`, which checks the result. This is for encoders that no rule is registered for."""
+def find_token_spans(encoder: Any, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
+    """See `token_spans`, which checks the result. This is for encoders that no rule is registered for."""
     count = len(tokens.values)
     if count == 1:
-        return [Unit((0,), "all of it")]
+        return [TokenSpan((0,), "all of it")]
     if tokens.time is None:
-        return [Unit((token,), f"token {token + 1}") for token in range(count)]
+        return [TokenSpan((token,), f"token {token + 1}") for token in range(count)]
     times = tokens.time.tolist()
     half = (times[1] - times[0]) / 2
     ends = [max(0.0, times[0] - half), *((a + b) / 2 for a, b in pairwise(times))]
     ends.append(times[-1] + (times[-1] - times[-2]) / 2)
-    return [_stretch((token,), ends[token], ends[token + 1]) for token in range(count)]
+    return [_time_span((token,), ends[token], ends[token + 1]) for token in range(count)]
 
 
-@units.register(PatchEncoder)
-@units.register(TinyImage)
-def _(encoder: PatchEncoder | TinyImage, content: Any, tokens: Tokens) -> Sequence[Unit]:
+@find_token_spans.register(PatchEncoder)
+@find_token_spans.register(TinyImage)
+def _(encoder: PatchEncoder | TinyImage, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
     """grid x grid patches, row by row. The picture is squeezed, not cropped, so shares of it stay true."""
     grid = encoder.grid
     if grid == 1:
-        return [Unit((0,), "the whole picture")]
+        return [TokenSpan((0,), "the whole picture")]
     return [
-        Unit(
+        TokenSpan(
             (row * grid + column,),
             f"row {row + 1}, column {column + 1}",
-            Box(column / grid, row / grid, (column + 1) / grid, (row + 1) / grid),
+            ImageBox(column / grid, row / grid, (column + 1) / grid, (row + 1) / grid),
         )
         for row in range(grid)
         for column in range(grid)
     ]
 
 
-@units.register(TinyText)
-def _(encoder: TinyText, content: Any, tokens: Tokens) -> Sequence[Unit]:
-    if encoder.words:
-        return _listed(content, tokens)
-    found: list[Unit] = []
-    for field, text in texts_of(fields_of(content), "fields"):
-        for match in list(words_of(text))[: encoder.max_words]:
-            found.append(_words((len(found),), text, field, match.start(), match.end()))
+@find_token_spans.register(TinyText)
+def _(encoder: TinyText, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
+    if encoder.is_split_into_words:
+        return _word_list_spans(content, tokens)
+    found: list[TokenSpan] = []
+    for field, text in texts_to_encode(split_fields(content), "fields"):
+        for match in list(tokenize_words(text))[: encoder.max_words]:
+            found.append(_text_span((len(found),), text, field, match.start(), match.end()))
     return found
 
 
-@units.register(HuggingFaceText)
-def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[Unit]:
-    if encoder.words:
-        return _listed(content, tokens)
-    texts = dict(texts_of(fields_of(content), encoder.pool))
+@find_token_spans.register(HuggingFaceText)
+def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
+    if encoder.is_split_into_words:
+        return _word_list_spans(content, tokens)
+    texts = dict(texts_to_encode(split_fields(content), encoder.pool))
     if encoder.pool == "all":
-        return [Unit((0,), "the whole text")]
+        return [TokenSpan((0,), "the whole text")]
     if encoder.pool == "fields":
         return [
-            _words((token,), texts[field], field, 0, len(texts[field]))
+            _text_span((token,), texts[field], field, 0, len(texts[field]))
             for token, field in enumerate(tokens.position.tolist())
         ]
     if not encoder.tokenizer.is_fast:  # it does not say where its pieces stand
-        return [Unit((token,), f"piece {token + 1}") for token in range(len(tokens.values))]
-    found: list[Unit] = []
+        return [TokenSpan((token,), f"piece {token + 1}") for token in range(len(tokens.values))]
+    found: list[TokenSpan] = []
     first = 0
     for field, text in texts.items():
         pieces = encoder.tokenizer(
@@ -172,58 +181,58 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[Unit]:
         for _, alike in groupby(read, key=lambda piece: piece[0]):
             places = [place for _, place in alike]
             tokens_of = tuple(range(first, first + len(places)))
-            found.append(_words(tokens_of, text, field, places[0][0], places[-1][1]))
+            found.append(_text_span(tokens_of, text, field, places[0][0], places[-1][1]))
             first += len(places)
     return found
 
 
-def _listed(words: Sequence[str], tokens: Tokens) -> list[Unit]:
+def _word_list_spans(words: Sequence[str], tokens: Tokens) -> list[TokenSpan]:
     """The tokens of each word of a list, which is a field of its own."""
     alike = groupby(enumerate(tokens.position.tolist()), key=lambda one: one[1])
     return [
-        _words(tuple(token for token, _ in own), words[place], place, 0, len(words[place]))
+        _text_span(tuple(token for token, _ in own), words[place], place, 0, len(words[place]))
         for place, own in alike
     ]
 
 
-@units.register(Tabular)
-def _(encoder: Tabular, content: Any, tokens: Tokens) -> Sequence[Unit]:
+@find_token_spans.register(Tabular)
+def _(encoder: Tabular, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
     cells = encoder.read(content)
     # Rows of the encoder's table, in its own order: column by column, value by value.
     values = [value for spec in encoder.columns.values() for value in spec.get("values", [])]
     names = list(encoder.columns)
     found = []
-    for token, (column, row) in enumerate(zip(cells.column, cells.row, strict=True)):
+    for token, (column, row) in enumerate(zip(cells.column, cells.value_index, strict=True)):
         name = names[column]
         value = f"{content[name]:g}" if row < 0 else str(values[row])
-        found.append(Unit((token,), f"{name}: {value}", Cell(name, value)))
+        found.append(TokenSpan((token,), f"{name}: {value}", TableCell(name, value)))
     return found
 
 
-def merged(found: Sequence[Unit], most: int) -> tuple[Unit, ...]:
+def merge_spans(spans: Sequence[TokenSpan], max_spans: int) -> tuple[TokenSpan, ...]:
     """At most so many units: neighbouring stretches of sound are joined, other units stay.
 
     Example:
-        >>> quarter = [Unit((i,), "", Span(i / 4, (i + 1) / 4)) for i in range(4)]
-        >>> [(unit.tokens, unit.label) for unit in merged(quarter, 2)]
+        >>> quarter = [TokenSpan((i,), "", TimeRange(i / 4, (i + 1) / 4)) for i in range(4)]
+        >>> [(unit.tokens, unit.label) for unit in merge_spans(quarter, 2)]
         [((0, 1), '0.00 to 0.50 s'), ((2, 3), '0.50 to 1.00 s')]
     """
-    size = -(-len(found) // most)
-    if size < 2 or not all(isinstance(unit.place, Span) for unit in found):
-        return tuple(found)
+    size = -(-len(spans) // max_spans)
+    if size < 2 or not all(isinstance(unit.location, TimeRange) for unit in spans):
+        return tuple(spans)
     joined = []
-    for start in range(0, len(found), size):
-        group = found[start : start + size]
-        first, last = group[0].place, group[-1].place
-        assert isinstance(first, Span) and isinstance(last, Span)  # noqa: PT018
+    for start in range(0, len(spans), size):
+        group = spans[start : start + size]
+        first, last = group[0].location, group[-1].location
+        assert isinstance(first, TimeRange) and isinstance(last, TimeRange)  # noqa: PT018
         tokens = tuple(token for unit in group for token in unit.tokens)
-        joined.append(_stretch(tokens, first.start, last.end))
+        joined.append(_time_span(tokens, first.start, last.end))
     return tuple(joined)
 
 
-def _stretch(tokens: tuple[int, ...], start: float, end: float) -> Unit:
-    return Unit(tokens, f"{start:.2f} to {end:.2f} s", Span(start, end))
+def _time_span(tokens: tuple[int, ...], start: float, end: float) -> TokenSpan:
+    return TokenSpan(tokens, f"{start:.2f} to {end:.2f} s", TimeRange(start, end))
 
 
-def _words(tokens: tuple[int, ...], text: str, field: int, start: int, end: int) -> Unit:
-    return Unit(tokens, text[start:end], Words(field, start, end))
+def _text_span(tokens: tuple[int, ...], text: str, field: int, start: int, end: int) -> TokenSpan:
+    return TokenSpan(tokens, text[start:end], TextRange(field, start, end))

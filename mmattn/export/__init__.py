@@ -16,6 +16,6 @@ other encoders, heads of single tokens without a `forward_padded`, quantised wei
 """
 
 from mmattn.export.exporter import export
-from mmattn.export.runtime import Exported
+from mmattn.export.runtime import ExportedModel
 
-__all__ = ["Exported", "export"]
+__all__ = ["ExportedModel", "export"]

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.encoders.pretrained import library
+from mmattn.encoders.pretrained import import_optional
 from mmattn.errors import InputError
-from mmattn.export.network import Network
-from mmattn.export.runtime import DESCRIPTION, FORMAT, SUFFIXES
+from mmattn.export.network import PaddedModel
+from mmattn.export.runtime import DESCRIPTION_FILE, FORMAT, SUFFIXES
 from mmattn.files import atomic_path
 from mmattn.model.model import Model
 
 __all__ = ["export"]
 
 # Samples and lengths of the example that is traced: primes, so that no two are taken for one.
-_SAMPLES, _LENGTHS = 3, (7, 11, 13, 17, 19, 23, 29, 31)
+_EXAMPLE_SAMPLES, _EXAMPLE_LENGTHS = 3, (7, 11, 13, 17, 19, 23, 29, 31)
 
 
 def export(
@@ -52,32 +52,32 @@ def export(
     suffix = Path(path).suffix
     if suffix not in SUFFIXES:
         raise InputError(f"export: got {str(path)!r}, expected a name that ends in {' or '.join(SUFFIXES)}")
-    network = Network(model, heads, task).eval()
-    example = _example(network)
+    network = PaddedModel(model, heads, task).eval()
+    example = _example_inputs(network)
     description = _description(model, network, example)
-    program = _traced(network, example)
+    program = _trace(network, example)
     with atomic_path(path) as temporary:
         if suffix == ".pt2":
             with temporary.open("wb") as file:
-                torch.export.save(program, file, extra_files={DESCRIPTION: json.dumps(description)})
+                torch.export.save(program, file, extra_files={DESCRIPTION_FILE: json.dumps(description)})
         else:
             _write_onnx(program, description, temporary)
 
 
-def _example(network: Network) -> dict[str, Tensor]:
+def _example_inputs(network: PaddedModel) -> dict[str, Tensor]:
     """Inputs to trace with: samples that have nothing, in rectangles of different lengths."""
     inputs: dict[str, Tensor] = {}
-    for number, (name, form) in enumerate(network.forms.items()):
-        length = _LENGTHS[number % len(_LENGTHS)] + network.least
-        found = form.collate(form.reader(form.settings()), [None] * _SAMPLES, length)
+    for number, (name, form) in enumerate(network.encoders.items()):
+        length = _EXAMPLE_LENGTHS[number % len(_EXAMPLE_LENGTHS)] + network.min_length
+        found = form.collate(form.reader(form.settings()), [None] * _EXAMPLE_SAMPLES, length)
         inputs |= {f"{name}.{tensor}": value for tensor, value in found.items()}
     return inputs
 
 
-def _traced(network: Network, example: dict[str, Tensor]) -> torch.export.ExportedProgram:
+def _trace(network: PaddedModel, example: dict[str, Tensor]) -> torch.export.ExportedProgram:
     samples = torch.export.Dim("samples", min=1)
     shapes: dict[str, dict[int, Any]] = {}
-    for name, form in network.forms.items():
+    for name, form in network.encoders.items():
         for tensor, lengths in form.lengths.items():
             shapes[f"{name}.{tensor}"] = {0: samples} | dict.fromkeys(lengths, torch.export.Dim.AUTO)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -97,7 +97,7 @@ def _traced(network: Network, example: dict[str, Tensor]) -> torch.export.Export
 
 def _write_onnx(program: torch.export.ExportedProgram, description: dict[str, Any], path: Path) -> None:
     for name in ("onnx", "onnxscript"):
-        library(name, "onnx")
+        import_optional(name, "onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         written = torch.onnx.export(
@@ -109,24 +109,24 @@ def _write_onnx(program: torch.export.ExportedProgram, description: dict[str, An
         )
     if written is None:
         raise InputError("export: PyTorch gave no ONNX program")
-    written.model.metadata_props[DESCRIPTION] = json.dumps(description)
+    written.model.metadata_props[DESCRIPTION_FILE] = json.dumps(description)
     written.save(path, external_data=False)
 
 
-def _description(model: Model, network: Network, example: dict[str, Tensor]) -> dict[str, Any]:
+def _description(model: Model, network: PaddedModel, example: dict[str, Tensor]) -> dict[str, Any]:
     """What `Exported` has to know beside the graph."""
     return {
         "format": FORMAT,
         "modalities": {
             name: {"form": form.name, "content": model._source(name), "settings": form.settings()}
-            for name, form in network.forms.items()
+            for name, form in network.encoders.items()
         },
-        "least": network.least,
-        "inputs": network.inputs,
-        "outputs": network.outputs(example),
+        "least": network.min_length,
+        "inputs": network.input_names,
+        "outputs": network.output_names(example),
         "names": {
             name: list(names)
             for name, head in network.heads.items()
-            if (names := getattr(head, "classes", None) or getattr(head, "labels", None))
+            if (names := getattr(head, "classes", None) or getattr(head, "num_labels", None))
         },
     }

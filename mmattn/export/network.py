@@ -10,22 +10,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmattn import attention
-from mmattn.attention.execution.padded import check_padded
+from mmattn.attention.execution.padded import check_supports_padding
 from mmattn.attention.language.norms import TopK
 from mmattn.attention.layer.quantization import QuantizedLinear
 from mmattn.errors import InputError
-from mmattn.export.padded_encoders import form_of
-from mmattn.export.padded_fusion import fuse
+from mmattn.export.padded_encoders import padded_encoder_for
+from mmattn.export.padded_fusion import fuse_padded
 from mmattn.model.model import Model
 
-__all__ = ["Network"]
+__all__ = ["PaddedModel"]
 
 
 # With it no slice of a rectangle is empty or of length 1, which tracing would treat apart.
-_SHORTEST = 4
+_MIN_LENGTH = 4
 
 
-class Network(nn.Module):
+class PaddedModel(nn.Module):
     """Encoders, core and heads over padded tensors, in evaluation mode, on the CPU.
 
     Args:
@@ -39,9 +39,11 @@ class Network(nn.Module):
 
     def __init__(self, model: Model, heads: Sequence[str] | None = None, task: str | None = None):
         super().__init__()
-        _check(model)
+        _check_exportable(model)
         copied = copy.deepcopy(model).cpu().eval()
-        self.forms: Any = nn.ModuleDict({name: form_of(each) for name, each in copied.encoders.items()})
+        self.encoders: Any = nn.ModuleDict(
+            {name: padded_encoder_for(each) for name, each in copied.encoders.items()}
+        )
         self.core = copied.core
         self.heads: Any = nn.ModuleDict(
             {name: copied.head(name) for name in (copied.heads if heads is None else heads)}
@@ -50,17 +52,17 @@ class Network(nn.Module):
         self.requires_grad_(False)
 
     @property
-    def least(self) -> int:
+    def min_length(self) -> int:
         """The shortest rectangle of a modality: exporters take short lengths for constants, and `topk(k)`
         chooses among at least k keys."""
-        return max([_SHORTEST, *(term.k for term in _terms(self.core) if isinstance(term, TopK))])
+        return max([_MIN_LENGTH, *(term.k for term in _terms(self.core) if isinstance(term, TopK))])
 
     @property
-    def inputs(self) -> list[str]:
+    def input_names(self) -> list[str]:
         """Names of the inputs, modality and tensor."""
-        return [f"{name}.{tensor}" for name, form in self.forms.items() for tensor in form.lengths]
+        return [f"{name}.{tensor}" for name, form in self.encoders.items() for tensor in form.lengths]
 
-    def outputs(self, inputs: dict[str, Tensor]) -> list[str]:
+    def output_names(self, inputs: dict[str, Tensor]) -> list[str]:
         """Names of what `forward` gives."""
         return list(self(inputs))
 
@@ -68,24 +70,24 @@ class Network(nn.Module):
         """The joint vectors as "pooled" [B, D], "presence" [B, M], and what each head says under its name.
 
         Args:
-            inputs: as `inputs` names them, of B samples.
+            inputs: as `input_names` names them, of B samples.
         """
         parts = {
             name: form(**{tensor: inputs[f"{name}.{tensor}"] for tensor in form.lengths})
-            for name, form in self.forms.items()
+            for name, form in self.encoders.items()
         }
-        fused = fuse(self.core, parts, self.task)
+        fused = fuse_padded(self.core, parts, self.task)
         said = {"pooled": fused.pooled, "presence": fused.presence}
         for name, head in self.heads.items():
             if hasattr(head, "forward_padded"):
                 answer = head.forward_padded(fused.padded)
             else:
                 answer = head(replace(fused, head=name))
-            said |= _named(name, answer)
+            said |= _flatten_output(name, answer)
         return said
 
 
-def _named(name: str, answer: Any) -> dict[str, Tensor]:
+def _flatten_output(name: str, answer: Any) -> dict[str, Tensor]:
     if isinstance(answer, Tensor):
         return {name: answer}
     if isinstance(answer, dict) and all(isinstance(part, Tensor) for part in answer.values()):
@@ -100,10 +102,10 @@ def _terms(model: nn.Module) -> list[attention.Term]:
     return [term for layer in layers for term in layer.program.walk()]
 
 
-def _check(model: Model) -> None:
+def _check_exportable(model: Model) -> None:
     """Refuse what no padded form can say, before anything is traced."""
     for where, module in model.named_modules():
         if isinstance(module, QuantizedLinear):
             raise InputError(f"export: {where} is quantised; export the model as it was before that")
         if isinstance(module, attention.Attention):
-            check_padded(module)
+            check_supports_padding(module)

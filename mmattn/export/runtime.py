@@ -12,26 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattn.encoders.pretrained import library
+from mmattn.encoders.pretrained import import_optional
 from mmattn.errors import InputError
-from mmattn.export.padded_encoders import FORMS
+from mmattn.export.padded_encoders import PADDED_ENCODERS
 from mmattn.types import Sample
 
-__all__ = ["DESCRIPTION", "FORMAT", "SUFFIXES", "Exported"]
+__all__ = ["DESCRIPTION_FILE", "FORMAT", "SUFFIXES", "ExportedModel"]
 
 FORMAT = 1
-DESCRIPTION = "mmattn.json"
+DESCRIPTION_FILE = "mmattn.json"
 SUFFIXES = (".pt2", ".onnx")
 
-Run = Callable[[dict[str, Tensor]], dict[str, np.ndarray]]
+RunFn = Callable[[dict[str, Tensor]], dict[str, np.ndarray]]
 
 
-class Exported:
+class ExportedModel:
     """A model that `export` wrote. It reads samples as the model did, pads them, and runs the graph.
 
     Attributes:
-        names: head -> the names of what it gives, for heads that have such (classes, labels).
-        outputs: the names of all that it gives.
+        class_names: head -> the names of what it gives, for heads that have such (classes, labels).
+        output_names: the names of all that it gives.
 
     Example:
         >>> import tempfile
@@ -44,33 +44,33 @@ class Exported:
         >>> model = build_model(build_encoders(encoders), config)
         >>> path = Path(tempfile.mkdtemp()) / "model.pt2"
         >>> export(model, path)
-        >>> exported = Exported.load(path)
+        >>> exported = ExportedModel.load(path)
         >>> said = exported.run([Sample("1", {"text": "seven"}), Sample("2", {"text": "twenty one"})])
-        >>> said["kind"].shape, exported.names["kind"]
+        >>> said["kind"].shape, exported.class_names["kind"]
         ((2, 2), ('odd', 'even'))
     """
 
-    def __init__(self, run: Run, description: Mapping[str, Any]):
+    def __init__(self, run: RunFn, description: Mapping[str, Any]):
         self._run = run
-        self._least: int = description["least"]
-        self._parts = {
+        self._min_length: int = description["least"]
+        self._readers = {
             modality: (
-                FORMS[part["form"]],
-                FORMS[part["form"]].reader(part["settings"]),
+                PADDED_ENCODERS[part["form"]],
+                PADDED_ENCODERS[part["form"]].reader(part["settings"]),
                 part["content"],
             )
             for modality, part in description["modalities"].items()
         }
-        self.outputs = tuple(description["outputs"])
-        self.names = {head: tuple(names) for head, names in description["names"].items()}
+        self.output_names = tuple(description["outputs"])
+        self.class_names = {head: tuple(names) for head, names in description["names"].items()}
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """What it reads; any may be absent from a sample."""
-        return tuple(self._parts)
+        return tuple(self._readers)
 
     @classmethod
-    def load(cls, path: str | Path) -> Exported:
+    def load(cls, path: str | Path) -> ExportedModel:
         """Open a .pt2 file with PyTorch, or an .onnx file with ONNX Runtime, on the CPU.
 
         Raises:
@@ -96,19 +96,19 @@ class Exported:
             Unreadable: a content that is there cannot be read.
         """
         inputs: dict[str, Tensor] = {}
-        for modality, (form, reader, source) in self._parts.items():
+        for modality, (form, reader, source) in self._readers.items():
             raw = [sample.content.get(source) for sample in samples]
             read = [None if content is None else reader.read(content) for content in raw]
-            found = form.collate(reader, read, self._least)
+            found = form.collate(reader, read, self._min_length)
             inputs |= {f"{modality}.{name}": tensor for name, tensor in found.items()}
         return inputs
 
-    def run(self, samples: Sequence[Sample], batch: int = 64) -> dict[str, np.ndarray]:
+    def run(self, samples: Sequence[Sample], batch_size: int = 64) -> dict[str, np.ndarray]:
         """What the model says of the samples: "pooled", "presence", and each head's under its name.
 
         Args:
             samples: at least one; any modality may be absent.
-            batch: samples that run at once.
+            batch_size: samples that run at once.
 
         Raises:
             InputError: no sample.
@@ -117,13 +117,14 @@ class Exported:
         if not samples:
             raise InputError("exported model: got no samples, expected at least one")
         parts = [
-            self._run(self.inputs(samples[first : first + batch])) for first in range(0, len(samples), batch)
+            self._run(self.inputs(samples[first : first + batch_size]))
+            for first in range(0, len(samples), batch_size)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _open_program(path: Path) -> tuple[Run, str]:
-    extra = {DESCRIPTION: ""}
+def _open_program(path: Path) -> tuple[RunFn, str]:
+    extra = {DESCRIPTION_FILE: ""}
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about buffers that nobody writes to
@@ -135,11 +136,11 @@ def _open_program(path: Path) -> tuple[Run, str]:
         with torch.no_grad():
             return {name: value.numpy() for name, value in module(inputs).items()}
 
-    return run, extra[DESCRIPTION]
+    return run, extra[DESCRIPTION_FILE]
 
 
-def _open_onnx(path: Path) -> tuple[Run, str]:
-    onnxruntime = library("onnxruntime", "onnx")
+def _open_onnx(path: Path) -> tuple[RunFn, str]:
+    onnxruntime = import_optional("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
@@ -153,4 +154,4 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
         arrays = {name: value.numpy() for name, value in inputs.items() if name in given}
         return dict(zip(names, session.run(names, arrays), strict=True))
 
-    return run, session.get_modelmeta().custom_metadata_map.get(DESCRIPTION, "")
+    return run, session.get_modelmeta().custom_metadata_map.get(DESCRIPTION_FILE, "")

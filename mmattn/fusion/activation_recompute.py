@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-__all__ = ["computed_again"]
+__all__ = ["recompute_in_backward"]
 
 
 @contextmanager
-def computed_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor]:
+def recompute_in_backward(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor]:
     """Gives `function(x)`; what is computed from it inside keeps `x` for its gradient, not the result.
 
     Worth it for a function of single entries or rows: in a transformer's network the activation's result
@@ -28,13 +28,13 @@ def computed_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[
     Example:
         >>> import torch
         >>> x = torch.tensor([2.0], requires_grad=True)
-        >>> with computed_again(torch.exp, x) as y:
+        >>> with recompute_in_backward(torch.exp, x) as y:
         ...     z = y.square()
         >>> torch.allclose(torch.autograd.grad(z, x)[0], 2 * torch.exp(2 * x))
         True
     """
     y = function(x)
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or _functions_are_transformed():
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or _inside_function_transform():
         yield y
         return
     kept, result = x.detach(), (y.data_ptr(), y.shape, y.stride())
@@ -49,5 +49,5 @@ def computed_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[
         yield y
 
 
-def _functions_are_transformed() -> bool:
+def _inside_function_transform() -> bool:
     return torch._C._are_functorch_transforms_active()

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from mmattn.attention import Attention, Cache
 from mmattn.attention.layer.linear import Linear
-from mmattn.fusion.activation_recompute import computed_again
+from mmattn.fusion.activation_recompute import recompute_in_backward
 from mmattn.types import Tokens
 
-__all__ = ["FusionBlock", "NarrowBlock"]
+__all__ = ["BottleneckBlock", "FusionBlock"]
 
 # Rows that the token-wise network works on at a time on a CPU: what lies between its two layers then stays
 # in the cache, in memory that the next rows use again. On a GPU one piece is best.
-_ROWS = 1024
+_CHUNK_ROWS = 1024
 
 
 class FusionBlock(nn.Module):
@@ -45,10 +45,10 @@ class FusionBlock(nn.Module):
         hidden = int(dim * expansion)
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = attention
-        self.network_norm = nn.LayerNorm(dim)
-        self.network = nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, dim))
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
-        for last in (self.attention.o_proj, self.network[-1]):
+        for last in (self.attention.o_proj, self.feed_forward[-1]):
             nn.init.zeros_(last.weight)  # type: ignore[arg-type]
             if last.bias is not None:
                 nn.init.zeros_(last.bias)  # type: ignore[arg-type]
@@ -62,12 +62,12 @@ class FusionBlock(nn.Module):
         """
         x_ND = tokens.values
         attended = self.attention(tokens.with_values(self.attention_norm(x_ND)), context=context)
-        if x_ND.device.type == "cpu" and len(x_ND) > _ROWS:
-            pieces = zip(x_ND.split(_ROWS), attended.values.split(_ROWS), strict=True)
+        if x_ND.device.type == "cpu" and len(x_ND) > _CHUNK_ROWS:
+            pieces = zip(x_ND.split(_CHUNK_ROWS), attended.values.split(_CHUNK_ROWS), strict=True)
             return tokens.with_values(torch.cat([self._after_attention(*piece) for piece in pieces]))
         return tokens.with_values(self._after_attention(x_ND, attended.values))
 
-    def step(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
+    def decode(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
         """As `forward` for tokens that follow those of the calls before, in programs that look back only.
 
         Args:
@@ -85,12 +85,12 @@ class FusionBlock(nn.Module):
     def _after_attention(self, x_ND: Tensor, attended_ND: Tensor) -> Tensor:
         """Everything that looks at one token at a time."""
         x_ND = x_ND + self.dropout(attended_ND)
-        widen, activate, narrow = self.network
-        with computed_again(activate, widen(self.network_norm(x_ND))) as active:
+        widen, activate, narrow = self.feed_forward
+        with recompute_in_backward(activate, widen(self.feed_forward_norm(x_ND))) as active:
             return x_ND + self.dropout(narrow(active))
 
 
-class NarrowBlock(nn.Module):
+class BottleneckBlock(nn.Module):
     """A block at a smaller width: tokens are mapped down, go through it, and what comes out is added.
 
     The wide tokens keep what their encoders said, and attention costs only what the small width costs.
@@ -108,7 +108,7 @@ class NarrowBlock(nn.Module):
         >>> from mmattn import attention as A
         >>> inner = FusionBlock(A.Attention(A.Program(score=A.dot()), dim=8, heads=2), dim=8)
         >>> tokens = Tokens.from_sequences([torch.randn(3, 32)], "text")
-        >>> bool((NarrowBlock(inner, dim=32, width=8)(tokens).values == tokens.values).all())
+        >>> bool((BottleneckBlock(inner, dim=32, width=8)(tokens).values == tokens.values).all())
         True
     """
 
@@ -124,16 +124,16 @@ class NarrowBlock(nn.Module):
 
         A task's vector in the context is mapped down as the tokens are.
         """
-        inner = self.block(tokens.with_values(self.down(tokens.values)), self._narrowed(context, tokens))
+        inner = self.block(tokens.with_values(self.down(tokens.values)), self._project_task(context, tokens))
         return tokens.with_values(tokens.values + self.up(inner.values))
 
-    def step(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
-        """As `forward` for tokens that follow, see `FusionBlock.step`."""
+    def decode(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
+        """As `forward` for tokens that follow, see `FusionBlock.decode`."""
         narrow = tokens.with_values(self.down(tokens.values))
-        inner, cache = self.block.step(narrow, cache, self._narrowed(context, tokens))
+        inner, cache = self.block.decode(narrow, cache, self._project_task(context, tokens))
         return tokens.with_values(tokens.values + self.up(inner.values)), cache
 
-    def _narrowed(self, context: Any, tokens: Tokens) -> Any:
+    def _project_task(self, context: Any, tokens: Tokens) -> Any:
         if not isinstance(task := (context or {}).get("task"), Tensor):
             return context
         return {**context, "task": self.down(task.to(tokens.dtype))}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mmattn.attention import Cache
 from mmattn.errors import InputError
-from mmattn.fusion.block import FusionBlock, NarrowBlock
-from mmattn.fusion.graph_edges import Edges
-from mmattn.fusion.input_projection import Entry
-from mmattn.fusion.task_embeddings import TaskVectors
+from mmattn.fusion.block import BottleneckBlock, FusionBlock
+from mmattn.fusion.graph_edges import GraphEdges
+from mmattn.fusion.input_projection import InputProjection
+from mmattn.fusion.task_embeddings import TaskEmbeddings
 from mmattn.types import Fused, Tokens
 
 __all__ = ["FusionCore"]
@@ -24,43 +24,43 @@ class FusionCore(nn.Module):
     """Tokens of several encoders in, `Fused` out; every part is injected (see `mmattn.model.build`).
 
     Args:
-        entry: brings all modalities to one width.
+        input_projection: brings all modalities to one width.
         blocks: layers over the joint tokens, in order; may be empty.
         pool: makes the joint vector and one a modality.
-        tasks: vectors of the tasks that a context may name; None where programs ask for none.
+        task_embeddings: vectors of the tasks that a context may name; None where programs ask for none.
 
     Example:
         >>> import torch
         >>> from mmattn.fusion.pool import AttentionPool
-        >>> core = FusionCore(Entry({"text": 3}, dim=8), [], AttentionPool(dim=8, modalities=1))
+        >>> core = FusionCore(InputProjection({"text": 3}, dim=8), [], AttentionPool(dim=8, modalities=1))
         >>> core({"text": Tokens.from_sequences([torch.randn(2, 3)], "text")}).pooled.shape
         torch.Size([1, 8])
     """
 
     def __init__(
         self,
-        entry: Entry,
-        blocks: Sequence[FusionBlock | NarrowBlock],
+        input_projection: InputProjection,
+        blocks: Sequence[FusionBlock | BottleneckBlock],
         pool: nn.Module,
-        tasks: TaskVectors | None = None,
+        task_embeddings: TaskEmbeddings | None = None,
     ):
         super().__init__()
-        self.entry = entry
+        self.input_projection = input_projection
         self.blocks = nn.ModuleList(blocks)
         self.pool = pool
-        self.tasks = tasks
-        self.edges = Edges()
+        self.task_embeddings = task_embeddings
+        self.edges = GraphEdges()
 
     @property
     def dim(self) -> int:
         """Width D of everything that comes out."""
-        return self.entry.dim
+        return self.input_projection.dim
 
-    def forward(self, parts: Mapping[str, Tokens], context: Any = None) -> Fused:
+    def forward(self, tokens_by_modality: Mapping[str, Tokens], context: Any = None) -> Fused:
         """Fuse the samples.
 
         Args:
-            parts: modality -> tokens of its encoder; leave out what is absent from the whole batch.
+            tokens_by_modality: modality -> tokens of its encoder; leave out what is absent from the whole batch.
             context: handed to every attention program (edges, ...), in which it goes before the edges that
                 the core holds. Its "task" may be a name, one name a sample or int64 [B], which become
                 vectors here; or a vector, [D] or [B, D].
@@ -68,18 +68,18 @@ class FusionCore(nn.Module):
         Raises:
             InputError: tokens that do not fit, or a task that the core does not know.
         """
-        tokens, context = self._entered(parts, context)
+        tokens, context = self._project_inputs(tokens_by_modality, context)
         for block in self.blocks:
             tokens = block(tokens, context)
         return self.pool(tokens)
 
-    def step(
-        self, parts: Mapping[str, Tokens], caches: Sequence[Cache] = (), context: Any = None
+    def decode(
+        self, tokens_by_modality: Mapping[str, Tokens], caches: Sequence[Cache] = (), context: Any = None
     ) -> tuple[Tokens, tuple[Cache, ...]]:
         """The fused tokens of a stream: those that follow the calls before give what `forward` of all would.
 
         Args:
-            parts: modality -> the next tokens of each sample, positions after those before.
+            tokens_by_modality: modality -> the next tokens of each sample, positions after those before.
             caches: what the call before returned; left out, these are the first tokens.
             context: as in `forward`.
 
@@ -89,28 +89,28 @@ class FusionCore(nn.Module):
         Raises:
             InputError: as in `forward`, or a block's program may look ahead.
         """
-        tokens, context = self._entered(parts, context)
+        tokens, context = self._project_inputs(tokens_by_modality, context)
         kept: list[Cache] = []
         for number, block in enumerate(self.blocks):
             tokens, cache = block.step(tokens, caches[number] if caches else None, context)  # type: ignore[operator]
             kept.append(cache)
         return tokens, tuple(kept)
 
-    def _entered(self, parts: Mapping[str, Tokens], context: Any) -> tuple[Tokens, Any]:
+    def _project_inputs(self, tokens_by_modality: Mapping[str, Tokens], context: Any) -> tuple[Tokens, Any]:
         """The joined tokens at the core's width, and the context with its edges and tasks' vectors."""
-        tokens = self.entry(parts)
-        context = self.edges.context(context)
+        tokens = self.input_projection(tokens_by_modality)
+        context = self.edges.with_edges(context)
         if context and tokens.entity is None:  # what the edges would join is absent: they join nothing
             tokens = replace(tokens, entity=torch.full_like(tokens.position, -1))
-        return tokens, self._with_task_vectors(context)
+        return tokens, self._with_task_embeddings(context)
 
-    def _with_task_vectors(self, context: Any) -> Any:
+    def _with_task_embeddings(self, context: Any) -> Any:
         task = (context or {}).get("task")
         if task is None or (isinstance(task, Tensor) and task.is_floating_point()):
             return context
-        if self.tasks is None:
+        if self.task_embeddings is None:
             raise InputError(
                 f"fusion: got the task {task!r}, but the core has no tasks; expected their names in "
                 "FusionConfig.tasks, or a vector"
             )
-        return {**context, "task": self.tasks(task)}
+        return {**context, "task": self.task_embeddings(task)}

@@ -9,22 +9,22 @@ from torch import Tensor, nn
 
 from mmattn.errors import InputError
 
-__all__ = ["Edges"]
+__all__ = ["GraphEdges"]
 
 
-class Edges(nn.Module):
+class GraphEdges(nn.Module):
     """Edges by the name under which a `graph_bias` asks for them: the context of every call that brings none.
 
     They are saved and loaded with the model, so that an item is fused the same way wherever it is met.
 
     Example:
-        >>> held = Edges()
-        >>> held.hold("kg", torch.tensor([[0, 2], [2, 0], [1, 3]]))
-        >>> list(held.context({"task": "rank"}))
+        >>> held = GraphEdges()
+        >>> held.register_edges("kg", torch.tensor([[0, 2], [2, 0], [1, 3]]))
+        >>> list(held.with_edges({"task": "rank"}))
         ['kg', 'task']
     """
 
-    def hold(self, name: str, edges: Tensor) -> None:
+    def register_edges(self, name: str, edges: Tensor) -> None:
         """Keep edges, int64 [3, E]: query entity, key entity, relation; those held before are replaced.
 
         Raises:
@@ -37,11 +37,11 @@ class Edges(nn.Module):
             )
         self.register_buffer(name, edges)
 
-    def context(self, given: Mapping[str, object] | None) -> Mapping[str, object] | None:
+    def with_edges(self, context: Mapping[str, object] | None) -> Mapping[str, object] | None:
         """The context of a call: what is held, under what is given."""
-        return {**dict(self.named_buffers()), **given} if given else dict(self.named_buffers()) or None
+        return {**dict(self.named_buffers()), **context} if context else dict(self.named_buffers()) or None
 
-    def make_room(self, state: Mapping[str, Tensor], prefix: str) -> None:
+    def allocate_buffers(self, state: Mapping[str, Tensor], prefix: str) -> None:
         """Hold edges of the shapes that a state of weights has, so that it can be loaded.
 
         Args:
@@ -50,4 +50,4 @@ class Edges(nn.Module):
         """
         for name, edges in state.items():
             if name.startswith(prefix):
-                self.hold(name.removeprefix(prefix), torch.zeros_like(edges))
+                self.register_edges(name.removeprefix(prefix), torch.zeros_like(edges))

@@ -12,13 +12,13 @@ from mmattn.types import Fused, Tokens
 __all__ = ["AttentionPool", "segment_mean", "segment_softmax"]
 
 
-def segment_softmax(logits: Tensor, segment: Tensor, segments: int) -> Tensor:
+def segment_softmax(logits: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     """Softmax over the rows that share a segment.
 
     Args:
         logits: [N, ...].
         segment: [N] int64, the segment of each row.
-        segments: how many there are; a segment without rows is no problem.
+        num_segments: how many there are; a segment without rows is no problem.
 
     Returns:
         [N, ...], adding up to one in each segment.
@@ -29,17 +29,17 @@ def segment_softmax(logits: Tensor, segment: Tensor, segments: int) -> Tensor:
         [0.5, 0.5, 1.0]
     """
     index = segment.view(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
-    highest = logits.new_full((segments, *logits.shape[1:]), float("-inf"))
+    highest = logits.new_full((num_segments, *logits.shape[1:]), float("-inf"))
     highest = highest.scatter_reduce(0, index, logits.detach(), "amax")
     weights = (logits - highest[segment]).exp()
-    total = weights.new_zeros(segments, *logits.shape[1:]).index_add(0, segment, weights)
+    total = weights.new_zeros(num_segments, *logits.shape[1:]).index_add(0, segment, weights)
     return weights / total[segment]
 
 
-def segment_mean(values: Tensor, segment: Tensor, segments: int) -> Tensor:
+def segment_mean(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     """[N, D] -> [segments, D], the mean of each segment's rows; zeros where there are none."""
-    total = values.new_zeros(segments, values.shape[1]).index_add(0, segment, values)
-    count = values.new_zeros(segments).index_add(0, segment, torch.ones_like(values[:, 0]))
+    total = values.new_zeros(num_segments, values.shape[1]).index_add(0, segment, values)
+    count = values.new_zeros(num_segments).index_add(0, segment, torch.ones_like(values[:, 0]))
     return total / count.clamp_min(1)[:, None]
 
 
@@ -54,24 +54,28 @@ class AttentionPool(nn.Module):
 
     Args:
         dim: width D, divisible by `heads`.
-        modalities: number of modalities M.
+        num_modalities: number of modalities M.
         heads: number of heads H.
-        gains: what the modalities' gains start at, by default 1.
+        initial_gains: what the modalities' gains start at, by default 1.
 
     Example:
         >>> import torch
         >>> from mmattn import Tokens
         >>> tokens = Tokens.from_sequences([torch.tensor([[1.0], [3.0]]), torch.zeros(0, 1)], "text")
-        >>> fused = AttentionPool(dim=1, modalities=1, heads=1)(tokens)
+        >>> fused = AttentionPool(dim=1, num_modalities=1, heads=1)(tokens)
         >>> fused.by_modality[:, 0].tolist(), fused.pooled[1].tolist()
         ([[2.0], [0.0]], [0.0])
     """
 
-    def __init__(self, dim: int, modalities: int, heads: int = 4, gains: Sequence[float] | None = None):
+    def __init__(
+        self, dim: int, num_modalities: int, heads: int = 4, initial_gains: Sequence[float] | None = None
+    ):
         super().__init__()
         self.heads = heads
         self.score = nn.Linear(dim, heads, bias=False)
-        self.gain = nn.Parameter(torch.ones(modalities) if gains is None else torch.tensor(gains))
+        self.modality_gains = nn.Parameter(
+            torch.ones(num_modalities) if initial_gains is None else torch.tensor(initial_gains)
+        )
         nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens: Tokens) -> Fused:
@@ -80,7 +84,7 @@ class AttentionPool(nn.Module):
         weights_NH, share_BM = self._weights(tokens)
         weighted_NHK = tokens.values.unflatten(1, (self.heads, -1)) * weights_NH[..., None]
         empty_PD = tokens.values.new_zeros(samples * kinds, tokens.dim)
-        summed_PD = empty_PD.index_add(0, _part(tokens), weighted_NHK.flatten(1))
+        summed_PD = empty_PD.index_add(0, _group_index(tokens), weighted_NHK.flatten(1))
         vectors_BMD = summed_PD.view(samples, kinds, tokens.dim)
         return Fused(
             tokens=tokens,
@@ -89,7 +93,7 @@ class AttentionPool(nn.Module):
             presence=tokens.presence,
         )
 
-    def shares(self, tokens: Tokens) -> Tensor:
+    def token_weights(self, tokens: Tokens) -> Tensor:
         """What each token counts in the joint vector: head h of `pooled` is the sum of these times head h of
         the tokens.
 
@@ -102,12 +106,14 @@ class AttentionPool(nn.Module):
     def _weights(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """[N, H] weights within each modality of a sample, and [B, M] what its vector counts."""
         parts = len(tokens) * len(tokens.modalities)
-        part_N = _part(tokens)
+        part_N = _group_index(tokens)
         weights_NH = segment_softmax(self.score(tokens.values).float(), part_N, parts)
         count_BM = part_N.bincount(minlength=parts).view(len(tokens), len(tokens.modalities))
-        return weights_NH.to(tokens.dtype), count_BM.to(tokens.dtype).sqrt() * self.gain.to(tokens.dtype)
+        return weights_NH.to(tokens.dtype), count_BM.to(tokens.dtype).sqrt() * self.modality_gains.to(
+            tokens.dtype
+        )
 
 
-def _part(tokens: Tokens) -> Tensor:
+def _group_index(tokens: Tokens) -> Tensor:
     """[N] int64, one number for each modality of each sample."""
     return tokens.sample * len(tokens.modalities) + tokens.modality

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["TaskVectors"]
+__all__ = ["TaskEmbeddings"]
 
 
-class TaskVectors(nn.Module):
+class TaskEmbeddings(nn.Module):
     """A learned vector a task, from which `dynamic(name, on="task")` predicts its numbers.
 
     The predictions do not depend on the vectors before training has moved them: programs begin as
@@ -27,7 +27,7 @@ class TaskVectors(nn.Module):
         dim: width D of the core.
 
     Example:
-        >>> tasks = TaskVectors(["read", "listen"], dim=8)
+        >>> tasks = TaskEmbeddings(["read", "listen"], dim=8)
         >>> tasks("listen").shape, tasks(["read", "listen", "read"]).shape
         (torch.Size([8]), torch.Size([3, 8]))
     """
@@ -37,7 +37,7 @@ class TaskVectors(nn.Module):
         self.names = tuple(names)
         if not self.names or len(set(self.names)) != len(self.names):
             raise InputError(f"tasks: got the names {list(names)}, expected some, each of them once")
-        self.vectors = nn.Parameter(torch.randn(len(self.names), dim))
+        self.embeddings = nn.Parameter(torch.randn(len(self.names), dim))
 
     def forward(self, task: str | Sequence[str] | Tensor) -> Tensor:
         """The task of the batch -> [D], or the task of each sample -> [B, D].
@@ -54,10 +54,10 @@ class TaskVectors(nn.Module):
                     f"tasks: got {task.dtype} {tuple(task.shape)}, expected int64 "
                     f"from 0 to {len(self.names) - 1}"
                 )
-            return self.vectors[task]
-        return self.vectors[self._place(task) if isinstance(task, str) else [*map(self._place, task)]]
+            return self.embeddings[task]
+        return self.embeddings[self._index(task) if isinstance(task, str) else [*map(self._index, task)]]
 
-    def _place(self, name: Any) -> int:
+    def _index(self, name: Any) -> int:
         if name not in self.names:
-            raise InputError(f"tasks: no task {name!r}.{nearest(str(name), self.names)}")
+            raise InputError(f"tasks: no task {name!r}.{did_you_mean(str(name), self.names)}")
         return self.names.index(name)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mmattn.encoders.base import Encoder, EncoderCard, hash_weights
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.model.model import Model
 from mmattn.types import Tokens
 
@@ -21,16 +21,16 @@ class AlignedEncoder(Encoder):
 
     Args:
         model: folder that `Model.save_pretrained` wrote; the model has an alignment head.
-        reads: the modality of that model which is encoded.
+        source_modality: the modality of that model which is encoded.
         head: name of the alignment head.
         batch_size: contents at a time.
-        modality: name of the modality in the tokens; left out, `reads`.
+        modality: name of the modality in the tokens; left out, `source_modality`.
 
     Raises:
         InputError: the folder holds no such model, modality or head.
 
     Example:
-        >>> encoder = AlignedEncoder("runs/demo/aligned", reads="image")  # doctest: +SKIP
+        >>> encoder = AlignedEncoder("runs/demo/aligned", source_modality="image")  # doctest: +SKIP
         >>> encoder.encode([Path("seven.png"), None]).lengths.tolist()  # doctest: +SKIP
         [1, 0]
     """
@@ -41,7 +41,7 @@ class AlignedEncoder(Encoder):
     def __init__(
         self,
         model: str | Path,
-        reads: str,
+        source_modality: str,
         *,
         head: str = "alignment",
         batch_size: int = 128,
@@ -50,37 +50,39 @@ class AlignedEncoder(Encoder):
         super().__init__()
         self.folder = str(model)
         self.model = Model.from_pretrained(model).requires_grad_(False)
-        if reads not in self.model.encoders:
-            raise InputError(f"{model}: no modality {reads!r}.{nearest(reads, self.model.encoders)}")
-        self.reads, self.head, self.batch_size = reads, head, batch_size
-        self.modality = modality or reads
+        if source_modality not in self.model.encoders:
+            raise InputError(
+                f"{model}: no modality {source_modality!r}.{did_you_mean(source_modality, self.model.encoders)}"
+            )
+        self.source_modality, self.head, self.batch_size = source_modality, head, batch_size
+        self.modality = modality or source_modality
         self.dim = self.model.head(head).project.out_features
 
     def describe(self) -> EncoderCard:
-        encoder = self.model.encoders[self.reads].describe()
+        encoder = self.model.encoders[self.source_modality].describe()
         return EncoderCard(
             name=self.name,
             modality=self.modality,
             dim=self.dim,
             revision="1",
-            preprocessing={"reads": self.reads, "encoder": encoder.fingerprint()},
+            preprocessing={"reads": self.source_modality, "encoder": encoder.fingerprint()},
             weights_hash=hash_weights(self.model.trained_state()),
         )
 
     def options(self) -> dict[str, Any]:
         return {
             "model": self.folder,
-            "reads": self.reads,
+            "reads": self.source_modality,
             "head": self.head,
             "batch_size": self.batch_size,
             "modality": self.modality,
         }
 
     def read(self, content: Any) -> Any:
-        return self.model.encoders[self.reads].read(content)
+        return self.model.encoders[self.source_modality].read(content)
 
     def content_hash(self, content: Any) -> str:
-        return self.model.encoders[self.reads].content_hash(content)
+        return self.model.encoders[self.source_modality].content_hash(content)
 
     @torch.no_grad()
     def encode(self, contents: Sequence[Any]) -> Tokens:
@@ -96,7 +98,7 @@ class AlignedEncoder(Encoder):
 
     def _vectors(self, contents: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Which contents gave tokens, and the vectors of these."""
-        tokens = self.model.encoders[self.reads].encode(contents)
-        vectors_BD = self.model.head(self.head)(self.model.fuse({self.reads: tokens}))
+        tokens = self.model.encoders[self.source_modality].encode(contents)
+        vectors_BD = self.model.head(self.head)(self.model.fuse({self.source_modality: tokens}))
         there_B = tokens.lengths > 0
         return there_B, vectors_BD[there_B]

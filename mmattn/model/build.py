@@ -12,17 +12,17 @@ from mmattn import attention
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.lora import add_lora
-from mmattn.fusion.block import FusionBlock, NarrowBlock
+from mmattn.fusion.block import BottleneckBlock, FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.input_projection import Entry
+from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool
-from mmattn.fusion.task_embeddings import TaskVectors
+from mmattn.fusion.task_embeddings import TaskEmbeddings
 from mmattn.model.item_tower import ItemTower
 from mmattn.model.model import Model
 from mmattn.registry import encoders as encoder_registry
 from mmattn.registry import heads as head_registry
 
-__all__ = ["build_block", "build_core", "build_encoders", "build_model", "build_tower", "choose_device"]
+__all__ = ["build_block", "build_core", "build_encoders", "build_item_tower", "build_model", "choose_device"]
 
 
 def choose_device() -> torch.device:
@@ -46,13 +46,13 @@ def build_encoders(
     for modality, config in configs.items():
         factory = encoder_registry.load(config.name)
         options = {**config.options, "modality": modality}
-        if config.train:
-            options["frozen"] = config.train == "frozen"
+        if config.finetune:
+            options["frozen"] = config.finetune == "frozen"
         if contents is not None and hasattr(factory, "fit"):
             built[modality] = factory.fit(contents[modality], **options)
         else:
             built[modality] = encoder_registry.create(config.name, **options)
-        if config.train == "lora":
+        if config.finetune == "lora":
             add_lora(built[modality], config.lora)
     return built
 
@@ -65,34 +65,34 @@ def build_core(widths: Mapping[str, int], config: ModelConfig) -> FusionCore:
         config: of the same modalities.
     """
     fusion, encoders = config.fusion, config.encoders
-    entry = Entry(
+    entry = InputProjection(
         widths,
         fusion.dim,
         fields={name: encoders[name].fields for name in widths},
-        shares={name: encoders[name].share for name in widths},
+        dim_fractions={name: encoders[name].dim_fraction for name in widths},
         standardise=[name for name in widths if encoders[name].standardise],
-        unplaced=[name for name in widths if not encoders[name].positions],
+        without_positions=[name for name in widths if not encoders[name].positional_encoding],
     )
     pool = AttentionPool(
-        fusion.dim, len(widths), fusion.heads, gains=[encoders[name].weight for name in widths]
+        fusion.dim, len(widths), fusion.heads, initial_gains=[encoders[name].initial_gain for name in widths]
     )
     blocks = [build_block(fusion, tuple(widths)) for _ in range(fusion.layers)]
-    tasks = TaskVectors(fusion.tasks, fusion.dim) if fusion.tasks else None
+    tasks = TaskEmbeddings(fusion.tasks, fusion.dim) if fusion.tasks else None
     return FusionCore(entry, blocks, pool, tasks)
 
 
-def build_block(config: FusionConfig, modalities: Sequence[str]) -> FusionBlock | NarrowBlock:
+def build_block(config: FusionConfig, modalities: Sequence[str]) -> FusionBlock | BottleneckBlock:
     """One layer of the core; parameters over modalities have their rows in the order given."""
     width = config.width or config.dim
     layer = attention.Attention(attention.parse(config.program), dim=width, heads=config.heads)
-    layer.name_modalities(modalities)
+    layer.register_modalities(modalities)
     block = FusionBlock(
         layer,
         dim=width,
         expansion=config.expansion,
         dropout=config.dropout,
     )
-    return block if width == config.dim else NarrowBlock(block, config.dim, width)
+    return block if width == config.dim else BottleneckBlock(block, config.dim, width)
 
 
 def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
@@ -110,7 +110,7 @@ def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
     return Model(encoders, build_core(widths, config), heads, config)
 
 
-def build_tower(
+def build_item_tower(
     sources: Mapping[str, Encoder | int],
     fusion: FusionConfig | None = None,
     encoders: Mapping[str, EncoderConfig] | None = None,
@@ -126,7 +126,7 @@ def build_tower(
         options: keyword arguments of `ItemTower` (dim, ids, dropouts).
 
     Example:
-        >>> build_tower({"text": 384, "image": 1280}, FusionConfig(dim=32), dim=16).dim
+        >>> build_item_tower({"text": 384, "image": 1280}, FusionConfig(dim=32), dim=16).dim
         16
     """
     entering = {name: (encoders or {}).get(name, EncoderConfig(name="")) for name in sources}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmattn.data.modality_dropout import drop_modalities
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.fusion.core import FusionCore
 from mmattn.types import Tokens
@@ -37,17 +37,17 @@ class ItemTower(nn.Module):
         encoders: modality -> encoder, for the modalities that come as contents. Modalities that come as
             tokens (frozen encoders' features) need none.
         dim: width of the item vectors; 0 keeps the core's own.
-        ids: number of items that get a learned vector beside their content; 0 for none.
+        num_ids: number of items that get a learned vector beside their content; 0 for none.
         id_dropout: share of the items whose learned vector is dropped in a training step.
-        drop_modality: probability of dropping a modality of an item in a training step.
+        modality_dropout: probability of dropping a modality of an item in a training step.
         dropout: probability of dropping a component of an item vector in training.
 
     Example:
         >>> import torch
         >>> from mmattn.model.build import build_tower
-        >>> from mmattn.encoders.model_inputs import Inputs
+        >>> from mmattn.encoders.model_inputs import ModelInputs
         >>> from mmattn.encoders.tiny import TinyText
-        >>> items = Inputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
+        >>> items = ModelInputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
         >>> tower = build_tower({"text": TinyText(dim=16)}, dim=8)
         >>> tower(items, torch.tensor([2, 0])).shape
         torch.Size([2, 8])
@@ -59,9 +59,9 @@ class ItemTower(nn.Module):
         encoders: Mapping[str, Encoder] | None = None,
         *,
         dim: int = 0,
-        ids: int = 0,
+        num_ids: int = 0,
         id_dropout: float = 0.5,
-        drop_modality: float = 0.0,
+        modality_dropout: float = 0.0,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -69,12 +69,12 @@ class ItemTower(nn.Module):
         self.encoders: Any = nn.ModuleDict(encoders or {})  # modality -> Encoder
         self.dim = dim or core.dim
         # Without a bias: nothing in, nothing out.
-        self.out = nn.Linear(core.dim, dim, bias=False) if dim else nn.Identity()
-        self.ids = nn.Embedding(ids, self.dim) if ids else None
-        if self.ids is not None:
-            nn.init.zeros_(self.ids.weight)
+        self.output_projection = nn.Linear(core.dim, dim, bias=False) if dim else nn.Identity()
+        self.id_embedding = nn.Embedding(num_ids, self.dim) if num_ids else None
+        if self.id_embedding is not None:
+            nn.init.zeros_(self.id_embedding.weight)
         self.id_dropout = id_dropout
-        self.drop_modality = drop_modality
+        self.modality_dropout = modality_dropout
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -83,13 +83,13 @@ class ItemTower(nn.Module):
         return next(self.core.parameters()).device
 
     def forward(
-        self, items: Inputs | Mapping[str, Tokens], numbers: Tensor | None = None, context: Any = None
+        self, items: ModelInputs | Mapping[str, Tokens], item_ids: Tensor | None = None, context: Any = None
     ) -> Tensor:
         """The vectors of some items.
 
         Args:
             items: the whole catalogue, or tokens of the wanted items by modality.
-            numbers: [B] int64, the wanted items' numbers, which are also those of their learned vectors.
+            item_ids: [B] int64, the wanted items' numbers, which are also those of their learned vectors.
                 With tokens, they are needed for the learned vectors only; -1 is an item without one.
             context: for the attention programs.
 
@@ -99,71 +99,78 @@ class ItemTower(nn.Module):
         Raises:
             InputError: a catalogue without numbers, or numbers that are not in it.
         """
-        parts = self.tokens(items, numbers) if isinstance(items, Inputs) else items
-        if self.training and self.drop_modality:
-            parts = drop_modalities(parts, self.drop_modality)
-        vectors_BD = self.out(self.core(parts, context).pooled)
-        if self.ids is not None and numbers is not None:
-            vectors_BD = vectors_BD + self._learned(numbers.to(vectors_BD.device))
+        parts = self.tokens(items, item_ids) if isinstance(items, ModelInputs) else items
+        if self.training and self.modality_dropout:
+            parts = drop_modalities(parts, self.modality_dropout)
+        vectors_BD = self.output_projection(self.core(parts, context).pooled)
+        if self.id_embedding is not None and item_ids is not None:
+            vectors_BD = vectors_BD + self._id_vectors(item_ids.to(vectors_BD.device))
         return self.dropout(vectors_BD)
 
-    def tokens(self, items: Inputs, numbers: Tensor | None) -> dict[str, Tokens]:
+    def tokens(self, items: ModelInputs, item_ids: Tensor | None) -> dict[str, Tokens]:
         """Tokens of some items of a catalogue by modality; encoders that learn run now."""
-        if numbers is None:
+        if item_ids is None:
             raise InputError("item tower: got a catalogue without item numbers, expected int64 [B]")
-        if len(numbers) and not (0 <= int(numbers.min()) and int(numbers.max()) < len(items)):
+        if len(item_ids) and not (0 <= int(item_ids.min()) and int(item_ids.max()) < len(items)):
             raise InputError(
-                f"item tower: got items {int(numbers.min())} to {int(numbers.max())}, "
+                f"item tower: got items {int(item_ids.min())} to {int(item_ids.max())}, "
                 f"expected 0 to {len(items) - 1}"
             )
-        stored = {name: tokens.select(numbers.to(tokens.device)) for name, tokens in items.tokens.items()}
-        made = Inputs(contents=items.contents).select(numbers, self.encoders)
+        stored = {name: tokens.select(item_ids.to(tokens.device)) for name, tokens in items.tokens.items()}
+        made = ModelInputs(contents=items.contents).select_tokens(item_ids, self.encoders)
         return {name: tokens.to(self.device) for name, tokens in {**stored, **made}.items()}
 
-    def calibrate(self, items: Inputs, numbers: Tensor | None = None) -> None:
+    def calibrate(self, items: ModelInputs, item_ids: Tensor | None = None) -> None:
         """Start from the principal axes of the stored tokens, see `mmattn.fusion.input_projection`.
 
         Args:
             items: the catalogue.
-            numbers: the items that may be looked at (those of training); None for all.
+            item_ids: the items that may be looked at (those of training); None for all.
         """
-        chosen = torch.arange(len(items)) if numbers is None else numbers
-        self.core.entry.calibrate(self.tokens(Inputs(items.tokens), chosen) if items.tokens else {})
+        chosen = torch.arange(len(items)) if item_ids is None else item_ids
+        self.core.input_projection.calibrate(
+            self.tokens(ModelInputs(items.tokens), chosen) if items.tokens else {}
+        )
 
     @torch.no_grad()
     def vectors(
-        self, items: Inputs, *, known: Tensor | None = None, context: Any = None, block: int = 1024
+        self,
+        items: ModelInputs,
+        *,
+        known_ids: Tensor | None = None,
+        context: Any = None,
+        batch_size: int = 1024,
     ) -> Tensor:
         """Vectors of a whole catalogue, in evaluation mode, a block at a time.
 
         Args:
             items: I items.
-            known: [K] int64, the items that are given their learned vectors; None for content alone.
+            known_ids: [K] int64, the items that are given their learned vectors; None for content alone.
             context: for the attention programs.
-            block: items at a time.
+            batch_size: items at a time.
 
         Returns:
             [I, dim] on the tower's device.
         """
         rows = [torch.zeros(0, self.dim, device=self.device)]
         learned = torch.full((len(items),), -1)
-        if known is not None:
-            learned[known] = known
-        with _evaluating(self):
-            for numbers in torch.arange(len(items)).split(block):
+        if known_ids is not None:
+            learned[known_ids] = known_ids
+        with _eval_mode(self):
+            for numbers in torch.arange(len(items)).split(batch_size):
                 rows.append(self(self.tokens(items, numbers), learned[numbers], context))
         return torch.cat(rows)
 
-    def _learned(self, numbers_B: Tensor) -> Tensor:
-        assert self.ids is not None
-        kept_B = numbers_B >= 0
+    def _id_vectors(self, ids_B: Tensor) -> Tensor:
+        assert self.id_embedding is not None
+        kept_B = ids_B >= 0
         if self.training:
-            kept_B = kept_B & (torch.rand(len(numbers_B), device=numbers_B.device) >= self.id_dropout)
-        return self.ids(numbers_B.clamp_min(0)) * kept_B[:, None]
+            kept_B = kept_B & (torch.rand(len(ids_B), device=ids_B.device) >= self.id_dropout)
+        return self.id_embedding(ids_B.clamp_min(0)) * kept_B[:, None]
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _eval_mode(module: nn.Module) -> Iterator[None]:
     was_training = module.training
     module.eval()
     try:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mmattn import attention, schema
 from mmattn.config import ModelConfig
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.errors import InputError, did_you_mean
 from mmattn.files import write_json
 from mmattn.fusion.core import FusionCore
 from mmattn.model.weights import check_weights, write_weights
@@ -24,14 +24,14 @@ from mmattn.types import Fused, Sample, Tokens
 
 __all__ = ["Model"]
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
 
 class Model(nn.Module):
     """Encoders, one shared fusion core, heads.
 
     Args:
-        encoders: modality -> encoder; the keys are looked up in `Sample.content`.
+        encoders: modality -> encoder; the keys are looked up in `Sample.source`.
         core: the fusion core, built for the widths of these encoders.
         heads: name -> head.
         config: what built all this; needed to save the model.
@@ -61,13 +61,13 @@ class Model(nn.Module):
         }
 
     def _source(self, modality: str) -> str:
-        """The key of `Sample.content` that a modality's encoder reads."""
-        return (self.config.encoders[modality].content if self.config else "") or modality
+        """The key of `Sample.source` that a modality's encoder reads."""
+        return (self.config.encoders[modality].source if self.config else "") or modality
 
-    def tokens(self, inputs: Inputs, samples: Tensor) -> dict[str, Tokens]:
+    def tokens(self, model_inputs: ModelInputs, sample_ids: Tensor) -> dict[str, Tokens]:
         """Tokens of the named samples of a data set, stored or made now, on the model's device."""
         device = self.device
-        selected = inputs.select(samples, self.encoders)
+        selected = model_inputs.select_tokens(sample_ids, self.encoders)
         return {name: tokens.to(device) for name, tokens in selected.items()}
 
     @property
@@ -75,9 +75,9 @@ class Model(nn.Module):
         """Where the core's weights are."""
         return next(self.core.parameters()).device
 
-    def fuse(self, parts: Mapping[str, Tokens], context: Any = None) -> Fused:
+    def fuse(self, tokens_by_modality: Mapping[str, Tokens], context: Any = None) -> Fused:
         """Fuse tokens that encoders (or the feature store) made."""
-        return self.core(parts, context)
+        return self.core(tokens_by_modality, context)
 
     def forward(self, samples: Sequence[Sample], context: Any = None) -> dict[str, Any]:
         """Samples in, what each head says out."""
@@ -91,7 +91,7 @@ class Model(nn.Module):
             InputError: there is none; the nearest name is suggested.
         """
         if name not in self.heads:
-            raise InputError(f"model: no head {name!r}.{nearest(name, self.heads)}")
+            raise InputError(f"model: no head {name!r}.{did_you_mean(name, self.heads)}")
         return self.heads[name]
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -109,9 +109,9 @@ class Model(nn.Module):
             InputError: weights are missing, left over, or of another shape; or they have heads that were
                 pruned here.
         """
-        attention.prune_like(self, state)
-        attention.quantize_like(self, state)
-        self.core.edges.make_room(state, "core.edges.")
+        attention.prune_to_match(self, state)
+        attention.quantize_to_match(self, state)
+        self.core.edges.allocate_buffers(state, "core.edges.")
         check_weights(self.trained_state(), state, "model", "model")
         self.load_state_dict(dict(state), strict=False)
 
@@ -162,7 +162,7 @@ class Model(nn.Module):
             for name, encoder in self.encoders.items()
         }
         return {
-            "format": FORMAT,
+            "format": FORMAT_VERSION,
             "model": schema.to_mapping(replace(self.config, encoders=encoders)),
             "encoders": {name: encoder.describe().fingerprint() for name, encoder in self.encoders.items()},
             "program": attention.parse(self.config.fusion.program).fingerprint(),
@@ -186,23 +186,23 @@ class Model(nn.Module):
         return model.eval()
 
     @classmethod
-    def from_description(cls, content: Mapping[str, Any], where: str = "model") -> Model:
+    def from_description(cls, description: Mapping[str, Any], where: str = "model") -> Model:
         """Build the model that `description` describes, with new weights.
 
         Args:
-            content: as `description` gave it; keys of others are left alone.
+            description: as `description` gave it; keys of others are left alone.
             where: what errors call it.
 
         Raises: as `from_pretrained`.
         """
         from mmattn.model.build import build_encoders, build_model
 
-        if content.get("format") != FORMAT:
-            raise InputError(f"{where}: got format {content.get('format')!r}, expected {FORMAT}")
-        config = schema.from_mapping(ModelConfig, content["model"], where=where)
+        if description.get("format") != FORMAT_VERSION:
+            raise InputError(f"{where}: got format {description.get('format')!r}, expected {FORMAT_VERSION}")
+        config = schema.from_mapping(ModelConfig, description["model"], location=where)
         encoders = build_encoders(config.encoders)
         for name, encoder in encoders.items():
-            found, expected = encoder.describe().fingerprint(), content["encoders"][name]
+            found, expected = encoder.describe().fingerprint(), description["encoders"][name]
             if found != expected:
                 raise InputError(
                     f"{where}: encoder {name!r} is {found[:12]} here, expected {expected[:12]}, "

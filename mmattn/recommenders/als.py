@@ -10,25 +10,25 @@ from scipy import sparse
 
 from mmattn.array_types import Floats32
 from mmattn.errors import InputError, MissingDependency
-from mmattn.recommenders.base import at_least_one, known_items, positive
+from mmattn.recommenders.base import check_at_least_one, check_positive, known_items
 from mmattn.recommenders.factors import Factors
 
 __all__ = ["ImplicitALS"]
 
 
 class ImplicitALS:
-    """Factors for which every pair counts: a chosen one 1 + `confidence` times as much as another one.
+    """Factors for which every pair counts: a chosen one 1 + `alpha` times as much as another one.
 
     Y. Hu, Y. Koren, C. Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008. Items
     that are not known score zero.
 
     Args:
         dim: width of the factors.
-        strength: of the penalty on the factors.
-        confidence: alpha of the paper: how much more a chosen pair counts than another one.
+        regularization: of the penalty on the factors.
+        alpha: alpha of the paper: how much more a chosen pair counts than another one.
         iterations: of both half steps.
         seed: of the first factors.
-        threads: of the library; 0 takes all cores. The result does not depend on it.
+        num_threads: of the library; 0 takes all cores. The result does not depend on it.
 
     Raises:
         MissingDependency: `implicit` is not installed (the extra `rivals`).
@@ -37,20 +37,20 @@ class ImplicitALS:
     def __init__(
         self,
         dim: int = 64,
-        strength: float = 1.0,
-        confidence: float = 10.0,
+        regularization: float = 1.0,
+        alpha: float = 10.0,
         iterations: int = 15,
         seed: int = 0,
-        threads: int = 0,
+        num_threads: int = 0,
     ):
-        self.dim = at_least_one("ImplicitALS: dim", dim)
-        self.strength = positive("ImplicitALS: strength", strength)
-        if not confidence >= 0:
-            raise InputError(f"ImplicitALS: confidence: got {confidence}, expected 0 or more")
-        self.confidence = confidence
-        self.iterations = at_least_one("ImplicitALS: iterations", iterations)
+        self.dim = check_at_least_one("ImplicitALS: dim", dim)
+        self.regularization = check_positive("ImplicitALS: strength", regularization)
+        if not alpha >= 0:
+            raise InputError(f"ImplicitALS: confidence: got {alpha}, expected 0 or more")
+        self.alpha = alpha
+        self.iterations = check_at_least_one("ImplicitALS: iterations", iterations)
         self.seed = seed
-        self.threads = threads
+        self.num_threads = num_threads
 
     def fit(
         self,
@@ -67,12 +67,12 @@ class ImplicitALS:
 
         known_W = known_items("ImplicitALS", interactions, known)
         confidence_UW = sparse.csr_matrix(interactions[:, known_W].astype(np.float32))
-        confidence_UW.data[:] = 1 + self.confidence
+        confidence_UW.data[:] = 1 + self.alpha
         # The library has threads of its own; those of BLAS inside them make it many times slower.
         with threadpool_limits(1, "blas"):
             library = AlternatingLeastSquares(
-                factors=self.dim, regularization=self.strength, iterations=self.iterations,
-                random_state=self.seed, num_threads=self.threads,
+                factors=self.dim, regularization=self.regularization, iterations=self.iterations,
+                random_state=self.seed, num_threads=self.num_threads,
             )  # fmt: skip
             library.fit(confidence_UW, show_progress=False)
         items_IK = np.zeros((interactions.shape[1], self.dim), np.float32)

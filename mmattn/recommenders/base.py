@@ -13,12 +13,12 @@ from mmattn.array_types import Floats32, Ints
 from mmattn.errors import InputError
 
 __all__ = [
-    "HistoryLinear",
+    "LinearRecommender",
     "Recommender",
-    "at_least_one",
+    "check_at_least_one",
+    "check_features",
+    "check_positive",
     "known_items",
-    "need_features",
-    "positive",
 ]
 
 
@@ -46,7 +46,7 @@ class Recommender(Protocol):
         ...
 
 
-class HistoryLinear(ABC):
+class LinearRecommender(ABC):
     """score = history @ weights; a subclass says what the weights [W, I] are."""
 
     def fit(
@@ -64,7 +64,7 @@ class HistoryLinear(ABC):
         history_UW = sparse.csr_array(interactions[:, known_W].astype(np.float32))
         history_UW.data[:] = 1
         self._history_UW = history_UW
-        self._weights_WI = self._weights(history_UW, known_W, interactions.shape[1], features)
+        self._weights_WI = self._compute_weights(history_UW, known_W, interactions.shape[1], features)
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
@@ -74,12 +74,12 @@ class HistoryLinear(ABC):
         return scores if isinstance(scores, np.ndarray) else scores.toarray()
 
     @abstractmethod
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> Floats32 | sparse.csr_array: ...
 
 
-def known_items(who: str, interactions: sparse.csr_array, known: ArrayLike | None) -> Ints:
+def known_items(owner: str, interactions: sparse.csr_array, known: ArrayLike | None) -> Ints:
     """The ids of the known items; by default those that anybody chose.
 
     Raises:
@@ -91,38 +91,40 @@ def known_items(who: str, interactions: sparse.csr_array, known: ArrayLike | Non
         known_W = np.asarray(known, np.int64)
     if not len(known_W) or known_W.min() < 0 or known_W.max() >= interactions.shape[1]:
         raise InputError(
-            f"{who}.fit: got {len(known_W)} known items, expected some of 0 to {interactions.shape[1] - 1}"
+            f"{owner}.fit: got {len(known_W)} known items, expected some of 0 to {interactions.shape[1] - 1}"
         )
     return known_W
 
 
-def need_features(who: str, features: NDArray[Any] | None, items: int, square: bool = False) -> NDArray[Any]:
-    """The features [items, F], or the kernel [items, items] where `square`.
+def check_features(
+    owner: str, features: NDArray[Any] | None, num_items: int, is_kernel: bool = False
+) -> NDArray[Any]:
+    """The features [items, F], or the kernel [items, items] where `is_kernel`.
 
     Raises:
         InputError: there are none, their shape is another one, or they are not finite.
     """
-    expected = f"[{items}, {items}]" if square else f"[{items}, F]"
+    expected = f"[{num_items}, {num_items}]" if is_kernel else f"[{num_items}, F]"
     if features is None:
-        raise InputError(f"{who}.fit: got no features, expected {expected}")
-    if features.ndim != 2 or len(features) != items or (square and features.shape[1] != items):
-        raise InputError(f"{who}.fit: got features {features.shape}, expected {expected}")
+        raise InputError(f"{owner}.fit: got no features, expected {expected}")
+    if features.ndim != 2 or len(features) != num_items or (is_kernel and features.shape[1] != num_items):
+        raise InputError(f"{owner}.fit: got features {features.shape}, expected {expected}")
     if not np.isfinite(features).all():
         raise InputError(
-            f"{who}.fit: got features that are not finite, expected zeros where content is absent"
+            f"{owner}.fit: got features that are not finite, expected zeros where content is absent"
         )
     return features
 
 
-def positive(what: str, value: float) -> float:
+def check_positive(name: str, value: float) -> float:
     """The value, refused where it is not above 0."""
     if not value > 0:
-        raise InputError(f"{what}: got {value}, expected a number above 0")
+        raise InputError(f"{name}: got {value}, expected a number above 0")
     return value
 
 
-def at_least_one(what: str, value: int) -> int:
+def check_at_least_one(name: str, value: int) -> int:
     """The value, refused where it is below 1."""
     if value < 1:
-        raise InputError(f"{what}: got {value}, expected at least 1")
+        raise InputError(f"{name}: got {value}, expected at least 1")
     return value

@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmattn.recommenders.pairwise import Pairs, Pairwise, Vectors
+from mmattn.recommenders.pairwise import InteractionPairs, PairwiseModel, PairwiseRecommender
 
 __all__ = ["BPR"]
 
 
-class BPR(Pairwise):
+class BPR(PairwiseRecommender):
     """A vector for each user and item and a bias for each item, trained by the BPR loss.
 
     S. Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
     https://arxiv.org/abs/1205.2618. Items that are not known score zero; users without a choice get the
-    items' biases. Arguments: see `mmattn.recommenders.pairwise.Pairwise`.
+    items' biases. Arguments: see `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
     Example:
         >>> import numpy as np
@@ -29,20 +29,26 @@ class BPR(Pairwise):
         True
     """
 
-    def _vectors(self, pairs: Pairs, features: NDArray[Any] | None, generator: torch.Generator) -> Vectors:
-        return _Factorised(*pairs.first(self.dim, generator))
+    def _build_model(
+        self, pairs: InteractionPairs, features: NDArray[Any] | None, generator: torch.Generator
+    ) -> PairwiseModel:
+        return _MatrixFactorization(*pairs.init_vectors(self.dim, generator))
 
 
-class _Factorised(Vectors):
+class _MatrixFactorization(PairwiseModel):
     def __init__(self, users: nn.Parameter, items: nn.Parameter):
         super().__init__()
         self.users = users
         self.items = items
         self.bias = nn.Parameter(torch.zeros(len(items)))
 
-    def forward(self, users: Tensor, better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:
-        user_BK, better_BK, worse_BK = self.users[users], self.items[better], self.items[worse]
-        bias_B2 = torch.stack([self.bias[better], self.bias[worse]], 1)
+    def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
+        user_BK, better_BK, worse_BK = (
+            self.users[users],
+            self.items[positive_items],
+            self.items[negative_items],
+        )
+        bias_B2 = torch.stack([self.bias[positive_items], self.bias[negative_items]], 1)
         margin_B = (user_BK * (better_BK - worse_BK)).sum(1) + bias_B2[:, 0] - bias_B2[:, 1]
         touched = (user_BK, better_BK, worse_BK, bias_B2)
         return margin_B, torch.stack([part.square().sum(1) for part in touched]).sum(0)

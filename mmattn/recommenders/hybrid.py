@@ -11,9 +11,9 @@ from scipy import sparse
 
 from mmattn.array_types import Floats32, Ints
 from mmattn.errors import InputError
-from mmattn.recommenders.base import known_items, positive
+from mmattn.recommenders.base import check_positive, known_items
 from mmattn.recommenders.linear import EASE
-from mmattn.recommenders.user_kernel import UserKernel, as_ones, check_width
+from mmattn.recommenders.user_kernel import UserKernel, binarize, check_item_count
 
 __all__ = ["BalancedEASE", "Hybrid"]
 
@@ -28,36 +28,36 @@ class BalancedEASE(EASE):
     in Steck, "Autoencoders that don't overfit towards the Identity", 2020.
 
     Args:
-        strength: of the ridge penalty on the weights.
-        balance: 0 is EASE; 1 gives every user the same weight, however much they chose.
+        regularization: of the ridge penalty on the weights.
+        activity_power: 0 is EASE; 1 gives every user the same weight, however much they chose.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]]))
-        >>> BalancedEASE(1.0, balance=0.0).fit(seen).score([0], [1, 2]).astype(float).round(2).tolist()
+        >>> BalancedEASE(1.0, activity_power=0.0).fit(seen).score([0], [1, 2]).astype(float).round(2).tolist()
         [[0.42, 0.15]]
-        >>> BalancedEASE(1.0, balance=2.0).fit(seen).score([0], [1, 2]).astype(float).round(2).tolist()
+        >>> BalancedEASE(1.0, activity_power=2.0).fit(seen).score([0], [1, 2]).astype(float).round(2).tolist()
         [[0.54, 0.1]]
     """
 
-    def __init__(self, strength: float = 700.0, balance: float = 0.5):
-        self.strength = positive("BalancedEASE: strength", strength)
-        if not balance >= 0:
-            raise InputError(f"BalancedEASE: balance: got {balance}, expected a number from 0")
-        self.balance = balance
+    def __init__(self, regularization: float = 700.0, activity_power: float = 0.5):
+        self.regularization = check_positive("BalancedEASE: strength", regularization)
+        if not activity_power >= 0:
+            raise InputError(f"BalancedEASE: balance: got {activity_power}, expected a number from 0")
+        self.activity_power = activity_power
 
     @property
     def weights(self) -> Floats32:
         """[W, I] what each known item says of every item."""
         return np.asarray(self._weights_WI)
 
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> Floats32:
         length_U = np.diff(history_UW.indptr)
-        weight_U = np.maximum(length_U, 1.0) ** -self.balance * (length_U > 0)
+        weight_U = np.maximum(length_U, 1.0) ** -self.activity_power * (length_U > 0)
         weight_U /= weight_U[length_U > 0].mean() if length_U.any() else 1.0
         balanced_UW = sparse.csr_array(sparse.diags_array(np.sqrt(weight_U)) @ history_UW)
-        return super()._weights(balanced_UW, known_W, items, features)
+        return super()._compute_weights(balanced_UW, known_W, num_items, features)
 
 
 class Hybrid:
@@ -74,7 +74,7 @@ class Hybrid:
 
     the credibility formula of insurers: an item that nobody chose is judged by its content alone, one that
     thousands chose by their choices, and nowhere between is a switch. All three parts are in expected
-    choices, so that they share a list; `lift` is for what they cannot know, that a new item has its whole
+    choices, so that they share a list; `content_scale` is for what they cannot know, that a new item has its whole
     life before it while a user has seen most of what is old and fits.
 
     The users' part bounds its own size (see `UserKernel`); the rest takes time W^3 and memory 12 W I bytes,
@@ -85,34 +85,34 @@ class Hybrid:
     "Experience rating and credibility", 1967.
 
     Args:
-        choices: the items' part, to be fitted.
-        users: the users' part, to be fitted; None goes without.
-        share: of the users' part, from 0 to 1.
-        evidence: choices that an item needs before they count half; 0 believes the first.
-        lift: factor on what content says.
-        modesty: how much is taken from items that many chose. Whoever likes what all like has mostly met it.
+        item_model: the items' part, to be fitted.
+        user_model: the users' part, to be fitted; None goes without.
+        user_weight: of the users' part, from 0 to 1.
+        shrinkage: choices that an item needs before they count half; 0 believes the first.
+        content_scale: factor on what content says.
+        popularity_penalty: how much is taken from items that many chose. Whoever likes what all like has mostly met it.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]))
         >>> content = np.zeros((3, 4))
         >>> content[2, 3] = 0.5  # the new item 3 is like item 2
-        >>> hybrid = Hybrid(BalancedEASE(1.0), share=0.0).fit(seen, content, known=[0, 1, 2])
+        >>> hybrid = Hybrid(BalancedEASE(1.0), user_weight=0.0).fit(seen, content, known=[0, 1, 2])
         >>> hybrid.score([0, 2], [1, 3]).astype(float).round(2).tolist()
         [[0.42, 0.0], [0.0, 0.5]]
     """
 
     def __init__(
         self,
-        choices: BalancedEASE | None = None,
-        users: UserKernel | None = None,
-        share: float = 0.65,
-        evidence: float = 1.0,
-        lift: float = 1.0,
-        modesty: float = 0.0,
+        item_model: BalancedEASE | None = None,
+        user_model: UserKernel | None = None,
+        user_weight: float = 0.65,
+        shrinkage: float = 1.0,
+        content_scale: float = 1.0,
+        popularity_penalty: float = 0.0,
     ):
-        self.choices = choices or BalancedEASE()
-        self.users = users
-        self._set_blend(share, evidence, lift, modesty)
+        self.item_model = item_model or BalancedEASE()
+        self.user_model = user_model
+        self._set_weights(user_weight, shrinkage, content_scale, popularity_penalty)
 
     def fit(
         self,
@@ -134,45 +134,45 @@ class Hybrid:
             InputError: content for other items than these, or that is not finite.
         """
         known_W = known_items("Hybrid", interactions, known)
-        ones_UI = as_ones(interactions)
+        ones_UI = binarize(interactions)
         self._known_W = known_W
         self._histories_UW = sparse.csr_array(ones_UI[:, known_W])
         chosen_I = np.zeros(interactions.shape[1])
         chosen_I[known_W] = np.bincount(self._histories_UW.indices, minlength=len(known_W))
-        self._chosen_I = chosen_I
-        self.choices.fit(ones_UI, known=known_W)
-        if self.users is not None:
-            self.users.fit(ones_UI, profiles, known_W)
-        return self._take(features)
+        self._counts_I = chosen_I
+        self.item_model.fit(ones_UI, known=known_W)
+        if self.user_model is not None:
+            self.user_model.fit(ones_UI, profiles, known_W)
+        return self._set_content(features)
 
     def with_content(self, features: NDArray[Any] | None) -> Self:
         """The same with another content, nothing being fitted again: for a catalogue of the same items whose
         content changed, or was taken away to see what it is worth. As `features` of `fit`."""
-        return copy.copy(self)._take(features)
+        return copy.copy(self)._set_content(features)
 
-    def reblended(
+    def with_weights(
         self,
-        share: float | None = None,
-        evidence: float | None = None,
-        lift: float | None = None,
-        modesty: float | None = None,
+        user_weight: float | None = None,
+        shrinkage: float | None = None,
+        content_scale: float | None = None,
+        popularity_penalty: float | None = None,
     ) -> Self:
         """The same fitted parts in another mixture; what is left out stays."""
         other = copy.copy(self)
-        other._set_blend(
-            self.share if share is None else share,
-            self.evidence if evidence is None else evidence,
-            self.lift if lift is None else lift,
-            self.modesty if modesty is None else modesty,
+        other._set_weights(
+            self.user_weight if user_weight is None else user_weight,
+            self.shrinkage if shrinkage is None else shrinkage,
+            self.content_scale if content_scale is None else content_scale,
+            self.popularity_penalty if popularity_penalty is None else popularity_penalty,
         )
-        return other._join()
+        return other._combine()
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
         """As `Recommender.score`."""
         users_B, items_C = np.asarray(users, np.int64), np.asarray(items, np.int64)
         scores_BC = np.asarray(self._histories_UW[users_B] @ self._weights_WI[:, items_C])
-        if self.users is not None and self.share:
-            scores_BC += self.users.score(users_B, items_C) * self._users_weigh_I[items_C]
+        if self.user_model is not None and self.user_weight:
+            scores_BC += self.user_model.score(users_B, items_C) * self._user_scale_I[items_C]
         return scores_BC
 
     def score_histories(self, histories: sparse.csr_array, items: ArrayLike) -> Floats32:
@@ -185,40 +185,48 @@ class Hybrid:
         Raises:
             InputError: histories over another number of items.
         """
-        check_width("Hybrid", histories, len(self._chosen_I))
+        check_item_count("Hybrid", histories, len(self._counts_I))
         items_C = np.asarray(items, np.int64)
-        ones_BI = as_ones(histories)
+        ones_BI = binarize(histories)
         scores_BC = np.asarray(ones_BI[:, self._known_W] @ self._weights_WI[:, items_C])
-        if self.users is not None and self.share:
-            scores_BC += self.users.score_histories(ones_BI, items_C) * self._users_weigh_I[items_C]
+        if self.user_model is not None and self.user_weight:
+            scores_BC += self.user_model.score_histories(ones_BI, items_C) * self._user_scale_I[items_C]
         return scores_BC
 
-    def _set_blend(self, share: float, evidence: float, lift: float, modesty: float) -> None:
-        if not 0 <= share <= 1 or not (evidence >= 0 and lift >= 0 and modesty >= 0):
+    def _set_weights(
+        self, user_weight: float, shrinkage: float, content_scale: float, popularity_penalty: float
+    ) -> None:
+        if not 0 <= user_weight <= 1 or not (
+            shrinkage >= 0 and content_scale >= 0 and popularity_penalty >= 0
+        ):
             raise InputError(
-                f"Hybrid: got share {share}, evidence {evidence}, lift {lift} and modesty {modesty}, "
+                f"Hybrid: got share {user_weight}, evidence {shrinkage}, lift {content_scale} and modesty {popularity_penalty}, "
                 "expected 0 to 1, and numbers from 0"
             )
-        self.share = share if self.users is not None else 0.0
-        self.evidence, self.lift, self.modesty = evidence, lift, modesty
+        self.user_weight = user_weight if self.user_model is not None else 0.0
+        self.shrinkage, self.content_scale, self.popularity_penalty = (
+            shrinkage,
+            content_scale,
+            popularity_penalty,
+        )
 
-    def _take(self, features: NDArray[Any] | None) -> Self:
-        shape = (len(self._known_W), len(self._chosen_I))
+    def _set_content(self, features: NDArray[Any] | None) -> Self:
+        shape = (len(self._known_W), len(self._counts_I))
         if features is not None and (features.shape != shape or not np.isfinite(features).all()):
             raise InputError(
                 f"Hybrid.fit: got content of shape {features.shape}, expected finite numbers [{shape[0]}, "
                 f"{shape[1]}], a row a known item and a column an item"
             )
         self._content_WI = None if features is None else features.astype(np.float32)
-        return self._join()
+        return self._combine()
 
-    def _join(self) -> Self:
+    def _combine(self) -> Self:
         """Two of the three parts are linear in the history, and so are one matrix."""
-        heard_I = self._chosen_I + self.evidence
-        trust_I = np.divide(self._chosen_I, heard_I, out=np.zeros_like(heard_I), where=heard_I > 0)
-        heeded_I = trust_I * np.maximum(self._chosen_I, 1) ** -self.modesty
-        self._users_weigh_I = (self.share * heeded_I).astype(np.float32)
-        self._weights_WI = self.choices.weights * ((1 - self.share) * heeded_I).astype(np.float32)
+        heard_I = self._counts_I + self.shrinkage
+        trust_I = np.divide(self._counts_I, heard_I, out=np.zeros_like(heard_I), where=heard_I > 0)
+        heeded_I = trust_I * np.maximum(self._counts_I, 1) ** -self.popularity_penalty
+        self._user_scale_I = (self.user_weight * heeded_I).astype(np.float32)
+        self._weights_WI = self.item_model.weights * ((1 - self.user_weight) * heeded_I).astype(np.float32)
         if self._content_WI is not None:
-            self._weights_WI += self._content_WI * ((1 - trust_I) * self.lift).astype(np.float32)
+            self._weights_WI += self._content_WI * ((1 - trust_I) * self.content_scale).astype(np.float32)
         return self

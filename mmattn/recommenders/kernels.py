@@ -13,7 +13,7 @@ from scipy import sparse
 
 from mmattn.errors import InputError
 
-__all__ = ["cosine", "exponential", "gaussian", "side_by_side", "tag_matrix", "tfidf", "weighted_sum"]
+__all__ = ["concat_normalized", "cosine", "exponential", "gaussian", "tag_matrix", "tfidf", "weighted_sum"]
 
 Kernel = NDArray[np.float64]
 
@@ -29,20 +29,20 @@ def cosine(features: NDArray[np.floating] | sparse.csr_array) -> Kernel:
         [[1.0, 0.96, 0.0], [0.96, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     if sparse.issparse(features):
-        unit = _unit_sparse(features)
+        unit = _normalize_sparse_rows(features)
         return (unit @ unit.T).toarray()
-    unit_IF = _unit(features)
+    unit_IF = _normalize_rows(features)
     return unit_IF @ unit_IF.T
 
 
-def side_by_side(*parts: NDArray[np.floating]) -> NDArray[np.float64]:
+def concat_normalized(*parts: NDArray[np.floating]) -> NDArray[np.float64]:
     """[I, F1 + F2 + ...]: each part's rows scaled to length 1, so that no part drowns another.
 
     Example:
-        >>> side_by_side(np.array([[2.0]]), np.array([[3.0, 4.0]])).tolist()
+        >>> concat_normalized(np.array([[2.0]]), np.array([[3.0, 4.0]])).tolist()
         [[1.0, 0.6, 0.8]]
     """
-    return np.hstack([_unit(part) for part in parts])
+    return np.hstack([_normalize_rows(part) for part in parts])
 
 
 def tag_matrix(tags: Sequence[Iterable[Hashable]]) -> sparse.csr_array:
@@ -72,17 +72,19 @@ def tfidf(tags: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(tags @ sparse.diags_array(np.log((1 + items) / (1 + carriers)) + 1))
 
 
-def gaussian(values: ArrayLike, width: float) -> Kernel:
+def gaussian(values: ArrayLike, bandwidth: float) -> Kernel:
     """exp(-(difference / width)^2 / 2) of one number an item, such as the year; NaN means unknown.
 
     Example:
-        >>> gaussian([1995, 2000, float("nan")], width=5.0).round(3).tolist()
+        >>> gaussian([1995, 2000, float("nan")], bandwidth=5.0).round(3).tolist()
         [[1.0, 0.607, 0.0], [0.607, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     numbers_I = np.asarray(values, np.float64)
-    if numbers_I.ndim != 1 or not width > 0:
-        raise InputError(f"gaussian: got shape {numbers_I.shape} and width {width}, expected [I] and above 0")
-    kernel_II = np.exp(-0.5 * np.square((numbers_I[:, None] - numbers_I) / width))
+    if numbers_I.ndim != 1 or not bandwidth > 0:
+        raise InputError(
+            f"gaussian: got shape {numbers_I.shape} and width {bandwidth}, expected [I] and above 0"
+        )
+    kernel_II = np.exp(-0.5 * np.square((numbers_I[:, None] - numbers_I) / bandwidth))
     return np.nan_to_num(kernel_II, nan=0.0)
 
 
@@ -112,11 +114,11 @@ def exponential(kernel: Kernel, scale: float = 0.5) -> Kernel:
     return np.exp(scale * kernel)
 
 
-def _unit(features: NDArray[np.floating]) -> NDArray[np.float64]:
+def _normalize_rows(features: NDArray[np.floating]) -> NDArray[np.float64]:
     features_IF = np.asarray(features, np.float64)
     return features_IF / np.maximum(np.linalg.norm(features_IF, axis=1, keepdims=True), 1e-12)
 
 
-def _unit_sparse(features: sparse.csr_array) -> sparse.csr_array:
+def _normalize_sparse_rows(features: sparse.csr_array) -> sparse.csr_array:
     lengths_I = np.sqrt(np.asarray(features.multiply(features).sum(axis=1))).ravel()
     return sparse.csr_array(sparse.diags_array(1 / np.maximum(lengths_I, 1e-12)) @ features)

@@ -11,18 +11,18 @@ from scipy import sparse
 
 from mmattn.array_types import Floats32, Ints
 from mmattn.errors import InputError
-from mmattn.recommenders.base import HistoryLinear, at_least_one, need_features
+from mmattn.recommenders.base import LinearRecommender, check_at_least_one, check_features
 
 __all__ = ["ContentKNN", "ItemKNN"]
 
-_BLOCK = 1024  # items whose similarities to all others are held at once
+_BLOCK_SIZE = 1024  # items whose similarities to all others are held at once
 
 
-class ContentKNN(HistoryLinear):
+class ContentKNN(LinearRecommender):
     """An item scores the summed cosine of its nearest known items in the user's history.
 
     Args:
-        neighbours: how many known items each item listens to, itself left out.
+        num_neighbors: how many known items each item listens to, itself left out.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
@@ -32,23 +32,23 @@ class ContentKNN(HistoryLinear):
                [0.8]], dtype=float32)
     """
 
-    def __init__(self, neighbours: int = 50):
-        self.neighbours = at_least_one("ContentKNN: neighbours", neighbours)
+    def __init__(self, num_neighbors: int = 50):
+        self.num_neighbors = check_at_least_one("ContentKNN: neighbours", num_neighbors)
 
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> sparse.csr_array:
-        features_IF = need_features(type(self).__name__, features, items).astype(np.float32)
+        features_IF = check_features(type(self).__name__, features, num_items).astype(np.float32)
         unit_IF = features_IF / np.maximum(np.linalg.norm(features_IF, axis=1, keepdims=True), 1e-12)
 
         def similarities() -> Iterator[tuple[Ints, Floats32]]:
-            for rows in _blocks(np.arange(items)):
+            for rows in _blocks(np.arange(num_items)):
                 yield rows, unit_IF[rows] @ unit_IF[known_W].T
 
-        return _nearest(similarities(), known_W, items, self.neighbours)
+        return _top_neighbors(similarities(), known_W, num_items, self.num_neighbors)
 
 
-class ItemKNN(HistoryLinear):
+class ItemKNN(LinearRecommender):
     """The same with the cosine of who chose them: users in common / (sqrt(n_i n_j) + shrinkage).
 
     Shrinkage keeps pairs that rest on few users from standing beside those that rest on many. An item
@@ -58,7 +58,7 @@ class ItemKNN(HistoryLinear):
     ranking as in M. Deshpande and G. Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
 
     Args:
-        neighbours: how many items each item listens to, itself left out.
+        num_neighbors: how many items each item listens to, itself left out.
         shrinkage: added to the denominator, in users; 0 for the plain cosine.
 
     Example:
@@ -67,14 +67,14 @@ class ItemKNN(HistoryLinear):
         array([[0.5, 0. ]], dtype=float32)
     """
 
-    def __init__(self, neighbours: int = 100, shrinkage: float = 10.0):
-        self.neighbours = at_least_one("ItemKNN: neighbours", neighbours)
+    def __init__(self, num_neighbors: int = 100, shrinkage: float = 10.0):
+        self.num_neighbors = check_at_least_one("ItemKNN: neighbours", num_neighbors)
         if not shrinkage >= 0:
             raise InputError(f"ItemKNN: shrinkage: got {shrinkage}, expected 0 or more")
         self.shrinkage = shrinkage
 
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> sparse.csr_array:
         chosen_WU = sparse.csr_array(history_UW.T)
         norm_W = np.sqrt(np.diff(chosen_WU.indptr)).astype(np.float32)
@@ -86,25 +86,25 @@ class ItemKNN(HistoryLinear):
                 below_BW = np.maximum(norm_W[places, None] * norm_W + self.shrinkage, 1e-12)
                 yield known_W[places], common_BW / below_BW
 
-        return _nearest(similarities(), known_W, items, self.neighbours)
+        return _top_neighbors(similarities(), known_W, num_items, self.num_neighbors)
 
 
 def _blocks(values: Ints) -> Iterator[Ints]:
-    for start in range(0, len(values), _BLOCK):
-        yield values[start : start + _BLOCK]
+    for start in range(0, len(values), _BLOCK_SIZE):
+        yield values[start : start + _BLOCK_SIZE]
 
 
-def _nearest(
-    similarities: Iterator[tuple[Ints, Floats32]], known_W: Ints, items: int, neighbours: int
+def _top_neighbors(
+    similarities: Iterator[tuple[Ints, Floats32]], known_W: Ints, num_items: int, num_neighbors: int
 ) -> sparse.csr_array:
     """Weights [W, I]: of each item's similarities to the known ones the largest, itself left out.
 
     Args:
         similarities: items and their similarities [items, W], block by block.
     """
-    place_I = np.full(items, -1)
+    place_I = np.full(num_items, -1)
     place_I[known_W] = np.arange(len(known_W))
-    kept = min(neighbours, len(known_W))
+    kept = min(num_neighbors, len(known_W))
     found: list[tuple[Floats32, Ints, Ints]] = []
     for rows_B, similar_BW in similarities:
         known_B = np.flatnonzero(place_I[rows_B] >= 0)
@@ -115,6 +115,6 @@ def _nearest(
     weights = np.concatenate([values for values, _, _ in found])
     nearest = np.concatenate([places for _, places, _ in found])
     rows = np.concatenate([ids for _, _, ids in found])
-    weights_WI = sparse.csr_array((weights, (nearest, rows)), shape=(len(known_W), items))
+    weights_WI = sparse.csr_array((weights, (nearest, rows)), shape=(len(known_W), num_items))
     weights_WI.eliminate_zeros()
     return weights_WI

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from mmattn.recommenders.base import at_least_one
-from mmattn.recommenders.pairwise import Pairs, Pairwise, Vectors
+from mmattn.recommenders.base import check_at_least_one
+from mmattn.recommenders.pairwise import InteractionPairs, PairwiseModel, PairwiseRecommender
 
-__all__ = ["LightGCN", "normalised_graph"]
+__all__ = ["LightGCN", "normalized_adjacency"]
 
 
-class LightGCN(Pairwise):
+class LightGCN(PairwiseRecommender):
     """BPR on vectors that have been passed along the edges between users and items.
 
     One layer replaces a vector by the sum of its neighbours', each over the root of both degrees; the
@@ -29,9 +29,9 @@ class LightGCN(Pairwise):
 
     Args:
         layers: how often the vectors are passed on.
-        batch: pairs a step. A step passes the vectors of the whole graph along, which takes most of the
+        batch_size: pairs a step. A step passes the vectors of the whole graph along, which takes most of the
             time: larger batches make an epoch faster.
-        settings: the arguments of `mmattn.recommenders.pairwise.Pairwise`.
+        settings: the arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
     Example:
         >>> seen = sparse.csr_array(np.kron(np.eye(2), np.ones((5, 3))))  # two tastes, five users each
@@ -40,15 +40,21 @@ class LightGCN(Pairwise):
         True
     """
 
-    def __init__(self, layers: int = 3, batch: int = 16384, **settings: Any):
-        super().__init__(batch=batch, **settings)
-        self.layers = at_least_one("LightGCN: layers", layers)
+    def __init__(self, layers: int = 3, batch_size: int = 16384, **settings: Any):
+        super().__init__(batch_size=batch_size, **settings)
+        self.layers = check_at_least_one("LightGCN: layers", layers)
 
-    def _vectors(self, pairs: Pairs, features: NDArray[Any] | None, generator: torch.Generator) -> Vectors:
-        return _Propagated(*pairs.first(self.dim, generator), _on_torch(normalised_graph(pairs)), self.layers)
+    def _build_model(
+        self, pairs: InteractionPairs, features: NDArray[Any] | None, generator: torch.Generator
+    ) -> PairwiseModel:
+        return _LightGCNModel(
+            *pairs.init_vectors(self.dim, generator),
+            _to_torch_sparse(normalized_adjacency(pairs)),
+            self.layers,
+        )
 
 
-class _Propagated(Vectors):
+class _LightGCNModel(PairwiseModel):
     graph: Tensor
 
     def __init__(self, users: nn.Parameter, items: nn.Parameter, graph: Tensor, layers: int):
@@ -58,23 +64,23 @@ class _Propagated(Vectors):
         self.layers = layers
         self.register_buffer("graph", graph)
 
-    def forward(self, users: Tensor, better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
         users_UK, items_IK, _ = self.factors()
-        margin_B = (users_UK[users] * (items_IK[better] - items_IK[worse])).sum(1)
+        margin_B = (users_UK[users] * (items_IK[positive_items] - items_IK[negative_items])).sum(1)
         # The penalty is on what is learned: the vectors before they are passed on.
-        touched = (self.users[users], self.items[better], self.items[worse])
+        touched = (self.users[users], self.items[positive_items], self.items[negative_items])
         return margin_B, torch.stack([part.square().sum(1) for part in touched]).sum(0)
 
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
         layer = total = torch.cat([self.users, self.items])
         for _ in range(self.layers):
-            layer = _Pass.apply(self.graph, layer)
+            layer = _SymmetricMatmul.apply(self.graph, layer)
             total = total + layer
         mean_UK, mean_IK = (total / (self.layers + 1)).split([len(self.users), len(self.items)])
         return mean_UK, mean_IK, mean_IK.new_zeros(len(mean_IK))
 
 
-class _Pass(torch.autograd.Function):
+class _SymmetricMatmul(torch.autograd.Function):
     """graph @ vectors. The graph is symmetric, so it carries the gradient back as well; torch's own
     backward first turns a transposed matrix round, which takes many times longer than the product."""
 
@@ -88,24 +94,24 @@ class _Pass(torch.autograd.Function):
         return None, ctx.graph @ gradients[0]
 
 
-def normalised_graph(pairs: Pairs) -> sparse.csr_array:
+def normalized_adjacency(pairs: InteractionPairs) -> sparse.csr_array:
     """[U + I, U + I] one over the root of both degrees where a user chose an item; symmetric.
 
     Example:
-        >>> pairs = Pairs.of(sparse.csr_array(np.array([[1, 1], [0, 1]])), np.array([0, 1]))
-        >>> normalised_graph(pairs).toarray()[0].round(2)
+        >>> pairs = InteractionPairs.of(sparse.csr_array(np.array([[1, 1], [0, 1]])), np.array([0, 1]))
+        >>> normalized_adjacency(pairs).toarray()[0].round(2)
         array([0.  , 0.  , 0.71, 0.5 ], dtype=float32)
     """
     users, items = pairs.users, pairs.items
-    degree_U = np.bincount(users, minlength=pairs.user_count)
-    degree_I = np.bincount(items, minlength=pairs.item_count)
+    degree_U = np.bincount(users, minlength=pairs.num_users)
+    degree_I = np.bincount(items, minlength=pairs.num_items)
     weights = (1 / np.sqrt(degree_U[users] * degree_I[items])).astype(np.float32)
-    shape = (pairs.user_count, pairs.item_count)
+    shape = (pairs.num_users, pairs.num_items)
     chosen_UI = sparse.csr_array((weights, (users, items)), shape=shape)
     return sparse.csr_array(sparse.block_array([[None, chosen_UI], [chosen_UI.T, None]], format="csr"))
 
 
-def _on_torch(matrix: sparse.csr_array) -> Tensor:
+def _to_torch_sparse(matrix: sparse.csr_array) -> Tensor:
     with warnings.catch_warnings():
         # Once a process torch says that CSR is in beta and that it does not check what scipy has checked.
         warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)")

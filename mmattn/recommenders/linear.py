@@ -11,19 +11,19 @@ from scipy import linalg, sparse
 
 from mmattn.array_types import Floats32, Ints
 from mmattn.errors import InputError
-from mmattn.heads.recommendation.history_completion import co_occurrence, completed
-from mmattn.recommenders.base import HistoryLinear, need_features, positive
+from mmattn.heads.recommendation.history_completion import complete_history_weights, cooccurrence_counts
+from mmattn.recommenders.base import LinearRecommender, check_features, check_positive
 
 __all__ = ["EASE", "ContentRidge", "KernelRidge"]
 
 
-class EASE(HistoryLinear):
+class EASE(LinearRecommender):
     """Item weights from co-choice in closed form; an item nobody chose scores zero.
 
     H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, https://arxiv.org/abs/1905.03375
 
     Args:
-        strength: of the ridge penalty on the weights; 500 suits MovieLens-1M.
+        regularization: of the ridge penalty on the weights; 500 suits MovieLens-1M.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]))
@@ -31,32 +31,32 @@ class EASE(HistoryLinear):
         [[0.5, 0.0]]
     """
 
-    def __init__(self, strength: float = 500.0):
-        self.strength = positive("EASE: strength", strength)
+    def __init__(self, regularization: float = 500.0):
+        self.regularization = check_positive("EASE: strength", regularization)
 
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> Floats32:
         gram_WW = (history_UW.T @ history_UW).toarray().astype(np.float64)
-        gram_WW[np.diag_indices(len(known_W))] += self.strength
+        gram_WW[np.diag_indices(len(known_W))] += self.regularization
         inverse_WW = linalg.cho_solve(linalg.cho_factor(gram_WW, overwrite_a=True), np.eye(len(known_W)))
         weights_WW = -inverse_WW / np.diag(inverse_WW)
         np.fill_diagonal(weights_WW, 0.0)
-        weights_WI = np.zeros((len(known_W), items), np.float32)
+        weights_WI = np.zeros((len(known_W), num_items), np.float32)
         weights_WI[:, known_W] = weights_WW
         return weights_WI
 
 
-class KernelRidge(HistoryLinear):
+class KernelRidge(LinearRecommender):
     """Ridge over items with users as targets: weights (K_known + strength)^-1 K_known,all.
 
     `fit` takes the kernel [I, I] of the items' content as its features; `mmattn.recommenders.kernels` makes one.
     An item whose row is zero scores zero for everybody.
 
     Args:
-        strength: of the ridge penalty.
-        completion: above 0, histories are completed first by what all users' choices say of each other, as
-            ours are: the dropout of `mmattn.heads.recommendation.history_completion.completed`.
+        regularization: of the ridge penalty.
+        completion_dropout: above 0, histories are completed first by what all users' choices say of each other, as
+            ours are: the dropout of `mmattn.heads.recommendation.history_completion.complete_history_weights`.
         completion_ridge: its ridge.
 
     Example:
@@ -67,30 +67,32 @@ class KernelRidge(HistoryLinear):
                [-0.07]], dtype=float32)
     """
 
-    def __init__(self, strength: float = 3.0, completion: float = 0.0, completion_ridge: float = 10.0):
-        self.strength = positive(f"{type(self).__name__}: strength", strength)
-        self.completion, self.completion_ridge = completion, completion_ridge
+    def __init__(
+        self, regularization: float = 3.0, completion_dropout: float = 0.0, completion_ridge: float = 10.0
+    ):
+        self.regularization = check_positive(f"{type(self).__name__}: strength", regularization)
+        self.completion_dropout, self.completion_ridge = completion_dropout, completion_ridge
 
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> Floats32:
-        kernel_II = need_features(type(self).__name__, features, items, square=True)
+        kernel_II = check_features(type(self).__name__, features, num_items, is_kernel=True)
         weights_WI = self._solve(kernel_II[known_W], known_W)
-        if not self.completion:
+        if not self.completion_dropout:
             return weights_WI
-        together_WW = co_occurrence(history_UW)
-        return completed(
-            torch.from_numpy(weights_WI), together_WW, self.completion, self.completion_ridge
+        together_WW = cooccurrence_counts(history_UW)
+        return complete_history_weights(
+            torch.from_numpy(weights_WI), together_WW, self.completion_dropout, self.completion_ridge
         ).numpy()
 
     def _solve(self, kernel_WI: NDArray[Any], known_W: Ints) -> Floats32:
         regular_WW = kernel_WI[:, known_W].astype(np.float64)
-        regular_WW[np.diag_indices(len(known_W))] += self.strength
+        regular_WW[np.diag_indices(len(known_W))] += self.regularization
         try:
             factor = linalg.cho_factor(regular_WW, overwrite_a=True)
         except linalg.LinAlgError as error:
             raise InputError(
-                f"{type(self).__name__}.fit: the kernel plus {self.strength:g} is not positive definite, "
+                f"{type(self).__name__}.fit: the kernel plus {self.regularization:g} is not positive definite, "
                 "expected a kernel (a sum or an exponential of similarities)"
             ) from error
         return linalg.cho_solve(factor, kernel_WI.astype(np.float64), overwrite_b=True).astype(np.float32)
@@ -102,7 +104,7 @@ class ContentRidge(KernelRidge):
     Solved in the dual (the linear kernel), so that wide features cost nothing more.
 
     Args:
-        strength: of the ridge penalty.
+        regularization: of the ridge penalty.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -111,11 +113,11 @@ class ContentRidge(KernelRidge):
         [[0.5], [0.5]]
     """
 
-    def __init__(self, strength: float = 10.0):
-        super().__init__(strength)
+    def __init__(self, regularization: float = 10.0):
+        super().__init__(regularization)
 
-    def _weights(
-        self, history_UW: sparse.csr_array, known_W: Ints, items: int, features: NDArray[Any] | None
+    def _compute_weights(
+        self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
     ) -> Floats32:
-        features_IF = need_features(type(self).__name__, features, items).astype(np.float64)
+        features_IF = check_features(type(self).__name__, features, num_items).astype(np.float64)
         return self._solve(features_IF[known_W] @ features_IF.T, known_W)

@@ -19,29 +19,29 @@ from torch import Tensor, nn
 
 from mmattn.array_types import Floats32, Ints
 from mmattn.errors import InputError
-from mmattn.recommenders.base import at_least_one, known_items, positive
+from mmattn.recommenders.base import check_at_least_one, check_positive, known_items
 from mmattn.recommenders.factors import Factors
 
-__all__ = ["FIRST", "Judge", "Pairs", "Pairwise", "Vectors", "bpr_loss"]
+__all__ = ["INIT_STD", "InteractionPairs", "PairwiseModel", "PairwiseRecommender", "ValidateFn", "bpr_loss"]
 
-Judge = Callable[[Callable[[ArrayLike, ArrayLike], Floats32]], float]
-FIRST = 0.1  # deviation of vectors before training
-_REDRAWS = 20  # of a negative that the user has chosen, before the pair is left out
+ValidateFn = Callable[[Callable[[ArrayLike, ArrayLike], Floats32]], float]
+INIT_STD = 0.1  # deviation of vectors before training
+_MAX_REDRAWS = 20  # of a negative that the user has chosen, before the pair is left out
 
 
-class Vectors(nn.Module, ABC):
+class PairwiseModel(nn.Module, ABC):
     """How users and items become vectors whose product, plus the item's bias, is the score."""
 
     @abstractmethod
-    def forward(self, users: Tensor, better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:
-        """[B] how far `better` scores above `worse`, and [B] the squares that the penalty weighs."""
+    def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] how far `positive_items` scores above `negative_items`, and [B] the squares that the penalty weighs."""
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """[U, K], [I, K] and [I]: users, items and bias."""
 
 
-class Pairwise(ABC):
+class PairwiseRecommender(ABC):
     """A rival trained by Adam on drawn pairs, one negative for each interaction and epoch.
 
     The same seed gives the same factors on the same machine (on a CPU).
@@ -50,11 +50,11 @@ class Pairwise(ABC):
         dim: width of the vectors.
         epochs: how many, at most; an epoch meets every interaction once.
         learning_rate: of Adam.
-        strength: of the penalty: on the mean over pairs of half the squared length of what they touch.
-        batch: pairs a step.
-        judge: the validation figure of a `score` function, higher is better. Where it is given, the
+        regularization: of the penalty: on the mean over pairs of half the squared length of what they touch.
+        batch_size: pairs a step.
+        validate_fn: the validation figure of a `score` function, higher is better. Where it is given, the
             factors of the epoch with the highest one are kept, and training ends early.
-        every: epochs between two judgements.
+        validate_every: epochs between two judgements.
         patience: judgements without a better one before training ends.
         seed: of the first vectors and of the pairs.
         device: where it is trained.
@@ -65,25 +65,25 @@ class Pairwise(ABC):
         dim: int = 64,
         epochs: int = 50,
         learning_rate: float = 5e-3,
-        strength: float = 1e-3,
-        batch: int = 8192,
-        judge: Judge | None = None,
-        every: int = 5,
+        regularization: float = 1e-3,
+        batch_size: int = 8192,
+        validate_fn: ValidateFn | None = None,
+        validate_every: int = 5,
         patience: int = 2,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ):
         name = type(self).__name__
-        self.dim = at_least_one(f"{name}: dim", dim)
-        self.epochs = at_least_one(f"{name}: epochs", epochs)
-        self.learning_rate = positive(f"{name}: learning_rate", learning_rate)
-        if not strength >= 0:
-            raise InputError(f"{name}: strength: got {strength}, expected 0 or more")
-        self.strength = strength
-        self.batch = at_least_one(f"{name}: batch", batch)
-        self.judge = judge
-        self.every = at_least_one(f"{name}: every", every)
-        self.patience = at_least_one(f"{name}: patience", patience)
+        self.dim = check_at_least_one(f"{name}: dim", dim)
+        self.epochs = check_at_least_one(f"{name}: epochs", epochs)
+        self.learning_rate = check_positive(f"{name}: learning_rate", learning_rate)
+        if not regularization >= 0:
+            raise InputError(f"{name}: strength: got {regularization}, expected 0 or more")
+        self.regularization = regularization
+        self.batch_size = check_at_least_one(f"{name}: batch", batch_size)
+        self.validate_fn = validate_fn
+        self.validate_every = check_at_least_one(f"{name}: every", validate_every)
+        self.patience = check_at_least_one(f"{name}: patience", patience)
         self.seed = seed
         self.device = torch.device(device)
 
@@ -101,27 +101,27 @@ class Pairwise(ABC):
         """
         name = type(self).__name__
         known_W = known_items(name, interactions, known)
-        pairs = Pairs.of(interactions, known_W)
-        if not len(pairs.keys):
+        pairs = InteractionPairs.from_interactions(interactions, known_W)
+        if not len(pairs.pair_keys):
             raise InputError(f"{name}.fit: got no interaction with a known item, expected some")
         generator = torch.Generator().manual_seed(self.seed)
-        vectors = self._vectors(pairs, features, generator).to(self.device)
+        vectors = self._build_model(pairs, features, generator).to(self.device)
         optimizer = torch.optim.Adam(vectors.parameters(), lr=self.learning_rate)
         rng = np.random.default_rng(self.seed)
         best, waited = -np.inf, 0
         for epoch in range(1, self.epochs + 1):
-            self._learn(vectors, optimizer, pairs, rng)
-            if self.judge is None or (epoch % self.every and epoch != self.epochs):
+            self._train_epoch(vectors, optimizer, pairs, rng)
+            if self.validate_fn is None or (epoch % self.validate_every and epoch != self.epochs):
                 continue
-            factors = _freeze(vectors)
-            value = self.judge(factors.score)
+            factors = _to_factors(vectors)
+            value = self.validate_fn(factors.score)
             waited = 0 if value > best else waited + 1
             if not waited:
                 best, self.factors, self.best_epoch = value, factors, epoch
             elif waited >= self.patience:
                 break
-        if self.judge is None:
-            self.factors, self.best_epoch = _freeze(vectors), self.epochs
+        if self.validate_fn is None:
+            self.factors, self.best_epoch = _to_factors(vectors), self.epochs
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
@@ -129,18 +129,24 @@ class Pairwise(ABC):
         return self.factors.score(users, items)
 
     @abstractmethod
-    def _vectors(self, pairs: Pairs, features: NDArray[Any] | None, generator: torch.Generator) -> Vectors:
+    def _build_model(
+        self, pairs: InteractionPairs, features: NDArray[Any] | None, generator: torch.Generator
+    ) -> PairwiseModel:
         """Vectors before training."""
 
-    def _learn(
-        self, vectors: Vectors, optimizer: torch.optim.Optimizer, pairs: Pairs, rng: np.random.Generator
+    def _train_epoch(
+        self,
+        vectors: PairwiseModel,
+        optimizer: torch.optim.Optimizer,
+        pairs: InteractionPairs,
+        rng: np.random.Generator,
     ) -> None:
         """One epoch."""
-        for users, better, worse in pairs.drawn(rng, self.batch):
+        for users, better, worse in pairs.sample_triplets(rng, self.batch_size):
             margin_B, squares_B = vectors(
                 *(torch.from_numpy(ids).to(self.device) for ids in (users, better, worse))
             )
-            loss = bpr_loss(margin_B) + self.strength / 2 * squares_B.mean()
+            loss = bpr_loss(margin_B) + self.regularization / 2 * squares_B.mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -160,23 +166,23 @@ def bpr_loss(margin: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class InteractionPairs:
     """Who chose what, and what they can be compared with.
 
     Args:
-        keys: [n] user * I + item of each interaction with a known item, ascending.
-        known: [W] ids that negatives are drawn from.
-        user_count: U.
-        item_count: I.
+        pair_keys: [n] user * I + item of each interaction with a known item, ascending.
+        known_items_W: [W] ids that negatives are drawn from.
+        num_users: U.
+        num_items: I.
     """
 
-    keys: Ints
-    known: Ints
-    user_count: int
-    item_count: int
+    pair_keys: Ints
+    known_items_W: Ints
+    num_users: int
+    num_items: int
 
     @classmethod
-    def of(cls, interactions: sparse.csr_array, known: Ints) -> Pairs:
+    def from_interactions(cls, interactions: sparse.csr_array, known: Ints) -> InteractionPairs:
         """The interactions with known items."""
         found = interactions.tocoo()
         kept = np.isin(found.col, known)
@@ -186,26 +192,26 @@ class Pairs:
     @property
     def users(self) -> Ints:
         """[n] ascending."""
-        return self.keys // self.item_count
+        return self.pair_keys // self.num_items
 
     @property
     def items(self) -> Ints:
         """[n] ascending within a user."""
-        return self.keys % self.item_count
+        return self.pair_keys % self.num_items
 
-    def first(self, width: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
+    def init_vectors(self, dim: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
         """[U, width] and [I, width] vectors to begin with.
 
         Zero, and so for ever, for users without a choice and for items that are not known: what was drawn
         for them would rank at random.
         """
-        users = FIRST * torch.randn(self.user_count, width, generator=generator)
-        items = FIRST * torch.randn(self.item_count, width, generator=generator)
-        users[np.setdiff1d(np.arange(self.user_count), self.users)] = 0
-        items[np.setdiff1d(np.arange(self.item_count), self.known)] = 0
+        users = INIT_STD * torch.randn(self.num_users, dim, generator=generator)
+        items = INIT_STD * torch.randn(self.num_items, dim, generator=generator)
+        users[np.setdiff1d(np.arange(self.num_users), self.users)] = 0
+        items[np.setdiff1d(np.arange(self.num_items), self.known_items_W)] = 0
         return nn.Parameter(users), nn.Parameter(items)
 
-    def drawn(self, rng: np.random.Generator, batch: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+    def sample_triplets(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Batches of users, items they chose and known items they did not, every interaction at most once.
 
         An interaction of a user who chose nearly everything may find no item to be compared with.
@@ -213,27 +219,27 @@ class Pairs:
         Raises:
             InputError: no user has left out a known item.
         """
-        keys = rng.permutation(self.keys)
-        users = keys // self.item_count
-        worse = rng.choice(self.known, len(keys))
-        clashing = np.flatnonzero(self._chosen(users, worse))
-        for _ in range(_REDRAWS):
-            worse[clashing] = rng.choice(self.known, len(clashing))
-            clashing = clashing[self._chosen(users[clashing], worse[clashing])]
+        keys = rng.permutation(self.pair_keys)
+        users = keys // self.num_items
+        worse = rng.choice(self.known_items_W, len(keys))
+        clashing = np.flatnonzero(self._is_interaction(users, worse))
+        for _ in range(_MAX_REDRAWS):
+            worse[clashing] = rng.choice(self.known_items_W, len(clashing))
+            clashing = clashing[self._is_interaction(users[clashing], worse[clashing])]
         left = np.delete(np.arange(len(keys)), clashing)
         if not len(left):
             raise InputError("BPR: every user chose every known item, expected some to compare with")
-        for start in range(0, len(left), batch):
-            rows = left[start : start + batch]
-            yield users[rows], keys[rows] % self.item_count, worse[rows]
+        for start in range(0, len(left), batch_size):
+            rows = left[start : start + batch_size]
+            yield users[rows], keys[rows] % self.num_items, worse[rows]
 
-    def _chosen(self, users: Ints, items: Ints) -> NDArray[np.bool_]:
-        wanted = users * self.item_count + items
-        places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
-        return self.keys[places] == wanted
+    def _is_interaction(self, users: Ints, items: Ints) -> NDArray[np.bool_]:
+        wanted = users * self.num_items + items
+        places = np.searchsorted(self.pair_keys, wanted).clip(max=len(self.pair_keys) - 1)
+        return self.pair_keys[places] == wanted
 
 
 @torch.no_grad()
-def _freeze(vectors: Vectors) -> Factors:
+def _to_factors(vectors: PairwiseModel) -> Factors:
     users, items, bias = (part.cpu().numpy().copy() for part in vectors.factors())
     return Factors(users, items, bias)

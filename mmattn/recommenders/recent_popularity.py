@@ -11,7 +11,7 @@ from scipy import sparse
 from mmattn.array_types import Floats32
 from mmattn.data.histories import Histories
 from mmattn.errors import InputError
-from mmattn.recommenders.popularity_over_time import Trends
+from mmattn.recommenders.popularity_over_time import PopularityOverTime
 
 __all__ = ["RecentPopularity"]
 
@@ -46,8 +46,8 @@ class RecentPopularity:
         """
         if features is None:
             raise InputError("RecentPopularity.fit: got no histories, expected choices with their times")
-        trends = Trends(features.items, features.time, interactions.shape[1], [self.half_life])
-        self._scores_I: Floats32 = trends.now[0]
+        trends = PopularityOverTime(features.items, features.time, interactions.shape[1], [self.half_life])
+        self._scores_I: Floats32 = trends.latest[0]
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:

@@ -16,12 +16,17 @@ from mmattn.array_types import Floats32
 from mmattn.data.histories import Histories
 from mmattn.errors import InputError
 from mmattn.heads.recommendation.next_item_loss import full_softmax
-from mmattn.heads.recommendation.sequence_steps import Steps, final, next_steps, whole_histories
+from mmattn.heads.recommendation.sequence_steps import (
+    SequenceSteps,
+    final_states,
+    history_steps,
+    sample_training_steps,
+)
 from mmattn.heads.recommendation.user_towers import SequenceTower
 
 __all__ = ["SASRec"]
 
-Judge = Callable[[Callable[[ArrayLike, ArrayLike], Floats32]], float]
+ValidateFn = Callable[[Callable[[ArrayLike, ArrayLike], Floats32]], float]
 
 PROGRAM = "Program(score=dot(), mask=causal, norm=softmax())"
 
@@ -39,14 +44,14 @@ class SASRec:
         dim: width of the vectors.
         layers: of attention.
         heads: of each layer.
-        longest: events of a history that count, the last ones.
+        max_length: events of a history that count, the last ones.
         dropout: on items and in the layers.
         epochs: how many, at most.
         learning_rate: of Adam.
-        batch: histories a step.
-        judge: the validation figure of a `score` function, higher is better. Where it is given, the state
+        batch_size: histories a step.
+        validate_fn: the validation figure of a `score` function, higher is better. Where it is given, the state
             of the epoch with the highest one is kept, and training ends early.
-        every: epochs between two judgements.
+        validate_every: epochs between two judgements.
         patience: judgements without a better one before training ends.
         seed: of the first weights and of the batches.
         device: where it is trained.
@@ -66,24 +71,24 @@ class SASRec:
         dim: int = 64,
         layers: int = 2,
         heads: int = 1,
-        longest: int = 200,
+        max_length: int = 200,
         dropout: float = 0.2,
         epochs: int = 50,
         learning_rate: float = 1e-3,
-        batch: int = 128,
-        judge: Judge | None = None,
-        every: int = 5,
+        batch_size: int = 128,
+        validate_fn: ValidateFn | None = None,
+        validate_every: int = 5,
         patience: int = 2,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ):
-        for name, value in {"dim": dim, "longest": longest, "epochs": epochs, "batch": batch}.items():
+        for name, value in {"dim": dim, "longest": max_length, "epochs": epochs, "batch": batch_size}.items():
             if value < 1:
                 raise InputError(f"SASRec: {name}: got {value}, expected a number from 1")
         self.dim, self.layers, self.heads = dim, layers, heads
-        self.longest, self.dropout = longest, dropout
-        self.epochs, self.learning_rate, self.batch = epochs, learning_rate, batch
-        self.judge, self.every, self.patience = judge, every, patience
+        self.max_length, self.dropout = max_length, dropout
+        self.epochs, self.learning_rate, self.batch_size = epochs, learning_rate, batch_size
+        self.validate_fn, self.validate_every, self.patience = validate_fn, validate_every, patience
         self.seed, self.device = seed, torch.device(device)
 
     def fit(
@@ -122,39 +127,39 @@ class SASRec:
         for epoch in range(1, self.epochs + 1):
             net.train()
             for users in self._batches(generator):
-                steps = next_steps(
-                    self._histories, users, self._column_I, longest=self.longest, generator=generator
+                steps = sample_training_steps(
+                    self._histories, users, self._column_I, max_length=self.max_length, generator=generator
                 ).to(self.device)
-                loss = full_softmax(net(steps) @ net.items.weight.T, steps.target)
+                loss = full_softmax(net(steps) @ net.items.weight.T, steps.targets)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-            if self.judge is None or (epoch % self.every and epoch != self.epochs):
+            if self.validate_fn is None or (epoch % self.validate_every and epoch != self.epochs):
                 continue
-            vectors = self._freeze(net)
-            value = self.judge(partial(self._score, vectors))
+            vectors = self._export_vectors(net)
+            value = self.validate_fn(partial(self._score, vectors))
             waited = 0 if value > best else waited + 1
             if not waited:
                 best, self.best_epoch, self._vectors = value, epoch, vectors
             elif waited >= self.patience:
                 break
-        if self.judge is None:
-            self.best_epoch, self._vectors = self.epochs, self._freeze(net)
+        if self.validate_fn is None:
+            self.best_epoch, self._vectors = self.epochs, self._export_vectors(net)
 
     def _batches(self, generator: torch.Generator) -> Iterator[NDArray[np.int64]]:
         there = np.flatnonzero(self._histories.lengths)
         order = there[torch.randperm(len(there), generator=generator).numpy()]
-        yield from np.array_split(order, -(-len(order) // self.batch))
+        yield from np.array_split(order, -(-len(order) // self.batch_size))
 
     @torch.inference_mode()
-    def _freeze(self, net: _Net) -> tuple[Floats32, Floats32]:
+    def _export_vectors(self, net: _Net) -> tuple[Floats32, Floats32]:
         """[U, dim] states after the whole histories, and [W, dim] items."""
         net.eval()
-        recent, states = self._histories.last(self.longest), []
+        recent, states = self._histories.last_events(self.max_length), []
         for users in np.array_split(np.arange(len(recent)), -(-len(recent) // 256)):
-            some = recent.part(users, np.zeros(len(users), np.int64), recent.lengths[users])
-            steps = whole_histories(some, self._column_I).to(self.device)
-            states.append(final(steps, net(steps)))
+            some = recent.slice_events(users, np.zeros(len(users), np.int64), recent.lengths[users])
+            steps = history_steps(some, self._column_I).to(self.device)
+            states.append(final_states(steps, net(steps)))
         return torch.cat(states).cpu().numpy(), net.items.weight.cpu().numpy().copy()
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
@@ -171,15 +176,15 @@ class SASRec:
 
 
 class _Net(nn.Module):
-    def __init__(self, items: int, settings: SASRec):
+    def __init__(self, num_items: int, config: SASRec):
         super().__init__()
-        self.items = nn.Embedding(items, settings.dim)
-        nn.init.normal_(self.items.weight, std=settings.dim**-0.5)
+        self.items = nn.Embedding(num_items, config.dim)
+        nn.init.normal_(self.items.weight, std=config.dim**-0.5)
         self.tower = SequenceTower(
-            settings.dim, settings.layers, settings.heads, PROGRAM, settings.longest,
-            positions=True, dropout=settings.dropout, expansion=1.0,
+            config.dim, config.layers, config.heads, PROGRAM, config.max_length,
+            positional_encoding=True, dropout=config.dropout, expansion=1.0,
         )  # fmt: skip
 
-    def forward(self, steps: Steps) -> Tensor:
+    def forward(self, steps: SequenceSteps) -> Tensor:
         """[N, dim] the state after each step."""
         return self.tower(steps, self.items.weight)

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmattn.recommenders.base import at_least_one, need_features
-from mmattn.recommenders.pairwise import FIRST, Pairs, Pairwise, Vectors
+from mmattn.recommenders.base import check_at_least_one, check_features
+from mmattn.recommenders.pairwise import INIT_STD, InteractionPairs, PairwiseModel, PairwiseRecommender
 
 __all__ = ["VBPR"]
 
 
-class VBPR(Pairwise):
+class VBPR(PairwiseRecommender):
     """BPR with a second product: of what a user likes to see, and of an item's projected features.
 
     score = item bias + user . item + user's eye . (E features) + visual bias . features. An item that is
@@ -28,7 +28,7 @@ class VBPR(Pairwise):
     Args:
         dim: width of the users' and the items' own vectors.
         visual_dim: width that features are projected to.
-        settings: the other arguments of `mmattn.recommenders.pairwise.Pairwise`.
+        settings: the other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
     Example:
         >>> from scipy import sparse
@@ -43,24 +43,26 @@ class VBPR(Pairwise):
 
     def __init__(self, dim: int = 32, visual_dim: int = 32, **settings: Any):
         super().__init__(dim=dim, **settings)
-        self.visual_dim = at_least_one("VBPR: visual_dim", visual_dim)
+        self.visual_dim = check_at_least_one("VBPR: visual_dim", visual_dim)
 
-    def _vectors(self, pairs: Pairs, features: NDArray[Any] | None, generator: torch.Generator) -> Vectors:
-        features_IF = need_features("VBPR", features, pairs.item_count).astype(np.float32)
-        own = pairs.first(self.dim, generator)
-        eyes, _ = pairs.first(self.visual_dim, generator)
-        projection = FIRST * torch.randn(features_IF.shape[1], self.visual_dim, generator=generator)
-        return _Seen(*own, eyes, nn.Parameter(projection), torch.from_numpy(features_IF))
+    def _build_model(
+        self, pairs: InteractionPairs, features: NDArray[Any] | None, generator: torch.Generator
+    ) -> PairwiseModel:
+        features_IF = check_features("VBPR", features, pairs.num_items).astype(np.float32)
+        own = pairs.init_vectors(self.dim, generator)
+        eyes, _ = pairs.init_vectors(self.visual_dim, generator)
+        projection = INIT_STD * torch.randn(features_IF.shape[1], self.visual_dim, generator=generator)
+        return _VisualFactorization(*own, eyes, nn.Parameter(projection), torch.from_numpy(features_IF))
 
 
-class _Seen(Vectors):
+class _VisualFactorization(PairwiseModel):
     features: Tensor
 
     def __init__(
         self,
         users: nn.Parameter,
         items: nn.Parameter,
-        eyes: nn.Parameter,
+        visual_users: nn.Parameter,
         projection: nn.Parameter,
         features: Tensor,
     ):
@@ -68,21 +70,21 @@ class _Seen(Vectors):
         self.users = users
         self.items = items
         self.bias = nn.Parameter(torch.zeros(len(items)))
-        self.eyes = eyes
+        self.visual_users = visual_users
         self.projection = projection
         self.visual_bias = nn.Parameter(torch.zeros(len(projection)))
         self.register_buffer("features", features)
 
-    def forward(self, users: Tensor, better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
         # Features are wide, and an item comes up often in a batch: each is projected once.
-        items, places = torch.unique(torch.cat([better, worse]), return_inverse=True)
+        items, places = torch.unique(torch.cat([positive_items, negative_items]), return_inverse=True)
         seen_IK, seen_bias_I = self._project(self.features[items])
         (seen_better_BK, seen_worse_BK), (seen_bias_better_B, seen_bias_worse_B) = (
             values[places].chunk(2) for values in (seen_IK, seen_bias_I)
         )
-        user_BK, eye_BK = self.users[users], self.eyes[users]
-        better_BK, worse_BK = self.items[better], self.items[worse]
-        bias_B2 = torch.stack([self.bias[better], self.bias[worse]], 1)
+        user_BK, eye_BK = self.users[users], self.visual_users[users]
+        better_BK, worse_BK = self.items[positive_items], self.items[negative_items]
+        bias_B2 = torch.stack([self.bias[positive_items], self.bias[negative_items]], 1)
         margin_B = (
             (user_BK * (better_BK - worse_BK)).sum(1)
             + (eye_BK * (seen_better_BK - seen_worse_BK)).sum(1)
@@ -94,7 +96,7 @@ class _Seen(Vectors):
 
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
         seen_IK, seen_bias_I = self._project(self.features)
-        users_UK = torch.cat([self.users, self.eyes], 1)
+        users_UK = torch.cat([self.users, self.visual_users], 1)
         return users_UK, torch.cat([self.items, seen_IK], 1), self.bias + seen_bias_I
 
     def _project(self, features_IF: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mmattn.boxes import Boxes
-from mmattn.encoders.image.image_io import read_picture
+from mmattn.encoders.image.image_io import read_image
 from mmattn.errors import InputError
 
 __all__ = ["draw_boxes"]
@@ -18,21 +18,21 @@ __all__ = ["draw_boxes"]
 # Okabe and Ito's colours, which colour-blind people tell apart (Wong 2011, "Color blindness").
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 _DARK, _LIGHT = "#111111", "#FFFFFF"
-_MOST_HIDDEN = 0.12  # of a picture, by names
+_MAX_LABEL_AREA = 0.12  # of a picture, by names
 _DASH, _GAP = 3, 3  # in line widths
 
 Rectangle = tuple[float, float, float, float]
 
 
 def draw_boxes(
-    picture: Any,
-    truth: Boxes | None = None,
-    found: Boxes | None = None,
+    image: Any,
+    targets: Boxes | None = None,
+    predictions: Boxes | None = None,
     *,
     labels: Sequence[str] = (),
-    side: int = 640,
-    least: float = 0.5,
-    most: int = 40,
+    long_side: int = 640,
+    score_threshold: float = 0.5,
+    max_detections: int = 40,
     legend: bool = True,
 ) -> bytes:
     """A PNG of the picture with its boxes.
@@ -42,13 +42,13 @@ def draw_boxes(
     legend tells what the colours mean. Truth and prediction differ by the kind of their line, not by colour.
 
     Args:
-        picture: what `mmattn.encoders.image.image_io.read_picture` reads, or a uint8 tensor [3, H, W].
-        truth: drawn dashed; None leaves it out.
-        found: predictions with scores, drawn solid; None leaves them out.
+        image: what `mmattn.encoders.image.image_io.read_image` reads, or a uint8 tensor [3, H, W].
+        targets: drawn dashed; None leaves it out.
+        predictions: predictions with scores, drawn solid; None leaves them out.
         labels: all classes, so that several pictures give the same colour to each; left out, those here.
-        side: pixels of the longer side of the result, without the legend.
-        least: score from which a prediction is drawn.
-        most: predictions drawn at most, the best ones.
+        long_side: pixels of the longer side of the result, without the legend.
+        score_threshold: score from which a prediction is drawn.
+        max_detections: predictions drawn at most, the best ones.
         legend: lines below that say what colours and kinds of line mean.
 
     Raises:
@@ -61,154 +61,169 @@ def draw_boxes(
         >>> draw_boxes(np.zeros((32, 48), np.uint8), boxes)[1:4]
         b'PNG'
     """
-    if isinstance(picture, Tensor):
-        picture = picture.permute(1, 2, 0).cpu().numpy()
-    canvas = read_picture(picture)
-    scale = side / max(canvas.size)
+    if isinstance(image, Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy()
+    canvas = read_image(image)
+    scale = long_side / max(canvas.size)
     canvas = canvas.resize(
         (max(round(canvas.width * scale), 1), max(round(canvas.height * scale), 1)),
         Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC,
     )
     size = (canvas.height, canvas.width)
-    named = labels or sorted({label for boxes in (truth, found) if boxes for label in boxes.labels})
-    truth = None if truth is None else truth.scaled(size)
-    found = None if found is None else _best(found.scaled(size), least, most)
+    named = labels or sorted({label for boxes in (targets, predictions) if boxes for label in boxes.labels})
+    targets = None if targets is None else targets.scaled(size)
+    predictions = (
+        None
+        if predictions is None
+        else _top_predictions(predictions.scaled(size), score_threshold, max_detections)
+    )
     colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(named)}
-    sketch = _Sketch(canvas)
-    if found is not None:
-        for box, label in zip(found.boxes.tolist(), found.labels, strict=True):
+    sketch = _Canvas(canvas)
+    if predictions is not None:
+        for box, label in zip(predictions.boxes.tolist(), predictions.labels, strict=True):
             sketch.rectangle(box, colours.get(label, _LIGHT), dashed=False)
-    if truth is not None:
-        for box in truth.boxes.tolist():
+    if targets is not None:
+        for box in targets.boxes.tolist():
             sketch.rectangle(box, _LIGHT, dashed=True)
-    shown = truth if found is None else found
+    shown = targets if predictions is None else predictions
     told = legend and len(colours) <= len(_COLOURS)
     if shown is not None:
         for box, text, label in zip(
-            shown.boxes.tolist(), _texts(shown, sketch, told), shown.labels, strict=True
+            shown.boxes.tolist(), _box_captions(shown, sketch, told), shown.labels, strict=True
         ):
-            sketch.name(box, text, colours.get(label, _LIGHT))
-    result = sketch.picture
+            sketch.draw_label(box, text, colours.get(label, _LIGHT))
+    result = sketch.image
     if legend:
         entries: list[tuple[str, str]] = []
         if shown is not None and told:
             entries += [(label, colour) for label, colour in colours.items() if label in shown.labels]
-        entries += [("dashed: what is there", "")] * (truth is not None)
-        entries += [(f"solid: found, score {least:g} or more", "")] * (found is not None)
-        result = _with_legend(result, entries, sketch.font)
+        entries += [("dashed: what is there", "")] * (targets is not None)
+        entries += [(f"solid: found, score {score_threshold:g} or more", "")] * (predictions is not None)
+        result = _add_legend(result, entries, sketch.font)
     buffer = io.BytesIO()
     result.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _best(found: Boxes, least: float, most: int) -> Boxes:
+def _top_predictions(predictions: Boxes, score_threshold: float, max_detections: int) -> Boxes:
     """The surest predictions, the least sure one first so that the surest lies on top."""
-    if found.scores is None:
+    if predictions.scores is None:
         raise InputError("draw_boxes: got predictions without scores, expected scores from 0 to 1")
-    rows = [row for row in found.scores.argsort(descending=True).tolist() if found.scores[row] >= least]
-    rows = rows[:most][::-1]
-    return Boxes(found.boxes[rows], [found.labels[row] for row in rows], found.size, found.scores[rows])
+    rows = [
+        row
+        for row in predictions.scores.argsort(descending=True).tolist()
+        if predictions.scores[row] >= score_threshold
+    ]
+    rows = rows[:max_detections][::-1]
+    return Boxes(
+        predictions.boxes[rows],
+        [predictions.labels[row] for row in rows],
+        predictions.size,
+        predictions.scores[rows],
+    )
 
 
-def _texts(shown: Boxes, sketch: _Sketch, told: bool) -> list[str]:
+def _box_captions(boxes: Boxes, canvas: _Canvas, color_coded: bool) -> list[str]:
     """What stands beside each box, as much as does not hide the picture.
 
     Args:
-        shown: the boxes.
-        sketch: what they are drawn on.
-        told: is the class known from the colour alone?
+        boxes: the boxes.
+        canvas: what they are drawn on.
+        color_coded: is the class known from the colour alone?
     """
-    names, nothing = list(shown.labels), [""] * len(shown)
+    names, nothing = list(boxes.labels), [""] * len(boxes)
     choices = [names]
-    if shown.scores is not None:
-        scores = [f"{score:.2f}" for score in shown.scores.tolist()]
+    if boxes.scores is not None:
+        scores = [f"{score:.2f}" for score in boxes.scores.tolist()]
         both = [f"{label} {score}" for label, score in zip(names, scores, strict=True)]
-        choices = [both, scores if told else names]
-    most = _MOST_HIDDEN * sketch.picture.width * sketch.picture.height
+        choices = [both, scores if color_coded else names]
+    most = _MAX_LABEL_AREA * canvas.image.width * canvas.image.height
     for texts in choices:
-        if sum(map(sketch.area, texts)) <= most:
+        if sum(map(canvas.label_area, texts)) <= most:
             return texts
-    return nothing if told else names
+    return nothing if color_coded else names
 
 
-class _Sketch:
+class _Canvas:
     """Draws on a picture and remembers where names stand.
 
     Args:
-        picture: is changed.
+        image: is changed.
     """
 
-    def __init__(self, picture: Image.Image):
-        self.picture = picture
-        self.pen = ImageDraw.Draw(picture)
-        longer = max(picture.size)
-        self.line = max(2, round(longer / 300))
+    def __init__(self, image: Image.Image):
+        self.image = image
+        self.pen = ImageDraw.Draw(image)
+        longer = max(image.size)
+        self.line_width = max(2, round(longer / 300))
         self.font = ImageFont.load_default(max(12, longer / 46))
-        self.taken: list[Rectangle] = []
+        self.occupied: list[Rectangle] = []
 
     def rectangle(self, box: Sequence[float], colour: str, *, dashed: bool) -> None:
         """A frame around a box, with a dark rim of one pixel on either side."""
         # Thinner where it is dashed: on a prediction that fits, both can be seen.
-        edges = list(_edges(box, max(1, self.line // 2) if dashed else self.line))
+        edges = list(_edges(box, max(1, self.line_width // 2) if dashed else self.line_width))
         if dashed:
-            edges = [piece for edge in edges for piece in _pieces(edge, self.line)]
+            edges = [piece for edge in edges for piece in _dashes(edge, self.line_width)]
         for left, top, right, bottom in edges:
             self.pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=_DARK)
         for edge in edges:
             self.pen.rectangle(edge, fill=colour)
 
-    def name(self, box: Sequence[float], text: str, colour: str) -> None:
+    def draw_label(self, box: Sequence[float], text: str, colour: str) -> None:
         """A name on a patch of its colour, where it hides as little as possible; "" for none."""
         if not text:
             return
         left, top, right, bottom = self.pen.textbbox((0, 0), text, font=self.font)
         wide, high = right - left + 6, bottom - top + 6
-        place = min(self._places(box, wide, high), key=self._hidden)
-        self.taken.append(place)
+        place = min(self._label_positions(box, wide, high), key=self._overlap_area)
+        self.occupied.append(place)
         self.pen.rectangle(place, fill=colour, outline=_DARK)
-        self.pen.text((place[0] + 3 - left, place[1] + 3 - top), text, fill=_ink_on(colour), font=self.font)
+        self.pen.text(
+            (place[0] + 3 - left, place[1] + 3 - top), text, fill=_text_color(colour), font=self.font
+        )
 
-    def area(self, text: str) -> float:
+    def label_area(self, text: str) -> float:
         """Pixels that a name hides."""
         left, top, right, bottom = self.pen.textbbox((0, 0), text, font=self.font)
         return (right - left + 6) * (bottom - top + 6)
 
-    def _places(self, box: Sequence[float], wide: float, high: float) -> list[Rectangle]:
+    def _label_positions(self, box: Sequence[float], width: float, height: float) -> list[Rectangle]:
         """Above, below and inside, on the left and on the right; all within the picture."""
         left, top, right, bottom = box
-        inner = self.line
+        inner = self.line_width
         corners = [
             (x, y)
-            for y in (top - high - inner, bottom + inner, top + inner, bottom - high - inner)
-            for x in (left, right - wide)
+            for y in (top - height - inner, bottom + inner, top + inner, bottom - height - inner)
+            for x in (left, right - width)
         ]
         places: list[Rectangle] = []
         for x, y in corners:
-            x = min(max(x, 0), self.picture.width - 1 - wide)
-            y = min(max(y, 0), self.picture.height - 1 - high)
-            places.append((round(x), round(y), round(x + wide), round(y + high)))
+            x = min(max(x, 0), self.image.width - 1 - width)
+            y = min(max(y, 0), self.image.height - 1 - height)
+            places.append((round(x), round(y), round(x + width), round(y + height)))
         return places
 
-    def _hidden(self, place: Rectangle) -> float:
+    def _overlap_area(self, candidate: Rectangle) -> float:
         """Pixels of other names under a place."""
-        return sum(_common(place, other) for other in self.taken)
+        return sum(_intersection_area(candidate, other) for other in self.occupied)
 
 
-def _edges(box: Sequence[float], line: int) -> Iterator[tuple[int, int, int, int]]:
+def _edges(box: Sequence[float], line_width: int) -> Iterator[tuple[int, int, int, int]]:
     """The four sides of a frame as filled rectangles, their corners included; the frame lies on the box."""
     left, top, right, bottom = (round(value) for value in box)
-    right, bottom = max(right - 1, left + line), max(bottom - 1, top + line)
-    inner = line - 1
+    right, bottom = max(right - 1, left + line_width), max(bottom - 1, top + line_width)
+    inner = line_width - 1
     yield left, top, right, top + inner
     yield left, bottom - inner, right, bottom
     yield left, top, left + inner, bottom
     yield right - inner, top, right, bottom
 
 
-def _pieces(edge: tuple[int, int, int, int], line: int) -> Iterator[tuple[int, int, int, int]]:
+def _dashes(edge: tuple[int, int, int, int], line_width: int) -> Iterator[tuple[int, int, int, int]]:
     """A side as dashes."""
     left, top, right, bottom = edge
-    dash, step = _DASH * line, (_DASH + _GAP) * line
+    dash, step = _DASH * line_width, (_DASH + _GAP) * line_width
     if right - left >= bottom - top:
         for start in range(left, right + 1, step):
             yield start, top, min(start + dash - 1, right), bottom
@@ -217,34 +232,34 @@ def _pieces(edge: tuple[int, int, int, int], line: int) -> Iterator[tuple[int, i
             yield left, start, right, min(start + dash - 1, bottom)
 
 
-def _common(a: Rectangle, b: Rectangle) -> float:
+def _intersection_area(a: Rectangle, b: Rectangle) -> float:
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
     return max(wide, 0) * max(high, 0)
 
 
-def _ink_on(colour: str) -> str:
+def _text_color(colour: str) -> str:
     """Black or white, whichever is read better."""
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else _LIGHT
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]], font: Any) -> Image.Image:
+def _add_legend(image: Image.Image, entries: Sequence[tuple[str, str]], font: Any) -> Image.Image:
     """The picture with a strip below it: texts, some after a patch of their colour, in lines of its width."""
     high = int(font.getbbox("Hg")[3]) + 6
     placed: list[tuple[float, int, str, str]] = []
     x, line = 6.0, 0
     for text, colour in entries:
         wide = font.getlength(text) + (high if colour else 0)
-        if placed and x + wide > picture.width - 6:
+        if placed and x + wide > image.width - 6:
             x, line = 6.0, line + 1
         placed.append((x, line, text, colour))
         x += wide + high
-    result = Image.new("RGB", (picture.width, picture.height + (line + 1) * high + 6), _LIGHT)
-    result.paste(picture, (0, 0))
+    result = Image.new("RGB", (image.width, image.height + (line + 1) * high + 6), _LIGHT)
+    result.paste(image, (0, 0))
     pen = ImageDraw.Draw(result)
     for x, line, text, colour in placed:
-        top = picture.height + 3 + line * high
+        top = image.height + 3 + line * high
         if colour:
             pen.rectangle((x, top + 3, x + high - 8, top + high - 5), fill=colour, outline=_DARK)
         pen.text((x + (high if colour else 0), top), text, fill=_DARK, font=font)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 
-__all__ = ["draw_confusion"]
+__all__ = ["plot_confusion_matrix"]
 
 _LIGHT = {
     "paper": "#ffffff", "ink": "#1c2430", "quiet": "#667080",
@@ -24,11 +24,11 @@ _DARK = {
     "paper": "#14181e", "ink": "#e8ecf1", "quiet": "#95a0ad",
     "shades": ("#1c222a", "#1d3a57", "#2a659a", "#5ba3dd", "#c4e2fb"),
 }  # fmt: skip
-_LONGEST = 22  # characters of a name
-_CROWDED = 24  # classes from which on cells hold percent instead of counts
+_MAX_NAME_LENGTH = 22  # characters of a name
+_MANY_CLASSES = 24  # classes from which on cells hold percent instead of counts
 
 
-def draw_confusion(
+def plot_confusion_matrix(
     counts: ArrayLike,
     names: Sequence[str],
     path: str | os.PathLike[str],
@@ -59,79 +59,81 @@ def draw_confusion(
         )
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise InputError(f"confusion: got the file {path.name!r}, expected .svg, .png or .pdf")
-    picture = _picture(counts_CC, names, title or _right(counts_CC), path.suffix, _DARK if dark else _LIGHT)
+    picture = _render(
+        counts_CC, names, title or _accuracy_title(counts_CC), path.suffix, _DARK if dark else _LIGHT
+    )
     with atomic_path(path) as temporary:
         temporary.write_bytes(picture)
     return path
 
 
-def _right(counts_CC: NDArray[Any]) -> str:
+def _accuracy_title(counts_CC: NDArray[Any]) -> str:
     total = int(counts_CC.sum())
     share = f"{np.trace(counts_CC) / total:.1%}" if total else "none"
     return f"{share} of {total:,} right"
 
 
-def _picture(
-    counts_CC: NDArray[Any], names: Sequence[str], title: str, suffix: str, colours: dict[str, Any]
+def _render(
+    counts_CC: NDArray[Any], names: Sequence[str], title: str, suffix: str, palette: dict[str, Any]
 ) -> bytes:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    classes, crowded = len(names), len(names) > _CROWDED
+    classes, crowded = len(names), len(names) > _MANY_CLASSES
     side = 0.27 * classes if crowded else min(max(0.52 * classes, 2.6), 0.3 * classes + 4)
-    figure = Figure(figsize=(side + 2.2, side + 2.0), layout="constrained", facecolor=colours["paper"])
+    figure = Figure(figsize=(side + 2.2, side + 2.0), layout="constrained", facecolor=palette["paper"])
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     share_CC = counts_CC / np.maximum(counts_CC.sum(1), 1)[:, None]
     edges = np.arange(classes + 1) - 0.5
     axis.pcolormesh(
-        edges, edges, share_CC, cmap=LinearSegmentedColormap.from_list("shares", colours["shades"]),
-        vmin=0, vmax=1, edgecolors=colours["paper"], linewidth=0.6 if crowded else 1.2,
+        edges, edges, share_CC, cmap=LinearSegmentedColormap.from_list("shares", palette["shades"]),
+        vmin=0, vmax=1, edgecolors=palette["paper"], linewidth=0.6 if crowded else 1.2,
     )  # fmt: skip
     axis.set_aspect("equal")
     axis.invert_yaxis()
     for edge in axis.spines.values():
         edge.set_visible(False)
     size = 6.5 if crowded else 10.0
-    _write_cells(axis, counts_CC, share_CC, crowded, size, colours)
-    _write_names(axis, names, counts_CC.sum(1) > 0, size, colours)
-    axis.set_title(title, color=colours["ink"], fontsize=13, loc="left", pad=24)
+    _annotate_cells(axis, counts_CC, share_CC, crowded, size, palette)
+    _label_axes(axis, names, counts_CC.sum(1) > 0, size, palette)
+    axis.set_title(title, color=palette["ink"], fontsize=13, loc="left", pad=24)
     axis.annotate(
         f"cells: {'percent of the row' if crowded else 'counts'}; shade: share of the row", (0, 1),
-        (0, 8), "axes fraction", textcoords="offset points", color=colours["quiet"], fontsize=8.5,
+        (0, 8), "axes fraction", textcoords="offset points", color=palette["quiet"], fontsize=8.5,
     )  # fmt: skip
     file = io.BytesIO()
     # Names of elements from the content, and no date: the same counts give the same file.
     with rc_context({"svg.hashsalt": "mmattn", "svg.fonttype": "none"}):
         figure.savefig(
-            file, format=suffix[1:], dpi=130, facecolor=colours["paper"],
+            file, format=suffix[1:], dpi=130, facecolor=palette["paper"],
             metadata={"Date": None} if suffix == ".svg" else None,
         )  # fmt: skip
     return file.getvalue()
 
 
-def _write_cells(
-    axis: Any, counts_CC: NDArray[Any], share_CC: NDArray[Any], crowded: bool, size: float, colours: Any
+def _annotate_cells(
+    axis: Any, counts_CC: NDArray[Any], share_CC: NDArray[Any], many_classes: bool, size: float, palette: Any
 ) -> None:
     for row, column in zip(*np.nonzero(share_CC >= 0.01), strict=True):
         share = share_CC[row, column]
-        text = f"{100 * share:.0f}" if crowded else f"{counts_CC[row, column]:,}"
-        ink = colours["ink"] if share < 0.6 else colours["paper"]  # what stands out against the cell
+        text = f"{100 * share:.0f}" if many_classes else f"{counts_CC[row, column]:,}"
+        ink = palette["ink"] if share < 0.6 else palette["paper"]  # what stands out against the cell
         axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=min(size, 34 / len(text)))
 
 
-def _write_names(
-    axis: Any, names: Sequence[str], there_C: NDArray[np.bool_], size: float, colours: Any
+def _label_axes(
+    axis: Any, names: Sequence[str], has_samples_C: NDArray[np.bool_], size: float, palette: Any
 ) -> None:
     """Beside and below; quietly where no sample is of the class."""
-    short = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    short = [name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…" for name in names]
     turned = max(map(len, short)) > (6 if len(names) <= 6 else 2)
     axis.set_xticks(range(len(names)), short, rotation=90 if turned else 0, fontsize=size)
     axis.set_yticks(range(len(names)), short, fontsize=size)
-    axis.tick_params(length=0, colors=colours["ink"])
-    for label, there in zip(axis.get_yticklabels(), there_C, strict=True):
-        label.set_color(colours["ink"] if there else colours["quiet"])
-    axis.set_xlabel("said", color=colours["quiet"], fontsize=10)
-    axis.set_ylabel("true", color=colours["quiet"], fontsize=10)
+    axis.tick_params(length=0, colors=palette["ink"])
+    for label, there in zip(axis.get_yticklabels(), has_samples_C, strict=True):
+        label.set_color(palette["ink"] if there else palette["quiet"])
+    axis.set_xlabel("said", color=palette["quiet"], fontsize=10)
+    axis.set_ylabel("true", color=palette["quiet"], fontsize=10)

@@ -10,19 +10,19 @@ from typing import Any
 from mmattn.files import write_json, write_text
 from mmattn.reports import sentences
 from mmattn.reports.figure_rows import (
-    bars,
+    ablation_rows,
     difference_rows,
-    knockout_rows,
-    served_panels,
-    strata_groups,
+    index_cost_panels,
+    metric_bars,
+    subgroup_rows,
     subset_rows,
 )
-from mmattn.reports.results import OURS, WAYS, Example, Panel, Report
-from mmattn.reports.svg import TONES, chart
+from mmattn.reports.results import ABLATION_LABELS, OURS, Example, Panel, Report
+from mmattn.reports.svg import NUM_COLORS, chart
 from mmattn.reports.tables import report_tables, write_tables
-from mmattn.reports.templating import environment
+from mmattn.reports.templating import template_environment
 
-__all__ = ["render", "write_report"]
+__all__ = ["render_report", "write_report"]
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
@@ -43,66 +43,70 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         >>> sorted(file.name for file in folder.iterdir())
         ['metrics.json', 'report.html', 'tables.md', 'tables.tex']
     """
-    page, tables = render(report), report_tables(report)
+    page, tables = render_report(report), report_tables(report)
     write_json(Path(path).with_name("metrics.json"), report.to_json())
     write_tables(path, tables)
     write_text(path, page)
 
 
-def render(report: Report) -> str:
+def render_report(report: Report) -> str:
     """The page as a string of HTML."""
-    page = environment()
+    page = template_environment()
     page.filters |= {
         "metric": sentences.metric_label,
         "number": lambda value: f"{value:.4f}",
-        "signed": sentences.signed,
+        "signed": sentences.format_signed,
         "count": lambda value: f"{value:,}",
-        "share": _share,
+        "share": _format_percent,
         "initials": _initials,
         "by_reason": _by_reason,
     }
-    return page.get_template("report.html.j2").render(**_facts(report))
+    return page.get_template("report.html.j2").render(**_template_context(report))
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _template_context(report: Report) -> dict[str, Any]:
     """What the templates speak of."""
     metrics = list(report.ours.metrics)
-    served, knockouts = report.served, knockout_rows(report)
+    served, knockouts = report.index_cost, ablation_rows(report)
     return {
         "report": report,
         "ours": OURS,
-        "rival": report.strongest_rival,
-        "tones": TONES,
+        "rival": report.strongest_baseline,
+        "tones": NUM_COLORS,
         "metrics": metrics,
         "best": {metric: max(s.metrics[metric].mean for s in report.systems) for metric in metrics},
-        "bars": {metric: bars(report, metric) for metric in metrics},
+        "bars": {metric: metric_bars(report, metric) for metric in metrics},
         "differences": difference_rows(report),
         "knockouts": knockouts,
-        "ways": {kind: way for kind, way in WAYS.items() if any(kind in row.changes for row in knockouts)},
+        "ways": {
+            kind: way
+            for kind, way in ABLATION_LABELS.items()
+            if any(kind in row.changes for row in knockouts)
+        },
         "subsets": subset_rows(report),
-        "gap_words": sentences.gaps_in_words(report.gaps),
-        "strata": strata_groups(report),
-        "strata_words": sentences.strata_in_words(report),
-        "served_words": "" if served is None else sentences.served_in_words(served),
-        "served_charts": [] if served is None else _drawn(served_panels(served)),
-        "depth": [] if report.depth is None else _drawn([report.depth]),
-        "charts": _drawn(report.panels),
+        "gap_words": sentences.describe_gaps(report.modality_gaps),
+        "strata": subgroup_rows(report),
+        "strata_words": sentences.describe_subgroups(report),
+        "served_words": "" if served is None else sentences.describe_index_cost(served),
+        "served_charts": [] if served is None else _draw_panels(index_cost_panels(served)),
+        "depth": [] if report.recall_curve is None else _draw_panels([report.recall_curve]),
+        "charts": _draw_panels(report.learning_curves),
         "provenance": {"protocol": report.protocol, **report.provenance},
-        "level": f"{report.ours.metrics[report.primary].level:.0%}",
+        "level": f"{report.ours.metrics[report.primary].confidence_level:.0%}",
     }
 
 
 def _by_reason(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
     """The examples of each reason, reasons in the order in which they come."""
-    reasons = dict.fromkeys(example.why for example in examples)
-    return [(why, [example for example in examples if example.why == why]) for why in reasons]
+    reasons = dict.fromkeys(example.reason for example in examples)
+    return [(why, [example for example in examples if example.reason == why]) for why in reasons]
 
 
-def _drawn(panels: Sequence[Panel]) -> list[tuple[Panel, Any]]:
+def _draw_panels(panels: Sequence[Panel]) -> list[tuple[Panel, Any]]:
     return [(panel, chart(panel)) for panel in panels if panel.curves]
 
 
-def _share(part: int, whole: int) -> str:
+def _format_percent(part: int, whole: int) -> str:
     """A percentage that says 100% or 0% only when that is exact."""
     percent = 100 * part / whole if whole else 0.0
     if 0 < percent < 0.1 or 99.9 < percent < 100:

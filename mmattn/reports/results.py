@@ -9,31 +9,35 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from mmattn.errors import InputError, nearest
-from mmattn.evaluation.modality_gap import Gap
+from mmattn.errors import InputError, did_you_mean
+from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import Served
+from mmattn.experiments.index_cost import IndexCost
 from mmattn.reports import sentences
 
 __all__ = [
+    "ABLATION_LABELS",
     "OURS",
-    "WAYS",
+    "Ablation",
+    "AblationKind",
     "Curve",
     "DataSummary",
     "Example",
-    "Kind",
-    "Knockout",
+    "ExampleItem",
     "Panel",
     "Report",
-    "Shown",
-    "Stratum",
+    "Subgroup",
     "System",
 ]
 
 OURS = "mmattn"
 Metrics = Mapping[str, Interval]
-Kind = Literal["drop", "shuffle", "noise", "subset"]
-WAYS: Mapping[Kind, str] = {"drop": "without it", "shuffle": "another item's", "noise": "noise"}
+AblationKind = Literal["drop", "shuffle", "noise", "subset"]
+ABLATION_LABELS: Mapping[AblationKind, str] = {
+    "drop": "without it",
+    "shuffle": "another item's",
+    "noise": "noise",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Knockout:
+class Ablation:
     """Our system with something taken away.
 
     Args:
@@ -73,12 +77,12 @@ class Knockout:
     label: str
     metrics: Metrics
     change: Metrics = field(default_factory=dict)
-    kind: Kind = "drop"
+    kind: AblationKind = "drop"
     part: str = ""
 
 
 @dataclass(frozen=True)
-class Stratum:
+class Subgroup:
     """Some of the items or users, looked at by themselves.
 
     Args:
@@ -113,13 +117,13 @@ class Curve:
         label: for example "seed 0".
         x: steps or epochs, ascending.
         y: values, as many.
-        chosen: the x at which the model was kept; None where that means nothing.
+        selected_x: the x at which the model was kept; None where that means nothing.
     """
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
-    chosen: float | None = None
+    selected_x: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y) or not self.x:
@@ -136,30 +140,30 @@ class Panel:
         title: what y is.
         x_label: what x is.
         curves: one or more.
-        log: x is drawn by its logarithm.
-        dots: every point is marked, not only the one that was kept.
+        log_x: x is drawn by its logarithm.
+        markers: every point is marked, not only the one that was kept.
     """
 
     title: str
     x_label: str
     curves: tuple[Curve, ...]
-    log: bool = False
-    dots: bool = False
+    log_x: bool = False
+    markers: bool = False
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleItem:
     """An item as the examples show it.
 
     Args:
         title: its name.
-        picture: a path, encoded bytes or a PIL image; None shows a placeholder.
+        image: a path, encoded bytes or a PIL image; None shows a placeholder.
         hit: whether the user did choose it (recommendations only).
         note: a few words more, for example "1995".
     """
 
     title: str
-    picture: Path | bytes | Image.Image | None = None
+    image: Path | bytes | Image.Image | None = None
     hit: bool = False
     note: str = ""
 
@@ -173,14 +177,14 @@ class Example:
         history: some of what was chosen before.
         recommended: best first.
         note: a few words more.
-        why: the examples of one reason are shown together, under it.
+        reason: the examples of one reason are shown together, under it.
     """
 
     user: str
-    history: tuple[Shown, ...]
-    recommended: tuple[Shown, ...]
+    history: tuple[ExampleItem, ...]
+    recommended: tuple[ExampleItem, ...]
     note: str = ""
-    why: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,15 +223,15 @@ class Report:
         data: counts.
         systems: ours, named "mmattn", and its rivals; all with the same metrics.
         protocol: settings for machines (split, seeds, cut-offs, ties), into metrics.json as they are.
-        protocol_words: the same for people, a sentence or two each.
+        protocol_sentences: the same for people, a sentence or two each.
         primary: the metric that the verdict is about; by default the first of ours.
         verdict: in words; left out, it is written from the numbers.
-        knockouts: ours with something taken away.
-        depth: recall against k, a curve a system.
-        strata: of items and users.
-        served: what vectors and an index lose.
-        gaps: "content | content" -> how far apart their vectors lie.
-        panels: learning curves.
+        ablations: ours with something taken away.
+        recall_curve: recall against k, a curve a system.
+        subgroups: of items and users.
+        index_cost: what vectors and an index lose.
+        modality_gaps: "content | content" -> how far apart their vectors lie.
+        learning_curves: learning curves.
         examples: recommendations to look at.
         provenance: section ("versions", "encoders", "program", "config") -> a mapping or a text.
 
@@ -239,15 +243,15 @@ class Report:
     data: DataSummary
     systems: tuple[System, ...]
     protocol: Mapping[str, Any]
-    protocol_words: tuple[str, ...] = ()
+    protocol_sentences: tuple[str, ...] = ()
     primary: str = ""
     verdict: str = ""
-    knockouts: tuple[Knockout, ...] = ()
-    depth: Panel | None = None
-    strata: tuple[Stratum, ...] = ()
-    served: Served | None = None
-    gaps: Mapping[str, Gap] = field(default_factory=dict)
-    panels: tuple[Panel, ...] = ()
+    ablations: tuple[Ablation, ...] = ()
+    recall_curve: Panel | None = None
+    subgroups: tuple[Subgroup, ...] = ()
+    index_cost: IndexCost | None = None
+    modality_gaps: Mapping[str, ModalityGap] = field(default_factory=dict)
+    learning_curves: tuple[Panel, ...] = ()
     examples: tuple[Example, ...] = ()
     provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
 
@@ -256,7 +260,7 @@ class Report:
         if OURS not in names or len(set(names)) < len(names):
             raise InputError(f"Report: got systems {names}, expected {OURS!r} among them and each name once")
         metrics = list(self.ours.metrics)
-        measured: list[System | Knockout] = [*self.systems, *self.knockouts]
+        measured: list[System | Ablation] = [*self.systems, *self.ablations]
         for one in measured:
             if set(one.metrics) != set(metrics) or not metrics:
                 raise InputError(
@@ -267,10 +271,10 @@ class Report:
             object.__setattr__(self, "primary", metrics[0])
         if self.primary not in metrics:
             raise InputError(
-                f"Report: no metric {self.primary!r} to judge by.{nearest(self.primary, metrics)}"
+                f"Report: no metric {self.primary!r} to judge by.{did_you_mean(self.primary, metrics)}"
             )
         if not self.verdict:
-            object.__setattr__(self, "verdict", sentences.verdict(self))
+            object.__setattr__(self, "verdict", sentences.describe_outcome(self))
 
     @property
     def ours(self) -> System:
@@ -278,37 +282,37 @@ class Report:
         return next(system for system in self.systems if system.name == OURS)
 
     @property
-    def strongest_rival(self) -> System | None:
+    def strongest_baseline(self) -> System | None:
         """The rival with the highest mean of the primary metric; None where there is no rival."""
         rivals = [system for system in self.systems if system.name != OURS]
         return max(rivals, key=lambda rival: rival.metrics[self.primary].mean, default=None)
 
     @property
-    def worth(self) -> str:
+    def ablation_summary(self) -> str:
         """Which contents earn their place, in words; empty without knockouts."""
-        return sentences.worth(self.knockouts, self.ours.metrics[self.primary], self.primary)
+        return sentences.summarize_ablations(self.ablations, self.ours.metrics[self.primary], self.primary)
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json."""
         return {
             "protocol": dict(self.protocol),
             "systems": {system.name: _to_json(system.metrics) for system in self.systems},
-            "knockouts": {knockout.name: _to_json(knockout.metrics) for knockout in self.knockouts},
+            "knockouts": {knockout.name: _to_json(knockout.metrics) for knockout in self.ablations},
             "differences": {s.name: _to_json(s.difference) for s in self.systems if s.difference},
-            "changes": {k.name: _to_json(k.change) for k in self.knockouts if k.change},
+            "changes": {k.name: _to_json(k.change) for k in self.ablations if k.change},
             "verdict": self.verdict,
-            "worth": self.worth,
-            "recall_at_k": {} if self.depth is None else _curves(self.depth),
+            "worth": self.ablation_summary,
+            "recall_at_k": {} if self.recall_curve is None else _curves(self.recall_curve),
             "strata": {
                 f"{one.group}: {one.name}": {
                     "metric": one.metric,
                     "systems": _to_json(one.systems),
                     "difference": None if one.difference is None else one.difference.to_json(),
                 }
-                for one in self.strata
+                for one in self.subgroups
             },
-            "served": None if self.served is None else self.served.to_dict(),
-            "gaps": {name: asdict(gap) for name, gap in self.gaps.items()},
+            "served": None if self.index_cost is None else self.index_cost.to_dict(),
+            "gaps": {name: asdict(gap) for name, gap in self.modality_gaps.items()},
         }
 
 

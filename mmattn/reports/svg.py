@@ -17,15 +17,15 @@ from markupsafe import Markup
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.reports.results import Panel
 
-__all__ = ["TONES", "Axis", "Chart", "bar", "chart", "dot", "dots", "log_ticks", "ticks"]
+__all__ = ["NUM_COLORS", "Axis", "Chart", "bar", "chart", "dot", "dots", "log_ticks", "ticks"]
 
-TONES = 8  # colours of curves in the style sheet
-_ROW = 22  # height of a bar or dot row, in pixels
+NUM_COLORS = 8  # colours of curves in the style sheet
+_ROW_HEIGHT = 22  # height of a bar or dot row, in pixels
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values and the round ones that are written beside it; `log` for decades of equal length."""
+    """A range of values and the round ones that are written beside it; `log_x` for decades of equal length."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Axis:
     log: bool = False
 
     @classmethod
-    def around(cls, values: list[float], count: int = 4, log: bool = False) -> Axis:
+    def from_values(cls, values: list[float], count: int = 4, log: bool = False) -> Axis:
         """The axis of round numbers that holds all values."""
         marks = log_ticks(min(values), max(values)) if log else ticks(min(values), max(values), count)
         return cls(marks[0], marks[-1], marks, log)
@@ -44,7 +44,7 @@ class Axis:
         places = max(0, -int(np.floor(np.log10(smallest) + 1e-9)))
         return f"{value:,.{places}f}"
 
-    def percent(self, value: float) -> float:
+    def to_percent(self, value: float) -> float:
         """Where a value lies, 0 at the low end, 100 at the high one."""
         low, high = self.low, self.high
         if self.log:
@@ -92,51 +92,51 @@ def log_ticks(low: float, high: float) -> tuple[float, ...]:
     return tuple(marks[first : max(last, first + 1) + 1])
 
 
-def bar(interval: Interval, axis: Axis, ours: bool) -> Markup:
+def bar(interval: Interval, axis: Axis, highlight: bool) -> Markup:
     """A bar from zero to the mean, with its interval as a whisker."""
-    length = axis.percent(interval.mean)
-    body = f'<rect class="bar" x="0" y="3" width="{length}%" height="{_ROW - 6}" rx="2"/>'
-    return _row(body + _whisker(interval, axis), ours)
+    length = axis.to_percent(interval.mean)
+    body = f'<rect class="bar" x="0" y="3" width="{length}%" height="{_ROW_HEIGHT - 6}" rx="2"/>'
+    return _svg_row(body + _whisker(interval, axis), highlight)
 
 
-def dot(interval: Interval, axis: Axis, ours: bool = False) -> Markup:
+def dot(interval: Interval, axis: Axis, highlight: bool = False) -> Markup:
     """A dot at the mean with its interval, against a line at zero: for differences."""
-    zero, mean = axis.percent(0.0), axis.percent(interval.mean)
-    line = f'<line class="zero" x1="{zero}%" x2="{zero}%" y1="0" y2="{_ROW}"/>'
-    point = f'<circle class="dot" cx="{mean}%" cy="{_ROW / 2}" r="4.5"/>'
-    return _row(line + _whisker(interval, axis) + point, ours)
+    zero, mean = axis.to_percent(0.0), axis.to_percent(interval.mean)
+    line = f'<line class="zero" x1="{zero}%" x2="{zero}%" y1="0" y2="{_ROW_HEIGHT}"/>'
+    point = f'<circle class="dot" cx="{mean}%" cy="{_ROW_HEIGHT / 2}" r="4.5"/>'
+    return _svg_row(line + _whisker(interval, axis) + point, highlight)
 
 
 def dots(intervals: Sequence[tuple[Interval, str]], axis: Axis, zero: bool = True) -> Markup:
     """Several dots with their intervals in one row, each of a class of its own."""
-    at, middle = axis.percent(0.0), _ROW / 2
-    body = f'<line class="zero" x1="{at}%" x2="{at}%" y1="0" y2="{_ROW}"/>' if zero else ""
+    at, middle = axis.to_percent(0.0), _ROW_HEIGHT / 2
+    body = f'<line class="zero" x1="{at}%" x2="{at}%" y1="0" y2="{_ROW_HEIGHT}"/>' if zero else ""
     for interval, kind in intervals:
-        point = f'<circle cx="{axis.percent(interval.mean)}%" cy="{middle}" r="4.5"/>'
+        point = f'<circle cx="{axis.to_percent(interval.mean)}%" cy="{middle}" r="4.5"/>'
         body += f'<g class="mark {kind}">{_whisker(interval, axis)}{point}</g>'
-    return _row(body, ours=False)
+    return _svg_row(body, highlight=False)
 
 
 def chart(panel: Panel) -> Chart:
     """The panel's curves; the kept point of each is a dot. Values that are not finite are left out."""
-    origin = () if panel.log else (0.0,)
-    x = Axis.around([value for curve in panel.curves for value in (*origin, *curve.x)], log=panel.log)
-    y = Axis.around([value for curve in panel.curves for value in curve.y if isfinite(value)] or [0.0])
+    origin = () if panel.log_x else (0.0,)
+    x = Axis.from_values([value for curve in panel.curves for value in (*origin, *curve.x)], log=panel.log_x)
+    y = Axis.from_values([value for curve in panel.curves for value in curve.y if isfinite(value)] or [0.0])
     grid = lines = marks = ""
     for tick in y.ticks:
-        level = 100 - y.percent(tick)
+        level = 100 - y.to_percent(tick)
         grid += f'<line class="grid" x1="0" x2="100%" y1="{level}%" y2="{level}%"/>'
     for index, curve in enumerate(panel.curves):
-        tone = f"tone-{index % TONES}"
+        tone = f"tone-{index % NUM_COLORS}"
         points = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if isfinite(b)]
-        path = " ".join(f"{x.percent(a)},{100 - y.percent(b):.3f}" for a, b in points)
+        path = " ".join(f"{x.to_percent(a)},{100 - y.to_percent(b):.3f}" for a, b in points)
         lines += f'<polyline class="line {tone}" points="{path}"/>'
-        marked = points if panel.dots else []
-        if curve.chosen is not None and points:
-            height = np.interp(curve.chosen, [a for a, _ in points], [b for _, b in points])
-            marked = [(curve.chosen, float(height))]
+        marked = points if panel.markers else []
+        if curve.selected_x is not None and points:
+            height = np.interp(curve.selected_x, [a for a, _ in points], [b for _, b in points])
+            marked = [(curve.selected_x, float(height))]
         for across, down in marked:
-            place = f'cx="{x.percent(across)}%" cy="{100 - y.percent(down)}%"'
+            place = f'cx="{x.to_percent(across)}%" cy="{100 - y.to_percent(down)}%"'
             marks += f'<circle class="kept {tone}" {place} r="4.5"/>'
     # Polylines know no percent: they alone are stretched, and the style keeps their stroke as it is.
     frame = '<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
@@ -146,13 +146,13 @@ def chart(panel: Panel) -> Chart:
 
 
 def _whisker(interval: Interval, axis: Axis) -> str:
-    low, high, middle = axis.percent(interval.low), axis.percent(interval.high), _ROW / 2
+    low, high, middle = axis.to_percent(interval.low), axis.to_percent(interval.high), _ROW_HEIGHT / 2
     ends = "".join(
         f'<line x1="{end}%" x2="{end}%" y1="{middle - 4}" y2="{middle + 4}"/>' for end in (low, high)
     )
     return f'<g class="whisker"><line x1="{low}%" x2="{high}%" y1="{middle}" y2="{middle}"/>{ends}</g>'
 
 
-def _row(content: str, ours: bool) -> Markup:
-    kind = "row ours" if ours else "row"
-    return Markup(f'<svg class="{kind}" height="{_ROW}" aria-hidden="true">{content}</svg>')
+def _svg_row(content: str, highlight: bool) -> Markup:
+    kind = "row ours" if highlight else "row"
+    return Markup(f'<svg class="{kind}" height="{_ROW_HEIGHT}" aria-hidden="true">{content}</svg>')

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.files import write_text
-from mmattn.reports.results import WAYS, Knockout, Report
-from mmattn.reports.sentences import metric_label, signed
+from mmattn.reports.results import ABLATION_LABELS, Ablation, Report
+from mmattn.reports.sentences import format_signed, metric_label
 
-__all__ = ["Table", "change", "report_tables", "value", "write_tables"]
+__all__ = ["Table", "format_difference", "format_interval", "report_tables", "write_tables"]
 
 _LATEX = str.maketrans(
     {
@@ -35,7 +35,7 @@ class Table:
 
     Example:
         >>> table = Table("Recall@20", ("system", "mean"), (("ours", "0.31"), ("ridge", "0.21")), {(0, 1)})
-        >>> print(table.markdown())
+        >>> print(table.to_markdown())
         **Recall@20**
         <BLANKLINE>
         | system | mean |
@@ -49,7 +49,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = field(default_factory=frozenset)
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Columns of one width, for a terminal."""
         table = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -59,7 +59,7 @@ class Table:
         ]
         return "\n".join(lines)
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """A pipe table under its title."""
         rule = " | ".join(["---", *["---:"] * (len(self.columns) - 1)])
         cells = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
@@ -69,7 +69,7 @@ class Table:
         body = "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
         return f"**{self.title}**\n\n{body}"
 
-    def latex(self) -> str:
+    def to_latex(self) -> str:
         """A table environment; it needs the package booktabs."""
         cells = [[cell.translate(_LATEX) for cell in row] for row in self.rows]
         for row, column in self.bold:
@@ -94,14 +94,14 @@ class Table:
 
 def write_tables(page: str | os.PathLike[str], tables: Sequence[Table]) -> None:
     """Write tables.md and tables.tex beside a page, each atomically."""
-    for name, form in (("tables.md", Table.markdown), ("tables.tex", Table.latex)):
+    for name, form in (("tables.md", Table.to_markdown), ("tables.tex", Table.to_latex)):
         write_text(Path(page).with_name(name), "\n\n".join(map(form, tables)) + "\n")
 
 
 def report_tables(report: Report) -> list[Table]:
     """The tables of a report: systems, differences, knockouts, subsets, strata, what an index loses."""
-    found = [_systems(report), _differences(report), _knockouts(report), _subsets(report), _strata(report)]
-    return [table for table in [*found, _served(report)] if table.rows]
+    found = [_systems(report), _differences(report), _ablations(report), _subsets(report), _subgroups(report)]
+    return [table for table in [*found, _index_cost(report)] if table.rows]
 
 
 def _systems(report: Report) -> Table:
@@ -111,7 +111,7 @@ def _systems(report: Report) -> Table:
     return Table(
         f"{report.title}: systems, mean and 95% interval over users",
         ("system", *map(metric_label, metrics)),
-        tuple((one.label, *(value(one.metrics[metric]) for metric in metrics)) for one in ordered),
+        tuple((one.label, *(format_interval(one.metrics[metric]) for metric in metrics)) for one in ordered),
         {
             (row, column)
             for row, one in enumerate(ordered)
@@ -127,22 +127,24 @@ def _differences(report: Report) -> Table:
     return Table(
         "Ours minus each rival, paired user by user",
         ("rival", *map(metric_label, metrics)),
-        tuple((one.label, *(change(one.difference[metric]) for metric in metrics)) for one in rivals),
+        tuple(
+            (one.label, *(format_difference(one.difference[metric]) for metric in metrics)) for one in rivals
+        ),
     )
 
 
-def _knockouts(report: Report) -> Table:
+def _ablations(report: Report) -> Table:
     metric = report.primary
-    parts: dict[str, dict[str, Knockout]] = {}
-    for one in report.knockouts:
+    parts: dict[str, dict[str, Ablation]] = {}
+    for one in report.ablations:
         if one.kind != "subset":
             parts.setdefault(one.part or one.label, {})[one.kind] = one
-    kinds = [kind for kind in WAYS if any(kind in own for own in parts.values())]
+    kinds = [kind for kind in ABLATION_LABELS if any(kind in own for own in parts.values())]
     return Table(
         f"Knockouts: change of {metric_label(metric)}, paired user by user",
-        ("part", *(WAYS[kind] for kind in kinds)),
+        ("part", *(ABLATION_LABELS[kind] for kind in kinds)),
         tuple(
-            (part, *(change(own[kind].change[metric]) if kind in own and own[kind].change else "-"
+            (part, *(format_difference(own[kind].change[metric]) if kind in own and own[kind].change else "-"
                      for kind in kinds))
             for part, own in parts.items()
         ),
@@ -152,56 +154,56 @@ def _knockouts(report: Report) -> Table:
 def _subsets(report: Report) -> Table:
     metrics = list(report.ours.metrics)
     subsets = sorted(
-        (one for one in report.knockouts if one.kind == "subset"),
+        (one for one in report.ablations if one.kind == "subset"),
         key=lambda one: -one.metrics[report.primary].mean,
     )
     return Table(
         "Ours with some of the contents only",
         ("contents", *map(metric_label, metrics)),
-        tuple((one.part, *(value(one.metrics[metric]) for metric in metrics)) for one in subsets),
+        tuple((one.part, *(format_interval(one.metrics[metric]) for metric in metrics)) for one in subsets),
     )
 
 
-def _strata(report: Report) -> Table:
-    rival = report.strongest_rival
+def _subgroups(report: Report) -> Table:
+    rival = report.strongest_baseline
     against = (f"{rival.label}", "difference") if rival else ()
     return Table(
-        f"Strata: {metric_label(report.strata[0].metric)}" if report.strata else "Strata",
+        f"Strata: {metric_label(report.subgroups[0].metric)}" if report.subgroups else "Strata",
         ("stratum", "users", report.ours.label, *against),
         tuple(
             (
-                f"{one.group}: {one.name}", f"{one.systems[report.ours.name].users:,}",
-                value(one.systems[report.ours.name]),
-                *((value(one.systems[rival.name]), change(one.difference) if one.difference else "-")
+                f"{one.group}: {one.name}", f"{one.systems[report.ours.name].n_samples:,}",
+                format_interval(one.systems[report.ours.name]),
+                *((format_interval(one.systems[rival.name]), format_difference(one.difference) if one.difference else "-")
                   if rival else ()),
             )
-            for one in report.strata
+            for one in report.subgroups
         ),
     )  # fmt: skip
 
 
-def _served(report: Report) -> Table:
-    served = report.served
-    points = [] if served is None else [served.exact, *served.points]
+def _index_cost(report: Report) -> Table:
+    served = report.index_cost
+    points = [] if served is None else [served.exact_search, *served.operating_points]
     return Table(
-        "" if served is None else f"What an index loses: {served.kind}, width {served.width}, "
-        f"{served.items:,} items, {served.queries:,} queries",
+        "" if served is None else f"What an index loses: {served.index_type}, width {served.dim}, "
+        f"{served.n_items:,} items, {served.n_queries:,} queries",
         ("lists probed", "found of the exact", metric_label(report.primary), "index loss", "queries/s"),
         tuple(
             (
-                str(point.effort or "all (exact)"), f"{point.recall:.4f}", value(point.metric),
-                change(point.loss), f"{point.queries_per_second:,.0f}",
+                str(point.nprobe or "all (exact)"), f"{point.recall:.4f}", format_interval(point.metric),
+                format_difference(point.loss), f"{point.queries_per_second:,.0f}",
             )
             for point in points
         ),
     )  # fmt: skip
 
 
-def value(interval: Interval) -> str:
+def format_interval(interval: Interval) -> str:
     """A figure with its interval, as a cell."""
     return f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})"
 
 
-def change(interval: Interval) -> str:
+def format_difference(interval: Interval) -> str:
     """A difference with its interval, as a cell."""
-    return f"{signed(interval.mean)} ({signed(interval.low)} to {signed(interval.high)})"
+    return f"{format_signed(interval.mean)} ({format_signed(interval.low)} to {format_signed(interval.high)})"

@@ -6,10 +6,10 @@ import jinja2
 
 from mmattn.reports.thumbnails import thumbnail
 
-__all__ = ["environment"]
+__all__ = ["template_environment"]
 
 
-def environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
     """For the templates of this folder; a page adds its own filters."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("mmattn.reports"),

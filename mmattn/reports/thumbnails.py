@@ -12,12 +12,12 @@ __all__ = ["thumbnail"]
 
 
 def thumbnail(
-    picture: Path | bytes | Image.Image | None, width: int = 120, height: int = 180, quality: int = 72
+    source: Path | bytes | Image.Image | None, width: int = 120, height: int = 180, quality: int = 72
 ) -> str | None:
     """A small JPEG as a data URI.
 
     Args:
-        picture: a path, encoded bytes, a PIL image, or None.
+        source: a path, encoded bytes, a PIL image, or None.
         width: the most it may be wide, in pixels; the shape of the picture is kept.
         height: the most it may be high.
         quality: of the JPEG.
@@ -30,13 +30,13 @@ def thumbnail(
         >>> thumbnail(Image.new("RGB", (400, 600)))[:23], thumbnail(b"no picture")
         ('data:image/jpeg;base64,', None)
     """
-    if picture is None:
+    if source is None:
         return None
     try:
-        if isinstance(picture, Image.Image):
-            image = picture.copy()
+        if isinstance(source, Image.Image):
+            image = source.copy()
         else:
-            with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
                 opened.draft("RGB", (2 * width, 2 * height))  # a JPEG is then decoded at reduced size
                 image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):

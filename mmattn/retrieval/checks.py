@@ -9,11 +9,11 @@ import numpy as np
 
 from mmattn.errors import InputError
 
-__all__ = ["check_ids", "check_k", "check_provenance", "check_vectors", "unit_length"]
+__all__ = ["check_ids", "check_k", "check_provenance", "check_vectors", "normalize_rows"]
 
 
-def check_vectors(vectors: np.ndarray, what: str, name: Callable[[int], str]) -> np.ndarray:
-    """[N, D] float32 in C order, without NaN or infinity; `name` tells a row to the user.
+def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
+    """[N, D] float32 in C order, without NaN or infinity; `row_name` tells a row to the user.
 
     Raises:
         InputError: another shape or type, no column, or a value that is not finite.
@@ -30,12 +30,12 @@ def check_vectors(vectors: np.ndarray, what: str, name: Callable[[int], str]) ->
         bad = np.flatnonzero(~np.isfinite(rows).all(1))
         raise InputError(
             f"{what}: {len(bad)} of {len(rows)} hold NaN or infinity (in float32), the first is "
-            f"{name(int(bad[0]))}; expected finite numbers"
+            f"{row_name(int(bad[0]))}; expected finite numbers"
         )
     return rows
 
 
-def unit_length(rows: np.ndarray, what: str, name: Callable[[int], str]) -> np.ndarray:
+def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
     """The rows divided by their lengths.
 
     Raises:
@@ -44,7 +44,7 @@ def unit_length(rows: np.ndarray, what: str, name: Callable[[int], str]) -> np.n
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
     if len(rows) and lengths.min() == 0:
         bad = np.flatnonzero(lengths == 0)
-        raise InputError(f"{what}: {name(int(bad[0]))} is all zeros, which has no cosine; leave it out")
+        raise InputError(f"{what}: {row_name(int(bad[0]))} is all zeros, which has no cosine; leave it out")
     return (rows / lengths[:, None]).astype(np.float32)
 
 
@@ -75,35 +75,37 @@ def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
     return np.array(names, dtype=np.int64 if kinds == {int} else object)
 
 
-def check_provenance(ours: Mapping[str, str] | None, theirs: Mapping[str, str] | None, what: str) -> None:
+def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, str] | None, what: str) -> None:
     """Refuse vectors that something else has made than those of the index.
 
     Raises:
         InputError: a part (encoder, weights, program) differs; both are named.
     """
-    if ours is None and theirs is None:
+    if expected is None and actual is None:
         return
-    if ours is None or theirs is None:
+    if expected is None or actual is None:
         known = (
-            "the index does not say what made its own" if ours is None else "they do not say what made them"
+            "the index does not say what made its own"
+            if expected is None
+            else "they do not say what made them"
         )
         raise InputError(f"{what}: vectors of another origin: {known}; expected the same on both sides")
-    for part in sorted({*ours, *theirs}):
-        if ours.get(part) != theirs.get(part):
+    for part in sorted({*expected, *actual}):
+        if expected.get(part) != actual.get(part):
             raise InputError(
-                f"{what}: vectors of another {part}: they come from {theirs.get(part, 'none')}, "
-                f"expected {ours.get(part, 'none')} as in the index"
+                f"{what}: vectors of another {part}: they come from {actual.get(part, 'none')}, "
+                f"expected {expected.get(part, 'none')} as in the index"
             )
 
 
-def check_k(k: Any, count: int, most: int | None = None) -> None:
-    """Is it a number of neighbours that `count` items can have?
+def check_k(k: Any, num_items: int, max_k: int | None = None) -> None:
+    """Is it a number of neighbours that `num_items` items can have?
 
     Raises:
-        InputError: there are no items at all, or k is no whole number from 1 to `most` (or `count`).
+        InputError: there are no items at all, or k is no whole number from 1 to `max_k` (or `num_items`).
     """
-    if not count:
+    if not num_items:
         raise InputError("search: the index is empty, expected items to find")
-    most = count if most is None else most
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most:
-        raise InputError(f"search: got k={k!r}, expected 1 to {most}, the number of items there are")
+    max_k = num_items if max_k is None else max_k
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= max_k:
+        raise InputError(f"search: got k={k!r}, expected 1 to {max_k}, the number of items there are")

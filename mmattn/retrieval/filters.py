@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["matching"]
+__all__ = ["filter_mask"]
 
-_LONGEST = 10_000
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+_MAX_LENGTH = 10_000
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -33,7 +33,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 
 
-def matching(where: str, table: pd.DataFrame) -> np.ndarray:
+def filter_mask(where: str, table: pd.DataFrame) -> np.ndarray:
     """[N] boolean: which rows of the table meet the condition?
 
     Args:
@@ -46,17 +46,17 @@ def matching(where: str, table: pd.DataFrame) -> np.ndarray:
 
     Example:
         >>> films = pd.DataFrame({"genre": ["Comedy", "Drama", "Comedy"], "year": [1995, 1999, 1980]})
-        >>> matching("genre == 'Comedy' and year > 1990", films).tolist()
+        >>> filter_mask("genre == 'Comedy' and year > 1990", films).tolist()
         [True, False, False]
-        >>> matching("__import__('os')", films)
+        >>> filter_mask("__import__('os')", films)
         Traceback (most recent call last):
         mmattn.errors.InputError: filter "__import__('os')": a call at column 0 is not allowed, expected ...
     """
-    if not isinstance(where, str) or len(where) > _LONGEST:
+    if not isinstance(where, str) or len(where) > _MAX_LENGTH:
         raise InputError(
-            f"filter: got {type(where).__name__}, expected text of at most {_LONGEST} characters"
+            f"filter: got {type(where).__name__}, expected text of at most {_MAX_LENGTH} characters"
         )
-    reader = _Reader(where.strip(), table)
+    reader = _FilterEvaluator(where.strip(), table)
     try:
         tree = ast.parse(reader.where, mode="eval")
         return reader.condition(tree.body)
@@ -68,7 +68,7 @@ def matching(where: str, table: pd.DataFrame) -> np.ndarray:
         raise reader.problem("does not parse (nested too deeply, or a character that cannot be)") from error
 
 
-class _Reader:
+class _FilterEvaluator:
     def __init__(self, where: str, table: pd.DataFrame):
         self.where = where
         self.table = table
@@ -126,7 +126,7 @@ class _Reader:
         if any(value is None for value in values):
             raise self.problem("compares with None, expected `is None` or `is not None`")
         try:
-            found = _COMPARE[type(link)](*values)
+            found = _COMPARISONS[type(link)](*values)
         except (TypeError, ValueError) as error:
             shown = " and ".join(
                 f"column {value.name!r} ({value.dtype})" if isinstance(value, pd.Series) else repr(value)
@@ -156,7 +156,7 @@ class _Reader:
     def column(self, node: ast.Name) -> pd.Series:
         if node.id not in self.table.columns:
             known = [str(name) for name in self.table.columns]
-            raise self.problem(f"no column {node.id!r}.{nearest(node.id, known)}")
+            raise self.problem(f"no column {node.id!r}.{did_you_mean(node.id, known)}")
         return self.table[node.id]
 
     def constant(self, node: ast.AST) -> Any:

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.retrieval.hits import Hits
 from mmattn.retrieval.index import Index
-from mmattn.retrieval.storage.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle, save_bundle
 
 __all__ = ["FusedIndex"]
 
-_RANK_OFFSET = 60  # of reciprocal rank fusion, as its authors have it
+_RRF_K = 60  # of reciprocal rank fusion, as its authors have it
 
 
 class FusedIndex:
@@ -56,10 +56,14 @@ class FusedIndex:
         if not indexes:
             raise InputError("fused index: got no index, expected at least one")
         if method not in ("scores", "ranks"):
-            raise InputError(f"fused index: no method {method!r}.{nearest(str(method), ('scores', 'ranks'))}")
+            raise InputError(
+                f"fused index: no method {method!r}.{did_you_mean(str(method), ('scores', 'ranks'))}"
+            )
         for name, weight in (weights or {}).items():
             if name not in indexes:
-                raise InputError(f"fused index: weight for no modality {name!r}.{nearest(name, indexes)}")
+                raise InputError(
+                    f"fused index: weight for no modality {name!r}.{did_you_mean(name, indexes)}"
+                )
             if not weight > 0:
                 raise InputError(f"fused index: got weight {weight} for {name!r}, expected more than 0")
         metrics = {index.metric for index in indexes.values()}
@@ -76,7 +80,7 @@ class FusedIndex:
         k: int = 10,
         *,
         where: str | None = None,
-        among: Collection[Any] | None = None,
+        allowed_ids: Collection[Any] | None = None,
         provenance: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Hits:
         """The k best items of each query.
@@ -85,7 +89,7 @@ class FusedIndex:
             queries: modality -> [Q, D] vectors; leave out what the queries do not have.
             k: how many; fewer come back where fewer items were found.
             where: a condition over the metadata of each index.
-            among: ids of the only items to look at; an index looks at those that it has.
+            allowed_ids: ids of the only items to look at; an index looks at those that it has.
             provenance: modality -> what made the queries, compared with what made its index.
 
         Raises:
@@ -93,23 +97,27 @@ class FusedIndex:
         """
         for name in queries:
             if name not in self.indexes:
-                raise InputError(f"search: no modality {name!r}.{nearest(name, self.indexes)}")
+                raise InputError(f"search: no modality {name!r}.{did_you_mean(name, self.indexes)}")
         asked = {name: np.asarray(rows, np.float32) for name, rows in queries.items()}
         counts = {name: len(rows) for name, rows in asked.items()}
         if len(set(counts.values())) != 1:
             raise InputError(f"search: got {counts} queries, expected one number, for at least one modality")
-        unknown = [item for item in among or () if not any(item in index for index in self.indexes.values())]
+        unknown = [
+            item for item in allowed_ids or () if not any(item in index for index in self.indexes.values())
+        ]
         if unknown:
             raise InputError(f"filter: {len(unknown)} unknown ids, the first is {unknown[0]!r}.")
         hits: dict[str, Hits] = {}
         for name, rows in asked.items():
             index = self.indexes[name]
-            some = None if among is None else [item for item in among if item in index]
+            some = None if allowed_ids is None else [item for item in allowed_ids if item in index]
             most = min(max(self.depth, k), len(index))
             made = (provenance or {}).get(name)
-            hits[name] = index.search(rows, most, where=where, among=some, provenance=made)
+            hits[name] = index.search(rows, most, where=where, allowed_ids=some, provenance=made)
         fused = [
-            self._by_rank(hits, number) if self.method == "ranks" else self._by_score(asked, hits, number)
+            self._fuse_ranks(hits, number)
+            if self.method == "ranks"
+            else self._fuse_scores(asked, hits, number)
             for number in range(next(iter(counts.values())))
         ]
         width = min([k, *(len(scores) for scores in fused)])
@@ -137,30 +145,30 @@ class FusedIndex:
         Raises:
             InputError: there are no such indexes, or one is damaged: which file, and how, is said.
         """
-        return open_bundle(folder, lambda opened: cls._from_opened(opened, device))
+        return open_bundle(folder, lambda opened: cls._from_bundle(opened, device))
 
     @classmethod
-    def _from_opened(cls, opened: Opened, device: str) -> FusedIndex:
-        opened.expect("fused")
-        facts = opened.facts
-        indexes = {name: Index.from_opened(part, device) for name, part in opened.parts.items()}
+    def _from_bundle(cls, opened: OpenedBundle, device: str) -> FusedIndex:
+        opened.check_kind("fused")
+        facts = opened.attributes
+        indexes = {name: Index.from_bundle(part, device) for name, part in opened.parts.items()}
         if not isinstance(facts.get("weights"), dict) or type(facts.get("depth")) is not int:
             raise InputError(f"{opened.folder}: manifest.json does not say how the indexes are fused")
         return cls(indexes, facts["weights"], method=facts.get("method"), depth=facts["depth"])  # type: ignore[arg-type]
 
-    def _by_rank(self, hits: Mapping[str, Hits], query: int) -> dict[Any, float]:
+    def _fuse_ranks(self, hits: Mapping[str, Hits], query: int) -> dict[Any, float]:
         found: dict[Any, float] = {}
         for name, each in hits.items():
             for rank, item in enumerate(each.ids[query].tolist(), start=1):
-                found[item] = found.get(item, 0.0) + self.weights[name] / (_RANK_OFFSET + rank)
+                found[item] = found.get(item, 0.0) + self.weights[name] / (_RRF_K + rank)
         return found
 
-    def _by_score(
-        self, asked: Mapping[str, np.ndarray], hits: Mapping[str, Hits], query: int
+    def _fuse_scores(
+        self, query_vectors: Mapping[str, np.ndarray], hits: Mapping[str, Hits], query: int
     ) -> dict[Any, float]:
         items = list(dict.fromkeys(item for each in hits.values() for item in each.ids[query].tolist()))
         sums, weights = np.zeros(len(items)), np.zeros(len(items))
-        for name, rows in asked.items():
+        for name, rows in query_vectors.items():
             index, weight = self.indexes[name], self.weights[name]
             there = np.array([item in index for item in items], dtype=bool)
             scores = index.scores(rows[query], [item for item, has in zip(items, there, strict=True) if has])

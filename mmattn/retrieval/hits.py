@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Hits", "merge_hits", "without_own"]
+__all__ = ["Hits", "drop_self_hits", "merge_hits"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +57,17 @@ def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
     return Hits(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
 
 
-def without_own(hits: Hits, own: np.ndarray, k: int) -> Hits:
-    """Of k + 1 or fewer hits, the k best that are not the query's own item (`own` [Q] ids).
+def drop_self_hits(hits: Hits, query_ids: np.ndarray, k: int) -> Hits:
+    """Of k + 1 or fewer hits, the k best that are not the query's own item (`query_ids` [Q] ids).
 
     Every line loses one: its own item where that was found, the last one where it was not.
 
     Example:
         >>> found = Hits(np.array([["a", "b"], ["c", "a"]], object), np.zeros((2, 2), np.float32))
-        >>> without_own(found, np.array(["a", "b"], object), k=1).ids.tolist()
+        >>> drop_self_hits(found, np.array(["a", "b"], object), k=1).ids.tolist()
         [['b'], ['c']]
     """
-    keep = hits.ids != own[:, None]
+    keep = hits.ids != query_ids[:, None]
     absent = keep.all(1)
     if hits.ids.shape[1] > k or not absent.all():
         keep[absent, -1:] = False

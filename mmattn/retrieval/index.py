@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mmattn.errors import InputError, nearest
-from mmattn.retrieval.checks import check_k, check_provenance, check_vectors, unit_length
-from mmattn.retrieval.hits import Hits, without_own
-from mmattn.retrieval.items import Items, as_table
+from mmattn.errors import InputError, did_you_mean
+from mmattn.retrieval.checks import check_k, check_provenance, check_vectors, normalize_rows
+from mmattn.retrieval.hits import Hits, drop_self_hits
+from mmattn.retrieval.items import Items, as_metadata_table
 from mmattn.retrieval.search.devices import Placement
-from mmattn.retrieval.search.engine import Engine
+from mmattn.retrieval.search.engine import SearchEngine
 from mmattn.retrieval.search.exact import METRICS, Metric, pair_scores
 from mmattn.retrieval.search.float32_matmul import full_precision
-from mmattn.retrieval.search.plan import Plan
+from mmattn.retrieval.search.plan import SearchPlan
 from mmattn.retrieval.storage import index_files
-from mmattn.retrieval.storage.bundle import Opened, open_bundle
+from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle
 
 if TYPE_CHECKING:
     from mmattn.retrieval.sharded import ShardedIndex
@@ -40,7 +40,9 @@ class Index:
         [['b', 'a']]
     """
 
-    def __init__(self, items: Items, metric: Metric, provenance: Mapping[str, str] | None, engine: Engine):
+    def __init__(
+        self, items: Items, metric: Metric, provenance: Mapping[str, str] | None, engine: SearchEngine
+    ):
         self.metric = metric
         self.provenance = None if provenance is None else dict(provenance)
         self.engine = engine
@@ -80,14 +82,14 @@ class Index:
                 device, ...
         """
         if metric not in METRICS:
-            raise InputError(f"index: no metric {metric!r}.{nearest(str(metric), METRICS)}")
-        items = Items.checked(vectors, ids, metadata, metric)
-        engine = Engine.build(
+            raise InputError(f"index: no metric {metric!r}.{did_you_mean(str(metric), METRICS)}")
+        items = Items.validated(vectors, ids, metadata, metric)
+        engine = SearchEngine.build(
             items.vectors, metric, target_recall=target_recall, budget_mb=budget_mb, kind=kind, device=device
         )
         return cls(items, metric, provenance, engine)
 
-    def plan(self) -> Plan:
+    def plan(self) -> SearchPlan:
         """How it searches, where, and why: recall, speed, memory and build time of everything tried."""
         return self.engine.plan()
 
@@ -98,7 +100,7 @@ class Index:
         return len(self._items)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items.places
+        return name in self._items.id_to_row
 
     @property
     def dim(self) -> int:
@@ -160,7 +162,7 @@ class Index:
         k: int = 10,
         *,
         where: str | None = None,
-        among: Collection[Any] | None = None,
+        allowed_ids: Collection[Any] | None = None,
         provenance: Mapping[str, str] | None = None,
         exact: bool = False,
     ) -> Hits:
@@ -171,7 +173,7 @@ class Index:
             k: how many, at most as many as there are items.
             where: a condition over the metadata (see `mmattn.retrieval.filters`); k items that meet it
                 come back, or all there are.
-            among: ids of the only items to look at.
+            allowed_ids: ids of the only items to look at.
             provenance: what made the queries, compared with what made the index.
             exact: look at every vector, whatever the plan says.
 
@@ -183,7 +185,7 @@ class Index:
             check_provenance(self.provenance, provenance, "search")
         check_k(k, len(self))
         rows = self._checked_queries(queries)
-        return self._found(rows, k, self._items.allowed(where, among), exact)
+        return self._search_rows(rows, k, self._items.filter_rows(where, allowed_ids), exact)
 
     def search_ids(
         self,
@@ -191,7 +193,7 @@ class Index:
         k: int = 10,
         *,
         where: str | None = None,
-        among: Collection[Any] | None = None,
+        allowed_ids: Collection[Any] | None = None,
     ) -> Hits:
         """The k items most like each named one, itself left out.
 
@@ -200,10 +202,12 @@ class Index:
         """
         own = self._items.find(ids, "search")
         check_k(k, len(self), len(self) - 1)
-        found = self._found(self._items.vectors[own], k + 1, self._items.allowed(where, among))
-        return without_own(found, self.ids[own], k)
+        found = self._search_rows(
+            self._items.vectors[own], k + 1, self._items.filter_rows(where, allowed_ids)
+        )
+        return drop_self_hits(found, self.ids[own], k)
 
-    def _found(self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False) -> Hits:
+    def _search_rows(self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False) -> Hits:
         scores, found = self.engine.search(queries, k, rows, exact=exact)
         return Hits(self.ids[found], scores)
 
@@ -211,7 +215,9 @@ class Index:
         rows = check_vectors(queries, "queries", lambda row: f"query {row}")
         if rows.shape[1] != self.dim:
             raise InputError(f"queries: got width {rows.shape[1]}, expected {self.dim} as in the index")
-        return unit_length(rows, "queries", lambda row: f"query {row}") if self.metric == "cosine" else rows
+        return (
+            normalize_rows(rows, "queries", lambda row: f"query {row}") if self.metric == "cosine" else rows
+        )
 
     # --- change ----------------------------------------------------------------------------------
 
@@ -269,21 +275,21 @@ class Index:
             InputError: as `add`, but for ids that are there already.
         """
         check_provenance(self.provenance, provenance, "index")
-        return self._items.fitting(Items.checked(vectors, ids, metadata, self.metric))
+        return self._items.aligned(Items.validated(vectors, ids, metadata, self.metric))
 
     def _append(self, new: Items) -> None:
-        self._items = self._items.joined(new)
-        self.engine.added(self._items.vectors, new.vectors)
+        self._items = self._items.concatenated(new)
+        self.engine.add(self._items.vectors, new.vectors)
 
     def _drop(self, rows: np.ndarray) -> None:
         keep = np.ones(len(self), dtype=bool)
         keep[rows] = False
-        self._items = self._items.only(keep)
-        self.engine.dropped(self._items.vectors, keep)
+        self._items = self._items.take(keep)
+        self.engine.remove(self._items.vectors, keep)
 
-    def renumbered(self) -> Index:
+    def with_integer_ids(self) -> Index:
         """The same vectors under the ids 0 to N - 1, without metadata."""
-        items = Items(self._items.vectors, np.arange(len(self)), as_table(None, len(self)))
+        items = Items(self._items.vectors, np.arange(len(self)), as_metadata_table(None, len(self)))
         return Index(items, self.metric, self.provenance, self.engine)
 
     # --- on the disk -----------------------------------------------------------------------------
@@ -311,14 +317,14 @@ class Index:
         """
         from mmattn.retrieval.sharded import ShardedIndex  # which is made of indexes
 
-        def build(opened: Opened) -> Index | ShardedIndex:
-            kind: Any = ShardedIndex if opened.facts.get("kind") == "shards" else cls
+        def build(opened: OpenedBundle) -> Index | ShardedIndex:
+            kind: Any = ShardedIndex if opened.attributes.get("kind") == "shards" else cls
             return kind.from_opened(opened, device)
 
         return open_bundle(folder, build)
 
     @classmethod
-    def from_opened(cls, opened: Opened, device: str = "auto") -> Index:
+    def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> Index:
         """The index of a bundle whose files were checked.
 
         Raises:
@@ -344,11 +350,11 @@ class Index:
                 f"split: got {shards!r} shards, expected 1 to {len(self)}, the number of items there are"
             )
         ends = np.linspace(0, len(self), shards + 1).astype(int)
-        return ShardedIndex([self._part(start, end) for start, end in pairwise(ends)])
+        return ShardedIndex([self._slice(start, end) for start, end in pairwise(ends)])
 
-    def _part(self, start: int, end: int) -> Index:
+    def _slice(self, start: int, end: int) -> Index:
         """An index of some rows, that searches as is best for so many."""
-        items = self._items.only(slice(start, end))
-        recall, kind = self.engine.chosen.target_recall, "auto" if self.approximate else "exact"
-        engine = Engine.build(items.vectors, self.metric, target_recall=recall, kind=kind)
+        items = self._items.take(slice(start, end))
+        recall, kind = self.engine.selected_plan.target_recall, "auto" if self.approximate else "exact"
+        engine = SearchEngine.build(items.vectors, self.metric, target_recall=recall, kind=kind)
         return Index(items, self.metric, self.provenance, engine)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmattn.errors import InputError, nearest
-from mmattn.retrieval.checks import check_ids, check_vectors, unit_length
-from mmattn.retrieval.filters import matching
+from mmattn.errors import InputError, did_you_mean
+from mmattn.retrieval.checks import check_ids, check_vectors, normalize_rows
+from mmattn.retrieval.filters import filter_mask
 from mmattn.retrieval.search.exact import Metric
 
-__all__ = ["Items", "as_table", "find_rows"]
+__all__ = ["Items", "as_metadata_table", "find_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Items:
     metadata: pd.DataFrame
 
     @classmethod
-    def checked(cls, vectors: Any, ids: Any, metadata: Any, metric: Metric) -> Items:
+    def validated(cls, vectors: Any, ids: Any, metadata: Any, metric: Metric) -> Items:
         """From what a user gave; left out, the ids are 0 to N - 1.
 
         Raises:
@@ -42,8 +42,8 @@ class Items:
             raise InputError(f"index: got {len(names)} ids for {count} vectors")
         rows = check_vectors(vectors, "vectors", lambda row: f"id {names[row]!r}")
         if metric == "cosine":
-            rows = unit_length(rows, "vectors", lambda row: f"id {names[row]!r}")
-        return cls(rows, names, as_table(metadata, count))
+            rows = normalize_rows(rows, "vectors", lambda row: f"id {names[row]!r}")
+        return cls(rows, names, as_metadata_table(metadata, count))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,7 +54,7 @@ class Items:
         return self.vectors.shape[1]
 
     @cached_property
-    def places(self) -> pd.Index:
+    def id_to_row(self) -> pd.Index:
         """Id -> row."""
         return pd.Index(self.ids)
 
@@ -64,25 +64,25 @@ class Items:
         Raises:
             InputError: an id that is not there; the nearest is suggested.
         """
-        return find_rows(self.places, ids, what)
+        return find_rows(self.id_to_row, ids, what)
 
-    def allowed(self, where: str | None, among: Collection[Any] | None) -> np.ndarray | None:
+    def filter_rows(self, where: str | None, allowed_ids: Collection[Any] | None) -> np.ndarray | None:
         """[R] ascending rows that the filters leave; None where there is no filter.
 
         Raises:
             InputError: an unknown id, or a condition that does not parse.
         """
-        if where is None and among is None:
+        if where is None and allowed_ids is None:
             return None
         keep = np.ones(len(self), dtype=bool)
-        if among is not None:
+        if allowed_ids is not None:
             keep[:] = False
-            keep[self.find(list(among), "filter")] = True
+            keep[self.find(list(allowed_ids), "filter")] = True
         if where is not None:
-            keep &= matching(where, self.metadata)
+            keep &= filter_mask(where, self.metadata)
         return np.flatnonzero(keep)
 
-    def fitting(self, new: Items) -> Items:
+    def aligned(self, new: Items) -> Items:
         """The new rows with their columns in our order.
 
         Raises:
@@ -103,7 +103,7 @@ class Items:
             )
         return Items(new.vectors, new.ids, new.metadata[list(self.metadata.columns)])
 
-    def joined(self, new: Items) -> Items:
+    def concatenated(self, new: Items) -> Items:
         """These rows, then the new ones, which fit."""
         if not len(self):
             return new
@@ -113,12 +113,12 @@ class Items:
             pd.concat([self.metadata, new.metadata], ignore_index=True),
         )
 
-    def only(self, rows: np.ndarray | slice) -> Items:
+    def take(self, rows: np.ndarray | slice) -> Items:
         """The rows that an array of numbers or booleans, or a slice, names."""
         return Items(self.vectors[rows], self.ids[rows], self.metadata.iloc[rows].reset_index(drop=True))
 
 
-def find_rows(places: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
     """[n] rows of ids.
 
     Raises:
@@ -126,17 +126,21 @@ def find_rows(places: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> n
     """
     if isinstance(ids, str) or not isinstance(ids, (Sequence, np.ndarray)):
         raise InputError(f"{what}: got {ids!r}, expected a list of ids")
-    rows = places.get_indexer(pd.Index(ids, dtype=None if len(ids) else places.dtype))
+    rows = id_to_row.get_indexer(pd.Index(ids, dtype=None if len(ids) else id_to_row.dtype))
     unknown = np.flatnonzero(rows < 0)
     if len(unknown):
         name = list(ids)[unknown[0]]
-        hint = nearest(name, places.tolist()) if isinstance(name, str) and len(places) < 10_000 else ""
+        hint = (
+            did_you_mean(name, id_to_row.tolist())
+            if isinstance(name, str) and len(id_to_row) < 10_000
+            else ""
+        )
         close = hint if hint.startswith(" Did") else ""  # a list of all ids helps nobody
         raise InputError(f"{what}: {len(unknown)} unknown ids, the first is {name!r}.{close}")
     return rows
 
 
-def as_table(metadata: Any, count: int) -> pd.DataFrame:
+def as_metadata_table(metadata: Any, count: int) -> pd.DataFrame:
     """Metadata as a table of `count` rows; none given, one without columns.
 
     Raises:

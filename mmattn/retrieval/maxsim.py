@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 
 from mmattn.errors import InputError
-from mmattn.retrieval.checks import check_ids, check_k, check_provenance, check_vectors, unit_length
-from mmattn.retrieval.filters import matching
-from mmattn.retrieval.hits import Hits, without_own
+from mmattn.retrieval.checks import check_ids, check_k, check_provenance, check_vectors, normalize_rows
+from mmattn.retrieval.filters import filter_mask
+from mmattn.retrieval.hits import Hits, drop_self_hits
 from mmattn.retrieval.index import Index
-from mmattn.retrieval.items import as_table, find_rows
+from mmattn.retrieval.items import as_metadata_table, find_rows
 from mmattn.retrieval.storage import index_files
-from mmattn.retrieval.storage.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle, save_bundle
 
 __all__ = ["MaxSimIndex"]
 
-_VECTORS_AT_ONCE = 2**18
+_BATCH_VECTORS = 2**18
 
 
 class MaxSimIndex:
@@ -70,7 +70,9 @@ class MaxSimIndex:
         """
         if metric not in ("ip", "cosine"):
             raise InputError(f"maxsim index: got metric {metric!r}, expected ip or cosine")
-        parts, names, table = _checked(items, list(range(len(items))) if ids is None else ids, metadata)
+        parts, names, table = _validate_items(
+            items, list(range(len(items))) if ids is None else ids, metadata
+        )
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
         return cls(Index.build(np.concatenate(parts), metric=metric, **options), offsets, names, table)
 
@@ -79,10 +81,10 @@ class MaxSimIndex:
         return len(self.ids)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._id_to_row
 
     @cached_property
-    def _places(self) -> pd.Index:
+    def _id_to_row(self) -> pd.Index:
         return pd.Index(self.ids)
 
     # --- search ----------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ class MaxSimIndex:
         k: int = 10,
         *,
         where: str | None = None,
-        among: Collection[Any] | None = None,
+        allowed_ids: Collection[Any] | None = None,
         provenance: Mapping[str, str] | None = None,
         depth: int = 100,
     ) -> Hits:
@@ -103,7 +105,7 @@ class MaxSimIndex:
             queries: one [T, D] each.
             k: how many, at most as many as there are items.
             where: a condition over the items' metadata.
-            among: ids of the only items to look at.
+            allowed_ids: ids of the only items to look at.
             provenance: what made the queries, compared with what made the index.
             depth: vectors that each vector of a query brings in, where the search is approximate.
 
@@ -114,10 +116,10 @@ class MaxSimIndex:
         if provenance is not None:
             check_provenance(self.vectors.provenance, provenance, "search")
         check_k(k, len(self))
-        keep = np.ones(len(self), dtype=bool) if where is None else matching(where, self.metadata)
+        keep = np.ones(len(self), dtype=bool) if where is None else filter_mask(where, self.metadata)
         allowed = np.flatnonzero(keep)
-        if among is not None:
-            allowed = np.intersect1d(allowed, find_rows(self._places, list(among), "filter"))
+        if allowed_ids is not None:
+            allowed = np.intersect1d(allowed, find_rows(self._id_to_row, list(allowed_ids), "filter"))
         found = [self._search(query, number, k, allowed, depth) for number, query in enumerate(queries)]
         width = min([k, *(len(rows) for _, rows in found)])
         scores = np.array([scores[:width] for scores, _ in found], np.float32)
@@ -130,10 +132,10 @@ class MaxSimIndex:
         Raises:
             InputError: as `search`, or an id that is not there.
         """
-        own = find_rows(self._places, ids, "search")
+        own = find_rows(self._id_to_row, ids, "search")
         check_k(k, len(self), len(self) - 1)
         queries = [self.vectors.vectors(np.arange(*self.offsets[row : row + 2])) for row in own]
-        return without_own(self.search(queries, k + 1, **options), self.ids[own], k)
+        return drop_self_hits(self.search(queries, k + 1, **options), self.ids[own], k)
 
     def _search(
         self, query: Any, number: int, k: int, allowed: np.ndarray, depth: int
@@ -144,7 +146,7 @@ class MaxSimIndex:
                 f"query {number}: got {list(asked.shape)}, expected vectors of width {self.vectors.dim}"
             )
         if self.vectors.metric == "cosine":
-            asked = unit_length(asked, f"query {number}", lambda row: f"vector {row}")
+            asked = normalize_rows(asked, f"query {number}", lambda row: f"vector {row}")
         rows = allowed
         if self.vectors.approximate:
             near = self.vectors.search(asked, min(depth, len(self.vectors))).ids
@@ -155,17 +157,17 @@ class MaxSimIndex:
         order = np.argsort(-scores, kind="stable")[:k]
         return scores[order], rows[order]
 
-    def _maxsim(self, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _maxsim(self, query_vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """[len(rows)] scores, some hundred thousand vectors at a time."""
         counts = np.diff(self.offsets)[rows]
         scores = np.empty(len(rows), np.float32)
-        batch = np.cumsum(counts) // _VECTORS_AT_ONCE
+        batch = np.cumsum(counts) // _BATCH_VECTORS
         for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(batch)) + 1):
             if len(part):
                 places = np.concatenate(
                     [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows[part]]
                 )
-                products = asked @ self.vectors.vectors(places).T
+                products = query_vectors @ self.vectors.vectors(places).T
                 starts = np.cumsum(counts[part]) - counts[part]
                 scores[part] = np.maximum.reduceat(products, starts, axis=1).sum(0)
         return scores
@@ -182,7 +184,7 @@ class MaxSimIndex:
         Raises:
             InputError: as `build`; an id that is there already; other columns, width or origin.
         """
-        parts, names, table = _checked(items, ids, metadata)
+        parts, names, table = _validate_items(items, ids, metadata)
         there = [name for name in names.tolist() if name in self]
         if there:
             raise InputError(f"maxsim index: id {there[0]!r} is there already, expected a new one")
@@ -196,7 +198,7 @@ class MaxSimIndex:
         self.vectors.add(rows, np.arange(first, first + len(rows)), provenance=provenance)
         ends = self.offsets[-1] + np.cumsum([len(part) for part in parts])
         self.offsets = np.concatenate([self.offsets, ends])
-        self._take(
+        self._set_items(
             np.concatenate([self.ids, names]) if len(self) else names,
             pd.concat([self.metadata, table], ignore_index=True) if len(self) else table,
         )
@@ -208,14 +210,14 @@ class MaxSimIndex:
             InputError: an id that is not there; nothing is removed then.
         """
         keep = np.ones(len(self), dtype=bool)
-        keep[find_rows(self._places, ids, "maxsim index")] = False
+        keep[find_rows(self._id_to_row, ids, "maxsim index")] = False
         counts = np.diff(self.offsets)
         self.vectors.remove(np.flatnonzero(~keep.repeat(counts)))
-        self.vectors = self.vectors.renumbered()
+        self.vectors = self.vectors.with_integer_ids()
         self.offsets = np.concatenate([[0], np.cumsum(counts[keep])])
-        self._take(self.ids[keep], self.metadata[keep].reset_index(drop=True))
+        self._set_items(self.ids[keep], self.metadata[keep].reset_index(drop=True))
 
-    def _take(self, ids: np.ndarray, metadata: pd.DataFrame) -> None:
+    def _set_items(self, ids: np.ndarray, metadata: pd.DataFrame) -> None:
         self.ids, self.metadata = ids, metadata
         self.__dict__.pop("_places", None)
 
@@ -240,23 +242,23 @@ class MaxSimIndex:
         Raises:
             InputError: there is no such index, or it is damaged: which file, and how, is said.
         """
-        return open_bundle(folder, lambda opened: cls._from_opened(opened, device))
+        return open_bundle(folder, lambda opened: cls._from_bundle(opened, device))
 
     @classmethod
-    def _from_opened(cls, opened: Opened, device: str) -> MaxSimIndex:
-        opened.expect("maxsim")
-        count = opened.facts.get("count")
+    def _from_bundle(cls, opened: OpenedBundle, device: str) -> MaxSimIndex:
+        opened.check_kind("maxsim")
+        count = opened.attributes.get("count")
         whole = {"offsets", "items"} <= set(opened.files) and set(opened.parts) == {"vectors"}
         if not whole or type(count) is not int or count < 0:
             raise InputError(f"{opened.folder}: manifest.json does not describe an index of this version")
-        vectors = Index.from_opened(opened.parts["vectors"], device)
+        vectors = Index.from_bundle(opened.parts["vectors"], device)
         offsets = np.array(index_files.read_array(opened, "offsets", (count + 1,), np.int64))
         if offsets[0] or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
             raise InputError(f"{opened.files['offsets']}: does not part {len(vectors)} vectors among items")
         return cls(vectors, offsets, *index_files.read_items(opened, count))
 
 
-def _checked(
+def _validate_items(
     items: Sequence[Any], ids: Sequence[Any], metadata: Any
 ) -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
     """Vectors, ids and metadata that fit each other."""
@@ -273,4 +275,4 @@ def _checked(
                 f"maxsim index: id {name!r} has vectors {list(part.shape)}, "
                 f"expected at least one of width {parts[0].shape[1]}"
             )
-    return parts, names, as_table(metadata, len(names))
+    return parts, names, as_metadata_table(metadata, len(names))

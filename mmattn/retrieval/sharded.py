@@ -13,12 +13,12 @@ import pandas as pd
 
 from mmattn.errors import InputError
 from mmattn.retrieval.checks import check_k, check_provenance
-from mmattn.retrieval.hits import Hits, merge_hits, without_own
+from mmattn.retrieval.hits import Hits, drop_self_hits, merge_hits
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.items import find_rows
 from mmattn.retrieval.search.exact import Metric
-from mmattn.retrieval.search.plan import Plan
-from mmattn.retrieval.storage.bundle import Opened, open_bundle, save_bundle
+from mmattn.retrieval.search.plan import SearchPlan
+from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle, save_bundle
 
 __all__ = ["ShardedIndex"]
 
@@ -60,8 +60,8 @@ class ShardedIndex:
             check_provenance(first.provenance, shard.provenance, f"sharded index: shard {number}")
         if len({shard.ids.dtype for shard in self.shards if len(shard)}) > 1:
             raise InputError("sharded index: got text and whole numbers as ids, expected one kind")
-        if not self._places.is_unique:
-            twice = self.ids[self._places.duplicated()][0]
+        if not self._id_to_row.is_unique:
+            twice = self.ids[self._id_to_row.duplicated()][0]
             raise InputError(f"sharded index: id {twice!r} is in two shards, expected it in one")
 
     # --- what it holds ---------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class ShardedIndex:
         return sum(map(len, self.shards))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._id_to_row
 
     @property
     def dim(self) -> int:
@@ -91,12 +91,14 @@ class ShardedIndex:
     @property
     def ids(self) -> np.ndarray:
         """[N] ids, shard by shard."""
-        return np.concatenate([shard.ids for shard in self._filled or self.shards[:1]])
+        return np.concatenate([shard.ids for shard in self._non_empty_shards or self.shards[:1]])
 
     @property
     def metadata(self) -> pd.DataFrame:
         """One row an item, in the order of `ids`."""
-        return pd.concat([shard.metadata for shard in self._filled or self.shards[:1]], ignore_index=True)
+        return pd.concat(
+            [shard.metadata for shard in self._non_empty_shards or self.shards[:1]], ignore_index=True
+        )
 
     @property
     def approximate(self) -> bool:
@@ -104,17 +106,17 @@ class ShardedIndex:
         return any(shard.approximate for shard in self.shards)
 
     @property
-    def _filled(self) -> list[Index]:
+    def _non_empty_shards(self) -> list[Index]:
         return [shard for shard in self.shards if len(shard)]
 
     @cached_property
-    def _places(self) -> pd.Index:
+    def _id_to_row(self) -> pd.Index:
         """Id -> row in all shards together."""
         return pd.Index(self.ids)
 
-    def _owners(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+    def _shard_of_ids(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
         """[n] the shard of each named item."""
-        rows = find_rows(self._places, ids, what)
+        rows = find_rows(self._id_to_row, ids, what)
         return np.searchsorted(np.cumsum([len(shard) for shard in self.shards]), rows, side="right")
 
     def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
@@ -123,17 +125,17 @@ class ShardedIndex:
         Raises:
             InputError: an id that is not there.
         """
-        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._owners(ids, "index")
+        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._shard_of_ids(ids, "index")
         found = np.empty((len(names), self.dim), np.float32)
         for number in np.unique(owners):
             found[owners == number] = self.shards[number].vectors(names[owners == number])
         return found
 
-    def plan(self) -> Plan:
+    def plan(self) -> SearchPlan:
         """How each shard searches, and everything that was tried for any of them."""
         plans = [shard.plan() for shard in self.shards]
         reasons = "; ".join(dict.fromkeys(plan.reason for plan in plans))
-        return Plan(
+        return SearchPlan(
             f"{len(plans)} shards side by side: {reasons}",
             min(plan.target_recall for plan in plans),
             plans[0].k,
@@ -155,7 +157,7 @@ class ShardedIndex:
         k: int = 10,
         *,
         where: str | None = None,
-        among: Collection[Any] | None = None,
+        allowed_ids: Collection[Any] | None = None,
         provenance: Mapping[str, str] | None = None,
         exact: bool = False,
     ) -> Hits:
@@ -165,16 +167,18 @@ class ShardedIndex:
             InputError: as `Index.search`.
         """
         check_k(k, len(self))
-        names = None if among is None else np.array(list(among), dtype=self.ids.dtype)
-        owners = None if names is None else self._owners(names, "filter")
+        names = None if allowed_ids is None else np.array(list(allowed_ids), dtype=self.ids.dtype)
+        owners = None if names is None else self._shard_of_ids(names, "filter")
 
         def ask(number: int) -> Hits:
             shard = self.shards[number]
             some = None if names is None else names[owners == number].tolist()
             most = min(k, len(shard))
-            return shard.search(queries, most, where=where, among=some, provenance=provenance, exact=exact)
+            return shard.search(
+                queries, most, where=where, allowed_ids=some, provenance=provenance, exact=exact
+            )
 
-        return merge_hits(self._each(ask), k)
+        return merge_hits(self._map_shards(ask), k)
 
     def search_ids(
         self,
@@ -182,7 +186,7 @@ class ShardedIndex:
         k: int = 10,
         *,
         where: str | None = None,
-        among: Collection[Any] | None = None,
+        allowed_ids: Collection[Any] | None = None,
     ) -> Hits:
         """The k items most like each named one, in any shard, itself left out.
 
@@ -191,14 +195,14 @@ class ShardedIndex:
         """
         queries = self.vectors(ids)
         check_k(k, len(self), len(self) - 1)
-        found = self.search(queries, k + 1, where=where, among=among)
-        return without_own(found, np.asarray(ids, dtype=self.ids.dtype), k)
+        found = self.search(queries, k + 1, where=where, allowed_ids=allowed_ids)
+        return drop_self_hits(found, np.asarray(ids, dtype=self.ids.dtype), k)
 
-    def _each(self, ask: Callable[[int], Hits]) -> list[Hits]:
+    def _map_shards(self, search_shard: Callable[[int], Hits]) -> list[Hits]:
         """What each shard that holds anything answers, in their order."""
         numbers = [number for number, shard in enumerate(self.shards) if len(shard)]
         with ThreadPoolExecutor(len(numbers)) as pool:
-            return list(pool.map(ask, numbers))
+            return list(pool.map(search_shard, numbers))
 
     # --- change ----------------------------------------------------------------------------------
 
@@ -218,7 +222,7 @@ class ShardedIndex:
         there = [name for name in np.asarray(ids, dtype=object).tolist() if name in self]
         if there:
             raise InputError(f"index: id {there[0]!r} is there already, expected a new one (or `update`)")
-        like = next(iter(self._filled), self.shards[0])  # an empty shard takes ids of any kind
+        like = next(iter(self._non_empty_shards), self.shards[0])  # an empty shard takes ids of any kind
         smallest = min(self.shards, key=len)
         if smallest is not like:
             like.check(vectors, ids, metadata, provenance)
@@ -238,10 +242,10 @@ class ShardedIndex:
         Raises:
             InputError: as `Index.update`.
         """
-        new = next(iter(self._filled), self.shards[0]).check(vectors, ids, metadata, provenance)
-        owners = self._owners(new.ids, "index")
+        new = next(iter(self._non_empty_shards), self.shards[0]).check(vectors, ids, metadata, provenance)
+        owners = self._shard_of_ids(new.ids, "index")
         for number in np.unique(owners):
-            part = new.only(owners == number)
+            part = new.take(owners == number)
             self.shards[number].update(part.vectors, part.ids, metadata=part.metadata, provenance=provenance)
         self.__dict__.pop("_places", None)
 
@@ -251,7 +255,7 @@ class ShardedIndex:
         Raises:
             InputError: an id that is not there; nothing is removed then.
         """
-        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._owners(ids, "index")
+        names, owners = np.asarray(ids, dtype=self.ids.dtype), self._shard_of_ids(ids, "index")
         for number in np.unique(owners):
             self.shards[number].remove(names[owners == number])
         self.__dict__.pop("_places", None)
@@ -274,20 +278,20 @@ class ShardedIndex:
         Raises:
             InputError: there is no sharded index, or it is damaged: which file, and how, is said.
         """
-        return open_bundle(folder, lambda opened: cls.from_opened(opened, device))
+        return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
-    def from_opened(cls, opened: Opened, device: str = "auto") -> ShardedIndex:
+    def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> ShardedIndex:
         """The shards of a bundle whose files were checked.
 
         Raises:
             InputError: files that are what they were, but do not fit each other.
         """
-        opened.expect("shards")
-        found = cls([Index.from_opened(opened.parts[name], device) for name in sorted(opened.parts)])
-        if len(found) != opened.facts.get("count"):
+        opened.check_kind("shards")
+        found = cls([Index.from_bundle(opened.parts[name], device) for name in sorted(opened.parts)])
+        if len(found) != opened.attributes.get("count"):
             raise InputError(
                 f"{opened.folder}: the shards hold {len(found)} items, "
-                f"the manifest says {opened.facts.get('count')}"
+                f"the manifest says {opened.attributes.get('count')}"
             )
         return found

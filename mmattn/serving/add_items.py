@@ -15,32 +15,32 @@ from numpy.typing import NDArray
 
 from mmattn.data.card import Card
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.data.roles import ItemTable
 from mmattn.data.tables import column_types, read_table
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.heads.recommendation.recommendation import RecommendationHead
-from mmattn.serving.embed import item_file
+from mmattn.serving.embed import resolve_item_file
 from mmattn.training.tasks.recommendation import Recommender
 
-__all__ = ["Added", "read_new_items", "weights_of"]
+__all__ = ["AddedItems", "new_item_weights", "read_new_items"]
 
-_BLOCK = 4096  # items whose weights are computed together
+_BATCH_ITEMS = 4096  # items whose weights are computed together
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedItems:
     """What became of the items that were to be added.
 
     Args:
         ids: of those that are new and can be recommended from now on.
-        there: how many were there before; they stay as they are.
-        without: ids of those that hold nothing which the encoders can read; they are left out.
+        existing: how many were there before; they stay as they are.
+        skipped_no_content: ids of those that hold nothing which the encoders can read; they are left out.
     """
 
     ids: list[Any]
-    there: int
-    without: list[Any]
+    existing: int
+    skipped_no_content: list[Any]
 
 
 def read_new_items(source: Path, catalogue: str, columns: ItemTable) -> Dataset:
@@ -57,15 +57,15 @@ def read_new_items(source: Path, catalogue: str, columns: ItemTable) -> Dataset:
     Raises:
         InputError: no such file, the card of another data set, or a table without ids or any known column.
     """
-    source = item_file(source)
+    source = resolve_item_file(source)
     if source.suffix in (".yaml", ".yml"):
         found = Card.read(source).name
         if found != catalogue:
             raise InputError(f"{source}: the card of {found!r}, but the run's catalogue is {catalogue!r}")
-        return read(source)
+        return read_dataset(source)
     types = column_types(source)
     if columns.id not in types:
-        raise InputError(f"{source}: no column {columns.id!r} for the ids.{nearest(columns.id, types)}")
+        raise InputError(f"{source}: no column {columns.id!r} for the ids.{did_you_mean(columns.id, types)}")
     uses = {name: use for name, use in columns.columns.items() if all(one.role != "entity" for one in use)}
     there = [name for name in uses if name in types]
     if not there:
@@ -86,29 +86,29 @@ def read_new_items(source: Path, catalogue: str, columns: ItemTable) -> Dataset:
         card = Card(catalogue, replace(columns, file=str(filled), columns=uses, split=None))
         object.__setattr__(card, "path", source.resolve().parent / "card.yaml")  # paths are relative to it
         card.check_files()
-        return read(card)
+        return read_dataset(card)
 
 
-def weights_of(
+def new_item_weights(
     head: RecommendationHead,
-    known: NDArray[np.float32],
-    new: NDArray[np.float32],
-    together: NDArray[np.float32],
+    known_vectors: NDArray[np.float32],
+    new_vectors: NDArray[np.float32],
+    cooccurrence: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """[K, N], what each known item says of each new one.
 
     Args:
         head: of the run's model.
-        known: [K, D] vectors of the known items, as the head made them.
-        new: [N, D] vectors of the new items.
-        together: [K, K] counts where the head completes histories, otherwise empty.
+        known_vectors: [K, D] vectors of the known items, as the head made them.
+        new_vectors: [N, D] vectors of the new items.
+        cooccurrence: [K, K] counts where the head completes histories, otherwise empty.
     """
     device = next(head.parameters()).device
-    counts = torch.tensor(together).to(device) if len(together) else None
+    counts = torch.tensor(cooccurrence).to(device) if len(cooccurrence) else None
     found = []
-    for start in range(0, len(new), _BLOCK):
-        part = new[start : start + _BLOCK]
-        vectors = torch.from_numpy(np.concatenate([known, part])).to(device)
-        recommender = Recommender(head, vectors, np.arange(len(known)), counts)
-        found.append(recommender.weights(np.arange(len(known), len(vectors))).float().cpu().numpy())
+    for start in range(0, len(new_vectors), _BATCH_ITEMS):
+        part = new_vectors[start : start + _BATCH_ITEMS]
+        vectors = torch.from_numpy(np.concatenate([known_vectors, part])).to(device)
+        recommender = Recommender(head, vectors, np.arange(len(known_vectors)), counts)
+        found.append(recommender.weights(np.arange(len(known_vectors), len(vectors))).float().cpu().numpy())
     return np.concatenate(found, axis=1)

@@ -23,21 +23,21 @@ from numpy.typing import NDArray
 from scipy import sparse
 from tqdm import tqdm
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.files import atomic_path, sha256_file, write_json
 from mmattn.retrieval.storage.arrow import join_parquet
-from mmattn.serving.service import Service
+from mmattn.serving.service import RecommenderService
 
-__all__ = ["BUCKET_ROWS", "Counts", "recommend_table"]
+__all__ = ["BUCKET_ROWS", "BatchCounts", "recommend_table"]
 
 BUCKET_ROWS = 2_000_000  # of the table, in memory at once
-_PIECE = 65_536  # rows that are read at once, or as many as give each bucket some
-_EACH = 1024
-_USERS = 4096  # users that are answered together
+_CHUNK_ROWS = 65_536  # rows that are read at once, or as many as give each bucket some
+_MIN_ROWS_PER_BUCKET = 1024
+_USER_BATCH = 4096  # users that are answered together
 
 
 @dataclass(frozen=True)
-class Counts:
+class BatchCounts:
     """What was done.
 
     Args:
@@ -52,7 +52,7 @@ class Counts:
 
 
 def recommend_table(
-    service: Service,
+    service: RecommenderService,
     users: str | Path,
     out: str | Path,
     *,
@@ -61,7 +61,7 @@ def recommend_table(
     skip_unknown: bool = False,
     bucket_rows: int = BUCKET_ROWS,
     progress: bool = True,
-) -> Counts:
+) -> BatchCounts:
     """Write the k best items of every user of a table, as rows of user, rank (from 1), item and score.
 
     Memory: the catalogue's vectors and maps, and what one bucket needs, whatever the number of users: some
@@ -74,7 +74,7 @@ def recommend_table(
         users: a parquet file with columns `user` and `item`; a row without an item names a user who has met
             nothing, and gets what the catalogue as a whole speaks for.
         out: the parquet file to write.
-        k, where: as in `Service.recommend`.
+        k, where: as in `RecommenderService.recommend`.
         skip_unknown: pass over rows whose item is not in the catalogue; otherwise they are an error.
         bucket_rows: rows of the table that are in memory at once.
         progress: show a bar.
@@ -83,7 +83,7 @@ def recommend_table(
         InputError: no such file or columns, a row without a user, or items that are not in the catalogue.
     """
     users, out = Path(users), Path(out)
-    rows = _checked(users)
+    rows = _count_rows(users)
     if bucket_rows < 1:
         raise InputError(f"recommend: got buckets of {bucket_rows} rows, expected at least 1")
     buckets = max(1, -(-rows // bucket_rows))
@@ -99,14 +99,20 @@ def recommend_table(
     if not (folder / "parted.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _part(users, folder, buckets, min(bucket_rows, max(_PIECE, _EACH * buckets)), progress)
+        _split_into_buckets(
+            users,
+            folder,
+            buckets,
+            min(bucket_rows, max(_CHUNK_ROWS, _MIN_ROWS_PER_BUCKET * buckets)),
+            progress,
+        )
         write_json(folder / "parted.json", {"buckets": buckets})
     found, unknown = [], 0
     for bucket in tqdm(range(buckets), desc="recommend", unit="bucket", disable=not progress):
         done = folder / f"{bucket:05d}.parquet"
         source = folder / f"rows-{bucket:05d}.parquet"
         if not done.exists():
-            _answer(service, source, done, k, where, skip_unknown, users)
+            _recommend_bucket(service, source, done, k, where, skip_unknown, users)
         written = pa.parquet.read_schema(done).metadata
         unknown += int(written[b"mmattn.unknown"])
         source.unlink(missing_ok=True)  # what it was read for is done
@@ -114,10 +120,10 @@ def recommend_table(
     people = sum(int(pa.parquet.read_schema(done).metadata[b"mmattn.users"]) for done in found)
     total = join_parquet(found, out)
     shutil.rmtree(folder)
-    return Counts(people, total, unknown)
+    return BatchCounts(people, total, unknown)
 
 
-def _checked(path: Path) -> int:
+def _count_rows(path: Path) -> int:
     """Number of rows.
 
     Raises:
@@ -130,13 +136,13 @@ def _checked(path: Path) -> int:
         raise InputError(f"{path}: cannot be read as parquet ({' '.join(str(error).split())})") from error
     for column in ("user", "item"):
         if column not in names:
-            raise InputError(f"{path}: no column {column!r}.{nearest(column, names)}")
+            raise InputError(f"{path}: no column {column!r}.{did_you_mean(column, names)}")
     if not rows:
         raise InputError(f"{path}: has no rows, expected users and the items they met")
     return rows
 
 
-def _part(users: Path, folder: Path, buckets: int, piece: int, progress: bool) -> None:
+def _split_into_buckets(users: Path, folder: Path, buckets: int, chunk_rows: int, progress: bool) -> None:
     """Write each row into the file of its user's bucket."""
     with ExitStack() as stack:
         file = stack.enter_context(pa.parquet.ParquetFile(users))
@@ -147,7 +153,7 @@ def _part(users: Path, folder: Path, buckets: int, piece: int, progress: bool) -
             stack.enter_context(pa.parquet.ParquetWriter(folder / f"rows-{bucket:05d}.parquet", schema))
             for bucket in range(buckets)
         ]
-        for batch in _pieces(file, piece):
+        for batch in _read_chunks(file, chunk_rows):
             if batch["user"].null_count:
                 raise InputError(
                     f"{users}: {batch['user'].null_count} rows without a user, expected one in each"
@@ -162,20 +168,28 @@ def _part(users: Path, folder: Path, buckets: int, piece: int, progress: bool) -
             bar.update(len(batch))
 
 
-def _pieces(file: Any, size: int) -> Iterator[pa.Table]:
+def _read_chunks(file: Any, size: int) -> Iterator[pa.Table]:
     for batch in file.iter_batches(batch_size=size, columns=["user", "item"]):
         yield pa.Table.from_batches([batch])
 
 
-def _answer(
-    service: Service, source: Path, done: Path, k: int, where: str | None, skip_unknown: bool, users: Path
+def _recommend_bucket(
+    service: RecommenderService,
+    source: Path,
+    target: Path,
+    k: int,
+    where: str | None,
+    skip_unknown: bool,
+    users: Path,
 ) -> None:
     """Write what the users of one bucket get."""
     table = pa.parquet.read_table(source)
     people = table["user"].combine_chunks().dictionary_encode()
-    seen, unknown = _seen(service, table["item"], people.indices.to_numpy(), len(people.dictionary), users)
+    seen, unknown = _seen_items(
+        service, table["item"], people.indices.to_numpy(), len(people.dictionary), users
+    )
     if unknown and not skip_unknown:
-        raise InputError(f"{users}: {service.unknown(unknown)}")
+        raise InputError(f"{users}: {service.unknown_ids_message(unknown)}")
     missing = pa.array(unknown)
     facts = {"mmattn.users": str(len(people.dictionary)), "mmattn.unknown": str(len(missing))}
     item = pa.int64() if service.index.ids.dtype == np.int64 else pa.string()
@@ -183,9 +197,9 @@ def _answer(
         [("user", people.dictionary.type), ("rank", pa.int32()), ("item", item), ("score", pa.float32())],
         facts,
     )
-    with atomic_path(done) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
-        for start in range(0, len(people.dictionary), _USERS):
-            scores, rows = service.answer(seen[start : start + _USERS], k, where)
+    with atomic_path(target) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(people.dictionary), _USER_BATCH):
+            scores, rows = service.recommend_batch(seen[start : start + _USER_BATCH], k, where)
             there = rows >= 0
             who = np.repeat(np.arange(start, start + len(rows)), there.sum(1))
             columns = [
@@ -197,12 +211,12 @@ def _answer(
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _seen(
-    service: Service, items: pa.ChunkedArray, owner: NDArray[Any], count: int, where: Path
+def _seen_items(
+    service: RecommenderService, items: pa.ChunkedArray, owner: NDArray[Any], count: int, where: Path
 ) -> tuple[sparse.csr_array, list[str]]:
     """[U, I] ones where the user has met the item, and the unknown item of each row that has one."""
     names = items.combine_chunks().dictionary_encode()
-    place = service.places_of(names.dictionary.to_pylist())
+    place = service.find_rows(names.dictionary.to_pylist())
     codes = names.indices.fill_null(-1).to_numpy()
     rows = np.where(codes < 0, -1, place[codes]) if len(place) else np.full(len(codes), -1)
     unknown = [str(names.dictionary[int(code)]) for code in codes[(codes >= 0) & (rows < 0)]]

@@ -15,27 +15,29 @@ from mmattn import schema
 from mmattn.data.dataset import Dataset
 from mmattn.data.tables import column_types
 from mmattn.experiments.config import FitConfig
-from mmattn.heads.recommendation.history_completion import co_occurrence
+from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.retrieval.index import Index
-from mmattn.serving.add_items import weights_of
-from mmattn.serving.factors import WIDTHS, Factors, agreement, factorise
+from mmattn.serving.add_items import new_item_weights
+from mmattn.serving.factors import WIDTHS, Factors, factorise, topk_agreement
 from mmattn.serving.item_metadata import item_columns
 from mmattn.serving.run_encoder import RunEncoder
-from mmattn.serving.service import INDEX, Service
-from mmattn.serving.unseen_search import suited
+from mmattn.serving.service import INDEX_FOLDER, RecommenderService
+from mmattn.serving.unseen_search import tune_for_users
 from mmattn.training.tasks.recommendation import Recommender, item_vectors
 
-__all__ = ["leave_service"]
+__all__ = ["build_service"]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-MOST_KNOWN = 20_000  # items whose weights are solved for together: the cube of their number is what it costs
-AGREED = 0.95  # share of the model's first 20 that the vectors must rank among their own
-MOST_BYTES = 2**30  # of the vectors of all items
+MAX_KNOWN_ITEMS = (
+    20_000  # items whose weights are solved for together: the cube of their number is what it costs
+)
+MIN_AGREEMENT = 0.95  # share of the model's first 20 that the vectors must rank among their own
+MAX_VECTOR_BYTES = 2**30  # of the vectors of all items
 
 
-def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Service | None:
+def build_service(run: Path, dataset: Dataset, *, progress: bool = True) -> RecommenderService | None:
     """Make the bundle of a finished run; nothing is trained.
 
     The model is the first seed's, as it was evaluated; of a hybrid, its trained head alone, since the other
@@ -56,55 +58,67 @@ def leave_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Serv
         The service, written to the run's folder in place of any that was there; None where the head is not
         linear in the history.
     """
-    config = schema.load(FitConfig, run / "config.yaml")
+    config = schema.load_config(FitConfig, run / "config.yaml")
     seed = config.protocol.seeds[0]
-    encoder = RunEncoder.of_run(run, seed, config.head.name)
+    encoder = RunEncoder.from_run(run, seed, config.head.name)
     head = encoder.model.head(encoder.head)
     if not isinstance(head, RecommendationHead):
-        log.info("no index to recommend from: head %r is not linear in the history", encoder.head)
+        logger.info("no index to recommend from: head %r is not linear in the history", encoder.head)
         return None
-    inputs = encoder.inputs(dataset.items, config.data.features, progress=progress)
+    inputs = encoder.read_inputs(dataset.items, config.data.features, progress=progress)
     everything = np.arange(len(dataset.items))
-    learned = None if head.ids is None else everything
+    learned = None if head.id_embedding is None else everything
     vectors = item_vectors(encoder.model, inputs, encoder.head, learned)
 
-    histories, known = _histories(dataset)
-    together = co_occurrence(histories) if head.completion is not None else torch.zeros(0, 0)
+    histories, known = _known_histories(dataset)
+    together = cooccurrence_counts(histories) if head.completion_dropout is not None else torch.zeros(0, 0)
     recommender = Recommender(head, vectors, known, together if len(together) else None)
     own = np.arange(len(known))
     weights_KK = recommender.weights(known).float().cpu()
-    factors, agreed = _chosen(weights_KK, histories, own, len(everything))
+    factors, agreed = _select_width(weights_KK, histories, own, len(everything))
 
     vectors_ID = vectors.float().cpu().numpy()
     others = np.setdiff1d(everything, known)
     maps = np.empty((len(everything), factors.width), np.float32)
     served = np.empty_like(maps)
-    maps[known], served[known] = factors.maps, factors.vectors
+    maps[known], served[known] = factors.item_to_user, factors.vectors
     if len(others):
-        weights_KN = weights_of(head, vectors_ID[known], vectors_ID[others], together.numpy())
-        maps[others], served[others] = weights_KN.T @ factors.maps, (factors.lift @ weights_KN).T
+        weights_KN = new_item_weights(head, vectors_ID[known], vectors_ID[others], together.numpy())
+        maps[others], served[others] = (
+            weights_KN.T @ factors.item_to_user,
+            (factors.weights_to_vector @ weights_KN).T,
+        )
     index = Index.build(
-        served, _ids(dataset),
+        served, _item_ids(dataset),
         metadata=item_columns(dataset.items, dataset.card.items, dataset.labels),
         provenance=encoder.provenance,
     )  # fmt: skip
-    index = suited(index, np.ascontiguousarray(histories[_drawn(histories)] @ factors.maps))
+    index = tune_for_users(
+        index, np.ascontiguousarray(histories[_sample_users(histories)] @ factors.item_to_user)
+    )
     facts = {
         "kind": "recommender", "catalogue": dataset.card.name, "columns": dataset.card.to_dict()["items"],
         "model": str(encoder.folder.relative_to(run)), "head": encoder.head, "seed": seed,
-        "known": len(known), "dim": vectors_ID.shape[1], "completes": head.completion is not None,
+        "known": len(known), "dim": vectors_ID.shape[1], "completes": head.completion_dropout is not None,
         "agreement": round(agreed, 4),
     }  # fmt: skip
-    service = Service(
-        run / INDEX, index, maps, factors.lift, known, vectors_ID[known], together.numpy(), facts
+    service = RecommenderService(
+        run / INDEX_FOLDER,
+        index,
+        maps,
+        factors.weights_to_vector,
+        known,
+        vectors_ID[known],
+        together.numpy(),
+        facts,
     )
     service.save(replace=True)
-    log.info("index of %s items, width %d, that agrees with the model on %.1f%% of the first 20",
+    logger.info("index of %s items, width %d, that agrees with the model on %.1f%% of the first 20",
              f"{len(index):,}", factors.width, 100 * agreed)  # fmt: skip
     return service
 
 
-def _histories(dataset: Dataset) -> tuple[sparse.csr_array, NDArray[np.int64]]:
+def _known_histories(dataset: Dataset) -> tuple[sparse.csr_array, NDArray[np.int64]]:
     """[U, K] ones, and the known items, ascending."""
     pairs = dataset.interactions
     met = sparse.csr_array(
@@ -114,34 +128,34 @@ def _histories(dataset: Dataset) -> tuple[sparse.csr_array, NDArray[np.int64]]:
     met.sum_duplicates()
     met.data[:] = 1
     counts_I = np.bincount(met.indices, minlength=len(dataset.items))
-    order = np.argsort(-counts_I, kind="stable")[:MOST_KNOWN]
+    order = np.argsort(-counts_I, kind="stable")[:MAX_KNOWN_ITEMS]
     known = np.sort(order[counts_I[order] > 0])
     return sparse.csr_array(met[:, known]), known
 
 
-def _chosen(
-    weights: torch.Tensor, histories: sparse.csr_array, own: NDArray[np.int64], items: int
+def _select_width(
+    weights: torch.Tensor, histories: sparse.csr_array, known_positions: NDArray[np.int64], items: int
 ) -> tuple[Factors, float]:
     """The narrowest vectors that agree with the weights, and how far they do."""
-    affordable = [width for width in WIDTHS if width * items * 4 <= MOST_BYTES] or [WIDTHS[0]]
-    widest = factorise(weights, histories, affordable[-1], own)
+    affordable = [width for width in WIDTHS if width * items * 4 <= MAX_VECTOR_BYTES] or [WIDTHS[0]]
+    widest = factorise(weights, histories, affordable[-1], known_positions)
     for width in affordable:
-        factors = widest.cut(width)
-        agreed = agreement(factors, weights, histories, own)
-        if agreed >= AGREED:
+        factors = widest.truncate(width)
+        agreed = topk_agreement(factors, weights, histories, known_positions)
+        if agreed >= MIN_AGREEMENT:
             break
     return factors, agreed
 
 
-def _drawn(histories: sparse.csr_array, most: int = 400) -> NDArray[np.int64]:
+def _sample_users(histories: sparse.csr_array, max_users: int = 400) -> NDArray[np.int64]:
     """Some users who have a history."""
     there = np.flatnonzero(np.diff(histories.indptr))
-    return np.sort(np.random.default_rng(0).choice(there, min(most, len(there)), replace=False))
+    return np.sort(np.random.default_rng(0).choice(there, min(max_users, len(there)), replace=False))
 
 
-def _ids(dataset: Dataset) -> list[str] | list[int]:
+def _item_ids(dataset: Dataset) -> list[str] | list[int]:
     """Numbers where the catalogue's own column holds numbers, otherwise text."""
     card = dataset.card
-    kind = column_types(card.file(card.items.file))[card.items.id]
+    kind = column_types(card.resolve_path(card.items.file))[card.items.id]
     names = list(dataset.item_ids)
     return [int(name) for name in names] if pa.types.is_integer(kind) else names

@@ -16,59 +16,59 @@ import pandas as pd
 import torch
 
 from mmattn.data.card import Card
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.data.roles import ItemTable
 from mmattn.errors import InputError
 from mmattn.experiments.config import FitConfig
-from mmattn.retrieval.storage.arrow import Vectors, join_parquet, write_parquet
-from mmattn.schema import load
+from mmattn.retrieval.storage.arrow import VectorTable, join_parquet, write_parquet
+from mmattn.schema import load_config
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample
 
-__all__ = ["Shards", "embed", "item_file", "read_items", "table_card"]
+__all__ = ["EmbeddingShards", "card_for_table", "embed", "read_items", "resolve_item_file"]
 
 
 @dataclass(frozen=True)
-class Shards:
+class EmbeddingShards:
     """Items in shards, each of which somebody encodes and writes to a file of its own.
 
     Args:
         samples: all items.
         out: the parquet file that all shards together become.
-        size: items a shard; the last one may have fewer.
+        shard_size: items a shard; the last one may have fewer.
         folder: of the shards' files; its name tells items, source and model from others.
     """
 
     samples: Sequence[Sample]
     out: Path
-    size: int
+    shard_size: int
     folder: Path
 
     @classmethod
-    def plan(
-        cls, samples: Sequence[Sample], out: Path, size: int, source: str, provenance: Mapping[str, str]
-    ) -> Shards:
+    def create(
+        cls, samples: Sequence[Sample], out: Path, shard_size: int, source: str, provenance: Mapping[str, str]
+    ) -> EmbeddingShards:
         """Cut the items into shards.
 
         Args:
             samples: all items, the same in every process.
             out: the parquet file.
-            size: items a shard.
+            shard_size: items a shard.
             source: hash of where the samples come from; shards of another source are not used.
             provenance: of the encoder; shards of another one are not used either.
 
         Raises:
             InputError: a size below 1.
         """
-        if size < 1:
-            raise InputError(f"embed: got --shard {size}, expected at least 1")
-        told = json.dumps([dict(provenance), source, size, [sample.id for sample in samples]])
+        if shard_size < 1:
+            raise InputError(f"embed: got --shard {shard_size}, expected at least 1")
+        told = json.dumps([dict(provenance), source, shard_size, [sample.id for sample in samples]])
         folder = out.parent / f".{out.name}.{hashlib.sha256(told.encode()).hexdigest()[:16]}.shards"
-        return cls(samples, out, size, folder)
+        return cls(samples, out, shard_size, folder)
 
     def __len__(self) -> int:
         """Number of shards."""
-        return -(-len(self.samples) // self.size)
+        return -(-len(self.samples) // self.shard_size)
 
     def path(self, number: int) -> Path:
         """The file of a shard."""
@@ -80,15 +80,15 @@ class Shards:
 
     def write(self, number: int, encoder: RunEncoder, features: str | Path, *, progress: bool = False) -> int:
         """Encode a shard and write its file, atomically; the number of contents that cannot be read."""
-        part = self.samples[number * self.size : (number + 1) * self.size]
-        inputs = encoder.inputs(part, features, progress=progress)
+        part = self.samples[number * self.shard_size : (number + 1) * self.shard_size]
+        inputs = encoder.read_inputs(part, features, progress=progress)
         vectors, there = encoder.vectors(inputs)
         ids = pd.Series([sample.id for sample in part], dtype=object)[there].to_numpy()
         no_columns = pd.DataFrame(index=range(len(ids)))
-        write_parquet(Vectors(vectors[there], ids, no_columns, encoder.provenance), self.path(number))
+        write_parquet(VectorTable(vectors[there], ids, no_columns, encoder.provenance), self.path(number))
         return len(inputs.rejected)
 
-    def join(self) -> int:
+    def merge(self) -> int:
         """Write all shards as one file, remove theirs, and return the number of vectors.
 
         Raises:
@@ -101,7 +101,7 @@ class Shards:
 
 def embed(
     encoder: RunEncoder,
-    shards: Shards,
+    shards: EmbeddingShards,
     features: str | Path = "features",
     *,
     ray_workers: int = 0,
@@ -124,7 +124,7 @@ def embed(
         process but the first.
 
     Raises:
-        InputError: several processes and actors of Ray at once, or as `Shards.join`.
+        InputError: several processes and actors of Ray at once, or as `EmbeddingShards.merge`.
         MissingDependency: Ray is asked for and not installed.
     """
     from accelerate import PartialState
@@ -146,7 +146,7 @@ def embed(
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    rows = shards.join()
+    rows = shards.merge()
     return {"vectors": rows, "without": len(shards.samples) - rows, "unreadable": unreadable}
 
 
@@ -156,16 +156,16 @@ def read_items(items: Path, run: Path) -> Sequence[Sample]:
     Raises:
         InputError: no such file, columns that are missing, or a table where only a card can say enough.
     """
-    if item_file(items).suffix in (".yaml", ".yml"):
-        return read(items).items
+    if resolve_item_file(items).suffix in (".yaml", ".yml"):
+        return read_dataset(items).items
     settings = run / "config.yaml"
     if not settings.is_file():
         raise InputError(f"{items}: {run} does not say what its columns mean; give a card.yaml instead")
-    card = Card.read(load(FitConfig, settings).data.card)
-    return read(table_card(items, card.name, card.items)).items
+    card = Card.read(load_config(FitConfig, settings).data.card)
+    return read_dataset(card_for_table(items, card.name, card.items)).items
 
 
-def table_card(table: Path, name: str, columns: ItemTable) -> Card:
+def card_for_table(table: Path, name: str, columns: ItemTable) -> Card:
     """The card of a table with the columns of a known one; files that it names are relative to the table.
 
     Raises:
@@ -179,7 +179,7 @@ def table_card(table: Path, name: str, columns: ItemTable) -> Card:
     return alone
 
 
-def item_file(items: Path) -> Path:
+def resolve_item_file(items: Path) -> Path:
     """The file that says what the items are: the card of a folder, or the given file itself.
 
     Raises:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["WIDTHS", "Factors", "agreement", "factorise"]
+__all__ = ["WIDTHS", "Factors", "factorise", "topk_agreement"]
 
 WIDTHS = (64, 128, 256, 512)
 
-_REFILLS = 2  # of what items say of themselves, each followed by another decomposition
-_SPARE = 16  # directions that the decomposition looks at beside the wanted ones, to find those well
+_DIAGONAL_REFITS = 2  # of what items say of themselves, each followed by another decomposition
+_OVERSAMPLING = 16  # directions that the decomposition looks at beside the wanted ones, to find those well
 _RIDGE = 1e-3  # of the mean diagonal, for items that hardly a history has
-_ASKED = 500  # histories that vectors are compared with the weights on
+_NUM_USERS = 500  # histories that vectors are compared with the weights on
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,29 +29,29 @@ class Factors:
     """Vectors whose inner products are scores, as nearly as their width allows.
 
     Args:
-        maps: [K, W] float32, what each known item of a history adds to the user's vector.
+        item_to_user: [K, W] float32, what each known item of a history adds to the user's vector.
         vectors: [C, W] float32, of the candidates.
-        lift: [W, K] float32, makes the vector of a further item from its weights [K].
+        weights_to_vector: [W, K] float32, makes the vector of a further item from its weights [K].
     """
 
-    maps: NDArray[np.float32]
+    item_to_user: NDArray[np.float32]
     vectors: NDArray[np.float32]
-    lift: NDArray[np.float32]
+    weights_to_vector: NDArray[np.float32]
 
     @property
     def width(self) -> int:
         """W."""
-        return self.maps.shape[1]
+        return self.item_to_user.shape[1]
 
-    def cut(self, width: int) -> Factors:
+    def truncate(self, width: int) -> Factors:
         """The first so many columns, which are those that matter most."""
         return Factors(*(np.ascontiguousarray(one) for one in (
-            self.maps[:, :width], self.vectors[:, :width], self.lift[:width],
+            self.item_to_user[:, :width], self.vectors[:, :width], self.weights_to_vector[:width],
         )))  # fmt: skip
 
 
 def factorise(
-    weights: Tensor, histories: sparse.csr_array, width: int, own: NDArray[np.int64] | None = None
+    weights: Tensor, histories: sparse.csr_array, width: int, known_positions: NDArray[np.int64] | None = None
 ) -> Factors:
     """The vectors of a width that come nearest to the scores of these histories.
 
@@ -65,27 +65,27 @@ def factorise(
         weights: [K, C], what each known item says of each candidate.
         histories: [U, K] of the users there are.
         width: W, at most K and C.
-        own: [C] place of each candidate among the known items, -1 where it is none of them.
+        known_positions: [C] place of each candidate among the known items, -1 where it is none of them.
 
     Example:
         >>> weights = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])  # one direction says it all
         >>> found = factorise(weights, sparse.csr_array(np.eye(3, dtype=np.float32)), width=1)
-        >>> np.abs(found.maps @ found.vectors.T - weights.numpy()).max() < 1e-5
+        >>> np.abs(found.item_to_user @ found.vectors.T - weights.numpy()).max() < 1e-5
         np.True_
-        >>> np.abs(found.vectors - (found.lift @ weights.numpy()).T).max() < 1e-5  # how new items get theirs
+        >>> np.abs(found.vectors - (found.weights_to_vector @ weights.numpy()).T).max() < 1e-5  # how new items get theirs
         np.True_
     """
-    root_KK = _root(histories)
+    root_KK = _gram_cholesky(histories)
     filled_KC = weights.detach().float().cpu().clone()
-    places = np.full(filled_KC.shape[1], -1) if own is None else np.asarray(own)
+    places = np.full(filled_KC.shape[1], -1) if known_positions is None else np.asarray(known_positions)
     columns = torch.from_numpy(np.flatnonzero(places >= 0))
     rows = torch.from_numpy(places[places >= 0])
     width = min(width, *filled_KC.shape)
-    left_KW, values_W, vectors_CW = _decomposed(root_KK, filled_KC, width)
-    for _ in range(_REFILLS if len(columns) else 0):
+    left_KW, values_W, vectors_CW = _weighted_svd(root_KK, filled_KC, width)
+    for _ in range(_DIAGONAL_REFITS if len(columns) else 0):
         said_KW = filled_KC @ vectors_CW
         filled_KC[rows, columns] = (said_KW[rows] * vectors_CW[columns]).sum(1)
-        left_KW, values_W, vectors_CW = _decomposed(root_KK, filled_KC, width)
+        left_KW, values_W, vectors_CW = _weighted_svd(root_KK, filled_KC, width)
     maps_KW = filled_KC @ vectors_CW
     # The strength of a direction is shared by both sides, so that either can be searched.
     scale_W = (values_W / values_W[0].clamp_min(1e-30)).clamp_min(1e-6).sqrt()
@@ -97,8 +97,12 @@ def factorise(
     )
 
 
-def agreement(
-    factors: Factors, weights: Tensor, histories: sparse.csr_array, own: NDArray[np.int64], k: int = 20
+def topk_agreement(
+    factors: Factors,
+    weights: Tensor,
+    histories: sparse.csr_array,
+    known_positions: NDArray[np.int64],
+    k: int = 20,
 ) -> float:
     """Share of what the weights rank among the first k that the vectors rank there too, seen items left out.
 
@@ -106,33 +110,35 @@ def agreement(
         factors: of these weights.
         weights: [K, C].
         histories: [U, K]; some of those that are not empty are drawn.
-        own: [C] as in `factorise`.
+        known_positions: [C] as in `factorise`.
         k: the number of items compared.
     """
     there = np.flatnonzero(np.diff(histories.indptr))
-    drawn = np.random.default_rng(0).choice(there, min(_ASKED, len(there)), replace=False)
+    drawn = np.random.default_rng(0).choice(there, min(_NUM_USERS, len(there)), replace=False)
     chosen_UK = histories[np.sort(drawn)].astype(np.float32)
     chosen = torch.from_numpy(chosen_UK.toarray())
-    seen_UC = (chosen[:, torch.from_numpy(own.clip(0))] > 0) & torch.from_numpy(own >= 0)
+    seen_UC = (chosen[:, torch.from_numpy(known_positions.clip(0))] > 0) & torch.from_numpy(
+        known_positions >= 0
+    )
     k = min(k, weights.shape[1])
     exact_UC = (chosen @ weights.float().cpu()).masked_fill_(seen_UC, -torch.inf)
-    close_UC = torch.from_numpy(chosen_UK @ factors.maps @ factors.vectors.T)
+    close_UC = torch.from_numpy(chosen_UK @ factors.item_to_user @ factors.vectors.T)
     ours_Uk, theirs_Uk = (
         scores.masked_fill(seen_UC, -torch.inf).topk(k).indices for scores in (close_UC, exact_UC)
     )
     return float((ours_Uk[:, :, None] == theirs_Uk[:, None]).any(2).float().mean())
 
 
-def _decomposed(root_KK: Tensor, weights_KC: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _weighted_svd(root_KK: Tensor, weights_KC: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Left vectors, singular values and right vectors of what the histories make of the weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the decomposition draws a first guess
-        seen = min(width + _SPARE, *weights_KC.shape)
+        seen = min(width + _OVERSAMPLING, *weights_KC.shape)
         left, values, right = torch.svd_lowrank(root_KK.T @ weights_KC, q=seen, niter=2)
     return left[:, :width], values[:width], right[:, :width]
 
 
-def _root(histories: sparse.csr_array) -> Tensor:
+def _gram_cholesky(histories: sparse.csr_array) -> Tensor:
     """[K, K], the Cholesky factor of what histories hold together, each of weight 1."""
     lengths_U = np.maximum(np.diff(histories.indptr), 1)
     even_UK = sparse.diags_array((lengths_U**-0.5).astype(np.float32)) @ histories.astype(np.float32)

@@ -13,7 +13,7 @@ from mmattn.types import Sample
 
 __all__ = ["item_columns"]
 
-_BETTER = (
+_ROLE_PRIORITY = (
     "number",
     "category",
     "categories",
@@ -53,7 +53,7 @@ def item_columns(
             within = place.get(use.modality, 0)
             place[use.modality] = within + 1
         best = uses.get(name)
-        if use.role in _BETTER and (best is None or _rank(use) < _rank(best[1])):
+        if use.role in _ROLE_PRIORITY and (best is None or _role_rank(use) < _role_rank(best[1])):
             uses[name] = (within, use)
     columns: dict[str, Any] = {}
     for name, (within, use) in uses.items():
@@ -69,16 +69,16 @@ def item_columns(
     return pd.DataFrame(columns, index=range(len(samples)))
 
 
-def _rank(use: Any) -> int:
-    return _BETTER.index(use.role)
+def _role_rank(use: Any) -> int:
+    return _ROLE_PRIORITY.index(use.role)
 
 
-def _cell(content: Any, column: str, within: int, kind: str) -> Any:
+def _cell(content: Any, column: str, text_index: int, kind: str) -> Any:
     if content is None:
         return None
     if kind == "table":
         return content.get(column) if isinstance(content, Mapping) else None
     if kind == "text":
         texts = [content] if isinstance(content, str) else content
-        return texts[within] if within < len(texts) else None
+        return texts[text_index] if text_index < len(texts) else None
     return str(content)

@@ -20,14 +20,14 @@ import numpy as np
 from mmattn.errors import InputError, MissingDependency, MmattnError
 
 if TYPE_CHECKING:
-    from mmattn.serving.embed import Shards
+    from mmattn.serving.embed import EmbeddingShards
     from mmattn.serving.run_encoder import RunEncoder
 
 __all__ = ["write_with_ray"]
 
 
 def write_with_ray(
-    encoder: RunEncoder, shards: Shards, features: str | Path, workers: int, *, progress: bool = True
+    encoder: RunEncoder, shards: EmbeddingShards, features: str | Path, workers: int, *, progress: bool = True
 ) -> int:
     """Write all pending shards with so many actors; the number of contents that cannot be read.
 
@@ -48,12 +48,12 @@ def write_with_ray(
     pending = shards.pending()
     if not pending:
         return 0
-    ray = _library()
+    ray = _import_ray()
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        share = _share(ray.cluster_resources(), workers)
+        share = _worker_resources(ray.cluster_resources(), workers)
         # Other machines, and actors of this one, may stand in another folder.
         places = (Path(encoder.folder).resolve(), encoder.head, Path(features).resolve())
         given = ray.put(replace(shards, folder=shards.folder.resolve()))
@@ -79,12 +79,12 @@ def write_with_ray(
 class _Worker:
     """An actor: one model, which writes one shard after the other."""
 
-    def __init__(self, given: Any, model: Path, head: str, features: Path):
+    def __init__(self, shards_ref: Any, model: Path, head: str, features: Path):
         import ray
 
         from mmattn.serving.run_encoder import RunEncoder
 
-        self.shards: Shards = ray.get(given)
+        self.shards: EmbeddingShards = ray.get(shards_ref)
         self.encoder = RunEncoder(model, head)
         self.features = features
 
@@ -98,7 +98,7 @@ class _Worker:
         return {"unreadable": np.array([unreadable]), "refused": np.array([refused], dtype=object)}
 
 
-def _share(resources: dict[str, float], workers: int) -> dict[str, float]:
+def _worker_resources(resources: dict[str, float], workers: int) -> dict[str, float]:
     """What of the cluster each actor gets: whole CPUs, and a GPU or a part of one."""
     cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
     if not 1 <= workers <= cpus:
@@ -106,7 +106,7 @@ def _share(resources: dict[str, float], workers: int) -> dict[str, float]:
     return {"num_cpus": cpus // workers, "num_gpus": min(1.0, gpus / workers)}
 
 
-def _library() -> ModuleType:
+def _import_ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: nothing goes out from here
     try:
         import ray

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from mmattn import schema
-from mmattn.encoders.model_inputs import Inputs, gather
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
+from mmattn.errors import InputError, did_you_mean
 from mmattn.files import sha256_file
 from mmattn.model.build import choose_device
 from mmattn.model.model import Model
 from mmattn.types import Sample, Tokens
 
-__all__ = ["RunEncoder", "model_folder", "provenance_of"]
+__all__ = ["RunEncoder", "model_folder", "model_provenance"]
 
 
 class RunEncoder:
@@ -42,21 +42,21 @@ class RunEncoder:
         self.model.head(self.head)
 
     @classmethod
-    def of_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
+    def from_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
         """The model of a run's seed: the first one where none is named. A model's own folder will do too."""
         return cls(model_folder(run, seed), head)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         """What makes the vectors, part -> fingerprint: each encoder, the program, the weights, the head."""
-        return provenance_of(self.folder, self.head)
+        return model_provenance(self.folder, self.head)
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Modality -> key of `Sample.content` that its encoder reads."""
+        """Modality -> key of `Sample.source` that its encoder reads."""
         configs = {} if self.model.config is None else self.model.config.encoders
         return {
-            name: (configs[name].content if name in configs else "") or name for name in self.model.encoders
+            name: (configs[name].source if name in configs else "") or name for name in self.model.encoders
         }
 
     @torch.inference_mode()
@@ -72,10 +72,10 @@ class RunEncoder:
             for name in sample.content:
                 if name not in known:
                     raise InputError(
-                        f"sample {sample.id!r}: no encoder reads {name!r}.{nearest(name, known)}"
+                        f"sample {sample.id!r}: no encoder reads {name!r}.{did_you_mean(name, known)}"
                     )
         parts = self.model.encode(samples)
-        there = _there(parts)
+        there = _has_tokens(parts)
         if not bool(there.all()):
             empty = samples[int((~there).nonzero()[0])]
             raise InputError(
@@ -83,18 +83,20 @@ class RunEncoder:
             )
         return self._vectors(parts)
 
-    def inputs(self, samples: Sequence[Sample], features: str | Path, *, progress: bool = True) -> Inputs:
+    def read_inputs(
+        self, samples: Sequence[Sample], features: str | Path, *, progress: bool = True
+    ) -> ModelInputs:
         """Run the encoders over many samples, with a feature store; what cannot be read is listed."""
-        return gather(samples, self.model.encoders, features, self.sources, progress=progress)
+        return prepare_inputs(samples, self.model.encoders, features, self.sources, progress=progress)
 
     @torch.inference_mode()
-    def vectors(self, inputs: Inputs, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    def vectors(self, inputs: ModelInputs, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
         """[B, D] vectors of all samples, and [B] boolean: had they anything to encode? (What a vector
         of a sample without tokens says is nothing.)"""
         found, there = [], []
-        for chosen in torch.arange(len(inputs)).split(block):
+        for chosen in torch.arange(len(inputs)).split(batch_size):
             parts = self.model.tokens(inputs, chosen)
-            there.append(_there(parts).numpy())
+            there.append(_has_tokens(parts).numpy())
             found.append(self._vectors(parts))
         return np.concatenate(found), np.concatenate(there)
 
@@ -126,7 +128,7 @@ def model_folder(run: str | Path, seed: int | None = None) -> Path:
     return run / f"seed-{seeds[0] if seed is None else seed}" / "model"
 
 
-def provenance_of(folder: str | Path, head: str) -> dict[str, str]:
+def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
     """What makes the vectors of a saved model's head, part -> fingerprint, without building the model."""
     written = schema.read_yaml(Path(folder) / "config.json")
     encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
@@ -134,6 +136,6 @@ def provenance_of(folder: str | Path, head: str) -> dict[str, str]:
     return {**encoders, "program": str(written["program"])[:16], "weights": weights, "head": head}
 
 
-def _there(parts: Mapping[str, Tokens]) -> Tensor:
+def _has_tokens(parts: Mapping[str, Tokens]) -> Tensor:
     """[B] boolean on the CPU: has the sample a token of any modality?"""
     return torch.stack([tokens.lengths > 0 for tokens in parts.values()]).any(0).cpu()

@@ -14,13 +14,13 @@ from mmattn.attention import Cache
 from mmattn.encoders.audio.audio_io import iter_clip
 from mmattn.errors import InputError
 from mmattn.heads.speech.ctc import CTCHead
-from mmattn.heads.speech.decoding.search import Greedy, Search
+from mmattn.heads.speech.decoding.search import GreedyDecoder, StreamingDecoder
 from mmattn.model.model import Model
 
-__all__ = ["Recogniser"]
+__all__ = ["StreamingRecognizer"]
 
 
-class Recogniser:
+class StreamingRecognizer:
     """Follows one utterance or one endless stream.
 
     What a piece makes known goes through encoder, core and search once. In a core whose programs have a
@@ -32,7 +32,7 @@ class Recogniser:
         model: with an encoder that can go on where it stopped (`causal-log-mel`), programs that look back
             only (`causal & window(64)`), and a CTC head. It is put into evaluation mode.
         head: the head's name.
-        start: begins a search over the head's symbols; left out, the greedy one.
+        search_factory: begins a search over the head's symbols; left out, the greedy one.
 
     Raises:
         InputError: the encoder cannot go on, a program may look ahead, or the head is no CTC head.
@@ -45,14 +45,16 @@ class Recogniser:
         ...     FusionConfig(dim=16, heads=2, program="Program(mask=causal & window(16))"),
         ...     {"ctc": HeadConfig("ctc", {"alphabet": "ab "})},
         ... )
-        >>> listener = Recogniser(build_model(build_encoders(config.encoders), config))
+        >>> listener = StreamingRecognizer(build_model(build_encoders(config.encoders), config))
         >>> for piece in torch.randn(8000).split(1000):
         ...     text = listener.feed(piece)
         >>> isinstance(listener.finish(), str), listener.seconds
         (True, 1.0)
     """
 
-    def __init__(self, model: Model, head: str = "ctc", start: Callable[[], Search] | None = None):
+    def __init__(
+        self, model: Model, head: str = "ctc", search_factory: Callable[[], StreamingDecoder] | None = None
+    ):
         self.model = model.eval()
         self.head: CTCHead = model.head(head)
         if not isinstance(self.head, CTCHead):
@@ -63,27 +65,27 @@ class Recogniser:
                 f"recogniser: head {head!r} reads {modality!r}, of which the model has no encoder"
             )
         self.encoder = model.encoders[modality]
-        if not hasattr(self.encoder, "step"):
+        if not hasattr(self.encoder, "decode"):
             raise InputError(
                 f"recogniser: encoder {self.encoder.name!r} looks at whole clips, expected one that can go "
                 "on, such as 'causal-log-mel'"
             )
-        self.search = Greedy(self.head.alphabet) if start is None else start()
-        self.samples = 0
+        self.search = GreedyDecoder(self.head.tokenizer) if search_factory is None else search_factory()
+        self.num_samples = 0
         self._state: Any = None
         self._caches: tuple[Cache, ...] = ()
         self._finished = False
         self.feed(torch.zeros(0))  # a program that looks ahead is refused here, not in the middle of a talk
 
     @property
-    def rate(self) -> int:
+    def sample_rate(self) -> int:
         """Samples a second that `feed` expects."""
         return int(self.encoder.rate)
 
     @property
     def seconds(self) -> float:
         """How much was heard so far."""
-        return self.samples / self.rate
+        return self.num_samples / self.sample_rate
 
     @property
     def text(self) -> str:
@@ -94,7 +96,7 @@ class Recogniser:
         """Hear a further piece.
 
         Args:
-            samples: [n] floating point at `rate` (see `mmattn.encoders.audio.audio_io.Resampler` for other rates); n
+            samples: [n] floating point at `sample_rate` (see `mmattn.encoders.audio.audio_io.Resampler` for other rates); n
                 may be 0 or larger than memory can hold at once for the network: cut it as it suits.
 
         Returns:
@@ -103,7 +105,7 @@ class Recogniser:
         Raises:
             InputError: the samples are not [n] floats, not finite, or the utterance is over.
         """
-        self._hear(samples, last=False)
+        self._process(samples, last=False)
         return self.search.text
 
     def finish(self) -> str:
@@ -112,16 +114,16 @@ class Recogniser:
         Returns:
             Its text.
         """
-        self._hear(torch.zeros(0), last=True)
+        self._process(torch.zeros(0), last=True)
         self._finished = True
         return self.search.finish()
 
-    def follow(self, content: Any, seconds: float = 1.0) -> Iterator[str]:
+    def transcribe(self, content: Any, chunk_seconds: float = 1.0) -> Iterator[str]:
         """Hear a clip of any length from a file, in memory that does not grow with it.
 
         Args:
             content: as in `mmattn.encoders.audio.audio_io.read_clip`.
-            seconds: of sound that is read at a time.
+            chunk_seconds: of sound that is read at a time.
 
         Yields:
             The text after each piece, and at the end that of the whole.
@@ -129,12 +131,12 @@ class Recogniser:
         Raises:
             Unreadable: the content cannot be read.
         """
-        for piece in iter_clip(content, self.rate, seconds=seconds):
+        for piece in iter_clip(content, self.sample_rate, chunk_seconds=chunk_seconds):
             yield self.feed(piece)
         yield self.finish()
 
     @torch.no_grad()
-    def _hear(self, samples: Tensor | NDArray[np.floating], last: bool) -> None:
+    def _process(self, samples: Tensor | NDArray[np.floating], last: bool) -> None:
         if self._finished:
             raise InputError("recogniser: the utterance is over, expected a new recogniser for another one")
         heard = torch.as_tensor(samples)
@@ -143,6 +145,6 @@ class Recogniser:
                 f"recogniser: got samples {tuple(heard.shape)} {heard.dtype}, expected finite floats [n]"
             )
         tokens, self._state = self.encoder.step(heard.float(), self._state, last=last)
-        fused, self._caches = self.model.core.step({self.head.modality: tokens}, self._caches)
+        fused, self._caches = self.model.core.decode({self.head.modality: tokens}, self._caches)
         self.search.feed(self.head.emissions(fused).values.cpu().numpy())
-        self.samples += len(heard)
+        self.num_samples += len(heard)

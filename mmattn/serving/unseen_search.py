@@ -14,16 +14,16 @@ from scipy import sparse
 from mmattn.array_types import Floats32, Ints
 from mmattn.retrieval.index import Index
 
-__all__ = ["best_unseen", "suited"]
+__all__ = ["topk_unseen", "tune_for_users"]
 
 
-_SMALL = 2**16  # items that are all scored
-_CELLS = 2**24  # scores in memory at once
-_FOUND = 0.95  # share of the true first 20 that users have to get from an approximate index
-_BATCH = 1024  # users that an index is asked for together
+_MAX_EXHAUSTIVE_ITEMS = 2**16  # items that are all scored
+_MAX_SCORES = 2**24  # scores in memory at once
+_TARGET_RECALL = 0.95  # share of the true first 20 that users have to get from an approximate index
+_USER_BATCH = 1024  # users that an index is asked for together
 
 
-def best_unseen(
+def topk_unseen(
     index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None = None
 ) -> tuple[Floats32, Ints]:
     """The k items of the highest inner product with each query, without those that are seen.
@@ -44,12 +44,12 @@ def best_unseen(
     Example:
         >>> index = Index.build(np.eye(3), ["a", "b", "c"])
         >>> seen = sparse.csr_array(np.array([[0.0, 1.0, 0.0]]))
-        >>> best_unseen(index, np.array([[0.1, 0.9, 0.5]], np.float32), seen, k=2)[1].tolist()
+        >>> topk_unseen(index, np.array([[0.1, 0.9, 0.5]], np.float32), seen, k=2)[1].tolist()
         [[2, 0]]
     """
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
-    find = _by_index if index.approximate or len(index) > _SMALL else _by_scores
+    find = _search_index if index.approximate or len(index) > _MAX_EXHAUSTIVE_ITEMS else _search_exhaustive
     for users, found_scores, found_rows in find(index, queries, seen, min(k, len(index)), allowed):
         width = found_rows.shape[1]
         scores[users, :width] = found_scores
@@ -57,10 +57,10 @@ def best_unseen(
     return scores, rows
 
 
-def _by_scores(
+def _search_exhaustive(
     index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None
 ) -> Iterator[tuple[Ints, Floats32, Ints]]:
-    size = max(1, _CELLS // len(index))
+    size = max(1, _MAX_SCORES // len(index))
     for start in range(0, len(queries), size):
         part = slice(start, start + size)
         scores_QI = queries[part] @ index.matrix.T
@@ -71,15 +71,15 @@ def _by_scores(
         yield np.arange(start, start + len(best)), best.numpy(), places.numpy()
 
 
-def _by_index(
+def _search_index(
     index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None
 ) -> Iterator[tuple[Ints, Floats32, Ints]]:
     """Users with histories of like lengths together: each batch is searched as deep as its longest needs."""
     rows = None if allowed is None else np.flatnonzero(allowed)
     counts_Q = np.diff(seen.indptr)
     order = np.argsort(counts_Q, kind="stable")
-    for start in range(0, len(order), _BATCH):
-        users = order[start : start + _BATCH]
+    for start in range(0, len(order), _USER_BATCH):
+        users = order[start : start + _USER_BATCH]
         depth = min(k + int(counts_Q[users[-1]]), len(index))
         scores, found = index.engine.search(queries[users], depth, rows)
         scores = np.where(found < 0, -np.inf, scores)
@@ -96,7 +96,7 @@ def _is_seen(seen: sparse.csr_array, found: Ints) -> NDArray[np.bool_]:
     return np.isin(owners_Q1 * items + found, have) & (found >= 0)
 
 
-def suited(index: Index, queries: Floats32, k: int = 20) -> Index:
+def tune_for_users(index: Index, queries: Floats32, k: int = 20) -> Index:
     """The index, searched as deep as users need it.
 
     An approximate index was tried with items as queries. Users, whose vectors are sums over many items, lie
@@ -119,7 +119,7 @@ def suited(index: Index, queries: Floats32, k: int = 20) -> Index:
             return Index.build(
                 index.matrix, index.ids, metadata=index.metadata, provenance=index.provenance, kind="exact"
             )
-        if share >= _FOUND:
+        if share >= _TARGET_RECALL:
             return index
         ann.settings = replace(ann.settings, effort=2 * ann.settings.effort)
 

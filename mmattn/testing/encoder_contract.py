@@ -85,8 +85,8 @@ class EncoderContract:
 
     # --- the hooks, with what they raise turned into a complaint ---------------------------------
 
-    def expect(self, fine: bool, hook: str, got: Any, expected: str) -> None:
-        if not fine:
+    def expect(self, condition: bool, hook: str, got: Any, expected: str) -> None:
+        if not condition:
             raise PluginError(
                 f"encoder {self.encoder.name!r} ({type(self.encoder).__name__}): {hook} gave {got}, "
                 f"expected {expected}"
@@ -115,23 +115,26 @@ class EncoderContract:
             bool(tokens.values.isfinite().all()), "encode", "values that are not finite", "finite ones"
         )
         self.expect(
-            all(tokens.sizes),
+            all(tokens.length_list),
             "encode",
-            f"{tokens.sizes} tokens",
+            f"{tokens.length_list} tokens",
             "at least one for each content that is there",
         )
 
     def absence(self) -> None:
         tokens = self.encode([None, self.contents[0], None], "absent and present contents")
         self.expect(
-            tokens.sizes[0] == tokens.sizes[2] == 0,
+            tokens.length_list[0] == tokens.length_list[2] == 0,
             "encode",
-            f"{tokens.sizes} tokens",
+            f"{tokens.length_list} tokens",
             "none where content is None",
         )
         tokens = self.encode([None, None], "absent contents only")
         self.expect(
-            tokens.sizes == [0, 0], "encode", f"{tokens.sizes} tokens", "[0, 0] for two absent contents"
+            tokens.length_list == [0, 0],
+            "encode",
+            f"{tokens.length_list} tokens",
+            "[0, 0] for two absent contents",
         )
         self.encode([], "no contents")
 
@@ -259,7 +262,10 @@ class EncoderContract:
 
     def same(self, first: Tokens, second: Tokens, what: str) -> None:
         self.expect(
-            first.sizes == second.sizes, "encode", f"{second.sizes} tokens after {what}", str(first.sizes)
+            first.length_list == second.length_list,
+            "encode",
+            f"{second.length_list} tokens after {what}",
+            str(first.length_list),
         )
         for field in ("position", "time", "entity"):
             one, other = getattr(first, field), getattr(second, field)

@@ -65,7 +65,7 @@ def check_head(head: str | Any, dim: int = 13) -> None:
     where = f"head {head!r}" if isinstance(head, str) else f"head {found.__name__}"
     if not callable(getattr(found, "example", None)):
         raise PluginError(f"{where}: no classmethod example(dim), expected one for the checks")
-    example = _called(where, f"example({dim})", lambda: found.example(dim))
+    example = _call_hook(where, f"example({dim})", lambda: found.example(dim))
     if not (isinstance(example, tuple) and len(example) == 3 and isinstance(example[1], Fused)):
         raise PluginError(
             f"{where}: example({dim}) gave {type(example).__name__}, expected (head, Fused, dict)"
@@ -77,8 +77,8 @@ def check_head(head: str | Any, dim: int = 13) -> None:
     module: Any = example[0]
     fused, inputs = example[1:]
     leaves = [tensor.requires_grad_() for tensor in (fused.tokens.values, fused.pooled, fused.by_modality)]
-    _called(where, "forward(fused)", lambda: module(fused))
-    loss = _called(where, "loss(fused, ...)", lambda: module.loss(fused, **inputs))
+    _call_hook(where, "forward(fused)", lambda: module(fused))
+    loss = _call_hook(where, "loss(fused, ...)", lambda: module.loss(fused, **inputs))
     if not isinstance(loss, Tensor) or loss.dim() or not bool(loss.isfinite()):
         raise PluginError(f"{where}: loss gave {loss!r}, expected one finite number")
     if not loss.requires_grad:
@@ -107,11 +107,11 @@ def check_dataset(dataset: str | Any, root: str | Path | None = None) -> None:
     where = f"dataset {dataset!r}" if isinstance(dataset, str) else f"dataset {found.__name__}"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        _called(where, "prepare(root, out)", lambda: found().prepare(root, out))
+        _call_hook(where, "prepare(root, out)", lambda: found().prepare(root, out))
         if not (out / "card.yaml").is_file():
             there = sorted(path.name for path in out.glob("*")) if out.is_dir() else "no folder"
             raise PluginError(f"{where}: prepare left {there}, expected card.yaml in `out`")
-        _called(where, "prepare(root, out)'s card", lambda: Card.load(out))
+        _call_hook(where, "prepare(root, out)'s card", lambda: Card.load(out))
 
 
 def check_adapter(adapter: str | Any) -> None:
@@ -138,13 +138,13 @@ def check_adapter(adapter: str | Any) -> None:
         example = getattr(found, "example", None)
         if not callable(example):
             raise PluginError(f"{where}: no classmethod example(), expected one for the checks")
-        _called(where, "example()", example)
+        _call_hook(where, "example()", example)
 
 
-def _called(where: str, what: str, function: Callable[[], Any]) -> Any:
+def _call_hook(where: str, hook: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except PluginError:
         raise
     except Exception as error:  # whatever a plugin raises is the finding
-        raise PluginError(f"{where}: {what} raised {type(error).__name__}: {error}") from error
+        raise PluginError(f"{where}: {hook} raised {type(error).__name__}: {error}") from error

@@ -9,19 +9,26 @@ from typing import Any
 
 import torch
 
-from mmattn.errors import InputError, MissingDependency, nearest
+from mmattn.errors import InputError, MissingDependency, did_you_mean
 
-__all__ = ["PRECISIONS", "TRACKERS", "close_trackers", "open_accelerator", "open_trackers", "processes"]
+__all__ = [
+    "LOGGERS",
+    "PRECISIONS",
+    "distributed_state",
+    "finish_loggers",
+    "open_accelerator",
+    "start_loggers",
+]
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
-TRACKERS = {
+LOGGERS = {
     "tensorboard": "pip install 'mmattn[track]'",
     "wandb": "pip install wandb",
     "mlflow": "pip install mlflow",
 }
 
 
-def processes() -> Any:
+def distributed_state() -> Any:
     """The processes that `accelerate launch` or torchrun started, as an `accelerate.PartialState`."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
@@ -31,13 +38,13 @@ def processes() -> Any:
 
 
 def open_accelerator(
-    precision: str = "auto", track: Sequence[str] = (), folder: str | Path | None = None
+    precision: str = "auto", loggers: Sequence[str] = (), folder: str | Path | None = None
 ) -> Any:
     """An `accelerate.Accelerator` for the device that is there, in one process or in several.
 
     Args:
         precision: one of `PRECISIONS`. "auto" is bf16 on a GPU that has it and full precision elsewhere.
-        track: names in `TRACKERS`.
+        loggers: names in `LOGGERS`.
         folder: where trackers write that keep files.
 
     Raises:
@@ -48,7 +55,7 @@ def open_accelerator(
     from accelerate.state import AcceleratorState
 
     if precision not in PRECISIONS:
-        raise InputError(f"training: no precision {precision!r}.{nearest(precision, PRECISIONS)}")
+        raise InputError(f"training: no precision {precision!r}.{did_you_mean(precision, PRECISIONS)}")
     # accelerate keeps the precision of a process's first Accelerator; the next training may want another.
     AcceleratorState._reset_state()
     device = Accelerator().device
@@ -56,32 +63,32 @@ def open_accelerator(
         raise InputError("training precision: got fp16 on the CPU, expected bf16, no or auto there")
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
-    _check_trackers(track, folder)
+    _check_loggers(loggers, folder)
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=precision,
-        log_with=list(track) or None,
+        log_with=list(loggers) or None,
         project_dir=None if folder is None else str(folder),
         # A batch without pictures gives the parameters of the picture's branch no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
 
-def open_trackers(accelerator: Any, label: str, settings: Mapping[str, Any]) -> None:
-    """Begin a run called `label` with every tracker, and give it the settings."""
+def start_loggers(accelerator: Any, run_name: str, settings: Mapping[str, Any]) -> None:
+    """Begin a run called `run_name` with every tracker, and give it the settings."""
     if accelerator.log_with:
         folder = accelerator.project_dir
         accelerator.init_trackers(
             "mmattn",
-            config={key: value if _plain(value) else str(value) for key, value in settings.items()},
+            config={key: value if _is_scalar(value) else str(value) for key, value in settings.items()},
             init_kwargs={
-                "wandb": {"name": label} | ({} if folder is None else {"dir": folder}),
-                "mlflow": {"run_name": label},
+                "wandb": {"name": run_name} | ({} if folder is None else {"dir": folder}),
+                "mlflow": {"run_name": run_name},
             },
         )
 
 
-def close_trackers(accelerator: Any) -> None:
+def finish_loggers(accelerator: Any) -> None:
     """End the run with every tracker.
 
     `Accelerator.end_training` would also take the processes apart, and another training may follow.
@@ -90,15 +97,15 @@ def close_trackers(accelerator: Any) -> None:
         tracker.finish()
 
 
-def _check_trackers(track: Sequence[str], folder: str | Path | None) -> None:
-    for name in track:
-        if name not in TRACKERS:
-            raise InputError(f"training: no tracker {name!r}.{nearest(name, TRACKERS)}")
+def _check_loggers(loggers: Sequence[str], folder: str | Path | None) -> None:
+    for name in loggers:
+        if name not in LOGGERS:
+            raise InputError(f"training: no tracker {name!r}.{did_you_mean(name, LOGGERS)}")
         if importlib.util.find_spec(name) is None:
-            raise MissingDependency(f"tracker {name!r} is not installed: {TRACKERS[name]}")
-    if "tensorboard" in track and folder is None:
+            raise MissingDependency(f"tracker {name!r} is not installed: {LOGGERS[name]}")
+    if "tensorboard" in loggers and folder is None:
         raise InputError("tracker 'tensorboard' writes files: expected a folder for the training, got none")
 
 
-def _plain(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str))

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from mmattn.errors import InputError
 
-__all__ = ["BatchSize", "batch_size"]
+__all__ = ["BatchSizeSchedule", "batch_size_at"]
 
-BatchSize = int | Mapping[int, int]
+BatchSizeSchedule = int | Mapping[int, int]
 
 
-def batch_size(sizes: BatchSize, epoch: int) -> int:
+def batch_size_at(sizes: BatchSizeSchedule, epoch: int) -> int:
     """The batch size of an epoch.
 
     Paper: Smith et al., "Don't Decay the Learning Rate, Increase the Batch Size", 2018.
@@ -25,9 +25,9 @@ def batch_size(sizes: BatchSize, epoch: int) -> int:
             (where 0 is a size that means all).
 
     Example:
-        >>> [batch_size({0: 256, 10: 1024}, epoch) for epoch in (1, 10, 11, 12)]
+        >>> [batch_size_at({0: 256, 10: 1024}, epoch) for epoch in (1, 10, 11, 12)]
         [256, 256, 1024, 1024]
-        >>> batch_size(64, epoch=3)
+        >>> batch_size_at(64, epoch=3)
         64
     """
     table = sizes if isinstance(sizes, Mapping) else {0: sizes}

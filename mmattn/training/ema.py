@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average"]
+__all__ = ["ExponentialMovingAverage"]
 
 
-class Average:
+class ExponentialMovingAverage:
     """Exponential moving average of the trained weights, which forgets its start quickly.
 
     After step s the average moves towards the weights by 1 - min(decay, s / (s + 10)): the first steps
@@ -29,10 +29,10 @@ class Average:
         >>> from torch import nn
         >>> net = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.zeros_(net.weight)
-        >>> average = Average(net, decay=0.5)
+        >>> average = ExponentialMovingAverage(net, decay=0.5)
         >>> _ = nn.init.ones_(net.weight)
         >>> average.update()  # 1 - min(.5, 1/11) = 10/11 of the way
-        >>> with average.in_place():
+        >>> with average.average_parameters():
         ...     print(f"{net.weight.item():.4f}")
         0.9091
         >>> net.weight.item()
@@ -54,17 +54,17 @@ class Average:
             self.mean[name].lerp_(weight, share)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def average_parameters(self) -> Iterator[None]:
         """The module holds the average; at the end it has its own weights again."""
         own = {name: weight.detach().clone() for name, weight in self.weights.items()}
         try:
-            self._put(self.mean)
+            self._copy_into_module(self.mean)
             yield
         finally:
-            self._put(own)
+            self._copy_into_module(own)
 
     @torch.no_grad()
-    def _put(self, values: dict[str, Tensor]) -> None:
+    def _copy_into_module(self, values: dict[str, Tensor]) -> None:
         for name, weight in self.weights.items():
             weight.copy_(values[name])
 

@@ -14,65 +14,69 @@ from torch import nn
 
 from mmattn import attention
 from mmattn.errors import InputError
-from mmattn.training.state import Running, State
+from mmattn.training.state import EpochProgress, TrainingState
 from mmattn.training.tasks.base import Task
 
-__all__ = ["Run"]
+__all__ = ["EpochRunner"]
 
 
 @dataclass
-class Run:
+class EpochRunner:
     """One call of `mmattn.training.loop.train`.
 
     Args:
         accelerator: knows the devices and the other processes.
         task: what is trained.
-        ready: the task as accelerate wrapped it.
+        wrapped_task: the task as accelerate wrapped it.
         state: where the training stands.
         settings: what `train` was asked for, as far as it changes the numbers.
-        last: the checkpoint; None keeps nothing.
+        checkpoint_path: the checkpoint; None keeps nothing.
         save_every: steps between two checkpoints within an epoch; 0 for none.
-        bar: shows progress.
+        progress_bar: shows progress.
     """
 
     accelerator: Any
     task: Task
-    ready: nn.Module
-    state: State
+    wrapped_task: nn.Module
+    state: TrainingState
     settings: Mapping[str, Any]
-    last: Path | None
+    checkpoint_path: Path | None
     save_every: int
-    bar: Any
+    progress_bar: Any
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train what is left of an epoch, validate, keep the weights if they are the best.
 
         Returns:
             The epoch's row of the history.
         """
-        state, running = self.state, self.state.running
+        state, running = self.state, self.state.epoch_progress
         generator = torch.Generator().manual_seed(self.settings["seed"] * 1_000_003 + epoch)
         batches = iter(self.task.batches(epoch, generator))
-        for _ in islice(batches, running.batches):
+        for _ in islice(batches, running.batches_done):
             pass  # done before a kill: drawn again and passed over
-        self.ready.train()
+        self.wrapped_task.train()
         while window := list(islice(batches, self.settings["accumulate"])):
-            running.rate = state.schedule.rate
+            running.learning_rate = state.schedule.learning_rate
             self._step(epoch, window)
-            running.batches += len(window)
-            self.bar.update()
-            if self.save_every and state.schedule.taken % self.save_every == 0:
+            running.batches_done += len(window)
+            self.progress_bar.update()
+            if self.save_every and state.schedule.steps_taken % self.save_every == 0:
                 self._save()
         self._gather_loss()
-        row = {"epoch": epoch, "loss": running.loss / max(running.counted, 1), "rate": running.rate}
+        row = {
+            "epoch": epoch,
+            "loss": running.loss_sum / max(running.loss_count, 1),
+            "rate": running.learning_rate,
+        }
         self.task.eval()
-        with torch.no_grad(), state.averaged():
-            row, score = self._validated(row)
-            state.keep(row, float(epoch) if score is None else score)
-        state.schedule.epoch(-row["loss"] if score is None else score)
-        state.running = Running()
+        with torch.no_grad(), state.ema_weights():
+            row, score = self._validate(row)
+            state.record_epoch(row, float(epoch) if score is None else score)
+        state.schedule.step_epoch(-row["loss"] if score is None else score)
+        state.epoch_progress = EpochProgress()
         self._save()
-        self.bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "rate"})
+        self.progress_bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "rate"})
         return row
 
     def _step(self, epoch: int, window: Sequence[Any]) -> None:
@@ -89,42 +93,42 @@ class Run:
             place = turn * processes + accelerator.process_index
             counts = place < size
             if turn < rounds - 1:
-                with accelerator.no_sync(self.ready):
+                with accelerator.no_sync(self.wrapped_task):
                     loss = self._backward(epoch, place, window)
             else:
                 loss = self._backward(epoch, place, window)
             if counts:
-                state.running.loss += loss
-                state.running.counted += 1
+                state.epoch_progress.loss_sum += loss
+                state.epoch_progress.loss_count += 1
         if self.settings["clip"]:
-            accelerator.clip_grad_norm_(self.ready.parameters(), self.settings["clip"])
+            accelerator.clip_grad_norm_(self.wrapped_task.parameters(), self.settings["clip"])
         state.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # fp16 leaves out a step whose gradient overflows
             state.schedule.step()
-            if state.average is not None:
-                state.average.update()
+            if state.ema is not None:
+                state.ema.update()
 
-    def _backward(self, epoch: int, place: int, window: Sequence[Any]) -> float:
+    def _backward(self, epoch: int, position: int, window: Sequence[Any]) -> float:
         """Forward and backward of one batch, with its share of the step's gradient; its loss."""
-        number = self.state.running.batches + place % len(window) + 1
+        number = self.state.epoch_progress.batches_done + position % len(window) + 1
         _seed(self.settings["seed"], epoch, number)
-        loss = self.ready(window[place % len(window)])
+        loss = self.wrapped_task(window[position % len(window)])
         if self.settings["gate_penalty"]:
             loss = loss + self.settings["gate_penalty"] * attention.gate_penalty(self.task)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
                 f"training: the loss is {value} in epoch {epoch}, batch {number} of "
-                f"{self.task.batch_count(epoch)}, after {self.state.schedule.taken} optimizer steps; "
+                f"{self.task.num_batches(epoch)}, after {self.state.schedule.steps_taken} optimizer steps; "
                 "in the first batch that means NaN in the data or in the weights, later on try a learning "
-                f"rate below {self.state.schedule.rate:.3g}, a longer warm-up or full precision"
+                f"rate below {self.state.schedule.learning_rate:.3g}, a longer warm-up or full precision"
             )
         # DDP takes the mean over the processes.
-        weight = self.accelerator.num_processes / len(window) if place < len(window) else 0.0
+        weight = self.accelerator.num_processes / len(window) if position < len(window) else 0.0
         self.accelerator.backward(loss * weight)
         return value
 
-    def _validated(self, row: dict[str, float]) -> tuple[dict[str, float], float | None]:
+    def _validate(self, row: dict[str, float]) -> tuple[dict[str, float], float | None]:
         """The row with the validation figures and what the task reports, and the first figure.
 
         The main process asks for all.
@@ -135,24 +139,24 @@ class Run:
         if self.accelerator.is_main_process:
             _seed(self.settings["seed"], int(row["epoch"]), 0)
             figures = self.task.validate()
-            row = row | self.task.report()
+            row = row | self.task.extra_metrics()
         row, figures = broadcast_object_list([row, figures])
         return row | figures, next(iter(figures.values()), None)
 
     def _save(self) -> None:
         self._gather_loss()
-        if self.last is not None and self.accelerator.is_main_process:
-            self.state.save(self.last, dict(self.settings))
+        if self.checkpoint_path is not None and self.accelerator.is_main_process:
+            self.state.save(self.checkpoint_path, dict(self.settings))
 
     def _gather_loss(self) -> None:
         """Put the losses of all processes into the main one's sum."""
         if self.accelerator.num_processes == 1:
             return
-        running = self.state.running
-        mine = torch.tensor([running.loss, running.counted], device=self.accelerator.device)
+        running = self.state.epoch_progress
+        mine = torch.tensor([running.loss_sum, running.loss_count], device=self.accelerator.device)
         total = self.accelerator.reduce(mine, "sum").tolist()
         main = self.accelerator.is_main_process
-        running.loss, running.counted = (total[0], int(total[1])) if main else (0.0, 0)
+        running.loss_sum, running.loss_count = (total[0], int(total[1])) if main else (0.0, 0)
 
 
 def _seed(seed: int, epoch: int, number: int) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from mmattn.training.accelerator import close_trackers, open_accelerator, open_trackers
-from mmattn.training.ema import Average
-from mmattn.training.epoch_runner import Run
+from mmattn.training.accelerator import finish_loggers, open_accelerator, start_loggers
+from mmattn.training.ema import ExponentialMovingAverage
+from mmattn.training.epoch_runner import EpochRunner
 from mmattn.training.optimizers import build_optimizer
 from mmattn.training.parameter_groups import parameter_groups
-from mmattn.training.schedule import Schedule
-from mmattn.training.state import History, State
+from mmattn.training.schedule import LearningRateSchedule
+from mmattn.training.state import History, TrainingState
 from mmattn.training.tasks.base import Task
 
 __all__ = ["History", "Task", "train"]
@@ -34,68 +34,68 @@ def train(
     *,
     epochs: int,
     learning_rate: float,
-    until: int = 0,
+    stop_after_epoch: int = 0,
     optimizer: str = "adamw",
     optimizer_options: Mapping[str, Any] | None = None,
     weight_decay: float = 0.01,
-    rates: Mapping[str, float] | None = None,
+    lr_multipliers: Mapping[str, float] | None = None,
     layer_decay: float = 1.0,
     schedule: str = "cosine",
-    warmup: float = 0.05,
-    decay: float = 0.1,
-    decay_epochs: int = 10,
-    clip: float = 1.0,
-    accumulate: int = 1,
+    warmup_ratio: float = 0.05,
+    lr_decay: float = 0.1,
+    lr_decay_epochs: int = 10,
+    max_grad_norm: float = 1.0,
+    grad_accumulation: int = 1,
     patience: int = 0,
-    average: float = 0.0,
+    ema_decay: float = 0.0,
     gate_penalty: float = 0.0,
-    gate_rate: float = 0.1,
+    gate_learning_rate: float = 0.1,
     precision: str = "auto",
     seed: int = 0,
     folder: str | Path | None = None,
     save_every: int = 0,
     resume: bool = True,
-    track: Sequence[str] = (),
+    loggers: Sequence[str] = (),
     progress: bool = True,
-    label: str = "training",
+    run_name: str = "training",
 ) -> History:
     """Train the task and leave the best weights, by validation, in it.
 
     In several processes (`accelerate launch`) the batches are dealt out: an optimizer step takes
-    `accumulate` batches of each process, which gives the numbers of one process with `accumulate` as
+    `grad_accumulation` batches of each process, which gives the numbers of one process with `grad_accumulation` as
     many times larger. The main process alone validates, reports and writes.
 
     Args:
         task: what to train; moved to the device that accelerate chooses.
         epochs: passes over `task.batches` that the schedule is made for.
-        until: stop after this epoch, in the middle of the schedule; 0 goes to its end.
+        stop_after_epoch: stop after this epoch, in the middle of the schedule; 0 goes to its end.
         learning_rate: peak rate.
         optimizer: one of `mmattn.training.optimizers.OPTIMIZERS`.
         optimizer_options: its further keyword arguments.
         weight_decay: on weights, not on biases, norms and parameters of attention programs.
-        rates: part of the task -> factor on its rate (see `mmattn.training.parameter_groups`).
+        lr_multipliers: part of the task -> factor on its rate (see `mmattn.training.parameter_groups`).
         layer_decay: factor on the rate from each layer of a trained encoder to the one below it.
         schedule: what the rate does after the warm-up (see `mmattn.training.schedule`).
-        warmup: share of all steps in which the rate rises from 0.
-        decay: factor on the rate in the schedules "step", "exponential" and "plateau".
-        decay_epochs: epochs in which it falls by that; for "plateau", epochs without a better score.
-        clip: largest norm of the gradient; 0 leaves it as it is.
-        accumulate: batches an optimizer step takes in each process; their mean loss is followed.
+        warmup_ratio: share of all steps in which the rate rises from 0.
+        lr_decay: factor on the rate in the schedules "step", "exponential" and "plateau".
+        lr_decay_epochs: epochs in which it falls by that; for "plateau", epochs without a better score.
+        max_grad_norm: largest norm of the gradient; 0 leaves it as it is.
+        grad_accumulation: batches an optimizer step takes in each process; their mean loss is followed.
         patience: stop after so many epochs without a better validation figure; 0 never stops.
-        average: decay of a moving average of the weights, which is then what is validated and kept;
+        ema_decay: decay of a moving average of the weights, which is then what is validated and kept;
             0 takes the weights as they are.
         gate_penalty: what an open head costs: this times the expected number of open heads is added to
             the loss, in programs with a `head_gate` (see `mmattn.attention.gate_penalty`).
-        gate_rate: peak rate of the gates where that costs something: to close they go five units, which the
+        gate_learning_rate: peak rate of the gates where that costs something: to close they go five units, which the
             rate of weights does not bring them in thousands of steps; 0 lets them learn as the rest does.
         precision: "auto" is bf16 on a GPU that has it and full precision elsewhere; or "no", "bf16", "fp16".
         seed: of every random number drawn in training.
         folder: where `last.safetensors` is written after each epoch; None keeps nothing.
         save_every: write it after so many optimizer steps within an epoch, too; 0 does not.
         resume: go on from `last.safetensors` where there is one.
-        track: accelerate's trackers ("tensorboard", "wandb", "mlflow") that get a row an epoch.
+        loggers: accelerate's trackers ("tensorboard", "wandb", "mlflow") that get a row an epoch.
         progress: show a bar.
-        label: what the bar, and the run of a tracker, is called.
+        run_name: what the bar, and the run of a tracker, is called.
 
     Returns:
         The history, also of the epochs before a resume.
@@ -106,41 +106,56 @@ def train(
             without a gate.
         MissingDependency: a tracker is not installed.
     """
-    accelerator = open_accelerator(precision, track, folder)
+    accelerator = open_accelerator(precision, loggers, folder)
     # Every setting that changes the numbers: a checkpoint goes on under the same ones only.
     settings = {
-        "epochs": epochs, "until": until, "learning_rate": learning_rate, "optimizer": optimizer,
+        "epochs": epochs, "until": stop_after_epoch, "learning_rate": learning_rate, "optimizer": optimizer,
         "optimizer_options": dict(optimizer_options or {}), "weight_decay": weight_decay,
-        "rates": dict(rates or {}), "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup,
-        "decay": decay, "decay_epochs": decay_epochs, "clip": clip,
-        "accumulate": accumulate * accelerator.num_processes, "average": average,
-        "gate_penalty": gate_penalty, "gate_rate": gate_rate, "precision": accelerator.mixed_precision,
+        "rates": dict(lr_multipliers or {}), "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup_ratio,
+        "decay": lr_decay, "decay_epochs": lr_decay_epochs, "clip": max_grad_norm,
+        "accumulate": grad_accumulation * accelerator.num_processes, "average": ema_decay,
+        "gate_penalty": gate_penalty, "gate_rate": gate_learning_rate, "precision": accelerator.mixed_precision,
         "seed": seed,
     }  # fmt: skip
     groups = parameter_groups(
-        task, learning_rate=learning_rate, weight_decay=weight_decay, rates=rates, layer_decay=layer_decay,
-        gate_rate=gate_rate if gate_penalty else 0.0,
+        task, learning_rate=learning_rate, weight_decay=weight_decay, lr_multipliers=lr_multipliers, layer_decay=layer_decay,
+        gate_learning_rate=gate_learning_rate if gate_penalty else 0.0,
     )  # fmt: skip
     plain = build_optimizer(optimizer, groups, optimizer_options)
-    steps = [math.ceil(task.batch_count(epoch + 1) / settings["accumulate"]) for epoch in range(epochs)]
-    scheduled = Schedule(schedule, plain, steps=steps, warmup=warmup, decay=decay, decay_epochs=decay_epochs)
+    steps = [math.ceil(task.num_batches(epoch + 1) / settings["accumulate"]) for epoch in range(epochs)]
+    scheduled = LearningRateSchedule(
+        schedule,
+        plain,
+        steps_per_epoch=steps,
+        warmup_ratio=warmup_ratio,
+        lr_decay=lr_decay,
+        lr_decay_epochs=lr_decay_epochs,
+    )
     ready, prepared = accelerator.prepare(task, plain)
-    state = State(task, prepared, scheduled, Average(task, average) if average else None, accelerator.scaler)
+    state = TrainingState(
+        task,
+        prepared,
+        scheduled,
+        ExponentialMovingAverage(task, ema_decay) if ema_decay else None,
+        accelerator.scaler,
+    )
     last = None if folder is None else Path(folder) / "last.safetensors"
     if last is not None and resume and last.exists():
         state.restore(last, settings)
         log.info("resumed from %s after epoch %d", last, len(state.history.rows))
-    open_trackers(accelerator, label, settings)
+    start_loggers(accelerator, run_name, settings)
     shown = progress and accelerator.is_main_process
     with tqdm(
-        desc=label, unit="step", total=sum(steps[: until or epochs]), initial=scheduled.taken,
+        desc=run_name, unit="step", total=sum(steps[: stop_after_epoch or epochs]), initial=scheduled.steps_taken,
         disable=None if shown else True,
     ) as bar:  # fmt: skip
-        run = Run(accelerator, task, ready, state, settings, last, save_every, bar)
-        while len(state.history.rows) < (until or epochs) and not state.history.exhausted(patience):
-            row = run.epoch(len(state.history.rows) + 1)
+        run = EpochRunner(accelerator, task, ready, state, settings, last, save_every, bar)
+        while len(state.history.rows) < (stop_after_epoch or epochs) and not state.history.should_stop(
+            patience
+        ):
+            row = run.run_epoch(len(state.history.rows) + 1)
             accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
-    close_trackers(accelerator)
+    finish_loggers(accelerator)
     accelerator.unwrap_model(ready, keep_fp32_wrapper=False)  # the task's forward is its own again
     if state.best:
         task.load_state_dict(state.best)

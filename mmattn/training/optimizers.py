@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
 __all__ = ["OPTIMIZERS", "build_optimizer"]
 
@@ -17,7 +17,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad,
 }
-_OURS = ("params", "lr", "weight_decay")
+_RESERVED = ("params", "lr", "weight_decay")
 
 
 def build_optimizer(
@@ -42,13 +42,13 @@ def build_optimizer(
         mmattn.errors.InputError: optimizer sgd: no option 'momentun'. Did you mean 'momentum'?
     """
     if name not in OPTIMIZERS:
-        raise InputError(f"training: no optimizer {name!r}.{nearest(name, OPTIMIZERS)}")
+        raise InputError(f"training: no optimizer {name!r}.{did_you_mean(name, OPTIMIZERS)}")
     if not groups:
         raise InputError("training: the task has no parameter that learns, expected at least one")
-    known = set(inspect.signature(OPTIMIZERS[name]).parameters) - set(_OURS)
+    known = set(inspect.signature(OPTIMIZERS[name]).parameters) - set(_RESERVED)
     for option in options or {}:
         if option not in known:
-            raise InputError(f"optimizer {name}: no option {option!r}.{nearest(option, known)}")
+            raise InputError(f"optimizer {name}: no option {option!r}.{did_you_mean(option, known)}")
     try:
         return OPTIMIZERS[name](groups, **(options or {}))
     except (ValueError, TypeError) as error:

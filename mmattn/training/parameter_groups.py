@@ -9,7 +9,7 @@ from torch import nn
 
 from mmattn.attention import Attention, layers
 from mmattn.encoders.base import Encoder
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
 __all__ = ["layer_depths", "parameter_groups"]
 
@@ -21,9 +21,9 @@ def parameter_groups(
     *,
     learning_rate: float,
     weight_decay: float = 0.0,
-    rates: Mapping[str, float] | None = None,
+    lr_multipliers: Mapping[str, float] | None = None,
     layer_decay: float = 1.0,
-    gate_rate: float = 0.0,
+    gate_learning_rate: float = 0.0,
 ) -> list[dict[str, Any]]:
     """The trained parameters in groups of one rate and one decay each, ready for a torch optimizer.
 
@@ -36,26 +36,26 @@ def parameter_groups(
 
     Args:
         module: what is trained; parameters without gradient take no part.
-        learning_rate: of everything that `rates` does not name.
+        learning_rate: of everything that `lr_multipliers` does not name.
         weight_decay: of what decays.
-        rates: part of the module, as the beginning of its parameters' names -> factor on the rate.
+        lr_multipliers: part of the module, as the beginning of its parameters' names -> factor on the rate.
             The longest name that fits counts. A leading "model." may be left out.
         layer_decay: factor on the rate from each layer of an encoder to the one below it, so that
             layer i of L learns with `layer_decay ** (L - 1 - i)`, and what lies below the layers (the
             embeddings) with `layer_decay ** L`; 1 lets all layers learn alike.
-        gate_rate: of the gates of heads (`head_gate`), which go from open to closed over some five units,
+        gate_learning_rate: of the gates of heads (`head_gate`), which go from open to closed over some five units,
             farther than other weights go in most trainings; 0 lets them learn as the rest does.
 
     Returns:
         Groups in a fixed order, {"params", "lr", "weight_decay", "names"}.
 
     Raises:
-        InputError: a name in `rates` that no trained parameter has, or a factor that is not positive.
+        InputError: a name in `lr_multipliers` that no trained parameter has, or a factor that is not positive.
 
     Example:
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 1))
-        >>> for group in parameter_groups(net, learning_rate=1.0, weight_decay=0.1, rates={"0": 0.5}):
+        >>> for group in parameter_groups(net, learning_rate=1.0, weight_decay=0.1, lr_multipliers={"0": 0.5}):
         ...     print(group["lr"], group["weight_decay"], group["names"])
         0.5 0.1 ['0.weight']
         0.5 0.0 ['0.bias']
@@ -63,19 +63,19 @@ def parameter_groups(
         1.0 0.1 ['2.weight']
     """
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    factors = _factors(rates or {}, list(trained))
+    factors = _lr_multiplier_by_parameter(lr_multipliers or {}, list(trained))
     if not 0 < layer_decay <= 1:
         raise InputError(f"training layer_decay: got {layer_decay}, expected a factor above 0 and at most 1")
-    if gate_rate < 0:
-        raise InputError(f"training gate_rate: got {gate_rate}, expected a rate, or 0")
+    if gate_learning_rate < 0:
+        raise InputError(f"training gate_rate: got {gate_learning_rate}, expected a rate, or 0")
     depths = _encoder_depths(module) if layer_decay < 1 else {}
-    plain = set(_without_decay(module))
-    gates = set(_gates(module)) if gate_rate else set()
+    plain = set(_no_decay_names(module))
+    gates = set(_gate_names(module)) if gate_learning_rate else set()
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained.items():
         rate = learning_rate * factors.get(name, 1.0) * layer_decay ** depths.get(name, 0)
         if name in gates:
-            rate = gate_rate
+            rate = gate_learning_rate
         decay = 0.0 if parameter.dim() <= 1 or name in plain else weight_decay
         empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "names": []}
         group = groups.setdefault((rate, decay), empty)
@@ -127,20 +127,20 @@ def _encoder_depths(module: nn.Module) -> dict[str, int]:
     }
 
 
-def _gates(module: nn.Module) -> Iterator[str]:
+def _gate_names(module: nn.Module) -> Iterator[str]:
     """Names of the gates of heads."""
-    names = _names(module)
+    names = _parameter_names(module)
     for _, layer in layers(module):
         yield from (names[id(parameter)] for parameter in layer.gate_parameters().values())
 
 
-def _names(module: nn.Module) -> dict[int, str]:
+def _parameter_names(module: nn.Module) -> dict[int, str]:
     return {id(parameter): name for name, parameter in module.named_parameters()}
 
 
-def _without_decay(module: nn.Module) -> Iterator[str]:
+def _no_decay_names(module: nn.Module) -> Iterator[str]:
     """Names of the parameters that never decay, whatever their shape."""
-    names = _names(module)
+    names = _parameter_names(module)
     for part in module.modules():
         if isinstance(part, _NORMS):
             yield from (names[id(parameter)] for parameter in part.parameters(recurse=False))
@@ -148,22 +148,24 @@ def _without_decay(module: nn.Module) -> Iterator[str]:
             yield from (names[id(parameter)] for parameter in part.program_parameters().values())
 
 
-def _factors(rates: Mapping[str, float], names: list[str]) -> dict[str, float]:
+def _lr_multiplier_by_parameter(lr_multipliers: Mapping[str, float], names: list[str]) -> dict[str, float]:
     """Parameter -> factor of the longest key that its name begins with."""
     found: dict[str, tuple[int, float]] = {}
-    for key, factor in rates.items():
+    for key, factor in lr_multipliers.items():
         if factor <= 0:
             raise InputError(f"training rates: got {factor} for {key!r}, expected a factor above 0")
         begins = (f"{key}.", f"model.{key}.")
         fitting = [name for name in names if f"{name}.".startswith(begins)]
         if not fitting:
-            raise InputError(f"training rates: no trained part {key!r}.{nearest(key, _parts(names))}")
+            raise InputError(
+                f"training rates: no trained part {key!r}.{did_you_mean(key, _name_prefixes(names))}"
+            )
         for name in fitting:
             found[name] = max(found.get(name, (0, 1.0)), (len(key), factor))
     return {name: factor for name, (_, factor) in found.items()}
 
 
-def _parts(names: list[str]) -> set[str]:
+def _name_prefixes(names: list[str]) -> set[str]:
     """Every beginning of a parameter's name that `rates` may give, down to three levels."""
     plain = [name.removeprefix("model.").split(".")[:-1] for name in names]
     return {".".join(parts[:depth]) for parts in plain for depth in range(1, min(len(parts), 3) + 1)}

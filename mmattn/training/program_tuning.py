@@ -20,7 +20,7 @@ from torch import nn
 from mmattn import attention
 from mmattn.attention.language.program import Heads
 from mmattn.encoders.base import hash_weights
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.files import atomic_path
 from mmattn.model.model import Model
 
@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 def tune_program(
-    model: Model, program: attention.Program | Heads | str | None = None, also: Iterable[str] = ()
+    model: Model, program: attention.Program | Heads | str | None = None, extra_modules: Iterable[str] = ()
 ) -> dict[str, nn.Parameter]:
     """Freeze everything but the programs' parameters; `train` then trains only these.
 
@@ -41,7 +41,7 @@ def tune_program(
         model: a trained one.
         program: another program for every layer, richer than the one it was trained with, so that there
             is something to tune; terms that are new change nothing at first. Left out: the one it has.
-        also: names of modules that are trained too, such as "heads.said" or "core.pool".
+        extra_modules: names of modules that are trained too, such as "heads.said" or "core.pool".
 
     Returns:
         Name in the model -> every parameter that is left to train.
@@ -68,11 +68,13 @@ def tune_program(
             "dot() >> modality_bias('pair')"
         )
     modules = dict(model.named_modules())
-    for name in also:
+    for name in extra_modules:
         if not name or name not in modules:
-            raise InputError(f"program tuning: the model has no module {name!r}.{nearest(name, modules)}")
+            raise InputError(
+                f"program tuning: the model has no module {name!r}.{did_you_mean(name, modules)}"
+            )
     model.requires_grad_(False)
-    for module in (*chosen, model.core.tasks, *(modules[name] for name in also)):
+    for module in (*chosen, model.core.task_embeddings, *(modules[name] for name in extra_modules)):
         if module is not None:
             module.requires_grad_(True)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -88,7 +90,7 @@ def save_tuned(model: Model, path: str | Path) -> None:
     tuned = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     about = {
         "format": FORMAT,
-        "program": _program(model).to_json(),
+        "program": _core_program(model).to_json(),
         "frozen": _frozen_hash(model, set(tuned)),
     }
     with atomic_path(path) as temporary:
@@ -131,7 +133,7 @@ def _reprogram(model: Model, program: attention.Program | Heads) -> None:
         model.config = replace(model.config, fusion=replace(model.config.fusion, program=str(program)))
 
 
-def _program(model: Model) -> attention.Program | Heads:
+def _core_program(model: Model) -> attention.Program | Heads:
     return next(layer.program for _, layer in attention.layers(model.core))
 
 

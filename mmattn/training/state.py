@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mmattn.errors import InputError
 from mmattn.training import checkpoint
-from mmattn.training.ema import Average
-from mmattn.training.schedule import Schedule
+from mmattn.training.ema import ExponentialMovingAverage
+from mmattn.training.schedule import LearningRateSchedule
 
-__all__ = ["History", "Running", "State"]
+__all__ = ["EpochProgress", "History", "TrainingState"]
 
 
 @dataclass
@@ -33,36 +33,36 @@ class History:
     best_epoch: int = 0
     best_score: float = -math.inf
 
-    def exhausted(self, patience: int) -> bool:
+    def should_stop(self, patience: int) -> bool:
         """Have `patience` epochs gone by since the best one?"""
         return patience > 0 and self.best_epoch > 0 and len(self.rows) - self.best_epoch >= patience
 
 
 @dataclass
-class Running:
+class EpochProgress:
     """The epoch that is under way.
 
     Attributes:
-        batches: batches of it that are done, in all processes.
-        loss: sum of this process's losses.
-        counted: number of them.
-        rate: of the last step.
+        batches_done: batches of it that are done, in all processes.
+        loss_sum: sum of this process's losses.
+        loss_count: number of them.
+        learning_rate: of the last step.
     """
 
-    batches: int = 0
-    loss: float = 0.0
-    counted: int = 0
-    rate: float = 0.0
+    batches_done: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    learning_rate: float = 0.0
 
 
-class State:
+class TrainingState:
     """Weights, optimizer, schedule, average, history, and the best weights so far.
 
     Args:
         task: the module that is trained, not wrapped.
         optimizer: accelerate's.
         schedule: of its rates.
-        average: of its weights, where one is kept.
+        ema: of its weights, where one is kept.
         scaler: of fp16's gradients, where there is one.
     """
 
@@ -70,21 +70,21 @@ class State:
         self,
         task: nn.Module,
         optimizer: Any,
-        schedule: Schedule,
-        average: Average | None = None,
+        schedule: LearningRateSchedule,
+        ema: ExponentialMovingAverage | None = None,
         scaler: Any = None,
     ):
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
-        self.average, self.scaler = average, scaler
+        self.ema, self.scaler = ema, scaler
         self.history = History()
-        self.running = Running()
+        self.epoch_progress = EpochProgress()
         self.best: dict[str, Tensor] = {}
 
-    def averaged(self) -> AbstractContextManager[None]:
+    def ema_weights(self) -> AbstractContextManager[None]:
         """The task as it is validated: with the averaged weights, where they are asked for."""
-        return nullcontext() if self.average is None else self.average.in_place()
+        return nullcontext() if self.ema is None else self.ema.average_parameters()
 
-    def keep(self, row: dict[str, float], score: float) -> None:
+    def record_epoch(self, row: dict[str, float], score: float) -> None:
         """Note the epoch; keep its weights where its score is the best so far."""
         self.history.rows.append(row)
         if score > self.history.best_score:
@@ -95,7 +95,7 @@ class State:
         """Write the checkpoint, atomically."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         content = {"settings": settings, "best": self.best, "history": asdict(self.history)}
-        checkpoint.save(path, content | {"running": asdict(self.running)} | parts)
+        checkpoint.save(path, content | {"running": asdict(self.epoch_progress)} | parts)
 
     def restore(self, path: Path, settings: dict[str, Any]) -> None:
         """Go on from the checkpoint.
@@ -117,12 +117,12 @@ class State:
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path}: a checkpoint of another model ({reason})") from error
-        self.history, self.running = History(**saved["history"]), Running(**saved["running"])
+        self.history, self.epoch_progress = History(**saved["history"]), EpochProgress(**saved["running"])
         self.best = saved["best"]
 
     def _parts(self) -> dict[str, Any]:
         parts = {
             "weights": self.task, "optimizer": self.optimizer, "schedule": self.schedule,
-            "average": self.average, "scaler": self.scaler,
+            "average": self.ema, "scaler": self.scaler,
         }  # fmt: skip
         return {name: part for name, part in parts.items() if part is not None}

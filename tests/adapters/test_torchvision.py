@@ -51,7 +51,7 @@ def pictures() -> list[Tensor]:
 
 def truth() -> list[Boxes]:
     two = torch.tensor([[3.0, 5.0, 23.0, 31.0], [20.0, 11.0, 41.0, 37.0]])
-    return [Boxes(two, ["seven", "two"], SIZES[0]), Boxes.none(SIZES[1]), Boxes(two[:1], ["two"], SIZES[2])]
+    return [Boxes(two, ["seven", "two"], SIZES[0]), Boxes.empty(SIZES[1]), Boxes(two[:1], ["two"], SIZES[2])]
 
 
 def as_torchvision(targets: list[Boxes], first: int) -> list[dict[str, Tensor]]:
@@ -131,13 +131,13 @@ def test_a_sample_without_tokens_is_as_ever_beside_one_that_is_told_something(
     wake(detector)
     told = detector(pictures(), tokens=words(3, 0, 2))
     assert [same(one, other) for one, other in zip(plain, told, strict=True)] == [False, True, False]
-    assert len(detector.maps.layers) == (1 if shared else 2)  # type: ignore[union-attr]
+    assert len(detector.map_conditioning.layers) == (1 if shared else 2)  # type: ignore[union-attr]
 
 
 def test_regions_listen_after_they_are_pooled() -> None:
     detector = made("faster-rcnn", conditioning=6).eval()
     torch.manual_seed(3)
-    torch.nn.init.normal_(detector.regions.layer.down.weight)  # type: ignore[union-attr]
+    torch.nn.init.normal_(detector.region_conditioning.layer.down.weight)  # type: ignore[union-attr]
     plain, told = detector(pictures()), detector(pictures(), tokens=words(3, 0, 2))
     assert [same(one, other) for one, other in zip(plain, told, strict=True)] == [False, True, False]
 
@@ -235,7 +235,10 @@ def test_threads_do_not_hear_each_other() -> None:
 
 
 def spoken(**options: Any) -> Detector:
-    encoders = {"text": TinyText(dim=8), "audio": LogMel(dim=8, rate=8000, bands=11, heads=2, layers=1)}
+    encoders = {
+        "text": TinyText(dim=8),
+        "audio": LogMel(dim=8, sample_rate=8000, n_mels=11, heads=2, layers=1),
+    }
     return made("fcos", ["asked for"], conditioning=encoders, **options)
 
 
@@ -260,8 +263,8 @@ def test_gradients_reach_what_reads_the_phrase_and_the_sound() -> None:
     losses = detector.losses(asked(), [target] * 4)
     torch.stack(list(losses.values())).sum().backward()
     for part in (
-        detector.source.encoders["text"].grams.weight,
-        detector.source.encoders["audio"].order.weight,
+        detector.conditioning_model.encoders["text"].grams.weight,
+        detector.conditioning_model.encoders["audio"].order.weight,
     ):  # type: ignore[union-attr]
         assert part.grad is not None
         assert float(part.grad.abs().max()) > 0
@@ -269,11 +272,11 @@ def test_gradients_reach_what_reads_the_phrase_and_the_sound() -> None:
 
 def test_one_picture_is_read_once_and_samples_keep_their_order() -> None:
     detector = wake(spoken()).eval()
-    read, tokens, places = detector.questions(asked())
+    read, tokens, places = detector.prepare_queries(asked())
     assert (len(read), places) == (1, [0, 0, 0, 0])
     assert tokens is not None
     assert tokens.presence.tolist() == [[True, True], [False, True], [True, False], [False, False]]
-    found = detector.predict(asked(), batch=3)
+    found = detector.predict(asked(), batch_size=3)
     alone = [detector.predict([sample])[0] for sample in asked()]
     for one, other in zip(found, alone, strict=True):
         assert torch.allclose(one.boxes, other.boxes, atol=1e-3)
@@ -365,7 +368,7 @@ def test_targets_that_do_not_fit(targets: Any, message: str) -> None:
 
 def test_pictures_without_any_box_are_learned_from() -> None:
     for kind in KINDS:
-        losses = made(kind).train()(pictures(), [Boxes.none(size) for size in SIZES])
+        losses = made(kind).train()(pictures(), [Boxes.empty(size) for size in SIZES])
         assert all(bool(loss.isfinite()) for loss in losses.values())
         assert torch.stack(list(losses.values())).sum() > 0
 

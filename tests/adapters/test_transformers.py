@@ -22,8 +22,8 @@ from mmattn import attention as A
 from mmattn.attention.layer.head_pruning import keep_heads
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import gather
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 from mmattn.testing.plugin_checks import check_adapter
@@ -36,13 +36,15 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return read(Digits().prepare(None, tmp_path_factory.mktemp("digits"), items=157, users=11, seed=2))
+    return read_dataset(
+        Digits().prepare(None, tmp_path_factory.mktemp("digits"), items=157, users=11, seed=2)
+    )
 
 
 @pytest.fixture(scope="module")
 def rows(digits: Dataset) -> list[dict[str, Any]]:
     """What Trainer is given: samples, decoded once, with the digit that they all show."""
-    inputs = gather(digits.items, made().encoders, "unused")
+    inputs = prepare_inputs(digits.items, made().encoders, "unused")
     return [
         {
             "samples": Sample(item.id, {name: part[place] for name, part in inputs.contents.items()}),
@@ -86,7 +88,7 @@ def losses(trainer: Any, key: str) -> list[float]:
 def test_trainer_trains_it_and_its_checkpoint_says_the_same(
     rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    model = MmattnModel.of(made())
+    model = MmattnModel.from_model(made())
     trainer = Trainer(
         model, arguments(tmp_path), data_collator=collate, train_dataset=rows[:128], eval_dataset=rows[128:]
     )
@@ -109,7 +111,7 @@ def test_trainer_trains_it_and_its_checkpoint_says_the_same(
 
 def test_trainer_resumes_to_the_same_weights(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     def trained(folder: Path, resume: bool) -> MmattnModel:
-        model = MmattnModel.of(made())
+        model = MmattnModel.from_model(made())
         settings = arguments(folder, eval_strategy="no")
         Trainer(model, settings, data_collator=collate, train_dataset=rows).train(
             resume_from_checkpoint=str(tmp_path / "whole/checkpoint-10") if resume else None
@@ -123,7 +125,7 @@ def test_trainer_resumes_to_the_same_weights(rows: list[dict[str, Any]], tmp_pat
 
 def test_plain_accelerate_trains_it(rows: list[dict[str, Any]]) -> None:
     accelerator = Accelerator(cpu=True)
-    model = MmattnModel.of(made())
+    model = MmattnModel.from_model(made())
     loader = torch.utils.data.DataLoader(rows, batch_size=32, collate_fn=collate)  # type: ignore[arg-type]
     ready, optimizer, batches = accelerator.prepare(
         model, torch.optim.AdamW(model.parameters(), 5e-3), loader
@@ -153,7 +155,7 @@ def test_a_folder_of_mmattn_s_own_loads_with_its_pruned_heads(
     loaded = MmattnModel.from_pretrained(tmp_path / "ours")
     assert loaded.core.blocks[0].attention.heads == 3
     loaded.save_pretrained(tmp_path / "theirs")
-    expected = vectors(MmattnModel.of(model), rows[:5])
+    expected = vectors(MmattnModel.from_model(model), rows[:5])
     for folder in ("ours", "theirs"):
         found = vectors(MmattnModel.from_pretrained(tmp_path / folder), rows[:5])
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
@@ -163,7 +165,7 @@ def test_a_folder_of_mmattn_s_own_loads_with_its_pruned_heads(
 def test_peft_trains_its_adapters_only_and_merges_them(
     kind: str, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    base = MmattnModel.of(made())
+    base = MmattnModel.from_model(made())
     before = {name: value.clone() for name, value in base.state_dict().items()}
     steps = {"total_step": 16, "tinit": 2, "tfinal": 2} if kind == "AdaLoraConfig" else {}
     rank = {"init_r": 3, "target_r": 2} if kind == "AdaLoraConfig" else {"r": 3}
@@ -187,7 +189,7 @@ def test_peft_trains_its_adapters_only_and_merges_them(
         keep_heads(base.core.blocks[0].attention, [0, 1])
     unmerged = vectors(model, rows[:5])
     # The adapter alone is what Trainer kept, and a fresh base with it says the same.
-    fresh = MmattnModel.of(made())
+    fresh = MmattnModel.from_model(made())
     again = peft.PeftModel.from_pretrained(fresh, tmp_path / "checkpoint-16")
     torch.testing.assert_close(vectors(again, rows[:5]), unmerged)
     merged = model.merge_and_unload()
@@ -199,7 +201,7 @@ def test_peft_trains_its_adapters_only_and_merges_them(
 
 
 def test_a_recommender_is_trained_on_its_own_targets() -> None:
-    model = MmattnModel.of(made(recommendation=HeadConfig()), "recommendation").train()
+    model = MmattnModel.from_model(made(recommendation=HeadConfig()), "recommendation").train()
     samples = [Sample(str(place), {"text": word}) for place, word in enumerate(["uno", "due", "tre", "otto"])]
     history = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     loss = model(samples, history=history, positives=torch.tensor([[0.0, 1.0], [1.0, 0.0]])).loss
@@ -215,7 +217,7 @@ def test_frozen_encoders_are_named_and_not_written(tmp_path: Path) -> None:
         FusionConfig(dim=8, heads=2),
         {"alignment": HeadConfig("alignment")},
     )
-    model = MmattnModel.of(build_model(build_encoders(config.encoders), config)).eval()
+    model = MmattnModel.from_model(build_model(build_encoders(config.encoders), config)).eval()
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size < 100_000
     samples = [Sample("1", {"text": "A heist in Los Angeles"})]
@@ -230,10 +232,10 @@ def test_frozen_encoders_are_named_and_not_written(tmp_path: Path) -> None:
 def test_what_it_refuses(tmp_path: Path) -> None:
     two = made(alignment=HeadConfig("alignment"), recommendation=HeadConfig())
     with pytest.raises(InputError, match=r"no head 'alignmnet'. Did you mean 'alignment'\?"):
-        MmattnModel.of(two, "alignmnet")
+        MmattnModel.from_model(two, "alignmnet")
     with pytest.raises(InputError, match="no head ''. Known: alignment, recommendation"):
-        MmattnModel.of(two)
-    model = MmattnModel.of(two, "alignment")
+        MmattnModel.from_model(two)
+    model = MmattnModel.from_model(two, "alignment")
     with pytest.raises(InputError, match="either samples or tokens"):
         model()
     model.save_pretrained(tmp_path)

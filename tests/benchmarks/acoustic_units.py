@@ -51,7 +51,7 @@ class AcousticUnits(Encoder):
     ):  # fmt: skip
         super().__init__()
         self.dim, self.orders, self.around = width, orders, around
-        self.mel = LogMel(dim=8, rate=16_000, bands=40).requires_grad_(False)  # for its frames alone
+        self.mel = LogMel(dim=8, sample_rate=16_000, n_mels=40).requires_grad_(False)  # for its frames alone
         frames = [self._seen(self.read(clip)) for clip in clips]
         self.axes = PCA(24, random_state=seed).fit(np.vstack(frames)[::7])
         self.clusters = MiniBatchKMeans(units, random_state=seed, n_init=1, batch_size=4096, max_iter=30)

@@ -32,16 +32,16 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from mmattn.boxes import Boxes
 from mmattn.data.voc import read_voc
-from mmattn.encoders.image.image_io import read_picture
-from mmattn.evaluation.tasks.detection import class_figures, detection_figures
-from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection, paired_detection
+from mmattn.encoders.image.image_io import read_image
+from mmattn.evaluation.tasks.detection import detection_metrics, per_class_detection_metrics
+from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection, paired_bootstrap_detection
 from mmattn.files import write_json
 from mmattn.model.build import choose_device
 from mmattn.training.augmentation.box_augment import BoxAugment
 from mmattn.training.loop import train
 from mmattn.types import Sample
-from mmattn_adapters.detection.networks import Resizing
-from mmattn_adapters.detection.pyramid import Pyramid
+from mmattn_adapters.detection.networks import DetectorTransform
+from mmattn_adapters.detection.pyramid import FeaturePyramid
 from mmattn_adapters.detection.task import DetectionTask
 from mmattn_adapters.torchvision import Detector
 from tests.benchmarks.measuring import Report
@@ -72,7 +72,7 @@ class Task(DetectionTask):
         self._since = time.process_time()
         return super().batches(epoch, generator)
 
-    def report(self) -> dict[str, float]:
+    def extra_metrics(self) -> dict[str, float]:
         return {"processor seconds": time.process_time() - self._since}
 
 
@@ -81,14 +81,14 @@ class Plain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        pyramid = Pyramid(levels=LEVELS, width=WIDTH, top="pool", frozen=FROZEN)
+        pyramid = FeaturePyramid(levels=LEVELS, out_channels=WIDTH, extra_levels="pool", frozen_stages=FROZEN)
         self.network = FasterRCNN(
             pyramid,
             len(LABELS) + 1,
             rpn_anchor_generator=AnchorGenerator(ANCHORS, ((0.5, 1.0, 2.0),) * len(ANCHORS)),
             box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 7, 2),
         )
-        self.network.transform = Resizing(pyramid, None, 1333)
+        self.network.transform = DetectorTransform(pyramid, None, 1333)
         self.config = argparse.Namespace(picture="image")
 
     def losses(self, samples: Sequence[Sample], targets: Sequence[Boxes], _: float) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def read(root: Path, part: str) -> list[Picture]:
     """The pictures of a part, shrunk once."""
     pictures = []
     for path, truth in read_voc(root, part, labels=LABELS):
-        shrunk = read_picture(path).resize(SIZE[::-1], Image.Resampling.BOX)
+        shrunk = read_image(path).resize(SIZE[::-1], Image.Resampling.BOX)
         pixels = torch.from_numpy(np.array(shrunk)).permute(2, 0, 1).contiguous()
         pictures.append(Picture(Sample(path.stem, {"image": pixels}), truth.scaled(SIZE), truth))
     return pictures
@@ -163,7 +163,7 @@ def run(system: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
     truth = [picture.truth for picture in held]
 
     def judge(model: Any) -> dict[str, float]:
-        figures = detection_figures(predict(model, held), truth)
+        figures = detection_metrics(predict(model, held), truth)
         print(f"{system} {seed}: {figures}", flush=True)
         return {name: figures[name] for name in ("ap50", "map")}
 
@@ -172,9 +172,9 @@ def run(system: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
         [picture.sample for picture in learned],
         [picture.boxes for picture in learned],
         judge,
-        batch=4,
+        batch_size=4,
         augment=BoxAugment(
-            flips=("horizontal", "vertical"), zoom=(0.8, 1.25), shift=0.1, colours=0.3, fill=200
+            flips=("horizontal", "vertical"), zoom=(0.8, 1.25), shift=0.1, photometric=0.3, fill=200
         ),
     )
     history = train(
@@ -182,12 +182,12 @@ def run(system: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
         epochs=arguments.epochs,
         learning_rate=arguments.rate,
         weight_decay=0.05,
-        rates={"detector.network.backbone.network": 0.3},
-        average=0.99,
-        clip=5.0,
+        lr_multipliers={"detector.network.backbone.network": 0.3},
+        ema_decay=0.99,
+        max_grad_norm=5.0,
         seed=seed,
         folder=folder,
-        label=f"{system} {seed}",
+        run_name=f"{system} {seed}",
         precision="no",
     )
     result = {
@@ -231,12 +231,12 @@ def show(results: dict[str, list[dict[str, Any]]], root: Path, report: Report) -
         names = ("ap50", "map", "ap75", *(f"ap50 {label}" for label in LABELS))
         cells = [figures[name] for name in names]
         report.row(system, *(f"{each.mean:.4f} ({each.low:.4f} to {each.high:.4f})" for each in cells))
-        official = detection_figures(predictions[0], truth)
-        rows = class_figures(predictions[0], truth)
+        official = detection_metrics(predictions[0], truth)
+        rows = per_class_detection_metrics(predictions[0], truth)
         recalls = ", ".join(f"{label} {rows[label]['recall']:.3f}" for label in LABELS)
         report.note(f"{system}, first seed, by faster-coco-eval: {official}; recall {recalls}")
     if len(found) == 2 and len(set(map(len, found.values()))) == 1:
-        differences = paired_detection(*(found[system] for system in SYSTEMS), truth)
+        differences = paired_bootstrap_detection(*(found[system] for system in SYSTEMS), truth)
         for name in ("ap50", "map"):
             each = differences[name]
             report.note(f"{name}, ours minus theirs: {each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f})")

@@ -102,7 +102,7 @@ class Ours:
     def __init__(self, case: Case, setting: Setting, backend: str = "auto") -> None:
         self.case, self.setting = case, setting
         self.layer = A.Attention(case.program, case.q.dim, case.heads, backend=backend)
-        self.layer.name_modalities(dict.fromkeys((*case.q.modalities, *case.kv.modalities)))
+        self.layer.register_modalities(dict.fromkeys((*case.q.modalities, *case.kv.modalities)))
         self.layer.to(setting.device, setting.dtype)
         self.qkv = setting.inputs(case, *((len(one.values),) for one in (case.q, case.kv, case.kv)))
         if not setting.projections:
@@ -131,7 +131,7 @@ class Ours:
             self.renew()
         if self.setting.projections:
             return self.layer(self.q, self.kv).values
-        return self.layer._attend(self.layer._call(self.q, self.kv, {}, *self.qkv))
+        return self.layer._attend(self.layer._build_call(self.q, self.kv, {}, *self.qkv))
 
     def runner(self) -> Runner:
         return Runner(self.setting, self.forward, [*self.qkv, *self.layer.parameters()])
@@ -140,7 +140,7 @@ class Ours:
 def padded(case: Case, setting: Setting, attend: Attend) -> Runner:
     """Padded attention over a batch that lies there padded."""
     sides = (case.q, case.kv, case.kv)
-    q, k, v = setting.inputs(case, *((len(one), max(one.sizes)) for one in sides))
+    q, k, v = setting.inputs(case, *((len(one), max(one.length_list)) for one in sides))
     mask = None if case.mask is None else case.mask.to(setting.device)
     table = kinds = None
     if case.bias:
@@ -218,7 +218,7 @@ def bare_varlen(case: Case, setting: Setting) -> Runner:
 
     q, k, v = setting.inputs(case, *((len(one.values),) for one in (case.q, case.kv, case.kv)))
     offsets = [one.offsets.to(setting.device, torch.int32) for one in (case.q, case.kv)]
-    longest = [max(one.sizes) for one in (case.q, case.kv)]
+    longest = [max(one.length_list) for one in (case.q, case.kv)]
     return Runner(setting, lambda: varlen_attn(q, k, v, *offsets, *longest).flatten(1), [q, k, v])
 
 
@@ -237,7 +237,7 @@ def rivals(case: Case, setting: Setting) -> Iterator[tuple[str, Runner]]:
     else:
         yield FLEX, flex.runner()
     plain = case.program == A.Program() and setting.dtype in (torch.bfloat16, torch.float16)
-    if plain and not setting.projections and 0 not in case.q.sizes:
+    if plain and not setting.projections and 0 not in case.q.length_list:
         yield VARLEN, bare_varlen(case, setting)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.export import Exported, export
+from mmattn.export import ExportedModel, export
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 from mmattn.types import Sample
@@ -76,7 +76,7 @@ def main() -> None:
             exported = {}
             for form, name in (("torch.export", "model.pt2"), ("ONNX Runtime", "model.onnx")):
                 export(model, Path(folder) / name)
-                exported[form] = Exported.load(Path(folder) / name)
+                exported[form] = ExportedModel.load(Path(folder) / name)
                 sizes[form] = (Path(folder) / name).stat().st_size / 1e6
         times: dict[str, list[float]] = {form: [] for form in sizes}
         apart = dict.fromkeys(sizes, 0.0)

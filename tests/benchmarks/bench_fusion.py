@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from workloads import multimodal
 
 from mmattn import attention as A
-from mmattn.attention.layer.linear import favours_onednn
+from mmattn.attention.layer.linear import is_onednn_faster
 from mmattn.fusion.block import FusionBlock
 from mmattn.types import Tokens
 
@@ -121,7 +121,7 @@ def block_of(dim: int, heads: int) -> FusionBlock:
     """A block as a user builds it, its weights as after some training: a new one is the identity."""
     block = FusionBlock(A.Attention(A.Program(), dim, heads), dim)
     with torch.no_grad():
-        for last in (block.attention.o_proj, block.network[-1]):
+        for last in (block.attention.o_proj, block.feed_forward[-1]):
             last.weight.normal_(std=0.02)
     return block
 
@@ -136,9 +136,9 @@ def layer_of(block: FusionBlock, dim: int, heads: int) -> nn.TransformerEncoderL
         f"{ours}.{kind}": getattr(module, kind)
         for ours, module in {
             "norm1": block.attention_norm,
-            "norm2": block.network_norm,
-            "linear1": block.network[0],
-            "linear2": block.network[2],
+            "norm2": block.feed_forward_norm,
+            "linear1": block.feed_forward[0],
+            "linear2": block.feed_forward[2],
             "self_attn.out_proj": attention.o_proj,
         }.items()
         for kind in ("weight", "bias")
@@ -168,7 +168,7 @@ def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) 
 
     own = [((tokens.values,), gradient_ND)]
     yield Rival(OURS, block, own, ours, lambda results: results[0])
-    if device.type == "cpu" and favours_onednn():
+    if device.type == "cpu" and is_onednn_faster():
         yield Rival("mmattn, MKL's products", block, own, ours, lambda results: results[0], onednn=False)
 
     order = torch.argsort(tokens.lengths)
@@ -177,7 +177,7 @@ def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) 
 
     def gathered(results: list[Tensor]) -> Tensor:
         rows = [row[:size] for result, part in zip(results, parts, strict=True)
-                for row, size in zip(result, part.sizes, strict=True)]  # fmt: skip
+                for row, size in zip(result, part.length_list, strict=True)]  # fmt: skip
         return torch.cat([rows[place] for place in torch.argsort(order).tolist()])
 
     yield Rival(SORTED, layer, pieces, encode, gathered)
@@ -210,7 +210,7 @@ def x_transformer(dim: int, heads: int) -> nn.Module:
 def operations(tokens: Tokens, gradient: bool) -> float:
     """Floating point operations that the real tokens need: products only, nothing recomputed."""
     products = 4 * tokens.dim**2 + 2 * 4 * tokens.dim**2
-    pairs = sum(size**2 for size in tokens.sizes)
+    pairs = sum(size**2 for size in tokens.length_list)
     forward = 2 * len(tokens.values) * products + 4 * pairs * tokens.dim
     return forward * (3 if gradient else 1)
 
@@ -228,7 +228,7 @@ def measure(report: Report, arguments: argparse.Namespace, device: str) -> None:
         rival for rival in rivals(tokens, block, gradient_ND, heads) if chosen(rival.name, arguments.cases)
     ]
     peak = matmul_peak(device, dtype)
-    sizes = tokens.sizes
+    sizes = tokens.length_list
     in_parts = sum(max(some) * len(some) for some in _every(sorted(sizes), 32))
     report.note(
         f"{len(tokens)} samples, {sum(sizes):,} tokens, longest {max(sizes)}; real tokens: "

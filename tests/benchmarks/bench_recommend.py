@@ -31,14 +31,14 @@ from measuring import Report, chosen, options, peak_megabytes
 
 from mmattn.retrieval.index import Index
 from mmattn.serving.batch import recommend_table
-from mmattn.serving.service import Service
-from mmattn.serving.unseen_search import suited
+from mmattn.serving.service import RecommenderService
+from mmattn.serving.unseen_search import tune_for_users
 
 K, ASKED, CENTRES = 20, 500, 1000
 FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"
 
 
-def made(folder: Path, count: int, dim: int, kind: Any) -> Service:
+def made(folder: Path, count: int, dim: int, kind: Any) -> RecommenderService:
     """A service over drawn vectors; items of one centre follow each other."""
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((CENTRES, dim), dtype=np.float32)[np.arange(count) * CENTRES // count]
@@ -46,18 +46,18 @@ def made(folder: Path, count: int, dim: int, kind: Any) -> Service:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     years = {"year": 1950 + rng.integers(70, size=count)}
     index = Index.build(vectors, metadata=years, kind=kind, target_recall=0.95)
-    index = suited(index, np.stack([vectors[history].sum(0) for history in histories(count, 200, 5)]))
+    index = tune_for_users(index, np.stack([vectors[history].sum(0) for history in histories(count, 200, 5)]))
     known, nothing = np.arange(1000), np.zeros((0, 0), np.float32)
     facts = {
         "kind": "recommender", "catalogue": "drawn", "columns": {"file": "items.parquet", "id": "id"},
         "model": "model", "head": "recommendation", "known": 1000, "dim": 1, "completes": False,
     }  # fmt: skip
-    service = Service(
+    service = RecommenderService(
         folder / "index", index, vectors, np.zeros((dim, 1000), np.float32), known,
         np.zeros((1000, 1), np.float32), nothing, facts,
     )  # fmt: skip
     service.save()
-    return Service.open(folder)
+    return RecommenderService.open(folder)
 
 
 def histories(count: int, users: int, seed: int) -> list[np.ndarray]:
@@ -71,7 +71,7 @@ def histories(count: int, users: int, seed: int) -> list[np.ndarray]:
     return found
 
 
-def one(report: Report, service: Service, kind: str) -> None:
+def one(report: Report, service: RecommenderService, kind: str) -> None:
     asked = histories(len(service.index), ASKED, 2)
     for name, where in (("", None), (", where year > 1990", "year > 1990")):
         for history in asked[:20]:  # what is loaded once, and the filter's first reading
@@ -86,12 +86,12 @@ def one(report: Report, service: Service, kind: str) -> None:
         report.row(f"{kind}{name}", float(p50), float(p99), 1 / float(np.mean(seconds)))
 
 
-def agreement(service: Service) -> float:
+def agreement(service: RecommenderService) -> float:
     """Share of what exact search recommends that is recommended."""
     asked = histories(len(service.index), 100, 3)
     shares = []
     for history in asked:
-        query = service.maps[history].sum(0, keepdims=True)
+        query = service.item_to_user[history].sum(0, keepdims=True)
         scores = (query @ service.index.matrix.T)[0]
         scores[history] = -np.inf
         best = set(np.argpartition(-scores, K)[:K].tolist())
@@ -99,7 +99,7 @@ def agreement(service: Service) -> float:
     return float(np.mean(shares))
 
 
-def batch(report: Report, service: Service, kind: str, users: int, folder: Path) -> None:
+def batch(report: Report, service: RecommenderService, kind: str, users: int, folder: Path) -> None:
     met = histories(len(service.index), users, 4)
     owner = np.repeat(np.arange(users), [len(each) for each in met])
     table = pa.table({"user": owner, "item": np.concatenate(met)})

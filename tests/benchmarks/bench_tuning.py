@@ -37,13 +37,13 @@ from mmattn import attention as A
 from mmattn.evaluation.statistics.bootstrap import bootstrap
 from mmattn.fusion.block import FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.input_projection import Entry
+from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool
 from mmattn.model.model import Model
 from mmattn.training.loop import Task, train
 from mmattn.training.program_tuning import tune_program
-from mmattn_datasets.digits.sounds import play, voices
-from mmattn_datasets.digits.words import WORDS, say
+from mmattn_datasets.digits.sounds import synthesize, voices
+from mmattn_datasets.digits.words import DIGIT_WORDS, phrase_digit
 
 WIDTHS = {"question": 1, "image": 8, "audio": 32, "text": 32, "row": 64}
 PARTS = {"train": (0, 1200, 1280), "validation": (1200, 1400, 500), "test": (1400, 1797, 1000)}
@@ -70,8 +70,10 @@ class Contents:
         pixels, digits = load_digits(return_X_y=True)
         self.digit = torch.from_numpy(digits)
         pictures = torch.from_numpy(pixels).float().view(-1, 8, 8) / 8 - 1
-        sounds = [play(digit, voice[generator.integers(len(voice))], generator) for digit in digits]
-        words = [say(digit, generator.choice(list(WORDS)), generator).lower() for digit in digits]
+        sounds = [synthesize(digit, voice[generator.integers(len(voice))], generator) for digit in digits]
+        words = [
+            phrase_digit(digit, generator.choice(list(DIGIT_WORDS)), generator).lower() for digit in digits
+        ]
         self.pictures = pictures.flatten(1)
         self.tokens = {
             "image": Tokens.from_sequences(list(pictures), "image"),
@@ -173,13 +175,13 @@ def pretrain(seed: int) -> tuple[Model, float]:
     torch.manual_seed(seed)
     contents = Contents()
     blocks = [FusionBlock(A.Attention(A.Program(), DIM, HEADS), DIM, 2.0) for _ in range(LAYERS)]
-    entry = Entry(WIDTHS, DIM)
+    entry = InputProjection(WIDTHS, DIM)
     nn.init.ones_(entry.position_scale)  # places are to be seen by all who look for them
     model = Model(
         {}, FusionCore(entry, blocks, AttentionPool(DIM, len(WIDTHS))), {"digit": nn.Linear(DIM, 10)}
     )
     for _, layer in A.layers(model):
-        layer.name_modalities(tuple(WIDTHS))
+        layer.register_modalities(tuple(WIDTHS))
     task = Naming(model, contents, draw_all(contents, ("clean", "first"), seed, size=4))
     train(task, epochs=10, learning_rate=0.003, seed=seed, progress=False)
     return model, task.right("test").float().mean().item()
@@ -195,7 +197,7 @@ def move(method: str, target: str, setting: tuple[Any, float], seed: int, model:
     model.requires_grad_(method == "full tuning")
     model.heads.requires_grad_(True)
     if method == "program tuning":
-        tune_program(model, PROGRAMS[choice], also=["heads.digit"])
+        tune_program(model, PROGRAMS[choice], extra_modules=["heads.digit"])
     elif method == "LoRA":
         from peft import LoraConfig, inject_adapter_in_model
 

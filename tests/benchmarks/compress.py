@@ -20,15 +20,15 @@ import numpy as np
 import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import Inputs, gather
-from mmattn.experiments.robustness import score_against_attacks, score_against_noise
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
+from mmattn.experiments.robustness import evaluate_under_attack, evaluate_under_noise
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 from mmattn.training.loop import train
 from mmattn.training.tasks.adversarial import FGM
-from mmattn.training.tasks.distillation import DistilledTask
+from mmattn.training.tasks.distillation import DistillationTask
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.prepare import Digits
 from tests.benchmarks.measuring import Report, in_turn, options, process_seconds
@@ -51,7 +51,7 @@ class Digit:
 
     def __init__(self, folder: Path, items: int, epochs: int):
         Digits().prepare(None, folder, items=items)
-        self.dataset = read(folder)
+        self.dataset = read_dataset(folder)
         self.epochs = epochs
         self.targets = [str(name) for name in self.dataset.labels["digit"]]
         self.part = {
@@ -72,22 +72,22 @@ class Digit:
         )
         return build_model(build_encoders(config.encoders), config)
 
-    def inputs(self, model: Model) -> Inputs:
+    def inputs(self, model: Model) -> ModelInputs:
         """Contents, read once."""
-        return gather(self.dataset.items, model.encoders, Path("unused"), progress=False)
+        return prepare_inputs(self.dataset.items, model.encoders, Path("unused"), progress=False)
 
     def trained(
-        self, model: Model, inputs: Inputs, seed: int, penalty: float = 0.0, **kind: Any
+        self, model: Model, inputs: ModelInputs, seed: int, penalty: float = 0.0, **kind: Any
     ) -> SupervisedTask:
         """The task after training; the epoch is chosen on validation, or is the last where gates close."""
-        made = DistilledTask if "teacher" in kind else SupervisedTask
+        made = DistillationTask if "teacher" in kind else SupervisedTask
         task = made(
             model, inputs, self.targets, self.part["train"],
             None if penalty else lambda _: {"accuracy": self.accuracy(task, "validation")},
             head="digit", batch=64, drop_modality=0.1, **kind,
         )  # fmt: skip
         train(
-            task, epochs=self.epochs, learning_rate=2e-3, average=0.98, gate_penalty=penalty, seed=seed,
+            task, epochs=self.epochs, learning_rate=2e-3, ema_decay=0.98, gate_penalty=penalty, seed=seed,
             progress=False,
         )  # fmt: skip
         return task
@@ -128,9 +128,9 @@ def one_seed(digit: Digit, seed: int) -> dict[str, Any]:
         "accuracy": {name: digit.accuracy(task, "test") for name, task in variants.items()},
         "megabytes": {name: size(task.model) for name, task in variants.items()},
         "milliseconds": times({name: task.model for name, task in variants.items()}, inputs, test),
-        "noise": {name: score_against_noise(task, test, hits, LEVELS) for name, task in tested.items()},
+        "noise": {name: evaluate_under_noise(task, test, hits, LEVELS) for name, task in tested.items()},
         "attacks": {
-            name: {steps: score_against_attacks(task, test, hits, RADII, steps=steps) for steps in (1, 5)}
+            name: {steps: evaluate_under_attack(task, test, hits, RADII, steps=steps) for steps in (1, 5)}
             for name, task in tested.items()
         },
     }  # fmt: skip
@@ -149,7 +149,7 @@ def size(model: Model) -> float:
     return sum(value.numel() * value.element_size() for value in state.values()) / 1e6
 
 
-def times(models: dict[str, Model], inputs: Inputs, rows: np.ndarray) -> dict[str, list[float]]:
+def times(models: dict[str, Model], inputs: ModelInputs, rows: np.ndarray) -> dict[str, list[float]]:
     """Milliseconds from tokens to answers, for one sample and for 64."""
     found: dict[str, list[float]] = {name: [] for name in models}
     with torch.no_grad():

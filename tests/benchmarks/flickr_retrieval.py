@@ -28,18 +28,18 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import Inputs, gather
-from mmattn.evaluation.ranking.crossmodal import first_ranks, subset_vectors
-from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired
+from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
+from mmattn.evaluation.ranking.crossmodal import first_relevant_ranks, subset_vectors
+from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired_bootstrap
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
 from mmattn.training.loop import train
 from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.types import Sample, Tokens
-from mmattn_datasets.flickr_trimodal.prepare import CAPTIONS, FlickrTrimodal
+from mmattn_datasets.flickr_trimodal.prepare import CAPTIONS_PER_IMAGE, FlickrTrimodal
 from tests.benchmarks.acoustic_units import AcousticUnits
 from tests.benchmarks.linear_alignment import RIVALS
 from tests.benchmarks.measuring import Report
@@ -47,7 +47,7 @@ from tests.benchmarks.measuring import Report
 Floats = NDArray[np.float64]
 Direction = tuple[tuple[str, ...], str]  # what asks, what is found
 CUTS = (1, 5, 10)
-WRITTEN = CAPTIONS - 1  # captions of a photograph that are not spoken
+WRITTEN = CAPTIONS_PER_IMAGE - 1  # captions of a photograph that are not spoken
 
 
 class Photographs:
@@ -59,7 +59,7 @@ class Photographs:
     """
 
     def __init__(self, root: Path, out: Path, seed: int):
-        data = read(FlickrTrimodal().prepare(root, out / f"data-{seed}", seed=seed))
+        data = read_dataset(FlickrTrimodal().prepare(root, out / f"data-{seed}", seed=seed))
         self.parts = {
             name: np.flatnonzero(data.item_split == name) for name in ("train", "validation", "test")
         }
@@ -75,12 +75,12 @@ class Photographs:
             for row, item in enumerate(data.items)
             for number, caption in enumerate([data.targets["caption_0"][row], *item.content["text"]])
         ]
-        stored = gather(samples, self.encoders, out / "features", progress=False)
+        stored = prepare_inputs(samples, self.encoders, out / "features", progress=False)
         clips = [item.content["audio"] for item in data.items]
         units = AcousticUnits([clips[row] for row in self.parts["train"]])
-        heard = units(clips).select(torch.arange(len(samples)) // CAPTIONS)
+        heard = units(clips).select(torch.arange(len(samples)) // CAPTIONS_PER_IMAGE)
         self.configs["audio"], self.encoders["audio"] = EncoderConfig(units.name), units
-        self.inputs = Inputs(
+        self.inputs = ModelInputs(
             {name: self._centred(tokens) for name, tokens in {**stored.tokens, "audio": heard}.items()}
         )
 
@@ -100,11 +100,13 @@ class Photographs:
 
     def captions(self, rows: NDArray[np.int64], numbers: Sequence[int]) -> NDArray[np.int64]:
         """Samples of these captions of these photographs."""
-        return (rows[:, None] * CAPTIONS + np.array(numbers)).ravel()
+        return (rows[:, None] * CAPTIONS_PER_IMAGE + np.array(numbers)).ravel()
 
     def _centred(self, tokens: Tokens) -> Tokens:
         """Less what all training samples have in common; of length 1."""
-        common = tokens.values[torch.from_numpy(self.captions(self.parts["train"], range(CAPTIONS)))].mean(0)
+        common = tokens.values[
+            torch.from_numpy(self.captions(self.parts["train"], range(CAPTIONS_PER_IMAGE)))
+        ].mean(0)
         return tokens.with_values(normalize(tokens.values - common))
 
     def features(self) -> dict[str, Floats]:
@@ -127,10 +129,13 @@ def ranks(
     """
     asking, found = direction
     rows = photographs.parts[part]
-    samples = photographs.captions(rows, range(1, CAPTIONS))
+    samples = photographs.captions(rows, range(1, CAPTIONS_PER_IMAGE))
     wanted = samples if found == "text" else photographs.captions(rows, [1])
-    got = first_ranks(
-        queries(samples, asking), targets(wanted, (found,)), samples // CAPTIONS, wanted // CAPTIONS
+    got = first_relevant_ranks(
+        queries(samples, asking),
+        targets(wanted, (found,)),
+        samples // CAPTIONS_PER_IMAGE,
+        wanted // CAPTIONS_PER_IMAGE,
     )
     return got.reshape(len(rows), WRITTEN)
 
@@ -168,8 +173,8 @@ def fit(
     """The model, and what validation said after each epoch, where it is asked."""
     model = build(photographs, seed, temperature)
     rows = photographs.parts[part]
-    samples = torch.from_numpy(photographs.captions(rows, range(CAPTIONS)))
-    model.core.entry.calibrate(photographs.inputs.select(samples, photographs.encoders))
+    samples = torch.from_numpy(photographs.captions(rows, range(CAPTIONS_PER_IMAGE)))
+    model.core.input_projection.calibrate(photographs.inputs.select_tokens(samples, photographs.encoders))
     said: list[float] = []
 
     def judge(model: Model) -> dict[str, float]:
@@ -179,11 +184,11 @@ def fit(
         return {"recall": said[-1]}
 
     task = AlignmentTask(
-        model, photographs.inputs, torch.arange(len(photographs.inputs)) // CAPTIONS, judge,
-        samples=samples, batch=SETTINGS["batch"], dropout=SETTINGS["dropout"],
+        model, photographs.inputs, torch.arange(len(photographs.inputs)) // CAPTIONS_PER_IMAGE, judge,
+        samples=samples, batch_size=SETTINGS["batch"], dropout=SETTINGS["dropout"],
     )  # fmt: skip
     train(
-        task, epochs=SETTINGS["epochs"], until=epochs, learning_rate=SETTINGS["rate"],
+        task, epochs=SETTINGS["epochs"], stop_after_epoch=epochs, learning_rate=SETTINGS["rate"],
         weight_decay=SETTINGS["decay"], seed=seed, progress=False,
     )  # fmt: skip
     return model, said
@@ -224,12 +229,13 @@ def rival_ranks(
     def after(part: str, options: Mapping[str, Any], tested: str) -> NDArray[np.int64]:
         rows = photographs.parts[part]
         if "text" in asking:  # every caption asks
-            learned = photographs.captions(rows, range(CAPTIONS))
+            learned = photographs.captions(rows, range(CAPTIONS_PER_IMAGE))
             x, y = both(learned, asking), both(learned, [found])
         else:  # a photograph asks, and the mean of its captions is right
             x = both(photographs.captions(rows, [0]), asking)
             y = np.mean(
-                [both(photographs.captions(rows, [each]), [found]) for each in range(CAPTIONS)], axis=0
+                [both(photographs.captions(rows, [each]), [found]) for each in range(CAPTIONS_PER_IMAGE)],
+                axis=0,
             )
         of_query, of_target = method(x, y, **options)
         return ranks(
@@ -314,7 +320,9 @@ def main() -> None:
         report.row(direction, "chance", *(f"{chance(direction, cut):.3f}" for cut in CUTS), "-", "-")
         for system in results[0]["ranks"]:
             cells = [bootstrap(spread(results, system, direction, cut)) for cut in CUTS]
-            ahead = paired(spread(results, "mmattn", direction, 10), spread(results, system, direction, 10))
+            ahead = paired_bootstrap(
+                spread(results, "mmattn", direction, 10), spread(results, system, direction, 10)
+            )
             middle = np.mean([np.median(result["ranks"][system][direction]) for result in results])
             report.row(
                 direction,

@@ -27,18 +27,31 @@ import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.evaluation.tasks.error_rates import count_edits, error_rate, transcript_figures
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.evaluation.tasks.error_rates import count_edits, error_rate, transcription_metrics
 from mmattn.files import write_json
-from mmattn.heads.speech.ctc_tokenizer import Alphabet
+from mmattn.heads.speech.ctc_tokenizer import CTCTokenizer
 from mmattn.heads.speech.decoding.ngram import NGram
-from mmattn.heads.speech.decoding.prefix_beam import PrefixBeam
-from mmattn.heads.speech.decoding.scorers import Lexicon, Scorer, SymbolModel, Together, WordModel
-from mmattn.heads.speech.decoding.search import Greedy, Search, transcribe
+from mmattn.heads.speech.decoding.prefix_beam import PrefixBeamDecoder
+from mmattn.heads.speech.decoding.scorers import (
+    LexiconScorer,
+    Scorer,
+    SumScorer,
+    SymbolNGramScorer,
+    WordNGramScorer,
+)
+from mmattn.heads.speech.decoding.search import GreedyDecoder, StreamingDecoder, transcribe
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
-from mmattn.training.augmentation.speech_augment import Chain, Gain, Noise, Sometimes, Speed, frame_steps
+from mmattn.training.augmentation.speech_augment import (
+    AddNoise,
+    Compose,
+    Gain,
+    RandomApply,
+    SpeedPerturbation,
+    default_spectrogram_transforms,
+)
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Tokens
@@ -52,7 +65,7 @@ SYSTEMS = ("greedy", "beam", "beam + characters", "beam + words")
 
 def prepared(root: Path, out: Path, seed: int) -> Dataset:
     folder = out / f"data-{seed}"
-    return read(
+    return read_dataset(
         folder if (folder / "card.yaml").exists() else FlickrTrimodal().prepare(root, folder, seed=seed)
     )
 
@@ -60,7 +73,7 @@ def prepared(root: Path, out: Path, seed: int) -> Dataset:
 def config(characters: list[str]) -> ModelConfig:
     options = {"dim": 144, "rate": RATE, "bands": 64, "layers": 4, "keep": "samples", "dropout": 0.15}
     return ModelConfig(
-        {"audio": EncoderConfig("causal-log-mel", options, positions=False)},
+        {"audio": EncoderConfig("causal-log-mel", options, positional_encoding=False)},
         FusionConfig(
             dim=144, layers=2, heads=4, program="Program(score=dot(), mask=window(15))", dropout=0.15
         ),
@@ -77,26 +90,32 @@ def fit(data: Dataset, seed: int, epochs: int, folder: Path) -> tuple[Model, lis
     model = build_model(encoders, described).to(choose_device())
     encoder: Any = encoders["audio"]
     clips = [encoder.read(item.content["audio"]) for item in data.items]
-    waves = Chain((Speed(0.8, 1.25), Sometimes(Noise(10, 40)), Gain(-10, 10)))
-    frames = frame_steps(RATE)
+    waves = Compose((SpeedPerturbation(0.8, 1.25), RandomApply(AddNoise(10, 40)), Gain(-10, 10)))
+    frames = default_spectrogram_transforms(RATE)
 
     def augment(contents: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
         return {"audio": frames(encoder.frames(waves(contents["audio"])))}, target
 
     def judge(model: Model) -> dict[str, float]:
         texts = transcribe(
-            emissions(model, clips, rows["validation"]), lambda: Greedy(model.head("ctc").alphabet)
+            emissions(model, clips, rows["validation"]), lambda: GreedyDecoder(model.head("ctc").alphabet)
         )
-        figures = transcript_figures(texts, [said[row] for row in rows["validation"]])
+        figures = transcription_metrics(texts, [said[row] for row in rows["validation"]])
         return {"-cer": -figures["cer"], "wer": figures["wer"]}
 
     task = SupervisedTask(
-        model, Inputs(contents={"audio": clips}), said, rows["train"], judge,
-        head="ctc", batch=BATCH, augment=augment,
+        model, ModelInputs(contents={"audio": clips}), said, rows["train"], judge,
+        head="ctc", batch_size=BATCH, augment=augment,
     )  # fmt: skip
     begun = time.process_time()
     train(
-        task, epochs=epochs, learning_rate=2e-3, warmup=0.1, seed=seed, folder=folder, label=f"speech {seed}"
+        task,
+        epochs=epochs,
+        learning_rate=2e-3,
+        warmup_ratio=0.1,
+        seed=seed,
+        folder=folder,
+        run_name=f"speech {seed}",
     )
     return model.eval(), clips, time.process_time() - begun
 
@@ -117,27 +136,29 @@ def parts_of(data: Dataset) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(data.item_split == name) for name in ("train", "validation", "test")}
 
 
-def searches(alphabet: Alphabet, texts: list[str]) -> dict[str, list[tuple[str, Callable[[], Search]]]]:
+def searches(
+    alphabet: CTCTokenizer, texts: list[str]
+) -> dict[str, list[tuple[str, Callable[[], StreamingDecoder]]]]:
     """Every way to search, and for each the settings to choose from."""
     characters = NGram.train([alphabet.encode(text) for text in texts], order=5)
     words = NGram.train([text.split() for text in texts], order=2)
-    lexicon = Lexicon({word for text in texts for word in text.split()}, alphabet)
+    lexicon = LexiconScorer({word for text in texts for word in text.split()}, alphabet)
 
-    def beam(scorer: Scorer | None) -> Callable[[], Search]:
-        return partial(PrefixBeam, alphabet, 16, scorer)
+    def beam(scorer: Scorer | None) -> Callable[[], StreamingDecoder]:
+        return partial(PrefixBeamDecoder, alphabet, 16, scorer)
 
     grid = list(product(WEIGHTS, BONUSES))
     return {
-        "greedy": [("", partial(Greedy, alphabet))],
+        "greedy": [("", partial(GreedyDecoder, alphabet))],
         "beam": [("", beam(None))],
         "beam + characters": [
-            (f"weight {weight}, bonus {bonus}", beam(SymbolModel(characters, alphabet, weight, bonus)))
+            (f"weight {weight}, bonus {bonus}", beam(SymbolNGramScorer(characters, alphabet, weight, bonus)))
             for weight, bonus in grid
         ],
         "beam + words": [
             (
                 f"weight {weight}, bonus {bonus}",
-                beam(Together(lexicon, WordModel(words, alphabet, weight, bonus))),
+                beam(SumScorer(lexicon, WordNGramScorer(words, alphabet, weight, bonus))),
             )
             for weight, bonus in grid
         ],
@@ -155,7 +176,7 @@ def run(data: Dataset, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
     expected = [said[row] for row in rows["validation"]]
     heard, chosen = {}, {}
     for name, ways in searches(model.head("ctc").alphabet, [said[row] for row in rows["train"]]).items():
-        rates = [transcript_figures(transcribe(validation, start), expected)["wer"] for _, start in ways]
+        rates = [transcription_metrics(transcribe(validation, start), expected)["wer"] for _, start in ways]
         best = int(np.argmin(rates))
         chosen[name] = f"{ways[best][0]} (validation WER {rates[best]:.3f})"
         heard[name] = transcribe(test, ways[best][1])

@@ -34,28 +34,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.encoders.audio.conv_mel import ConvMel
 from mmattn.encoders.audio.resemblyzer import Resemblyzer
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.evaluation.statistics.bootstrap import bootstrap
-from mmattn.evaluation.tasks.verification import verification_figures
+from mmattn.evaluation.tasks.verification import verification_metrics
 from mmattn.files import atomic_path, write_json
 from mmattn.model.build import build_model
-from mmattn.training.augmentation.spectrogram_transforms import BandMask, TimeMask
+from mmattn.training.augmentation.spectrogram_transforms import FrequencyMask, TimeMask
 from mmattn.training.augmentation.speech_augment import (
-    Chain,
-    Noise,
-    Pitch,
-    Room,
-    Sometimes,
-    Speed,
-    Step,
-    Tilt,
-    frame_steps,
+    AddNoise,
+    AudioTransform,
+    Compose,
+    PitchShift,
+    RandomApply,
+    RoomReverb,
+    SpectralTilt,
+    SpeedPerturbation,
+    default_spectrogram_transforms,
 )
 from mmattn.training.loop import train
-from mmattn.training.tasks.mixup import MixedTask
+from mmattn.training.tasks.mixup import MixupTask
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.fsdd.prepare import Fsdd
 from tests.benchmarks.measuring import Report
@@ -65,16 +65,18 @@ EPOCHS, LONGER = 14, 24  # the more where voices are known; of new ones there is
 WHOLE = 64  # frames that a clip is filled up to or cut to
 WORDS = {"channels": (16, 32, 48), "stretch": 24, "root": 0.1, "trim": 40.0, "keep": "samples"}
 VOICES = {"channels": (16, 32, 48), "keep": "samples"}
-OTHER_VOICES = Chain(
+OTHER_VOICES = Compose(
     (
-        Speed(0.85, 1.15),
-        Sometimes(Pitch(RATE)),
-        Sometimes(Room(RATE)),
-        Sometimes(Tilt()),
-        Sometimes(Noise(10, 45)),
+        SpeedPerturbation(0.85, 1.15),
+        RandomApply(PitchShift(RATE)),
+        RandomApply(RoomReverb(RATE)),
+        RandomApply(SpectralTilt()),
+        RandomApply(AddNoise(10, 45)),
     )
 )
-OTHER_PLACES = Chain((Sometimes(Room(RATE)), Sometimes(Tilt()), Sometimes(Noise(10, 45))))
+OTHER_PLACES = Compose(
+    (RandomApply(RoomReverb(RATE)), RandomApply(SpectralTilt()), RandomApply(AddNoise(10, 45)))
+)
 DEVELOP = ("george", "jackson")
 PAIRS = (("george", "jackson"), ("lucas", "nicolas"), ("theo", "yweweler"))
 PARTS = ("develop", "develop official", "official", "speakers", "voices", "new voices")
@@ -85,7 +87,7 @@ class Clips:
 
     def __init__(self, root: str, versions: int, out: Path):
         with tempfile.TemporaryDirectory() as folder:
-            dataset = read(Fsdd().prepare(root, folder))
+            dataset = read_dataset(Fsdd().prepare(root, folder))
         self.paths = [item.content["audio"] for item in dataset.items]
         self.digits, self.speakers = (dataset.labels[name].tolist() for name in ("digit", "speaker"))
         self.index = dataset.labels["index"].astype(int)
@@ -111,7 +113,7 @@ class Clips:
         """Frames for voices: versions are the same voices in other places."""
         return self._frames(ConvMel(dim=DIM, **VOICES), OTHER_PLACES)
 
-    def _frames(self, encoder: ConvMel, change: Step) -> list[Tensor]:
+    def _frames(self, encoder: ConvMel, change: AudioTransform) -> list[Tensor]:
         made_by = f"{encoder.describe().fingerprint()} {change} {self.versions}"
         file = self.out / f"frames-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.pt"
         if not file.exists():
@@ -135,10 +137,10 @@ class OneVersion(SupervisedTask):
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         rows = self.rows[torch.randperm(len(self.rows), generator=generator)]
         drawn = torch.randint(len(self.targets) // self.clips, (len(rows),), generator=generator)
-        yield from (rows + self.clips * drawn).split(self.batch)
+        yield from (rows + self.clips * drawn).split(self.batch_size)
 
 
-class OneVersionMixed(OneVersion, MixedTask):
+class OneVersionMixed(OneVersion, MixupTask):
     """And clips are mixed two by two."""
 
 
@@ -151,7 +153,7 @@ def ours(
     *,
     options: dict[str, Any],
     fields: int,
-    augment: Step,
+    augment: AudioTransform,
     layers: int = 0,
     kind: type[OneVersion] = OneVersion,
     epochs: int = EPOCHS,
@@ -179,16 +181,16 @@ def ours(
     )
     task = kind(
         build_model({"audio": ConvMel(**options)}, config),
-        Inputs({}, {"audio": frames}),
+        ModelInputs({}, {"audio": frames}),
         list(targets) * (len(frames) // len(targets)),
         learn,
         head="said",
-        batch=BATCH,
+        batch_size=BATCH,
         augment=lambda contents, target: ({"audio": augment(contents["audio"])}, target),
     )
     task.clips = len(targets)
     train(
-        task, epochs=epochs, learning_rate=3e-3, weight_decay=0.02, warmup=0.1, average=0.99, seed=seed,
+        task, epochs=epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99, seed=seed,
         progress=False,
     )  # fmt: skip
     return task
@@ -198,7 +200,7 @@ def words_of_new_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, seed:
     """What our model takes the test clips for: stretched to one length, learned in other voices and mixed."""
     return ours(
         clips.words, clips.digits, learn, seed, _digit_head(clips),
-        options=WORDS, fields=6, augment=frame_steps(RATE), kind=OneVersionMixed,
+        options=WORDS, fields=6, augment=default_spectrogram_transforms(RATE), kind=OneVersionMixed,
     ).predict(test)  # fmt: skip
 
 
@@ -222,13 +224,13 @@ def heard_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, seed: int) -
     known = [speaker if speaker in speakers else None for speaker in clips.speakers]
     return ours(
         clips.voices, known, learn, seed, HeadConfig("speaker", {"speakers": speakers, "dropout": 0.2}),
-        options=VOICES, fields=1, layers=1, augment=Chain((TimeMask(), BandMask())),
+        options=VOICES, fields=1, layers=1, augment=Compose((TimeMask(), FrequencyMask())),
     ).predict(test)  # fmt: skip
 
 
 def shifted_and_masked(picture_TF: Tensor) -> Tensor:
     moved_TF = torch.roll(picture_TF, int(torch.randint(-6, 7, ())), 0)
-    return Chain((TimeMask(12), BandMask(8, 1)))(moved_TF)
+    return Compose((TimeMask(12), FrequencyMask(8, 1)))(moved_TF)
 
 
 # --- rivals ---------------------------------------------------------------------------------------
@@ -309,7 +311,7 @@ def run(clips: Clips, part: str, fold: str, system: str, seed: int) -> dict[str,
     begun = time.process_time()
     said = systems_of(part)[system](clips, learn, test, seed)
     if "voices" in part:
-        found: dict[str, Any] = verification_figures(said, [clips.speakers[row] for row in test])
+        found: dict[str, Any] = verification_metrics(said, [clips.speakers[row] for row in test])
     else:
         right = [digit == clips.digits[row] for digit, row in zip(said, test, strict=True)]
         found = {"accuracy": float(np.mean(right)), "right": np.array(right, int).tolist()}

@@ -24,21 +24,26 @@ import numpy as np
 import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.evaluation.tasks.error_rates import count_edits, error_rate, transcript_figures, worst
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.evaluation.tasks.error_rates import (
+    count_edits,
+    error_rate,
+    transcription_metrics,
+    worst_predictions,
+)
 from mmattn.files import write_json
-from mmattn.heads.speech.decoding.alignment import align
+from mmattn.heads.speech.decoding.alignment import align_transcript
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
-from mmattn.serving.streaming_asr import Recogniser
+from mmattn.serving.streaming_asr import StreamingRecognizer
 from mmattn.training.augmentation.speech_augment import (
-    Chain,
+    AddNoise,
+    Compose,
     Gain,
-    Noise,
-    Sometimes,
-    Speed,
-    Tilt,
-    frame_steps,
+    RandomApply,
+    SpectralTilt,
+    SpeedPerturbation,
+    default_spectrogram_transforms,
 )
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import Augment, SupervisedTask
@@ -61,7 +66,7 @@ def config(system: str, unit: str) -> ModelConfig:
     if system == "decoder":
         heads["written"] = HeadConfig("generation", {"vocabulary": list(WORDS), "layers": 1, "max_length": 9})
     return ModelConfig(
-        {"audio": EncoderConfig("causal-log-mel", options, positions=system == "decoder")},
+        {"audio": EncoderConfig("causal-log-mel", options, positional_encoding=system == "decoder")},
         FusionConfig(dim=96, layers=2, heads=4, program=program),
         heads,
     )
@@ -70,7 +75,7 @@ def config(system: str, unit: str) -> ModelConfig:
 class AllHeads(SupervisedTask):
     """The sum of all heads' losses (Watanabe et al., 2017: CTC shows the decoder where to read)."""
 
-    def criterion(self, batch: Inputs, targets: Sequence[Any]) -> Callable[[Fused], torch.Tensor]:
+    def criterion(self, batch: ModelInputs, targets: Sequence[Any]) -> Callable[[Fused], torch.Tensor]:
         heads = self.model.heads.values()
         return lambda fused: torch.stack([head.loss(fused, targets) for head in heads]).sum()
 
@@ -78,8 +83,15 @@ class AllHeads(SupervisedTask):
 def strings_augment(encoder: Any, clips: list[Clip]) -> Augment:
     """A new string in the place of every sample, as another voice and microphone would have it."""
     # Speed last but one: before it, the samples are a number that Fourier transforms are fast for.
-    waves = Chain((Sometimes(Tilt(4), 0.3), Sometimes(Noise(10, 40), 0.3), Speed(0.87, 1.15), Gain(-8, 8)))
-    frames, speakers = frame_steps(RATE), by_speaker(clips)
+    waves = Compose(
+        (
+            RandomApply(SpectralTilt(4), 0.3),
+            RandomApply(AddNoise(10, 40), 0.3),
+            SpeedPerturbation(0.87, 1.15),
+            Gain(-8, 8),
+        )
+    )
+    frames, speakers = default_spectrogram_transforms(RATE), by_speaker(clips)
 
     def augment(contents: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
         string = draw(speakers)
@@ -101,19 +113,19 @@ def fit(
 
     def judge(model: Model) -> dict[str, float]:
         heard = transcribe(model, held_out)
-        return {"-wer": -transcript_figures(heard, [string.text for string in held_out])["wer"]}
+        return {"-wer": -transcription_metrics(heard, [string.text for string in held_out])["wer"]}
 
     # The samples are placeholders: every one of them is another string each time.
     batch = 32
-    inputs = Inputs(contents={"audio": [torch.zeros(1)] * (batch * steps)})
+    inputs = ModelInputs(contents={"audio": [torch.zeros(1)] * (batch * steps)})
     task = AllHeads(
         model, inputs, [""] * len(inputs), range(len(inputs)), judge,
-        head="ctc", batch=batch, augment=strings_augment(encoders["audio"], training),
+        head="ctc", batch_size=batch, augment=strings_augment(encoders["audio"], training),
     )  # fmt: skip
     begun = time.process_time()
     train(
-        task, epochs=epochs, learning_rate=2e-3, weight_decay=0.01, warmup=0.1, seed=seed,
-        folder=folder, label=f"{system} {seed}",
+        task, epochs=epochs, learning_rate=2e-3, weight_decay=0.01, warmup_ratio=0.1, seed=seed,
+        folder=folder, run_name=f"{system} {seed}",
     )  # fmt: skip
     return model.eval(), time.process_time() - begun
 
@@ -150,7 +162,7 @@ def word_times(model: Model, strings: list[String]) -> dict[str, float]:
     head, middles, borders, within = model.head("ctc"), [], [], []
     for string in strings:
         emissions = head(model.fuse({"audio": model.encoders["audio"]([string.sound])}))
-        words = align(emissions.values, emissions.time, string.text, head.alphabet)
+        words = align_transcript(emissions.values, emissions.time, string.text, head.alphabet)
         places = np.array([(word.start + word.end) / 2 for word in words])
         first, last = np.array(string.spans).T / RATE
         middles.append(places - (first + last) / 2)
@@ -167,13 +179,13 @@ def followed(model: Model, strings: list[String], heard: list[str]) -> dict[str,
     """Streams in pieces of random lengths against the wholes, and what a piece of 40 ms takes."""
     generator, same, pieces, begun = np.random.default_rng(0), 0, 0, time.process_time()
     for string, text in zip(strings, heard, strict=True):
-        listener, place = Recogniser(model), 0
+        listener, place = StreamingRecognizer(model), 0
         while place < len(string.sound):
             size = int(generator.choice([80, 311, 997, 4001]))  # a frame, and primes
             listener.feed(string.sound[place : place + size])
             place, pieces = place + size, pieces + 1
         same += listener.finish() == text
-    spent, listener = time.process_time() - begun, Recogniser(model)
+    spent, listener = time.process_time() - begun, StreamingRecognizer(model)
     sound = torch.cat([string.sound for string in strings[:20]])
     begun = time.process_time()
     for piece in sound.split(RATE // 25):
@@ -224,13 +236,13 @@ def main() -> None:
         report.row(
             system, " ".join(map(str, given.seeds)),
             f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})",
-            " ".join(f"{rate:.4f}" for rate in interval.seeds), " / ".join(map(str, kinds)),
+            " ".join(f"{rate:.4f}" for rate in interval.seed_means), " / ".join(map(str, kinds)),
             sum(found["seconds"] for found in runs) / len(runs),
         )  # fmt: skip
         for name in ("times", "stream"):
             for figure, value in runs[0].get(name, {}).items():
                 report.note(f"{system}, seed {given.seeds[0]}: {figure}: {value:.4g}")
-        for mistake in worst(runs[0]["heard"], said, 3):
+        for mistake in worst_predictions(runs[0]["heard"], said, 3):
             report.note(f"{system}: {asdict(mistake)}")
     report.close()
 

@@ -25,38 +25,42 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.evaluation.splits.split import Part, Split
-from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired
-from mmattn.experiments.baselines import RivalContent
-from mmattn.experiments.config import HybridConfig, ProtocolConfig, RivalConfig
-from mmattn.experiments.hybrid import choose_hybrid, fit_hybrid, user_profiles
-from mmattn.experiments.protocol import make_split, measure
-from mmattn.experiments.system_evaluation import Examiner
-from mmattn.heads.recommendation.history_completion import co_occurrence, completed
+from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired_bootstrap
+from mmattn.experiments.baselines import BaselineContent
+from mmattn.experiments.config import BaselineConfig, HybridConfig, ProtocolConfig
+from mmattn.experiments.hybrid import fit_hybrid, tune_hybrid, user_profiles
+from mmattn.experiments.protocol import make_split, per_user_metrics
+from mmattn.experiments.system_evaluation import SystemEvaluator
+from mmattn.heads.recommendation.history_completion import complete_history_weights, cooccurrence_counts
 from mmattn.recommenders import EASE, Popularity, Recommender
 
 METRICS = ("ndcg@20", "recall@20")
 STRENGTHS = (300.0, 500.0, 1000.0)
 WARM = HybridConfig(
-    strength=STRENGTHS, user_strength=(3.0,), profile=(0.0, 0.3, 0.5), share=(0.65, 0.8), evidence=(0.0,)
+    regularization=STRENGTHS,
+    user_regularization=(3.0,),
+    profile_scale=(0.0, 0.3, 0.5),
+    user_weight=(0.65, 0.8),
+    shrinkage=(0.0,),
 )
 # Parts as the warm list chose them: what is new here is how content and choices share a list.
 MIXED = HybridConfig(
-    strength=(500.0,),
-    user_strength=(3.0,),
-    profile=(0.3,),
-    share=(0.65,),
-    evidence=(0.0, 5.0),
-    modesty=(0.05,),
-    lift=(1.0, 2.0, 4.0),
+    regularization=(500.0,),
+    user_regularization=(3.0,),
+    profile_scale=(0.3,),
+    user_weight=(0.65,),
+    shrinkage=(0.0, 5.0),
+    popularity_penalty=(0.05,),
+    content_scale=(1.0, 2.0, 4.0),
 )
-CONTENT = RivalConfig(
+CONTENT = BaselineConfig(
     "kernel-ridge",
     tags={"genres": 1.0},
-    rare={"directors+writers+actors": 1.0},
-    numbers={"year": 5.0},
+    tfidf={"directors+writers+actors": 1.0},
+    gaussian={"year": 5.0},
     exponent=0.5,
 )
 RIDGE = 2.0  # of the kernel
@@ -85,7 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report = Report(arguments, "mmattn", "numpy", "scipy")
-    dataset = read(arguments.card)
+    dataset = read_dataset(arguments.card)
     if "warm" in arguments.lists:
         warm(report, dataset, arguments.seeds)
     if "mixed" in arguments.lists:
@@ -101,7 +105,7 @@ def warm(report: Report, dataset: Dataset, seeds: list[int]) -> None:
     for seed in seeds:
         split = make_split(dataset, ProtocolConfig("given", validation=0.2), seed)
         known, train = split.known_items("test"), split.known("validation")
-        settings = choose_hybrid(WARM, train, None, known, partial(judged, split), profiles)
+        settings = tune_hybrid(WARM, train, None, known, partial(judged, split), profiles)
         figures = {strength: judged(split, EASE(strength).fit(train)) for strength in STRENGTHS}
         strength = max(figures, key=figures.__getitem__)
         chosen.append(f"{seed}: {settings}; EASE {strength:g}")
@@ -110,13 +114,16 @@ def warm(report: Report, dataset: Dataset, seeds: list[int]) -> None:
             ("EASE, 500", EASE(500.0).fit(split.known("test"))),
             ("EASE, tuned", EASE(strength).fit(split.known("test"))),
         ):
-            values[name].append(measure(system.score, split, "test", METRICS))
+            values[name].append(per_user_metrics(system.score, split, "test", METRICS))
     report.table("Warm films", ("system", *METRICS, *(f"hybrid - it, {metric}" for metric in METRICS)))
     stacked = {
         name: {m: np.stack([one[m] for one in found]) for m in METRICS} for name, found in values.items()
     }
     for name, found in stacked.items():
-        ahead = [told(paired(stacked["hybrid"][m], found[m])) if name != "hybrid" else "-" for m in METRICS]
+        ahead = [
+            told(paired_bootstrap(stacked["hybrid"][m], found[m])) if name != "hybrid" else "-"
+            for m in METRICS
+        ]
         report.row(name, *(told(bootstrap(found[m])) for m in METRICS), *ahead)
     report.table("Chosen on validation", ("seed: settings",))
     for line in chosen:
@@ -127,10 +134,10 @@ def warm(report: Report, dataset: Dataset, seeds: list[int]) -> None:
 
 def mixed(report: Report, dataset: Dataset, seed: int) -> None:
     """A fifth of the films is new, and they are ranked with all others."""
-    kernel_II = RivalContent(dataset.items, Inputs({})).kernel(CONTENT)
+    kernel_II = BaselineContent(dataset.items, ModelInputs({})).kernel(CONTENT)
     protocol, profiles = ProtocolConfig("mixed", metrics=METRICS), user_profiles(dataset.users)
     split = make_split(dataset, protocol, seed)
-    settings = choose_hybrid(
+    settings = tune_hybrid(
         MIXED, split.known("validation"), content_weights(kernel_II, split, "validation"),
         split.known_items("validation"), partial(judged, split), profiles,
     )  # fmt: skip
@@ -139,7 +146,7 @@ def mixed(report: Report, dataset: Dataset, seed: int) -> None:
     hybrid = fit_hybrid(settings, train, content, known, profiles)
     systems = {
         "hybrid": hybrid,
-        "hybrid, lift 1": hybrid.reblended(lift=1.0),
+        "hybrid, lift 1": hybrid.with_weights(content_scale=1.0),
         "hybrid, no content": hybrid.with_content(None),
         "content alone": Content(split, content),
         "EASE, 500": EASE(500.0).fit(train, known=known),
@@ -149,15 +156,15 @@ def mixed(report: Report, dataset: Dataset, seed: int) -> None:
         f"New and old films in one list, seed {seed}: {settings}",
         ("system", *METRICS, "hybrid - it, ndcg@20", "recall@20 of new films", "new films in the list"),
     )
-    examiner = Examiner(split, protocol)
-    examined = {name: examiner.examine(system.score) for name, system in systems.items()}
+    examiner = SystemEvaluator(split, protocol)
+    examined = {name: examiner.evaluate_scores(system.score) for name, system in systems.items()}
     for name, found in examined.items():
-        ahead = paired(examined["hybrid"].values[METRICS[0]], found.values[METRICS[0]])
+        ahead = paired_bootstrap(examined["hybrid"].values[METRICS[0]], found.values[METRICS[0]])
         report.row(
             name,
             *(told(bootstrap(found.values[metric])) for metric in METRICS),
             "-" if name == "hybrid" else told(ahead),
-            float(np.nanmean(found.strata["items: cold"])),
+            float(np.nanmean(found.subgroups["items: cold"])),
             f"{np.isin(found.ranking.items[:, :20], split.cold_items).mean():.1%}",
         )
 
@@ -170,13 +177,13 @@ def content_weights(kernel_II: NDArray[np.float64], split: Split, part: Part) ->
     alone_WW = -inverse_WW / np.diag(inverse_WW)
     np.fill_diagonal(alone_WW, 0.0)
     weights_WI[:, known] = alone_WW
-    together = co_occurrence(split.known(part)[:, known])
-    return completed(torch.from_numpy(weights_WI.astype(np.float32)), together).numpy()
+    together = cooccurrence_counts(split.known(part)[:, known])
+    return complete_history_weights(torch.from_numpy(weights_WI.astype(np.float32)), together).numpy()
 
 
 def judged(split: Split, system: Recommender) -> float:
     """nDCG@20 on validation."""
-    return float(np.nanmean(measure(system.score, split, "validation", METRICS[:1])[METRICS[0]]))
+    return float(np.nanmean(per_user_metrics(system.score, split, "validation", METRICS[:1])[METRICS[0]]))
 
 
 def told(interval: Interval) -> str:

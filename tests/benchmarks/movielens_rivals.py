@@ -21,12 +21,12 @@ import torch
 from measuring import Report
 
 from mmattn.config import EncoderConfig
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import gather
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.baselines import RivalContent, fit_rival, tune_rivals
-from mmattn.experiments.config import ProtocolConfig, RivalConfig
-from mmattn.experiments.protocol import make_split, measure
+from mmattn.experiments.baselines import BaselineContent, fit_baseline, tune_baselines
+from mmattn.experiments.config import BaselineConfig, ProtocolConfig
+from mmattn.experiments.protocol import make_split, per_user_metrics
 from mmattn.model.build import build_encoders
 
 CONTENT = {"vectors": {"summary": 1.0, "image": 0.25}, "tags": {"genres": 1.0}}
@@ -35,19 +35,19 @@ CONTENT = {"vectors": {"summary": 1.0, "image": 0.25}, "tags": {"genres": 1.0}}
 PAIRS = {"epochs": 15, "every": 5, "patience": 1, "learning_rate": 0.01, "strength": 0.01, "batch": 4096}
 GRAPH = {"epochs": 24, "every": 6, "patience": 1, "learning_rate": 0.03, "strength": 1e-4, "batch": 65536}
 RIVALS = {
-    "popularity": RivalConfig("popularity"),
-    "ease": RivalConfig("ease"),
-    "item-knn": RivalConfig("item-knn"),
-    "als": RivalConfig("als", options={"strength": 10.0, "confidence": 1.0}),
-    "content-knn": RivalConfig("content-knn", **CONTENT),
-    "content-ridge": RivalConfig("content-ridge", **CONTENT),
-    "kernel-ridge": RivalConfig("kernel-ridge", exponent=0.5, **CONTENT),
-    "bpr": RivalConfig("bpr", options=PAIRS),
-    "lightgcn": RivalConfig("lightgcn", options=GRAPH),
-    "vbpr": RivalConfig("vbpr", vectors={"image": 1.0}, options=PAIRS),
+    "popularity": BaselineConfig("popularity"),
+    "ease": BaselineConfig("ease"),
+    "item-knn": BaselineConfig("item-knn"),
+    "als": BaselineConfig("als", options={"strength": 10.0, "confidence": 1.0}),
+    "content-knn": BaselineConfig("content-knn", **CONTENT),
+    "content-ridge": BaselineConfig("content-ridge", **CONTENT),
+    "kernel-ridge": BaselineConfig("kernel-ridge", exponent=0.5, **CONTENT),
+    "bpr": BaselineConfig("bpr", options=PAIRS),
+    "lightgcn": BaselineConfig("lightgcn", options=GRAPH),
+    "vbpr": BaselineConfig("vbpr", vectors={"image": 1.0}, options=PAIRS),
 }
 ENCODERS = {
-    "summary": EncoderConfig("minilm", {"pool": "all"}, content="text"),
+    "summary": EncoderConfig("minilm", {"pool": "all"}, source="text"),
     "image": EncoderConfig("efficientnet-lite0", {"grid": 1}),
 }
 METRICS = ("recall@20", "ndcg@20")
@@ -66,11 +66,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report = Report(arguments, "mmattn", "numpy", "scipy", "implicit", "optuna")
-    dataset = read(arguments.card)
-    sources = {name: one.content or name for name, one in ENCODERS.items()}
+    dataset = read_dataset(arguments.card)
+    sources = {name: one.source or name for name, one in ENCODERS.items()}
     encoders = build_encoders(ENCODERS, {name: [] for name in ENCODERS})
-    inputs = gather(dataset.items, encoders, arguments.features, sources, progress=False)
-    content = RivalContent(dataset.items, inputs)
+    inputs = prepare_inputs(dataset.items, encoders, arguments.features, sources, progress=False)
+    content = BaselineContent(dataset.items, inputs)
     split = make_split(dataset, ProtocolConfig(split="given", seeds=(0,), validation=0.1), seed=0)
     report.table("Rivals on MovieLens-1M, warm", COLUMNS)
     for name in arguments.rivals:
@@ -78,16 +78,16 @@ def main() -> None:
     report.close()
 
 
-def figures(name: str, content: RivalContent, split: Split, trials: int) -> tuple[str | float, ...]:
+def figures(name: str, content: BaselineContent, split: Split, trials: int) -> tuple[str | float, ...]:
     """A row of the table: chosen on validation, measured on test."""
     begun = time.process_time()
-    chosen, tuning = tune_rivals(
+    chosen, tuning = tune_baselines(
         {name: RIVALS[name]}, content, split, metric=METRICS[1], trials=trials, seed=0
     )
     tuned = time.process_time()
-    fitted = fit_rival(chosen[name], content, split.known("test"), split.known_items("test"))
+    fitted = fit_baseline(chosen[name], content, split.known("test"), split.known_items("test"))
     trained = time.process_time()
-    values = measure(fitted.score, split, "test", METRICS)
+    values = per_user_metrics(fitted.score, split, "test", METRICS)
     result = tuning.systems[name]
     settings = ", ".join(f"{key} {value:.4g}" for key, value in result.parameters.items())
     figures = (float(np.nanmean(values[metric])) for metric in METRICS)

@@ -33,19 +33,22 @@ from tqdm.auto import tqdm
 from mmattn.boxes import Boxes
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.audio.conv_mel import ConvMel
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.evaluation.tasks.detection import detection_figures
+from mmattn.evaluation.tasks.detection import detection_metrics
 from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import atomic_path, write_json
 from mmattn.model.build import build_model, choose_device
-from mmattn.training.augmentation.speech_augment import frame_steps, wave_steps
+from mmattn.training.augmentation.speech_augment import (
+    default_spectrogram_transforms,
+    default_waveform_transforms,
+)
 from mmattn.training.loop import train
-from mmattn.training.tasks.mixup import MixedTask
+from mmattn.training.tasks.mixup import MixupTask
 from mmattn.types import Sample
-from mmattn_adapters.torchvision import Detector, DrawnDetectionTask
+from mmattn_adapters.torchvision import Detector, SyntheticDetectionTask
 from mmattn_datasets.scenes.draw import DIGITS, PARTS, Part, make_scenes
-from mmattn_datasets.scenes.queries import FsddSounds, Query, Sounds, make_queries
+from mmattn_datasets.scenes.queries import AudioSource, FsddAudio, Query, make_queries
 from tests.benchmarks.measuring import Report
 
 SCENES, EACH = 300, 3  # of the test
@@ -67,7 +70,7 @@ def build(seed: int) -> Detector:
     """A small detector; each label is a digit, so that without a question it is an ordinary detector."""
     torch.manual_seed(seed)
     ear = ConvMel(modality="speech", **EAR)
-    pattern = ConvMel(dim=64, channels=(16, 32, 48), stretch=24, modality="pattern")
+    pattern = ConvMel(dim=64, channels=(16, 32, 48), fixed_length=24, modality="pattern")
     text = TinyText(dim=64)
     configs = {
         "text": EncoderConfig(text.name, text.options(), standardise=True),
@@ -89,13 +92,13 @@ def samples_of(queries: Sequence[Query], *modalities: str) -> tuple[list[Sample]
     samples = []
     for number, query in enumerate(queries):
         picture = pictures.setdefault(query.scene.id, query.scene.pixels)
-        said = {"text": query.phrase, "pattern": query.clip, "speech": query.take.path}
+        said = {"text": query.phrase, "pattern": query.clip, "speech": query.recording.path}
         samples.append(Sample(str(number), {"image": picture, **{name: said[name] for name in modalities}}))
     return samples, [query.boxes for query in queries]
 
 
 def asking(
-    sounds: Sounds | None,
+    sounds: AudioSource | None,
     *modalities: str,
     scenes: int,
     each: int,
@@ -106,7 +109,11 @@ def asking(
 
     def draw(seed: int) -> tuple[list[Sample], list[Boxes]]:
         queries = make_queries(
-            make_scenes(scenes, "train", seed=seed), sounds, seed=seed, each=each, absent=0.3
+            make_scenes(scenes, "train", seed=seed),
+            sounds,
+            seed=seed,
+            queries_per_scene=each,
+            absent_rate=0.3,
         )
         samples, targets = samples_of(queries, *modalities)
         samples = [changed(sample) for sample in samples]
@@ -119,16 +126,19 @@ def asking(
     return draw
 
 
-class Listening(DrawnDetectionTask):
+class Listening(SyntheticDetectionTask):
     """Only the ear is trained, and how cells attend to what it hears; the eyes stay as they are."""
 
     def __init__(self, detector: Detector, *arguments: Any, **options: Any):
         super().__init__(detector, *arguments, **options)
-        assert detector.source is not None
-        assert detector.maps is not None
+        assert detector.conditioning_model is not None
+        assert detector.map_conditioning is not None
         detector.requires_grad_(False)
-        ear = (detector.source.encoders["speech"], detector.source.core.entry.projections["speech"])
-        for part in (*ear, detector.maps):
+        ear = (
+            detector.conditioning_model.encoders["speech"],
+            detector.conditioning_model.core.input_projection.projections["speech"],
+        )
+        for part in (*ear, detector.map_conditioning):
             part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Listening:
@@ -148,11 +158,11 @@ class Voices:
     """
 
     def __init__(self, root: Path, kept: Path, ear: ConvMel, versions: int = 6):
-        files = sorted({file.name: file for part in PARTS for file in FsddSounds(root, part).files}.items())
+        files = sorted({file.name: file for part in PARTS for file in FsddAudio(root, part).files}.items())
         self.row = {name: row for row, (name, _) in enumerate(files)}
         if not kept.exists():
             torch.manual_seed(0)
-            other = wave_steps(ear.rate)
+            other = default_waveform_transforms(ear.sample_rate)
             frames = []
             for _, file in tqdm(files, desc="voices", unit="recording"):
                 wave = ear.read(file)
@@ -161,7 +171,7 @@ class Voices:
             with atomic_path(kept) as temporary:
                 save_file({"frames": frames_NVTF}, str(temporary))
         self.frames_NVTF = load_file(str(kept))["frames"]
-        self.masks = frame_steps(ear.rate)
+        self.masks = default_spectrogram_transforms(ear.sample_rate)
 
     def drawn(self, file: Path) -> Tensor:
         """Frames of one version of a recording, bent and masked."""
@@ -182,22 +192,22 @@ def learn_words(
     def augment(said: dict[str, Any], word: Any) -> tuple[dict[str, Any], Any]:
         return {"speech": voices.drawn(said["speech"])}, word
 
-    inputs = Inputs(contents={"speech": files})
-    task = MixedTask(model, inputs, words, range(len(files)), head="word", augment=augment)
+    inputs = ModelInputs(contents={"speech": files})
+    task = MixupTask(model, inputs, words, range(len(files)), head="word", augment=augment)
     train(
-        task, epochs=given.word_epochs, learning_rate=3e-3, weight_decay=0.02, warmup=0.1, average=0.99,
-        seed=seed, folder=folder, label=f"words {seed}",
+        task, epochs=given.word_epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99,
+        seed=seed, folder=folder, run_name=f"words {seed}",
     )  # fmt: skip
-    source = detector.source
+    source = detector.conditioning_model
     assert source is not None
     source.encoders["speech"].load_state_dict(ear.state_dict())
-    source.core.entry.projections["speech"].load_state_dict(
-        model.core.entry.projections["speech"].state_dict()
+    source.core.input_projection.projections["speech"].load_state_dict(
+        model.core.input_projection.projections["speech"].state_dict()
     )
 
 
 def ap50(found: Sequence[Boxes], truth: Sequence[Boxes]) -> float:
-    return detection_figures(anything(found), anything(truth))["ap50"]
+    return detection_metrics(anything(found), anything(truth))["ap50"]
 
 
 def anything(boxes: Sequence[Boxes]) -> list[Boxes]:
@@ -205,16 +215,16 @@ def anything(boxes: Sequence[Boxes]) -> list[Boxes]:
     return [Boxes(one.boxes, [ASKED] * len(one), one.size, one.scores) for one in boxes]
 
 
-def held(part: Part, sounds: Sounds | None = None, scenes: int = SCENES) -> list[Query]:
+def held(part: Part, sounds: AudioSource | None = None, scenes: int = SCENES) -> list[Query]:
     """Questions of validation or test: the same ones in every seed, whoever asks them."""
-    queries = make_queries(make_scenes(scenes, part, seed=2026), seed=2026, each=EACH)
+    queries = make_queries(make_scenes(scenes, part, seed=2026), seed=2026, queries_per_scene=EACH)
     if sounds is None:
         return queries
     generator = np.random.default_rng(2026)
-    return [replace(query, take=sounds.draw(query.digit, generator)) for query in queries]
+    return [replace(query, take=sounds.sample(query.digit, generator)) for query in queries]
 
 
-def judge_of(sounds: Sounds | None, *modalities: str) -> Callable[[Detector], dict[str, float]]:
+def judge_of(sounds: AudioSource | None, *modalities: str) -> Callable[[Detector], dict[str, float]]:
     """AP50 on validation, the mean over the modalities in which it is asked."""
     queries = held("validation", sounds, scenes=100)
 
@@ -222,7 +232,7 @@ def judge_of(sounds: Sounds | None, *modalities: str) -> Callable[[Detector], di
         figures = {}
         for name in modalities:
             samples, targets = samples_of(queries, name)
-            figures[name] = ap50(detector.predict(samples, batch=60), targets)
+            figures[name] = ap50(detector.predict(samples, batch_size=60), targets)
         return {"ap50": sum(figures.values()) / len(figures), **figures}
 
     return judge
@@ -236,10 +246,10 @@ def eyes(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
         scenes = make_scenes(8, "train", seed=number)
         return [Sample(scene.id, {"image": scene.pixels}) for scene in scenes], [one.boxes for one in scenes]
 
-    task = DrawnDetectionTask(detector, draw, steps=given.eye_steps)
+    task = SyntheticDetectionTask(detector, draw, steps_per_epoch=given.eye_steps)
     train(
-        task, epochs=1, learning_rate=5e-3, weight_decay=0.02, warmup=0.05, average=0.98, seed=seed,
-        folder=folder, save_every=100, label=f"eyes {seed}",
+        task, epochs=1, learning_rate=5e-3, weight_decay=0.02, warmup_ratio=0.05, ema_decay=0.98, seed=seed,
+        folder=folder, save_every=100, run_name=f"eyes {seed}",
     )  # fmt: skip
     return detector
 
@@ -247,13 +257,13 @@ def eyes(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
 def asked(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
     """The same, trained with phrases and sound patterns, and with nothing said."""
     detector = eyes(seed, given, folder / "eyes")
-    task = DrawnDetectionTask(
+    task = SyntheticDetectionTask(
         detector, asking(None, "text", "pattern", scenes=6, each=5, plain=True),
-        judge_of(None, "text", "pattern"), steps=given.steps, drop_modality=1.0,
+        judge_of(None, "text", "pattern"), steps_per_epoch=given.steps, modality_dropout=1.0,
     )  # fmt: skip
     train(
-        task, epochs=2, learning_rate=6e-3, weight_decay=0.02, warmup=0.05, average=0.98, seed=seed,
-        rates={"detector.network": 0.2}, folder=folder, save_every=50, label=f"asked {seed}",
+        task, epochs=2, learning_rate=6e-3, weight_decay=0.02, warmup_ratio=0.05, ema_decay=0.98, seed=seed,
+        lr_multipliers={"detector.network": 0.2}, folder=folder, save_every=50, run_name=f"asked {seed}",
     )  # fmt: skip
     return detector
 
@@ -261,7 +271,7 @@ def asked(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
 def listening(seed: int, given: argparse.Namespace, folder: Path, heldout: Sequence[str]) -> Detector:
     """The detector that `asked` trained, taught to listen to recordings."""
     detector = Detector.from_pretrained(given.out / f"asked-{seed}").to(choose_device())
-    sounds = FsddSounds(given.root, "train", heldout)
+    sounds = FsddAudio(given.root, "train", heldout)
     voices = Voices(given.root, given.out / "voices.safetensors", ConvMel(modality="speech", **EAR))
     learn_words(detector, sounds.files, voices, given, seed, folder / "words")
 
@@ -270,11 +280,11 @@ def listening(seed: int, given: argparse.Namespace, folder: Path, heldout: Seque
 
     task = Listening(
         detector, asking(sounds, "speech", scenes=8, each=6, changed=changed),
-        judge_of(FsddSounds(given.root, "validation", heldout), "speech"), steps=given.listening_steps,
+        judge_of(FsddAudio(given.root, "validation", heldout), "speech"), steps=given.listening_steps,
     )  # fmt: skip
     train(
-        task, epochs=3, learning_rate=3e-3, weight_decay=0.02, warmup=0.1, average=0.95, seed=seed,
-        folder=folder, save_every=25, label=f"{folder.name}",
+        task, epochs=3, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.95, seed=seed,
+        folder=folder, save_every=25, run_name=f"{folder.name}",
     )  # fmt: skip
     return detector
 
@@ -292,11 +302,11 @@ def run(system: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
             detector = listening(seed, given, folder, heldout)
         detector.save_pretrained(folder)
         seconds = time.process_time() - begun
-        sounds = FsddSounds(given.root, "test", heldout) if system != "asked" else None
+        sounds = FsddAudio(given.root, "test", heldout) if system != "asked" else None
         found = {}
         for modality in ("text", "pattern") if system == "asked" else ("speech",):
             samples, _ = samples_of(held("test", sounds), modality)
-            boxes = detector.predict(samples, batch=60)
+            boxes = detector.predict(samples, batch_size=60)
             found[modality] = [[one.boxes.tolist(), one.scores.tolist()] for one in boxes]  # type: ignore[union-attr]
         write_json(folder / "found.json", {"found": found, "seconds": seconds, "heldout": list(heldout)})
     return dict(json.loads((folder / "found.json").read_text(encoding="utf-8")))
@@ -344,7 +354,7 @@ def main() -> None:
             report.row(
                 system, modality, " ".join(map(str, given.seeds)),
                 f"{figures.mean:.4f} ({figures.low:.4f} to {figures.high:.4f})",
-                " ".join(f"{value:.4f}" for value in figures.seeds),
+                " ".join(f"{value:.4f}" for value in figures.seed_means),
                 sum(one["seconds"] for one in runs) / len(runs),
             )  # fmt: skip
     report.close()

@@ -22,8 +22,8 @@ import torch
 
 from mmattn.boxes import Boxes
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.evaluation.tasks.detection import detection_figures
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.evaluation.tasks.detection import detection_metrics
 from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
@@ -54,18 +54,18 @@ def build(given: argparse.Namespace, seed: int) -> Model:
     return build_model(build_encoders(encoders), config).to(choose_device())
 
 
-def read(model: Model, part: Part, count: int, seed: int) -> tuple[Inputs, list[Boxes]]:
+def read(model: Model, part: Part, count: int, seed: int) -> tuple[ModelInputs, list[Boxes]]:
     """Scenes without a phrase, then as many others with one; and the boxes that are meant."""
     scenes = make_scenes(2 * count, part, seed=seed)
     queries = make_queries(scenes[count:], seed=seed)
     picture, text = model.encoders["image"], model.encoders["text"]
-    pictures = [picture.read(scene.picture) for scene in scenes]
+    pictures = [picture.read(scene.image) for scene in scenes]
     phrases = [None] * count + [text.read(query.phrase) for query in queries]
     targets = [scene.boxes for scene in scenes[:count]] + [query.boxes for query in queries]
-    return Inputs(contents={"image": pictures, "text": phrases}), targets
+    return ModelInputs(contents={"image": pictures, "text": phrases}), targets
 
 
-def found_in(task: SupervisedTask, inputs: Inputs, targets: Sequence[Boxes]) -> list[Boxes]:
+def found_in(task: SupervisedTask, inputs: ModelInputs, targets: Sequence[Boxes]) -> list[Boxes]:
     """Predictions at the size of the pictures."""
     other = SupervisedTask(task.model, inputs, targets, range(len(inputs)), head="boxes")
     found = other.predict(range(len(inputs)))
@@ -86,14 +86,14 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
     def judge(_: Model) -> dict[str, float]:
         found = found_in(task, validation, truth)
         halves = {"all": slice(0, given.check), "asked": slice(given.check, None)}
-        figures = {name: detection_figures(found[its], truth[its])["ap50"] for name, its in halves.items()}
+        figures = {name: detection_metrics(found[its], truth[its])["ap50"] for name, its in halves.items()}
         print(f"seed {seed}, {time.process_time() - start:.0f} s:", figures, flush=True)
         return {"ap50": sum(figures.values()) / 2, **figures}
 
-    task = SupervisedTask(model, inputs, targets, range(len(inputs)), judge, head="boxes", batch=16)
+    task = SupervisedTask(model, inputs, targets, range(len(inputs)), judge, head="boxes", batch_size=16)
     train(
-        task, epochs=given.epochs, learning_rate=given.rate, weight_decay=1e-3, warmup=0.05, average=0.99,
-        seed=seed, folder=folder, label=f"scenes {seed}",
+        task, epochs=given.epochs, learning_rate=given.rate, weight_decay=1e-3, warmup_ratio=0.05, ema_decay=0.99,
+        seed=seed, folder=folder, run_name=f"scenes {seed}",
     )  # fmt: skip
     test, truth = read(model, "test", TEST, seed)
     found = found_in(task, test, truth)
@@ -101,7 +101,7 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
     for name, its in (("all", slice(0, TEST)), ("asked", slice(TEST, None))):
         interval = bootstrap_detection([found[its]], truth[its], seed=seed)["ap50"]
         figures[name] = [
-            interval.mean, interval.low, interval.high, detection_figures(found[its], truth[its])["map"],
+            interval.mean, interval.low, interval.high, detection_metrics(found[its], truth[its])["map"],
         ]  # fmt: skip
     write_json(folder / "figures.json", figures)
     model.save_pretrained(folder / "model")

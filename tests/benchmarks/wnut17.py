@@ -32,24 +32,24 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import gather
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.evaluation.statistics.count_bootstrap import bootstrap_figures, paired_figures
-from mmattn.evaluation.tasks.entities import entity_figures
-from mmattn.evaluation.tasks.task_metrics import TagsMeasure
+from mmattn.evaluation.statistics.count_bootstrap import bootstrap_metrics, paired_bootstrap_metrics
+from mmattn.evaluation.tasks.entities import entity_metrics
+from mmattn.evaluation.tasks.task_metrics import EntityMetrics
 from mmattn.files import write_json
 from mmattn.heads.text.tagging import TaggingHead
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.training.loop import train
 from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.supervised import SupervisedTask
-from mmattn_datasets.wnut17.prepare import KINDS, Wnut17
+from mmattn_datasets.wnut17.prepare import ENTITY_TYPES, Wnut17
 from tests.benchmarks.measuring import Report
 
 RATES = (1e-4, 2e-4, 4e-4)  # of what was pretrained
 BATCH, LONGEST = 16, 128
-MEASURE = TagsMeasure(KINDS)
+MEASURE = EntityMetrics(ENTITY_TYPES)
 OURS, RIVAL = "crf+shapes", "transformers"
 
 
@@ -79,7 +79,7 @@ class Sentences:
 
     def __init__(self, root: Path, most: int):
         with tempfile.TemporaryDirectory() as folder:
-            data = read(Wnut17().prepare(root, folder))
+            data = read_dataset(Wnut17().prepare(root, folder))
         self.samples, self.tags = data.items, data.targets["tags"]
         self.words = [list(sample.content["text"]) for sample in data.items]
         part = {name: np.flatnonzero(data.item_split == name) for name in ("train", "validation", "test")}
@@ -88,7 +88,7 @@ class Sentences:
 
     def f1(self, said: Sequence[Sequence[str]]) -> float:
         """Of dev."""
-        return MEASURE.measure(said, [self.tags[row] for row in self.rows["validation"]])["f1"]
+        return MEASURE.evaluate(said, [self.tags[row] for row in self.rows["validation"]])["f1"]
 
 
 def like_lengths(rows: Tensor, lengths: Sequence[int], generator: torch.Generator) -> Iterator[Tensor]:
@@ -175,17 +175,17 @@ def ours(data: Sentences, variant: Variant) -> Ours:
     text = {"words": True, "max_length": LONGEST, "batch_size": BATCH}
     shapes = {"dim": 64, "words": True, "shapes": True}
     dim = variant.fusion.dim
-    encoders = {"text": EncoderConfig("minilm", text, train="full", share=384 / dim)}
+    encoders = {"text": EncoderConfig("minilm", text, finetune="full", dim_fraction=384 / dim)}
     if variant.shapes:
-        encoders["shapes"] = EncoderConfig("tiny-text", shapes, content="text", share=64 / dim)
+        encoders["shapes"] = EncoderConfig("tiny-text", shapes, source="text", dim_fraction=64 / dim)
     head = HeadConfig("tagging", {"tags": data.names, "crf": variant.crf})
     config = ModelConfig(encoders, variant.fusion, {"tags": head})
     built = build_encoders(config.encoders)
     model = build_model(built, config).to(choose_device())
     with tempfile.TemporaryDirectory() as unused:
-        sources = {name: encoder.content or name for name, encoder in encoders.items()}
-        inputs = gather(data.samples, built, unused, sources, progress=False)
-    return Ours(model, inputs, data.tags, data.rows["train"], head="tags", batch=BATCH)
+        sources = {name: encoder.source or name for name, encoder in encoders.items()}
+        inputs = prepare_inputs(data.samples, built, unused, sources, progress=False)
+    return Ours(model, inputs, data.tags, data.rows["train"], head="tags", batch_size=BATCH)
 
 
 def run(data: Sentences, name: str, rate: float, seed: int, epochs: int, out: Path) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def run(data: Sentences, name: str, rate: float, seed: int, epochs: int, out: Pa
             "layer_decay": variant.layer_decay,
         }
     history = train(
-        task, epochs=epochs, seed=seed, warmup=0.1, weight_decay=0.01, optimizer_options={"fused": True},
+        task, epochs=epochs, seed=seed, warmup_ratio=0.1, weight_decay=0.01, optimizer_options={"fused": True},
         precision="bf16", folder=kept.with_suffix(""), progress=False, **settings,
     )  # fmt: skip
     with torch.autocast(choose_device().type, torch.bfloat16):
@@ -277,17 +277,23 @@ def _tell_test(report: Report, data: Sentences, runs: Mapping[str, list[dict[str
         "Test", ("system", "rate", "F1", f"{first} - it", "precision", "recall", "F1, strict", "seeds")
     )
     for name, own in counts.items():
-        figures = bootstrap_figures(own, MEASURE.figures)
-        ahead = told(paired_figures(counts[first], own, MEASURE.figures)["f1"]) if name != first else "-"
-        strict = np.mean([entity_figures(tags, truth, strict=True)["f1"] for tags in said[name]])
+        figures = bootstrap_metrics(own, MEASURE.compute)
+        ahead = (
+            told(paired_bootstrap_metrics(counts[first], own, MEASURE.compute)["f1"])
+            if name != first
+            else "-"
+        )
+        strict = np.mean([entity_metrics(tags, truth, strict=True)["f1"] for tags in said[name]])
         report.row(
             name, runs[name][0]["rate"], told(figures["f1"]), ahead, figures["precision"].mean,
-            figures["recall"].mean, float(strict), " ".join(f"{value:.4f}" for value in figures["f1"].seeds),
+            figures["recall"].mean, float(strict), " ".join(f"{value:.4f}" for value in figures["f1"].seed_means),
         )  # fmt: skip
-    report.table("F1 of each kind, mean of the seeds", ("system", *KINDS))
+    report.table("F1 of each kind, mean of the seeds", ("system", *ENTITY_TYPES))
     for name, found in said.items():
-        each = [entity_figures(tags, truth) for tags in found]
-        report.row(name, *(float(np.mean([one.get(f"f1 {kind}", 0.0) for one in each])) for kind in KINDS))
+        each = [entity_metrics(tags, truth) for tags in found]
+        report.row(
+            name, *(float(np.mean([one.get(f"f1 {kind}", 0.0) for one in each])) for kind in ENTITY_TYPES)
+        )
 
 
 def told(interval: Interval) -> str:

@@ -66,12 +66,12 @@ class Case:
     @property
     def pairs(self) -> int:
         """Pairs of tokens that the program lets meet."""
-        sizes = list(zip(self.q.sizes, self.kv.sizes, strict=True))
+        sizes = list(zip(self.q.length_list, self.kv.length_list, strict=True))
         if self.causal:
             return sum(size * (size + 1) // 2 for size, _ in sizes)
         if self.mask is None:
             return sum(queries * keys for queries, keys in sizes)
-        there_BQ = torch.arange(max(self.q.sizes)) < self.q.lengths[:, None]
+        there_BQ = torch.arange(max(self.q.length_list)) < self.q.lengths[:, None]
         return int((self.mask & there_BQ[:, None, :, None]).sum())
 
 

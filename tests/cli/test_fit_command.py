@@ -19,7 +19,7 @@ import yaml
 
 from mmattn import InputError
 from mmattn.cli import main
-from mmattn.cli.fit import split_overrides, table
+from mmattn.cli.fit import metrics_table, split_overrides
 from mmattn.model.model import Model
 from mmattn.registry import datasets
 
@@ -132,12 +132,12 @@ def test_a_killed_run_resumes_to_the_numbers_of_an_uninterrupted_one(here: Path)
 
 
 def test_a_saved_model_gives_the_same_vectors(here: Path) -> None:
-    from mmattn.data.reader import read
+    from mmattn.data.reader import read_dataset
 
     assert fit("--protocol.seeds", "[0]", "--rivals", "{}") == 0
     folder = here / "runs" / "small" / "seed-0" / "model"
     one, other = Model.from_pretrained(folder), Model.from_pretrained(folder)
-    samples = read(here / "data").items[:7]
+    samples = read_dataset(here / "data").items[:7]
     with torch.no_grad():
         vectors = one(samples)["recommendation"]
         assert torch.equal(vectors, other(samples)["recommendation"])
@@ -242,7 +242,7 @@ def test_overrides_are_parted_from_the_command_s_own_arguments() -> None:
 
 def test_the_table_is_aligned() -> None:
     cell = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    lines = table({"systems": {"mmattn": {"ndcg@5": cell}, "a": {"ndcg@5": cell}}}).splitlines()
+    lines = metrics_table({"systems": {"mmattn": {"ndcg@5": cell}, "a": {"ndcg@5": cell}}}).splitlines()
     assert len({len(line) for line in lines}) == 1
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from mmattn import attention as A
 from mmattn.cli import main
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.model.model import Model
 from mmattn.registry import datasets
 
@@ -106,7 +106,7 @@ def test_a_run_says_what_each_task_gained_or_lost(
     # What reads words alone has nothing to take away, and learns from items with words alone.
     language = metrics["tasks"]["language"]
     assert language["knockouts"].keys() <= {"shuffled-text"}
-    dataset = read(here / "data")
+    dataset = read_dataset(here / "data")
     there = dataset.presence[:, dataset.modalities.index("text")] & (dataset.item_split == "test")
     assert language["parts"]["test"] == there.sum()
     said = caplog.text + capsys.readouterr().out
@@ -158,7 +158,7 @@ def test_a_saved_model_answers_for_every_task(here: Path) -> None:
     assert fit(*QUICK) == 0
     folder = here / "runs" / "small" / "seed-0"
     model = Model.from_pretrained(folder / "model")
-    dataset = read(here / "data")
+    dataset = read_dataset(here / "data")
     notes = json.loads((folder / "result.json").read_text())["predictions"]
     for task, reads in (("digit", ("image", "text")), ("language", ("text",))):
         known = np.array([target is not None for target in dataset.targets[task]])

@@ -22,14 +22,14 @@ from mmattn.cli import _Parser
 from mmattn.cli import embed as embed_command
 from mmattn.cli import index as index_command
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError, MissingDependency
 from mmattn.experiments.config import DataConfig, FitConfig
 from mmattn.model.build import build_encoders, build_model
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.storage.arrow import read_vectors
-from mmattn.serving.embed import Shards, read_items
-from mmattn.serving.ray_workers import _share, _Worker
+from mmattn.serving.embed import EmbeddingShards, read_items
+from mmattn.serving.ray_workers import _Worker, _worker_resources
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample
 from mmattn_datasets.digits.prepare import Digits
@@ -64,8 +64,10 @@ def run(tmp_path: Path) -> Path:
         "films", DataConfig(data / "card.yaml"), encoders, fusion=FusionConfig(dim=16, heads=2),
         head=HeadConfig("recommendation"), out=tmp_path / "runs",
     )  # fmt: skip
-    schema.dump(config, folder / "config.yaml")
-    build_model(build_encoders(config.encoders), config.model).save_pretrained(folder / "seed-0" / "model")
+    schema.dump_config(config, folder / "config.yaml")
+    build_model(build_encoders(config.encoders), config.model_config).save_pretrained(
+        folder / "seed-0" / "model"
+    )
     return folder
 
 
@@ -84,7 +86,7 @@ def test_items_become_vectors(run: Path, vectors: Path, tmp_path: Path) -> None:
     found = read_vectors(vectors)
     # film-2 has neither title nor poster: no tokens, so no vector.
     assert found.ids.tolist() == ["film-0", "film-1", "film-3", "film-4"]
-    encoder = RunEncoder.of_run(run)
+    encoder = RunEncoder.from_run(run)
     assert found.provenance == encoder.provenance
     assert set(encoder.provenance) == {"encoder text", "encoder image", "program", "weights", "head"}
     samples = [sample for sample in read_items(tmp_path / "data", run) if sample.id != "film-2"]
@@ -98,7 +100,7 @@ def test_a_killed_call_goes_on_where_it_stopped(
     out, items = tmp_path / "v.parquet", tmp_path / "data" / "items.csv"
     arguments = (run, "--items", items, "--out", out, "--features", tmp_path / "f", "--shard", "2")
     encoded = []
-    usual = RunEncoder.inputs
+    usual = RunEncoder.read_inputs
 
     def killed_in_the_second_shard(self: RunEncoder, samples: Any, *rest: Any, **options: Any) -> Any:
         if len(encoded) == 1:
@@ -106,7 +108,7 @@ def test_a_killed_call_goes_on_where_it_stopped(
         encoded.append([sample.id for sample in samples])
         return usual(self, samples, *rest, **options)
 
-    monkeypatch.setattr(RunEncoder, "inputs", killed_in_the_second_shard)
+    monkeypatch.setattr(RunEncoder, "read_inputs", killed_in_the_second_shard)
     with pytest.raises(KeyboardInterrupt):
         call(embed_command, *arguments)
     assert not out.exists()
@@ -115,7 +117,7 @@ def test_a_killed_call_goes_on_where_it_stopped(
         encoded.append([sample.id for sample in samples])
         return usual(self, samples, *rest, **options)
 
-    monkeypatch.setattr(RunEncoder, "inputs", again)
+    monkeypatch.setattr(RunEncoder, "read_inputs", again)
     assert call(embed_command, *arguments) == 0
     assert encoded == [["film-0", "film-1"], ["film-2", "film-3"], ["film-4"]]
     assert len(read_vectors(out).ids) == 4
@@ -206,17 +208,17 @@ def test_ray_that_cannot_be_had(run: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_each_actor_gets_an_even_share() -> None:
-    assert _share({"CPU": 8.0, "GPU": 1.0}, 2) == {"num_cpus": 4, "num_gpus": 0.5}
-    assert _share({"CPU": 7.0, "GPU": 8.0}, 3) == {"num_cpus": 2, "num_gpus": 1.0}
-    assert _share({"CPU": 2.0}, 2) == {"num_cpus": 1, "num_gpus": 0.0}
+    assert _worker_resources({"CPU": 8.0, "GPU": 1.0}, 2) == {"num_cpus": 4, "num_gpus": 0.5}
+    assert _worker_resources({"CPU": 7.0, "GPU": 8.0}, 3) == {"num_cpus": 2, "num_gpus": 1.0}
+    assert _worker_resources({"CPU": 2.0}, 2) == {"num_cpus": 1, "num_gpus": 0.0}
     with pytest.raises(InputError, match="got --workers 3, expected 1 to 2, the CPUs that Ray has"):
-        _share({"CPU": 2.0}, 3)
+        _worker_resources({"CPU": 2.0}, 3)
 
 
 def test_an_actor_says_why_it_refuses_a_shard(run: Path, tmp_path: Path) -> None:
     worker = object.__new__(_Worker)  # the constructor wants an object store
-    worker.encoder = RunEncoder.of_run(run)
-    worker.shards = Shards.plan([Sample("a", {"text": ["x"]})], tmp_path / "v.parquet", 1, "", {})
+    worker.encoder = RunEncoder.from_run(run)
+    worker.shards = EmbeddingShards.create([Sample("a", {"text": ["x"]})], tmp_path / "v.parquet", 1, "", {})
     worker.features = tmp_path / "features"
 
     def answer() -> tuple[int, str]:
@@ -343,20 +345,22 @@ def test_metadata_from_a_file_of_its_own(
 
 def test_a_clip_finds_its_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Clips of the digits, through a real audio encoder: a clip finds its item, at half the loudness too."""
-    card = Digits().prepare(out=tmp_path / "digits", items=100, users=1, absent=0.0)
+    card = Digits().prepare(out=tmp_path / "digits", items=100, users=1, missing_rate=0.0)
     encoder = {"audio": EncoderConfig("log-mel")}
     config = FitConfig(
         "sounds", DataConfig(tmp_path / "digits" / "card.yaml"), encoder,
         fusion=FusionConfig(dim=16, heads=2), head=HeadConfig("alignment"), out=tmp_path / "runs",
     )  # fmt: skip
     run = tmp_path / "runs" / "sounds"
-    schema.dump(config, run / "config.yaml")
+    schema.dump_config(config, run / "config.yaml")
     torch.manual_seed(0)
-    build_model(build_encoders(config.encoders), config.model).save_pretrained(run / "seed-0" / "model")
+    build_model(build_encoders(config.encoders), config.model_config).save_pretrained(
+        run / "seed-0" / "model"
+    )
     out, bundle = tmp_path / "sounds.parquet", tmp_path / "index"
     call(embed_command, run, "--items", card.path, "--out", out, "--features", tmp_path / "f", "--quiet")
     call(index_command, "build", bundle, "--vectors", out, "--metric", "cosine")
-    items = read(card).items
+    items = read_dataset(card).items
 
     def found(clip: Path) -> list[Any]:
         capsys.readouterr()
@@ -376,9 +380,11 @@ def test_a_clip_finds_its_like(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_another_model_is_refused(run: Path, vectors: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "index"
     call(index_command, "build", bundle, "--vectors", vectors)
-    config = schema.load(FitConfig, run / "config.yaml")
-    build_model(build_encoders(config.encoders), config.model).save_pretrained(run / "seed-1" / "model")
-    ours, theirs = (RunEncoder.of_run(run, seed).provenance["weights"] for seed in (0, 1))
+    config = schema.load_config(FitConfig, run / "config.yaml")
+    build_model(build_encoders(config.encoders), config.model_config).save_pretrained(
+        run / "seed-1" / "model"
+    )
+    ours, theirs = (RunEncoder.from_run(run, seed).provenance["weights"] for seed in (0, 1))
     with pytest.raises(InputError, match=f"another weights: they come from {theirs}, expected {ours}"):
         call(index_command, "search", bundle, "--run", run, "--seed", "1", "--text", "Space", "-k", "1")
 
@@ -402,4 +408,4 @@ def test_what_cannot_be_asked(run: Path, vectors: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_items(tmp_path / "nothing.csv", run)
     with pytest.raises(InputError, match="no encoder reads 'txt'. Did you mean 'text'?"):
-        RunEncoder.of_run(run)([Sample("q", {"txt": "x"})])
+        RunEncoder.from_run(run)([Sample("q", {"txt": "x"})])

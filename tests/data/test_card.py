@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.card import Card, Column, GraphTable, InteractionTable, ItemTable, UserTable
-from mmattn.data.roles import ROLES, TARGETS
+from mmattn.data.roles import ROLES, TARGET_ROLES
 from mmattn.errors import InputError
 
 ITEMS = "id,title,year,poster\n1,Heat,1995,heat.png\n2,Up,2009,up.png\n"
@@ -43,8 +43,8 @@ def test_a_card_loads_from_its_folder_or_its_file(tmp_path: Path) -> None:
     assert card == Card.load(tmp_path / "card.yaml")
     assert card.items.columns == {"title": (Column("text"),), "year": (Column("number"),)}
     assert card.interactions == InteractionTable("pairs.csv", "user", "item", "time")
-    assert card.file("a/b.png") == tmp_path / "a/b.png"
-    assert card.file("/else/b.png") == Path("/else/b.png")
+    assert card.resolve_path("a/b.png") == tmp_path / "a/b.png"
+    assert card.resolve_path("/else/b.png") == Path("/else/b.png")
 
 
 def test_modalities_come_in_the_cards_order_and_a_column_may_have_several_uses() -> None:
@@ -240,7 +240,7 @@ def test_a_card_is_the_same_after_its_own_file(
 
 
 def test_every_role_belongs_to_a_kind() -> None:
-    kinds = {Column(role).kind for role in ROLES if role not in TARGETS}
+    kinds = {Column(role).kind for role in ROLES if role not in TARGET_ROLES}
     assert kinds == {"text", "words", "table", "image", "audio"}
-    assert TARGETS == ("label", "labels", "tags", "transcript", "boxes")
-    assert not any(Column(role).kind or Column(role).modality for role in TARGETS)
+    assert TARGET_ROLES == ("label", "labels", "tags", "transcript", "boxes")
+    assert not any(Column(role).kind or Column(role).modality for role in TARGET_ROLES)

@@ -8,8 +8,8 @@ import pytest
 
 from mmattn import InputError
 from mmattn.data.card import Card
-from mmattn.data.graph_neighbours import edges, with_neighbours
-from mmattn.data.reader import read
+from mmattn.data.graph_neighbours import bidirectional_edges, with_neighbours
+from mmattn.data.reader import read_dataset
 
 GRAPH = "graph: {file: triples.csv, head: head, relation: relation, tail: tail}"
 
@@ -26,7 +26,7 @@ def card(folder: Path, roles: str = "title: text, node: entity", graph: str = GR
 
 
 def test_each_item_gets_what_its_entity_is_joined_to(tmp_path: Path) -> None:
-    dataset = read(card(tmp_path))
+    dataset = read_dataset(card(tmp_path))
     assert dataset.graph.entities == ("10", "20", "30", "40", "50")
     grown = with_neighbours(dataset)
     assert [item.content.get("graph") for item in grown.items] == [
@@ -39,13 +39,13 @@ def test_each_item_gets_what_its_entity_is_joined_to(tmp_path: Path) -> None:
 
 
 def test_edges_go_both_ways_with_relations_of_their_own(tmp_path: Path) -> None:
-    graph = read(card(tmp_path)).graph
+    graph = read_dataset(card(tmp_path)).graph
     assert graph.relation_names == ("genre", "star", "writer")
-    found = {tuple(edge) for edge in edges(graph).T.tolist()}
+    found = {tuple(edge) for edge in bidirectional_edges(graph).T.tolist()}
     assert found == {(0, 1, 1), (0, 2, 0), (4, 1, 1), (0, 1, 2), (1, 0, 4), (2, 0, 3), (1, 4, 4), (1, 0, 5)}
 
 
 @pytest.mark.parametrize("options", [{"roles": "title: text"}, {"graph": ""}])
 def test_without_a_graph_it_is_refused(tmp_path: Path, options: dict[str, str]) -> None:
     with pytest.raises(InputError, match="films: got no graph, expected a table of triples"):
-        with_neighbours(read(card(tmp_path, **options)))
+        with_neighbours(read_dataset(card(tmp_path, **options)))

@@ -40,7 +40,7 @@ def test_what_stays_is_whole_and_never_nothing(
     # One batch or one a modality: the same are dropped.
     assert torch.equal(Tokens.cat(apart.values()).values, joint.values)
     for sample, before in enumerate(lengths):
-        after = [apart[name].sizes[sample] for name in NAMES]
+        after = [apart[name].length_list[sample] for name in NAMES]
         assert all(now in (0, was) for now, was in zip(after, before, strict=True))
         assert any(after) == any(before)
         if probability == 0:
@@ -64,8 +64,8 @@ def test_the_rates_are_those_asked_for() -> None:
 def test_the_same_generator_drops_the_same() -> None:
     parts = {name: part([1] * 101, name, 1.0) for name in NAMES}
     first, second = (drop_modalities(parts, 0.5, seeded(3)) for _ in range(2))
-    assert all(first[name].sizes == second[name].sizes for name in NAMES)
-    assert first["text"].sizes != drop_modalities(parts, 0.5, seeded(4))["text"].sizes
+    assert all(first[name].length_list == second[name].length_list for name in NAMES)
+    assert first["text"].length_list != drop_modalities(parts, 0.5, seeded(4))["text"].length_list
 
 
 def test_nothing_to_drop() -> None:

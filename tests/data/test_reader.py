@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.data.dataset import Dataset, Interactions
-from mmattn.data.interactions import natural_order
-from mmattn.data.reader import read
+from mmattn.data.interactions import natural_sort
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
 
 HEADER = "id,title,genres,year,poster,film\n"
@@ -76,7 +76,7 @@ def write(
 
 
 def read_mostly(path: Path) -> Dataset:
-    return read(path, reject_limit=0.9)
+    return read_dataset(path, reject_limit=0.9)
 
 
 def listed(dataset: Dataset, table: str) -> dict[int, str]:
@@ -117,7 +117,7 @@ def test_contents_by_modality_and_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_missing_text_field_leaves_its_place_empty(tmp_path: Path) -> None:
-    dataset = read(write(tmp_path, items=HEADER + "7,,Action,,,\n8,Up,,,,\n", pairs=None))
+    dataset = read_dataset(write(tmp_path, items=HEADER + "7,,Action,,,\n8,Up,,,,\n", pairs=None))
     assert [item.content["text"] for item in dataset.items] == [[None, "Action"], ["Up", None]]
 
 
@@ -149,7 +149,7 @@ def test_every_bad_interaction_is_listed_and_the_good_ones_go_on(tmp_path: Path)
 
 def test_without_times_a_pair_counts_once_whatever_its_split(tmp_path: Path) -> None:
     pairs = "user,item,split\n1,7,train\n1,7,test\n1,8,tset\n2,8,test\n2,7,validation\n"
-    dataset = read(write(tmp_path, pairs=pairs))
+    dataset = read_dataset(write(tmp_path, pairs=pairs))
     assert listed(dataset, "pairs.csv") == {
         2: "the same user and item as in row 1",
         3: "got 'tset', expected train, validation, test",
@@ -173,7 +173,7 @@ def test_the_graph_and_its_bad_rows(tmp_path: Path) -> None:
 def test_a_table_of_users_says_who_there_is(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("who,age,self\n10,25,a.jpg\n4,,\n1,18,\n3,25,none.jpg\n")
     users = {"file": "users.csv", "id": "who", "columns": {"age": "category", "self": "image"}}
-    dataset = read(write(tmp_path, pairs="user,item\n1,7\n10,8\n2,8\n3,8\n", users=users))
+    dataset = read_dataset(write(tmp_path, pairs="user,item\n1,7\n10,8\n2,8\n3,8\n", users=users))
     assert dataset.user_ids == ("10", "4", "1", "3")
     assert dataset.interactions.users.tolist() == [2, 0, 3]
     assert dict(dataset.users[0].content) == {"table": {"age": "25"}, "image": tmp_path / "a.jpg"}
@@ -186,7 +186,7 @@ def test_splits_of_items(tmp_path: Path) -> None:
     raw = yaml.safe_load((tmp_path / "card.yaml").read_text())
     raw["items"]["split"] = "part"
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(raw))
-    dataset = read(tmp_path)
+    dataset = read_dataset(tmp_path)
     assert dataset.item_split is not None
     assert dataset.item_split.tolist() == ["train", "", "test", ""]
     reasons = [each.reason for each in dataset.rejected if each.column == "part"]
@@ -211,11 +211,11 @@ def test_splits_of_items(tmp_path: Path) -> None:
 def test_files_that_are_mostly_or_wholly_bad(tmp_path: Path, files: dict[str, str], message: str) -> None:
     write(tmp_path, **files)
     with pytest.raises(InputError, match=message):
-        read(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_exactly_half_bad_is_still_read(tmp_path: Path) -> None:
-    dataset = read(write(tmp_path, pairs="user,item\n1,99\n3,7\n"))
+    dataset = read_dataset(write(tmp_path, pairs="user,item\n1,99\n3,7\n"))
     assert len(dataset.interactions) == 1
 
 
@@ -223,19 +223,19 @@ def test_broken_files(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "items.csv").write_bytes(b"id,title,genres,year,poster,film\n7,\xff\xfe,,,,\n")
     with pytest.raises(InputError, match=r"items\.csv: cannot be read as csv \(.*UTF.?8"):
-        read(tmp_path)
+        read_dataset(tmp_path)
     (tmp_path / "items.parquet").write_bytes(b"PAR1 and then nothing")
     items = {"file": "items.parquet", "id": "id", "columns": {"title": "text"}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump({"name": "films", "items": items}))
     with pytest.raises(InputError, match=r"items\.parquet: cannot be read as parquet"):
-        read(tmp_path)
+        read_dataset(tmp_path)
     (tmp_path / "items.xlsx").touch()
     items["file"] = "items.xlsx"
     (tmp_path / "card.yaml").write_text(yaml.safe_dump({"name": "films", "items": items}))
     with pytest.raises(
         InputError, match=r"items\.xlsx: got a file ending in '\.xlsx', expected \.parquet, \.csv or"
     ):
-        read(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
         "interactions": {"file": "pairs.parquet", "user": "user", "item": "item", "time": "time"},
     }
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    dataset = read(tmp_path)
+    dataset = read_dataset(tmp_path)
     assert [(item.id, dict(item.content)) for item in dataset.items] == [
         (
             "7",
@@ -317,7 +317,7 @@ def test_summary_and_rejected_csv(tmp_path: Path) -> None:
 
 
 def test_a_card_with_items_alone(tmp_path: Path) -> None:
-    dataset = read(write(tmp_path, pairs=None, graph=None))
+    dataset = read_dataset(write(tmp_path, pairs=None, graph=None))
     assert len(dataset.interactions) == len(dataset.graph) == len(dataset.users) == 0
     assert dataset.graph.entities == ("3", "12", "x")
     assert dataset.summary()["interactions_per_user"] == {}
@@ -357,13 +357,13 @@ def test_good_and_bad_rows_together_are_all_rows(
     good = list(dict.fromkeys(row for row in rows if row[0] and row[1] in ("7", "8", "11")))
     if rows and not good:
         with pytest.raises(InputError, match="are bad"):
-            read(folder, reject_limit=1.0)
+            read_dataset(folder, reject_limit=1.0)
         return
-    dataset = read(folder, reject_limit=1.0)
+    dataset = read_dataset(folder, reject_limit=1.0)
     pairs = dataset.interactions
     found = [
         (dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(pairs.users, pairs.items, strict=True)
     ]
     assert found == good
     assert len(listed(dataset, "pairs.csv")) == len(rows) - len(good)
-    assert list(dataset.user_ids) == natural_order({user for user, _ in good})
+    assert list(dataset.user_ids) == natural_sort({user for user, _ in good})

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmattn.boxes import Boxes
-from mmattn.data.cell_parsing import BadCell, words_in
+from mmattn.data.cell_parsing import BadCell, parse_words
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
-from mmattn.data.targets import boxes_in, labels_in, tags_in
+from mmattn.data.reader import read_dataset
+from mmattn.data.targets import parse_boxes, parse_labels, parse_tags
 from mmattn.errors import InputError
 
 COLUMNS = {
@@ -42,7 +42,7 @@ def made(folder: Path, rows: list[dict[str, Any]], kind: str = "parquet", limit:
         table.to_csv(folder / "items.csv", index=False)
     card = {"name": "made", "items": {"file": f"items.{kind}", "id": "id", "columns": COLUMNS}}
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
-    return read(folder, reject_limit=limit)
+    return read_dataset(folder, reject_limit=limit)
 
 
 def complaints(dataset: Dataset, column: str) -> list[tuple[int, str, str]]:
@@ -183,24 +183,24 @@ def test_a_picture_on_its_side_has_its_upright_size(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     Image.new("RGB", (7, 5)).save(tmp_path / "side.jpg", exif=exif)
-    boxes, problems = boxes_in([{"label": "red", "box": [0, 0, 5, 7]}], tmp_path / "side.jpg")
+    boxes, problems = parse_boxes([{"label": "red", "box": [0, 0, 5, 7]}], tmp_path / "side.jpg")
     assert plain(boxes) == ([[0, 0, 5, 7]], ("red",), (7, 5))
     assert not problems
 
 
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=7))
 def test_a_list_of_words_is_taken_as_it_is(words: list[str]) -> None:
-    assert words_in(words, " ") == words
-    assert words_in(json.dumps(words), " ") == words
+    assert parse_words(words, " ") == words
+    assert parse_words(json.dumps(words), " ") == words
     tags = [f"T{place}" for place in range(len(words))]
-    assert tags_in(tags, " ", words) == tags
+    assert parse_tags(tags, " ", words) == tags
     with pytest.raises(BadCell, match="one a word"):
-        tags_in([*tags, "O"], " ", words)
+        parse_tags([*tags, "O"], " ", words)
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c d"]), max_size=7))
 def test_labels_are_names_without_repetition(names: list[str]) -> None:
-    found = labels_in(names, "|")
+    found = parse_labels(names, "|")
     assert found is not None
     assert sorted(found) == sorted(set(names))
-    assert labels_in("|".join(names), "|") == (found or None)
+    assert parse_labels("|".join(names), "|") == (found or None)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from mmattn.boxes import Boxes
 from mmattn.data.coco import read_coco
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.data.voc import read_voc
-from mmattn.encoders.image.image_io import read_picture
+from mmattn.encoders.image.image_io import read_image
 from mmattn.errors import InputError
 
 WIDTH, HEIGHT = 31, 23
@@ -84,7 +84,7 @@ def test_boxes_with_their_pictures_in_order(layout: Callable[..., Read], tmp_pat
         tmp_path,
         {"b": [("dog", (0, 0, 31, 23)), ("cat", (2, 3, 7, 11))], "a": [], "c": [("cat", (5, 1, 7, 3))]},
     )
-    rejected = Rejected()
+    rejected = RejectionLog()
     found = read(rejected=rejected)
     assert [path.name for path, _ in found] == ["b.png", "a.png", "c.png"]
     assert [boxes.labels for _, boxes in found] == [("dog", "cat"), (), ("cat",)]
@@ -96,7 +96,7 @@ def test_boxes_with_their_pictures_in_order(layout: Callable[..., Read], tmp_pat
 def test_bad_boxes_are_dropped_and_listed(layout: Callable[..., Read], tmp_path: Path) -> None:
     bad = [(9, 4, 4, 9), (31, 0, 40, 9), (-9, -9, -1, -1), (float("nan"), 0, 3, 3)]
     read = layout(tmp_path, {"a": [("cat", box) for box in [*bad, (-2, 20, 5, 30)]], "b": []})
-    rejected = Rejected()
+    rejected = RejectionLog()
     (_, first), (_, second) = read(rejected=rejected)
     assert first.boxes.tolist() == [[0, 20, 5, 23]]
     assert len(second) == 0
@@ -170,7 +170,7 @@ def test_class_imbalance_is_warned_of(
 ) -> None:
     """More than ten times as many of one as of another."""
     read = layout(tmp_path, {"a": [("cat", (1, 1, 5, 5))] * cats + [("dog", (2, 2, 9, 9))] * 2})
-    rejected = Rejected()
+    rejected = RejectionLog()
     with caplog.at_level(logging.WARNING):
         read(rejected=rejected)
     expected = f"unbalanced: class 'cat' is there {cats} times, 'dog' 2 times"
@@ -182,7 +182,7 @@ def test_missing_and_damaged_pictures_are_listed(layout: Callable[..., Read], tm
     read = layout(tmp_path, {name: [("cat", (1, 1, 5, 5))] for name in "abc"})
     (tmp_path / "JPEGImages/a.png").unlink()
     (tmp_path / "JPEGImages/b.png").write_bytes(b"no picture")
-    rejected = Rejected()
+    rejected = RejectionLog()
     assert [path.name for path, _ in read(rejected=rejected, limit=0.9)] == ["c.png"]
     assert [row.effect for row in rejected] == ["row dropped", "row dropped"]
     assert "no file" in next(iter(rejected)).reason
@@ -218,7 +218,7 @@ def test_boxes_lie_on_the_picture_as_it_is_seen(
 ) -> None:
     _photograph(kind, tmp_path / "JPEGImages/a.png")
     ((path, boxes),) = layout(tmp_path, {"a": [("square", (4, 9, 16, 17))]})()
-    pixels = np.asarray(read_picture(path))
+    pixels = np.asarray(read_image(path))
     assert pixels.shape == (*boxes.size, 3)
     left, top, right, bottom = boxes.boxes[0].int().tolist()
     inside = np.zeros(boxes.size, bool)
@@ -231,7 +231,7 @@ def test_boxes_drawn_on_the_picture_before_it_was_turned(layout: Callable[..., R
     _photograph("exif 6", tmp_path / "JPEGImages/a.png")
     read = layout(tmp_path, {"a": [("square", (1, 1, 5, 5))], "b": []}, size=(HEIGHT, WIDTH))
     _picture(tmp_path / "JPEGImages/b.png")
-    rejected = Rejected()
+    rejected = RejectionLog()
     with pytest.raises(InputError, match="2 of 2 are bad"):
         read(rejected=rejected)
     assert [row.reason for row in rejected] == [
@@ -243,7 +243,7 @@ def test_boxes_drawn_on_the_picture_before_it_was_turned(layout: Callable[..., R
 class TestVoc:
     def test_a_box_whose_corners_are_one_point_has_no_area(self, tmp_path: Path) -> None:
         read = _voc(tmp_path, {"a": [("cat", (4, 6, 5, 7))]})  # written as 5, 7, 5, 7
-        rejected = Rejected()
+        rejected = RejectionLog()
         assert len(read(rejected=rejected)[0][1]) == 0
         assert "[5, 7, 5, 7] has no area" in next(iter(rejected)).reason
 
@@ -270,7 +270,7 @@ class TestVoc:
             read_voc(tmp_path / "JPEGImages", "train")
         (tmp_path / "Annotations/a.xml").unlink()
         (tmp_path / "Annotations/c.xml").write_text("<annotation><object>")
-        rejected = Rejected()
+        rejected = RejectionLog()
         read(rejected=rejected, limit=0.9)
         assert [(row.id, row.effect) for row in rejected] == [
             ("a", "row dropped"),
@@ -303,7 +303,7 @@ class TestCoco:
         ],
     )
     def test_bad_annotations_are_dropped(self, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-        rejected = Rejected()
+        rejected = RejectionLog()
         ((_, boxes),) = self.edited(tmp_path, **changes)(rejected=rejected)
         assert boxes.boxes.tolist() == [[2, 2, 9, 9]]
         (row,) = rejected

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
 from mmattn_datasets.bccd.prepare import BCCD
 
@@ -47,7 +47,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def test_parts_boxes_and_what_was_rejected(raw: Path, tmp_path: Path) -> None:
-    data = read(BCCD().prepare(raw, tmp_path / "out"))
+    data = read_dataset(BCCD().prepare(raw, tmp_path / "out"))
     assert [item.id for item in data.items] == ["one", "two", "three", "four"]
     assert data.item_split.tolist() == ["train", "train", "validation", "test"]
     boxes = data.targets["boxes"]
@@ -77,7 +77,7 @@ def test_what_is_refused(raw: Path, tmp_path: Path) -> None:
 def test_the_real_one(tmp_path: Path) -> None:
     if not REAL.is_dir():
         pytest.skip(f"no data at {REAL}")
-    data = read(BCCD().prepare(REAL, tmp_path))
+    data = read_dataset(BCCD().prepare(REAL, tmp_path))
     counts = {part: int((data.item_split == part).sum()) for part in ("train", "validation", "test")}
     assert counts == {"train": 205, "validation": 87, "test": 72}
     assert sum(len(boxes) for boxes in data.targets["boxes"]) == 4886

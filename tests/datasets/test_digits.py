@@ -12,16 +12,18 @@ from sklearn.datasets import load_digits
 
 from mmattn.data.card import Card
 from mmattn.data.dataset import Dataset
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
 from mmattn_datasets.digits.prepare import Digits
-from mmattn_datasets.digits.sounds import PATTERNS, RATE, play, voices
-from mmattn_datasets.digits.words import WORDS, say
+from mmattn_datasets.digits.sounds import DIGIT_PATTERNS, SAMPLE_RATE, synthesize, voices
+from mmattn_datasets.digits.words import DIGIT_WORDS, phrase_digit
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return read(Digits().prepare(None, tmp_path_factory.mktemp("digits"), items=701, users=101, seed=5))
+    return read_dataset(
+        Digits().prepare(None, tmp_path_factory.mktemp("digits"), items=701, users=101, seed=5)
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -38,7 +40,7 @@ def of(dataset: Dataset, modality: str) -> np.ndarray:
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     first, second, other = (
-        read(Digits().prepare(None, tmp_path / name, items=103, users=7, seed=seed))
+        read_dataset(Digits().prepare(None, tmp_path / name, items=103, users=7, seed=seed))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert files(tmp_path / "a") == files(tmp_path / "b") != files(tmp_path / "c")
@@ -71,16 +73,16 @@ def test_every_picture_is_real_and_used_once(made: Dataset) -> None:
 def test_texts_say_the_digit_in_the_language_of_the_label(made: Dataset) -> None:
     for item in of(made, "text"):
         (text,) = made.items[item].content["text"]
-        word = WORDS[made.labels["language"][item]][int(made.labels["digit"][item])]
+        word = DIGIT_WORDS[made.labels["language"][item]][int(made.labels["digit"][item])]
         assert word.casefold() in text.casefold() or word.upper() in text
-    assert set(made.labels["language"]) == {*WORDS, ""}
+    assert set(made.labels["language"]) == {*DIGIT_WORDS, ""}
 
 
 def test_words_are_of_ten_digits_in_twelve_languages() -> None:
-    assert len(WORDS) == 12
-    assert all(len(set(words)) == 10 for words in WORDS.values())
+    assert len(DIGIT_WORDS) == 12
+    assert all(len(set(words)) == 10 for words in DIGIT_WORDS.values())
     generator = np.random.default_rng(0)
-    said = [say(7, "German", generator) for _ in range(500)]
+    said = [phrase_digit(7, "German", generator) for _ in range(500)]
     assert set(said) >= {"sieben", "Sieben", "SIEBEN", "die Zahl sieben", "Da steht sieben"}
     assert 0.4 < np.mean([len(text.split()) == 1 for text in said]) < 0.6
 
@@ -88,13 +90,13 @@ def test_words_are_of_ten_digits_in_twelve_languages() -> None:
 def test_sounds_are_short_clips_that_vary(made: Dataset) -> None:
     for item in of(made, "audio")[:11]:
         clip, rate = soundfile.read(made.items[item].content["audio"], dtype="float32")
-        assert rate == RATE == 8000
+        assert rate == SAMPLE_RATE == 8000
         assert 0.4 <= len(clip) / rate <= 0.8
         assert 0.2 < np.abs(clip).max() <= 1
     generator = np.random.default_rng(3)
-    first, second = (play(8, voices()[1], generator) for _ in range(2))
+    first, second = (synthesize(8, voices()[1], generator) for _ in range(2))
     assert first.tobytes() != second.tobytes()
-    assert len(PATTERNS) == 10
+    assert len(DIGIT_PATTERNS) == 10
     assert len({voice.name for voice in voices()}) == 8
 
 

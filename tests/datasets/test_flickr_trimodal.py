@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
-from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal, spoken_words
+from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal, transcript_of
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "flickr-trimodal"
 
@@ -27,7 +27,7 @@ def make(root: Path, photographs: int = 10, extra: str = "") -> Path:
 
 
 def test_the_spoken_caption_is_apart_from_the_text(tmp_path: Path) -> None:
-    dataset = read(FlickrTrimodal().prepare(make(tmp_path / "raw"), tmp_path / "out"))
+    dataset = read_dataset(FlickrTrimodal().prepare(make(tmp_path / "raw"), tmp_path / "out"))
     assert dataset.modalities == ("image", "text", "audio")
     item = dataset.items[3]
     assert item.id == "p3"
@@ -42,13 +42,13 @@ def test_the_split_goes_by_photograph_and_seed_not_by_the_order_of_the_file(tmp_
     raw = make(tmp_path / "raw", photographs=30)
     parts = {}
     for seed in (0, 1):
-        dataset = read(FlickrTrimodal().prepare(raw, tmp_path / f"out{seed}", seed=seed))
+        dataset = read_dataset(FlickrTrimodal().prepare(raw, tmp_path / f"out{seed}", seed=seed))
         parts[seed] = dict(zip(dataset.item_ids, dataset.item_split, strict=True))
         assert Counter(parts[seed].values()) == {"train": 21, "test": 6, "validation": 3}
     assert parts[0] != parts[1]
     header, *rows = (raw / "captions.csv").read_text().splitlines()
     (raw / "captions.csv").write_text("\n".join([header, *reversed(rows)]) + "\n")
-    turned = read(FlickrTrimodal().prepare(raw, tmp_path / "turned"))
+    turned = read_dataset(FlickrTrimodal().prepare(raw, tmp_path / "turned"))
     assert dict(zip(turned.item_ids, turned.item_split, strict=True)) == parts[0]
 
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path: Path) -> N
     raw = make(tmp_path / "raw", extra=extra)
     (raw / "audio" / "p2.ogg").unlink()
     card = FlickrTrimodal().prepare(raw, tmp_path / "out")
-    dataset = read(card)
+    dataset = read_dataset(card)
     assert set(dataset.items[2].content) == {"image", "text"}
     assert set(dataset.items[10].content) == set()  # a picture and a clip that are not there, one caption
     listed = (tmp_path / "out" / "rejected.csv").read_text()
@@ -77,7 +77,7 @@ def test_files_inside_the_folder_are_named_relative_to_it(tmp_path: Path) -> Non
     raw = make(tmp_path / "out" / "raw")
     FlickrTrimodal().prepare(raw, tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert read(tmp_path / "moved").items[0].content["image"].is_file()
+    assert read_dataset(tmp_path / "moved").items[0].content["image"].is_file()
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,15 @@ def test_a_root_is_needed(tmp_path: Path) -> None:
 
 
 def test_spoken_words() -> None:
-    assert spoken_words('The man \'s "No. 5" T-shirt ; dog !') == "the man's no 5 t shirt dog"
-    assert spoken_words("'Two dogs' tails'") == "two dogs tails"
-    assert spoken_words(" . ") == ""
+    assert transcript_of('The man \'s "No. 5" T-shirt ; dog !') == "the man's no 5 t shirt dog"
+    assert transcript_of("'Two dogs' tails'") == "two dogs tails"
+    assert transcript_of(" . ") == ""
 
 
 @pytest.mark.data
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data is not at ../shared/data/flickr-trimodal")
 def test_the_real_set_is_whole(tmp_path: Path) -> None:
-    dataset = read(FlickrTrimodal().prepare(REAL, tmp_path))
+    dataset = read_dataset(FlickrTrimodal().prepare(REAL, tmp_path))
     assert dataset.presence.sum(0).tolist() == [400, 400, 400]
     assert all(len(item.content["text"]) == 4 for item in dataset.items)
     assert Counter(dataset.item_split) == {"train": 280, "test": 80, "validation": 40}

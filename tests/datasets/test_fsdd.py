@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
 from mmattn.testing.plugin_checks import check_dataset
-from mmattn_datasets.fsdd.prepare import WORDS, Fsdd
+from mmattn_datasets.fsdd.prepare import DIGIT_WORDS, Fsdd
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "fsdd"
 
@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_parts_are_by_index_and_words_by_digit(root: Path, tmp_path: Path) -> None:
-    dataset = read(Fsdd().prepare(root, tmp_path / "out"))
+    dataset = read_dataset(Fsdd().prepare(root, tmp_path / "out"))
     assert len(dataset.items) == 52
     assert dataset.item_split is not None
     for sample, digit, speaker, index, split in zip(
@@ -58,7 +58,7 @@ def test_parts_are_by_index_and_words_by_digit(root: Path, tmp_path: Path) -> No
 def test_recordings_inside_the_folder_move_with_it(root: Path) -> None:
     Fsdd().prepare(root, root)
     moved = root.rename(root.with_name("moved"))
-    assert read(moved).items[0].content["audio"].is_relative_to(moved)
+    assert read_dataset(moved).items[0].content["audio"].is_relative_to(moved)
 
 
 def test_bad_recordings_are_listed(root: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_bad_recordings_are_listed(root: Path, tmp_path: Path) -> None:
     record(folder / "3_ann_20.flac", loudness=0.0)
     whole = (folder / "3_ann_1.flac").read_bytes()
     (folder / "3_ann_1.flac").write_bytes(whole[: len(whole) // 2])
-    dataset = read(Fsdd().prepare(root, tmp_path / "out", reject_limit=0.1))
+    dataset = read_dataset(Fsdd().prepare(root, tmp_path / "out", reject_limit=0.1))
     assert len(dataset.items) == 51
     with (tmp_path / "out" / "rejected.csv").open() as file:
         reasons = {row["table"]: row["reason"] for row in csv.DictReader(file)}
@@ -98,13 +98,13 @@ def test_the_contract(root: Path) -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there")
 def test_the_real_recordings(tmp_path: Path) -> None:
-    dataset = read(Fsdd().prepare(DATA, tmp_path))
+    dataset = read_dataset(Fsdd().prepare(DATA, tmp_path))
     assert dataset.item_split is not None
     assert {part: int((dataset.item_split == part).sum()) for part in ("train", "validation", "test")} == {
         "train": 2400,
         "validation": 300,
         "test": 300,
     }
-    assert set(dataset.targets["transcript"]) == set(WORDS)
+    assert set(dataset.targets["transcript"]) == set(DIGIT_WORDS)
     assert len(set(dataset.labels["speaker"])) == 6
     assert not len(dataset.rejected)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
 from mmattn_datasets.movielens.prepare import MovieLens
-from mmattn_datasets.movielens.raw import people, split_title
+from mmattn_datasets.movielens.raw import parse_people, split_title
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -66,7 +66,7 @@ def complaints(out: Path) -> list[tuple[str, int, str, str]]:
 def test_ml1m_items(tmp_path: Path) -> None:
     root = raw_ml1m(tmp_path / "raw")
     card = MovieLens().prepare(root, tmp_path / "out")
-    dataset = read(card)
+    dataset = read_dataset(card)
     assert dataset.item_ids == ("0", "1", "2", "3")
     assert dataset.labels["movielens_id"].tolist() == ["20", "30", "10", "50"]
     poster = root.resolve() / "posters"
@@ -99,8 +99,8 @@ def test_ml1m_items(tmp_path: Path) -> None:
 
 def test_the_sparse_card_says_title_genres_and_poster(tmp_path: Path) -> None:
     root = raw_ml1m(tmp_path / "raw")
-    whole = read(MovieLens().prepare(root, tmp_path / "out"))
-    sparse = read(tmp_path / "out/sparse.yaml")
+    whole = read_dataset(MovieLens().prepare(root, tmp_path / "out"))
+    sparse = read_dataset(tmp_path / "out/sparse.yaml")
     poster = root.resolve() / "posters"
     assert [dict(item.content) for item in sparse.items] == [
         {"text": ["Les Misérables"], "table": {"genres": ["Drama"]}, "image": poster / "20.jpg"},
@@ -115,7 +115,7 @@ def test_the_sparse_card_says_title_genres_and_poster(tmp_path: Path) -> None:
 
 
 def test_ml1m_interactions_users_and_graph(tmp_path: Path) -> None:
-    dataset = read(MovieLens().prepare(raw_ml1m(tmp_path / "raw"), tmp_path / "out"))
+    dataset = read_dataset(MovieLens().prepare(raw_ml1m(tmp_path / "raw"), tmp_path / "out"))
     pairs = dataset.interactions
     assert pairs.split is not None
     found = list(zip(pairs.users.tolist(), pairs.items.tolist(), pairs.split.tolist(), strict=True))
@@ -192,7 +192,7 @@ def test_posters_inside_the_output_are_relative_to_the_card(tmp_path: Path) -> N
     raw_ml1m(tmp_path / "out/raw")
     MovieLens().prepare(tmp_path / "out/raw", tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
-    dataset = read(tmp_path / "moved")
+    dataset = read_dataset(tmp_path / "moved")
     assert dataset.items[2].content["image"] == tmp_path / "moved/raw/posters/10.jpg"
 
 
@@ -238,7 +238,7 @@ def raw_latest(root: Path) -> Path:
 
 
 def test_latest_small_from_a_folder(tmp_path: Path) -> None:
-    dataset = read(MovieLens().prepare(raw_latest(tmp_path / "ml-latest-small"), tmp_path / "out"))
+    dataset = read_dataset(MovieLens().prepare(raw_latest(tmp_path / "ml-latest-small"), tmp_path / "out"))
     assert [(item.id, dict(item.content)) for item in dataset.items] == [
         (
             "10",
@@ -273,12 +273,12 @@ def test_latest_small_zip_is_the_same_and_takes_extras(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w") as packed:
         for file in folder.iterdir():
             packed.write(file, f"ml-latest-small/{file.name}")
-    plain = read(MovieLens().prepare(tmp_path / "raw", tmp_path / "plain"))
+    plain = read_dataset(MovieLens().prepare(tmp_path / "raw", tmp_path / "plain"))
     for place in (archive, archive.parent):
-        zipped = read(MovieLens().prepare(place, tmp_path / f"out{place.name}"))
+        zipped = read_dataset(MovieLens().prepare(place, tmp_path / f"out{place.name}"))
         assert zipped.items == plain.items
     extras = raw_ml1m(tmp_path / "ml1m")
-    joined = read(MovieLens().prepare(archive, tmp_path / "joined", extras=extras))
+    joined = read_dataset(MovieLens().prepare(archive, tmp_path / "joined", extras=extras))
     assert joined.items[0].content["image"] == extras.resolve() / "posters/10.jpg"
     assert joined.items[0].content["text"] == [
         "The Usual Suspects", "1995", "Crime, Thriller", "Michael Mann", "Al Pacino, Val Kilmer", "Cops.",
@@ -326,14 +326,14 @@ def test_titles(raw: str, title: str, year: int | None) -> None:
 
 def test_people() -> None:
     text = 'Senel Paz (screenplay), Senel Paz (story "The Wolf,  The Forest"), Tomás Gutiérrez Alea, N/A'
-    assert people(text) == ["Senel Paz", "Tomás Gutiérrez Alea"]
-    assert people("N/A") == people("") == []
+    assert parse_people(text) == ["Senel Paz", "Tomás Gutiérrez Alea"]
+    assert parse_people("N/A") == parse_people("") == []
 
 
 def test_old_files_in_latin_1(tmp_path: Path) -> None:
     root = raw_ml1m(tmp_path / "raw")
     (root / "metadata/movies.dat").write_bytes("20::Misérables, Les (1995)::Drama\n".encode("latin-1"))
-    dataset = read(MovieLens().prepare(root, tmp_path / "out"))
+    dataset = read_dataset(MovieLens().prepare(root, tmp_path / "out"))
     assert dataset.items[0].content["text"][0] == "Les Misérables"
 
 
@@ -342,7 +342,7 @@ def test_the_real_ml1m(tmp_path: Path) -> None:
     root = SHARED / "ml1m"
     if not root.is_dir():
         pytest.skip(f"no real data at {root}")
-    dataset = read(MovieLens().prepare(root, tmp_path / "out"))
+    dataset = read_dataset(MovieLens().prepare(root, tmp_path / "out"))
     summary = dataset.summary()
     assert (summary["items"], summary["users"]) == (3260, 6040)
     assert summary["interaction_splits"] == {"train": 801_218, "test": 197_321}
@@ -364,7 +364,7 @@ def test_the_real_ml_latest_small(tmp_path: Path) -> None:
     root = SHARED / "ml-latest-small"
     if not root.is_dir():
         pytest.skip(f"no real data at {root}")
-    dataset = read(MovieLens().prepare(root, tmp_path / "out", extras=SHARED / "ml1m"))
+    dataset = read_dataset(MovieLens().prepare(root, tmp_path / "out", extras=SHARED / "ml1m"))
     assert (len(dataset.items), len(dataset.users), len(dataset.interactions)) == (9742, 610, 100_836)
     assert pd.Timestamp(dataset.interactions.time.max(), unit="s").year == 2018  # type: ignore[union-attr]
     assert dataset.items[0].modalities == ("text", "table", "image")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmattn.errors import InputError
-from mmattn_datasets.digits.numbers import NUMBERS, spell
+from mmattn_datasets.digits.numbers import NUMBERS, spell_number
 
 SAID = {
     "English": {0: "zero", 13: "thirteen", 40: "forty", 100: "one hundred", 921: "nine hundred twenty one"},
@@ -34,18 +34,18 @@ SAID = {
 
 @pytest.mark.parametrize("language", SAID)
 def test_as_it_is_said(language: str) -> None:
-    assert {number: spell(number, language) for number in SAID[language]} == SAID[language]
+    assert {number: spell_number(number, language) for number in SAID[language]} == SAID[language]
 
 
 @pytest.mark.parametrize("language", NUMBERS)
 def test_every_number_is_said_in_its_own_way(language: str) -> None:
-    said = [spell(number, language) for number in range(1000)]
+    said = [spell_number(number, language) for number in range(1000)]
     assert len(set(said)) == 1000
     assert all(text == " ".join(text.split()) and text == text.lower() for text in said)
 
 
 def test_what_cannot_be_said() -> None:
     with pytest.raises(InputError, match="got 1000, expected 0 to 999"):
-        spell(1000, "English")
+        spell_number(1000, "English")
     with pytest.raises(InputError, match=r"no language 'Germn'. Did you mean 'German'\?"):
-        spell(1, "Germn")
+        spell_number(1, "Germn")

@@ -14,11 +14,17 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.ops import box_iou
 
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError
-from mmattn_datasets.scenes.draw import DIGITS, PARTS, drawings_of, make_scenes
+from mmattn_datasets.scenes.draw import DIGITS, PARTS, drawings_for_part, make_scenes
 from mmattn_datasets.scenes.prepare import Scenes
-from mmattn_datasets.scenes.queries import FsddSounds, SoundPatterns, answer, make_queries, wordings
+from mmattn_datasets.scenes.queries import (
+    FsddAudio,
+    SyntheticAudio,
+    boxes_of_digit,
+    make_queries,
+    query_phrases,
+)
 
 SPEAKERS = ("ann", "bob", "cyd")
 
@@ -38,14 +44,14 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_scene_is_what_its_seed_says() -> None:
     first, again, other = (make_scenes(5, seed=seed) for seed in (3, 3, 4))
-    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(first, again, strict=True))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
     assert [scene.boxes.labels for scene in first] == [scene.boxes.labels for scene in again]
-    assert not np.array_equal(first[0].picture, other[0].picture)
-    assert not np.array_equal(first[0].picture, make_scenes(1, "test", seed=3)[0].picture)
+    assert not np.array_equal(first[0].image, other[0].image)
+    assert not np.array_equal(first[0].image, make_scenes(1, "test", seed=3)[0].image)
 
 
 def test_parts_share_no_handwriting_whatever_the_seed() -> None:
-    rows = [set(drawings_of(part).tolist()) for part in PARTS]
+    rows = [set(drawings_for_part(part).tolist()) for part in PARTS]
     assert [len(each) for each in rows] == [1258, 180, 359]
     assert len(rows[0] | rows[1] | rows[2]) == 1797
     digits = load_digits(return_X_y=True)[1]
@@ -60,7 +66,7 @@ def test_boxes_lie_inside_and_hardly_overlap() -> None:
     for scene in make_scenes(53, seed=11):
         boxes = scene.boxes.boxes
         assert 2 <= len(boxes) <= 7
-        assert scene.boxes.size == scene.picture.shape == (96, 96)
+        assert scene.boxes.size == scene.image.shape == (96, 96)
         assert (boxes[:, :2] >= 0).all()
         assert (boxes[:, 2:] <= 96).all()
         assert scene.boxes.area.min() > 30
@@ -71,8 +77,8 @@ def test_a_box_holds_the_ink_and_fits_it() -> None:
     """Without noise and clutter, digits are the only bright pixels, right up to each edge of their box."""
     for scene in make_scenes(17, seed=2, noise=0, clutter=0, digits=(1, 1)):
         left, top, right, bottom = scene.boxes.boxes[0].int().tolist()
-        paper = np.median(scene.picture)
-        bright = scene.picture > paper + 26  # more than the sheet's own slope
+        paper = np.median(scene.image)
+        bright = scene.image > paper + 26  # more than the sheet's own slope
         outside = bright.copy()
         outside[top:bottom, left:right] = False
         assert not outside.any()
@@ -85,7 +91,7 @@ def test_pixels_are_what_networks_take() -> None:
     scene = make_scenes(1, size=101)[0]
     assert scene.pixels.dtype == torch.uint8
     assert scene.pixels.shape == (3, 101, 101)
-    assert torch.equal(scene.pixels[2], torch.from_numpy(scene.picture))
+    assert torch.equal(scene.pixels[2], torch.from_numpy(scene.image))
 
 
 @pytest.mark.parametrize(
@@ -94,10 +100,10 @@ def test_pixels_are_what_networks_take() -> None:
         (lambda: make_scenes(1, "dev"), "got part 'dev', expected train, validation, test"),
         (lambda: make_scenes(1, size=40), "got size 40, expected at least 64 pixels"),
         (lambda: make_scenes(1, size=64, digits=(2, 9)), r"got digits \(2, 9\), expected 1 to 3 at 64"),
-        (lambda: make_queries([], each=11), "got each=11, expected 1 to 10"),
-        (lambda: make_queries([], absent=1.5), "got absent=1.5, expected 0 to 1"),
+        (lambda: make_queries([], queries_per_scene=11), "got each=11, expected 1 to 10"),
+        (lambda: make_queries([], absent_rate=1.5), "got absent=1.5, expected 0 to 1"),
         (lambda: Scenes().prepare(None, "x", items=3), "got items 3, expected at least 10"),
-        (lambda: Scenes().prepare(None, "x", heldout=("theo",)), "heldout speakers and no root"),
+        (lambda: Scenes().prepare(None, "x", heldout_speakers=("theo",)), "heldout speakers and no root"),
     ],
 )
 def test_arguments_out_of_range(call: Callable[[], object], message: str) -> None:
@@ -111,14 +117,14 @@ def test_crowded_scenes_do_not_hang() -> None:
 
 def test_queries_ask_for_what_is_there_and_what_is_not() -> None:
     scenes = make_scenes(301, seed=5)
-    queries = make_queries(scenes, seed=1, absent=0.2)
+    queries = make_queries(scenes, seed=1, absent_rate=0.2)
     assert 0.15 < np.mean([len(query.boxes) == 0 for query in queries]) < 0.25
     for query in queries:
         word = DIGITS[query.digit]
         assert len(query.boxes) == query.scene.boxes.labels.count(word)
-        assert query.phrase in wordings(query.digit)
+        assert query.phrase in query_phrases(query.digit)
         assert word[:3] in query.phrase
-        assert query.clip == (query.take.samples, 8000)
+        assert query.clip == (query.recording.samples, 8000)
     several = next(query for query in queries if len(query.boxes) > 1)
     wanted = [
         box
@@ -130,7 +136,7 @@ def test_queries_ask_for_what_is_there_and_what_is_not() -> None:
 
 def test_a_scene_is_never_asked_the_same_twice() -> None:
     scenes = make_scenes(31)
-    queries = make_queries(scenes, each=10, absent=0.5)
+    queries = make_queries(scenes, queries_per_scene=10, absent_rate=0.5)
     assert len(queries) == 310
     for scene in scenes:
         assert sorted(query.digit for query in queries if query.scene is scene) == list(range(10))
@@ -139,22 +145,22 @@ def test_a_scene_is_never_asked_the_same_twice() -> None:
 def test_absent_digits_have_no_boxes_but_a_size() -> None:
     scene = make_scenes(1)[0]
     lacking = next(digit for digit in range(10) if DIGITS[digit] not in scene.boxes.labels)
-    assert (len(answer(scene, lacking)), answer(scene, lacking).size) == (0, (96, 96))
+    assert (len(boxes_of_digit(scene, lacking)), boxes_of_digit(scene, lacking).size) == (0, (96, 96))
 
 
 def test_recordings_keep_to_their_part(recordings: Path) -> None:
-    train, validation, test = (FsddSounds(recordings, part) for part in PARTS)
+    train, validation, test = (FsddAudio(recordings, part) for part in PARTS)
     assert [len(sounds.files) for sounds in (train, validation, test)] == [60, 150, 150]
     assert {int(path.stem.split("_")[2]) for path in test.files} == {0, 1, 2, 3, 4}
     assert not {*train.files} & {*validation.files}
-    take = train.draw(7, np.random.default_rng(0))
+    take = train.sample(7, np.random.default_rng(0))
     assert take.path is not None
     assert take.path.name.startswith("7_")
     assert take.samples[0] == (SPEAKERS.index(take.speaker) + 1) / 8
 
 
 def test_speakers_held_out_ask_in_the_test_only(recordings: Path) -> None:
-    train, validation, test = (FsddSounds(recordings, part, heldout=("bob",)) for part in PARTS)
+    train, validation, test = (FsddAudio(recordings, part, heldout_speakers=("bob",)) for part in PARTS)
     assert len(test.files) == 120  # all of his, not only the official test part
     assert {path.stem.split("_")[1] for path in test.files} == {"bob"}
     assert {path.stem.split("_")[1] for path in [*train.files, *validation.files]} == {"ann", "cyd"}
@@ -162,15 +168,15 @@ def test_speakers_held_out_ask_in_the_test_only(recordings: Path) -> None:
 
 def test_wrong_recordings(recordings: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no speaker 'bop'\. Did you mean 'bob'\?"):
-        FsddSounds(recordings, "test", heldout=("bop",))
+        FsddAudio(recordings, "test", heldout_speakers=("bop",))
     with pytest.raises(InputError, match="no recordings called"):
-        FsddSounds(tmp_path, "test")
+        FsddAudio(tmp_path, "test")
     with pytest.raises(InputError, match="no recording of zero for the part 'train'"):
-        FsddSounds(recordings, "train", heldout=SPEAKERS)
+        FsddAudio(recordings, "train", heldout_speakers=SPEAKERS)
 
 
 def test_prepared_folder(tmp_path: Path) -> None:
-    data = read(Scenes().prepare(None, tmp_path, items=30, each=2, seed=1))
+    data = read_dataset(Scenes().prepare(None, tmp_path, items=30, queries_per_scene=2, seed=1))
     assert data.modalities == ("image", "text", "audio")
     assert data.presence.all()
     assert len(data.rejected) == 0
@@ -179,7 +185,7 @@ def test_prepared_folder(tmp_path: Path) -> None:
     row = table[-1]
     picture = Image.open(tmp_path / row["image"])
     assert picture.size == (96, 96)
-    assert np.array_equal(np.asarray(picture), make_scenes(6, "test", seed=1)[-1].picture)
+    assert np.array_equal(np.asarray(picture), make_scenes(6, "test", seed=1)[-1].image)
     assert {found["label"] for found in row["boxes"]} <= {row["digit"]}
     answers = [found for found in row["scene_boxes"] if found["label"] == row["digit"]]
     assert row["boxes"] == answers
@@ -189,7 +195,7 @@ def test_prepared_folder(tmp_path: Path) -> None:
 
 
 def test_prepared_with_recordings(tmp_path: Path, recordings: Path) -> None:
-    read(Scenes().prepare(recordings, tmp_path, items=20, heldout=("cyd",)))
+    read_dataset(Scenes().prepare(recordings, tmp_path, items=20, heldout_speakers=("cyd",)))
     table = pq.read_table(tmp_path / "items.parquet").to_pylist()
     assert {row["speaker"] for row in table if row["split"] == "test"} == {"cyd"}
     assert {row["speaker"] for row in table if row["split"] != "test"} == {"ann", "bob"}
@@ -198,6 +204,6 @@ def test_prepared_with_recordings(tmp_path: Path, recordings: Path) -> None:
 
 def test_sound_patterns_differ_from_take_to_take() -> None:
     generator = np.random.default_rng(0)
-    takes = [SoundPatterns().draw(3, generator) for _ in range(20)]
+    takes = [SyntheticAudio().sample(3, generator) for _ in range(20)]
     assert len({take.speaker for take in takes}) > 3
     assert not np.array_equal(takes[0].samples[:3000], takes[1].samples[:3000])

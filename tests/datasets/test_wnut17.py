@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mmattn import InputError
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn_datasets.wnut17.prepare import FILES, Wnut17
 
 RAW = Path(__file__).parents[3] / "shared/data/wnut17"
@@ -25,7 +25,7 @@ def write(root: Path, **parts: str) -> Path:
 def test_sentences_with_their_tags(tmp_path: Path) -> None:
     train = "Redondo\tB-location\nBeach\tI-location\r\n.\tO\n\t\n\nhi\u2028ho\tO\n"
     card = Wnut17().prepare(write(tmp_path / "raw", train=train), tmp_path / "out")
-    data = read(card)
+    data = read_dataset(card)
     assert [list(sample.content["text"]) for sample in data.items[:2]] == [
         ["Redondo", "Beach", "."],
         ["hi\u2028ho"],
@@ -63,7 +63,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not RAW.is_dir(), reason="needs ../shared/data/wnut17")
 def test_the_published_files_in_their_published_parts(tmp_path: Path) -> None:
-    data = read(Wnut17().prepare(RAW, tmp_path))
+    data = read_dataset(Wnut17().prepare(RAW, tmp_path))
     assert len(data.rejected) == 0
     assert Counter(data.item_split.tolist()) == {"train": 3394, "validation": 1009, "test": 1287}
     spans = {

@@ -36,7 +36,7 @@ def test_lora_changes_nothing_before_it_is_trained() -> None:
 @pytest.mark.parametrize("train", ["frozen", "full", "lora"])
 def test_the_configuration_says_what_is_trained(train: str, tmp_path: Path) -> None:
     config = ModelConfig(
-        {"text": EncoderConfig("minilm", {"pool": "fields"}, train=train, lora={"r": 2})},  # type: ignore[arg-type]
+        {"text": EncoderConfig("minilm", {"pool": "fields"}, finetune=train, lora={"r": 2})},  # type: ignore[arg-type]
         FusionConfig(dim=8, heads=2, dropout=0.0),
         {"alignment": HeadConfig("alignment", {"out": 5})},
     )
@@ -86,4 +86,4 @@ def test_what_lora_refuses() -> None:
     with pytest.raises(InputError, match="lora: .*quary"):
         add_lora(encoder, {"target_modules": ["quary"]})
     with pytest.raises(PluginError, match="'tiny-text'.*'frozen'"):
-        build_encoders({"text": EncoderConfig("tiny-text", train="lora")})
+        build_encoders({"text": EncoderConfig("tiny-text", finetune="lora")})

@@ -32,7 +32,7 @@ class TestTinyText:
         encoder = TinyText(dim=5, buckets=101, layers=0)
         # <a>: a, <a, a>, <a>; the lone marks are no n-grams.
         rows = [zlib.crc32(gram.encode()) % 101 for gram in ("a", "<a", "a>", "<a>")]
-        torch.testing.assert_close(encoder(["A"]).values[0], encoder.grams.weight[rows].mean(0))
+        torch.testing.assert_close(encoder(["A"]).values[0], encoder.ngram_embedding.weight[rows].mean(0))
 
     def test_neighbours_matter_within_a_field_only(self) -> None:
         torch.manual_seed(0)
@@ -55,7 +55,7 @@ class TestTinyText:
     def test_hashes_are_the_same_in_every_process(self) -> None:
         code = "from mmattn.encoders.tiny import TinyText; print(TinyText().read('öst').grams)"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert other.stdout.strip() == str(TinyText().read("öst").grams)
+        assert other.stdout.strip() == str(TinyText().read("öst").ngrams)
 
     def test_options_out_of_range(self) -> None:
         with pytest.raises(InputError, match="got max_words=257, expected 1 to 256"):

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from mmattn.experiments.config import HybridConfig
-from mmattn.experiments.hybrid import choose_hybrid, fit_hybrid
+from mmattn.experiments.hybrid import fit_hybrid, tune_hybrid
 from mmattn.recommenders import Recommender
 from mmattn.recommenders.hybrid import BalancedEASE, Hybrid
 from mmattn.recommenders.user_kernel import UserKernel
@@ -33,27 +33,30 @@ class Judge:
 @pytest.mark.parametrize(("share", "evidence"), [(0.2, 5.0), (0.9, 0.0)])
 def test_the_best_of_each_setting_is_taken(share: float, evidence: float) -> None:
     config = HybridConfig(
-        strength=(1.0, 30.0),
-        user_strength=(1.0, 4.0),
-        profile=(0.0,),
-        share=(0.2, 0.9),
-        evidence=(0.0, 5.0),
-        modesty=(0.0,),
+        regularization=(1.0, 30.0),
+        user_regularization=(1.0, 4.0),
+        profile_scale=(0.0,),
+        user_weight=(0.2, 0.9),
+        shrinkage=(0.0, 5.0),
+        popularity_penalty=(0.0,),
     )
     judge = Judge(share=share, evidence=evidence)
-    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge)
+    chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge)
     assert (chosen["share"], chosen["evidence"], chosen["lift"]) == (share, evidence, 1.0)
     assert judge.shown == ["BalancedEASE"] * 2 + ["UserKernel"] * 2 + ["Hybrid"] * 4
     hybrid = fit_hybrid(chosen, CHOSEN, None, KNOWN)
-    assert (hybrid.share, hybrid.evidence) == (share, evidence)
+    assert (hybrid.user_weight, hybrid.shrinkage) == (share, evidence)
 
 
 def test_the_parts_are_chosen_by_themselves() -> None:
     config = HybridConfig(
-        strength=(1.0, 30.0), user_strength=(1.0, 4.0, 9.0), sharpness=(1.0, 2.0), share=(1.0,)
+        regularization=(1.0, 30.0),
+        user_regularization=(1.0, 4.0, 9.0),
+        kernel_scale=(1.0, 2.0),
+        user_weight=(1.0,),
     )
     strengths = {BalancedEASE: 30.0, UserKernel: 4.0}
-    chosen = choose_hybrid(
+    chosen = tune_hybrid(
         config, CHOSEN, None, KNOWN, lambda one: -abs(one.strength - strengths.get(type(one), 0.0))
         if not isinstance(one, Hybrid) else 0.0,
     )  # fmt: skip
@@ -65,12 +68,14 @@ def test_what_the_table_of_users_says_is_heard() -> None:
     heard: list[bool] = []
 
     def judge(one: Recommender) -> float:
-        part = one.users if isinstance(one, Hybrid) else one
+        part = one.user_model if isinstance(one, Hybrid) else one
         heard.append(isinstance(part, UserKernel) and part._profile_UF is not None)
         return 0.0
 
-    config = HybridConfig(strength=(2.0,), profile=(0.0, 0.5), share=(0.5,), evidence=(0.0,))
-    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge, profiles)
+    config = HybridConfig(
+        regularization=(2.0,), profile_scale=(0.0, 0.5), user_weight=(0.5,), shrinkage=(0.0,)
+    )
+    chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge, profiles)
     assert heard.count(True) == 3  # of three strengths; then profile 0, the first of equals, is mixed
     assert chosen["profile"] == 0.0
     with_them = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN, profiles).score([0], KNOWN)
@@ -80,16 +85,21 @@ def test_what_the_table_of_users_says_is_heard() -> None:
 
 def test_where_there_is_no_choice_nothing_is_measured() -> None:
     config = HybridConfig(
-        strength=(2.0,), user_strength=(3.0,), profile=(0.3,), share=(0.5,), evidence=(1.0,), modesty=(0.1,)
+        regularization=(2.0,),
+        user_regularization=(3.0,),
+        profile_scale=(0.3,),
+        user_weight=(0.5,),
+        shrinkage=(1.0,),
+        popularity_penalty=(0.1,),
     )
     judge = Judge()
-    chosen = choose_hybrid(config, CHOSEN, None, KNOWN, judge)
+    chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge)
     assert (chosen["strength"], chosen["user_strength"], chosen["share"]) == (2.0, 3.0, 0.5)
     assert judge.shown == []
 
 
 def test_without_a_share_there_is_no_users_part() -> None:
     judge = Judge()
-    chosen = choose_hybrid(HybridConfig(share=(0.0,)), CHOSEN, None, KNOWN, judge)
+    chosen = tune_hybrid(HybridConfig(user_weight=(0.0,)), CHOSEN, None, KNOWN, judge)
     assert "UserKernel" not in judge.shown
-    assert fit_hybrid(chosen, CHOSEN, None, KNOWN).users is None
+    assert fit_hybrid(chosen, CHOSEN, None, KNOWN).user_model is None

@@ -12,9 +12,14 @@ from mmattn.evaluation.ranking.metrics import evaluate
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.experiments.index_cost import Served, serve
+from mmattn.experiments.index_cost import IndexCost, measure_index_cost
 from mmattn.experiments.protocol import rank_part
-from mmattn.experiments.system_evaluation import Examined, Examiner, examples, split_strata
+from mmattn.experiments.system_evaluation import (
+    SystemEvaluator,
+    SystemResult,
+    pick_example_users,
+    split_subgroups,
+)
 
 
 class Linear:
@@ -38,63 +43,63 @@ class Linear:
 def split(request: pytest.FixtureRequest) -> Split:
     users, items = np.nonzero(np.random.default_rng(1).random((43, 101)) < 0.3)
     if request.param == "cold":
-        return strategies.cold_items(users, items, item_count=101, user_count=43, seed=0, fraction=0.5)
-    return strategies.random(users, items, seed=0, user_count=43, item_count=101)
+        return strategies.cold_item_split(users, items, item_count=101, user_count=43, seed=0, fraction=0.5)
+    return strategies.random_split(users, items, seed=0, user_count=43, item_count=101)
 
 
 def test_the_loss_falls_into_its_parts(split: Split) -> None:
     model = Linear(split)
-    found = serve(model, split, "ndcg@7", width=16)
+    found = measure_index_cost(model, split, "ndcg@7", dim=16)
     ranking = rank_part(model.score, split, "test", 7)
     truth = evaluate(ranking, split.matrix("test"), ["ndcg@7"]).mean("ndcg@7")
-    assert found.scores.mean == pytest.approx(truth)
+    assert found.model_metric.mean == pytest.approx(truth)
     # Five dimensions are all there is: vectors lose nothing, and what is known is masked here too.
     assert found.vector_loss.mean == pytest.approx(0.0, abs=1e-6)
-    assert found.exact.metric.mean == pytest.approx(truth, abs=1e-6)
-    recalls = [point.recall for point in found.points]
+    assert found.exact_search.metric.mean == pytest.approx(truth, abs=1e-6)
+    recalls = [point.recall for point in found.operating_points]
     assert recalls == sorted(recalls)
     assert recalls[0] < 0.99
-    for point in found.points:
-        assert found.exact.metric.mean - point.metric.mean == pytest.approx(point.loss.mean)
+    for point in found.operating_points:
+        assert found.exact_search.metric.mean - point.metric.mean == pytest.approx(point.loss.mean)
         assert point.queries_per_second > 0
-    assert Served.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert IndexCost.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_vectors_that_are_too_short_lose_by_themselves(split: Split) -> None:
-    found = serve(Linear(split, dim=41), split, "ndcg@7", width=2)
-    assert (found.width, found.items) == (2, len(split.candidates("test")))
-    assert found.vector_loss.mean == pytest.approx(found.scores.mean - found.exact.metric.mean)
+    found = measure_index_cost(Linear(split, dim=41), split, "ndcg@7", dim=2)
+    assert (found.dim, found.n_items) == (2, len(split.candidates("test")))
+    assert found.vector_loss.mean == pytest.approx(found.model_metric.mean - found.exact_search.metric.mean)
     assert found.vector_loss.high - found.vector_loss.low > 0.001  # user by user it does change
 
 
 def test_examined_in_one_ranking(split: Split) -> None:
     model, protocol = Linear(split), ProtocolConfig(metrics=("ndcg@7", "recall@7"))
-    examiner = Examiner(split, protocol)
-    found = examiner.examine(model.score)
-    for name, values in examiner.values(model.score).items():
+    examiner = SystemEvaluator(split, protocol)
+    found = examiner.evaluate_scores(model.score)
+    for name, values in examiner.per_user_metrics(model.score).items():
         np.testing.assert_array_equal(found.values[name], values)
     assert found.recall[5] < found.recall[10]
     assert 7 not in found.recall
     # Item strata part the positives, so their hits add up; history strata part the users.
     counts = np.diff(split.matrix("test").indptr)
     whole = np.nansum(found.values["recall@7"] * counts)
-    items, users = split_strata(split)
+    items, users = split_subgroups(split)
     hits = sum(
-        np.nansum(found.strata[name] * split.matrix("test")[:, np.flatnonzero(mask)].sum(1))
-        for name, mask in items.items() if name in found.strata
+        np.nansum(found.subgroups[name] * split.matrix("test")[:, np.flatnonzero(mask)].sum(1))
+        for name, mask in items.items() if name in found.subgroups
     )  # fmt: skip
     assert hits == pytest.approx(whole)
-    assert sum(np.nansum(found.strata[name] * counts) for name in users if name in found.strata) == (
+    assert sum(np.nansum(found.subgroups[name] * counts) for name in users if name in found.subgroups) == (
         pytest.approx(whole)
     )
 
 
 def test_examples_are_the_best_the_worst_and_others() -> None:
     users, items = np.nonzero(np.random.default_rng(1).random((43, 101)) < 0.3)
-    split = strategies.random(users, items, seed=0, user_count=43, item_count=101)
+    split = strategies.random_split(users, items, seed=0, user_count=43, item_count=101)
     values = np.random.default_rng(2).random(43)
     values[[3, 5, 7]], values[[11, 13, 17]] = 1.5, -1.0
-    found = examples(Examined({"m": values}, {}, {}, None), split, seed=0)  # type: ignore[arg-type]
+    found = pick_example_users(SystemResult({"m": values}, {}, {}, None), split, seed=0)  # type: ignore[arg-type]
     assert sorted(found["best"]) == [3, 5, 7]
     assert found["worst"].tolist() == [11, 13, 17]
     assert len(found["drawn"]) == 4

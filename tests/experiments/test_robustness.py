@@ -9,8 +9,8 @@ import torch
 
 from mmattn import InputError, Tokens
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.experiments.robustness import add_noise, score_against_attacks, score_against_noise
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.experiments.robustness import add_noise, evaluate_under_attack, evaluate_under_noise
 from mmattn.model.build import build_encoders, build_model
 from mmattn.training.loop import train
 from mmattn.training.tasks.supervised import SupervisedTask
@@ -29,7 +29,7 @@ def task() -> SupervisedTask:
     classes = torch.randint(2, (COUNT,))
     steady = (2.0 * classes - 1)[:, None] + 0.3 * torch.randn(COUNT, 5)
     ones = torch.ones(COUNT, dtype=torch.long)
-    inputs = Inputs(
+    inputs = ModelInputs(
         {
             "text": Tokens.from_lengths(steady, ones, "text"),
             "image": Tokens.from_lengths(torch.randn(COUNT, 3), ones, "image"),
@@ -45,7 +45,7 @@ def task() -> SupervisedTask:
     )
     model = build_model(build_encoders(config.encoders), config)
     targets = [["down", "up"][number] for number in classes.tolist()]
-    made = SupervisedTask(model, inputs, targets, range(COUNT), head="side", batch=50)
+    made = SupervisedTask(model, inputs, targets, range(COUNT), head="side", batch_size=50)
     train(made, epochs=5, learning_rate=0.05, progress=False)
     return made
 
@@ -55,13 +55,13 @@ def test_noise_is_as_loud_as_said_and_leaves_nothing_else_changed() -> None:
     noisy = add_noise({"text": tokens}, 0.25, torch.Generator().manual_seed(1))["text"]
     change = (noisy.values - tokens.values)[:4000].norm() / tokens.values[:4000].norm()
     assert change.item() == pytest.approx(0.25, rel=0.02)
-    assert noisy.sizes == tokens.sizes
+    assert noisy.length_list == tokens.sizes
     again = add_noise({"text": tokens}, 0.5, torch.Generator().manual_seed(1))["text"]
     assert torch.allclose(again.values - tokens.values, 2 * (noisy.values - tokens.values), atol=1e-5)
 
 
 def test_score_against_noise(task: SupervisedTask) -> None:
-    found = score_against_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch=40)
+    found = evaluate_under_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch_size=40)
     assert set(found) == {"text", "image", "all"}
     assert found["text"][0] == found["image"][0] == found["all"][0] == accuracy(
         task.predict(range(COUNT)), list(task.targets)
@@ -69,14 +69,14 @@ def test_score_against_noise(task: SupervisedTask) -> None:
     assert found["text"][0] > 0.98
     assert found["text"][2] < 0.75
     assert found["image"][1] > 0.9  # what says nothing may be drowned
-    assert found == score_against_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch=40)
+    assert found == evaluate_under_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch_size=40)
 
 
 def test_score_against_attacks(task: SupervisedTask) -> None:
     """A push does more harm than noise of the same length, and a long one turns every answer over."""
-    once = score_against_attacks(task, range(COUNT), accuracy, radii=(0.0, 0.3, 3.0))
-    searched = score_against_attacks(task, range(COUNT), accuracy, radii=(0.0, 0.3, 3.0), steps=5)
-    noise = score_against_noise(task, range(COUNT), accuracy, levels=(0.3, 3.0))["all"]
+    once = evaluate_under_attack(task, range(COUNT), accuracy, radii=(0.0, 0.3, 3.0))
+    searched = evaluate_under_attack(task, range(COUNT), accuracy, radii=(0.0, 0.3, 3.0), steps=5)
+    noise = evaluate_under_noise(task, range(COUNT), accuracy, levels=(0.3, 3.0))["all"]
     assert once[0] == searched[0] > 0.98
     assert once[2] < noise[1] - 0.1
     assert once[2] < 0.1
@@ -88,4 +88,4 @@ def test_score_against_attacks(task: SupervisedTask) -> None:
 def test_nothing_harms_a_sample_without_a_target(task: SupervisedTask) -> None:
     unknown = SupervisedTask(task.model, task.inputs, [*task.targets[:-1], None], range(COUNT), head="side")
     with pytest.raises(InputError, match=f"sample {COUNT - 1} has no target"):
-        score_against_attacks(unknown, [3, COUNT - 1], accuracy)
+        evaluate_under_attack(unknown, [3, COUNT - 1], accuracy)

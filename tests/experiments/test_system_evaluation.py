@@ -13,10 +13,10 @@ def test_an_item_whose_content_gives_no_token_counts_as_absent(monkeypatch: pyte
     """Values that training never met leave a vector of zeros, which has no direction to compare."""
     vectors = {"text": torch.eye(3), "table": torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]])}
     monkeypatch.setattr(
-        system_evaluation, "knock_out", lambda inputs, gone: next(n for n in vectors if n not in gone)
+        system_evaluation, "ablate", lambda inputs, gone: next(n for n in vectors if n not in gone)
     )
     monkeypatch.setattr(system_evaluation, "item_vectors", lambda model, left, head: vectors[left])
-    monkeypatch.setattr(system_evaluation, "holders", lambda inputs, own: np.arange(3))
+    monkeypatch.setattr(system_evaluation, "samples_with", lambda inputs, own: np.arange(3))
 
     class Inputs(SimpleNamespace):
         def __len__(self) -> int:
@@ -24,5 +24,7 @@ def test_an_item_whose_content_gives_no_token_counts_as_absent(monkeypatch: pyte
 
     task = SimpleNamespace(model=None, head_name="recommendation")
     inputs = Inputs(modalities=("text", "table"))
-    found = system_evaluation.gaps(task, inputs, {"text": ["text"], "table": ["table"]})[("text", "table")]  # type: ignore[arg-type]
+    found = system_evaluation.modality_gaps(task, inputs, {"text": ["text"], "table": ["table"]})[
+        ("text", "table")
+    ]  # type: ignore[arg-type]
     assert (found.samples, found.matched, found.distance) == (2, 1.0, 0.0)

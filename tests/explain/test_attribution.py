@@ -9,18 +9,18 @@ import torch
 from mmattn import attention as A
 from mmattn.errors import InputError
 from mmattn.explain.attribution import explain
-from mmattn.explain.targets import OwnVector, place_of
-from mmattn.explain.token_spans import Unit
+from mmattn.explain.targets import ItemVector, index_of
+from mmattn.explain.token_spans import TokenSpan
 from mmattn.fusion.block import FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.input_projection import Entry
+from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool
 from mmattn.types import Tokens
 
 WIDTHS = {"text": 5, "image": 7, "audio": 3}
 UNITS = {
-    "text": [Unit((0, 1), "two pieces"), Unit((2,), "a word")],
-    "image": [Unit((token,), f"patch {token}") for token in range(2)],
+    "text": [TokenSpan((0, 1), "two pieces"), TokenSpan((2,), "a word")],
+    "image": [TokenSpan((token,), f"patch {token}") for token in range(2)],
 }
 
 
@@ -28,7 +28,9 @@ def core_of(layers: int) -> FusionCore:
     torch.manual_seed(0)
     program = A.Program(A.dot() >> A.modality_bias("pair"))
     blocks = [FusionBlock(A.Attention(program, dim=12, heads=3), dim=12) for _ in range(layers)]
-    core = FusionCore(Entry(WIDTHS, dim=12), blocks, AttentionPool(12, modalities=3, heads=3)).eval()
+    core = FusionCore(
+        InputProjection(WIDTHS, dim=12), blocks, AttentionPool(12, num_modalities=3, heads=3)
+    ).eval()
     with torch.no_grad():
         for parameter in core.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -46,7 +48,7 @@ def parts() -> dict[str, Tokens]:
 def test_leaving_out_is_what_the_core_does_without_it(parts: dict[str, Tokens], layers: int) -> None:
     core = core_of(layers)
     whole = core(parts).pooled[0].detach()
-    found = explain(core, parts, UNITS, OwnVector(whole))
+    found = explain(core, parts, UNITS, ItemVector(whole))
     assert found.score == pytest.approx(1.0, abs=1e-5)
 
     def without(name: str, *tokens: int) -> float:
@@ -55,27 +57,27 @@ def test_leaving_out_is_what_the_core_does_without_it(parts: dict[str, Tokens], 
         return float(left.detach() @ whole / whole.square().sum())
 
     expected = [without("text", 0, 1), without("text", 2), without("image", 0), without("image", 1)]
-    np.testing.assert_allclose(found.readings["left out"].total, 1 - np.array(expected), atol=1e-5)
-    assert found.without == pytest.approx(
+    np.testing.assert_allclose(found.attributions["left out"].total, 1 - np.array(expected), atol=1e-5)
+    assert found.leave_out_changes == pytest.approx(
         {"text": without("text", 0, 1, 2) - 1, "image": without("image", 0, 1) - 1}, abs=1e-5
     )
 
 
 def test_shares_and_rows_add_up(parts: dict[str, Tokens]) -> None:
     core = core_of(2)
-    found = explain(core, parts, UNITS, OwnVector(core(parts).pooled[0].detach()))
+    found = explain(core, parts, UNITS, ItemVector(core(parts).pooled[0].detach()))
     assert found.modalities == ("text", "image", "audio")
     assert len(found.layers) == 2
     assert len(found.layers[0]) == 3
-    readings = [found.readings[name] for name in ("rollout", "relevance", "pool")]
+    readings = [found.attributions[name] for name in ("rollout", "relevance", "pool")]
     for reading in [*readings, *(head for layer in found.layers for head in layer)]:
         assert reading.total.sum() == pytest.approx(1.0, abs=1e-5)
-        if reading.rows is not None and reading.flow is not None:
-            np.testing.assert_allclose(reading.rows.sum(1), 1.0, atol=1e-5)
+        if reading.pairwise is not None and reading.flow is not None:
+            np.testing.assert_allclose(reading.pairwise.sum(1), 1.0, atol=1e-5)
             np.testing.assert_allclose(reading.flow.sum(1), [1, 1, 0], atol=1e-5)
-    assert sum(found.shares("rollout").values()) == pytest.approx(1.0, abs=1e-5)
-    assert found.shares("rollout")["audio"] == 0.0
-    assert all(change is not None and change > 0 for change in found.change)
+    assert sum(found.modality_shares("rollout").values()) == pytest.approx(1.0, abs=1e-5)
+    assert found.modality_shares("rollout")["audio"] == 0.0
+    assert all(change is not None and change > 0 for change in found.layer_update_ratios)
 
 
 def test_without_layers_gradients_are_the_tokens_own_parts(parts: dict[str, Tokens]) -> None:
@@ -83,18 +85,18 @@ def test_without_layers_gradients_are_the_tokens_own_parts(parts: dict[str, Toke
     core = core_of(0)
     fused = core(parts)
     whole = fused.pooled[0].detach()
-    found = explain(core, parts, UNITS, OwnVector(whole))
+    found = explain(core, parts, UNITS, ItemVector(whole))
     shares_NH = core.pool.shares(fused.tokens)  # type: ignore[operator]
     adds = (shares_NH[..., None] * (fused.tokens.values * whole).unflatten(1, (3, -1))).sum(2)
     expected_N = adds.clamp(min=0).mean(1)
     expected_N = (expected_N / expected_N.sum()).detach().numpy()
     by_unit = [expected_N[0] + expected_N[1], *expected_N[2:]]
-    np.testing.assert_allclose(found.readings["relevance"].total, by_unit, atol=1e-5)
+    np.testing.assert_allclose(found.attributions["relevance"].total, by_unit, atol=1e-5)
 
 
 def test_what_cannot_be_explained_is_said(parts: dict[str, Tokens]) -> None:
     core = core_of(1)
-    question = OwnVector(torch.ones(12))
+    question = ItemVector(torch.ones(12))
     nothing = {
         name: tokens.filter(torch.zeros(len(tokens.values), dtype=torch.bool))
         for name, tokens in parts.items()
@@ -109,6 +111,6 @@ def test_what_cannot_be_explained_is_said(parts: dict[str, Tokens]) -> None:
 
 
 def test_the_nearest_ids_are_named() -> None:
-    assert place_of("b2", ["a1", "b2"], "item") == 1
+    assert index_of("b2", ["a1", "b2"], "item") == 1
     with pytest.raises(InputError, match="no item 'film-10' among 3; the nearest are 'film-1'"):
-        place_of("film-10", ["film-1", "other", "x"], "item")
+        index_of("film-10", ["film-1", "other", "x"], "item")

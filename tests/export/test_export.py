@@ -16,14 +16,14 @@ from mmattn.attention import quantize
 from mmattn.cli import main
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.base import Encoder, EncoderCard
-from mmattn.export import Exported, export
-from mmattn.export.network import Network
-from mmattn.export.padded_encoders import form_of
+from mmattn.export import ExportedModel, export
+from mmattn.export.network import PaddedModel
+from mmattn.export.padded_encoders import padded_encoder_for
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 
 ENCODERS = {
-    "text": EncoderConfig("tiny-text", {"dim": 14}, content="title"),
+    "text": EncoderConfig("tiny-text", {"dim": 14}, source="title"),
     "image": EncoderConfig("tiny-image", {"dim": 10, "size": 11, "grid": 3}, standardise=True),
     "audio": EncoderConfig("log-mel", {"dim": 12, "rate": 8000, "bands": 13, "heads": 3}),
 }
@@ -78,7 +78,7 @@ class Words(Encoder):
         return EncoderCard(self.name, self.modality, self.dim, revision="1")
 
 
-def check_equal(model: Model, exported: Exported, task: str | None = None) -> None:
+def check_equal(model: Model, exported: ExportedModel, task: str | None = None) -> None:
     names = tuple(model.encoders)
     nothing = Sample("nothing", {})
     for count in (1, 2, 5, 13):
@@ -99,13 +99,13 @@ SLOW = pytest.mark.slow
 def test_text_and_pictures_give_what_eager_gives(suffix: str, tmp_path: Path) -> None:
     model, path = model_of("text", "image"), tmp_path / f"model{suffix}"
     export(model, path)
-    exported = Exported.load(path)
+    exported = ExportedModel.load(path)
     check_equal(model, exported)
     assert exported.modalities == ("text", "image")
-    assert exported.outputs == ("pooled", "presence", "kind")
-    assert exported.names == {"kind": ("a", "b", "c")}
+    assert exported.output_names == ("pooled", "presence", "kind")
+    assert exported.class_names == {"kind": ("a", "b", "c")}
     samples = samples_of(("text", "image"), 7)
-    in_pieces, at_once = exported.run(samples, batch=3), exported.run(samples)
+    in_pieces, at_once = exported.run(samples, batch_size=3), exported.run(samples)
     np.testing.assert_allclose(in_pieces["kind"], at_once["kind"], atol=1e-5)
 
 
@@ -113,7 +113,7 @@ def test_text_and_pictures_give_what_eager_gives(suffix: str, tmp_path: Path) ->
 def test_sound_gives_what_eager_gives(suffix: str, tmp_path: Path) -> None:
     model, path = model_of("audio", layers=1), tmp_path / f"model{suffix}"
     export(model, path)
-    check_equal(model, Exported.load(path))
+    check_equal(model, ExportedModel.load(path))
 
 
 @pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=SLOW)])
@@ -121,7 +121,7 @@ def test_words_of_the_language_are_exported(suffix: str, tmp_path: Path) -> None
     model = model_of("text", "image", program=EVERY_WORD, tasks=["read", "look"], width=8, layers=1)
     path = tmp_path / f"model{suffix}"
     export(model, path, task="look")
-    check_equal(model, Exported.load(path), task="look")
+    check_equal(model, ExportedModel.load(path), task="look")
 
 
 def test_fields_and_times_and_every_encoder_in_padded_form() -> None:
@@ -138,7 +138,7 @@ def test_fields_and_times_and_every_encoder_in_padded_form() -> None:
     }
     samples = [Sample(str(n), {name: values[n] for name, values in contents.items()}) for n in range(3)]
     with torch.no_grad():
-        found = Network(model)(inputs_of(model, samples))["pooled"]
+        found = PaddedModel(model)(inputs_of(model, samples))["pooled"]
         torch.testing.assert_close(found, model.fuse(model.encode(samples)).pooled)
 
 
@@ -162,7 +162,7 @@ def test_the_detection_head_in_padded_form(options: dict[str, Any]) -> None:
     samples = [*samples_of(("text", "image"), 7), Sample("nothing", {})]
     with torch.no_grad():
         logits, boxes = model.head("boxes")(model.fuse(model.encode(samples)))
-        found = Network(model)(inputs_of(model, samples))
+        found = PaddedModel(model)(inputs_of(model, samples))
     torch.testing.assert_close(found["boxes.logits"], logits, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(found["boxes.boxes"], boxes, atol=1e-4, rtol=1e-5)
 
@@ -172,7 +172,7 @@ def test_the_detection_head_in_padded_form(options: dict[str, Any]) -> None:
 def test_a_detector_gives_what_eager_gives(suffix: str, tmp_path: Path) -> None:
     model, path = detector_of("text", "image"), tmp_path / f"model{suffix}"
     export(model, path)
-    exported = Exported.load(path)
+    exported = ExportedModel.load(path)
     for count in (1, 2, 7):
         samples = samples_of(("text", "image"), count, seed=count)
         with torch.no_grad():
@@ -184,20 +184,20 @@ def test_a_detector_gives_what_eager_gives(suffix: str, tmp_path: Path) -> None:
 
 def inputs_of(model: Model, samples: list[Sample]) -> dict[str, torch.Tensor]:
     """What the padded network takes, without a file."""
-    network, inputs = Network(model), {}
-    for name, form in network.forms.items():
+    network, inputs = PaddedModel(model), {}
+    for name, form in network.encoders.items():
         reader = form.reader(form.settings())
         raw = [sample.content.get(model._source(name)) for sample in samples]
         read = [None if content is None else reader.read(content) for content in raw]
-        found = form.collate(reader, read, network.least)
+        found = form.collate(reader, read, network.min_length)
         inputs |= {f"{name}.{tensor}": value for tensor, value in found.items()}
     return inputs
 
 
 def test_a_timm_network_in_padded_form() -> None:
-    config = EncoderConfig("timm", {"model_name": "test_resnet", "grid": 2, "size": 32}, train="full")
+    config = EncoderConfig("timm", {"model_name": "test_resnet", "grid": 2, "size": 32}, finetune="full")
     encoder = build_encoders({"image": config})["image"].eval()
-    form = form_of(encoder)
+    form = padded_encoder_for(encoder)
     pictures = [np.full((9, 9), 99, np.uint8), None]
     reader = form.reader(form.settings())
     read = [None if picture is None else reader.read(picture) for picture in pictures]
@@ -221,7 +221,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is quantised; export the model as it was before"):
         export(quantised, path)
     with pytest.raises(InputError, match="'words' of 'text' has no padded form; those with one: LogMel"):
-        form_of(Words())
+        padded_encoder_for(Words())
     tags = {"tags": HeadConfig("tagging", {"tags": ["O", "B-person"]})}
     with pytest.raises(InputError, match="the head 'tags' reads single tokens"):
         export(model_of("text", heads=tags), path)
@@ -232,10 +232,10 @@ def test_files_that_are_no_exported_model_are_refused(tmp_path: Path) -> None:
     for name in ("model.pt2", "model.onnx"):
         path = tmp_path / name
         with pytest.raises(InputError, match="expected a file that ends in"):
-            Exported.load(path)
+            ExportedModel.load(path)
         path.write_bytes(b"no model")
         with pytest.raises(InputError, match="or a damaged one"):
-            Exported.load(path)
+            ExportedModel.load(path)
 
 
 def test_the_command_writes_a_saved_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,6 +245,6 @@ def test_the_command_writes_a_saved_model(tmp_path: Path, capsys: pytest.Capture
     assert main(["export", str(tmp_path / "run"), "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["bytes"] == out.stat().st_size
-    check_equal(model, Exported.load(out))
+    check_equal(model, ExportedModel.load(out))
     assert main(["export", str(tmp_path / "nothing"), "--out", str(out)]) == 2
     assert "holds no finished run" in capsys.readouterr().err

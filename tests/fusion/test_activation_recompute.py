@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmattn.fusion.activation_recompute import computed_again
+from mmattn.fusion.activation_recompute import recompute_in_backward
 
 
 def gradients(again: bool, second: bool) -> list[Tensor]:
@@ -14,7 +14,7 @@ def gradients(again: bool, second: bool) -> list[Tensor]:
     narrow = nn.Linear(7, 3).double()
     x = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
     if again:
-        with computed_again(F.gelu, x) as active:
+        with recompute_in_backward(F.gelu, x) as active:
             out = narrow(active) * active[:, :3]
     else:
         active = F.gelu(x)
@@ -41,7 +41,7 @@ def test_the_result_is_computed_once_more_on_the_way_back() -> None:
         return F.gelu(x)
 
     narrow, x = nn.Linear(7, 3), torch.randn(5, 7, requires_grad=True)
-    with computed_again(counted, x) as active:
+    with recompute_in_backward(counted, x) as active:
         out = narrow(active)
     assert calls == 1
     out.sum().backward()
@@ -50,11 +50,11 @@ def test_the_result_is_computed_once_more_on_the_way_back() -> None:
 
 def test_without_gradients_and_under_transforms_it_is_the_function_itself() -> None:
     x = torch.randn(5, 7)
-    with torch.no_grad(), computed_again(F.gelu, x) as active:
+    with torch.no_grad(), recompute_in_backward(F.gelu, x) as active:
         assert torch.equal(active, F.gelu(x))
 
     def total(row: Tensor) -> Tensor:
-        with computed_again(torch.exp, row) as active:
+        with recompute_in_backward(torch.exp, row) as active:
             return active.square().sum()
 
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(total))(x), 2 * (2 * x).exp())
@@ -62,7 +62,7 @@ def test_without_gradients_and_under_transforms_it_is_the_function_itself() -> N
 
 def test_no_tokens() -> None:
     x = torch.zeros(0, 7, requires_grad=True)
-    with computed_again(F.gelu, x) as active:
+    with recompute_in_backward(F.gelu, x) as active:
         out = nn.Linear(7, 3)(active)
     out.sum().backward()
     assert x.grad is not None

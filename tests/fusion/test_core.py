@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from mmattn import InputError, Tokens
 from mmattn import attention as A
-from mmattn.fusion.block import FusionBlock, NarrowBlock
+from mmattn.fusion.block import BottleneckBlock, FusionBlock
 from mmattn.fusion.core import FusionCore
-from mmattn.fusion.input_projection import Entry
+from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool, segment_mean, segment_softmax
 
 WIDTHS = {"text": 7, "image": 11}
@@ -26,9 +26,9 @@ def parts_of(text: list[int], image: list[int]) -> dict[str, Tokens]:
 
 def core_of(layers: int = 2, trained: bool = True) -> FusionCore:
     torch.manual_seed(0)
-    entry, program = Entry(WIDTHS, dim=26), A.Program(score=A.dot())
+    entry, program = InputProjection(WIDTHS, dim=26), A.Program(score=A.dot())
     blocks = [FusionBlock(A.Attention(program, dim=26, heads=2), dim=26) for _ in range(layers)]
-    core = FusionCore(entry, blocks, AttentionPool(26, modalities=2, heads=2)).eval()
+    core = FusionCore(entry, blocks, AttentionPool(26, num_modalities=2, heads=2)).eval()
     if trained:  # as after training: nothing is the identity or zero any more
         with torch.no_grad():
             for parameter in core.parameters():
@@ -95,7 +95,7 @@ def test_the_network_gives_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPat
 
 def test_a_narrow_block_starts_as_the_identity_and_learns() -> None:
     inner = FusionBlock(A.Attention(A.Program(), dim=6, heads=2), dim=6)
-    block = NarrowBlock(inner, dim=26, width=6)
+    block = BottleneckBlock(inner, dim=26, width=6)
     tokens = Tokens.from_sequences([torch.randn(3, 26), torch.randn(5, 26)], "text")
     assert torch.equal(block(tokens).values, tokens.values)
     block(tokens).values.square().sum().backward()
@@ -106,9 +106,9 @@ def test_a_narrow_block_starts_as_the_identity_and_learns() -> None:
 def test_blocks_add_up_the_likenesses() -> None:
     """With a block each, the product of two samples starts as the sum of the modalities' cosines."""
     parts = parts_of([1] * 97, [1] * 97)
-    entry = Entry(WIDTHS, dim=26, shares={"text": 7 / 26 + 1e-6, "image": 11 / 26 + 1e-6})
+    entry = InputProjection(WIDTHS, dim=26, dim_fractions={"text": 7 / 26 + 1e-6, "image": 11 / 26 + 1e-6})
     entry.calibrate(parts)
-    pooled = FusionCore(entry, [], AttentionPool(26, modalities=2, heads=2))(parts).pooled
+    pooled = FusionCore(entry, [], AttentionPool(26, num_modalities=2, heads=2))(parts).pooled
     expected = torch.zeros(97, 97)
     for tokens in parts.values():
         scaled = tokens.values / tokens.values.norm(dim=1).mean()
@@ -123,7 +123,7 @@ def test_calibration_brings_tokens_to_length_one_field_by_field() -> None:
     lengths = torch.ones(100, dtype=torch.int64)
     tokens = Tokens.from_lengths(values, lengths, "text")
     tokens = Tokens(values, tokens.offsets, tokens.modality, fields, ("text",))
-    entry = Entry({"text": 7}, dim=26, fields={"text": 2})
+    entry = InputProjection({"text": 7}, dim=26, fields={"text": 2})
     entry.calibrate({"text": tokens})
     scaled = values * entry.projections["text"].scale[fields][:, None]
     torch.testing.assert_close(segment_mean(scaled.norm(dim=1)[:, None], fields, 2), torch.ones(2, 1))
@@ -133,7 +133,7 @@ def test_pooling_by_hand() -> None:
     tokens = Tokens.from_lengths(
         torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 4.0]]), torch.tensor([2, 1]), "text"
     )
-    pool = AttentionPool(2, modalities=1, heads=1, gains=[0.5])
+    pool = AttentionPool(2, num_modalities=1, heads=1, initial_gains=[0.5])
     assert pool(tokens).by_modality[:, 0].tolist() == [[2.0, 1.0], [5.0, 4.0]]
     torch.testing.assert_close(pool(tokens).pooled[0], torch.tensor([2.0, 1.0]) * 0.5 * 2**0.5)
     with torch.no_grad():
@@ -160,13 +160,13 @@ def test_segment_softmax_is_softmax_of_each_segment() -> None:
 )
 def test_what_does_not_fit_is_named(parts: dict[str, Tokens], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Entry(WIDTHS, dim=26)(parts)
+        InputProjection(WIDTHS, dim=26)(parts)
 
 
 def test_an_entry_that_cannot_be_built() -> None:
     with pytest.raises(InputError, match="got no modality"):
-        Entry({}, dim=26)
+        InputProjection({}, dim=26)
     with pytest.raises(InputError, match="got width 13, expected an even number"):
-        Entry(WIDTHS, dim=13)
+        InputProjection(WIDTHS, dim=13)
     with pytest.raises(InputError, match="add up to at most 1"):
-        Entry(WIDTHS, dim=26, shares={"text": 0.9, "image": 0.2})
+        InputProjection(WIDTHS, dim=26, dim_fractions={"text": 0.9, "image": 0.2})

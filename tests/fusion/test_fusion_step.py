@@ -17,7 +17,7 @@ from mmattn.types import Tokens
 
 def core(program: str, positions: bool = True, **options: object) -> FusionCore:
     torch.manual_seed(0)
-    encoders = {name: EncoderConfig("", positions=positions) for name in ("text", "audio")}
+    encoders = {name: EncoderConfig("", positional_encoding=positions) for name in ("text", "audio")}
     fusion = FusionConfig(dim=12, layers=2, heads=2, program=program, **options)  # type: ignore[arg-type]
     made = build_core({"text": 5, "audio": 7}, ModelConfig(encoders, fusion)).eval()
     with torch.no_grad():  # blocks start as the identity
@@ -50,7 +50,7 @@ def test_steps_give_what_the_whole_gives(program: str, options: dict[str, object
             name: tokens.filter((tokens.position >= first) & (tokens.position < last))
             for name, tokens in parts.items()
         }
-        out, caches = made.step(piece, caches, context)
+        out, caches = made.decode(piece, caches, context)
         got[(whole.position >= first) & (whole.position < last)] = out.values
     torch.testing.assert_close(got, whole.values, atol=1e-5, rtol=1e-5)
 
@@ -60,7 +60,7 @@ def test_a_window_forgets() -> None:
     made, caches = core("Program(mask=causal & window(3))"), ()
     for place in range(20):
         token = some([1], 7, "audio")
-        _, caches = made.step({"audio": replace(token, position=token.position + place)}, caches)
+        _, caches = made.decode({"audio": replace(token, position=token.position + place)}, caches)
     assert [len(cache) for cache in caches] == [3, 3]
 
 
@@ -78,12 +78,12 @@ def test_a_window_forgets() -> None:
     ids=str,
 )
 def test_how_far_back_a_mask_looks(mask: A.Mask, reach: int | None) -> None:
-    assert mask.reach == reach
+    assert mask.max_lookback == reach
 
 
 def test_what_looks_ahead_has_no_steps() -> None:
     with pytest.raises(InputError, match="may look ahead"):
-        core("Program(mask=window(3))").step({"audio": some([2], 7, "audio")})
+        core("Program(mask=window(3))").decode({"audio": some([2], 7, "audio")})
 
 
 @torch.no_grad()
@@ -91,6 +91,6 @@ def test_without_positions_a_token_is_the_same_wherever_it_stands() -> None:
     token = some([1], 7, "audio")
     later = replace(token, position=token.position + 90_000)
     for positions in (True, False):
-        entry = core("Program(mask=causal)", positions).entry
+        entry = core("Program(mask=causal)", positions).input_projection
         same = torch.equal(entry({"audio": token}).values, entry({"audio": later}).values)
         assert same is not positions

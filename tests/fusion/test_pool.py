@@ -15,17 +15,17 @@ def test_shares_make_the_joint_vector() -> None:
         for name, sizes in (("text", [3, 0, 5]), ("image", [2, 0, 0]))
     ]
     tokens = Tokens.cat(parts)
-    pool = AttentionPool(6, modalities=2, heads=3, gains=[0.5, 2.0])
+    pool = AttentionPool(6, num_modalities=2, heads=3, initial_gains=[0.5, 2.0])
     torch.nn.init.normal_(pool.score.weight)
-    shares_NH = pool.shares(tokens)
+    shares_NH = pool.token_weights(tokens)
     counted_ND = (tokens.values.unflatten(1, (3, 2)) * shares_NH[..., None]).flatten(1)
-    expected = torch.stack([part.sum(0) for part in counted_ND.split(tokens.sizes)])
+    expected = torch.stack([part.sum(0) for part in counted_ND.split(tokens.length_list)])
     torch.testing.assert_close(pool(tokens).pooled, expected)
 
 
 def test_shares_by_hand() -> None:
     """Three words at 1/3 each, times root 3; two patches at 1/2 each, times root 2 and the gain 2."""
     parts = [Tokens.from_sequences([torch.ones(n, 2)], name) for name, n in (("text", 3), ("image", 2))]
-    pool = AttentionPool(2, modalities=2, heads=1, gains=[1.0, 2.0])
-    shares = pool.shares(Tokens.cat(parts))[:, 0]
+    pool = AttentionPool(2, num_modalities=2, heads=1, initial_gains=[1.0, 2.0])
+    shares = pool.token_weights(Tokens.cat(parts))[:, 0]
     torch.testing.assert_close(shares, torch.tensor([3**-0.5] * 3 + [2**0.5] * 2))

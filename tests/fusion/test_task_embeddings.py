@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mmattn import InputError
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
-from mmattn.fusion.task_embeddings import TaskVectors
+from mmattn.encoders.model_inputs import ModelInputs
+from mmattn.fusion.task_embeddings import TaskEmbeddings
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 from mmattn.training.loop import Task, train
@@ -55,11 +55,11 @@ class Imitate(Task):
         self.model = student.requires_grad_(False)
         self.trained = [block.get_parameter(name) for block in student.core.blocks
                         for name, _ in block.named_parameters() if "terms" in name]  # fmt: skip
-        if student.core.tasks is not None:
-            self.trained.append(student.core.tasks.vectors)
+        if student.core.task_embeddings is not None:
+            self.trained.append(student.core.task_embeddings.embeddings)
         for parameter in self.trained:
             parameter.requires_grad_(True)
-        self.inputs = Inputs(parts_of(teacher, 61))
+        self.inputs = ModelInputs(parts_of(teacher, 61))
         self.task = torch.arange(61) % len(TASKS)
         with torch.no_grad():
             self.expected = teacher.fuse(self.inputs.tokens, {"task": self.task}).pooled
@@ -105,7 +105,7 @@ def test_a_task_is_a_name_names_numbers_or_a_vector() -> None:
     torch.testing.assert_close(mixed, torch.stack([look[0], read[1], look[2]]))
     assert not torch.allclose(look, read)
     numbers = model.fuse(parts, {"task": torch.tensor([2, 0, 2])}).pooled
-    vectors = model.fuse(parts, {"task": model.core.tasks.vectors[[2, 0, 2]]}).pooled
+    vectors = model.fuse(parts, {"task": model.core.task_embeddings.embeddings[[2, 0, 2]]}).pooled
     assert torch.equal(numbers, mixed)
     assert torch.equal(vectors, mixed)
 
@@ -131,4 +131,4 @@ def test_tasks_that_are_not_there_are_named() -> None:
     with pytest.raises(InputError, match="needs context\\['task'\\], which is missing"):
         model_of("task").fuse(parts)
     with pytest.raises(InputError, match="expected some, each of them once"):
-        TaskVectors(["read", "read"], 8)
+        TaskEmbeddings(["read", "read"], 8)

@@ -21,11 +21,11 @@ from recbole.model.sequential_recommender import GRU4RecKG
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.testing.plugin_checks import check_adapter
 from mmattn.types import Tokens
-from mmattn_adapters.recbole import TowerRecommender, contents_of, item_ids, write_preload
+from mmattn_adapters.recbole import TowerRecommender, dataset_contents, item_ids, write_preload
 
 ML100K = Path(recbole.__file__).parent / "dataset_example/ml-100k"
 BUILT_IN = {
@@ -123,7 +123,7 @@ def check_an_item_nobody_met_is_scored_by_content(model: TowerRecommender) -> No
 
 def test_contents_are_the_titles_and_genres_of_the_file(prepare: Callable[..., Any]) -> None:
     _, train, _, _ = prepare(TowerRecommender, **OURS)
-    items, sources = contents_of(train.dataset, ["movie_title"], ["class"])
+    items, sources = dataset_contents(train.dataset, ["movie_title"], ["class"])
     ids = item_ids(train.dataset)
     lines = (ML100K / "ml-100k.item").read_text(encoding="utf-8").splitlines()[1:]
     film = {line.split("\t")[0]: line.split("\t") for line in lines}
@@ -141,7 +141,7 @@ def test_stored_tokens_in_recbole_s_order(prepare: Callable[..., Any]) -> None:
     count = len(item_ids(train.dataset))
     there = torch.arange(count) % 3 == 1
     pictures = Tokens.from_lengths(torch.randn(int(there.sum()), 19), there.long(), "image")
-    model = TowerRecommender(config, train.dataset, Inputs({"image": pictures}), {"image": 19}).eval()
+    model = TowerRecommender(config, train.dataset, ModelInputs({"image": pictures}), {"image": 19}).eval()
     norm = model._item_vectors().norm(dim=1)
     assert bool((norm[there] > 0).all())
     assert not norm[~there].any()
@@ -167,7 +167,7 @@ def test_our_vectors_feed_a_model_of_recbole_through_preload(
 ) -> None:
     config, train, _, _ = prepare(TowerRecommender, **OURS)
     tower = TowerRecommender(config, train.dataset).model.tower
-    items, _ = contents_of(train.dataset, ["movie_title"], ["class"])
+    items, _ = dataset_contents(train.dataset, ["movie_title"], ["class"])
     vectors, ids = tower.vectors(items)[1:], item_ids(train.dataset)[1:]
 
     # Under another name: RecBole reads ml-100k from inside its own package, whatever the data_path.

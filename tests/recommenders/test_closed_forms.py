@@ -164,7 +164,7 @@ def test_on_cold_items_popularity_is_no_better_than_chance(movielens) -> None:
     users, items = np.concatenate([movielens["train"], movielens["test"]]).T
     found = []
     for seed in (0, 1, 2):
-        split = strategies.cold_items(users, items, item_count=3260, seed=seed)
+        split = strategies.cold_item_split(users, items, item_count=3260, seed=seed)
         scores = Popularity().fit(split.known("test")).score(np.arange(6040), split.candidates("test"))
         ranking = rank(scores, 20, candidates=split.candidates("test"), ties="shuffled")
         measured = evaluate(ranking, split.matrix("test"))
@@ -208,7 +208,7 @@ def test_the_kernel_ridge_on_completed_histories_is_the_formula() -> None:
     features = rng.standard_normal((11, 5))
     kernel, known = np.exp(0.3 * features @ features.T), np.arange(7)
     found = (
-        KernelRidge(2.0, completion=0.6, completion_ridge=3.0)
+        KernelRidge(2.0, completion_dropout=0.6, completion_ridge=3.0)
         .fit(seen, kernel, known)
         .score([4, 9], range(11))
     )

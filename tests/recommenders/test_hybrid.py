@@ -41,7 +41,7 @@ def test_balanced_ease_solves_the_weighted_regression_of_each_item() -> None:
     """The weights of item j are ridge regression on all other items, users weighing n^-balance."""
     x = world()[0].toarray()[:, WARM]
     weight = x.sum(1) ** -0.7 / (x.sum(1) ** -0.7).mean()
-    found = BalancedEASE(3.0, balance=0.7).fit(sparse.csr_array(x), known=np.arange(len(WARM))).weights
+    found = BalancedEASE(3.0, activity_power=0.7).fit(sparse.csr_array(x), known=np.arange(len(WARM))).weights
     for j in (0, 5):
         others = np.delete(x, j, axis=1)
         gram = others.T @ (weight[:, None] * others) + 3.0 * np.eye(len(WARM) - 1)
@@ -52,7 +52,7 @@ def test_balanced_ease_solves_the_weighted_regression_of_each_item() -> None:
 
 def test_without_balance_it_is_ease() -> None:
     chosen, _ = world()
-    one, other = (each.fit(chosen, known=WARM) for each in (BalancedEASE(2.0, balance=0.0), EASE(2.0)))
+    one, other = (each.fit(chosen, known=WARM) for each in (BalancedEASE(2.0, activity_power=0.0), EASE(2.0)))
     found, expected = (each.score(EVERYBODY, EVERYTHING) for each in (one, other))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_the_score_is_the_credibility_formula(
     heeded = trust * np.maximum(n, 1) ** -modesty
     expected = heeded * (share * users + (1 - share) * choices) + (1 - trust) * lift * (history @ content)
     np.testing.assert_allclose(hybrid.score(EVERYBODY, EVERYTHING), expected, atol=1e-4)
-    reblended = fitted(seed).reblended(**blend)
+    reblended = fitted(seed).with_weights(**blend)
     np.testing.assert_allclose(reblended.score([4], [1, 5]), expected[[4]][:, [1, 5]], atol=1e-4)
 
 
@@ -96,7 +96,7 @@ def test_a_cold_item_is_judged_by_content_and_one_that_all_chose_by_choices() ->
 def test_parts_of_a_hybrid_are_not_changed_by_its_mixtures() -> None:
     hybrid = fitted()
     before = hybrid.score(EVERYBODY, EVERYTHING)
-    hybrid.reblended(share=0.1, lift=4.0)
+    hybrid.with_weights(user_weight=0.1, content_scale=4.0)
     hybrid.with_content(None)
     np.testing.assert_array_equal(hybrid.score(EVERYBODY, EVERYTHING), before)
 
@@ -108,7 +108,7 @@ def test_a_new_user_needs_a_history_only() -> None:
     new = sparse.csr_array((np.random.default_rng(9).random((3, ITEMS)) < 0.3).astype(float))
     found = hybrid.score_histories(new, EVERYTHING)
     known = sparse.csr_array(new.toarray() * np.isin(EVERYTHING, WARM))
-    linear = known.toarray()[:, WARM] @ hybrid.reblended(share=0.0)._weights_WI
+    linear = known.toarray()[:, WARM] @ hybrid.with_weights(user_weight=0.0)._weights_WI
     users = UserKernel(2.0).fit(chosen, known=WARM).score_histories(known, EVERYTHING)
     trust = (n := chosen.toarray().sum(0)) / (n + 1)
     by_content = known.toarray()[:, WARM] @ content * (1 - trust)
@@ -158,11 +158,11 @@ def test_cold_and_warm_items_share_a_list(cold_taste: int) -> None:
     ("call", "message"),
     [
         (lambda: BalancedEASE(0.0), "strength: got 0.0, expected a number above 0"),
-        (lambda: BalancedEASE(balance=-1), "balance: got -1, expected a number from 0"),
-        (lambda: Hybrid(share=1.5), "got share 1.5"),
-        (lambda: Hybrid(evidence=float("nan")), "evidence nan"),
-        (lambda: fitted().reblended(lift=-1), "lift -1"),
-        (lambda: fitted().reblended(modesty=-1), "modesty -1"),
+        (lambda: BalancedEASE(activity_power=-1), "balance: got -1, expected a number from 0"),
+        (lambda: Hybrid(user_weight=1.5), "got share 1.5"),
+        (lambda: Hybrid(shrinkage=float("nan")), "evidence nan"),
+        (lambda: fitted().with_weights(content_scale=-1), "lift -1"),
+        (lambda: fitted().with_weights(popularity_penalty=-1), "modesty -1"),
         (
             lambda: Hybrid().fit(world()[0], np.ones((2, ITEMS))),
             r"shape \(2, 19\), expected finite .*15, 19\]",
@@ -189,7 +189,7 @@ def test_a_known_result_on_the_warm_split_of_movielens() -> None:
             users += [user] * len(chosen)
             items += chosen
             parts += [part] * len(chosen)
-    split = strategies.given(users, items, parts, seed=0, user_count=6040, item_count=3260)
+    split = strategies.split_from_column(users, items, parts, seed=0, user_count=6040, item_count=3260)
     known, blend = split.known("test"), {"share": 0.8, "evidence": 0.0, "modesty": 0.1}
     hybrid = Hybrid(BalancedEASE(500.0), UserKernel(3.0), **blend).fit(known)
     ranking = rank_users(hybrid.score, np.arange(6040), 20, candidates=np.arange(3260), exclude=known)

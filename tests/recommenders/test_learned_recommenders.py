@@ -16,8 +16,8 @@ from scipy import sparse
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.ranking.metrics import evaluate, rank
 from mmattn.recommenders import BPR, VBPR, Factors, ImplicitALS, ItemKNN, LightGCN, Popularity
-from mmattn.recommenders.lightgcn import _on_torch, _Propagated, normalised_graph
-from mmattn.recommenders.pairwise import Pairs, bpr_loss
+from mmattn.recommenders.lightgcn import _LightGCNModel, _to_torch_sparse, normalized_adjacency
+from mmattn.recommenders.pairwise import InteractionPairs, bpr_loss
 
 USERS, ITEMS, TASTES = 101, 61, 4
 EVERYBODY = np.arange(USERS)
@@ -51,9 +51,9 @@ def recall(rival: Any, train: sparse.csr_array, test: sparse.csr_array) -> float
 
 RIVALS: dict[str, Callable[[], Any]] = {
     "item-knn": lambda: ItemKNN(20, 1.0),
-    "als": lambda: ImplicitALS(dim=8, strength=1.0, threads=1),
-    "bpr": lambda: BPR(dim=8, epochs=60, learning_rate=0.02, batch=256),
-    "lightgcn": lambda: LightGCN(layers=2, dim=8, epochs=60, learning_rate=0.02, batch=256),
+    "als": lambda: ImplicitALS(dim=8, regularization=1.0, num_threads=1),
+    "bpr": lambda: BPR(dim=8, epochs=60, learning_rate=0.02, batch_size=256),
+    "lightgcn": lambda: LightGCN(layers=2, dim=8, epochs=60, learning_rate=0.02, batch_size=256),
     "vbpr": lambda: VBPR(dim=4, visual_dim=4, epochs=60, learning_rate=0.02, batch=256),
 }
 
@@ -128,7 +128,7 @@ def test_item_neighbours_are_the_dense_formula_in_blocks_of_any_size(
 def test_als_solves_its_normal_equations(planted) -> None:
     """Hu et al., equation 5: (X' C_i X + strength) y_i = X' C_i p_i, with c = 1 + confidence where chosen."""
     train, _, _ = planted
-    fitted = ImplicitALS(dim=5, strength=2.0, confidence=7.0, iterations=200, threads=1).fit(train)
+    fitted = ImplicitALS(dim=5, regularization=2.0, alpha=7.0, iterations=200, num_threads=1).fit(train)
     x, chosen = fitted.factors.users.astype(float), train.toarray()
     for item in np.flatnonzero(chosen.any(0)):
         confidence = 1 + 7.0 * chosen[:, item]
@@ -143,7 +143,9 @@ def test_als_gives_the_library_s_own_scores(planted) -> None:
     train, _, _ = planted
     library = AlternatingLeastSquares(factors=6, regularization=0.5, alpha=4.0, random_state=3, num_threads=1)
     library.fit(sparse.csr_matrix(train, dtype=np.float32), show_progress=False)
-    ours = ImplicitALS(dim=6, strength=0.5, confidence=3.0, seed=3, threads=2).fit(train, known=range(ITEMS))
+    ours = ImplicitALS(dim=6, regularization=0.5, alpha=3.0, seed=3, num_threads=2).fit(
+        train, known=range(ITEMS)
+    )
     expected = library.user_factors @ library.item_factors.T
     np.testing.assert_allclose(ours.score(EVERYBODY, np.arange(ITEMS)), expected, atol=1e-4)
 
@@ -167,11 +169,13 @@ def test_the_loss_is_the_closed_form_and_its_gradient() -> None:
 def test_one_step_of_bpr_is_rendle_s_update() -> None:
     """One user, two items: gradients as in the paper's section 4.3.1, then one step of plain descent."""
     seen = sparse.csr_array(np.array([[1.0, 0.0]]))
-    pairs = Pairs.of(seen, np.array([0, 1]))
-    rival = BPR(dim=3, strength=0.1)
-    vectors = rival._vectors(pairs, None, torch.Generator().manual_seed(0))
+    pairs = InteractionPairs.from_interactions(seen, np.array([0, 1]))
+    rival = BPR(dim=3, regularization=0.1)
+    vectors = rival._build_model(pairs, None, torch.Generator().manual_seed(0))
     p, (q, r) = (part.detach().numpy().astype(float) for part in (vectors.users[0], vectors.items))
-    rival._learn(vectors, torch.optim.SGD(vectors.parameters(), lr=0.5), pairs, np.random.default_rng(0))
+    rival._train_epoch(
+        vectors, torch.optim.SGD(vectors.parameters(), lr=0.5), pairs, np.random.default_rng(0)
+    )
     slope = 1 / (1 + np.exp(p @ (q - r)))
     np.testing.assert_allclose(vectors.users[0].detach(), p + 0.5 * (slope * (q - r) - 0.1 * p), rtol=1e-5)
     np.testing.assert_allclose(vectors.items[0].detach(), q + 0.5 * (slope * p - 0.1 * q), rtol=1e-5)
@@ -188,8 +192,8 @@ def test_pairs_are_every_interaction_once_beside_an_item_that_was_not_chosen(
     chosen = rng.random((users, items)) < 0.5
     chosen[0, 0], chosen[0, 1] = True, False
     known = np.union1d([0, 1], np.flatnonzero(rng.random(items) < 0.8))
-    pairs = Pairs.of(sparse.csr_array(chosen.astype(float)), known)
-    drawn = [np.concatenate(part) for part in zip(*pairs.drawn(rng, batch=5), strict=True)]
+    pairs = InteractionPairs.from_interactions(sparse.csr_array(chosen.astype(float)), known)
+    drawn = [np.concatenate(part) for part in zip(*pairs.sample_triplets(rng, batch_size=5), strict=True)]
     assert chosen[drawn[0], drawn[1]].all()
     assert not chosen[drawn[0], drawn[2]].any()
     assert np.isin(drawn[1], known).all()
@@ -213,11 +217,11 @@ def test_lightgcn_passes_vectors_along_like_the_dense_formula_and_so_its_gradien
     rng = np.random.default_rng(1)
     chosen = (rng.random((7, 5)) < 0.5).astype(float)
     chosen[3], chosen[:, 2] = 0, 0  # a user and an item without an edge
-    pairs = Pairs.of(sparse.csr_array(chosen), np.arange(5))
+    pairs = InteractionPairs.from_interactions(sparse.csr_array(chosen), np.arange(5))
     users = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(7, 3))))
     items = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(5, 3))))
-    graph = _on_torch(normalised_graph(pairs).astype(np.float64))
-    vectors = _Propagated(users, items, graph, layers=3)
+    graph = _to_torch_sparse(normalized_adjacency(pairs).astype(np.float64))
+    vectors = _LightGCNModel(users, items, graph, layers=3)
     found_U, found_I, bias = vectors.factors()
     expected = dense_propagation(chosen, users.detach().numpy(), items.detach().numpy(), 3)
     # The edges' weights are kept in single precision.
@@ -234,10 +238,16 @@ def test_lightgcn_passes_vectors_along_like_the_dense_formula_and_so_its_gradien
 def test_lightgcn_without_layers_to_pass_along_is_refused_and_one_layer_is_one_hop() -> None:
     with pytest.raises(InputError, match="LightGCN: layers: got 0, expected at least 1"):
         LightGCN(layers=0)
-    vectors = _Propagated(
+    vectors = _LightGCNModel(
         torch.nn.Parameter(torch.eye(2)),
         torch.nn.Parameter(torch.zeros(2, 2)),
-        _on_torch(normalised_graph(Pairs.of(sparse.csr_array(np.array([[1.0, 1], [0, 1]])), np.arange(2)))),
+        _to_torch_sparse(
+            normalized_adjacency(
+                InteractionPairs.from_interactions(
+                    sparse.csr_array(np.array([[1.0, 1], [0, 1]])), np.arange(2)
+                )
+            )
+        ),
         layers=1,
     )
     items_IK = vectors.factors()[1].detach().numpy()
@@ -247,7 +257,7 @@ def test_lightgcn_without_layers_to_pass_along_is_refused_and_one_layer_is_one_h
 def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: int) -> np.ndarray:
     """Training written out anew with dense matrices and Adam's formulas, from the same first vectors and
     the same drawn pairs: the scores [U, I]."""
-    pairs = Pairs.of(train, np.flatnonzero(train.toarray().any(0)))
+    pairs = InteractionPairs.from_interactions(train, np.flatnonzero(train.toarray().any(0)))
     begun = rival._vectors(pairs, features, torch.Generator().manual_seed(rival.seed))
     value = {name: one.detach().numpy().astype(float) for name, one in begun.named_parameters()}
     moved = {name: [np.zeros_like(one), np.zeros_like(one)] for name, one in value.items()}
@@ -282,7 +292,7 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
         if "eyes" in value:
             found["projection"] = features.T @ by_item_IK[:, own:]
             found["visual_bias"] = features.T @ slope_UI.sum(0)
-        weight = rival.strength / len(users)
+        weight = rival.regularization / len(users)
         of_user = weight * np.bincount(users, minlength=USERS)
         of_item = weight * np.bincount(np.concatenate([better, worse]), minlength=ITEMS)
         for name, often in {"users": of_user, "eyes": of_user, "items": of_item, "bias": of_item}.items():
@@ -292,7 +302,7 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
 
     rng, step = np.random.default_rng(rival.seed), 0
     for _ in range(epochs):
-        for batch in pairs.drawn(rng, rival.batch):
+        for batch in pairs.sample_triplets(rng, rival.batch_size):
             found, step = gradients(*batch), step + 1
             for name, (mean, square) in moved.items():
                 mean += 0.1 * (found[name] - mean)
@@ -320,8 +330,8 @@ def test_vbpr_scores_as_the_paper_s_formula(planted) -> None:
     train, _, _ = planted
     pictures = np.random.default_rng(2).normal(size=(ITEMS, 7))
     rival = VBPR(dim=3, visual_dim=5, epochs=2)
-    pairs = Pairs.of(train, np.arange(ITEMS))
-    vectors = rival._vectors(pairs, pictures, torch.Generator().manual_seed(0))
+    pairs = InteractionPairs.from_interactions(train, np.arange(ITEMS))
+    vectors = rival._build_model(pairs, pictures, torch.Generator().manual_seed(0))
     torch.nn.init.normal_(vectors.bias)
     torch.nn.init.normal_(vectors.visual_bias)
     part = {name: value.detach().numpy().astype(float) for name, value in vectors.named_parameters()}
@@ -364,7 +374,7 @@ def test_training_stops_early_and_keeps_what_validation_liked_best(planted) -> N
         seen.append(score([0, 1], range(ITEMS)))
         return next(figures)
 
-    rival = BPR(dim=4, epochs=40, every=3, patience=2, judge=judge).fit(train)
+    rival = BPR(dim=4, epochs=40, validate_every=3, patience=2, validate_fn=judge).fit(train)
     assert len(seen) == 4  # after epochs 3, 6, 9 and 12: equal is not better
     assert rival.best_epoch == 6
     np.testing.assert_array_equal(rival.score([0, 1], range(ITEMS)), seen[1])
@@ -396,4 +406,4 @@ def test_refusals(planted) -> None:
     with pytest.raises(InputError, match="ItemKNN: shrinkage: got -1"):
         ItemKNN(3, -1)
     with pytest.raises(InputError, match="ImplicitALS: confidence: got -1"):
-        ImplicitALS(confidence=-1)
+        ImplicitALS(alpha=-1)

@@ -43,7 +43,7 @@ def regression(
 
 def test_a_new_user_gets_the_regression_s_answer() -> None:
     x, history = choices(0), choices(1)[:5]
-    kernel = UserKernel(2.0, sharpness=1.5, rarity=0.5, balance=0.7).fit(sparse.csr_array(x))
+    kernel = UserKernel(2.0, kernel_scale=1.5, idf_power=0.5, activity_power=0.7).fit(sparse.csr_array(x))
     found = kernel.score_histories(sparse.csr_array(history), [3, 0, 11])
     np.testing.assert_allclose(found, regression(x, history, 2.0, 1.5, 0.5, 0.7)[:, [3, 0, 11]], atol=1e-5)
 
@@ -51,7 +51,9 @@ def test_a_new_user_gets_the_regression_s_answer() -> None:
 def test_what_else_is_known_of_users_makes_them_alike() -> None:
     """A user left out is answered as the regression on the others answers somebody of her kind."""
     x, who = choices(0), np.random.default_rng(2).integers(0, 2, (USERS, 3)) + np.eye(3)[np.arange(USERS) % 3]
-    kernel = UserKernel(2.0, rarity=0.0, balance=0.0, profile=0.8).fit(sparse.csr_array(x), who)
+    kernel = UserKernel(2.0, idf_power=0.0, activity_power=0.0, profile_scale=0.8).fit(
+        sparse.csr_array(x), who
+    )
     others = np.arange(USERS) != 6
     expected = regression(x[others], x[[6]], 2.0, 2.0, profiles=(who[others], who[[6]], 0.8))
     np.testing.assert_allclose(kernel.score([6], np.arange(ITEMS)), expected, atol=1e-5)
@@ -67,7 +69,7 @@ def test_what_else_is_known_of_users_makes_them_alike() -> None:
 def test_a_known_user_is_answered_as_if_she_were_new(seed: int, strength: float, sharpness: float) -> None:
     """Leaving one out in closed form is leaving one out."""
     x = choices(seed)
-    mine = UserKernel(strength, sharpness, rarity=0.0, balance=0.0)
+    mine = UserKernel(strength, sharpness, idf_power=0.0, activity_power=0.0)
     known = mine.fit(sparse.csr_array(x)).score([7, 2], np.arange(ITEMS))
     for row, user in enumerate((7, 2)):
         others = np.delete(x, user, axis=0)
@@ -102,7 +104,7 @@ def test_items_that_are_not_known_cannot_matter() -> None:
 
 def test_of_many_users_some_are_drawn_and_the_others_are_answered_as_new() -> None:
     x = choices(5)
-    kernel = UserKernel(2.0, rarity=0.0, balance=0.0, most=11, seed=3).fit(sparse.csr_array(x))
+    kernel = UserKernel(2.0, idf_power=0.0, activity_power=0.0, max_users=11, seed=3).fit(sparse.csr_array(x))
     teachers = np.sort(np.random.default_rng(3).choice(USERS, 11, replace=False))
     other = np.setdiff1d(np.arange(USERS), teachers)
     expected = regression(x[teachers], x[other], 2.0, 2.0)
@@ -124,15 +126,15 @@ def test_the_kernel_is_made_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     ("call", "message"),
     [
         (lambda: UserKernel(0), "strength: got 0, expected a number above 0"),
-        (lambda: UserKernel(sharpness=-1), "sharpness: got -1, expected a number above 0"),
-        (lambda: UserKernel(rarity=float("nan")), "rarity: got nan, expected a number from 0"),
-        (lambda: UserKernel(balance=-1), "balance: got -1, expected a number from 0"),
-        (lambda: UserKernel(profile=-1), "profile: got -1, expected a number from 0"),
+        (lambda: UserKernel(kernel_scale=-1), "sharpness: got -1, expected a number above 0"),
+        (lambda: UserKernel(idf_power=float("nan")), "rarity: got nan, expected a number from 0"),
+        (lambda: UserKernel(activity_power=-1), "balance: got -1, expected a number from 0"),
+        (lambda: UserKernel(profile_scale=-1), "profile: got -1, expected a number from 0"),
         (
             lambda: UserKernel().fit(sparse.csr_array(np.eye(2)), np.ones((3, 1))),
             r"features \(3, 1\), expected \[2, F\]",
         ),
-        (lambda: UserKernel(most=0), "most: got 0, expected at least 1"),
+        (lambda: UserKernel(max_users=0), "most: got 0, expected at least 1"),
         (lambda: UserKernel().fit(sparse.csr_array((2, 3)), known=[1]), "no user with a known item"),
         (lambda: UserKernel().fit(sparse.csr_array(np.eye(2)), known=[2]), "expected some of 0 to 1"),
         (

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmattn.evaluation.modality_gap import Gap
+from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import Point, Served
-from mmattn.reports.report import render, write_report
+from mmattn.experiments.index_cost import IndexCost, OperatingPoint
+from mmattn.reports.report import render_report, write_report
 from mmattn.reports.results import (
+    Ablation,
     Curve,
     DataSummary,
     Example,
-    Knockout,
+    ExampleItem,
     Panel,
     Report,
-    Shown,
-    Stratum,
+    Subgroup,
     System,
 )
 from mmattn.reports.svg import Axis, bar, chart, dot, dots, log_ticks, ticks
@@ -39,7 +39,7 @@ NASTY = '<script>alert("x")</script> & "Léon"'
 
 
 def interval(mean: float, half: float = 0.01) -> Interval:
-    return Interval(mean, mean - half, mean + half, seeds=(mean - 0.001, mean + 0.001))
+    return Interval(mean, mean - half, mean + half, seed_means=(mean - 0.001, mean + 0.001))
 
 
 def picture(colour: str = "navy") -> bytes:
@@ -55,14 +55,14 @@ def full_report() -> Report:
         difference = {metric: interval(0.31 - mean) for metric in METRICS}
         return System(name, label, metrics, "tuned on validation", {} if name == "mmattn" else difference)
 
-    def knockout(label: str, change: Interval | None) -> Knockout:
+    def knockout(label: str, change: Interval | None) -> Ablation:
         metrics = dict.fromkeys(METRICS, interval(0.3))
         part = label.split()[-1]
         changes = {METRICS[0]: change} if change else {}
-        return Knockout(label.lower(), label, metrics, changes, "drop", part)
+        return Ablation(label.lower(), label, metrics, changes, "drop", part)
 
     title = "A film with a rather long title, part"
-    shelf = tuple(Shown(f"{title} {i}", picture(), i % 3 == 0, "1995") for i in range(10))
+    shelf = tuple(ExampleItem(f"{title} {i}", picture(), i % 3 == 0, "1995") for i in range(10))
     return Report(
         title="Cold films",
         data=DataSummary(
@@ -81,19 +81,19 @@ def full_report() -> Report:
             system("ease", "EASE", 0.11),
         ),
         protocol={"split": "cold-items", "seeds": [0, 1, 2]},
-        protocol_words=("A fifth of the films is cold.",),
-        knockouts=(
+        protocol_sentences=("A fifth of the films is cold.",),
+        ablations=(
             knockout("Without images", interval(-0.05)),
             knockout("Without text", interval(0.002)),
             knockout("Without years", interval(0.05)),
             knockout("With noise", None),
         ),
-        depth=Panel("Recall at k", "k", (Curve("mmattn", (1.0, 10.0), (0.1, 0.4)),), log=True),
-        strata=(
-            Stratum(
+        recall_curve=Panel("Recall at k", "k", (Curve("mmattn", (1.0, 10.0), (0.1, 0.4)),), log_x=True),
+        subgroups=(
+            Subgroup(
                 "items", "head", "recall@20", dict.fromkeys(("mmattn", "ridge"), interval(0.3)), interval(0.1)
             ),
-            Stratum(
+            Subgroup(
                 "history",
                 "1 to 9",
                 "recall@20",
@@ -101,7 +101,7 @@ def full_report() -> Report:
                 interval(0),
             ),
         ),
-        served=Served(
+        index_cost=IndexCost(
             "recall@20",
             652,
             6040,
@@ -109,16 +109,18 @@ def full_report() -> Report:
             "IVF26,Flat",
             interval(0.31),
             interval(0.001),
-            Point(0, 1.0, interval(0.309), interval(0, 0), 9000.0),
+            OperatingPoint(0, 1.0, interval(0.309), interval(0, 0), 9000.0),
             (
-                Point(1, 0.5, interval(0.2), interval(0.1), 90000.0),
-                Point(8, 0.99, interval(0.309), interval(0), 20000.0),
+                OperatingPoint(1, 0.5, interval(0.2), interval(0.1), 90000.0),
+                OperatingPoint(8, 0.99, interval(0.309), interval(0), 20000.0),
             ),
         ),
-        gaps={"text | image": Gap(0.8, 0.4, 0.1, 3259)},
-        panels=(Panel("Loss", "epoch", (Curve("seed 0", (1.0, 2.0, 3.0), (3.0, 2.0, 1.5), chosen=2.0),)),),
+        modality_gaps={"text | image": ModalityGap(0.8, 0.4, 0.1, 3259)},
+        learning_curves=(
+            Panel("Loss", "epoch", (Curve("seed 0", (1.0, 2.0, 3.0), (3.0, 2.0, 1.5), selected_x=2.0),)),
+        ),
         examples=(
-            Example("User 7", (Shown(NASTY), Shown("Broken", b"no picture")), shelf, "12 films"),
+            Example("User 7", (ExampleItem(NASTY), ExampleItem("Broken", b"no picture")), shelf, "12 films"),
             Example("User 8", shelf[:3], shelf),
         ),
         provenance={
@@ -143,7 +145,7 @@ class Outside(HTMLParser):
 
 
 def test_nothing_comes_from_outside(full_report: Report) -> None:
-    page = render(full_report)
+    page = render_report(full_report)
     outside = Outside()
     outside.feed(page)
     assert outside.found == []
@@ -151,7 +153,7 @@ def test_nothing_comes_from_outside(full_report: Report) -> None:
 
 
 def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
-    page = render(full_report)
+    page = render_report(full_report)
     assert full_report.verdict.replace("'", "&#39;") in page
     for words in ("Content ridge", "EASE", "A fifth of the films is cold.", "nDCG@20", "0.3100", "998,539"):
         assert words in page
@@ -177,13 +179,13 @@ def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
 
 
 def test_titles_are_text(full_report: Report) -> None:
-    page = render(full_report)
+    page = render_report(full_report)
     assert "alert(" in page
     assert "<script>alert" not in page
 
 
 def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(full_report: Report) -> None:
-    page = render(full_report)
+    page = render_report(full_report)
     assert page.count('<img src="data:image/jpeg;base64,') == 23
     assert page.count('class="placeholder"') == 2
     assert page.count('<li class="item hit">') == 2 * 4 + 1
@@ -191,7 +193,7 @@ def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(full_r
 
 def test_a_bare_report_has_no_empty_sections() -> None:
     ours = System("mmattn", "mmattn", {"recall@20": interval(0.2)})
-    page = render(Report("Bare", DataSummary("toy", 1, 2, 3, {"text": 2}), (ours,), {}))
+    page = render_report(Report("Bare", DataSummary("toy", 1, 2, 3, {"text": 2}), (ours,), {}))
     for name in ("knockouts", "strata", "serving", "examples", "learning"):
         assert f'id="{name}"' not in page
 
@@ -200,7 +202,7 @@ def test_write_report_puts_the_numbers_beside_the_page(full_report: Report, tmp_
     write_report(tmp_path / "run" / "report.html", full_report)
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert numbers == json.loads(json.dumps(full_report.to_json()))
-    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") == render(full_report)
+    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") == render_report(full_report)
 
 
 # --- parts ----------------------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ def test_ticks_are_round_and_hold_everything(low: float, high: float) -> None:
 
 
 def test_axis_labels_have_the_places_they_need() -> None:
-    axis = Axis.around([0.26, 0.371])
+    axis = Axis.from_values([0.26, 0.371])
     assert [axis.label(tick) for tick in axis.ticks] == [
         "0.26",
         "0.28",
@@ -242,25 +244,25 @@ def test_axis_labels_have_the_places_they_need() -> None:
         "0.36",
         "0.38",
     ]
-    assert Axis.around([0.0, 30000.0]).label(10000.0) == "10,000"
+    assert Axis.from_values([0.0, 30000.0]).label(10000.0) == "10,000"
 
 
 def test_drawings_say_where_things_lie() -> None:
     axis = Axis(0.0, 0.5, ())
-    drawn = bar(Interval(0.25, 0.2, 0.3), axis, ours=True)
+    drawn = bar(Interval(0.25, 0.2, 0.3), axis, highlight=True)
     assert 'width="50.0%"' in drawn
     assert '<line x1="40.0%" x2="60.0%"' in drawn
     assert 'class="row ours"' in drawn
     assert 'cx="75.0%"' in dot(Interval(0.25, 0.2, 0.3), Axis(-0.5, 0.5, ()))
-    lines = chart(Panel("Loss", "epoch", (Curve("a", (0.0, 4.0), (0.0, 4.0), chosen=1.0),)))
+    lines = chart(Panel("Loss", "epoch", (Curve("a", (0.0, 4.0), (0.0, 4.0), selected_x=1.0),)))
     assert 'points="0.0,100.000 100.0,0.000"' in lines.svg
     assert 'cx="25.0%" cy="75.0%"' in lines.svg
 
 
 def test_decades_are_of_equal_length() -> None:
     assert log_ticks(3, 700) == (1.0, 10.0, 100.0, 1000.0)
-    axis = Axis.around([1.0, 100.0], log=True)
-    assert [axis.percent(value) for value in (1.0, 10.0, 100.0)] == [0.0, 50.0, 100.0]
+    axis = Axis.from_values([1.0, 100.0], log=True)
+    assert [axis.to_percent(value) for value in (1.0, 10.0, 100.0)] == [0.0, 50.0, 100.0]
     assert [axis.label(tick) for tick in axis.ticks] == ["1", "2", "5", "10", "20", "50", "100"]
     drawn = dots(
         [(Interval(0.25, 0.2, 0.3), "drop"), (Interval(0.0, 0.0, 0.0), "noise")], Axis(-0.5, 0.5, ())
@@ -272,8 +274,8 @@ def test_decades_are_of_equal_length() -> None:
 def test_a_run_that_diverged_still_has_a_chart() -> None:
     nan = float("nan")
     curves = (
-        Curve("a", (1.0, 2.0, 3.0), (4.0, nan, 2.0), chosen=2.0),
-        Curve("b", (1.0,), (nan,), chosen=1.0),
+        Curve("a", (1.0, 2.0, 3.0), (4.0, nan, 2.0), selected_x=2.0),
+        Curve("b", (1.0,), (nan,), selected_x=1.0),
     )
     drawn = chart(Panel("Loss", "epoch", curves))
     assert "nan" not in drawn.svg

@@ -6,13 +6,13 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import Curve, DataSummary, Knockout, Report, System
+from mmattn.reports.results import Ablation, Curve, DataSummary, Report, System
 
 DATA = DataSummary("toy", users=3, items=5, interactions=7, presence={"text": 5})
 
 
 def interval(mean: float, half: float = 0.01) -> Interval:
-    return Interval(mean, mean - half, mean + half, seeds=(mean,))
+    return Interval(mean, mean - half, mean + half, seed_means=(mean,))
 
 
 def report(ours: float, *rivals: System, **changes) -> Report:
@@ -57,7 +57,7 @@ def test_verdict_claims_nothing_without_a_paired_difference_or_a_rival() -> None
 
 
 def test_json_is_the_format_of_metrics_json() -> None:
-    without = Knockout(
+    without = Ablation(
         "without-text", "Without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.1)}
     )
     found = report(0.3, rival(0.25, interval(0.05)), knockouts=(without,)).to_json()

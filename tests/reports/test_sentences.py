@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from mmattn.evaluation.modality_gap import Gap
+from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import Point, Served
-from mmattn.reports.results import DataSummary, Knockout, Report, Stratum, System
+from mmattn.experiments.index_cost import IndexCost, OperatingPoint
+from mmattn.reports.results import Ablation, DataSummary, Report, Subgroup, System
 from mmattn.reports.sentences import (
-    gaps_in_words,
-    joined,
+    describe_gaps,
+    describe_index_cost,
+    describe_outcome,
+    describe_subgroups,
+    format_signed,
+    join_words,
     metric_label,
-    served_in_words,
-    signed,
-    strata_in_words,
-    verdict,
-    worth,
+    summarize_ablations,
 )
 
 METRIC = "ndcg@20"
@@ -43,14 +43,14 @@ def report(*rivals: System, ours: float = 0.4, **more: Any) -> Report:
 
 
 def test_without_a_rival_nothing_is_claimed() -> None:
-    assert verdict(report()) == (
+    assert describe_outcome(report()) == (
         "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100). No rival was measured, so nothing can be said "
         "about how good that is."
     )
 
 
 def test_without_a_paired_difference_nobody_is_better() -> None:
-    assert verdict(report(system("knn", 0.1))) == (
+    assert describe_outcome(report(system("knn", 0.1))) == (
         "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100); the strongest rival, knn, 0.1000. No paired "
         "difference was computed, so neither is called better."
     )
@@ -58,19 +58,21 @@ def test_without_a_paired_difference_nobody_is_better() -> None:
 
 def test_ours_wins_against_the_strongest_of_several() -> None:
     weak = system("weak", 0.1, interval(0.3))
-    assert verdict(report(weak, system("knn", 0.35, interval(0.05)))) == (
+    assert describe_outcome(report(weak, system("knn", 0.35, interval(0.05)))) == (
         "mmattn beats knn, the strongest of 2 rivals: nDCG@20 0.4000 against 0.3500. The paired difference, "
         "ours minus the rival's, is +0.0500 (+0.0400 to +0.0600) and excludes zero."
     )
 
 
 def test_of_one_rival_it_is_not_said_that_it_is_the_strongest() -> None:
-    assert verdict(report(system("knn", 0.35, interval(0.05)))).startswith("mmattn beats knn: nDCG@20 0.4000")
+    assert describe_outcome(report(system("knn", 0.35, interval(0.05)))).startswith(
+        "mmattn beats knn: nDCG@20 0.4000"
+    )
 
 
 def test_the_rival_wins_and_is_named_first() -> None:
     weak = system("weak", 0.1, interval(0.3))
-    assert verdict(report(weak, system("knn", 0.45, interval(-0.05)))) == (
+    assert describe_outcome(report(weak, system("knn", 0.45, interval(-0.05)))) == (
         "knn beats mmattn: nDCG@20 0.4500 against 0.4000. The paired difference, ours minus the rival's, is "
         "−0.0500 (−0.0600 to −0.0400) and excludes zero."
     )
@@ -78,7 +80,7 @@ def test_the_rival_wins_and_is_named_first() -> None:
 
 @pytest.mark.parametrize("mean", [0.005, -0.005])
 def test_an_interval_over_zero_tells_nobody_apart(mean: float) -> None:
-    text = verdict(report(system("knn", 0.4 - mean, interval(mean))))
+    text = describe_outcome(report(system("knn", 0.4 - mean, interval(mean))))
     assert text.startswith("mmattn and knn cannot be told apart: nDCG@20 0.4000 against")
     assert text.endswith("includes zero.")
     assert "beats" not in text
@@ -87,12 +89,12 @@ def test_an_interval_over_zero_tells_nobody_apart(mean: float) -> None:
 # --- what each content is worth ------------------------------------------------------------------
 
 
-def dropped(part: str, change: float, kind: str = "drop") -> Knockout:
-    return Knockout(part, part, {METRIC: interval(0.3)}, {METRIC: interval(change)}, kind, part)
+def dropped(part: str, change: float, kind: str = "drop") -> Ablation:
+    return Ablation(part, part, {METRIC: interval(0.3)}, {METRIC: interval(change)}, kind, part)
 
 
 def test_contents_that_are_needed_unclear_and_harmful() -> None:
-    words = worth(
+    words = summarize_ablations(
         [dropped("text", -0.05), dropped("image", 0.005), dropped("table", 0.02)], interval(0.4), METRIC
     )
     assert words == (
@@ -107,7 +109,9 @@ def test_two_contents_earn_their_places_and_one_is_best_alone() -> None:
         dataclasses.replace(dropped(part, 0.0, "subset"), metrics={METRIC: interval(mean)})
         for part, mean in (("text", 0.3), ("image", 0.2), ("image + text", 0.39))
     ]
-    words = worth([dropped("text", -0.05), dropped("image", -0.03), *alone], interval(0.4), METRIC)
+    words = summarize_ablations(
+        [dropped("text", -0.05), dropped("image", -0.03), *alone], interval(0.4), METRIC
+    )
     assert words == (
         "Text and image earn their places: nDCG@20 changes without text by −0.0500 (−0.0600 to −0.0400) and "
         "without image by −0.0300 (−0.0400 to −0.0200). "
@@ -118,14 +122,14 @@ def test_two_contents_earn_their_places_and_one_is_best_alone() -> None:
 def test_only_whole_contents_that_were_dropped_and_compared_are_spoken_of() -> None:
     uncompared = dataclasses.replace(dropped("text", -0.05), change={})
     others = [uncompared, dropped("table.year", -0.05), dropped("text", -0.05, "shuffle"), dropped("", -0.05)]
-    assert worth(others, interval(0.4), METRIC) == ""
+    assert summarize_ablations(others, interval(0.4), METRIC) == ""
 
 
 # --- strata, gaps, the index ---------------------------------------------------------------------
 
 
-def stratum(group: str, name: str, difference: Interval | None) -> Stratum:
-    return Stratum(group, name, METRIC, {"mmattn": interval(0.3)}, difference)
+def stratum(group: str, name: str, difference: Interval | None) -> Subgroup:
+    return Subgroup(group, name, METRIC, {"mmattn": interval(0.3)}, difference)
 
 
 def test_where_ours_is_better_and_where_not() -> None:
@@ -137,60 +141,63 @@ def test_where_ours_is_better_and_where_not() -> None:
         stratum("history", "nobody", None),
     )
     rival = system("knn", 0.35, interval(0.05))
-    assert strata_in_words(report(rival, strata=strata)) == (
+    assert describe_subgroups(report(rival, strata=strata)) == (
         "mmattn is better than knn for items head. knn is better for items tail. "
         "The two cannot be told apart for history 1 to 9 and history 10 to 19."
     )
-    assert strata_in_words(report(strata=strata)) == ""
-    assert strata_in_words(report(rival)) == ""
+    assert describe_subgroups(report(strata=strata)) == ""
+    assert describe_subgroups(report(rival)) == ""
 
 
 def test_contents_that_align_and_contents_that_do_not() -> None:
     gaps = {
-        "text | image": Gap(0.8, 0.4, 0.1, samples=9),
-        "text | audio": Gap(0.9, 0.301, 0.2, samples=9),  # just enough
-        "text | table": Gap(1.1, 0.101, 0.1, samples=9),
-        "image | table": Gap(1.2, -0.2, 0.1, samples=9),
+        "text | image": ModalityGap(0.8, 0.4, 0.1, samples=9),
+        "text | audio": ModalityGap(0.9, 0.301, 0.2, samples=9),  # just enough
+        "text | table": ModalityGap(1.1, 0.101, 0.1, samples=9),
+        "image | table": ModalityGap(1.2, -0.2, 0.1, samples=9),
     }
-    assert gaps_in_words(gaps) == (
+    assert describe_gaps(gaps) == (
         "Aligned: text with image (0.400 against 0.100) and text with audio (0.301 against 0.200). The "
         "vectors of one item are closer than those of different items. "
         "Not aligned: text with table (0.101 against 0.100) and image with table (-0.200 against 0.100). The "
         "vectors of one item are closer than those of different items by less than 0.1 in cosine, so that "
         "neither would find the other. Recommending does not need that; searching across contents does."
     )
-    assert gaps_in_words({}) == ""
-    assert "Not aligned" not in gaps_in_words({"text | image": Gap(0.8, 0.4, 0.1, samples=9)})
+    assert describe_gaps({}) == ""
+    assert "Not aligned" not in describe_gaps({"text | image": ModalityGap(0.8, 0.4, 0.1, samples=9)})
 
 
-def served(*points: tuple[int, float, float, float], exact: float = 9000.0) -> Served:
+def served(*points: tuple[int, float, float, float], exact: float = 9000.0) -> IndexCost:
     """Of (effort, recall, index loss, queries per second)."""
     found = [
-        Point(effort, recall, interval(0.5), interval(loss), qps) for effort, recall, loss, qps in points
+        OperatingPoint(effort, recall, interval(0.5), interval(loss), qps)
+        for effort, recall, loss, qps in points
     ]
-    whole = Point(0, 1.0, interval(0.5), interval(0.0), exact)
-    return Served(METRIC, 651, 6037, 128, "IVF26,Flat", interval(0.5), interval(0.002), whole, tuple(found))
+    whole = OperatingPoint(0, 1.0, interval(0.5), interval(0.0), exact)
+    return IndexCost(
+        METRIC, 651, 6037, 128, "IVF26,Flat", interval(0.5), interval(0.002), whole, tuple(found)
+    )
 
 
 def test_an_index_that_loses_nothing_from_some_effort_on() -> None:
-    assert served_in_words(served((1, 0.5, 0.1, 90_000.0), (8, 0.99, 0.001, 20_000.0))) == (
+    assert describe_index_cost(served((1, 0.5, 0.1, 90_000.0), (8, 0.99, 0.001, 20_000.0))) == (
         "Of a perfect nDCG@20 of 1 the model loses 0.5000. Vectors of width 128 in place of its own scores "
         "lose +0.0020 (−0.0080 to +0.0120) more. The index (IVF26,Flat) loses nothing that can be shown from "
         "8 probed lists on: +0.0010 (−0.0090 to +0.0110), while it finds 99.0% of what exact search finds."
     )
-    assert "from 1 probed list on" in served_in_words(served((1, 0.9, 0.0, 90_000.0)))
+    assert "from 1 probed list on" in describe_index_cost(served((1, 0.9, 0.0, 90_000.0)))
 
 
 def test_an_index_that_always_loses_and_one_that_is_slower_than_exact_search() -> None:
-    words = served_in_words(served((1, 0.5, 0.1, 900.0), (8, 0.9, 0.02, 200.0)))
+    words = describe_index_cost(served((1, 0.5, 0.1, 900.0), (8, 0.9, 0.02, 200.0)))
     assert "loses +0.0200 (+0.0100 to +0.0300) at 8 probed lists, where it finds 90.0%" in words
     assert words.endswith("Among 651 items exact search is the quicker one anyway.")
-    assert served_in_words(served()).endswith("more.")
+    assert describe_index_cost(served()).endswith("more.")
 
 
 def test_small_words() -> None:
     assert [metric_label(name) for name in ("map@5", "hit@10", "mrr", "coverage@3")] == [
         "MAP@5", "Hit rate@10", "MRR", "Coverage@3",
     ]  # fmt: skip
-    assert [joined(words) for words in ([], ["a"], ["a", "b"])] == ["", "a", "a and b"]
-    assert signed(-0.25) == "\N{MINUS SIGN}0.2500"
+    assert [join_words(words) for words in ([], ["a"], ["a", "b"])] == ["", "a", "a and b"]
+    assert format_signed(-0.25) == "\N{MINUS SIGN}0.2500"

@@ -5,21 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import DataSummary, Knockout, Report, Stratum, System
+from mmattn.reports.results import Ablation, DataSummary, Report, Subgroup, System
 from mmattn.reports.tables import Table, report_tables, write_tables
 
 
 def interval(mean: float) -> Interval:
-    return Interval(mean, mean - 0.01, mean + 0.01, users=7)
+    return Interval(mean, mean - 0.01, mean + 0.01, n_samples=7)
 
 
 def test_signs_that_mean_something_are_escaped() -> None:
     table = Table("50% & more", ("a_b", "x"), (("c|d", "\N{MINUS SIGN}1"),), {(0, 1)})
-    assert r"| c\|d | **\N{MINUS SIGN}1** |".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}") in table.markdown()
-    assert r"\caption{50\% \& more}" in table.latex()
-    assert r"a\_b & x \\" in table.latex()
-    assert r"c$|$d & \textbf{$-$1} \\" in table.latex()
-    assert table.text().splitlines() == ["a_b  x", "c|d  \N{MINUS SIGN}1"]
+    assert (
+        r"| c\|d | **\N{MINUS SIGN}1** |".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}") in table.to_markdown()
+    )
+    assert r"\caption{50\% \& more}" in table.to_latex()
+    assert r"a\_b & x \\" in table.to_latex()
+    assert r"c$|$d & \textbf{$-$1} \\" in table.to_latex()
+    assert table.to_text().splitlines() == ["a_b  x", "c|d  \N{MINUS SIGN}1"]
 
 
 def test_a_report_s_tables(tmp_path: Path) -> None:
@@ -31,16 +33,16 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
         DataSummary("toy", users=7, items=5, interactions=11, presence={}),
         (system("mmattn", 0.4), system("ridge", 0.3, difference={"ndcg@20": interval(0.1)})),
         protocol={},
-        knockouts=(
-            Knockout("without-text", "without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.2)},
+        ablations=(
+            Ablation("without-text", "without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.2)},
                      "drop", "text"),
-            Knockout("noise-text", "noise for text", {"ndcg@20": interval(0.1)}, {"ndcg@20": interval(-0.3)},
+            Ablation("noise-text", "noise for text", {"ndcg@20": interval(0.1)}, {"ndcg@20": interval(-0.3)},
                      "noise", "text"),
-            Knockout("without-image", "without image", {"ndcg@20": interval(0.4)}, {"ndcg@20": interval(0.0)},
+            Ablation("without-image", "without image", {"ndcg@20": interval(0.4)}, {"ndcg@20": interval(0.0)},
                      "drop", "image"),
-            Knockout("only-text", "text", {"ndcg@20": interval(0.35)}, {}, "subset", "text"),
+            Ablation("only-text", "text", {"ndcg@20": interval(0.35)}, {}, "subset", "text"),
         ),
-        strata=(Stratum("items", "head", "recall@20", {"mmattn": interval(0.5), "ridge": interval(0.4)},
+        subgroups=(Subgroup("items", "head", "recall@20", {"mmattn": interval(0.5), "ridge": interval(0.4)},
                         interval(0.1)),),
     )  # fmt: skip
     systems, differences, knockouts, subsets, strata = report_tables(report)
@@ -55,7 +57,7 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
     write_tables(tmp_path / "report.html", [systems, strata])
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 2
     assert (tmp_path / "tables.md").read_text().count("| --- |") == 2
-    assert report.worth == (
+    assert report.ablation_summary == (
         "Text earns its place: nDCG@20 changes without text by \N{MINUS SIGN}0.2000 (\N{MINUS SIGN}0.2100 to "
         "\N{MINUS SIGN}0.1900). No effect is shown for image (\N{MINUS SIGN}0.0100 to +0.0100): the interval "
         "without it includes zero. Alone, text reaches the most, 0.3500, against 0.4000 of all together."

@@ -12,9 +12,9 @@ import pytest
 
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.reports.results import Curve, Panel
-from mmattn.reports.tasks.examples import TaskExample, Word
+from mmattn.reports.tasks.examples import TaggedWord, TaskExample
 from mmattn.reports.tasks.report import render_tasks, write_task_report
-from mmattn.reports.tasks.results import ClassRow, Disturbance, Taken, TaskOutcome, TaskReport
+from mmattn.reports.tasks.results import ClassRow, Perturbation, TaskAblation, TaskOutcome, TaskReport
 
 
 def around(mean: float, wide: float = 0.02) -> Interval:
@@ -65,15 +65,17 @@ def test_a_task_alone_claims_nothing_of_others() -> None:
 
 def test_everything_has_its_place(tmp_path: Path) -> None:
     taken = (
-        Taken("without-image", "image", "drop", {"accuracy": around(0.3)}, {"accuracy": around(-0.2)}),
-        Taken("shuffled-image", "image", "shuffle", {"accuracy": around(0.2)}, {"accuracy": around(-0.3)}),
-        Taken("without-text", "text", "drop", {"accuracy": around(0.5)}, {"accuracy": around(0.0)}),
-        Taken("only-text", "text", "subset", {"accuracy": around(0.3)}, {"accuracy": around(-0.2)}),
+        TaskAblation("without-image", "image", "drop", {"accuracy": around(0.3)}, {"accuracy": around(-0.2)}),
+        TaskAblation(
+            "shuffled-image", "image", "shuffle", {"accuracy": around(0.2)}, {"accuracy": around(-0.3)}
+        ),
+        TaskAblation("without-text", "text", "drop", {"accuracy": around(0.5)}, {"accuracy": around(0.0)}),
+        TaskAblation("only-text", "text", "subset", {"accuracy": around(0.3)}, {"accuracy": around(-0.2)}),
     )
     whole = outcome(
         0.0,
         taken=taken,
-        disturbed=(Disturbance("all", 0.5, {"accuracy": around(0.4)}),),
+        disturbed=(Perturbation("all", 0.5, {"accuracy": around(0.4)}),),
         classes=(ClassRow("one", 0.25, 0.75, 0.375, 2), ClassRow("<two>", 1.0, 1.0, 1.0, 1)),
         names=("one", "<two>"),
         confusion=np.array([[1, 3], [0, 2]]),
@@ -84,9 +86,9 @@ def test_everything_has_its_place(tmp_path: Path) -> None:
         "f1",
         name="places",
         kind="tags",
-        examples=(TaskExample("9", None, "", ("text",), words=(Word("York", "B-place", "O"),)),),
+        examples=(TaskExample("9", None, "", ("text",), words=(TaggedWord("York", "B-place", "O"),)),),
     )
-    panel = Panel("digit: accuracy", "epoch", (Curve("seed 0", (1.0, 2.0), (0.1, 0.5), chosen=2.0),))
+    panel = Panel("digit: accuracy", "epoch", (Curve("seed 0", (1.0, 2.0), (0.1, 0.5), selected_x=2.0),))
     report = TaskReport(
         "Two <tasks>", (whole, tags), {"seeds": [0]}, ("Said & done.",),
         {"toy": {"about": "Toys.", "presence": {"image": 9}, "parts": {"test": 3}, "rejected": {}}},

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mmattn.errors import InputError
-from mmattn.retrieval.filters import matching
+from mmattn.retrieval.filters import filter_mask
 
 FILMS = pd.DataFrame(
     {
@@ -43,7 +43,7 @@ FILMS = pd.DataFrame(
     ],
 )
 def test_what_meets_a_condition(where: str, expected: list[int]) -> None:
-    assert matching(where, FILMS).nonzero()[0].tolist() == expected
+    assert filter_mask(where, FILMS).nonzero()[0].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_what_meets_a_condition(where: str, expected: list[int]) -> None:
 )
 def test_what_is_refused(where: str, reason: str) -> None:
     with pytest.raises(InputError) as caught:
-        matching(where, FILMS)
+        filter_mask(where, FILMS)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value).replace(where, "")
 
 
 def test_text_that_is_no_text() -> None:
     with pytest.raises(InputError, match="got int, expected text"):
-        matching(3, FILMS)  # type: ignore[arg-type]
+        filter_mask(3, FILMS)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from mmattn.retrieval.fused_index import FusedIndex
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.maxsim import MaxSimIndex
 from mmattn.retrieval.search.exact import Metric
-from mmattn.retrieval.storage.arrow import Vectors, export_parquet, read_vectors, to_arrow, write_parquet
+from mmattn.retrieval.storage.arrow import VectorTable, export_parquet, read_vectors, to_arrow, write_parquet
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((307, 11)).astype(np.float32)
@@ -69,10 +69,10 @@ def test_fused_indexes_come_back_from_the_disk(tmp_path: Path) -> None:
         opened.search(asked, provenance={"text": {"weights": "bbbb"}})
     with pytest.raises(InputError, match="holds one index a modality, for FusedIndex.open"):
         Index.open(tmp_path / "fused")
-    some = opened.search(asked, 3, among=["i3", "i150", "i300"])
+    some = opened.search(asked, 3, allowed_ids=["i3", "i150", "i300"])
     assert {*some.ids[0]} == {"i3", "i150", "i300"}
     with pytest.raises(InputError, match="filter: 1 unknown ids, the first is 'i999'"):
-        opened.search(asked, 3, among=["i3", "i999"])
+        opened.search(asked, 3, allowed_ids=["i3", "i999"])
 
 
 def test_what_cannot_be_fused() -> None:
@@ -146,7 +146,7 @@ def test_maxsim_changes_and_comes_back_from_the_disk(kind: str, tmp_path: Path) 
             assert found.scores == pytest.approx(truth.scores, rel=1e-5)
     own = opened.search_ids(["i7", "i399"], 5, depth=len(index.vectors))
     assert own.ids.tolist() == expected.search_ids(["i7", "i399"], 5).ids.tolist()
-    assert opened.search([QUERIES], 2, among=["i9", "i160"]).ids.shape == (1, 2)
+    assert opened.search([QUERIES], 2, allowed_ids=["i9", "i160"]).ids.shape == (1, 2)
     with pytest.raises(InputError, match="id 'i7' is there already"):
         opened.add(items[:1], ["i7"], metadata={"year": [1]}, provenance=ORIGIN)
     with pytest.raises(InputError, match="expected object and \\['year'\\] as in the index"):
@@ -176,7 +176,7 @@ def test_what_maxsim_refuses() -> None:
 
 def test_vectors_go_through_parquet(tmp_path: Path) -> None:
     index = part(0, 307, origin=ORIGIN)
-    write_parquet(Vectors.of(index), tmp_path / "v.parquet")
+    write_parquet(VectorTable.from_index(index), tmp_path / "v.parquet")
     back = read_vectors(tmp_path / "v.parquet")
     assert (back.vectors == VECTORS).all()
     assert back.ids.tolist() == NAMES
@@ -190,7 +190,7 @@ def test_an_index_is_exported_batch_by_batch(shards: int, tmp_path: Path) -> Non
     # In the first batches nothing says of what kind the tags are.
     more = {"year": np.arange(307), "tag": [None] * 200 + ["late"] * 107}
     index = Index.build(VECTORS, NAMES, metadata=more, provenance=ORIGIN)
-    export_parquet(index if shards == 1 else index.split(shards), tmp_path / "v.parquet", rows=41)
+    export_parquet(index if shards == 1 else index.split(shards), tmp_path / "v.parquet", batch_rows=41)
     assert pa.parquet.read_metadata(tmp_path / "v.parquet").num_row_groups == 8
     back = read_vectors(tmp_path / "v.parquet")
     assert (back.vectors == VECTORS).all()
@@ -208,7 +208,7 @@ def test_an_export_holds_a_batch_in_memory_and_not_the_index(tmp_path: Path) -> 
     pa.set_memory_pool(pool)
     tracemalloc.start()
     try:
-        export_parquet(opened, tmp_path / "v.parquet", rows=4096)
+        export_parquet(opened, tmp_path / "v.parquet", batch_rows=4096)
         most = tracemalloc.get_traced_memory()[1] + pool.max_memory()
     finally:
         tracemalloc.stop()

@@ -47,8 +47,8 @@ def test_a_filter_still_returns_k() -> None:
         query[0], rows, 9
     )
     some = NAMES[40:60]
-    assert index.search(query, 9, among=some).ids[0].tolist() == best(query[0], np.arange(40, 60), 9)
-    both = index.search(query, 9, among=set(some), where="genre == 'Drama'")
+    assert index.search(query, 9, allowed_ids=some).ids[0].tolist() == best(query[0], np.arange(40, 60), 9)
+    both = index.search(query, 9, allowed_ids=set(some), where="genre == 'Drama'")
     assert both.ids[0].tolist() == best(query[0], np.arange(40, 60)[TABLE.genre[40:60] == "Drama"], 9)
     assert index.search(query, 9, where="genre == 'War'").ids.shape == (1, 2)  # there are only two
     assert index.search(query, 9, where="year > 3000").ids.shape == (1, 0)
@@ -60,9 +60,9 @@ def test_an_item_does_not_find_itself() -> None:
     assert hits.ids.shape == (3, 100)
     assert not set(NAMES[3:6]) & {hits.ids[row, 0] for row in range(3) if hits.scores[row, 0] > 0.9999}
     assert all(NAMES[3 + row] not in hits.ids[row] for row in range(3))
-    assert index.search_ids([NAMES[3]], 2, among=NAMES[5:7]).ids.shape == (1, 2)
-    assert index.search_ids(NAMES[3:5], 9, among=NAMES[4:9]).ids.shape == (2, 4)
-    assert index.search_ids([NAMES[4]], 3, among=NAMES[4:9]).ids.shape == (1, 3)
+    assert index.search_ids([NAMES[3]], 2, allowed_ids=NAMES[5:7]).ids.shape == (1, 2)
+    assert index.search_ids(NAMES[3:5], 9, allowed_ids=NAMES[4:9]).ids.shape == (2, 4)
+    assert index.search_ids([NAMES[4]], 3, allowed_ids=NAMES[4:9]).ids.shape == (1, 3)
 
 
 def test_changes() -> None:

@@ -175,9 +175,9 @@ def test_a_shard_that_is_missing_or_another_one_is_named(tmp_path: Path) -> None
     part(0, 300).split(2).save(tmp_path / "b")
     ours, theirs = sorted((tmp_path / "a").glob("part-*"))[0], sorted((tmp_path / "b").glob("part-*"))[0]
     ours.rename(tmp_path / "aside")
-    assert bundle.damage(tmp_path / "a") == [f"{ours.name}: it is missing"]
+    assert bundle.find_damage(tmp_path / "a") == [f"{ours.name}: it is missing"]
     theirs.rename(ours)  # whole in itself, but not the one that the manifest means
-    (problem,) = bundle.damage(tmp_path / "a")
+    (problem,) = bundle.find_damage(tmp_path / "a")
     assert problem.startswith(f"{ours.name}/manifest.json: ")
     with pytest.raises(InputError, match=ours.name):
         Index.open(tmp_path / "a")

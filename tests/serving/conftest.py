@@ -14,7 +14,7 @@ from mmattn.experiments.config import DataConfig, EvaluationConfig, FitConfig, P
 from mmattn.experiments.fit import run_experiment
 from mmattn.registry import datasets
 from mmattn.retrieval.index import Index
-from mmattn.serving.service import Service
+from mmattn.serving.service import RecommenderService
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +28,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config = FitConfig(
         name="run", data=DataConfig(folder / "data", folder / "features"), encoders=encoders,
-        protocol=ProtocolConfig(seeds=(3,), metrics=("ndcg@5",)), rivals={},
-        fusion=FusionConfig(dim=32, heads=2), training=TrainingConfig(epochs=1, steps=2, users=40),
-        evaluation=EvaluationConfig(knockouts=(), encoders=False, subsets=False, strata=False, index=0),
+        protocol=ProtocolConfig(seeds=(3,), metrics=("ndcg@5",)), baselines={},
+        fusion=FusionConfig(dim=32, heads=2), training=TrainingConfig(epochs=1, steps_per_epoch=2, users_per_batch=40),
+        evaluation=EvaluationConfig(ablations=(), ablate_encoders=False, subsets=False, subgroups=False, index_dim=0),
         out=folder,
     )  # fmt: skip
     return run_experiment(config, progress=False)
@@ -49,7 +49,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Service:
+def service(tmp_path: Path) -> RecommenderService:
     """Five items on a line: item n has the vector [n], and in a history adds [1]; two were never met."""
     table = {
         "genre": ["Comedy", "Drama", "Comedy", "Drama", "Comedy"],
@@ -65,7 +65,7 @@ def service(tmp_path: Path) -> Service:
         "known": 3, "dim": 2, "completes": False,
     }  # fmt: skip
     known = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
-    return Service(
+    return RecommenderService(
         tmp_path / "line" / "index", index, one, np.ones((1, 3), np.float32), np.arange(3), known,
         np.zeros((0, 0), np.float32), facts,
     )  # fmt: skip

@@ -17,17 +17,17 @@ from mmattn import InputError
 from mmattn.retrieval.index import Index
 from mmattn.serving import batch
 from mmattn.serving.batch import recommend_table
-from mmattn.serving.service import Service
+from mmattn.serving.service import RecommenderService
 
 
-def large(folder: Path, items: int = 211, width: int = 5) -> Service:
+def large(folder: Path, items: int = 211, width: int = 5) -> RecommenderService:
     rng = np.random.default_rng(0)
     vectors, maps = rng.standard_normal((2, items, width)).astype(np.float32)
     index = Index.build(vectors, np.arange(items) * 3, metadata={"even": np.arange(items) % 2 == 0})
     nothing, facts = np.zeros((0, 0), np.float32), {"kind": "recommender", "catalogue": "large"}
     facts |= {"known": 7, "dim": 2, "completes": False, "model": "model", "head": "recommendation"}  # type: ignore[dict-item]
     known, lift = np.zeros((7, 2), np.float32), np.zeros((width, 7), np.float32)
-    service = Service(folder / "index", index, maps, lift, np.arange(7), known, nothing, facts)
+    service = RecommenderService(folder / "index", index, maps, lift, np.arange(7), known, nothing, facts)
     service.save()
     return service
 
@@ -81,25 +81,25 @@ def test_a_killed_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     whole = tmp_path / "whole.parquet"
     recommend_table(service, users, whole, k=3, bucket_rows=100, progress=False)
     answered: list[str] = []
-    answer = batch._answer
+    answer = batch._recommend_bucket
 
-    def killed(service: Service, source: Path, done: Path, *rest: Any) -> None:
+    def killed(service: RecommenderService, source: Path, done: Path, *rest: Any) -> None:
         if len(answered) == 2:
             raise KeyboardInterrupt
         answered.append(done.name)
         answer(service, source, done, *rest)
 
-    monkeypatch.setattr(batch, "_answer", killed)
+    monkeypatch.setattr(batch, "_recommend_bucket", killed)
     with pytest.raises(KeyboardInterrupt):
         recommend_table(service, users, out, k=3, bucket_rows=100, progress=False)
     assert not out.exists()
     assert answered == ["00000.parquet", "00001.parquet"]
 
-    def counted(service: Service, source: Path, done: Path, *rest: Any) -> None:
+    def counted(service: RecommenderService, source: Path, done: Path, *rest: Any) -> None:
         answered.append(done.name)
         answer(service, source, done, *rest)
 
-    monkeypatch.setattr(batch, "_answer", counted)
+    monkeypatch.setattr(batch, "_recommend_bucket", counted)
     recommend_table(service, users, out, k=3, bucket_rows=100, progress=False)
     assert answered == [f"{bucket:05d}.parquet" for bucket in range(4)]  # each once
     assert pa.parquet.read_table(out).equals(pa.parquet.read_table(whole))

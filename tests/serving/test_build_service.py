@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 import mmattn
 from mmattn import InputError, Sample, Service
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
-from mmattn.data.reader import read
+from mmattn.data.reader import read_dataset
 from mmattn.data.roles import ItemTable
 from mmattn.experiments.config import DataConfig, FitConfig, ProtocolConfig
-from mmattn.experiments.experiment import Experiment
+from mmattn.experiments.experiment import RecommendationExperiment
 from mmattn.experiments.protocol import make_split
 from mmattn.serving import build_service
-from mmattn.serving.build_service import leave_service
+from mmattn.serving.build_service import build_service
 from mmattn.serving.item_metadata import item_columns
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.training.tasks.recommendation import Recommender, item_vectors
@@ -29,9 +29,9 @@ from mmattn.training.tasks.recommendation import Recommender, item_vectors
 
 def exact_scores(run: Path, data: Path, history: list[int]) -> np.ndarray:
     """[I] what the model's head itself says, all items that somebody met being known."""
-    dataset = read(data)
-    encoder = RunEncoder.of_run(run)
-    inputs = encoder.inputs(dataset.items, data.parent / "features", progress=False)
+    dataset = read_dataset(data)
+    encoder = RunEncoder.from_run(run)
+    inputs = encoder.read_inputs(dataset.items, data.parent / "features", progress=False)
     known = np.unique(dataset.interactions.items)
     recommender = Recommender(
         encoder.model.head("recommendation"), item_vectors(encoder.model, inputs, "recommendation"), known
@@ -45,7 +45,7 @@ def test_it_recommends_as_the_model_does(finished: Path, data: Path) -> None:
     service = Service.open(finished)
     assert service.facts["seed"] == 3
     assert service.facts["agreement"] > 0.9
-    dataset = read(data)
+    dataset = read_dataset(data)
     history = dataset.interactions.items[dataset.interactions.users == 5][:9].tolist()
     scores = exact_scores(finished, data, history)
     scores[history] = -np.inf
@@ -60,32 +60,32 @@ def test_at_full_width_the_scores_are_the_model_s(
     run: Path, data: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build_service, "WIDTHS", (512,))
-    service = leave_service(run, read(data), progress=False)
+    service = build_service(run, read_dataset(data), progress=False)
     assert service is not None
     scores = exact_scores(finished, data, [2, 3, 5])
     found = service.recommend([str(service.index.ids[row]) for row in (2, 3, 5)], k=110)
     assert len(found.ids) == 110
-    rows = service.rows(found.ids)
+    rows = service.rows_of(found.ids)
     np.testing.assert_allclose(found.scores, scores[rows], atol=2e-3 * np.abs(scores).max())
 
 
 def test_who_is_known_is_who_was_met(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = read(data)
+    dataset = read_dataset(data)
     met = np.unique(dataset.interactions.items)
     assert Service.open(run).places.tolist() == met.tolist()
-    monkeypatch.setattr(build_service, "MOST_KNOWN", 17)
-    service = leave_service(run, dataset, progress=False)
+    monkeypatch.setattr(build_service, "MAX_KNOWN_ITEMS", 17)
+    service = build_service(run, dataset, progress=False)
     assert service is not None
-    assert len(service.places) == 17
+    assert len(service.known_rows) == 17
     assert len(service.index) == len(dataset.items)  # the others can be recommended, and met, all the same
     counts = np.bincount(dataset.interactions.items)
-    assert counts[service.places].min() >= np.delete(counts, service.places).max()
+    assert counts[service.known_rows].min() >= np.delete(counts, service.known_rows).max()
     assert service.recommend([int(service.index.ids[0])], k=5).basis == "history"
 
 
 def test_a_new_item_is_recommended_and_met(run: Path, data: Path) -> None:
     service = Service.open(run)
-    pictured = next(item for item in read(data).items if len(item.content) > 1)
+    pictured = next(item for item in read_dataset(data).items if len(item.content) > 1)
     known = int(pictured.id)
     added = service.add_items([Sample("90001", dict(pictured.content)), pictured, Sample("90002")])
     assert (added.ids, added.there, added.without) == ([90001], 1, [90002])
@@ -104,7 +104,7 @@ def test_a_new_item_is_recommended_and_met(run: Path, data: Path) -> None:
 
 
 def test_a_table_with_a_title_and_a_picture(run: Path, data: Path, tmp_path: Path) -> None:
-    picture = next(item.content["image"] for item in read(data).items if "image" in item.content)
+    picture = next(item.content["image"] for item in read_dataset(data).items if "image" in item.content)
     shutil.copy(picture, tmp_path / "new.png")
     (tmp_path / "new.csv").write_text("item,text,image\n801,seven,new.png\n802,,new.png\n803,eight,\n804,,\n")
     service = Service.open(run)
@@ -173,13 +173,13 @@ def test_histories_that_are_completed(data: Path, tmp_path: Path) -> None:
     encoders = {"text": EncoderConfig("tiny-text", {"dim": 16, "layers": 1}, standardise=True)}
     config = FitConfig(
         name="completed", data=DataConfig(data, data.parent / "features"),
-        encoders=encoders, fusion=FusionConfig(dim=32, heads=2), out=tmp_path, rivals={},
+        encoders=encoders, fusion=FusionConfig(dim=32, heads=2), out=tmp_path, baselines={},
         protocol=ProtocolConfig(seeds=(0,)), head=HeadConfig(options={"completion": 0.7}),
     )  # fmt: skip
-    experiment = Experiment(config, progress=False)
-    task, _ = experiment._task(make_split(experiment.dataset, config.protocol, 0), "test", 0)
+    experiment = RecommendationExperiment(config, progress=False)
+    task, _ = experiment._build_task(make_split(experiment.dataset, config.protocol, 0), "test", 0)
     task.model.save_pretrained(experiment.folder / "seed-0" / "model")
-    service = leave_service(experiment.folder, experiment.dataset, progress=False)
+    service = build_service(experiment.folder, experiment.dataset, progress=False)
     assert service is not None
     opened = Service.open(experiment.folder)
     assert opened.together.shape == (len(opened.places),) * 2
@@ -211,7 +211,7 @@ def test_columns_of_items() -> None:
 def test_the_readme_s_lines_run(run: Path, data: Path) -> None:
     readme = (Path(__file__).parents[2] / "mmattn/serving/README.md").read_text(encoding="utf-8")
     block = readme.split("```python\n")[1].split("```")[0]
-    picture = next(item.content["image"] for item in read(data).items if "image" in item.content)
+    picture = next(item.content["image"] for item in read_dataset(data).items if "image" in item.content)
     for shown, here in {
         "runs/NAME": str(run),
         "year > 1990": "digit == '7'",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from mmattn.serving.factors import agreement, factorise
+from mmattn.serving.factors import factorise, topk_agreement
 
 
 def drawn(users: int = 61, known: int = 23, items: int = 31) -> tuple[torch.Tensor, sparse.csr_array]:
@@ -34,7 +34,7 @@ def test_no_vectors_of_the_width_are_nearer_to_the_scores(width: int) -> None:
     found = factorise(weights, histories, width)
     # Eckart and Young: what the best approximation of the scores leaves, from numpy's own decomposition.
     least = np.square(np.linalg.svd(scaled(histories) @ weights.numpy(), compute_uv=False)[width:]).sum()
-    ours = loss(histories, weights.numpy(), found.maps @ found.vectors.T)
+    ours = loss(histories, weights.numpy(), found.item_to_user @ found.vectors.T)
     assert least <= ours * (1 + 1e-5)
     assert ours < 1.03 * least  # the decomposition is a randomised one, with a little ridge
     left, values, right = np.linalg.svd(weights.numpy())
@@ -46,8 +46,8 @@ def test_full_width_loses_nothing() -> None:
     weights, histories = drawn()
     found = factorise(weights, histories, 512)
     assert found.width == 23
-    np.testing.assert_allclose(found.maps @ found.vectors.T, weights.numpy(), atol=2e-4)
-    assert agreement(found, weights, histories, np.full(31, -1), k=5) > 0.99
+    np.testing.assert_allclose(found.item_to_user @ found.vectors.T, weights.numpy(), atol=2e-4)
+    assert topk_agreement(found, weights, histories, np.full(31, -1), k=5) > 0.99
 
 
 def test_what_an_item_says_of_itself_is_free() -> None:
@@ -60,7 +60,7 @@ def test_what_an_item_says_of_itself_is_free() -> None:
 
     def wrong(own: np.ndarray | None) -> float:
         found = factorise(weights, histories, 3, own)
-        return float(np.abs((found.maps @ found.vectors.T - low)[off]).mean())
+        return float(np.abs((found.item_to_user @ found.vectors.T - low)[off]).mean())
 
     assert wrong(np.arange(29)) < 0.5 * wrong(None)
 
@@ -68,17 +68,19 @@ def test_what_an_item_says_of_itself_is_free() -> None:
 def test_a_further_item_gets_the_vector_of_its_weights() -> None:
     weights, histories = drawn()
     found = factorise(weights, histories, 7)
-    np.testing.assert_allclose(found.lift @ weights.numpy(), found.vectors.T, atol=2e-4)
-    cut = found.cut(5)
-    np.testing.assert_array_equal(cut.lift @ weights.numpy(), (found.lift @ weights.numpy())[:5])
-    assert (cut.maps.shape, cut.vectors.shape) == ((23, 5), (31, 5))
+    np.testing.assert_allclose(found.weights_to_vector @ weights.numpy(), found.vectors.T, atol=2e-4)
+    cut = found.truncate(5)
+    np.testing.assert_array_equal(
+        cut.weights_to_vector @ weights.numpy(), (found.weights_to_vector @ weights.numpy())[:5]
+    )
+    assert (cut.item_to_user.shape, cut.vectors.shape) == ((23, 5), (31, 5))
 
 
 def test_without_any_history_all_items_count_alike() -> None:
     weights, _ = drawn()
     found = factorise(weights, sparse.csr_array((5, 23), dtype=np.float32), 7)
     values = np.linalg.svd(weights.numpy(), compute_uv=False)
-    left = np.square(weights.numpy() - found.maps @ found.vectors.T).sum()
+    left = np.square(weights.numpy() - found.item_to_user @ found.vectors.T).sum()
     assert left == pytest.approx(np.square(values[7:]).sum(), rel=0.03)
 
 
@@ -87,7 +89,7 @@ def test_agreement_by_hand() -> None:
     weights = torch.tensor([[0.0, 3.0, 2.0, 1.0], [4.0, 0.0, 3.0, 2.0]])
     exact = factorise(weights, histories, 2)
     own = np.array([0, 1, -1, -1])
-    assert agreement(exact, weights, histories, own, k=2) == 1.0
+    assert topk_agreement(exact, weights, histories, own, k=2) == 1.0
     # Turned round, the first user's two best are items 3 and 2 for 1 and 2, the second's 3 and 2 for 0 and 2.
-    turned = type(exact)(exact.maps, -exact.vectors, exact.lift)
-    assert agreement(turned, weights, histories, own, k=2) == 0.5
+    turned = type(exact)(exact.item_to_user, -exact.vectors, exact.weights_to_vector)
+    assert topk_agreement(turned, weights, histories, own, k=2) == 0.5

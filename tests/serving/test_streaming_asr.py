@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.errors import InputError
-from mmattn.heads.speech.decoding.prefix_beam import PrefixBeam
+from mmattn.heads.speech.decoding.prefix_beam import PrefixBeamDecoder
 from mmattn.heads.speech.decoding.search import transcribe
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
-from mmattn.serving.streaming_asr import Recogniser
+from mmattn.serving.streaming_asr import StreamingRecognizer
 
 RATE = 8000
 PROGRAM = 'Program(score=dot() >> relative("r", 8), mask=causal & window(7))'
@@ -28,7 +28,7 @@ def built(program: str = PROGRAM, encoder: str = "causal-log-mel", width: int = 
     """A small model whose weights are all at work; its guesses change often."""
     torch.manual_seed(3)
     config = ModelConfig(
-        {"audio": EncoderConfig(encoder, {"dim": 12, "rate": RATE}, positions=False)},
+        {"audio": EncoderConfig(encoder, {"dim": 12, "rate": RATE}, positional_encoding=False)},
         FusionConfig(dim=16, layers=2, heads=heads, width=width, program=program),
         {"ctc": HeadConfig("ctc", {"alphabet": "abcdef "})},
     )
@@ -78,7 +78,7 @@ def pieces(sound: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
 
 
 def heard(model: Model, parts: list[torch.Tensor], **options: object) -> str:
-    listener = Recogniser(model, **options)  # type: ignore[arg-type]
+    listener = StreamingRecognizer(model, **options)  # type: ignore[arg-type]
     for part in parts:
         listener.feed(part)
     return listener.finish()
@@ -116,11 +116,11 @@ def test_random_pieces_of_random_clips_too(sizes: list[int], length: int) -> Non
     ids=["window", "narrow", "dilated", "heads"],
 )
 def test_the_very_probabilities_are_the_same(model: Model) -> None:
-    listener, fed = Recogniser(model), []
+    listener, fed = StreamingRecognizer(model), []
     listener.search.feed = fed.append  # type: ignore[method-assign, assignment]
     for part in pieces(SOUND, [513]):
         listener.feed(part)
-    listener._hear(torch.zeros(0), last=True)
+    listener._process(torch.zeros(0), last=True)
     torch.testing.assert_close(
         torch.from_numpy(np.concatenate(fed)), offline(model, SOUND), atol=1e-4, rtol=1e-4
     )
@@ -130,12 +130,12 @@ def test_with_a_beam_as_well() -> None:
     alphabet = MODEL.head("ctc").alphabet
     with torch.no_grad():
         tokens = MODEL.head("ctc")(MODEL.fuse({"audio": MODEL.encoders["audio"]([SOUND])}))
-    expected = transcribe(tokens, lambda: PrefixBeam(alphabet, 8))[0]
-    assert heard(MODEL, pieces(SOUND, [331]), start=lambda: PrefixBeam(alphabet, 8)) == expected
+    expected = transcribe(tokens, lambda: PrefixBeamDecoder(alphabet, 8))[0]
+    assert heard(MODEL, pieces(SOUND, [331]), start=lambda: PrefixBeamDecoder(alphabet, 8)) == expected
 
 
 def test_what_is_kept_does_not_grow_with_the_sound() -> None:
-    listener = Recogniser(MODEL)
+    listener = StreamingRecognizer(MODEL)
     sizes = []
     for part in torch.randn(RATE * 40).split(RATE):
         listener.feed(part)
@@ -147,12 +147,12 @@ def test_what_is_kept_does_not_grow_with_the_sound() -> None:
 def test_a_file_is_followed_at_any_rate(tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     soundfile.write(path, SOUND.numpy() * 0.2, RATE, subtype="FLOAT")
-    texts = list(Recogniser(MODEL).follow(path, seconds=0.25))
+    texts = list(StreamingRecognizer(MODEL).transcribe(path, chunk_seconds=0.25))
     assert len(texts) == 6 + 1
     assert texts[-1] == text_of(MODEL, SOUND * 0.2)
     stereo = np.stack([SOUND.numpy()] * 2, axis=1)
     doubled = np.repeat(stereo, 2, axis=0) * 0.2
-    assert list(Recogniser(MODEL).follow((doubled, 2 * RATE)))[-1]
+    assert list(StreamingRecognizer(MODEL).transcribe((doubled, 2 * RATE)))[-1]
 
 
 def test_silence_and_nothing_are_heard_out() -> None:
@@ -162,12 +162,12 @@ def test_silence_and_nothing_are_heard_out() -> None:
 
 def test_what_cannot_follow_a_stream() -> None:
     with pytest.raises(InputError, match=r"the mask window\(7\) may look ahead"):
-        Recogniser(built("Program(mask=window(7))"))
+        StreamingRecognizer(built("Program(mask=window(7))"))
     with pytest.raises(InputError, match="encoder 'log-mel' looks at whole clips"):
-        Recogniser(built(encoder="log-mel"))
+        StreamingRecognizer(built(encoder="log-mel"))
     with pytest.raises(InputError, match="no head 'ctx'"):
-        Recogniser(MODEL, head="ctx")
-    listener = Recogniser(MODEL)
+        StreamingRecognizer(MODEL, head="ctx")
+    listener = StreamingRecognizer(MODEL)
     with pytest.raises(InputError, match=r"got samples \(2, 5\) torch.float32, expected finite floats"):
         listener.feed(torch.zeros(2, 5))
     with pytest.raises(InputError, match="expected finite floats"):

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from mmattn.retrieval.index import Index
 from mmattn.serving import unseen_search
-from mmattn.serving.unseen_search import best_unseen, suited
+from mmattn.serving.unseen_search import topk_unseen, tune_for_users
 
 
 def by_hand(
@@ -34,10 +34,12 @@ def test_exact(
 ) -> None:
     vectors, queries, seen = data
     monkeypatch.setattr(unseen_search, "_SMALL", small)
-    monkeypatch.setattr(unseen_search, "_CELLS", 5 * len(vectors))  # several blocks, the last one smaller
+    monkeypatch.setattr(
+        unseen_search, "_MAX_SCORES", 5 * len(vectors)
+    )  # several blocks, the last one smaller
     allowed = None if share is None else np.random.default_rng(1).random(len(vectors)) < share
     index = Index.build(vectors, kind="exact")
-    scores, rows = best_unseen(index, queries, sparse.csr_array(seen), 7, allowed)
+    scores, rows = topk_unseen(index, queries, sparse.csr_array(seen), 7, allowed)
     for user in range(len(queries)):
         assert rows[user].tolist() == by_hand(vectors, queries[user], seen[user], 7, allowed)
     assert (np.isneginf(scores) == (rows < 0)).all()
@@ -53,7 +55,7 @@ def test_through_an_approximate_index(data: tuple[np.ndarray, ...], share: float
     allowed = None if share is None else np.random.default_rng(1).random(len(vectors)) < share
     index = Index.build(vectors, kind="ann", target_recall=0.9)
     assert index.approximate
-    scores, rows = best_unseen(index, queries, sparse.csr_array(seen), 7, allowed)
+    scores, rows = topk_unseen(index, queries, sparse.csr_array(seen), 7, allowed)
     hits = 0
     for user in range(len(queries)):
         expected = by_hand(vectors, queries[user], seen[user], 7, allowed)
@@ -69,7 +71,7 @@ def test_through_an_approximate_index(data: tuple[np.ndarray, ...], share: float
 def test_more_asked_for_than_there_is() -> None:
     index = Index.build(np.eye(3), ["a", "b", "c"])
     seen = sparse.csr_array(np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
-    scores, rows = best_unseen(index, np.array([[1.0, 2.0, 3.0]] * 2, np.float32), seen, 5)
+    scores, rows = topk_unseen(index, np.array([[1.0, 2.0, 3.0]] * 2, np.float32), seen, 5)
     assert rows.tolist() == [[2, 1, -1, -1, -1], [-1] * 5]
     assert np.isneginf(scores[1]).all()
 
@@ -91,9 +93,9 @@ def test_users_who_lie_elsewhere_are_searched_deeper(monkeypatch: pytest.MonkeyP
     slow = iter(range(10**6, 0, -1))  # exact search never is the quicker one here
     timed = unseen_search._timed
     monkeypatch.setattr(unseen_search, "_timed", lambda *a, **b: (timed(*a, **b)[0], float(next(slow))))
-    assert before < 0.95 <= share(suited(index, users))
+    assert before < 0.95 <= share(tune_for_users(index, users))
     monkeypatch.setattr(
         unseen_search, "_timed", lambda *a, **b: (timed(*a, **b)[0], 1.0)
     )  # as quick as the other
-    assert not suited(index, users).approximate
-    assert suited(Index.build(vectors, kind="exact"), users).plan().reason == "exact search: as asked"
+    assert not tune_for_users(index, users).approximate
+    assert tune_for_users(Index.build(vectors, kind="exact"), users).plan().reason == "exact search: as asked"

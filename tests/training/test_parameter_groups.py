@@ -75,7 +75,7 @@ def test_rates_fall_from_layer_to_layer_of_an_encoder() -> None:
 
 def test_the_longest_name_decides_the_rate() -> None:
     rates = {"encoders": 0.1, "encoders.text.top": 0.5}
-    rate = by_name(parameter_groups(Small(), learning_rate=1.0, rates=rates), "lr")
+    rate = by_name(parameter_groups(Small(), learning_rate=1.0, lr_multipliers=rates), "lr")
     assert rate["model.encoders.text.embed.weight"] == 0.1
     assert rate["model.encoders.text.top.bias"] == 0.5
     assert rate["model.core.o_proj.bias"] == 1.0
@@ -83,7 +83,7 @@ def test_the_longest_name_decides_the_rate() -> None:
 
 def test_gates_have_a_rate_of_their_own() -> None:
     gated = A.Attention(A.Program(score=A.dot() >> A.modality_bias("pair") >> A.head_gate("gate")), 8, 2)
-    rate = by_name(parameter_groups(gated, learning_rate=1e-3, gate_rate=0.1), "lr")
+    rate = by_name(parameter_groups(gated, learning_rate=1e-3, gate_learning_rate=0.1), "lr")
     assert {name for name, value in rate.items() if value == 0.1} == {"terms.gate"}
     assert {name for name, value in rate.items() if value == 1e-3} == rate.keys() - {"terms.gate"}
     assert set(by_name(parameter_groups(gated, learning_rate=1e-3), "lr").values()) == {1e-3}
@@ -91,11 +91,11 @@ def test_gates_have_a_rate_of_their_own() -> None:
 
 def test_what_the_groups_refuse() -> None:
     with pytest.raises(InputError, match=r"no trained part 'encoders.txt'. Did you mean 'encoders.text'\?"):
-        parameter_groups(Small(), learning_rate=1.0, rates={"encoders.txt": 0.1})
+        parameter_groups(Small(), learning_rate=1.0, lr_multipliers={"encoders.txt": 0.1})
     with pytest.raises(InputError, match="got 0 for 'core'"):
-        parameter_groups(Small(), learning_rate=1.0, rates={"core": 0})
+        parameter_groups(Small(), learning_rate=1.0, lr_multipliers={"core": 0})
     with pytest.raises(InputError, match="gate_rate: got -1"):
-        parameter_groups(Small(), learning_rate=1.0, gate_rate=-1)
+        parameter_groups(Small(), learning_rate=1.0, gate_learning_rate=-1)
     with pytest.raises(InputError, match="layer_decay: got 1.2"):
         parameter_groups(Small(), learning_rate=1.0, layer_decay=1.2)
 

@@ -32,7 +32,7 @@ def test_accumulated_batches_are_one_large_batch() -> None:
             yield from torch.randperm(30, generator=generator).split(self.size)
 
     small, large = Even(5), Even(15)
-    one = train(small, **SETTINGS, accumulate=3)
+    one = train(small, **SETTINGS, grad_accumulation=3)
     other = train(large, **SETTINGS)
     assert [row["loss"] for row in one.rows] == pytest.approx([row["loss"] for row in other.rows], rel=1e-5)
     for name, value in large.state_dict().items():
@@ -47,7 +47,7 @@ def test_the_gradient_s_norm_is_clipped(norm: float) -> None:
     free = torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None]).norm()
     assert free > 1
     once = {**SETTINGS, "epochs": 1, "learning_rate": 1e-3, "warmup": 0.0}
-    train(task, **once, optimizer="sgd", weight_decay=0.0, clip=norm)
+    train(task, **once, optimizer="sgd", weight_decay=0.0, max_grad_norm=norm)
     moved = torch.cat([(p - q).flatten() for p, q in zip(task.parameters(), before, strict=True)]).norm()
     assert moved.item() == pytest.approx(1e-3 * (norm or free.item()), rel=1e-3)
 
@@ -82,7 +82,7 @@ def test_fp16_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tensorboard_gets_a_row_an_epoch(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     history = train(
-        Line(), **SETTINGS, folder=tmp_path, track=["tensorboard"], optimizer_options={"eps": 1e-7}
+        Line(), **SETTINGS, folder=tmp_path, loggers=["tensorboard"], optimizer_options={"eps": 1e-7}
     )
     reader = events.EventAccumulator(str(tmp_path / "mmattn")).Reload()
     for key in ("loss", "rate", "score"):
@@ -92,18 +92,18 @@ def test_tensorboard_gets_a_row_an_epoch(tmp_path: Path) -> None:
 
 def test_what_trackers_refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no tracker 'tensorbord'. Did you mean 'tensorboard'\?"):
-        train(Line(), **SETTINGS, folder=tmp_path, track=["tensorbord"])
+        train(Line(), **SETTINGS, folder=tmp_path, loggers=["tensorbord"])
     monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
         MissingDependency, match=r"'tensorboard' is not installed: pip install 'mmattn\[track\]'"
     ):
-        train(Line(), **SETTINGS, folder=tmp_path, track=["tensorboard"])
+        train(Line(), **SETTINGS, folder=tmp_path, loggers=["tensorboard"])
     with pytest.raises(MissingDependency, match="'wandb' is not installed: pip install wandb"):
-        train(Line(), **SETTINGS, folder=tmp_path, track=["wandb"])
+        train(Line(), **SETTINGS, folder=tmp_path, loggers=["wandb"])
     monkeypatch.undo()
     pytest.importorskip("tensorboard")
     with pytest.raises(InputError, match="'tensorboard' writes files: expected a folder"):
-        train(Line(), **SETTINGS, track=["tensorboard"])
+        train(Line(), **SETTINGS, loggers=["tensorboard"])
 
 
 SCRIPT = """

@@ -75,7 +75,7 @@ def test_a_richer_program_changes_nothing_at_first() -> None:
 
 def test_only_what_is_named_is_trained_statistics_included() -> None:
     model = model_of()
-    tuned = tune_program(model, RICHER, also=["heads.alignment.project"])
+    tuned = tune_program(model, RICHER, extra_modules=["heads.alignment.project"])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     train(Point(model), epochs=5, learning_rate=0.05, progress=False)
     after = model.state_dict()
@@ -103,7 +103,7 @@ def test_parameters_that_both_programs_have_are_kept() -> None:
 
 def test_the_file_holds_the_difference_and_knows_its_model(tmp_path: Path) -> None:
     model, path = model_of(), tmp_path / "task.safetensors"
-    tuned = tune_program(model, RICHER, also=["heads.alignment"])
+    tuned = tune_program(model, RICHER, extra_modules=["heads.alignment"])
     train(Point(model), epochs=3, learning_rate=0.05, progress=False)
     save_tuned(model, path)
     assert path.stat().st_size < 4 * sum(value.numel() for value in tuned.values()) + 2000
@@ -132,7 +132,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(InputError, match="the program has no parameter to tune"):
         tune_program(model_of())
     with pytest.raises(InputError, match="no module 'heads.alignmnt'. Did you mean 'heads.alignment'"):
-        tune_program(model_of(), RICHER, also=["heads.alignmnt"])
+        tune_program(model_of(), RICHER, extra_modules=["heads.alignmnt"])
     with pytest.raises(InputError, match="Linear has no attention layer"):
         A.reprogram(torch.nn.Linear(2, 2), A.Program())
     halves = A.heads({(0, 2): A.Program(), (2, 4): A.Program(mask=A.causal)})

@@ -9,19 +9,21 @@ import pytest
 import torch
 
 from mmattn import InputError
-from mmattn.training.batch_size import batch_size
-from mmattn.training.schedule import SCHEDULES, Schedule
+from mmattn.training.batch_size import batch_size_at
+from mmattn.training.schedule import SCHEDULES, LearningRateSchedule
 
 
-def build(kind: str, steps: list[int], rates: tuple[float, ...] = (1.0,), **options: Any) -> Schedule:
+def build(
+    kind: str, steps: list[int], rates: tuple[float, ...] = (1.0,), **options: Any
+) -> LearningRateSchedule:
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in rates]
-    return Schedule(kind, torch.optim.SGD(groups), steps=steps, **options)
+    return LearningRateSchedule(kind, torch.optim.SGD(groups), steps_per_epoch=steps, **options)
 
 
-def walk(schedule: Schedule, steps: int) -> list[float]:
+def walk(schedule: LearningRateSchedule, steps: int) -> list[float]:
     rates = []
     for _ in range(steps):
-        rates.append(schedule.rate)
+        rates.append(schedule.learning_rate)
         schedule.optimizer.step()
         schedule.step()
     return rates
@@ -81,9 +83,9 @@ def test_the_plateau_waits_and_then_falls() -> None:
     rates = []
     for score in (0.1, 0.3, 0.2, 0.3, 0.25, 0.1, 0.4, 0.3, 0.2):  # as good as the best is not better
         rates += walk(schedule, 1)
-        schedule.epoch(score)
+        schedule.step_epoch(score)
     assert rates == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25])
-    assert schedule.rate == pytest.approx(0.125)
+    assert schedule.learning_rate == pytest.approx(0.125)
 
 
 def test_more_steps_than_were_promised_keep_the_last_rate() -> None:
@@ -105,4 +107,4 @@ def test_what_a_schedule_refuses() -> None:
 @pytest.mark.parametrize("sizes", [{1: 5}, {}, {0: -1}, {0: 2.5}, -3, {0: True}])
 def test_batch_sizes_that_make_no_sense(sizes: Any) -> None:
     with pytest.raises(InputError, match="batch sizes: got .* starts at 0"):
-        batch_size(sizes, epoch=1)
+        batch_size_at(sizes, epoch=1)

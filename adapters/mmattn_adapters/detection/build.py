@@ -15,28 +15,28 @@ from mmattn.model.build import build_model
 from mmattn.model.model import Model
 from mmattn_adapters.detection.conditioning import MapConditioning, Modulation, RegionConditioning
 from mmattn_adapters.detection.config import DetectorConfig
-from mmattn_adapters.detection.networks import LEVELS, TOPS, build_network
-from mmattn_adapters.detection.pyramid import LITE0, Pyramid
+from mmattn_adapters.detection.networks import DEFAULT_EXTRA_LEVELS, DEFAULT_LEVELS, build_network
+from mmattn_adapters.detection.pyramid import LITE0, FeaturePyramid
 
-__all__ = ["Parts", "build_parts", "resolved", "source_of"]
+__all__ = ["DetectorParts", "as_conditioning_model", "build_parts", "with_defaults"]
 
 
 @dataclass
-class Parts:
+class DetectorParts:
     """What a detector consists of.
 
     Args:
         network: torchvision's detector.
-        maps: conditions its feature maps; None without conditioning.
-        regions: conditions the vectors of its regions; None without conditioning, or without regions.
-        source: makes tokens of samples; None where they come from elsewhere.
+        map_conditioning: conditions its feature maps; None without conditioning.
+        region_conditioning: conditions the vectors of its regions; None without conditioning, or without regions.
+        conditioning_model: makes tokens of samples; None where they come from elsewhere.
         token_dim: width of the tokens; None without conditioning.
     """
 
     network: Any
-    maps: MapConditioning | None = None
-    regions: RegionConditioning | None = None
-    source: Model | None = None
+    map_conditioning: MapConditioning | None = None
+    region_conditioning: RegionConditioning | None = None
+    conditioning_model: Model | None = None
     token_dim: int | None = None
 
 
@@ -44,49 +44,49 @@ def build_parts(
     config: DetectorConfig,
     conditioning: Model | Mapping[str, Encoder] | int | None,
     pretrained: bool | str | Path | None,
-) -> Parts:
+) -> DetectorParts:
     """The parts of a detector, see `Detector.build`."""
-    pyramid = Pyramid(
+    pyramid = FeaturePyramid(
         config.backbone,
-        config.levels or LEVELS[config.kind],
-        config.width,
-        top=config.top or TOPS[config.kind],
+        config.levels or DEFAULT_LEVELS[config.kind],
+        config.fpn_channels,
+        extra_levels=config.extra_levels or DEFAULT_EXTRA_LEVELS[config.kind],
         pretrained=pretrained,
-        frozen=config.frozen,
+        frozen_stages=config.frozen_stages,
         norm=config.norm,
     )
-    parts = Parts(build_network(pyramid, config))
+    parts = DetectorParts(build_network(pyramid, config))
     if conditioning is None:
         return parts
     if isinstance(conditioning, int):
         parts.token_dim = conditioning
     else:
-        parts.source = source_of(conditioning)
-        parts.token_dim = parts.source.core.dim
+        parts.conditioning_model = as_conditioning_model(conditioning)
+        parts.token_dim = parts.conditioning_model.core.dim
     program = attention.parse(config.program)
-    levels = 1 if config.shared else len(pyramid.strides)
-    widths = [config.width] * levels + [config.representation] * (config.kind == "faster-rcnn")
+    levels = 1 if config.share_levels else len(pyramid.strides)
+    widths = [config.fpn_channels] * levels + [config.representation_size] * (config.kind == "faster-rcnn")
     layers = [Modulation(width, parts.token_dim, program, config.heads) for width in widths]
-    parts.maps = MapConditioning(layers[:levels])
+    parts.map_conditioning = MapConditioning(layers[:levels])
     if config.kind == "faster-rcnn":
-        parts.regions = RegionConditioning(layers[-1])
+        parts.region_conditioning = RegionConditioning(layers[-1])
     return parts
 
 
-def resolved(config: DetectorConfig, pretrained: bool | str | Path | None) -> DetectorConfig:
+def with_defaults(config: DetectorConfig, pretrained: bool | str | Path | None) -> DetectorConfig:
     """The configuration with every choice made that follows from where the weights come from.
 
     A saved detector is built again without them, and has to come out the same.
 
     Example:
-        >>> resolved(DetectorConfig("fcos", ("cell",), backbone="resnet10t"), pretrained=None).norm
+        >>> with_defaults(DetectorConfig("fcos", ("cell",), backbone="resnet10t"), pretrained=None).norm
         'batch'
     """
     loads = config.backbone == LITE0 if pretrained is None else pretrained is not False
     return replace(config, norm=config.norm or ("frozen" if loads else "batch"))
 
 
-def source_of(conditioning: Model | Mapping[str, Encoder]) -> Model:
+def as_conditioning_model(conditioning: Model | Mapping[str, Encoder]) -> Model:
     """A model as it is; encoders get a core without layers, which only brings their tokens to one width.
 
     Args:
@@ -97,7 +97,7 @@ def source_of(conditioning: Model | Mapping[str, Encoder]) -> Model:
 
     Example:
         >>> from mmattn.encoders.tiny import TinyText
-        >>> source_of({"text": TinyText(dim=7)}).core.dim
+        >>> as_conditioning_model({"text": TinyText(dim=7)}).core.dim
         8
     """
     if isinstance(conditioning, Model):

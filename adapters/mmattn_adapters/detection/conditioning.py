@@ -92,19 +92,21 @@ class MapConditioning(nn.Module):
         heard = tokens if len(there) == len(tokens) else tokens.select(there)
         cells = {name: found[there].flatten(2).transpose(1, 2) for name, found in maps.items()}
         if len(self.layers) == 1:  # one call for all levels
-            joined_BTC = self._changed(0, torch.cat(list(cells.values()), dim=1), heard)
+            joined_BTC = self._modulate_level(0, torch.cat(list(cells.values()), dim=1), heard)
             changed = joined_BTC.split([part.shape[1] for part in cells.values()], dim=1)
         else:
-            changed = tuple(self._changed(level, part, heard) for level, part in enumerate(cells.values()))
+            changed = tuple(
+                self._modulate_level(level, part, heard) for level, part in enumerate(cells.values())
+            )
         return OrderedDict(
             (name, found.index_copy(0, there, part.transpose(1, 2).unflatten(2, found.shape[2:])))
             for (name, found), part in zip(maps.items(), changed, strict=True)
         )
 
-    def _changed(self, level: int, cells_BTC: Tensor, tokens: Tokens) -> Tensor:
+    def _modulate_level(self, level: int, cells_BTC: Tensor, tokens: Tokens) -> Tensor:
         samples, count = cells_BTC.shape[:2]
         lengths = torch.full((samples,), count, device=cells_BTC.device)
-        queries = _queries(cells_BTC.flatten(0, 1), lengths, "cell", "region")
+        queries = _to_queries(cells_BTC.flatten(0, 1), lengths, "cell", "region")
         return self.layers[level](queries, tokens).unflatten(0, (samples, count))
 
 
@@ -128,7 +130,7 @@ class RegionConditioning(nn.Module):
     def forward(self, regions: Tensor, counts: Sequence[int], tokens: Tokens) -> Tensor:
         """Vectors [R, D] of the samples' regions, `counts` of each, changed where there are tokens."""
         lengths = torch.tensor(counts, device=regions.device)
-        all_regions = _queries(regions, lengths, "region", "cell")
+        all_regions = _to_queries(regions, lengths, "region", "cell")
         there_N = (tokens.lengths > 0)[all_regions.sample]
         if not bool(there_N.any()):
             return regions
@@ -136,6 +138,6 @@ class RegionConditioning(nn.Module):
         return regions.index_copy(0, rows, self.layer(all_regions.filter(there_N), tokens))
 
 
-def _queries(values: Tensor, lengths: Tensor, modality: str, other: str) -> Tokens:
+def _to_queries(values: Tensor, lengths: Tensor, modality: str, other: str) -> Tokens:
     """Queries that know both modalities, so that a route may name either, whichever is at hand."""
     return replace(Tokens.from_lengths(values, lengths, modality), modalities=(modality, other))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mmattn.errors import InputError
-from mmattn_adapters.detection.pyramid import LITE0, Top
+from mmattn_adapters.detection.pyramid import LITE0, ExtraLevels
 
 __all__ = ["DetectorConfig", "Kind"]
 
@@ -22,19 +22,19 @@ class DetectorConfig:
         classes: names; the single class "asked for" where the tokens say what is looked for.
         backbone: name of a timm network, or "efficientnet-lite0" (see `Pyramid`).
         levels: its feature maps, from stride 2 counted from 0; none: those of torchvision's own models.
-        top: coarser maps on top of them, "none", "pool" or "p6p7"; left out, as in torchvision's own models.
-        width: channels of the pyramid.
-        frozen: stages of the network that are not trained, from the input; or "all".
+        extra_levels: coarser maps on top of them, "none", "pool" or "p6p7"; left out, as in torchvision's own models.
+        fpn_channels: channels of the pyramid.
+        frozen_stages: stages of the network that are not trained, from the input; or "all".
         norm: are means and scales of batch norms trained ("batch") or not ("frozen")? Left out: frozen
             where the network's weights were trained before.
-        size: pixels that the shorter side of a picture is brought to; left out, pictures stay as they are.
+        min_size: pixels that the shorter side of a picture is brought to; left out, pictures stay as they are.
         max_size: pixels of the longer side, at most, where there is a size.
-        convolutions: in each head of FCOS.
-        representation: width of a region's vector in Faster R-CNN.
+        num_convs: in each head of FCOS.
+        representation_size: width of a region's vector in Faster R-CNN.
         program: attention from cells (modality "cell") and regions ("region") to tokens, as text.
         heads: of that attention.
-        shared: one conditioning for all levels, or one each.
-        picture: key of `Sample.content` that holds the picture.
+        share_levels: one conditioning for all levels, or one each.
+        image_key: key of `Sample.content` that holds the picture.
         options: further keyword arguments of torchvision's class (score_thresh, nms_thresh, ...).
 
     Raises:
@@ -45,18 +45,18 @@ class DetectorConfig:
     classes: tuple[str, ...]
     backbone: str = LITE0
     levels: tuple[int, ...] = ()
-    top: Top | None = None
-    width: int = 256
-    frozen: int | Literal["all"] = 0
+    extra_levels: ExtraLevels | None = None
+    fpn_channels: int = 256
+    frozen_stages: int | Literal["all"] = 0
     norm: Literal["frozen", "batch"] | None = None
-    size: int | None = None
+    min_size: int | None = None
     max_size: int = 1333
-    convolutions: int = 4
-    representation: int = 1024
+    num_convs: int = 4
+    representation_size: int = 1024
     program: str = "Program()"
     heads: int = 4
-    shared: bool = True
-    picture: str = "image"
+    share_levels: bool = True
+    image_key: str = "image"
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

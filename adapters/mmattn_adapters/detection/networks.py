@@ -13,82 +13,90 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn_adapters.detection.config import DetectorConfig, Kind
-from mmattn_adapters.detection.pyramid import Pyramid, Top
+from mmattn_adapters.detection.pyramid import ExtraLevels, FeaturePyramid
 
-__all__ = ["FIRST", "LEVELS", "TOPS", "Resizing", "build_network"]
+__all__ = ["DEFAULT_EXTRA_LEVELS", "DEFAULT_LEVELS", "FIRST_CLASS_ID", "DetectorTransform", "build_network"]
 
 # The levels of a timm network and what comes on top of them, where nothing is said: as torchvision's own.
-LEVELS: Mapping[Kind, tuple[int, ...]] = {
+DEFAULT_LEVELS: Mapping[Kind, tuple[int, ...]] = {
     "faster-rcnn": (1, 2, 3, 4),
     "retinanet": (2, 3, 4),
     "fcos": (2, 3, 4),
 }
-TOPS: Mapping[Kind, Top] = {"faster-rcnn": "pool", "retinanet": "p6p7", "fcos": "p6p7"}
+DEFAULT_EXTRA_LEVELS: Mapping[Kind, ExtraLevels] = {
+    "faster-rcnn": "pool",
+    "retinanet": "p6p7",
+    "fcos": "p6p7",
+}
 # The number of the first class: in Faster R-CNN, 0 is the background.
-FIRST: Mapping[Kind, int] = {"faster-rcnn": 1, "retinanet": 0, "fcos": 0}
+FIRST_CLASS_ID: Mapping[Kind, int] = {"faster-rcnn": 1, "retinanet": 0, "fcos": 0}
 
-_CLASSES: Mapping[Kind, type[nn.Module]] = {"faster-rcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS}
-_RATIOS = (0.5, 1.0, 2.0)  # of an anchor's sides
-_POOLED = 7  # cells a side of a pooled region
+_DETECTOR_CLASSES: Mapping[Kind, type[nn.Module]] = {
+    "faster-rcnn": FasterRCNN,
+    "retinanet": RetinaNet,
+    "fcos": FCOS,
+}
+_ASPECT_RATIOS = (0.5, 1.0, 2.0)  # of an anchor's sides
+_ROI_SIZE = 7  # cells a side of a pooled region
 
 
-def build_network(pyramid: Pyramid, config: DetectorConfig) -> Any:
+def build_network(pyramid: FeaturePyramid, config: DetectorConfig) -> Any:
     """A torchvision detector around the pyramid.
 
     Raises:
         InputError: an option that torchvision's class does not take, or a width that FCOS cannot have.
     """
-    kind, made = config.kind, _CLASSES[config.kind]
+    kind, made = config.kind, _DETECTOR_CLASSES[config.kind]
     own = _faster_rcnn(pyramid, config) if kind == "faster-rcnn" else _one_stage(pyramid, config)
     _check_options(made, config.options, own)
     network = made(pyramid, **config.options, **own)
     # torchvision swallows `transform=` without a word (vision#8840): it is put in place afterwards.
-    network.transform = Resizing(pyramid, config.size, config.max_size)
+    network.transform = DetectorTransform(pyramid, config.min_size, config.max_size)
     return network
 
 
-def _faster_rcnn(pyramid: Pyramid, config: DetectorConfig) -> dict[str, Any]:
+def _faster_rcnn(pyramid: FeaturePyramid, config: DetectorConfig) -> dict[str, Any]:
     sizes = tuple((8 * stride,) for stride in pyramid.strides)
     return {
-        "rpn_anchor_generator": AnchorGenerator(sizes, (_RATIOS,) * len(sizes)),
+        "rpn_anchor_generator": AnchorGenerator(sizes, (_ASPECT_RATIOS,) * len(sizes)),
         # The coarsest level, pooled, is for proposals alone, as in torchvision's own models.
-        "box_roi_pool": MultiScaleRoIAlign(pyramid.names[: len(pyramid.channels)], _POOLED, 2),
-        "box_head": TwoMLPHead(pyramid.out_channels * _POOLED**2, config.representation),
-        "box_predictor": FastRCNNPredictor(config.representation, len(config.classes) + 1),
+        "box_roi_pool": MultiScaleRoIAlign(pyramid.names[: len(pyramid.channels)], _ROI_SIZE, 2),
+        "box_head": TwoMLPHead(pyramid.out_channels * _ROI_SIZE**2, config.representation_size),
+        "box_predictor": FastRCNNPredictor(config.representation_size, len(config.classes) + 1),
     }
 
 
-def _one_stage(pyramid: Pyramid, config: DetectorConfig) -> dict[str, Any]:
+def _one_stage(pyramid: FeaturePyramid, config: DetectorConfig) -> dict[str, Any]:
     own: dict[str, Any] = {"num_classes": len(config.classes)}
     if config.kind == "retinanet":
         sizes = tuple(
             tuple(4 * stride * 2 ** (third / 3) for third in range(3)) for stride in pyramid.strides
         )
-        return own | {"anchor_generator": AnchorGenerator(sizes, (_RATIOS,) * len(sizes))}
+        return own | {"anchor_generator": AnchorGenerator(sizes, (_ASPECT_RATIOS,) * len(sizes))}
     if pyramid.out_channels % 32:
         raise InputError(
             f"detector: got width {pyramid.out_channels}, expected a multiple of 32: FCOS norms groups"
         )
     points = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
-    head = FCOSHead(pyramid.out_channels, 1, len(config.classes), config.convolutions)
+    head = FCOSHead(pyramid.out_channels, 1, len(config.classes), config.num_convs)
     return own | {"anchor_generator": points, "head": head}
 
 
-class Resizing(GeneralizedRCNNTransform):
+class DetectorTransform(GeneralizedRCNNTransform):
     """torchvision's way to a batch; pictures stay as they are where no size is given.
 
     Args:
         pyramid: says how pictures are normalised, and what their sides are padded to a multiple of.
-        size: pixels of the shorter side, or None.
+        min_size: pixels of the shorter side, or None.
         max_size: pixels of the longer side, at most.
     """
 
-    def __init__(self, pyramid: Pyramid, size: int | None, max_size: int):
+    def __init__(self, pyramid: FeaturePyramid, min_size: int | None, max_size: int):
         divisible = pyramid.strides[len(pyramid.channels) - 1]
-        super().__init__(size or max_size, max_size, pyramid.mean, pyramid.std, size_divisible=divisible)
-        self.resizes = size is not None
+        super().__init__(min_size or max_size, max_size, pyramid.mean, pyramid.std, size_divisible=divisible)
+        self.resizes = min_size is not None
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
@@ -98,10 +106,14 @@ class Resizing(GeneralizedRCNNTransform):
         return image, target
 
 
-def _check_options(made: type[nn.Module], options: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _check_options(
+    detector_class: type[nn.Module], options: Mapping[str, Any], reserved: Mapping[str, Any]
+) -> None:
     """Refuse what the class does not name (it would swallow it), and what is made here."""
-    code = made.__init__.__code__
-    names = sorted({*code.co_varnames[2 : code.co_argcount]} - {*own, "min_size", "max_size"})
+    code = detector_class.__init__.__code__
+    names = sorted({*code.co_varnames[2 : code.co_argcount]} - {*reserved, "min_size", "max_size"})
     for name in options:
         if name not in names:
-            raise InputError(f"detector: {made.__name__} takes no {name!r} here.{nearest(name, names)}")
+            raise InputError(
+                f"detector: {detector_class.__name__} takes no {name!r} here.{did_you_mean(name, names)}"
+            )

@@ -16,13 +16,13 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from mmattn.encoders.image.efficientnet_lite0 import EfficientNetLite0
 from mmattn.errors import InputError
 
-__all__ = ["LITE0", "Pyramid", "Top"]
+__all__ = ["LITE0", "ExtraLevels", "FeaturePyramid"]
 
 LITE0 = "efficientnet-lite0"  # the registry's name: its bundled weights come along
-Top = Literal["none", "pool", "p6p7"]
+ExtraLevels = Literal["none", "pool", "p6p7"]
 
 
-class Pyramid(nn.Module):
+class FeaturePyramid(nn.Module):
     """Feature maps of a timm network, brought to one width from the coarsest down.
 
     Paper: Lin et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv:1612.03144.
@@ -31,11 +31,11 @@ class Pyramid(nn.Module):
         backbone: name of a timm network that gives features, or "efficientnet-lite0" for that network with
             the weights that a package of the registry carries.
         levels: which of its feature maps, from the finest (stride 2) counted from 0.
-        width: channels of every map that goes out.
-        top: coarser maps on top: "none"; "pool", one, by pooling; "p6p7", two, by convolutions.
+        out_channels: channels of every map that goes out.
+        extra_levels: coarser maps on top: "none"; "pool", one, by pooling; "p6p7", two, by convolutions.
         pretrained: True for the bundled weights of efficientnet-lite0 or those that timm fetches from its
             hub; a file of timm weights; False for random ones. None: True for efficientnet-lite0 alone.
-        frozen: stages of the network that are not trained, from the input; "all" for the whole network.
+        frozen_stages: stages of the network that are not trained, from the input; "all" for the whole network.
         norm: "frozen" keeps means and scales of batch norms as they are, as small batches want it; "batch"
             trains them; None: frozen for pretrained networks.
 
@@ -49,7 +49,7 @@ class Pyramid(nn.Module):
 
     Example:
         >>> import torch
-        >>> pyramid = Pyramid("resnet10t", levels=(1, 2), width=32)
+        >>> pyramid = FeaturePyramid("resnet10t", levels=(1, 2), out_channels=32)
         >>> {name: tuple(x.shape) for name, x in pyramid(torch.zeros(1, 3, 64, 96)).items()}
         {'0': (1, 32, 16, 24), '1': (1, 32, 8, 12)}
     """
@@ -58,24 +58,26 @@ class Pyramid(nn.Module):
         self,
         backbone: str = LITE0,
         levels: Sequence[int] = (2, 3, 4),
-        width: int = 256,
+        out_channels: int = 256,
         *,
-        top: Top = "none",
+        extra_levels: ExtraLevels = "none",
         pretrained: bool | str | Path | None = None,
-        frozen: int | Literal["all"] = 0,
+        frozen_stages: int | Literal["all"] = 0,
         norm: Literal["frozen", "batch"] | None = None,
     ):
         super().__init__()
         pretrained = backbone == LITE0 if pretrained is None else pretrained
-        self.network, self.mean, self.std = _features(backbone, tuple(levels), pretrained)
-        _freeze(self.network, frozen, backbone)
+        self.network, self.mean, self.std = _create_backbone(backbone, tuple(levels), pretrained)
+        _freeze_stages(self.network, frozen_stages, backbone)
         if norm == "frozen" or (norm is None and pretrained is not False):
             self.network = freeze_batch_norm_2d(self.network)
         self.channels: list[int] = self.network.feature_info.channels()
-        self.fpn = FeaturePyramidNetwork(self.channels, width, extra_blocks=_extra(top, width))
-        self.out_channels = width
+        self.fpn = FeaturePyramidNetwork(
+            self.channels, out_channels, extra_blocks=_extra_block(extra_levels, out_channels)
+        )
+        self.out_channels = out_channels
         self.strides: list[int] = list(self.network.feature_info.reduction())
-        for _ in range({"none": 0, "pool": 1, "p6p7": 2}[top]):
+        for _ in range({"none": 0, "pool": 1, "p6p7": 2}[extra_levels]):
             self.strides.append(2 * self.strides[-1])
 
     @property
@@ -83,17 +85,17 @@ class Pyramid(nn.Module):
         """Of the maps that go out, the finest first."""
         return [str(number) for number in range(len(self.strides))]
 
-    def forward(self, pictures: Tensor) -> OrderedDict[str, Tensor]:
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Maps [B, width, h, w] by name, from normalised pictures [B, 3, H, W]."""
         maps: OrderedDict[str, Tensor] = OrderedDict()
-        for number, (found, channels) in enumerate(zip(self.network(pictures), self.channels, strict=True)):
+        for number, (found, channels) in enumerate(zip(self.network(images), self.channels, strict=True)):
             # Some transformers give channels last.
             maps[str(number)] = found if found.shape[1] == channels else found.permute(0, 3, 1, 2)
         # The extra levels come back under torchvision's own names.
         return OrderedDict(zip(self.names, self.fpn(maps).values(), strict=True))
 
 
-def _features(
+def _create_backbone(
     backbone: str, levels: tuple[int, ...], pretrained: bool | str | Path
 ) -> tuple[Any, list[float], list[float]]:
     """A network that gives the levels, and the mean and deviation that its pictures are to have."""
@@ -120,29 +122,29 @@ def _features(
     return network, [0.5] * 3, [0.5] * 3
 
 
-def _extra(top: Top, width: int) -> ExtraFPNBlock | None:
-    if top == "none":
+def _extra_block(extra_levels: ExtraLevels, out_channels: int) -> ExtraFPNBlock | None:
+    if extra_levels == "none":
         return None
-    return LastLevelMaxPool() if top == "pool" else LastLevelP6P7(width, width)
+    return LastLevelMaxPool() if extra_levels == "pool" else LastLevelP6P7(out_channels, out_channels)
 
 
-def _freeze(network: Any, frozen: int | str, backbone: str) -> None:
+def _freeze_stages(network: Any, frozen_stages: int | str, backbone: str) -> None:
     """Stop training the network up to the end of a stage; its parameters come in the order of its layers."""
-    if frozen == "all":
+    if frozen_stages == "all":
         network.requires_grad_(False)
-    if not frozen or frozen == "all":
+    if not frozen_stages or frozen_stages == "all":
         return
     stages = [stage["module"] for stage in network.feature_info.info]
-    if not isinstance(frozen, int) or not 0 < frozen <= len(stages):
+    if not isinstance(frozen_stages, int) or not 0 < frozen_stages <= len(stages):
         raise InputError(
-            f"detector: got frozen={frozen!r}, expected 0 to {len(stages)} stages of {backbone}, or 'all'"
+            f"detector: got frozen={frozen_stages!r}, expected 0 to {len(stages)} stages of {backbone}, or 'all'"
         )
     # timm flattens some names: layers.1 becomes layers_1.
-    ends = tuple(stages[frozen - 1].replace(".", mark) + "." for mark in "._")
+    ends = tuple(stages[frozen_stages - 1].replace(".", mark) + "." for mark in "._")
     names = [name for name, _ in network.named_parameters()]
     last = max((place for place, name in enumerate(names) if name.startswith(ends)), default=None)
     if last is None:  # a stage without weights of its own (an activation) ends where the next one starts
-        after = tuple(stages[frozen].replace(".", mark) + "." for mark in "._")
+        after = tuple(stages[frozen_stages].replace(".", mark) + "." for mark in "._")
         last = min(place for place, name in enumerate(names) if name.startswith(after)) - 1
     for _, parameter in list(network.named_parameters())[: last + 1]:
         parameter.requires_grad_(False)

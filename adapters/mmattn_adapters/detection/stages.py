@@ -15,16 +15,16 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
-__all__ = ["Found", "Losses", "RegionStep", "one_stage", "two_stage"]
+__all__ = ["Detections", "Losses", "RegionFn", "run_one_stage", "run_two_stage"]
 
-Found = list[dict[str, Tensor]]  # boxes, scores and labels of each picture, in the network's own pixels
+Detections = list[dict[str, Tensor]]  # boxes, scores and labels of each picture, in the network's own pixels
 Losses = dict[str, Tensor]
-RegionStep = Callable[[Tensor, list[int]], Tensor]  # vectors of all regions and how many each picture has
+RegionFn = Callable[[Tensor, list[int]], Tensor]  # vectors of all regions and how many each picture has
 
 
-def one_stage(
-    network: Any, images: ImageList, maps: OrderedDict[str, Tensor], targets: Found | None
-) -> tuple[Losses, Found]:
+def run_one_stage(
+    network: Any, images: ImageList, maps: OrderedDict[str, Tensor], targets: Detections | None
+) -> tuple[Losses, Detections]:
     """FCOS and RetinaNet after their backbone: losses in training, what is found in evaluation."""
     features = list(maps.values())
     outputs = network.head(features)
@@ -40,21 +40,21 @@ def one_stage(
     return {}, network.postprocess_detections(split, split_anchors, images.image_sizes)
 
 
-def two_stage(
+def run_two_stage(
     network: Any,
     images: ImageList,
     maps: OrderedDict[str, Tensor],
-    targets: Found | None,
-    regions: RegionStep | None,
-) -> tuple[Losses, Found]:
-    """Faster R-CNN after its backbone; `regions` changes the regions' vectors before they are judged."""
+    targets: Detections | None,
+    region_fn: RegionFn | None,
+) -> tuple[Losses, Detections]:
+    """Faster R-CNN after its backbone; `region_fn` changes the regions' vectors before they are judged."""
     proposals, losses = network.rpn(images, maps, targets)
     heads = network.roi_heads
     if network.training:
         proposals, _, labels, offsets = heads.select_training_samples(proposals, targets)
     vectors_RD = heads.box_head(heads.box_roi_pool(maps, proposals, images.image_sizes))
-    if regions is not None:
-        vectors_RD = regions(vectors_RD, [len(boxes) for boxes in proposals])
+    if region_fn is not None:
+        vectors_RD = region_fn(vectors_RD, [len(boxes) for boxes in proposals])
     logits, moves = heads.box_predictor(vectors_RD)
     if network.training:
         loss_classifier, loss_box = fastrcnn_loss(logits, moves, labels, offsets)

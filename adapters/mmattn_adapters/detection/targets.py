@@ -11,28 +11,28 @@ from torch import Tensor
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.image.image_io import read_picture
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.image.image_io import read_image
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["as_boxes", "as_picture", "as_target", "check_targets"]
+__all__ = ["check_targets", "from_torchvision", "to_image_tensor", "to_torchvision_target"]
 
 
-def as_picture(content: Any) -> Tensor:
+def to_image_tensor(content: Any) -> Tensor:
     """A picture as torchvision's detectors take it: float32 [3, H, W] from 0 to 1.
 
     Args:
-        content: what `mmattn.encoders.image.image_io.read_picture` reads; a uint8 tensor [3, H, W]; or what this
+        content: what `mmattn.encoders.image.image_io.read_image` reads; a uint8 tensor [3, H, W]; or what this
             function gave, which passes through.
 
     Raises:
         Unreadable: with the reason.
 
     Example:
-        >>> as_picture(np.zeros((5, 7), np.uint8)).shape
+        >>> to_image_tensor(np.zeros((5, 7), np.uint8)).shape
         torch.Size([3, 5, 7])
     """
     if not isinstance(content, Tensor):
-        content = torch.from_numpy(np.array(read_picture(content))).permute(2, 0, 1)
+        content = torch.from_numpy(np.array(read_image(content))).permute(2, 0, 1)
     if content.dim() != 3 or content.shape[0] != 3 or 0 in content.shape:
         raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [3, H, W]")
     if content.dtype == torch.uint8:
@@ -75,41 +75,45 @@ def check_targets(targets: Sequence[Boxes], sizes: Sequence[tuple[int, int]]) ->
             )
 
 
-def as_target(
-    boxes: Boxes, numbers: Mapping[str, int], resized: tuple[int, int], device: torch.device
+def to_torchvision_target(
+    boxes: Boxes, class_ids: Mapping[str, int], resized_size: tuple[int, int], device: torch.device
 ) -> dict[str, Tensor]:
     """Boxes as torchvision wants them, on a picture that was resized.
 
     Args:
         boxes: the truth.
-        numbers: class -> its number.
-        resized: (height, width) of the picture now.
+        class_ids: class -> its number.
+        resized_size: (height, width) of the picture now.
         device: of the detector.
 
     Raises:
         InputError: a label that is no class.
     """
-    unknown = next((label for label in boxes.labels if label not in numbers), None)
+    unknown = next((label for label in boxes.labels if label not in class_ids), None)
     if unknown is not None:
-        raise InputError(f"detector: no class {unknown!r}.{nearest(unknown, numbers)}")
-    labels = torch.tensor([numbers[label] for label in boxes.labels], dtype=torch.int64, device=device)
+        raise InputError(f"detector: no class {unknown!r}.{did_you_mean(unknown, class_ids)}")
+    labels = torch.tensor([class_ids[label] for label in boxes.labels], dtype=torch.int64, device=device)
     # A size in pixels may be rounded, so that the two sides have ratios of their own; as torchvision does it.
     ratio_h, ratio_w = (
         torch.tensor(now, dtype=torch.float32) / torch.tensor(then, dtype=torch.float32)
-        for now, then in zip(resized, boxes.size, strict=True)
+        for now, then in zip(resized_size, boxes.size, strict=True)
     )
     scaled = boxes.boxes.float() * torch.stack([ratio_w, ratio_h, ratio_w, ratio_h])
     return {"boxes": scaled.to(device), "labels": labels}
 
 
-def as_boxes(found: Mapping[str, Tensor], names: Mapping[int, str], size: tuple[int, int]) -> Boxes:
+def from_torchvision(
+    detections: Mapping[str, Tensor], class_names: Mapping[int, str], size: tuple[int, int]
+) -> Boxes:
     """What torchvision found on a picture of (height, width) `size`, the surest first, on the CPU.
 
     Args:
-        found: its boxes, scores and labels.
-        names: number -> class.
+        detections: its boxes, scores and labels.
+        class_names: number -> class.
         size: (height, width) of the picture.
     """
-    order = found["scores"].argsort(descending=True, stable=True)
-    labels = [names[number] for number in found["labels"][order].tolist()]
-    return Boxes(found["boxes"][order].float().cpu(), labels, size, found["scores"][order].float().cpu())
+    order = detections["scores"].argsort(descending=True, stable=True)
+    labels = [class_names[number] for number in detections["labels"][order].tolist()]
+    return Boxes(
+        detections["boxes"][order].float().cpu(), labels, size, detections["scores"][order].float().cpu()
+    )

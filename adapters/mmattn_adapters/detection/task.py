@@ -16,46 +16,46 @@ from mmattn.types import Sample
 if TYPE_CHECKING:
     from mmattn_adapters.torchvision import Detector
 
-__all__ = ["DetectionTask", "DrawnDetectionTask"]
+__all__ = ["DetectionTask", "SyntheticDetectionTask"]
 
 Augment = Callable[[Any, Boxes], tuple[Any, Boxes]]
 
 
-class _Learning(Task):
+class _DetectionTaskBase(Task):
     """What both tasks have in common: the loss of some samples with their boxes, and a judge."""
 
     def __init__(
         self,
         detector: Detector,
-        judge: Callable[[Detector], dict[str, float]] | None,
-        drop_modality: float,
+        validate_fn: Callable[[Detector], dict[str, float]] | None,
+        modality_dropout: float,
         augment: Augment | None,
     ):
         super().__init__()
-        self.detector, self.judge = detector, judge
-        self.drop_modality, self.augment = drop_modality, augment
+        self.detector, self.validate_fn = detector, validate_fn
+        self.modality_dropout, self.augment = modality_dropout, augment
 
-    def loss(self, samples: list[Sample], targets: list[Boxes]) -> Tensor:
+    def compute_loss(self, samples: list[Sample], targets: list[Boxes]) -> Tensor:
         """The sum of the detector's losses."""
         if self.augment is not None:
             pairs = [
-                self._augmented(sample, boxes, self.augment)
+                self._augment_sample(sample, boxes, self.augment)
                 for sample, boxes in zip(samples, targets, strict=True)
             ]
             samples, targets = [sample for sample, _ in pairs], [boxes for _, boxes in pairs]
-        losses = self.detector.losses(samples, targets, self.drop_modality)
+        losses = self.detector.losses(samples, targets, self.modality_dropout)
         return torch.stack(list(losses.values())).sum()
 
-    def _augmented(self, sample: Sample, boxes: Boxes, augment: Augment) -> tuple[Sample, Boxes]:
-        name = self.detector.config.picture
+    def _augment_sample(self, sample: Sample, boxes: Boxes, augment: Augment) -> tuple[Sample, Boxes]:
+        name = self.detector.config.image_key
         picture, boxes = augment(sample.content[name], boxes)
         return Sample(sample.id, {**sample.content, name: picture}), boxes
 
     def validate(self) -> dict[str, float]:
-        return {} if self.judge is None else self.judge(self.detector)
+        return {} if self.validate_fn is None else self.validate_fn(self.detector)
 
 
-class DetectionTask(_Learning):
+class DetectionTask(_DetectionTaskBase):
     """Samples and their boxes, for `mmattn.training.loop.train`.
 
     Samples that hold the same picture object are several questions about one picture: they come in one
@@ -65,9 +65,9 @@ class DetectionTask(_Learning):
         detector: what is trained.
         samples: each with a picture, and with what is said of it, if anything.
         targets: the boxes that are meant, one a sample; a sample with None is left out.
-        judge: validation figures; left out, none.
-        batch: pictures a step.
-        drop_modality: probability that a modality of what is said is left out of a question in a step.
+        validate_fn: validation figures; left out, none.
+        batch_size: pictures a step.
+        modality_dropout: probability that a modality of what is said is left out of a question in a step.
         augment: changes a picture and its boxes, anew each time; then each question has a picture of its own.
 
     Raises:
@@ -79,75 +79,75 @@ class DetectionTask(_Learning):
         detector: Detector,
         samples: Sequence[Sample],
         targets: Sequence[Boxes | None],
-        judge: Callable[[Detector], dict[str, float]] | None = None,
+        validate_fn: Callable[[Detector], dict[str, float]] | None = None,
         *,
-        batch: int = 8,
-        drop_modality: float = 0.0,
+        batch_size: int = 8,
+        modality_dropout: float = 0.0,
         augment: Augment | None = None,
     ):
-        super().__init__(detector, judge, drop_modality, augment)
+        super().__init__(detector, validate_fn, modality_dropout, augment)
         if len(targets) != len(samples):
             raise InputError(f"detection: got {len(targets)} targets, expected {len(samples)}, one a sample")
-        self.batch = batch
-        self.questions = _by_picture(samples, targets, detector.config.picture)
-        if not self.questions:
+        self.batch_size = batch_size
+        self.image_groups = _group_by_image(samples, targets, detector.config.image_key)
+        if not self.image_groups:
             raise InputError("detection: got no sample with boxes to learn from, expected at least one")
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[list[Sample], list[Boxes]]]:
         """The pictures in a random order, each with all its questions."""
-        for places in torch.randperm(len(self.questions), generator=generator).split(self.batch):
-            pairs = [pair for place in places.tolist() for pair in self.questions[place]]
+        for places in torch.randperm(len(self.image_groups), generator=generator).split(self.batch_size):
+            pairs = [pair for place in places.tolist() for pair in self.image_groups[place]]
             yield [sample for sample, _ in pairs], [boxes for _, boxes in pairs]
 
-    def batch_count(self, epoch: int) -> int:
-        return -(-len(self.questions) // self.batch)
+    def num_batches(self, epoch: int) -> int:
+        return -(-len(self.image_groups) // self.batch_size)
 
     def forward(self, batch: tuple[list[Sample], list[Boxes]]) -> Tensor:
         """The sum of the detector's losses on a batch."""
-        return self.loss(*batch)
+        return self.compute_loss(*batch)
 
 
-class DrawnDetectionTask(_Learning):
+class SyntheticDetectionTask(_DetectionTaskBase):
     """Samples that are made up anew in every step: simulated scenes, joined sounds.
 
     Args:
         detector: what is trained.
-        draw: a seed -> samples and their boxes; what it draws from torch's global generator is seeded, too.
-        steps: an epoch.
-        judge, drop_modality, augment: as in `DetectionTask`.
+        sample_fn: a seed -> samples and their boxes; what it draws from torch's global generator is seeded, too.
+        steps_per_epoch: an epoch.
+        validate_fn, modality_dropout, augment: as in `DetectionTask`.
     """
 
     def __init__(
         self,
         detector: Detector,
-        draw: Callable[[int], tuple[list[Sample], list[Boxes]]],
-        judge: Callable[[Detector], dict[str, float]] | None = None,
+        sample_fn: Callable[[int], tuple[list[Sample], list[Boxes]]],
+        validate_fn: Callable[[Detector], dict[str, float]] | None = None,
         *,
-        steps: int,
-        drop_modality: float = 0.0,
+        steps_per_epoch: int,
+        modality_dropout: float = 0.0,
         augment: Augment | None = None,
     ):
-        super().__init__(detector, judge, drop_modality, augment)
-        self.draw, self.steps = draw, steps
+        super().__init__(detector, validate_fn, modality_dropout, augment)
+        self.sample_fn, self.steps_per_epoch = sample_fn, steps_per_epoch
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
         """Seeds."""
-        yield from torch.randint(2**31, (self.steps,), generator=generator).tolist()
+        yield from torch.randint(2**31, (self.steps_per_epoch,), generator=generator).tolist()
 
-    def batch_count(self, epoch: int) -> int:
-        return self.steps
+    def num_batches(self, epoch: int) -> int:
+        return self.steps_per_epoch
 
     def forward(self, batch: int) -> Tensor:
         """The sum of the detector's losses on what the seed gives."""
-        return self.loss(*self.draw(batch))
+        return self.compute_loss(*self.sample_fn(batch))
 
 
-def _by_picture(
-    samples: Sequence[Sample], targets: Sequence[Boxes | None], picture: str
+def _group_by_image(
+    samples: Sequence[Sample], targets: Sequence[Boxes | None], image_key: str
 ) -> list[list[tuple[Sample, Boxes]]]:
     """Samples with their boxes, those about one picture together."""
     groups: dict[int, list[tuple[Sample, Boxes]]] = {}
     for sample, boxes in zip(samples, targets, strict=True):
         if boxes is not None:
-            groups.setdefault(id(sample.content.get(picture)), []).append((sample, boxes))
+            groups.setdefault(id(sample.content.get(image_key)), []).append((sample, boxes))
     return list(groups.values())

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from mmattn.boxes import Boxes
-from mmattn.data.box_checks import BadBoxes
+from mmattn.data.box_checks import BadBoxPolicy
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.data.voc import read_voc
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
@@ -43,7 +43,7 @@ class BCCD:
         root: str | os.PathLike[str] | None,
         out: str | os.PathLike[str],
         *,
-        bad_boxes: BadBoxes = "drop",
+        bad_boxes: BadBoxPolicy = "drop",
     ) -> Card:
         """Write items as parquet, rejected.csv and card.yaml; the pictures stay where they lie.
 
@@ -63,7 +63,7 @@ class BCCD:
         root, out = Path(root), Path(out)
         if not (root / "Annotations").is_dir() and (root / "BCCD").is_dir():
             root = root / "BCCD"
-        rejected = Rejected()
+        rejected = RejectionLog()
         rows: list[dict[str, Any]] = []
         for name, part in _PARTS.items():
             found = read_voc(root, name, labels=LABELS, bad_boxes=bad_boxes, rejected=rejected)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from mmattn.errors import InputError, nearest
-from mmattn_datasets.digits.words import WORDS
+from mmattn.errors import InputError, did_you_mean
+from mmattn_datasets.digits.words import DIGIT_WORDS
 
-__all__ = ["NUMBERS", "spell"]
+__all__ = ["NUMBERS", "spell_number"]
 
 _TEENS = {
     "English": "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen",
@@ -27,33 +27,33 @@ _TEN = {language: line.split() for language, line in _TENS.items()}
 
 def _english(number: int) -> str:
     if number >= 100:
-        return _joined(f"{WORDS['English'][number // 100]} hundred", number % 100, _english)
+        return _join_words(f"{DIGIT_WORDS['English'][number // 100]} hundred", number % 100, _english)
     if number < 20:
-        return [*WORDS["English"], *_TEEN["English"]][number]
-    return _joined(_TEN["English"][number // 10 - 2], number % 10, _english)
+        return [*DIGIT_WORDS["English"], *_TEEN["English"]][number]
+    return _join_words(_TEN["English"][number // 10 - 2], number % 10, _english)
 
 
 def _german(number: int) -> str:
     if number >= 100:
         return _stem(number // 100) + "hundert" + (_german(number % 100) if number % 100 else "")
     if number < 20:
-        return [*WORDS["German"], *_TEEN["German"]][number]
+        return [*DIGIT_WORDS["German"], *_TEEN["German"]][number]
     ten, one = _TEN["German"][number // 10 - 2], number % 10
     return f"{_stem(one)}und{ten}" if one else ten
 
 
 def _stem(digit: int) -> str:
-    return "ein" if digit == 1 else WORDS["German"][digit]
+    return "ein" if digit == 1 else DIGIT_WORDS["German"][digit]
 
 
 def _french(number: int) -> str:
     if number >= 100:
-        before = "" if number < 200 else WORDS["French"][number // 100] + " "
-        return _joined(
+        before = "" if number < 200 else DIGIT_WORDS["French"][number // 100] + " "
+        return _join_words(
             before + ("cents" if number >= 200 and not number % 100 else "cent"), number % 100, _french
         )
     if number < 20:
-        return [*WORDS["French"], *_TEEN["French"]][number]
+        return [*DIGIT_WORDS["French"], *_TEEN["French"]][number]
     if number == 80:
         return "quatre-vingts"
     base = number // 20 * 20 if number >= 60 else number // 10 * 10  # 70 is 60 and 10, 90 is 80 and 10
@@ -66,27 +66,27 @@ def _french(number: int) -> str:
 
 def _turkish(number: int) -> str:
     if number >= 100:
-        hundred = "yüz" if number < 200 else f"{WORDS['Turkish'][number // 100]} yüz"
-        return _joined(hundred, number % 100, _turkish)
+        hundred = "yüz" if number < 200 else f"{DIGIT_WORDS['Turkish'][number // 100]} yüz"
+        return _join_words(hundred, number % 100, _turkish)
     if number < 10:
-        return WORDS["Turkish"][number]
-    return _joined(_TEN["Turkish"][number // 10 - 1], number % 10, _turkish)
+        return DIGIT_WORDS["Turkish"][number]
+    return _join_words(_TEN["Turkish"][number // 10 - 1], number % 10, _turkish)
 
 
 def _indonesian(number: int) -> str:
-    words = WORDS["Indonesian"]
+    words = DIGIT_WORDS["Indonesian"]
     if number >= 100:
         hundred = "seratus" if number < 200 else f"{words[number // 100]} ratus"
-        return _joined(hundred, number % 100, _indonesian)
+        return _join_words(hundred, number % 100, _indonesian)
     if number < 10:
         return words[number]
     if number < 20:
         return {10: "sepuluh", 11: "sebelas"}.get(number, f"{words[number % 10]} belas")
-    return _joined(f"{words[number // 10]} puluh", number % 10, _indonesian)
+    return _join_words(f"{words[number // 10]} puluh", number % 10, _indonesian)
 
 
 def _finnish(number: int) -> str:
-    words = WORDS["Finnish"]
+    words = DIGIT_WORDS["Finnish"]
     if number >= 100:
         hundred = "sata" if number < 200 else f"{words[number // 100]}sataa"
         return hundred + (_finnish(number % 100) if number % 100 else "")
@@ -97,7 +97,7 @@ def _finnish(number: int) -> str:
     return f"{words[number // 10]}kymmentä" + (words[number % 10] if number % 10 else "")
 
 
-def _joined(before: str, rest: int, spelled: Callable[[int], str]) -> str:
+def _join_words(before: str, rest: int, spelled: Callable[[int], str]) -> str:
     return f"{before} {spelled(rest)}" if rest else before
 
 
@@ -114,7 +114,7 @@ NUMBERS: Mapping[str, Callable[[int], str]] = MappingProxyType(
 )
 
 
-def spell(number: int, language: str) -> str:
+def spell_number(number: int, language: str) -> str:
     """A number in words.
 
     Args:
@@ -125,11 +125,11 @@ def spell(number: int, language: str) -> str:
         InputError: another number, or no such language.
 
     Example:
-        >>> spell(392, "English"), spell(392, "German"), spell(392, "French")
+        >>> spell_number(392, "English"), spell_number(392, "German"), spell_number(392, "French")
         ('three hundred ninety two', 'dreihundertzweiundneunzig', 'trois cent quatre-vingt-douze')
     """
     if not 0 <= number <= 999:
         raise InputError(f"number words: got {number}, expected 0 to 999")
     if language not in NUMBERS:
-        raise InputError(f"number words: no language {language!r}.{nearest(language, NUMBERS)}")
+        raise InputError(f"number words: no language {language!r}.{did_you_mean(language, NUMBERS)}")
     return NUMBERS[language](number)

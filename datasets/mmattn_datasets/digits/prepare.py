@@ -13,17 +13,17 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
-from mmattn_datasets.digits.collectors import collect
-from mmattn_datasets.digits.sounds import RATE, play, voices
-from mmattn_datasets.digits.words import WORDS, say
+from mmattn_datasets.digits.collectors import simulate_picks
+from mmattn_datasets.digits.sounds import SAMPLE_RATE, synthesize, voices
+from mmattn_datasets.digits.words import DIGIT_WORDS, phrase_digit
 
 __all__ = ["Digits"]
 
-_SIZE = 32  # pixels a side; scikit-learn's pictures have 8
-_SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
+_IMAGE_SIZE = 32  # pixels a side; scikit-learn's pictures have 8
+_SPLIT_PATTERN = ("train",) * 7 + ("validation",) + ("test",) * 2
 
 _CARD = {
     "name": "digits",
@@ -70,7 +70,7 @@ class Digits:
         *,
         items: int = 1200,
         users: int = 300,
-        absent: float = 0.15,
+        missing_rate: float = 0.15,
         seed: int = 0,
     ) -> Card:
         """Write images/, sounds/, items and interactions as parquet, rejected.csv and card.yaml.
@@ -80,7 +80,7 @@ class Digits:
             out: the folder to write to.
             items: how many; each has a drawing of its own, and there are 1797.
             users: how many collectors.
-            absent: probability that an item lacks a modality, for each of them.
+            missing_rate: probability that an item lacks a modality, for each of them.
             seed: the same seed gives the same files.
 
         Returns:
@@ -94,80 +94,84 @@ class Digits:
             raise InputError(
                 f"digits: got root {os.fspath(root)!r}, expected none: there are no original files"
             )
-        _check("items", items, 100, len(drawings))
-        _check("users", users, 1, 100_000)
-        _check("absent", absent, 0, 0.9)
+        _check_range("items", items, 100, len(drawings))
+        _check_range("users", users, 1, 100_000)
+        _check_range("absent", missing_rate, 0, 0.9)
         out = Path(out)
         generator = np.random.default_rng(seed)
         chosen = generator.permutation(len(drawings))[:items]
-        table = _draw_items(digits[chosen], absent, generator)
+        table = _sample_items(digits[chosen], missing_rate, generator)
         table["drawing"] = chosen
         table["ink"] = np.where(table["image"].notna(), drawings[chosen].mean(1), np.nan)
         _write_images(table, drawings, out)
-        _write_sounds(table, out, generator)
-        picks = collect(table, users, generator)
+        _write_audio(table, out, generator)
+        picks = simulate_picks(table, users, generator)
         picks["split"] = table["split"].to_numpy()[picks["item"]]
         _write(table.drop(columns="ink"), out / "items.parquet")
         _write(picks, out / "interactions.parquet")
-        Rejected().write(out / "rejected.csv")
+        RejectionLog().write(out / "rejected.csv")
         return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
 
 
-def _check(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise InputError(f"digits: got {name} {value}, expected {least} to {most}")
+def _check_range(name: str, value: float, min_value: float, max_value: float) -> None:
+    if not min_value <= value <= max_value:
+        raise InputError(f"digits: got {name} {value}, expected {min_value} to {max_value}")
 
 
-def _draw_items(digits: np.ndarray, absent: float, generator: np.random.Generator) -> pd.DataFrame:
+def _sample_items(digits: np.ndarray, missing_rate: float, generator: np.random.Generator) -> pd.DataFrame:
     """Everything about the items but the files themselves: what they show, and what is absent."""
     count = len(digits)
-    there = generator.random((count, 3)) >= absent
+    there = generator.random((count, 3)) >= missing_rate
     none = ~there.any(1)
     there[none, generator.integers(3, size=none.sum())] = True
     image, text, audio = there.T
-    language = _deal(digits, list(WORDS), generator)
-    said = [say(digit, name, generator) for digit, name in zip(digits, language, strict=True)]
+    language = _assign_evenly(digits, list(DIGIT_WORDS), generator)
+    said = [phrase_digit(digit, name, generator) for digit, name in zip(digits, language, strict=True)]
     return pd.DataFrame(
         {
             "item": np.arange(count),
             "digit": digits,
-            "split": _deal(digits, _SPLITS, generator),
-            "image": _where(image, [f"images/{item:04d}.png" for item in range(count)]),
-            "text": _where(text, said),
-            "audio": _where(audio, [f"sounds/{item:04d}.flac" for item in range(count)]),
-            "language": _where(text, language),
-            "voice": _where(audio, _deal(digits, [voice.name for voice in voices()], generator)),
+            "split": _assign_evenly(digits, _SPLIT_PATTERN, generator),
+            "image": _mask_missing(image, [f"images/{item:04d}.png" for item in range(count)]),
+            "text": _mask_missing(text, said),
+            "audio": _mask_missing(audio, [f"sounds/{item:04d}.flac" for item in range(count)]),
+            "language": _mask_missing(text, language),
+            "voice": _mask_missing(
+                audio, _assign_evenly(digits, [voice.name for voice in voices()], generator)
+            ),
         }
     )
 
 
-def _deal(digits: np.ndarray, deck: Sequence[str], generator: np.random.Generator) -> list[str]:
+def _assign_evenly(digits: np.ndarray, choices: Sequence[str], generator: np.random.Generator) -> list[str]:
     """One card of the deck an item, so that every digit gets each card about as often."""
     dealt = np.empty(len(digits), dtype=object)
     for digit in np.unique(digits):
         own = np.flatnonzero(digits == digit)
-        dealt[own] = generator.permutation(np.resize(np.array(deck, dtype=object), len(own)))
+        dealt[own] = generator.permutation(np.resize(np.array(choices, dtype=object), len(own)))
     return dealt.tolist()
 
 
-def _where(there: np.ndarray, values: Sequence[str]) -> list[str | None]:
-    return [value if has else None for has, value in zip(there, values, strict=True)]
+def _mask_missing(present: np.ndarray, values: Sequence[str]) -> list[str | None]:
+    return [value if has else None for has, value in zip(present, values, strict=True)]
 
 
 def _write_images(table: pd.DataFrame, drawings: np.ndarray, out: Path) -> None:
     (out / "images").mkdir(parents=True, exist_ok=True)
     for name, drawing in table.loc[table["image"].notna(), ["image", "drawing"]].itertuples(index=False):
         shades = (drawings[drawing].reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
-        Image.fromarray(shades).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).save(out / name)
+        Image.fromarray(shades).resize((_IMAGE_SIZE, _IMAGE_SIZE), Image.Resampling.BICUBIC).save(out / name)
 
 
-def _write_sounds(table: pd.DataFrame, out: Path, generator: np.random.Generator) -> None:
+def _write_audio(table: pd.DataFrame, out: Path, generator: np.random.Generator) -> None:
     (out / "sounds").mkdir(parents=True, exist_ok=True)
     players = {voice.name: voice for voice in voices()}
     for name, digit, voice in table.loc[table["audio"].notna(), ["audio", "digit", "voice"]].itertuples(
         index=False
     ):
-        soundfile.write(out / name, play(digit, players[voice], generator), RATE, subtype="PCM_16")
+        soundfile.write(
+            out / name, synthesize(digit, players[voice], generator), SAMPLE_RATE, subtype="PCM_16"
+        )
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["PATTERNS", "RATE", "Note", "Voice", "play", "voices"]
+__all__ = ["DIGIT_PATTERNS", "SAMPLE_RATE", "Note", "Voice", "synthesize", "voices"]
 
-RATE = 8000  # samples a second
+SAMPLE_RATE = 8000  # samples a second
 
 Source = Literal["tone", "buzz", "noise", "rest"]
 
@@ -39,7 +39,7 @@ _KNOCK = Note(0.5, source="noise")
 _BEEP = Note(1, 14, 14)
 
 # Digit -> its pattern. They differ in contour, rhythm and source, not in pitch: the voices vary that.
-PATTERNS: tuple[tuple[Note, ...], ...] = (
+DIGIT_PATTERNS: tuple[tuple[Note, ...], ...] = (
     _notes(0),  # a steady tone
     (Note(1, 0, 14),),  # a glide up
     (Note(1, 14, 0),),  # a glide down
@@ -82,7 +82,7 @@ def voices() -> tuple[Voice, ...]:
     return tuple(map(Voice, names, pitches, seconds, brightness, vibrato))
 
 
-def play(digit: int, voice: Voice, generator: np.random.Generator) -> np.ndarray:
+def synthesize(digit: int, voice: Voice, generator: np.random.Generator) -> np.ndarray:
     """One take of a pattern: tempo, pitch, loudness, start and background noise vary from take to take.
 
     Args:
@@ -94,38 +94,40 @@ def play(digit: int, voice: Voice, generator: np.random.Generator) -> np.ndarray
         [T] float32 at 8 kHz, 0.4 to 0.8 seconds, within -1 to 1.
 
     Example:
-        >>> take = play(3, voices()[0], np.random.default_rng(0))
-        >>> take.dtype, bool(0.4 * RATE <= len(take) <= 0.8 * RATE)
+        >>> take = synthesize(3, voices()[0], np.random.default_rng(0))
+        >>> take.dtype, bool(0.4 * SAMPLE_RATE <= len(take) <= 0.8 * SAMPLE_RATE)
         (dtype('float32'), True)
     """
     seconds = np.clip(voice.seconds * generator.uniform(0.9, 1.1), 0.45, 0.72)
     pitch = voice.pitch * 2 ** (generator.uniform(-1, 1) / 12)
-    notes = PATTERNS[digit]
-    length = int(seconds * RATE)
+    notes = DIGIT_PATTERNS[digit]
+    length = int(seconds * SAMPLE_RATE)
     ends = np.cumsum([note.beats for note in notes])
     borders = np.round(np.concatenate([[0.0], ends / ends[-1]]) * length).astype(int)
     parts = [
-        _sound(note, stop - start, pitch, voice, generator)
+        _synthesize_note(note, stop - start, pitch, voice, generator)
         for note, start, stop in zip(notes, borders[:-1], borders[1:], strict=True)
     ]
-    before = np.zeros(int(generator.uniform(0, 0.06) * RATE))
+    before = np.zeros(int(generator.uniform(0, 0.06) * SAMPLE_RATE))
     clip = np.concatenate([before, *parts])
     clip *= generator.uniform(0.3, 0.9) / np.abs(clip).max()
     clip += generator.normal(0, generator.uniform(0.002, 0.02), len(clip))
     return np.clip(clip, -1, 1).astype(np.float32)
 
 
-def _sound(note: Note, length: int, pitch: float, voice: Voice, generator: np.random.Generator) -> np.ndarray:
+def _synthesize_note(
+    note: Note, length: int, pitch: float, voice: Voice, generator: np.random.Generator
+) -> np.ndarray:
     """[length] float64, faded in and out so that notes do not click."""
     if note.source == "rest":
         return np.zeros(length)
     if note.source == "noise":
         wave = generator.normal(0, 0.6, length)
     else:
-        time = np.arange(length) / RATE
+        time = np.arange(length) / SAMPLE_RATE
         wavering = voice.vibrato * np.sin(2 * np.pi * 6 * time)
         semitones = np.linspace(note.start, note.end, length) + wavering
-        phase = 2 * np.pi * np.cumsum(pitch * 2 ** (semitones / 12)) / RATE
+        phase = 2 * np.pi * np.cumsum(pitch * 2 ** (semitones / 12)) / SAMPLE_RATE
         wave = np.sign(np.sin(phase)) if note.source == "buzz" else _harmonics(phase, voice.brightness)
     fade = min(80, length // 2)
     wave[:fade] *= np.linspace(0, 1, fade)

@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-__all__ = ["WORDS", "say"]
+__all__ = ["DIGIT_WORDS", "phrase_digit"]
 
-_LINES = {
+_WORD_LINES = {
     "English": "zero one two three four five six seven eight nine",
     "German": "null eins zwei drei vier fünf sechs sieben acht neun",
     "French": "zéro un deux trois quatre cinq six sept huit neuf",
@@ -25,12 +25,12 @@ _LINES = {
 }
 
 # Language -> its words for 0 to 9.
-WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {language: tuple(line.split()) for language, line in _LINES.items()}
+DIGIT_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {language: tuple(line.split()) for language, line in _WORD_LINES.items()}
 )
 
 # What people say around the word, by language; "{}" alone is the most common.
-_AROUND: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_PHRASE_TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "English": ("the number {}", "a {}", "it says {}"),
         "German": ("die Zahl {}", "eine {}", "da steht {}"),
@@ -48,15 +48,15 @@ _AROUND: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def say(digit: int, language: str, generator: np.random.Generator) -> str:
+def phrase_digit(digit: int, language: str, generator: np.random.Generator) -> str:
     """A digit in words: the bare word half of the time, else with something around it, in some case.
 
     Example:
-        >>> say(7, "German", np.random.default_rng(0)).lower().endswith("sieben")
+        >>> phrase_digit(7, "German", np.random.default_rng(0)).lower().endswith("sieben")
         True
     """
-    text = WORDS[language][digit]
+    text = DIGIT_WORDS[language][digit]
     if generator.random() < 0.5:
-        text = str(generator.choice(_AROUND[language])).format(text)
+        text = str(generator.choice(_PHRASE_TEMPLATES[language])).format(text)
     case = generator.choice(["as it is", "capital", "upper"], p=[0.7, 0.2, 0.1])
     return text[0].upper() + text[1:] if case == "capital" else text.upper() if case == "upper" else text

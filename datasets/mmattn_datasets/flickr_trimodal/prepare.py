@@ -13,16 +13,16 @@ from typing import Any
 import pandas as pd
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 
-__all__ = ["CAPTIONS", "FlickrTrimodal", "spoken_words"]
+__all__ = ["CAPTIONS_PER_IMAGE", "FlickrTrimodal", "transcript_of"]
 
-CAPTIONS = 5  # a photograph; the first one is the one that is spoken
+CAPTIONS_PER_IMAGE = 5  # a photograph; the first one is the one that is spoken
 
-_FILE = "captions.csv"
-_REQUIRED = (_FILE, "images", "audio")
+_CAPTIONS_FILE = "captions.csv"
+_REQUIRED = (_CAPTIONS_FILE, "images", "audio")
 _TEST, _VALIDATION = 0.2, 0.1  # shares of the photographs; validation comes out of the other 80%
 
 _CARD: Mapping[str, Any] = {
@@ -38,7 +38,7 @@ _CARD: Mapping[str, Any] = {
         "split": "split",
         "columns": {
             "image": "image",
-            **{f"caption_{number}": "text" for number in range(1, CAPTIONS)},
+            **{f"caption_{number}": "text" for number in range(1, CAPTIONS_PER_IMAGE)},
             "audio": "audio",
             "caption_0": "transcript",
             "transcript": "transcript",
@@ -76,8 +76,8 @@ class FlickrTrimodal:
         missing = [name for name in _REQUIRED if not (root / name).exists()]
         if missing:
             raise InputError(f"{root}: no {', '.join(missing)} here, expected {', '.join(_REQUIRED)}")
-        rejected = Rejected()
-        captions = _read_captions(root / _FILE, rejected)
+        rejected = RejectionLog()
+        captions = _read_captions(root / _CAPTIONS_FILE, rejected)
         split = _split(list(captions), seed)
         rows = [
             {"item": name, "split": split[name], **_row(root, out, name, captions[name], rejected)}
@@ -90,27 +90,29 @@ class FlickrTrimodal:
         return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
 
 
-def spoken_words(caption: str) -> str:
+def transcript_of(caption: str) -> str:
     """What is heard of a written caption: lower case, without punctuation, hyphens as spaces.
 
     Example:
-        >>> spoken_words("A red-haired boy 's kite , high up .")
+        >>> transcript_of("A red-haired boy 's kite , high up .")
         "a red haired boy's kite high up"
     """
     text = re.sub(r"[^a-z0-9' ]", "", caption.lower().replace("-", " ").replace(" '", "'"))
     return " ".join(word for part in text.split() if (word := part.strip("'")))
 
 
-def _read_captions(path: Path, rejected: Rejected) -> dict[str, list[str]]:
+def _read_captions(path: Path, rejected: RejectionLog) -> dict[str, list[str]]:
     """Name of each photograph -> its captions, in the order of the file."""
     captions: dict[str, list[str]] = {}
     bad, first, total = 0, "", 0
     for total, (row, reason) in enumerate(_rows(path), start=1):
         name = Path(row[0].strip()).stem if row else ""
-        if not reason and name and len(captions.get(name, [])) == CAPTIONS:
-            reason = f"caption {CAPTIONS + 1} of the photograph, expected at most {CAPTIONS}"
+        if not reason and name and len(captions.get(name, [])) == CAPTIONS_PER_IMAGE:
+            reason = (
+                f"caption {CAPTIONS_PER_IMAGE + 1} of the photograph, expected at most {CAPTIONS_PER_IMAGE}"
+            )
         if reason:
-            rejected.add(_FILE, total, name, "", "row dropped", reason)
+            rejected.add(_CAPTIONS_FILE, total, name, "", "row dropped", reason)
             bad, first = bad + 1, first or f"row {total}: {reason}"
         else:
             captions.setdefault(name, []).append(row[1].strip())
@@ -129,15 +131,15 @@ def _rows(path: Path) -> list[tuple[list[str], str]]:
         raise InputError(f"{path}: cannot be read ({error}), expected CSV in UTF-8") from error
     if header != ["image", "caption"]:
         raise InputError(f"{path}: got the columns {', '.join(header)}, expected image, caption")
-    return [(row, _wrong(row)) for row in rows]
+    return [(row, _row_problem(row)) for row in rows]
 
 
-def _wrong(row: Sequence[str]) -> str:
+def _row_problem(row: Sequence[str]) -> str:
     if len(row) != 2:
         return f"got {len(row)} columns, expected 2: {','.join(row)!r}"
     if not row[0].strip():
         return "no image"
-    return "" if spoken_words(row[1]) else f"got the caption {row[1]!r}, expected words"
+    return "" if transcript_of(row[1]) else f"got the caption {row[1]!r}, expected words"
 
 
 def _split(names: Sequence[str], seed: int) -> dict[str, str]:
@@ -148,23 +150,23 @@ def _split(names: Sequence[str], seed: int) -> dict[str, str]:
     return {name: parts.get(name, "train") for name in names}
 
 
-def _row(root: Path, out: Path, name: str, captions: Sequence[str], rejected: Rejected) -> dict[str, Any]:
+def _row(root: Path, out: Path, name: str, captions: Sequence[str], rejected: RejectionLog) -> dict[str, Any]:
     """The columns of one photograph beside its name and part."""
-    if len(captions) < CAPTIONS:
-        reason = f"got {len(captions)} captions, expected {CAPTIONS}"
-        rejected.add(_FILE, 0, name, "caption", "kept", reason)
+    if len(captions) < CAPTIONS_PER_IMAGE:
+        reason = f"got {len(captions)} captions, expected {CAPTIONS_PER_IMAGE}"
+        rejected.add(_CAPTIONS_FILE, 0, name, "caption", "kept", reason)
     return {
-        "image": _file(root / "images" / f"{name}.jpg", out, name, "image", rejected),
+        "image": _card_path(root / "images" / f"{name}.jpg", out, name, "image", rejected),
         **{f"caption_{number}": caption for number, caption in enumerate(captions)},
-        "audio": _file(root / "audio" / f"{name}.ogg", out, name, "audio", rejected),
-        "transcript": spoken_words(captions[0]),
+        "audio": _card_path(root / "audio" / f"{name}.ogg", out, name, "audio", rejected),
+        "transcript": transcript_of(captions[0]),
     }
 
 
-def _file(path: Path, out: Path, name: str, column: str, rejected: Rejected) -> str | None:
+def _card_path(path: Path, out: Path, name: str, column: str, rejected: RejectionLog) -> str | None:
     """The path as the card wants it: relative to the card where it lies beside it, else absolute."""
     if not path.is_file():
-        rejected.add(_FILE, 0, name, column, "cell dropped", f"no file {path}")
+        rejected.add(_CAPTIONS_FILE, 0, name, column, "cell dropped", f"no file {path}")
         return None
     whole = path.resolve()
     inside = whole.is_relative_to(out.resolve())

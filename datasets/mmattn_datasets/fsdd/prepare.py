@@ -9,19 +9,19 @@ from pathlib import Path
 import pandas as pd
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.encoders.audio.audio_io import read_clip
 from mmattn.encoders.base import Unreadable
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 
-__all__ = ["WORDS", "Fsdd"]
+__all__ = ["DIGIT_WORDS", "Fsdd"]
 
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.(?:flac|wav)", re.IGNORECASE)
-_SOUNDS = (".flac", ".wav")
-_RATE = 8000  # of the recordings
+_AUDIO_SUFFIXES = (".flac", ".wav")
+_SAMPLE_RATE = 8000  # of the recordings
 
 _CARD = {
     "name": "fsdd",
@@ -78,7 +78,7 @@ class Fsdd:
             InputError: no recordings are there, most of them are bad, or nothing is left for training.
         """
         files = _recordings(root)
-        out, rejected = Path(out), Rejected()
+        out, rejected = Path(out), RejectionLog()
         rows: dict[str, dict[str, object]] = {}
         first = ""
         for path in files:
@@ -105,7 +105,7 @@ class Fsdd:
 def _recordings(root: str | os.PathLike[str] | None) -> list[Path]:
     """Sound files of the folder, in the order of their names."""
     for folder in () if root is None else (Path(root), Path(root) / "recordings"):
-        found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _SOUNDS)
+        found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _AUDIO_SUFFIXES)
         if found:
             return found
     raise InputError(
@@ -120,7 +120,7 @@ def _row(path: Path, out: Path, test: int, validation: int) -> tuple[dict[str, o
     if name is None:
         return {}, "expected {digit}_{speaker}_{index}.flac"
     try:
-        read_clip(path, _RATE)
+        read_clip(path, _SAMPLE_RATE)
     except Unreadable as error:
         return {}, str(error)
     digit, speaker, index = int(name["digit"]), name["speaker"], int(name["index"])
@@ -132,6 +132,6 @@ def _row(path: Path, out: Path, test: int, validation: int) -> tuple[dict[str, o
         "digit": str(digit),
         "speaker": speaker,
         "index": index,
-        "transcript": WORDS[digit],
+        "transcript": DIGIT_WORDS[digit],
         "split": split,
     }, ""

@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 
 from mmattn.data.card import Card
-from mmattn.data.reader import read
-from mmattn.data.rejected import Rejected
+from mmattn.data.reader import read_dataset
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn_datasets.movielens.ml1m import add_extras, read_triples
-from mmattn_datasets.movielens.raw import require, split_title
-from mmattn_datasets.movielens.tables import Film, Prepared
+from mmattn_datasets.movielens.raw import require_files, split_title
+from mmattn_datasets.movielens.tables import Film, PreparedTables
 
-__all__ = ["REQUIRED", "find_latest", "read_latest"]
+__all__ = ["REQUIRED", "find_latest_small", "read_latest_small"]
 
 REQUIRED = ("movies.csv", "ratings.csv")
 
 
-def find_latest(root: Path) -> Path | None:
+def find_latest_small(root: Path) -> Path | None:
     """The zip or the folder with the CSV files at `root` or directly in it, None where there is none."""
     if root.suffix == ".zip":
         return root if root.is_file() else None
@@ -31,8 +31,8 @@ def find_latest(root: Path) -> Path | None:
     return next((place for place in places if place.is_file() or (place / REQUIRED[0]).is_file()), None)
 
 
-def read_latest(found: Path, extras: Path | None, out: Path, rejected: Rejected) -> Prepared:
-    """Read what `find_latest` found.
+def read_latest_small(found: Path, extras: Path | None, out: Path, rejected: RejectionLog) -> PreparedTables:
+    """Read what `find_latest_small` found.
 
     Args:
         found: the zip or folder.
@@ -46,14 +46,14 @@ def read_latest(found: Path, extras: Path | None, out: Path, rejected: Rejected)
     if found.is_dir():
         return _read_folder(found, extras, out, rejected)
     with tempfile.TemporaryDirectory() as folder:
-        _unpack(found, Path(folder))
+        _extract_files(found, Path(folder))
         try:
             return _read_folder(Path(folder), extras, out, rejected)
         except InputError as error:
             raise InputError(str(error).replace(folder, str(found))) from error
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _extract_files(archive: Path, folder: Path) -> None:
     """Only the files that are wanted, under names of our own: a path in a zip may point anywhere."""
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -67,8 +67,8 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise InputError(f"{archive}: not a whole zip ({error}), expected ml-latest-small.zip") from error
 
 
-def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: Rejected) -> Prepared:
-    require(folder, REQUIRED, "ml-latest-small")
+def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: RejectionLog) -> PreparedTables:
+    require_files(folder, REQUIRED, "ml-latest-small")
     columns = {"title": "label", "genres": "label"}
     raw = Card.parse(
         {
@@ -84,15 +84,15 @@ def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: Rejecte
         }
     )
     raw.check_files()
-    dataset = read(raw)
+    dataset = read_dataset(raw)
     for row in dataset.rejected:
         rejected.add(Path(row.table).name, row.row, row.id, row.column, row.effect, row.reason)
     films = _films(dataset.item_ids, dataset.labels["title"], dataset.labels["genres"], rejected)
     if extras is not None:
-        require(extras, ("metadata/movies_extrainfos.dat",), "the extras of MovieLens-1M")
+        require_files(extras, ("metadata/movies_extrainfos.dat",), "the extras of MovieLens-1M")
         add_extras(films, extras, out, rejected)
     ratings = dataset.interactions
-    return Prepared(
+    return PreparedTables(
         name="ml-latest-small",
         description="MovieLens ml-latest-small: ratings from half a star to five, with their times.",
         films=films,
@@ -109,7 +109,7 @@ def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: Rejecte
     )
 
 
-def _films(ids: Sequence[str], titles: np.ndarray, genres: np.ndarray, rejected: Rejected) -> list[Film]:
+def _films(ids: Sequence[str], titles: np.ndarray, genres: np.ndarray, rejected: RejectionLog) -> list[Film]:
     films = []
     for place, (id, title, listed) in enumerate(zip(ids, titles, genres, strict=True), start=1):
         film = Film(item=id, movielens_id=id)

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn_datasets.movielens.raw import (
-    LOST,
-    Extras,
+    REPLACEMENT_CHARACTER,
+    FilmDetails,
     clean_title,
-    read_extras,
     read_fields,
-    require,
+    read_film_details,
+    require_files,
     split_title,
 )
-from mmattn_datasets.movielens.tables import Film, Prepared
+from mmattn_datasets.movielens.tables import Film, PreparedTables
 
 __all__ = ["REQUIRED", "add_extras", "read_ml1m", "read_triples"]
 
@@ -30,7 +30,7 @@ _POSTERS, _TRIPLES, _ENTITIES = "posters", "kg/kg.txt", "kg/item_index2entity_id
 REQUIRED = (*_INTERACTIONS.values(), _ITEM_MAP, _USER_MAP, _MOVIES)
 
 
-def read_ml1m(root: Path, out: Path, rejected: Rejected) -> Prepared:
+def read_ml1m(root: Path, out: Path, rejected: RejectionLog) -> PreparedTables:
     """Read the folder.
 
     Args:
@@ -41,7 +41,7 @@ def read_ml1m(root: Path, out: Path, rejected: Rejected) -> Prepared:
     Raises:
         InputError: a file that must be there is not, or nothing good is left of it.
     """
-    require(root, REQUIRED, "MovieLens-1M as expected here")
+    require_files(root, REQUIRED, "MovieLens-1M as expected here")
     items = _read_map(root, _ITEM_MAP, rejected)
     users = _read_map(root, _USER_MAP, rejected)
     films = _read_films(root, items, rejected)
@@ -51,7 +51,7 @@ def read_ml1m(root: Path, out: Path, rejected: Rejected) -> Prepared:
             if not film.poster:
                 reason = f"no {film.movielens_id}.jpg"
                 rejected.add(_POSTERS, 0, str(film.item), "poster", "kept", reason)
-    return Prepared(
+    return PreparedTables(
         name="ml1m",
         description="MovieLens-1M as implicit feedback: who rated which film, split into train and test.",
         films=films,
@@ -62,35 +62,35 @@ def read_ml1m(root: Path, out: Path, rejected: Rejected) -> Prepared:
     )
 
 
-def add_extras(films: list[Film], root: Path, out: Path, rejected: Rejected) -> None:
+def add_extras(films: list[Film], root: Path, out: Path, rejected: RejectionLog) -> None:
     """Fill in people, plots, ratings by the MPAA, posters and entities, by original film id.
 
     What the folder lacks as a whole is one complaint; a film that lacks it is simply without.
     """
-    extras: dict[str, Extras] = {}
-    if _there(root, _EXTRAS, rejected):
-        extras = read_extras(root, _EXTRAS, rejected)
+    extras: dict[str, FilmDetails] = {}
+    if _exists(root, _EXTRAS, rejected):
+        extras = read_film_details(root, _EXTRAS, rejected)
     posters: set[str] = set()
-    if _there(root, _POSTERS, rejected):
+    if _exists(root, _POSTERS, rejected):
         posters = {path.stem for path in (root / _POSTERS).glob("*.jpg")}
     entities: dict[str, int] = {}
-    if _there(root, _ENTITIES, rejected):
+    if _exists(root, _ENTITIES, rejected):
         entities = _read_map(root, _ENTITIES, rejected)
     for film in films:
         known = extras.get(film.movielens_id)
         if known:
-            if film.title and LOST in film.title:
+            if film.title and REPLACEMENT_CHARACTER in film.title:
                 film.title = clean_title(known.title)
             film.directors, film.writers, film.actors = known.directors, known.writers, known.actors
             film.plot, film.mpaa = known.plot, known.mpaa
         if film.movielens_id in posters:
-            film.poster = _path_for_card(root / _POSTERS / f"{film.movielens_id}.jpg", out)
+            film.poster = _card_path(root / _POSTERS / f"{film.movielens_id}.jpg", out)
         film.entity = entities.get(film.movielens_id)
 
 
-def read_triples(root: Path, rejected: Rejected) -> pd.DataFrame | None:
+def read_triples(root: Path, rejected: RejectionLog) -> pd.DataFrame | None:
     """The triples, or None where the folder has none."""
-    if not _there(root, _TRIPLES, rejected):
+    if not _exists(root, _TRIPLES, rejected):
         return None
     found: dict[tuple[int, str, int], int] = {}
     for line, (head, relation, tail) in read_fields(root, _TRIPLES, 3, rejected, separator="\t"):
@@ -104,19 +104,19 @@ def read_triples(root: Path, rejected: Rejected) -> pd.DataFrame | None:
     return pd.DataFrame(list(found), columns=["head", "relation", "tail"])
 
 
-def _there(root: Path, name: str, rejected: Rejected) -> bool:
+def _exists(root: Path, name: str, rejected: RejectionLog) -> bool:
     if (root / name).exists():
         return True
     rejected.add(name, 0, "", "", "kept", "not there: the films go without what it holds")
     return False
 
 
-def _path_for_card(path: Path, out: Path) -> str:
+def _card_path(path: Path, out: Path) -> str:
     path, folder = path.resolve(), out.resolve()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _read_map(root: Path, name: str, rejected: Rejected) -> dict[str, int]:
+def _read_map(root: Path, name: str, rejected: RejectionLog) -> dict[str, int]:
     """Two numbers a line, the original and the new one: neither may come twice."""
     found: dict[str, int] = {}
     taken: set[int] = set()
@@ -135,7 +135,7 @@ def _read_map(root: Path, name: str, rejected: Rejected) -> dict[str, int]:
     return found
 
 
-def _read_films(root: Path, items: dict[str, int], rejected: Rejected) -> list[Film]:
+def _read_films(root: Path, items: dict[str, int], rejected: RejectionLog) -> list[Film]:
     films = {original: Film(item=new, movielens_id=original) for original, new in items.items()}
     for line, (original, title, genres) in read_fields(root, _MOVIES, 3, rejected):
         if not original.isdecimal():
@@ -160,16 +160,16 @@ def _read_films(root: Path, items: dict[str, int], rejected: Rejected) -> list[F
     return [films[original] for original in sorted(items, key=items.__getitem__)]
 
 
-def _read_users(root: Path, users: dict[str, int], rejected: Rejected) -> pd.DataFrame | None:
+def _read_users(root: Path, users: dict[str, int], rejected: RejectionLog) -> pd.DataFrame | None:
     """The users of the map with what is known of them; None without the file."""
-    if not _there(root, _USERS, rejected):
+    if not _exists(root, _USERS, rejected):
         return None
     known = {original: fields for _, (original, *fields, _) in read_fields(root, _USERS, 5, rejected)}
     rows = [(new, *known.get(original, (None, None, None))) for original, new in users.items()]
     return pd.DataFrame(rows, columns=["user", "gender", "age", "occupation"]).sort_values("user")
 
 
-def _read_interactions(root: Path, items: set[int], users: set[int], rejected: Rejected) -> pd.DataFrame:
+def _read_interactions(root: Path, items: set[int], users: set[int], rejected: RejectionLog) -> pd.DataFrame:
     """One user a line, `user item item ...`; train before test, so that a pair in both is training."""
     columns: dict[str, list[int]] = {"user": [], "item": [], "line": []}
     splits: list[str] = []
@@ -201,7 +201,7 @@ def _read_interactions(root: Path, items: set[int], users: set[int], rejected: R
     return good.drop(columns="line")
 
 
-def _numbers(text: bytes, name: str, line: int, rejected: Rejected) -> list[int]:
+def _numbers(text: bytes, name: str, line: int, rejected: RejectionLog) -> list[int]:
     """The numbers of a line; without a first number, the user, there are none."""
     tokens = text.split()
     try:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn_datasets.movielens import latest, ml1m
 from mmattn_datasets.movielens.tables import write_folder
@@ -47,10 +47,10 @@ class MovieLens:
         if root is None:
             raise InputError("movielens: no root given, expected the folder or zip with the original files")
         root, out = Path(root), Path(out)
-        rejected = Rejected()
-        found = latest.find_latest(root)
+        rejected = RejectionLog()
+        found = latest.find_latest_small(root)
         if found is not None:
-            prepared = latest.read_latest(found, Path(extras) if extras else None, out, rejected)
+            prepared = latest.read_latest_small(found, Path(extras) if extras else None, out, rejected)
         elif any((root / name).exists() for name in ml1m.REQUIRED):
             if extras:
                 raise InputError("movielens: extras are for ml-latest-small; MovieLens-1M has its own")

@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 
-__all__ = ["LOST", "Extras", "clean_title", "people", "read_extras", "read_fields", "require", "split_title"]
+__all__ = [
+    "REPLACEMENT_CHARACTER",
+    "FilmDetails",
+    "clean_title",
+    "parse_people",
+    "read_fields",
+    "read_film_details",
+    "require_files",
+    "split_title",
+]
 
 # What stands where a letter was lost before we got the file.
-LOST = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|I|El|Los|Las|Das|Der|Die|Det|O"
 _INVERTED = re.compile(rf"(^|\()([^()]*), ({_ARTICLES})\s*(?=\(|\)|$)")
@@ -21,7 +30,7 @@ _YEAR = re.compile(r"\s*\((\d{4})(?:\s*[–-]\s*\d{0,4})?\s*\)\s*$")
 
 
 @dataclass(frozen=True)
-class Extras:
+class FilmDetails:
     """What movies_extrainfos.dat knows of a film beyond title and genres."""
 
     title: str
@@ -32,7 +41,7 @@ class Extras:
     plot: str | None
 
 
-def require(root: Path, files: Sequence[str], what: str) -> None:
+def require_files(root: Path, files: Sequence[str], what: str) -> None:
     """Check that the raw files are there.
 
     Raises:
@@ -44,7 +53,7 @@ def require(root: Path, files: Sequence[str], what: str) -> None:
 
 
 def read_fields(
-    root: Path, name: str, count: int, rejected: Rejected, separator: str | None = "::"
+    root: Path, name: str, count: int, rejected: RejectionLog, separator: str | None = "::"
 ) -> list[tuple[int, list[str]]]:
     """Lines of `count` fields, with their line numbers; other lines are listed as rejected.
 
@@ -68,34 +77,36 @@ def read_fields(
     return found
 
 
-def read_extras(root: Path, name: str, rejected: Rejected) -> dict[str, Extras]:
+def read_film_details(root: Path, name: str, rejected: RejectionLog) -> dict[str, FilmDetails]:
     """movies_extrainfos.dat: original film id -> what it knows. "N/A" is absent."""
-    found: dict[str, Extras] = {}
+    found: dict[str, FilmDetails] = {}
     for line, fields in read_fields(root, name, 11, rejected):
         film, title, _, mpaa, _, _, directors, writers, actors, plot, _ = fields
         if film in found:
             rejected.add(name, line, film, "", "row dropped", "the film has come before")
             continue
-        found[film] = Extras(
+        found[film] = FilmDetails(
             title=title,
-            mpaa=_known(mpaa),
-            directors=people(directors),
-            writers=people(writers),
-            actors=people(actors),
-            plot=_known(plot),
+            mpaa=_none_if_missing(mpaa),
+            directors=parse_people(directors),
+            writers=parse_people(writers),
+            actors=parse_people(actors),
+            plot=_none_if_missing(plot),
         )
     return found
 
 
-def people(text: str) -> list[str]:
+def parse_people(text: str) -> list[str]:
     """Names, each once, without what they did.
 
     Example:
-        >>> people("Joss Whedon (screenplay by), Pete Docter, Joss Whedon (story, with others)")
+        >>> parse_people("Joss Whedon (screenplay by), Pete Docter, Joss Whedon (story, with others)")
         ['Joss Whedon', 'Pete Docter']
     """
     bare = re.sub(r"\([^()]*\)", "", text)
-    return [name for name in dict.fromkeys(part.strip() for part in bare.split(",")) if _known(name)]
+    return [
+        name for name in dict.fromkeys(part.strip() for part in bare.split(",")) if _none_if_missing(name)
+    ]
 
 
 def split_title(text: str) -> tuple[str, int | None]:
@@ -124,5 +135,5 @@ def clean_title(title: str) -> str:
     return turned.replace(" )", ")").strip()
 
 
-def _known(text: str) -> str | None:
+def _none_if_missing(text: str) -> str | None:
     return text if text and text != "N/A" else None

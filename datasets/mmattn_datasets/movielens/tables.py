@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.files import atomic_path
 
-__all__ = ["SPARSE", "Film", "Prepared", "write_folder"]
+__all__ = ["SPARSE_CARD", "Film", "PreparedTables", "write_folder"]
 
 LICENCE = (
     "MovieLens: research use, no redistribution without permission of GroupLens; plots come from IMDb; "
@@ -36,7 +36,7 @@ _ROLES: Mapping[str, Any] = {
 }
 
 # What most catalogues have: a second card over the same tables says no more than this.
-SPARSE = "sparse.yaml"
+SPARSE_CARD = "sparse.yaml"
 _SPARSE_ROLES: Mapping[str, Any] = {"title": ["text", "label"], "genres": "categories", "poster": "image"}
 
 
@@ -59,7 +59,7 @@ class Film:
 
 
 @dataclass
-class Prepared:
+class PreparedTables:
     """What a layout of raw files was turned into.
 
     Args:
@@ -81,7 +81,7 @@ class Prepared:
     users: pd.DataFrame | None = None
 
 
-def write_folder(prepared: Prepared, out: Path, rejected: Rejected) -> Card:
+def write_folder(prepared: PreparedTables, out: Path, rejected: RejectionLog) -> Card:
     """Write the tables, rejected.csv, sparse.yaml, and last card.yaml: a folder with a card is whole."""
     films = pd.DataFrame([vars(film) for film in prepared.films])
     films = films.astype({"year": "Int64", "entity": "Int64"})
@@ -113,7 +113,7 @@ def write_folder(prepared: Prepared, out: Path, rejected: Rejected) -> Card:
         _write(prepared.triples, out / "triples.parquet")
         raw["graph"] = {"file": "triples.parquet", "head": "head", "relation": "relation", "tail": "tail"}
     rejected.write(out / "rejected.csv")
-    Card.parse(_sparse(raw)).save(out / SPARSE)
+    Card.parse(_sparse(raw)).save(out / SPARSE_CARD)
     return Card.load(Card.parse(raw).save(out))
 
 

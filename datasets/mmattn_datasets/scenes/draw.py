@@ -15,19 +15,19 @@ from torch import Tensor
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError
-from mmattn_datasets.digits.words import WORDS
+from mmattn_datasets.digits.words import DIGIT_WORDS
 
-__all__ = ["DIGITS", "PARTS", "Part", "Scene", "drawings_of", "make_scenes"]
+__all__ = ["DIGITS", "PARTS", "Part", "Scene", "drawings_for_part", "make_scenes"]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 # The label of each digit.
-DIGITS: tuple[str, ...] = WORDS["English"]
+DIGITS: tuple[str, ...] = DIGIT_WORDS["English"]
 
-_SHARES = (0.7, 0.1, 0.2)  # of each digit's drawings, for train, validation, test
-_INK = 0.25  # of a drawing's darkest stroke: what is fainter lies outside of its box
-_TRIES = 40  # places tried for a digit before the whole sheet is begun anew
+_SPLIT_SHARES = (0.7, 0.1, 0.2)  # of each digit's drawings, for train, validation, test
+_INK_THRESHOLD = 0.25  # of a drawing's darkest stroke: what is fainter lies outside of its box
+_MAX_PLACEMENTS = 40  # places tried for a digit before the whole sheet is begun anew
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class Scene:
 
     Args:
         id: part, seed and number: the same scene again with `make_scenes`.
-        picture: [size, size] uint8, bright ink on dark paper; encoders read it as it is.
+        image: [size, size] uint8, bright ink on dark paper; encoders read it as it is.
         boxes: every digit, labelled "zero" to "nine".
         drawings: [K] rows of `sklearn.datasets.load_digits`, one a box.
     """
 
     id: str
-    picture: np.ndarray
+    image: np.ndarray
     boxes: Boxes
     drawings: tuple[int, ...]
 
     @property
     def pixels(self) -> Tensor:
         """The picture as networks take it: uint8 [3, size, size]."""
-        return torch.from_numpy(self.picture).expand(3, -1, -1)
+        return torch.from_numpy(self.image).expand(3, -1, -1)
 
 
 def make_scenes(
@@ -83,7 +83,7 @@ def make_scenes(
 
     Example:
         >>> first, second = make_scenes(2, "test", seed=3)
-        >>> first.picture.shape, 2 <= len(first.boxes) <= 7, set(first.boxes.labels) <= set(DIGITS)
+        >>> first.image.shape, 2 <= len(first.boxes) <= 7, set(first.boxes.labels) <= set(DIGITS)
         ((96, 96), True, True)
     """
     low, high = digits
@@ -101,7 +101,7 @@ def make_scenes(
     ]
 
 
-def drawings_of(part: Part) -> np.ndarray:
+def drawings_for_part(part: Part) -> np.ndarray:
     """Rows of `sklearn.datasets.load_digits` that a part may use, the same at all times."""
     return _parts()[PARTS.index(part)]
 
@@ -121,7 +121,7 @@ def _parts() -> tuple[np.ndarray, ...]:
     dealt: list[list[np.ndarray]] = []
     for digit in range(10):
         own = generator.permutation(np.flatnonzero(digits == digit))
-        borders = (np.cumsum(_SHARES[:-1]) * len(own)).round().astype(int)
+        borders = (np.cumsum(_SPLIT_SHARES[:-1]) * len(own)).round().astype(int)
         dealt.append(np.split(own, borders))
     return tuple(np.sort(np.concatenate(rows)) for rows in zip(*dealt, strict=True))
 
@@ -136,11 +136,11 @@ def _scene(
     noise: float,
 ) -> Scene:
     count = int(generator.integers(digits[0], digits[1] + 1))
-    rows = generator.choice(drawings_of(part), count, replace=False)
-    while (placed := _place(rows, generator, size)) is None:
+    rows = generator.choice(drawings_for_part(part), count, replace=False)
+    while (placed := _place_digits(rows, generator, size)) is None:
         pass
-    sheet = _paper(generator, size)
-    sheet = np.maximum(sheet, _strokes(generator, size, clutter))
+    sheet = _background(generator, size)
+    sheet = np.maximum(sheet, _clutter_strokes(generator, size, clutter))
     for patch, (left, top) in placed:
         height, width = patch.shape
         region = sheet[top : top + height, left : left + width]
@@ -153,15 +153,17 @@ def _scene(
     return Scene(id, sheet.clip(0, 255).astype(np.uint8), boxes, tuple(rows.tolist()))
 
 
-def _place(
+def _place_digits(
     rows: np.ndarray, generator: np.random.Generator, size: int
 ) -> list[tuple[np.ndarray, tuple[int, int]]] | None:
     """Each drawing as a patch and its left top corner; None where one of them found no place."""
     placed: list[tuple[np.ndarray, tuple[int, int]]] = []
     for row in rows:
-        patch = _patch(_drawings()[0][row], generator)
-        for left, top in generator.integers(0, [size - patch.shape[1], size - patch.shape[0]], (_TRIES, 2)):
-            if all(_covered(patch, (left, top), other, corner) <= 0.1 for other, corner in placed):
+        patch = _digit_patch(_drawings()[0][row], generator)
+        for left, top in generator.integers(
+            0, [size - patch.shape[1], size - patch.shape[0]], (_MAX_PLACEMENTS, 2)
+        ):
+            if all(_overlap_fraction(patch, (left, top), other, corner) <= 0.1 for other, corner in placed):
                 placed.append((patch, (int(left), int(top))))
                 break
         else:
@@ -169,7 +171,7 @@ def _place(
     return placed
 
 
-def _patch(drawing: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _digit_patch(drawing: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A drawing in another size, stretch and slant, cut to its ink: its edges are its box."""
     height = generator.uniform(16, 34)
     width = height * generator.uniform(0.8, 1.1)
@@ -178,12 +180,12 @@ def _patch(drawing: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         (round(width * 12 / 8), round(height * 12 / 8)), Image.Resampling.BICUBIC
     )
     turned = np.asarray(padded.rotate(generator.uniform(-12, 12), Image.Resampling.BILINEAR))
-    inked = turned > _INK * turned.max()
+    inked = turned > _INK_THRESHOLD * turned.max()
     tall, wide = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     return turned[tall[0] : tall[-1] + 1, wide[0] : wide[-1] + 1].astype(np.float64)
 
 
-def _covered(
+def _overlap_fraction(
     patch: np.ndarray, corner: Sequence[Any], other: np.ndarray, other_corner: Sequence[int]
 ) -> float:
     """The part of the smaller of two boxes that the other covers."""
@@ -194,14 +196,14 @@ def _covered(
     return max(sides[0], 0) * max(sides[1], 0) / min(patch.size, other.size)
 
 
-def _paper(generator: np.random.Generator, size: int) -> np.ndarray:
+def _background(generator: np.random.Generator, size: int) -> np.ndarray:
     """A dark sheet, brighter to one side."""
     slope = generator.uniform(-25, 25, 2)
     ramp = np.linspace(-0.5, 0.5, size)
     return generator.uniform(25, 70) + slope[0] * ramp[:, None] + slope[1] * ramp
 
 
-def _strokes(generator: np.random.Generator, size: int, most: int) -> np.ndarray:
+def _clutter_strokes(generator: np.random.Generator, size: int, most: int) -> np.ndarray:
     """Thin faint arcs, about as long as digits are high."""
     sheet = Image.new("L", (size, size))
     pen = ImageDraw.Draw(sheet)

@@ -13,15 +13,15 @@ from PIL import Image
 
 from mmattn.boxes import Boxes
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 from mmattn_datasets.scenes.draw import DIGITS, PARTS, Part, make_scenes
-from mmattn_datasets.scenes.queries import FsddSounds, Query, SoundPatterns, Sounds, make_queries
+from mmattn_datasets.scenes.queries import AudioSource, FsddAudio, Query, SyntheticAudio, make_queries
 
 __all__ = ["Scenes"]
 
-_SHARES: dict[Part, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
+_SPLIT_SHARES: dict[Part, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 _CARD = {
     "name": "scenes",
@@ -62,10 +62,10 @@ class Scenes:
         out: str | os.PathLike[str] = "scenes",
         *,
         items: int = 1200,
-        each: int = 3,
-        absent: float = 0.2,
+        queries_per_scene: int = 3,
+        absent_rate: float = 0.2,
         size: int = 96,
-        heldout: Sequence[str] = (),
+        heldout_speakers: Sequence[str] = (),
         seed: int = 0,
     ) -> Card:
         """Write images/, sounds/, items as parquet, rejected.csv and card.yaml.
@@ -75,10 +75,10 @@ class Scenes:
                 sound patterns.
             out: the folder to write to.
             items: scenes; 70% for training, 10% for validation, 20% for test.
-            each: queries a scene.
-            absent: probability that a query asks for a digit which its scene lacks.
+            queries_per_scene: queries a scene.
+            absent_rate: probability that a query asks for a digit which its scene lacks.
             size: side of a picture in pixels.
-            heldout: with `root`: speakers whose voices ask in the test, and nowhere else.
+            heldout_speakers: with `root`: speakers whose voices ask in the test, and nowhere else.
             seed: the same seed gives the same files.
 
         Returns:
@@ -89,57 +89,80 @@ class Scenes:
         """
         if items < 10:
             raise InputError(f"scenes: got items {items}, expected at least 10 scenes")
-        if heldout and root is None:
+        if heldout_speakers and root is None:
             raise InputError("scenes: got heldout speakers and no root, expected the folder of recordings")
         out = Path(out)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
-            sounds = SoundPatterns() if root is None else FsddSounds(root, part, heldout)
-            count = round(items * _SHARES[part])
-            rows += _write_part(part, count, sounds, out, each=each, absent=absent, size=size, seed=seed)
+            sounds = SyntheticAudio() if root is None else FsddAudio(root, part, heldout_speakers)
+            count = round(items * _SPLIT_SHARES[part])
+            rows += _write_part(
+                part,
+                count,
+                sounds,
+                out,
+                queries_per_scene=queries_per_scene,
+                absent_rate=absent_rate,
+                size=size,
+                seed=seed,
+            )
         with atomic_path(out / "items.parquet") as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
-        Rejected().write(out / "rejected.csv")
+        RejectionLog().write(out / "rejected.csv")
         return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
 
 
 def _write_part(
-    part: Part, count: int, sounds: Sounds, out: Path, *, each: int, absent: float, size: int, seed: int
+    part: Part,
+    count: int,
+    audio_source: AudioSource,
+    out: Path,
+    *,
+    queries_per_scene: int,
+    absent_rate: float,
+    size: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Pictures and sounds of one part, and its rows of the table."""
     scenes = make_scenes(count, part, seed=seed, size=size, digits=(2, min(7, size * size // 1300)))
     for folder in ("images", "sounds"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for scene in scenes:
-        Image.fromarray(scene.picture).save(out / f"images/{scene.id}.png")
+        Image.fromarray(scene.image).save(out / f"images/{scene.id}.png")
     # Without the part, every part would ask its scenes the same questions in the same order.
-    queries = make_queries(scenes, sounds, seed=3 * seed + PARTS.index(part), each=each, absent=absent)
+    queries = make_queries(
+        scenes,
+        audio_source,
+        seed=3 * seed + PARTS.index(part),
+        queries_per_scene=queries_per_scene,
+        absent_rate=absent_rate,
+    )
     return [_row(query, part, out) for query in queries]
 
 
 def _row(query: Query, part: Part, out: Path) -> dict[str, Any]:
     name = f"{query.scene.id}-{DIGITS[query.digit]}"
-    if query.take.path is None:
+    if query.recording.path is None:
         audio = f"sounds/{name}.flac"
-        soundfile.write(out / audio, query.take.samples, query.take.rate, subtype="PCM_16")
+        soundfile.write(out / audio, query.recording.samples, query.recording.rate, subtype="PCM_16")
     else:
-        audio = str(query.take.path.resolve())
+        audio = str(query.recording.path.resolve())
     return {
         "query": name,
         "split": part,
         "image": f"images/{query.scene.id}.png",
         "text": query.phrase,
         "audio": audio,
-        "boxes": _listed(query.boxes),
-        "scene_boxes": _listed(query.scene.boxes),
+        "boxes": _boxes_to_dicts(query.boxes),
+        "scene_boxes": _boxes_to_dicts(query.scene.boxes),
         "digit": DIGITS[query.digit],
         "scene": query.scene.id,
-        "speaker": query.take.speaker,
+        "speaker": query.recording.speaker,
         "drawings": list(query.scene.drawings),
     }
 
 
-def _listed(boxes: Boxes) -> list[dict[str, Any]]:
+def _boxes_to_dicts(boxes: Boxes) -> list[dict[str, Any]]:
     return [
         {"label": label, "box": box} for label, box in zip(boxes.labels, boxes.boxes.tolist(), strict=True)
     ]

@@ -14,11 +14,20 @@ import numpy as np
 import torch
 
 from mmattn.boxes import Boxes
-from mmattn.errors import InputError, nearest
-from mmattn_datasets.digits.sounds import RATE, play, voices
+from mmattn.errors import InputError, did_you_mean
+from mmattn_datasets.digits.sounds import SAMPLE_RATE, synthesize, voices
 from mmattn_datasets.scenes.draw import DIGITS, PARTS, Part, Scene
 
-__all__ = ["FsddSounds", "Query", "SoundPatterns", "Sounds", "Take", "answer", "make_queries", "wordings"]
+__all__ = [
+    "AudioSource",
+    "FsddAudio",
+    "Query",
+    "Recording",
+    "SyntheticAudio",
+    "boxes_of_digit",
+    "make_queries",
+    "query_phrases",
+]
 
 _NAME = re.compile(r"([0-9])_([^_]+)_([0-9]+)\.(?:flac|wav)")
 _PLURALS = ["zeros", "ones", "twos", "threes", "fours", "fives", "sixes", "sevens", "eights", "nines"]
@@ -27,7 +36,7 @@ _PLURAL = ("the {}", "all {}", "find all {}", "show me the {}", "where are the {
 
 
 @dataclass(frozen=True)
-class Take:
+class Recording:
     """One recording of a spoken digit.
 
     Args:
@@ -43,27 +52,27 @@ class Take:
     path: Path | None = None
 
 
-class Sounds(Protocol):
+class AudioSource(Protocol):
     """Where spoken queries come from."""
 
-    def draw(self, digit: int, generator: np.random.Generator) -> Take:
+    def sample(self, digit: int, generator: np.random.Generator) -> Recording:
         """A take of the digit, 0 to 9."""
 
 
-class SoundPatterns:
+class SyntheticAudio:
     """Synthetic sound patterns, one a digit, in eight voices; no two takes are the same.
 
     Example:
-        >>> SoundPatterns().draw(7, np.random.default_rng(0)).rate
+        >>> SyntheticAudio().sample(7, np.random.default_rng(0)).rate
         8000
     """
 
-    def draw(self, digit: int, generator: np.random.Generator) -> Take:
+    def sample(self, digit: int, generator: np.random.Generator) -> Recording:
         voice = voices()[generator.integers(len(voices()))]
-        return Take(play(digit, voice, generator), RATE, voice.name)
+        return Recording(synthesize(digit, voice, generator), SAMPLE_RATE, voice.name)
 
 
-class FsddSounds:
+class FsddAudio:
     """Recordings of the Free Spoken Digit Dataset, each part its own.
 
     In its official split, indices 0 to 4 of each digit and speaker are the test part; we take 5 to 9 for
@@ -72,21 +81,21 @@ class FsddSounds:
     Args:
         root: the folder with `{digit}_{speaker}_{index}.flac` or .wav, or with `recordings/` in it.
         part: "train", "validation" or "test".
-        heldout: speakers who are never heard in training.
+        heldout_speakers: speakers who are never heard in training.
 
     Raises:
         InputError: no recordings there, or no such speaker.
     """
 
-    def __init__(self, root: str | os.PathLike[str], part: Part, heldout: Sequence[str] = ()):
+    def __init__(self, root: str | os.PathLike[str], part: Part, heldout_speakers: Sequence[str] = ()):
         if part not in PARTS:
-            raise InputError(f"FsddSounds: got part {part!r}, expected {', '.join(PARTS)}")
-        self.root, self.part, self.heldout = Path(root), part, tuple(heldout)
+            raise InputError(f"FsddAudio: got part {part!r}, expected {', '.join(PARTS)}")
+        self.root, self.part, self.heldout_speakers = Path(root), part, tuple(heldout_speakers)
         recordings = _recordings(self.root)
         speakers = {speaker for _, _, speaker, _ in recordings}
-        for speaker in self.heldout:
+        for speaker in self.heldout_speakers:
             if speaker not in speakers:
-                raise InputError(f"{self.root}: no speaker {speaker!r}.{nearest(speaker, speakers)}")
+                raise InputError(f"{self.root}: no speaker {speaker!r}.{did_you_mean(speaker, speakers)}")
         self._files: list[list[Path]] = [[] for _ in DIGITS]
         for path, digit, speaker, index in recordings:
             if self._belongs(speaker, index):
@@ -96,10 +105,10 @@ class FsddSounds:
                 raise InputError(f"{self.root}: no recording of {DIGITS[digit]} for the part {part!r}")
 
     def _belongs(self, speaker: str, index: int) -> bool:
-        if self.heldout and self.part == "test":
-            return speaker in self.heldout
+        if self.heldout_speakers and self.part == "test":
+            return speaker in self.heldout_speakers
         own = "test" if index < 5 else "validation" if index < 10 else "train"
-        return speaker not in self.heldout and own == self.part
+        return speaker not in self.heldout_speakers and own == self.part
 
     @property
     def files(self) -> list[Path]:
@@ -107,18 +116,20 @@ class FsddSounds:
         return [path for files in self._files for path in files]
 
     @cached_property
-    def _takes(self) -> dict[Path, Take]:
+    def _recording_cache(self) -> dict[Path, Recording]:
         return {}
 
-    def draw(self, digit: int, generator: np.random.Generator) -> Take:
+    def sample(self, digit: int, generator: np.random.Generator) -> Recording:
         files = self._files[digit]
         path = files[generator.integers(len(files))]
-        if path not in self._takes:  # a part has at most 3,000 of half a second: they stay in memory
+        if (
+            path not in self._recording_cache
+        ):  # a part has at most 3,000 of half a second: they stay in memory
             import soundfile
 
             samples, rate = soundfile.read(path, dtype="float32")
-            self._takes[path] = Take(samples, rate, path.stem.split("_")[1], path)
-        return self._takes[path]
+            self._recording_cache[path] = Recording(samples, rate, path.stem.split("_")[1], path)
+        return self._recording_cache[path]
 
 
 def _recordings(root: Path) -> list[tuple[Path, int, str, int]]:
@@ -142,90 +153,92 @@ class Query:
         scene: the picture and all that is in it.
         digit: 0 to 9, which the scene may lack.
         phrase: how it is asked for in words: "the sevens".
-        take: how it is asked for aloud.
+        recording: how it is asked for aloud.
         boxes: the answer: the scene's boxes of this digit; none where there is none.
     """
 
     scene: Scene
     digit: int
     phrase: str
-    take: Take
+    recording: Recording
     boxes: Boxes
 
     @property
     def clip(self) -> tuple[np.ndarray, int]:
         """The take as encoders read it: (samples, rate)."""
-        return self.take.samples, self.take.rate
+        return self.recording.samples, self.recording.rate
 
 
 def make_queries(
     scenes: Sequence[Scene],
-    sounds: Sounds | None = None,
+    audio_source: AudioSource | None = None,
     *,
     seed: int = 0,
-    each: int = 1,
-    absent: float = 0.2,
+    queries_per_scene: int = 1,
+    absent_rate: float = 0.2,
 ) -> list[Query]:
-    """Ask `each` scene for different digits, in words and aloud.
+    """Ask `queries_per_scene` scene for different digits, in words and aloud.
 
     Args:
         scenes: from `make_scenes`.
-        sounds: where the spoken words come from; left out, synthetic sound patterns.
+        audio_source: where the spoken words come from; left out, synthetic sound patterns.
         seed: the same seed asks the same.
-        each: queries a scene, at most 10.
-        absent: probability that a digit is asked for which the scene lacks. Where a scene has no further
+        queries_per_scene: queries a scene, at most 10.
+        absent_rate: probability that a digit is asked for which the scene lacks. Where a scene has no further
             digit of the sort that was drawn, one of the other sort is asked for.
 
     Raises:
         InputError: an argument out of its range.
 
     Example:
-        >>> from mmattn_datasets.scenes.draw import make_scenes
-        >>> query, *_ = make_queries(make_scenes(3), absent=0)
+        >>> from mmattn_datasets.scenes.sample import make_scenes
+        >>> query, *_ = make_queries(make_scenes(3), absent_rate=0)
         >>> set(query.boxes.labels) == {DIGITS[query.digit]}
         True
     """
-    if not 1 <= each <= len(DIGITS):
-        raise InputError(f"make_queries: got each={each}, expected 1 to {len(DIGITS)}")
-    if not 0 <= absent <= 1:
-        raise InputError(f"make_queries: got absent={absent}, expected 0 to 1")
-    sounds = SoundPatterns() if sounds is None else sounds
+    if not 1 <= queries_per_scene <= len(DIGITS):
+        raise InputError(f"make_queries: got each={queries_per_scene}, expected 1 to {len(DIGITS)}")
+    if not 0 <= absent_rate <= 1:
+        raise InputError(f"make_queries: got absent={absent_rate}, expected 0 to 1")
+    audio_source = SyntheticAudio() if audio_source is None else audio_source
     generator = np.random.default_rng([seed, 1])
     queries = []
     for scene in scenes:
-        for digit in _digits(scene, each, absent, generator):
-            phrase = str(generator.choice(wordings(digit)))
-            take = sounds.draw(digit, generator)
-            queries.append(Query(scene, digit, phrase, take, answer(scene, digit)))
+        for digit in _choose_digits(scene, queries_per_scene, absent_rate, generator):
+            phrase = str(generator.choice(query_phrases(digit)))
+            take = audio_source.sample(digit, generator)
+            queries.append(Query(scene, digit, phrase, take, boxes_of_digit(scene, digit)))
     return queries
 
 
-def wordings(digit: int) -> list[str]:
+def query_phrases(digit: int) -> list[str]:
     """The phrases that ask for a digit.
 
     Example:
-        >>> wordings(6)[:2], "the sixes" in wordings(6)
+        >>> query_phrases(6)[:2], "the sixes" in query_phrases(6)
         (['six', 'every six'], True)
     """
     singular = [words.format(DIGITS[digit]) for words in _SINGULAR]
     return singular + [words.format(_PLURALS[digit]) for words in _PLURAL]
 
 
-def answer(scene: Scene, digit: int) -> Boxes:
+def boxes_of_digit(scene: Scene, digit: int) -> Boxes:
     """The scene's boxes of one digit."""
     found = [place for place, label in enumerate(scene.boxes.labels) if label == DIGITS[digit]]
     rows = torch.tensor(found, dtype=torch.int64)
     return Boxes(scene.boxes.boxes[rows], [DIGITS[digit]] * len(found), scene.boxes.size)
 
 
-def _digits(scene: Scene, each: int, absent: float, generator: np.random.Generator) -> list[int]:
+def _choose_digits(
+    scene: Scene, queries_per_scene: int, absent_rate: float, generator: np.random.Generator
+) -> list[int]:
     there = {DIGITS.index(label) for label in scene.boxes.labels}
     sorts = [
         generator.permutation([digit for digit in range(10) if (digit in there) is present]).tolist()
         for present in (True, False)
     ]
     asked: list[int] = []
-    for lacking in generator.random(each) < absent:
+    for lacking in generator.random(queries_per_scene) < absent_rate:
         first, second = (sorts[1], sorts[0]) if lacking else sorts
         asked.append(int((first or second).pop()))
     return asked

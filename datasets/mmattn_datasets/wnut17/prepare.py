@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mmattn.data.card import Card
-from mmattn.data.rejected import Rejected
+from mmattn.data.rejected import RejectionLog
 from mmattn.errors import InputError
 from mmattn.files import atomic_path
 
@@ -21,8 +21,8 @@ FILES = {
     "validation": "emerging.dev.conll",
     "test": "emerging.test.annotated",
 }
-KINDS = ("corporation", "creative-work", "group", "location", "person", "product")
-TAGS = frozenset({"O", *(f"{mark}-{kind}" for kind in KINDS for mark in "BI")})
+ENTITY_TYPES = ("corporation", "creative-work", "group", "location", "person", "product")
+TAGS = frozenset({"O", *(f"{mark}-{kind}" for kind in ENTITY_TYPES for mark in "BI")})
 
 _CARD = {
     "name": "wnut17",
@@ -71,7 +71,7 @@ class Wnut17:
                 f"wnut17: got root {root!s}, expected the folder with {', '.join(FILES.values())}; "
                 f"missing: {', '.join(missing)}"
             )
-        out, rejected = Path(out), Rejected()
+        out, rejected = Path(out), RejectionLog()
         rows = [row for part in FILES for row in _sentences(Path(root), part, rejected, reject_limit)]
         out.mkdir(parents=True, exist_ok=True)
         with atomic_path(out / "items.parquet") as temporary:
@@ -80,12 +80,12 @@ class Wnut17:
         return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
 
 
-def _sentences(root: Path, part: str, rejected: Rejected, limit: float) -> list[dict[str, Any]]:
+def _sentences(root: Path, part: str, rejected: RejectionLog, limit: float) -> list[dict[str, Any]]:
     """The rows of one file; a sentence with a line that does not fit is listed and left out."""
     name, bad, first = FILES[part], 0, ""
     rows: list[dict[str, Any]] = []
     for line, lines in _blocks(root / name):
-        words, tags, reason = _parsed(lines)
+        words, tags, reason = _parse_lines(lines)
         if reason:
             bad += 1
             first = first or f"line {line}: {reason}"
@@ -112,7 +112,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield number - len(block) + 1, block
 
 
-def _parsed(lines: list[str]) -> tuple[list[str], list[str], str]:
+def _parse_lines(lines: list[str]) -> tuple[list[str], list[str], str]:
     """Words, tags, and what is wrong with them."""
     words, tags = [], []
     for line in lines:

@@ -37,7 +37,7 @@ def flow(weights: LayerWeights | Paths) -> Tensor:
         >>> flow(layer)[0, 0].tolist()
         [[0.5, 0.5], [0.75, 0.25]]
     """
-    queries, keys = _members(weights.query), _members(weights.key)
+    queries, keys = _modality_one_hot(weights.query), _modality_one_hot(weights.key)
     found = []
     for matrix, query_QM, key_KM in zip(weights.matrices, queries, keys, strict=True):
         mean_QM = (query_QM / query_QM.sum(0).clamp(min=1)).to(matrix)
@@ -47,6 +47,6 @@ def flow(weights: LayerWeights | Paths) -> Tensor:
     return torch.zeros(0, len(weights.query.modalities), len(weights.key.modalities))
 
 
-def _members(tokens: Tokens) -> tuple[Tensor, ...]:
+def _modality_one_hot(tokens: Tokens) -> tuple[Tensor, ...]:
     """[T, M] of ones and zeros for each sample: which token is of which modality."""
-    return F.one_hot(tokens.modality, max(len(tokens.modalities), 1)).float().split(tokens.sizes)
+    return F.one_hot(tokens.modality, max(len(tokens.modalities), 1)).float().split(tokens.length_list)

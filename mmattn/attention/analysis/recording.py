@@ -53,7 +53,9 @@ class LayerWeights:
         for what, matrices in (("matrices", self.matrices), ("gradient", self.gradient)):
             if matrices is None:
                 continue
-            expected = [(self.heads, q, k) for q, k in zip(self.query.sizes, self.key.sizes, strict=True)]
+            expected = [
+                (self.heads, q, k) for q, k in zip(self.query.length_list, self.key.length_list, strict=True)
+            ]
             if [tuple(matrix.shape) for matrix in matrices] != expected:
                 raise InputError(
                     f"LayerWeights.{what}: got shapes {[tuple(matrix.shape) for matrix in matrices][:3]}, "
@@ -67,7 +69,7 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class _Heard:
+class _RecordedCall:
     """One call of one layer: its weights, and what the gradient of a score needs beside them."""
 
     layer: Attention
@@ -75,20 +77,22 @@ class _Heard:
     v: Tensor
     out: Tensor
 
-    def gradient(self, of_out: Tensor) -> tuple[Tensor, ...]:
+    def gradient(self, output_gradient: Tensor) -> tuple[Tensor, ...]:
         """How a score changes with each weight, from how it changes with the layer's result [Nq, D].
 
         The result is linear in the weights, so this is exact, and no backend has to keep them.
         """
         # Through the module and not through its weight, which may have an adapter around it.
         with torch.enable_grad():
-            heads = of_out.new_zeros(len(of_out), self.v.shape[1] * self.v.shape[2], requires_grad=True)
-            (of_heads,) = torch.autograd.grad(self.layer.o_proj(heads), heads, of_out)
+            heads = output_gradient.new_zeros(
+                len(output_gradient), self.v.shape[1] * self.v.shape[2], requires_grad=True
+            )
+            (of_heads,) = torch.autograd.grad(self.layer.o_proj(heads), heads, output_gradient)
         of_heads = of_heads.unflatten(-1, self.v.shape[1:])
         if self.weights.gate is not None:
             of_heads = of_heads * self.weights.gate[:, None]
-        queries = of_heads.split(self.weights.query.sizes)
-        keys = self.v.split(self.weights.key.sizes)
+        queries = of_heads.split(self.weights.query.length_list)
+        keys = self.v.split(self.weights.key.length_list)
         return tuple(torch.einsum("qhd,khd->hqk", q, k) for q, k in zip(queries, keys, strict=True))
 
 
@@ -96,10 +100,10 @@ class Recording:
     """What `record` heard: the calls of all layers, in the order in which they ran."""
 
     def __init__(self) -> None:
-        self._heard: list[_Heard] = []
+        self._calls: list[_RecordedCall] = []
 
     def __len__(self) -> int:
-        return len(self._heard)
+        return len(self._calls)
 
     def weights(self, score: Tensor | None = None) -> list[LayerWeights]:
         """The weights of every call.
@@ -112,33 +116,35 @@ class Recording:
             InputError: the score is no scalar, or the pass ran without gradients.
         """
         if score is None:
-            return [heard.weights for heard in self._heard]
+            return [heard.weights for heard in self._calls]
         if score.dim() or not score.requires_grad:
             raise InputError(
                 f"record: got a score {tuple(score.shape)} {'with' if score.requires_grad else 'without'} a "
                 "gradient, expected a scalar computed from a pass that ran with gradients"
             )
-        outs = [heard.out for heard in self._heard]
+        outs = [heard.out for heard in self._calls]
         found = torch.autograd.grad(score, outs, retain_graph=True, allow_unused=True)
         return [
             replace(heard.weights, gradient=heard.gradient(torch.zeros_like(heard.out) if of is None else of))
-            for heard, of in zip(self._heard, found, strict=True)
+            for heard, of in zip(self._calls, found, strict=True)
         ]
 
     @torch.no_grad()
-    def _hear(self, name: str, layer: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
-        q, kv, context = _arguments(*args, **kwargs)
+    def _record_call(self, name: str, layer: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        q, kv, context = _call_arguments(*args, **kwargs)
         call = layer._call(q, kv, context, *layer._project(q, kv))
         matrices = tuple(
-            torch.cat([reference.weights(part, sample) for part in layer._split(call)])
+            torch.cat([reference.attention_weights(part, sample) for part in layer._split(call)])
             for sample in range(len(q))
         )
         out = (result[0] if isinstance(result, tuple) else result).values
         # Where all weights are frozen the result starts a graph of its own, so that a score reaches it.
         if not out.requires_grad and not out.is_inference():
             out.requires_grad_()
-        weights = LayerWeights(_bare(q), _bare(kv), matrices, _gate(layer), name=name)
-        self._heard.append(_Heard(layer, weights, call.v, out))
+        weights = LayerWeights(
+            _layout_only(q), _layout_only(kv), matrices, _evaluation_gates(layer), name=name
+        )
+        self._calls.append(_RecordedCall(layer, weights, call.v, out))
 
 
 @contextmanager
@@ -175,7 +181,7 @@ def record(module: nn.Module) -> Iterator[Recording]:
         raise InputError(f"record: {type(module).__name__} has no attention layer, expected at least one")
     recording = Recording()
     handles = [
-        layer.register_forward_hook(partial(recording._hear, name), with_kwargs=True)
+        layer.register_forward_hook(partial(recording._record_call, name), with_kwargs=True)
         for name, layer in layers
     ]
     try:
@@ -185,19 +191,19 @@ def record(module: nn.Module) -> Iterator[Recording]:
             handle.remove()
 
 
-def _arguments(
+def _call_arguments(
     q: Tokens, kv: Tokens | None = None, context: Mapping[str, Any] | None = None, explain: Any = None
 ) -> tuple[Tokens, Tokens, Mapping[str, Any]]:
     """What the layer was called with, as its `forward` names it."""
     return q, q if kv is None else kv, context or {}
 
 
-def _bare(tokens: Tokens) -> Tokens:
+def _layout_only(tokens: Tokens) -> Tokens:
     """The layout alone."""
     return tokens.with_values(tokens.values.new_zeros(len(tokens.values), 0))
 
 
-def _gate(layer: Attention) -> Tensor | None:
+def _evaluation_gates(layer: Attention) -> Tensor | None:
     """[H], the heads' gates as they stand outside training."""
     if not layer._gates:
         return None

@@ -76,12 +76,12 @@ def rollout(layers: Sequence[LayerWeights], residual: float | Sequence[float] = 
 
     def mixing(layer: int, sample: int) -> tuple[Tensor, Tensor]:
         share = shares[layer]
-        through_QK = (1 - share) * _head_mean(layers[layer], sample)
+        through_QK = (1 - share) * _mean_over_heads(layers[layer], sample)
         total_Q = through_QK.sum(-1) + share
         total_Q = total_Q.masked_fill(total_Q == 0, 1.0)
         return share / total_Q, through_QK / total_Q[:, None]
 
-    return _follow(layers, mixing)
+    return _compose_layers(layers, mixing)
 
 
 def relevance(layers: Sequence[LayerWeights]) -> Paths:
@@ -124,10 +124,10 @@ def relevance(layers: Sequence[LayerWeights]) -> Paths:
         through_QK = (seen.matrices[sample] * seen.gradient[sample]).clamp(min=0).mean(0)
         return through_QK.new_ones(len(through_QK)), through_QK
 
-    return _follow(layers, mixing)
+    return _compose_layers(layers, mixing)
 
 
-def _head_mean(layer: LayerWeights, sample: int) -> Tensor:
+def _mean_over_heads(layer: LayerWeights, sample: int) -> Tensor:
     """[Q, K], the mean over the heads, each counted by its gate."""
     weights_HQK = layer.matrices[sample]
     if layer.gate is None:
@@ -136,7 +136,7 @@ def _head_mean(layer: LayerWeights, sample: int) -> Tensor:
     return torch.einsum("h,hqk->qk", gate_H.to(weights_HQK), weights_HQK)
 
 
-def _follow(layers: Sequence[LayerWeights], mixing: _Mixing) -> Paths:
+def _compose_layers(layers: Sequence[LayerWeights], mixing: _Mixing) -> Paths:
     """Compose the layers: a query becomes what it was, plus what its keys were, as `mixing` says."""
     if not layers:
         raise InputError("rollout: got no layer, expected at least one")
@@ -151,7 +151,7 @@ def _follow(layers: Sequence[LayerWeights], mixing: _Mixing) -> Paths:
             streams.setdefault(id(tokens.position), tokens)
     found = []
     for sample in range(samples):
-        made = _sources(streams, sample, layers[0].matrices[sample])
+        made = _identity_contributions(streams, sample, layers[0].matrices[sample])
         for number, layer in enumerate(layers):
             own_Q, through_QK = mixing(number, sample)
             query, key = id(layer.query.position), id(layer.key.position)
@@ -161,8 +161,8 @@ def _follow(layers: Sequence[LayerWeights], mixing: _Mixing) -> Paths:
     return Paths(layers[-1].query, Tokens.cat(bare), tuple(found))
 
 
-def _sources(streams: dict[int, Tokens], sample: int, like: Tensor) -> dict[int, Tensor]:
+def _identity_contributions(streams: dict[int, Tokens], sample: int, like: Tensor) -> dict[int, Tensor]:
     """Before any layer each token of each stream is itself: [T, S] of ones and zeros."""
-    sizes = [tokens.sizes[sample] for tokens in streams.values()]
+    sizes = [tokens.length_list[sample] for tokens in streams.values()]
     itself_SS = torch.eye(sum(sizes), dtype=like.dtype, device=like.device)
     return dict(zip(streams, itself_SS.split(sizes), strict=True))

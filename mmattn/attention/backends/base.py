@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.context_tensors import ContextTensors
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.program import Program
 
@@ -57,14 +57,18 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     @property
-    def beaten_by(self) -> frozenset[str]:
+    def dominated_by(self) -> frozenset[str]:
         """Backends that cost less wherever they are able: next to them this one need not be estimated."""
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
+    def unsupported_reason(
+        self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+    ) -> str | None:
         """Why this backend cannot run it, or None where it can."""
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
+    def estimate(
+        self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+    ) -> Estimate:
         """What it would cost. Only asked where it does not refuse."""
 
-    def run(self, call: Call, conditions: Conditions) -> Tensor:
+    def run(self, call: AttentionCall, conditions: Conditions) -> Tensor:
         """Attended values [Nq, H, K]."""

@@ -14,41 +14,45 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmattn.attention.backends.base import Conditions, Estimate
-from mmattn.attention.backends.costs import eager_settings
-from mmattn.attention.backends.run_schedule import run_steps
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.backends.costs import eager_costs
+from mmattn.attention.backends.run_schedule import run_schedule
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.context_tensors import ContextTensors
 from mmattn.attention.execution.layout import Layout
-from mmattn.attention.execution.schedule import Step, schedule
+from mmattn.attention.execution.schedule import Step, build_schedule
 from mmattn.attention.language.program import Program
 
-__all__ = ["Eager"]
+__all__ = ["EagerAttention"]
 
 
-class Eager:
+class EagerAttention:
     """Every program, block by block."""
 
     name = "eager"
-    beaten_by = frozenset({"sdpa", "varlen", "jagged", "blocks"})
+    dominated_by = frozenset({"sdpa", "varlen", "jagged", "blocks"})
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
+    def unsupported_reason(
+        self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+    ) -> str | None:
         return None
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
-        settings = eager_settings(conditions)
-        steps = schedule(layout, program.mask, settings, extras.present)
-        return Estimate(steps.seconds(settings), steps.pairs / max(layout.pairs, 1))
+    def estimate(
+        self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+    ) -> Estimate:
+        settings = eager_costs(conditions)
+        steps = build_schedule(layout, program.mask, settings, context_tensors.present)
+        return Estimate(steps.seconds(settings), steps.num_pairs / max(layout.num_pairs, 1))
 
-    def run(self, call: Call, conditions: Conditions) -> Tensor:
-        settings = eager_settings(conditions)
-        steps = schedule(call.layout, call.program.mask, settings, call.extras.present)
+    def run(self, call: AttentionCall, conditions: Conditions) -> Tensor:
+        settings = eager_costs(conditions)
+        steps = build_schedule(call.layout, call.program.mask, settings, call.context_tensors.present)
         chain, norm = call.program.chain, call.program.norm
         everything = torch.ones(1, 1, dtype=torch.bool, device=call.q.device)
 
         def one(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pairs = call.step_pairs(step)
             allowed = everything if step.mask is None else step.mask
-            weight = norm.weigh(chain.score(q, k, pairs), allowed, pairs)
+            weight = norm.normalize(chain.score(q, k, pairs), allowed, pairs)
             return F.dropout(weight, call.dropout, training=call.dropout > 0) @ v
 
         def again(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -58,5 +62,5 @@ class Eager:
             return out
 
         # What fits into one step anyway is kept: computing it twice would save nothing.
-        keep = not conditions.gradient or steps.pairs <= settings.limit
-        return run_steps(steps, call.q, call.k, call.v, one if keep else again)
+        keep = not conditions.gradient or steps.num_pairs <= settings.max_pairs
+        return run_schedule(steps, call.q, call.k, call.v, one if keep else again)

@@ -14,35 +14,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.execution.graph_edges import JoinedEdges
+from mmattn.attention.execution.graph_edges import TokenEdges
 from mmattn.attention.execution.layout import Layout
 
-__all__ = ["CapturedEdges", "FoundEdges", "find_edges"]
+__all__ = ["CapturedEdges", "EdgeTable", "build_edge_table"]
 
 
 @dataclass(frozen=True, eq=False)
-class FoundEdges:
+class EdgeTable:
     """The pairs of tokens of a batch that edges join, ready to be searched.
 
     Args:
-        first, last: [Lq], where the pairs of each query token begin and end, padded.
+        first_edge, last_edge: [Lq], where the pairs of each query token begin and end, padded.
         key: [P], key tokens of the batch, ascending within a query; padded.
         combination: [P], the row of `counts`.
         counts: [C, relations], how many edges of each relation; row 0 has none.
-        steps: of the binary search.
+        search_steps: of the binary search.
     """
 
-    first: Tensor
-    last: Tensor
+    first_edge: Tensor
+    last_edge: Tensor
     key: Tensor
     combination: Tensor
     counts: Tensor
-    steps: int
+    search_steps: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """What a compiled kernel depends on: padded pairs, padded combinations, steps."""
-        return len(self.key), len(self.counts), self.steps
+        return len(self.key), len(self.counts), self.search_steps
 
     def with_weight(self, weight: Tensor) -> CapturedEdges:
         """With the learned weight [H, relations]."""
@@ -53,59 +53,63 @@ class FoundEdges:
 class CapturedEdges:
     """Edges and the bias [H, C] of every combination of them."""
 
-    found: FoundEdges
+    edge_table: EdgeTable
     bias: Tensor
 
-    def look_up(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def edge_bias(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         """The bias of one pair; this is traced into the kernel."""
-        low, end = self.found.first[query], self.found.last[query]
+        low, end = self.edge_table.first_edge[query], self.edge_table.last_edge[query]
         high = end
-        for _ in range(self.found.steps):
+        for _ in range(self.edge_table.search_steps):
             middle = (low + high) // 2
-            before = (low < high) & (self.found.key[middle] < key)
+            before = (low < high) & (self.edge_table.key[middle] < key)
             high = torch.where((low < high) & ~before, middle, high)
             low = torch.where(before, middle + 1, low)
-        here = (low < end) & (self.found.key[low] == key)
-        return self.bias[head, torch.where(here, self.found.combination[low], 0)]
+        here = (low < end) & (self.edge_table.key[low] == key)
+        return self.bias[head, torch.where(here, self.edge_table.combination[low], 0)]
 
 
-def find_edges(joined: JoinedEdges, relations: int, layout: Layout, queries: int) -> FoundEdges:
+def build_edge_table(
+    token_edges: TokenEdges, relations: int, layout: Layout, padded_queries: int
+) -> EdgeTable:
     """Bring joined edges into that form, once a layout.
 
     Args:
-        queries: length to which the queries' side is padded.
+        padded_queries: length to which the queries' side is padded.
     """
-    cache_key = ("flex edges", joined, queries)
+    cache_key = ("flex edges", token_edges, padded_queries)
     if cache_key not in layout.cache:
-        layout.cache[cache_key] = _find(joined, relations, layout, queries)
+        layout.cache[cache_key] = _build_edge_table(token_edges, relations, layout, padded_queries)
     return layout.cache[cache_key]
 
 
-def _find(joined: JoinedEdges, relations: int, layout: Layout, queries: int) -> FoundEdges:
-    device = joined.query.device
-    starts = torch.tensor(joined.starts, device=device)
+def _build_edge_table(
+    token_edges: TokenEdges, relations: int, layout: Layout, padded_queries: int
+) -> EdgeTable:
+    device = token_edges.query.device
+    starts = torch.tensor(token_edges.starts, device=device)
     query = torch.arange(len(starts) - 1, device=device).repeat_interleave(starts.diff())
-    key = joined.key + layout.key.offsets[layout.query.sample[query]]
+    key = token_edges.key + layout.key.offsets[layout.query.sample[query]]
     keys = max(layout.key.starts[-1], 1)
     pairs, place = torch.unique(query * keys + key, return_inverse=True)
     counts = torch.zeros(len(pairs), relations, dtype=torch.int64, device=device)
-    counts.index_put_((place, joined.relation), torch.ones_like(place), accumulate=True)
+    counts.index_put_((place, token_edges.relation), torch.ones_like(place), accumulate=True)
     distinct, combination = torch.unique(counts, dim=0, return_inverse=True)
     query, key = pairs // keys, pairs % keys
-    ends = torch.bincount(query, minlength=queries).cumsum(0)
+    ends = torch.bincount(query, minlength=padded_queries).cumsum(0)
     longest = int(torch.bincount(query, minlength=1).max())
     # One place more than there are pairs: the search may end behind the last one.
-    padding = (0, _power(len(pairs) + 1) - len(pairs))
-    return FoundEdges(
-        first=F.pad(ends, (1, 0))[:-1],
-        last=ends,
+    padding = (0, _next_power_of_two(len(pairs) + 1) - len(pairs))
+    return EdgeTable(
+        first_edge=F.pad(ends, (1, 0))[:-1],
+        last_edge=ends,
         key=F.pad(key, padding),
         combination=F.pad(combination + 1, padding),
-        counts=F.pad(distinct, (0, 0, 1, _power(len(distinct) + 1) - len(distinct) - 1)),
-        steps=longest.bit_length(),
+        counts=F.pad(distinct, (0, 0, 1, _next_power_of_two(len(distinct) + 1) - len(distinct) - 1)),
+        search_steps=longest.bit_length(),
     )
 
 
-def _power(number: int) -> int:
+def _next_power_of_two(number: int) -> int:
     """The next power of two: few lengths, and so few kernels."""
     return 1 << (number - 1).bit_length()

@@ -5,29 +5,37 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmattn.attention.backends.base import Conditions, Estimate
-from mmattn.attention.backends.costs import eager_settings
+from mmattn.attention.backends.costs import eager_costs
 from mmattn.attention.execution import reference
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.context_tensors import ContextTensors
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.program import Program
 
-__all__ = ["Reference"]
+__all__ = ["ReferenceAttention"]
 
 
-class Reference:
+class ReferenceAttention:
     """See mmattn.attention.execution.reference."""
 
     name = "reference"
-    beaten_by = frozenset({"eager"})
+    dominated_by = frozenset({"eager"})
 
-    def refuses(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> str | None:
+    def unsupported_reason(
+        self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+    ) -> str | None:
         return None
 
-    def estimate(self, program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> Estimate:
-        settings = eager_settings(conditions)
+    def estimate(
+        self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+    ) -> Estimate:
+        settings = eager_costs(conditions)
         # It derives every mask again at each call, which the others keep with the layout.
-        return Estimate(2 * layout.samples * settings.call + 1.5 * layout.pairs * settings.pair, 1.0)
+        return Estimate(
+            2 * layout.num_samples * settings.seconds_per_step
+            + 1.5 * layout.num_pairs * settings.seconds_per_pair,
+            1.0,
+        )
 
-    def run(self, call: Call, conditions: Conditions) -> Tensor:
+    def run(self, call: AttentionCall, conditions: Conditions) -> Tensor:
         return reference.run(call)

@@ -14,26 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.layout import Layout, Side
-from mmattn.attention.language.biases import Bias, ModalityBias, slot_table
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.layout import Layout, TokenLayout
+from mmattn.attention.language.biases import Bias, ModalityBias, modality_slot_table
 from mmattn.attention.language.norms import Softmax
 from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.program import Program
-from mmattn.attention.language.scores import Dot, DotLike, HeadGate, Temperature
+from mmattn.attention.language.scores import Dot, DotProductScore, HeadGate, Temperature
 
-__all__ = ["Folded", "fold", "folded_width", "only_masks", "refusal"]
+__all__ = ["SdpaInputs", "only_adds_mask", "sdpa_head_width", "sdpa_unsupported_reason", "to_sdpa_inputs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Folded:
+class SdpaInputs:
     """Queries, keys and values whose plain attention, with `biases` as a mask, is the program's.
 
     Args:
         q, k, v: [N, H, K'], where K' may be wider than the program's K; all as wide as each other.
         scale: of the dot product.
         biases: terms that go into the mask, each with the temperatures that come after it.
-        width: K, the columns of the result that count.
+        output_width: K, the columns of the result that count.
     """
 
     q: Tensor
@@ -41,10 +41,10 @@ class Folded:
     v: Tensor
     scale: float
     biases: tuple[tuple[Bias, tuple[Temperature, ...]], ...]
-    width: int
+    output_width: int
 
     @torch.no_grad()
-    def mask(self, pairs: Pairs, allowed: Tensor | None) -> Tensor | None:
+    def attn_mask(self, pairs: Pairs, allowed: Tensor | None) -> Tensor | None:
         """Boolean or additive mask [G, H or 1, Q, K], None where everything is allowed alike."""
         if not self.biases:
             return allowed
@@ -52,7 +52,7 @@ class Folded:
         for term, temperatures in self.biases:
             bias = term.bias(pairs)
             for temperature in temperatures:
-                bias = bias / pairs.number(temperature.x)
+                bias = bias / pairs.resolve_number(temperature.x)
             total = total + bias
         assert isinstance(total, Tensor)
         total = total.to(self.q.dtype)
@@ -60,61 +60,61 @@ class Folded:
 
 
 @lru_cache(maxsize=256)
-def only_masks(program: Program) -> bool:
+def only_adds_mask(program: Program) -> bool:
     """Is nothing added to the scores but what goes into queries and keys?"""
     return not any(
-        isinstance(term, Bias) and not isinstance(term, ModalityBias) for term in program.chain.changes
+        isinstance(term, Bias) and not isinstance(term, ModalityBias) for term in program.chain.modifiers
     )
 
 
-def folded_width(program: Program, layout: Layout, width: int) -> int:
+def sdpa_head_width(program: Program, layout: Layout, width: int) -> int:
     """K', the width of a head in that form."""
-    biases = sum(isinstance(term, ModalityBias) for term in program.chain.changes)
+    biases = sum(isinstance(term, ModalityBias) for term in program.chain.modifiers)
     return width + biases * max(len(layout.key.modalities), 1)
 
 
 @lru_cache(maxsize=512)
-def refusal(program: Program, gradient: bool) -> str | None:
+def sdpa_unsupported_reason(program: Program, needs_gradient: bool) -> str | None:
     """Why a program has no such form, or None where it has.
 
     Args:
-        gradient: do the program's own parameters need a gradient?
+        needs_gradient: do the program's own parameters need a gradient?
     """
     if program.norm != Softmax():
         return f"fused attention has no norm {program.norm}"
-    if not isinstance(program.chain.base, DotLike):
+    if not isinstance(program.chain.base, DotProductScore):
         return f"fused attention has no score {program.chain.base}"
     masked = False
-    for term in program.chain.changes:
+    for term in program.chain.modifiers:
         if isinstance(term, (HeadGate, ModalityBias)):
             continue
         if isinstance(term, Temperature):
-            if masked and gradient and not isinstance(term.x, float):
+            if masked and needs_gradient and not isinstance(term.x, float):
                 return f"fused attention gives no gradient through a mask, which {term} divides"
         elif not isinstance(term, Bias):
             return f"fused attention cannot do {term}"
-        elif gradient and getattr(term, "parameters", None):
+        elif needs_gradient and getattr(term, "parameters", None):
             return f"fused attention gives no gradient to the bias {term}"
         else:
             masked = True
     return None
 
 
-def fold(call: Call) -> Folded:
-    """The call in that form. `refusal` said that there is one."""
-    base, changes = call.program.chain.base, call.program.chain.changes
-    assert isinstance(base, DotLike)
+def to_sdpa_inputs(call: AttentionCall) -> SdpaInputs:
+    """The call in that form. `sdpa_unsupported_reason` said that there is one."""
+    base, changes = call.program.chain.base, call.program.chain.modifiers
+    assert isinstance(base, DotProductScore)
     width = call.q.shape[-1]
     q, k, v = call.q, call.k, call.v
     if not isinstance(base, Dot):
-        q, k = base.fold(q.transpose(0, 1), k.transpose(0, 1), call.parameters, call.head)
+        q, k = base.transform_qk(q.transpose(0, 1), k.transpose(0, 1), call.parameters, call.head)
         q, k = q.transpose(0, 1), k.transpose(0, 1)
-    scale: Tensor | float = width**-0.5 if base.scale is None else call.query_number(base.scale)
+    scale: Tensor | float = width**-0.5 if base.scale is None else call.number_per_query(base.scale)
     biases: list[tuple[Bias, tuple[Temperature, ...]]] = []
     columns: list[Tensor] = []
     for term in changes:
         if isinstance(term, Temperature):
-            number = call.query_number(term.x)
+            number = call.number_per_query(term.x)
             scale, columns = scale / number, [column / number for column in columns]
             biases = [(bias, (*temperatures, term)) for bias, temperatures in biases]
         elif isinstance(term, ModalityBias):
@@ -130,14 +130,14 @@ def fold(call: Call) -> Folded:
     elif isinstance(scale, Tensor):
         q, scale = q * scale, 1.0
     assert isinstance(scale, float)
-    return Folded(q, k, v, scale, tuple(biases), width)
+    return SdpaInputs(q, k, v, scale, tuple(biases), width)
 
 
-def _modality_columns(term: ModalityBias, call: Call) -> tuple[Tensor, Tensor]:
+def _modality_columns(term: ModalityBias, call: AttentionCall) -> tuple[Tensor, Tensor]:
     """[Nq, H, M] and [Nk, H, M] whose product is the bias of every pair."""
     query, key = call.layout.query, call.layout.key
-    names = term.modalities or call.slots
-    rows, columns = slot_table(query.modalities, names), slot_table(key.modalities, names)
+    names = term.modalities or call.modality_slots
+    rows, columns = modality_slot_table(query.modalities, names), modality_slot_table(key.modalities, names)
     heads = call.q.shape[1]
     bias_HMM = call.parameters[term.name][call.first_head : call.first_head + heads]
     bias_HMM = bias_HMM[:, list(rows)][:, :, list(columns)]
@@ -146,5 +146,5 @@ def _modality_columns(term: ModalityBias, call: Call) -> tuple[Tensor, Tensor]:
     return query_NHM, key_NM[:, None].expand(-1, heads, -1)
 
 
-def _one_hot(side: Side, like: Tensor) -> Tensor:
+def _one_hot(side: TokenLayout, like: Tensor) -> Tensor:
     return F.one_hot(side.modality, max(len(side.modalities), 1)).to(like.dtype)

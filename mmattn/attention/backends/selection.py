@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmattn.attention.backends import BACKENDS, Backend, Conditions, Estimate
-from mmattn.attention.execution.context_tensors import Extras
+from mmattn.attention.execution.context_tensors import ContextTensors
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.position_masks import Full
 from mmattn.attention.language.program import Program
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["PartPlan", "Plan", "backends", "choose", "find", "plan_part"]
+__all__ = ["Plan", "ProgramPlan", "backends", "get_backend", "plan_program", "select_backend"]
 
 
 @dataclass(frozen=True)
-class PartPlan:
+class ProgramPlan:
     """How one program of a layer runs.
 
     Args:
@@ -25,7 +25,7 @@ class PartPlan:
         reason: why this one.
         density: pairs that it scores, as a share of the pairs of one sample: below 1 where the mask lets
             it leave blocks out, above 1 with padding.
-        refused: backend -> why it cannot run this.
+        unsupported: backend -> why it cannot run this.
         estimates: backend -> what it would cost, of those that can.
     """
 
@@ -33,7 +33,7 @@ class PartPlan:
     backend: str
     reason: str
     density: float
-    refused: dict[str, str]
+    unsupported: dict[str, str]
     estimates: dict[str, Estimate]
 
     @property
@@ -44,13 +44,13 @@ class PartPlan:
     def __str__(self) -> str:
         first, last = self.heads
         heads = f"head {first}" if last == first + 1 else f"heads {first} to {last - 1}"
-        lines = [f"{heads}: {self.backend} ({self.reason}), scores {_share(self.density)}"]
+        lines = [f"{heads}: {self.backend} ({self.reason}), scores {_format_density(self.density)}"]
         lines += [
-            f"  {name}: able, estimated {_milliseconds(estimate)}, scores {_share(estimate.density)}"
+            f"  {name}: able, estimated {_format_milliseconds(estimate)}, scores {_format_density(estimate.density)}"
             for name, estimate in self.estimates.items()
             if name != self.backend
         ]
-        lines += [f"  {name}: refused, {why}" for name, why in self.refused.items()]
+        lines += [f"  {name}: refused, {why}" for name, why in self.unsupported.items()]
         return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ class PartPlan:
 class Plan:
     """How a layer's program runs over some tokens; `str(plan)` tells it."""
 
-    parts: tuple[PartPlan, ...]
+    parts: tuple[ProgramPlan, ...]
 
     @property
     def backend(self) -> str:
@@ -70,7 +70,7 @@ class Plan:
         """Estimated cost, without the projections."""
         return sum(part.seconds for part in self.parts)
 
-    def __iter__(self) -> Iterator[PartPlan]:
+    def __iter__(self) -> Iterator[ProgramPlan]:
         return iter(self.parts)
 
     def __str__(self) -> str:
@@ -82,91 +82,104 @@ def backends() -> tuple[str, ...]:
     return tuple(backend.name for backend in BACKENDS)
 
 
-def find(name: str) -> Backend:
+def get_backend(name: str) -> Backend:
     """The backend of that name."""
     for backend in BACKENDS:
         if backend.name == name:
             return backend
-    raise InputError(f"attention: no backend {name!r}.{nearest(name, backends())}")
+    raise InputError(f"attention: no backend {name!r}.{did_you_mean(name, backends())}")
 
 
-def choose(
-    program: Program, layout: Layout, conditions: Conditions, extras: Extras, wanted: str = "auto"
+def select_backend(
+    program: Program,
+    layout: Layout,
+    conditions: Conditions,
+    context_tensors: ContextTensors,
+    requested: str = "auto",
 ) -> Backend:
     """The backend for this program on these tokens, chosen once a layout.
 
     Args:
-        extras: what the context gives.
-        wanted: "auto" for the cheapest able one, or the name of the one that has to run.
+        context_tensors: what the context gives.
+        requested: "auto" for the cheapest able one, or the name of the one that has to run.
 
     Raises:
         InputError: the wanted backend cannot run this; the message says why and names those that can.
     """
-    if extras.present is not None:  # other pairs may be left out at every call
-        return _choose(program, layout, conditions, extras, wanted)
-    alike = isinstance(program.mask, Full) and not extras.edges
-    cache = layout.by_length if alike else layout.cache
-    key = ("backend", program, conditions, wanted, *extras.edges.values())
+    if context_tensors.present is not None:  # other pairs may be left out at every call
+        return _select_backend(program, layout, conditions, context_tensors, requested)
+    alike = isinstance(program.mask, Full) and not context_tensors.edges
+    cache = layout.cache_by_length if alike else layout.cache
+    key = ("backend", program, conditions, requested, *context_tensors.edges.values())
     if key not in cache:
-        cache[key] = _choose(program, layout, conditions, extras, wanted)
+        cache[key] = _select_backend(program, layout, conditions, context_tensors, requested)
     return cache[key]
 
 
-def _choose(program: Program, layout: Layout, conditions: Conditions, extras: Extras, wanted: str) -> Backend:
-    program.mask.check(layout.query.modalities, layout.key.modalities)
-    refused = _refusals(program, layout, conditions, extras)
-    if wanted in refused:
+def _select_backend(
+    program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors, requested: str
+) -> Backend:
+    program.mask.check_modalities(layout.query.modalities, layout.key.modalities)
+    refused = _unsupported_reasons(program, layout, conditions, context_tensors)
+    if requested in refused:
         names = ", ".join(name for name in backends() if name not in refused)
         raise InputError(
-            f"attention: the backend {wanted!r} cannot run this: {refused[wanted]}; able: {names}"
+            f"attention: the backend {requested!r} cannot run this: {refused[requested]}; able: {names}"
         )
-    if wanted != "auto":
-        return find(wanted)
+    if requested != "auto":
+        return get_backend(requested)
     able = {backend.name: backend for backend in BACKENDS if backend.name not in refused}
-    candidates = [backend for backend in able.values() if not backend.beaten_by & able.keys()]
+    candidates = [backend for backend in able.values() if not backend.dominated_by & able.keys()]
     if len(candidates) == 1:
         return candidates[0]
-    return min(candidates, key=lambda backend: backend.estimate(program, layout, conditions, extras).seconds)
+    return min(
+        candidates, key=lambda backend: backend.estimate(program, layout, conditions, context_tensors).seconds
+    )
 
 
-def plan_part(
+def plan_program(
     program: Program,
     layout: Layout,
     conditions: Conditions,
-    extras: Extras,
-    wanted: str,
+    context_tensors: ContextTensors,
+    requested: str,
     heads: tuple[int, int],
-) -> PartPlan:
-    """What `choose` chooses, and all that can be said about it.
+) -> ProgramPlan:
+    """What `select_backend` chooses, and all that can be said about it.
 
     Raises:
-        InputError: as in `choose`.
+        InputError: as in `select_backend`.
     """
-    name = choose(program, layout, conditions, extras, wanted).name
-    refused = _refusals(program, layout, conditions, extras)
+    name = select_backend(program, layout, conditions, context_tensors, requested).name
+    refused = _unsupported_reasons(program, layout, conditions, context_tensors)
     estimates = {
-        backend.name: backend.estimate(program, layout, conditions, extras)
+        backend.name: backend.estimate(program, layout, conditions, context_tensors)
         for backend in BACKENDS
         if backend.name not in refused
     }
     reason = "asked for"
-    if wanted == "auto":
-        reason = f"cheapest of {len(estimates)}, estimated {_milliseconds(estimates[name])}"
-    return PartPlan(heads, name, reason, estimates[name].density, refused, estimates)
+    if requested == "auto":
+        reason = f"cheapest of {len(estimates)}, estimated {_format_milliseconds(estimates[name])}"
+    return ProgramPlan(heads, name, reason, estimates[name].density, refused, estimates)
 
 
-def _refusals(program: Program, layout: Layout, conditions: Conditions, extras: Extras) -> dict[str, str]:
+def _unsupported_reasons(
+    program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
+) -> dict[str, str]:
     """Backend -> why it cannot run this."""
-    reasons = {backend.name: backend.refuses(program, layout, conditions, extras) for backend in BACKENDS}
+    reasons = {
+        backend.name: backend.unsupported_reason(program, layout, conditions, context_tensors)
+        for backend in BACKENDS
+    }
     return {name: why for name, why in reasons.items() if why is not None}
 
 
-def _share(density: float) -> str:
+def _format_density(density: float) -> str:
     """How many pairs are scored, beside those of one sample."""
     if density <= 1:
         return f"{density:.0%} of the pairs"
     return f"all pairs and {density - 1:.0%} more, of padding or of samples that share a row"
 
 
-def _milliseconds(estimate: Estimate) -> str:
+def _format_milliseconds(estimate: Estimate) -> str:
     return f"{estimate.seconds * 1e3:.3g} ms"

@@ -6,91 +6,98 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from mmattn.attention.execution.layout import Layout, Side
-from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarise
+from mmattn.attention.execution.layout import Layout, TokenLayout
+from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarize_blocks
 from mmattn.attention.language.position_masks import Mask
 
-__all__ = ["Stretch", "cut"]
+__all__ = ["QueryBlock", "split_queries"]
 
 # Blocks of tokens by which masks are skipped: queries that run together, keys that are read together.
-_QUERIES, _KEYS = 128, 64
+_QUERY_BLOCK_SIZE, _KEY_BLOCK_SIZE = 128, 64
 
 
 @dataclass(frozen=True)
-class Stretch:
+class QueryBlock:
     """Some queries of the sample, and stretches of its keys that they can see.
 
     Args:
-        first, queries: the first query's number, and how many there are.
-        ranges: first and last + 1 of the keys.
-        certain: may all of these queries see all of these keys?
+        first_query, num_queries: the first query's number, and how many there are.
+        key_ranges: first and last + 1 of the keys.
+        fully_allowed: may all of these queries see all of these keys?
     """
 
-    first: int
-    queries: int
-    ranges: tuple[tuple[int, int], ...]
-    certain: bool
+    first_query: int
+    num_queries: int
+    key_ranges: tuple[tuple[int, int], ...]
+    fully_allowed: bool
 
     @property
-    def keys(self) -> int:
+    def num_keys(self) -> int:
         """How many keys there are."""
-        return sum(last - first for first, last in self.ranges)
+        return sum(last - first for first, last in self.key_ranges)
 
     @property
-    def pairs(self) -> int:
+    def num_pairs(self) -> int:
         """Pairs that are scored."""
-        return self.queries * self.keys
+        return self.num_queries * self.num_keys
 
 
-def cut(layout: Layout, mask: Mask, q_tokens: Tensor, k_tokens: Tensor, limit: int) -> list[Stretch]:
+def split_queries(
+    layout: Layout, mask: Mask, q_tokens: Tensor, k_tokens: Tensor, max_pairs: int
+) -> list[QueryBlock]:
     """All queries of a sample in order; neighbours that see all of the same keys stay together.
 
     Args:
         q_tokens, k_tokens: [Q] and [K], numbers of the sample's tokens.
-        limit: most pairs that a stretch may hold, except for a single query.
+        max_pairs: most pairs that a stretch may hold, except for a single query.
     """
     queries, keys = len(q_tokens), len(k_tokens)
-    most = max(1, limit // keys)
-    size = min(_QUERIES, most)
+    most = max(1, max_pairs // keys)
+    size = min(_QUERY_BLOCK_SIZE, most)
     bounds = mask.bounds(
         BlockPairs(
-            _blocks(layout.query, q_tokens, size, query=True),
-            _blocks(layout.key, k_tokens, _KEYS, query=False),
+            _block_fields(layout.query, q_tokens, size, is_query=True),
+            _block_fields(layout.key, k_tokens, _KEY_BLOCK_SIZE, is_query=False),
         )
     )
-    shape = (-(-queries // size), -(-keys // _KEYS))
+    shape = (-(-queries // size), -(-keys // _KEY_BLOCK_SIZE))
     may, must = (bound.expand(shape).tolist() for bound in bounds)
-    stretches: list[Stretch] = []
+    stretches: list[QueryBlock] = []
     for block, (seen, certain_of) in enumerate(zip(may, must, strict=True)):
-        new = Stretch(
-            first=block * size,
-            queries=min(size, queries - block * size),
-            ranges=_ranges(seen, keys),
-            certain=all(sure for sure, visible in zip(certain_of, seen, strict=True) if visible),
+        new = QueryBlock(
+            first_query=block * size,
+            num_queries=min(size, queries - block * size),
+            key_ranges=_merge_key_ranges(seen, keys),
+            fully_allowed=all(sure for sure, visible in zip(certain_of, seen, strict=True) if visible),
         )
         last = stretches[-1] if stretches else None
-        alike = last is not None and last.certain and new.certain and last.ranges == new.ranges
-        if last is not None and alike and last.queries + new.queries <= most:
-            stretches[-1] = replace(last, queries=last.queries + new.queries)
+        alike = (
+            last is not None
+            and last.fully_allowed
+            and new.fully_allowed
+            and last.key_ranges == new.key_ranges
+        )
+        if last is not None and alike and last.num_queries + new.num_queries <= most:
+            stretches[-1] = replace(last, num_queries=last.num_queries + new.num_queries)
         else:
             stretches.append(new)
     return stretches
 
 
-def _blocks(side: Side, tokens: Tensor, size: int, query: bool) -> BlockFields:
-    low, high, kinds = summarise(side.position[tokens], side.modality[tokens], side.modalities, size)
-    if query:
+def _block_fields(side: TokenLayout, tokens: Tensor, size: int, is_query: bool) -> BlockFields:
+    low, high, kinds = summarize_blocks(side.position[tokens], side.modality[tokens], side.modalities, size)
+    if is_query:
         return BlockFields(low[:, None], high[:, None], kinds[:, None], side.modalities)
     return BlockFields(low[None], high[None], kinds[None], side.modalities)
 
 
-def _ranges(seen: list[bool], keys: int) -> tuple[tuple[int, int], ...]:
+def _merge_key_ranges(visible_blocks: list[bool], num_keys: int) -> tuple[tuple[int, int], ...]:
     """Stretches of keys that the seen blocks cover."""
     ranges: list[tuple[int, int]] = []
-    for block, visible in enumerate(seen):
+    for block, visible in enumerate(visible_blocks):
         if not visible:
             continue
-        first, last = block * _KEYS, min((block + 1) * _KEYS, keys)
+        first, last = block * _KEY_BLOCK_SIZE, min((block + 1) * _KEY_BLOCK_SIZE, num_keys)
         if ranges and ranges[-1][1] == first:
             ranges[-1] = (ranges[-1][0], last)
         else:

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.graph_edges import BlockEdges, JoinedEdges, join
-from mmattn.attention.execution.layout import Layout, Side
-from mmattn.attention.language.biases import BoxBias, GraphBias, box_columns
-from mmattn.attention.language.pairs import Fields, Pairs
+from mmattn.attention.execution.graph_edges import BlockEdges, TokenEdges, join_edges
+from mmattn.attention.execution.layout import Layout, TokenLayout
+from mmattn.attention.language.biases import BoxBias, GraphBias, box_features
+from mmattn.attention.language.pairs import Pairs, TokenFields
 from mmattn.attention.language.parameters import Dynamic
 from mmattn.attention.language.term import Term
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
 
-__all__ = ["Extras", "extras", "predictor", "sample_pairs"]
+__all__ = ["ContextTensors", "build_context_tensors", "dynamic_input", "sample_pairs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Extras:
+class ContextTensors:
     """What the context gives to the terms, by token.
 
     Args:
@@ -34,10 +34,12 @@ class Extras:
     query: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     key: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     present: Tensor | None = None
-    edges: Mapping[str, JoinedEdges] = field(default_factory=dict)
+    edges: Mapping[str, TokenEdges] = field(default_factory=dict)
 
 
-def extras(program: Term, q: Tokens, kv: Tokens, layout: Layout, context: Mapping[str, Any]) -> Extras:
+def build_context_tensors(
+    program: Term, q: Tokens, kv: Tokens, layout: Layout, context: Mapping[str, Any]
+) -> ContextTensors:
     """Boxes, edges and presence, by token.
 
     Raises:
@@ -47,25 +49,25 @@ def extras(program: Term, q: Tokens, kv: Tokens, layout: Layout, context: Mappin
     edges = {}
     for term in program.walk():
         if isinstance(term, BoxBias):
-            boxes[term.name] = _boxes(term, q, kv, _required(context, term.name, str(term)))
+            boxes[term.name] = _box_tensors(term, q, kv, _require(context, term.name, str(term)))
         elif isinstance(term, GraphBias):
-            edges[term.name] = join(term, _required(context, term.name, str(term)), layout)
-    return Extras(
-        query={name: box_columns(pair[0]) for name, pair in boxes.items()},
-        key={name: box_columns(pair[1]) for name, pair in boxes.items()},
-        present=_present(context, kv, layout),
+            edges[term.name] = join_edges(term, _require(context, term.name, str(term)), layout)
+    return ContextTensors(
+        query={name: box_features(pair[0]) for name, pair in boxes.items()},
+        key={name: box_features(pair[1]) for name, pair in boxes.items()},
+        present=_token_presence(context, kv, layout),
         edges=edges,
     )
 
 
 def sample_pairs(
     layout: Layout,
-    extras: Extras,
+    context_tensors: ContextTensors,
     sample: int,
     queries: slice | None,
     head: Tensor,
     parameters: Mapping[str, Tensor],
-    slots: tuple[str, ...],
+    modality_slots: tuple[str, ...],
 ) -> Pairs:
     """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K].
 
@@ -79,33 +81,33 @@ def sample_pairs(
     k = slice(key.starts[sample], key.starts[sample + 1])
     shape = (1, q.stop - q.start, k.stop - k.start)
     return Pairs(
-        query=_slice(query, q, (slice(None), None), extras.query),
-        key=_slice(key, k, (None, slice(None)), extras.key, extras.present),
+        query=_slice_fields(query, q, (slice(None), None), context_tensors.query),
+        key=_slice_fields(key, k, (None, slice(None)), context_tensors.key, context_tensors.present),
         head=head,
         parameters=parameters,
         edges={
             name: replace(
-                BlockEdges.of(joined.between(q.start, q.stop, offset=q.start - start), shape),
+                BlockEdges.from_pairs(joined.for_queries(q.start, q.stop, offset=q.start - start), shape),
                 shape=shape[1:],
             )
-            for name, joined in extras.edges.items()
+            for name, joined in context_tensors.edges.items()
         },
-        slots=slots,
+        modality_slots=modality_slots,
     )
 
 
-def _slice(
-    side: Side,
+def _slice_fields(
+    side: TokenLayout,
     tokens: slice,
     shape: tuple[Any, ...],
     extra: Mapping[str, tuple[Tensor, ...]],
     present: Tensor | None = None,
-) -> Fields:
+) -> TokenFields:
     """The fields of some tokens, shaped to broadcast."""
-    return Fields(
+    return TokenFields(
         position=side.position[tokens][shape],
         modality=side.modality[tokens][shape],
-        names=side.modalities,
+        modalities=side.modalities,
         time=None if side.time is None else side.time[tokens][shape],
         entity=None if side.entity is None else side.entity[tokens][shape],
         extra={name: tuple(column[tokens][shape] for column in columns) for name, columns in extra.items()},
@@ -113,7 +115,7 @@ def _slice(
     )
 
 
-def predictor(term: Dynamic, q: Tokens, context: Mapping[str, Any]) -> Tensor:
+def dynamic_input(term: Dynamic, q: Tokens, context: Mapping[str, Any]) -> Tensor:
     """[B, D], what a dynamic number is predicted from.
 
     Raises:
@@ -122,29 +124,29 @@ def predictor(term: Dynamic, q: Tokens, context: Mapping[str, Any]) -> Tensor:
     if term.on == "input":
         total_BD = q.values.new_zeros(len(q), q.dim).index_add(0, q.sample, q.values)
         return total_BD / q.lengths.clamp(min=1)[:, None]
-    task = _required(context, "task", str(term))
+    task = _require(context, "task", str(term))
     if not isinstance(task, Tensor) or task.shape not in ((q.dim,), (len(q), q.dim)):
         raise InputError(
-            f'Attention: context["task"] is {_got(task)}, expected [{q.dim}] or [{len(q)}, {q.dim}]'
+            f'Attention: context["task"] is {_describe_value(task)}, expected [{q.dim}] or [{len(q)}, {q.dim}]'
         )
     return task.to(q.values).expand(len(q), q.dim)
 
 
-def _required(context: Mapping[str, Any], name: str, term: str) -> Any:
+def _require(context: Mapping[str, Any], name: str, term: str) -> Any:
     if name not in context:
         raise InputError(
-            f"Attention: {term} needs context[{name!r}], which is missing.{nearest(name, context)}"
+            f"Attention: {term} needs context[{name!r}], which is missing.{did_you_mean(name, context)}"
         )
     return context[name]
 
 
-def _boxes(term: BoxBias, q: Tokens, kv: Tokens, given: Any) -> tuple[Tensor, Tensor]:
-    query, key = given if isinstance(given, tuple) and len(given) == 2 else (given, given)
+def _box_tensors(term: BoxBias, q: Tokens, kv: Tokens, value: Any) -> tuple[Tensor, Tensor]:
+    query, key = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
     for side, tokens, boxes in (("queries", q, query), ("keys", kv, key)):
         where = f"Attention: context[{term.name!r}] for the {side}"
         count = len(tokens.values)
         if not isinstance(boxes, Tensor) or boxes.shape != (count, 4) or not boxes.is_floating_point():
-            raise InputError(f"{where} is {_got(boxes)}, expected a floating point [{count}, 4]")
+            raise InputError(f"{where} is {_describe_value(boxes)}, expected a floating point [{count}, 4]")
         if bool((boxes[:, 2:] <= boxes[:, :2]).any()):
             raise InputError(
                 f"{where} has a box without area, expected left < right and top < bottom, or NaN"
@@ -152,7 +154,7 @@ def _boxes(term: BoxBias, q: Tokens, kv: Tokens, given: Any) -> tuple[Tensor, Te
     return query.to(q.values), key.to(q.values)
 
 
-def _present(context: Mapping[str, Any], kv: Tokens, layout: Layout) -> Tensor | None:
+def _token_presence(context: Mapping[str, Any], kv: Tokens, layout: Layout) -> Tensor | None:
     """[Nk] from `context["presence"]`."""
     presence = context.get("presence")
     if presence is None:
@@ -160,10 +162,10 @@ def _present(context: Mapping[str, Any], kv: Tokens, layout: Layout) -> Tensor |
     expected = (len(kv), len(kv.modalities))
     if not isinstance(presence, Tensor) or presence.shape != expected or presence.dtype != torch.bool:
         raise InputError(
-            f'Attention: context["presence"] is {_got(presence)}, expected boolean {list(expected)}'
+            f'Attention: context["presence"] is {_describe_value(presence)}, expected boolean {list(expected)}'
         )
     return presence[layout.key.sample, kv.modality]
 
 
-def _got(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else repr(value)

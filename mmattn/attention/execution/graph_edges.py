@@ -15,11 +15,11 @@ from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.biases import GraphBias
 from mmattn.errors import InputError
 
-__all__ = ["BlockEdges", "JoinedEdges", "join"]
+__all__ = ["BlockEdges", "TokenEdges", "join_edges"]
 
 
 @dataclass(frozen=True, eq=False)
-class JoinedEdges:
+class TokenEdges:
     """Pairs of tokens that an edge joins, in the order of their queries.
 
     Args:
@@ -33,7 +33,7 @@ class JoinedEdges:
     relation: Tensor
     starts: list[int]
 
-    def between(self, first: int, last: int, row: int = 0, offset: int = 0) -> tuple[Tensor, ...]:
+    def for_queries(self, first: int, last: int, row: int = 0, offset: int = 0) -> tuple[Tensor, ...]:
         """(row, query, key, relation) for the query tokens first to last - 1 of the batch."""
         pairs = slice(self.starts[first], self.starts[last])
         query = self.query[pairs] - offset
@@ -45,17 +45,17 @@ class BlockEdges:
     """The edges that fall into one block of scores.
 
     Args:
-        place: [P], flat places in a block of `shape`.
+        flat_index: [P], flat places in a block of `shape`.
         relation: [P].
         shape: ([G,] Q, K).
     """
 
-    place: Tensor
+    flat_index: Tensor
     relation: Tensor
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, pairs: tuple[Tensor, ...], shape: tuple[int, int, int]) -> BlockEdges:
+    def from_pairs(cls, pairs: tuple[Tensor, ...], shape: tuple[int, int, int]) -> BlockEdges:
         """From (row, query, key, relation) and the block's shape [G, Q, K]."""
         row, query, key, relation = pairs
         return cls((row * shape[1] + query) * shape[2] + key, relation, shape)
@@ -65,11 +65,11 @@ class BlockEdges:
         size = 1
         for length in self.shape:
             size *= length
-        total_HP = weight.new_zeros(len(weight), size).index_add(1, self.place, weight[:, self.relation])
+        total_HP = weight.new_zeros(len(weight), size).index_add(1, self.flat_index, weight[:, self.relation])
         return total_HP.view(len(weight), *self.shape).movedim(0, -3)
 
 
-def join(term: GraphBias, edges: object, layout: Layout) -> JoinedEdges:
+def join_edges(term: GraphBias, edges: object, layout: Layout) -> TokenEdges:
     """The pairs of tokens that the edges join; kept with the layout for these very edges.
 
     Args:
@@ -95,12 +95,12 @@ def join(term: GraphBias, edges: object, layout: Layout) -> JoinedEdges:
             raise InputError(f"{where}: got tokens without entities, expected Tokens.entity")
         layout.cache[key] = (
             edges,
-            _join(edges, layout),
+            _match_edges(edges, layout),
         )  # holding the edges keeps their id from being reused
     return layout.cache[key][1]
 
 
-def _join(edges: Tensor, layout: Layout) -> JoinedEdges:
+def _match_edges(edges: Tensor, layout: Layout) -> TokenEdges:
     query, key = layout.query, layout.key
     assert query.entity is not None
     assert key.entity is not None
@@ -108,17 +108,19 @@ def _join(edges: Tensor, layout: Layout) -> JoinedEdges:
     edges = edges[:, torch.isin(edges[0], query.entity) & torch.isin(edges[1], key.entity) & (edges[0] >= 0)]
     head, order = edges[0].sort(stable=True)
     tail, relation = edges[1, order], edges[2, order]
-    token, edge = _expand(
+    token, edge = _expand_ranges(
         torch.searchsorted(head, query.entity), torch.searchsorted(head, query.entity, right=True)
     )
     # A key matches where its sample and entity are the ones wanted: one sorted number for both.
     top = int(key.entity.max()) + 1 if len(key.entity) else 1
     place, key_order = (key.sample * top + key.entity).masked_fill(key.entity < 0, -1).sort(stable=True)
     wanted = query.sample[token] * top + tail[edge]
-    pair, match = _expand(torch.searchsorted(place, wanted), torch.searchsorted(place, wanted, right=True))
+    pair, match = _expand_ranges(
+        torch.searchsorted(place, wanted), torch.searchsorted(place, wanted, right=True)
+    )
     token, relation, matched = token[pair], relation[edge[pair]], key_order[match]
     counts = torch.bincount(token, minlength=len(query.entity))
-    return JoinedEdges(
+    return TokenEdges(
         query=token - query.offsets[query.sample[token]],
         key=matched - key.offsets[key.sample[matched]],
         relation=relation,
@@ -126,7 +128,7 @@ def _join(edges: Tensor, layout: Layout) -> JoinedEdges:
     )
 
 
-def _expand(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+def _expand_ranges(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     """Every (i, j) with first[i] <= j < last[i], in the order of i."""
     counts = last - first
     row = torch.arange(len(first), device=first.device).repeat_interleave(counts)

@@ -16,13 +16,13 @@ from torch import Tensor
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
-__all__ = ["Layout", "Side"]
+__all__ = ["Layout", "TokenLayout"]
 
-_KEY = "attention.layouts"
+_LAYOUT_CACHE_KEY = "attention.layouts"
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class TokenLayout:
     """The fields of the queries' or of the keys' tokens, [N] each, as in `Tokens`."""
 
     offsets: Tensor
@@ -31,10 +31,10 @@ class Side:
     modalities: tuple[str, ...]
     time: Tensor | None
     entity: Tensor | None
-    sizes: list[int]
+    length_list: list[int]
 
     @classmethod
-    def of(cls, tokens: Tokens) -> Side:
+    def from_tokens(cls, tokens: Tokens) -> TokenLayout:
         return cls(
             tokens.offsets,
             tokens.modality,
@@ -42,14 +42,14 @@ class Side:
             tokens.modalities,
             tokens.time,
             tokens.entity,
-            tokens.sizes,
+            tokens.length_list,
         )
 
     @cached_property
     def starts(self) -> list[int]:
         """Where each sample begins, and the number of all tokens at the end."""
         starts = [0]
-        for size in self.sizes:
+        for size in self.length_list:
             starts.append(starts[-1] + size)
         return starts
 
@@ -66,18 +66,18 @@ class Side:
 class Layout:
     """The queries' side, the keys' side, and what has been derived from the two (`cache`)."""
 
-    query: Side
-    key: Side
+    query: TokenLayout
+    key: TokenLayout
     cache: dict[Any, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of(q: Tokens, kv: Tokens) -> Layout:
+    def from_tokens(q: Tokens, kv: Tokens) -> Layout:
         """The layout of these tokens, derived at the first call.
 
         Raises:
             InputError: queries and keys differ in their number of samples.
         """
-        known = q._layout.setdefault(_KEY, {})
+        known = q._layout.setdefault(_LAYOUT_CACHE_KEY, {})
         # Identities are safe as a key: the layout holds the very tensors, so none of them is reused.
         key = (
             id(q.position),
@@ -89,48 +89,52 @@ class Layout:
                 raise InputError(
                     f"attention: got queries of {len(q)} samples and keys of {len(kv)}, expected as many"
                 )
-            query = Side.of(q)
-            known[key] = Layout(query, query if kv is q or kv.position is q.position else Side.of(kv))
+            query = TokenLayout.from_tokens(q)
+            known[key] = Layout(
+                query, query if kv is q or kv.position is q.position else TokenLayout.from_tokens(kv)
+            )
         return known[key]
 
     @property
-    def samples(self) -> int:
-        return len(self.query.sizes)
+    def num_samples(self) -> int:
+        return len(self.query.length_list)
 
     @property
-    def itself(self) -> bool:
+    def is_self_attention(self) -> bool:
         """Do the tokens attend to themselves?"""
         return self.query is self.key
 
     @cached_property
-    def by_length(self) -> dict[Any, Any]:
+    def cache_by_length(self) -> dict[Any, Any]:
         """Where to keep what lengths and modality names decide: one sample is planned once a length."""
-        if self.samples != 1:
+        if self.num_samples != 1:
             return self.cache
         query, key = self.query, self.key
-        return _single(*query.sizes, *key.sizes, query.modalities, key.modalities, query.offsets.device)
+        return _single_sample_cache(
+            *query.length_list, *key.length_list, query.modalities, key.modalities, query.offsets.device
+        )
 
     @cached_property
-    def pairs(self) -> int:
+    def num_pairs(self) -> int:
         """Number of query-key pairs that belong to one sample."""
-        return sum(q * k for q, k in zip(self.query.sizes, self.key.sizes, strict=True))
+        return sum(q * k for q, k in zip(self.query.length_list, self.key.length_list, strict=True))
 
     @cached_property
-    def uniform(self) -> tuple[int, int] | None:
+    def uniform_shape(self) -> tuple[int, int] | None:
         """(Q, K) where all samples have as many tokens, otherwise None."""
-        shapes = set(zip(self.query.sizes, self.key.sizes, strict=True))
+        shapes = set(zip(self.query.length_list, self.key.length_list, strict=True))
         return shapes.pop() if len(shapes) == 1 else None
 
     @cached_property
-    def increasing(self) -> bool:
+    def has_increasing_positions(self) -> bool:
         """Do the tokens attend to themselves, with positions that grow along every sample?
 
         Then "position at or before" is the lower triangle, which SDPA knows without a mask.
         """
-        if not self.itself:
+        if not self.is_self_attention:
             return False
         position_N = self.query.position
-        if self.samples == 1 and torch.equal(
+        if self.num_samples == 1 and torch.equal(
             position_N, torch.arange(len(position_N), device=position_N.device)
         ):
             return True
@@ -139,6 +143,6 @@ class Layout:
 
 
 @lru_cache(maxsize=1024)
-def _single(queries: int, keys: int, *same: Any) -> dict[Any, Any]:
-    """What is known of all layouts of one sample with so many queries and keys, and the `same` else."""
+def _single_sample_cache(queries: int, keys: int, *key_parts: Any) -> dict[Any, Any]:
+    """What is known of all layouts of one sample with so many queries and keys, and the `key_parts` else."""
     return {}

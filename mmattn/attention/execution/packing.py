@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.layout import Side
+from mmattn.attention.execution.layout import TokenLayout
 
-__all__ = ["Order", "stretches"]
+__all__ = ["PackedOrder", "slice_ranges"]
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class PackedOrder:
     """Where each row of a packed tensor comes from.
 
     Args:
@@ -36,15 +36,15 @@ class Order:
     padding: Tensor | None = None
 
     @classmethod
-    def of(cls, side: Side, tiles: Sequence[tuple[Sequence[int], int]]) -> Order:
+    def from_groups(cls, side: TokenLayout, groups: Sequence[tuple[Sequence[int], int]]) -> PackedOrder:
         """The order that puts the samples of each tile together, each padded to the tile's length.
 
         Args:
-            tiles: (samples, length) of each.
+            groups: (samples, length) of each.
         """
         device = side.position.device
-        samples = torch.tensor([sample for group, _ in tiles for sample in group], device=device)
-        lengths = torch.tensor([length for group, length in tiles for _ in group], device=device)
+        samples = torch.tensor([sample for group, _ in groups for sample in group], device=device)
+        lengths = torch.tensor([length for group, length in groups for _ in group], device=device)
         total = int(lengths.sum())
         ends = lengths.cumsum(0)
         row = torch.arange(len(samples), device=device).repeat_interleave(lengths, output_size=total)
@@ -57,7 +57,7 @@ class Order:
         inverse[index[there]] = there.nonzero()[:, 0]
         return cls(device, index, inverse, None if bool(there.all()) else ~there)
 
-    def tokens(self, ranges: Sequence[tuple[int, int]]) -> Tensor:
+    def token_indices(self, ranges: Sequence[tuple[int, int]]) -> Tensor:
         """The numbers of the tokens in stretches of packed rows."""
         if self.index is not None:
             parts = [self.index[first:last] for first, last in ranges]
@@ -67,29 +67,31 @@ class Order:
             return torch.empty(0, dtype=torch.int64, device=self.device)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def stretches(
-        self, values: Tensor, ranges: list[tuple[int, int]], apart: bool = False
+    def slices(
+        self, values: Tensor, ranges: list[tuple[int, int]], separate_buffers: bool = False
     ) -> Iterator[Tensor]:
         """Stretches of the packed rows of [N, ...], one after the other.
 
         Nobody may look at padded rows, and no gradient flows through them. Where gradients are not recorded,
-        stretches share their memory in turn: each is read before the next is asked for, or `apart` is said.
+        stretches share their memory in turn: each is read before the next is asked for, or `separate_buffers` is said.
         """
         if self.index is None:
-            return iter(stretches(values, ranges))
+            return iter(slice_ranges(values, ranges))
         if torch.is_grad_enabled() and values.requires_grad:
-            return iter(stretches(_Pack.apply(values, self), ranges))
-        if apart or torch.is_grad_enabled():  # queries without a gradient are kept for that of the keys
-            return self._gathered(values, ranges, None)
+            return iter(slice_ranges(_Pack.apply(values, self), ranges))
+        if (
+            separate_buffers or torch.is_grad_enabled()
+        ):  # queries without a gradient are kept for that of the keys
+            return self._gather_ranges(values, ranges, None)
         # A small piece of memory that is used again is much faster than a large one, or than new ones.
         size = max((last - first for first, last in ranges), default=0)
-        return self._gathered(values, ranges, values.new_empty(size, *values.shape[1:]))
+        return self._gather_ranges(values, ranges, values.new_empty(size, *values.shape[1:]))
 
-    def _gathered(
-        self, values: Tensor, ranges: list[tuple[int, int]], memory: Tensor | None
+    def _gather_ranges(
+        self, values: Tensor, ranges: list[tuple[int, int]], buffer: Tensor | None
     ) -> Iterator[Tensor]:
         for first, last in ranges:
-            out = None if memory is None else memory[: last - first]
+            out = None if buffer is None else buffer[: last - first]
             yield torch.index_select(values, 0, self.index[first:last], out=out)  # type: ignore[index]
 
     def unpack(self, parts: Iterable[Tensor]) -> Tensor:
@@ -98,21 +100,21 @@ class Order:
             parts = list(parts)
             return torch.cat(parts) if len(parts) > 1 else parts[0]
         # Without a gradient every part is put in its place, and forgotten, before the next is computed.
-        return _Unpack.apply(self, *parts) if torch.is_grad_enabled() else self._placed(parts)
+        return _Unpack.apply(self, *parts) if torch.is_grad_enabled() else self._scatter_parts(parts)
 
-    def _placed(self, parts: Iterable[Tensor]) -> Tensor:
+    def _scatter_parts(self, parts: Iterable[Tensor]) -> Tensor:
         assert self.inverse is not None
         values, row = None, 0
         for part in parts:
             if values is None:  # padded rows end in a row of their own, which is cut off
                 values = part.new_empty(len(self.inverse) + 1, *part.shape[1:])
-            values.index_copy_(0, self.target[row : row + len(part)], part)
+            values.index_copy_(0, self.scatter_index[row : row + len(part)], part)
             row += len(part)
         assert values is not None
         return values[:-1]
 
     @cached_property
-    def target(self) -> Tensor:
+    def scatter_index(self) -> Tensor:
         """[P] rows of the original, and N for padded rows."""
         assert self.index is not None
         assert self.inverse is not None
@@ -121,7 +123,7 @@ class Order:
 
 class _Pack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, order: Order) -> Tensor:
+    def forward(ctx: Any, values: Tensor, order: PackedOrder) -> Tensor:
         ctx.order = order
         return values.index_select(0, order.index)  # type: ignore[arg-type]
 
@@ -132,9 +134,9 @@ class _Pack(torch.autograd.Function):
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, order: Order, *parts: Tensor) -> Tensor:
+    def forward(ctx: Any, order: PackedOrder, *parts: Tensor) -> Tensor:
         ctx.order, ctx.sizes = order, [len(part) for part in parts]
-        return order._placed(parts)
+        return order._scatter_parts(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -146,7 +148,7 @@ class _Unpack(torch.autograd.Function):
         return None, *parts
 
 
-def stretches(values: Tensor, ranges: list[tuple[int, int]]) -> list[Tensor]:
+def slice_ranges(values: Tensor, ranges: list[tuple[int, int]]) -> list[Tensor]:
     """`values[first:last]` for every range; ranges may overlap and leave rows out."""
     sizes = [last - first for first, last in ranges]
     ends = [0]
@@ -156,10 +158,10 @@ def stretches(values: Tensor, ranges: list[tuple[int, int]]) -> list[Tensor]:
         return list(values.split(sizes))
     if not values.requires_grad:
         return [values[first:last] for first, last in ranges]
-    return list(_Stretches.apply(values, ranges))
+    return list(_SliceRanges.apply(values, ranges))
 
 
-class _Stretches(torch.autograd.Function):
+class _SliceRanges(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, ranges: list[tuple[int, int]]) -> tuple[Tensor, ...]:
         ctx.ranges, ctx.shape = ranges, values.shape

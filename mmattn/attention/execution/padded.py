@@ -1,7 +1,7 @@
 """The same programs over padded tokens: one dense rectangle of pairs, without a choice that looks at data.
 
 Compilers and exporters want one graph for all lengths, which jagged tokens do not give them. Here every word
-of the language says what it says everywhere, through its own `match`, `change`, `allow` and `weigh`, and
+of the language says what it says everywhere, through its own `match`, `change`, `allow` and `normalize`, and
 padding is one more thing that no query may attend to. Only `graph_bias` joins tokens by what is in them.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmattn.attention.language.biases import SLOPE, BoxBias, GraphBias, box_columns
-from mmattn.attention.language.pairs import Fields, Pairs
+from mmattn.attention.language.biases import ALIBI_SLOPE_KEY, BoxBias, GraphBias, box_features
+from mmattn.attention.language.pairs import Pairs, TokenFields
 from mmattn.attention.language.parameters import Dynamic
 from mmattn.errors import InputError
 from mmattn.types import Tokens
@@ -23,11 +23,11 @@ from mmattn.types import Tokens
 if TYPE_CHECKING:
     from mmattn.attention.layer.attention import Attention
 
-__all__ = ["Padded", "attend_padded", "check_padded"]
+__all__ = ["PaddedTokens", "attend_padded", "check_supports_padding"]
 
 
 @dataclass(frozen=True, eq=False)
-class Padded:
+class PaddedTokens:
     """Tokens of a batch in one rectangle.
 
     Args:
@@ -40,7 +40,7 @@ class Padded:
 
     Example:
         >>> two = Tokens.from_sequences([torch.ones(2, 4), torch.ones(3, 4)], "text")
-        >>> Padded.of(two).mask.tolist()
+        >>> PaddedTokens.from_tokens(two).mask.tolist()
         [[True, True, False], [True, True, True]]
     """
 
@@ -52,7 +52,7 @@ class Padded:
     time: Tensor | None = None
 
     @classmethod
-    def of(cls, tokens: Tokens) -> Padded:
+    def from_tokens(cls, tokens: Tokens) -> PaddedTokens:
         """The tokens in a rectangle as long as the longest sample."""
         values, mask = tokens.to_padded()
 
@@ -68,12 +68,12 @@ class Padded:
             None if tokens.time is None else padded(tokens.time, float("nan")),
         )
 
-    def with_values(self, values: Tensor) -> Padded:
+    def with_values(self, values: Tensor) -> PaddedTokens:
         """The same layout with other values [B, T, D']."""
         return replace(self, values=values)
 
 
-def check_padded(layer: Attention) -> None:
+def check_supports_padding(layer: Attention) -> None:
     """Can this layer's program run over padded tokens?
 
     Raises:
@@ -88,7 +88,10 @@ def check_padded(layer: Attention) -> None:
 
 
 def attend_padded(
-    layer: Attention, q: Padded, kv: Padded | None = None, context: Mapping[str, Any] | None = None
+    layer: Attention,
+    q: PaddedTokens,
+    kv: PaddedTokens | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """What `layer(q, kv, context)` gives in evaluation, for padded tokens.
 
@@ -103,38 +106,38 @@ def attend_padded(
         [B, T, D]; what stands in padded places means nothing.
 
     Raises:
-        InputError: as `check_padded`; tokens without times where a term asks for them.
+        InputError: as `check_supports_padding`; tokens without times where a term asks for them.
 
     Example:
         >>> from mmattn import attention as A
         >>> layer = A.Attention(A.Program(mask=A.causal), dim=8, heads=2)
         >>> tokens = Tokens.from_sequences([torch.randn(2, 8), torch.randn(3, 8)], "text")
-        >>> padded = Padded.of(tokens)
+        >>> padded = PaddedTokens.from_tokens(tokens)
         >>> torch.allclose(attend_padded(layer, padded)[padded.mask], layer(tokens).values, atol=1e-6)
         True
     """
-    check_padded(layer)
+    check_supports_padding(layer)
     kv, context = q if kv is None else kv, context or {}
     if any("M" in spec.shape for spec in layer.program.parameters()):
-        layer.name_modalities([*q.modalities, *kv.modalities])
+        layer.register_modalities([*q.modalities, *kv.modalities])
     shape = (layer.heads, layer.width)
     q_BHTK = layer.q_proj(q.values).unflatten(-1, shape).transpose(1, 2)
     k_BHTK = layer.k_proj(kv.values).unflatten(-1, shape).transpose(1, 2)
     v_BHTK = layer.v_proj(kv.values).unflatten(-1, shape).transpose(1, 2)
     boxes = {term.name: context[term.name] for term in layer.program.walk() if isinstance(term, BoxBias)}
     pairs = Pairs(
-        query=_fields(q, -1, {name: _side(given, 0) for name, given in boxes.items()}),
-        key=_fields(kv, -2, {name: _side(given, 1) for name, given in boxes.items()}),
+        query=_padded_fields(q, -1, {name: _boxes_of_side(given, 0) for name, given in boxes.items()}),
+        key=_padded_fields(kv, -2, {name: _boxes_of_side(given, 1) for name, given in boxes.items()}),
         head=torch.arange(layer.heads, device=q.values.device)[:, None, None],
         parameters=_parameters(layer, q, context),
-        slots=layer._modalities,
+        modality_slots=layer._modalities,
     )
     out = []
-    for first, last, program in layer._parts:
+    for first, last, program in layer._head_programs:
         own = replace(pairs, head=pairs.head[first:last])
         score = program.chain.score(q_BHTK[:, first:last], k_BHTK[:, first:last], own)
         allowed = program.mask.allow(own) & kv.mask[:, None, None, :]
-        out.append(program.norm.weigh(score, allowed, own) @ v_BHTK[:, first:last])
+        out.append(program.norm.normalize(score, allowed, own) @ v_BHTK[:, first:last])
     out_BHTK = torch.cat(out, dim=1) if len(out) > 1 else out[0]
     for first, last, gate in layer._gates:
         open_H = torch.ones(layer.heads, device=q.values.device, dtype=q.values.dtype)
@@ -143,38 +146,38 @@ def attend_padded(
     return layer.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
 
-def _fields(side: Padded, axis: int, boxes: Mapping[str, Tensor]) -> Fields:
+def _padded_fields(side: PaddedTokens, axis: int, boxes: Mapping[str, Tensor]) -> TokenFields:
     """The fields of one side, [B, 1, T, 1] or [B, 1, 1, T]."""
 
     def shaped(field: Tensor) -> Tensor:
         return field[:, None].unsqueeze(axis)
 
-    return Fields(
+    return TokenFields(
         position=shaped(side.position),
         modality=shaped(side.modality),
-        names=side.modalities,
+        modalities=side.modalities,
         time=None if side.time is None else shaped(side.time),
-        extra={name: tuple(map(shaped, box_columns(given))) for name, given in boxes.items()},
+        extra={name: tuple(map(shaped, box_features(given))) for name, given in boxes.items()},
     )
 
 
-def _side(given: Any, side: int) -> Tensor:
-    boxes: Tensor = given[side] if isinstance(given, tuple) else given
+def _boxes_of_side(value: Any, side_index: int) -> Tensor:
+    boxes: Tensor = value[side_index] if isinstance(value, tuple) else value
     return boxes
 
 
-def _parameters(layer: Attention, q: Padded, context: Mapping[str, Any]) -> dict[str, Tensor]:
+def _parameters(layer: Attention, q: PaddedTokens, context: Mapping[str, Any]) -> dict[str, Tensor]:
     """The layer's own, and what is predicted of each sample, [B, H]."""
     parameters: dict[str, Tensor] = dict(layer.program_parameters())
     for term in layer.program.walk():
         if isinstance(term, Dynamic):
-            parameters[term.name] = _predictor(term, q, context) @ parameters[term.name].T
+            parameters[term.name] = _dynamic_input(term, q, context) @ parameters[term.name].T
     if layer._has_slope:
-        parameters[SLOPE] = layer.get_buffer("slope")
+        parameters[ALIBI_SLOPE_KEY] = layer.get_buffer("slope")
     return parameters
 
 
-def _predictor(term: Dynamic, q: Padded, context: Mapping[str, Any]) -> Tensor:
+def _dynamic_input(term: Dynamic, q: PaddedTokens, context: Mapping[str, Any]) -> Tensor:
     """[B, D], what a dynamic number is predicted from."""
     if term.on == "task":
         task: Tensor = context["task"]

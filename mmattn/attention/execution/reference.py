@@ -10,34 +10,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.attention_call import AttentionCall
 
-__all__ = ["run", "weights"]
+__all__ = ["attention_weights", "run"]
 
 
-def run(call: Call) -> Tensor:
+def run(call: AttentionCall) -> Tensor:
     """The attended values, [Nq, H, K]; zeros for a query that may attend to nothing."""
-    out = [_attend(call, sample) for sample in range(call.layout.samples)]
+    out = [_attend(call, sample) for sample in range(call.layout.num_samples)]
     return torch.cat(out) if out else torch.zeros_like(call.q)
 
 
-def weights(call: Call, sample: int, queries: slice | None = None) -> Tensor:
+def attention_weights(call: AttentionCall, sample: int, queries: slice | None = None) -> Tensor:
     """The weights of one sample, [H, Q, K], of all its queries or of some."""
-    q_QHK = _of(call.q, call.layout.query.starts, sample)[queries or slice(None)]
-    k_KHK = _of(call.k, call.layout.key.starts, sample)
+    q_QHK = _sample_rows(call.q, call.layout.query.starts, sample)[queries or slice(None)]
+    k_KHK = _sample_rows(call.k, call.layout.key.starts, sample)
     if not len(k_KHK):
         return q_QHK.new_zeros(q_QHK.shape[1], len(q_QHK), 0)
     pairs = call.sample_pairs(sample, queries)
     score_HQK = call.program.chain.score(q_QHK.transpose(0, 1), k_KHK.transpose(0, 1), pairs)
-    return call.program.norm.weigh(score_HQK, call.program.mask.allow(pairs), pairs)
+    return call.program.norm.normalize(score_HQK, call.program.mask.allow(pairs), pairs)
 
 
-def _attend(call: Call, sample: int) -> Tensor:
-    weight_HQK = F.dropout(weights(call, sample), call.dropout, training=call.dropout > 0)
-    v_KHK = _of(call.v, call.layout.key.starts, sample)
+def _attend(call: AttentionCall, sample: int) -> Tensor:
+    weight_HQK = F.dropout(attention_weights(call, sample), call.dropout, training=call.dropout > 0)
+    v_KHK = _sample_rows(call.v, call.layout.key.starts, sample)
     return (weight_HQK @ v_KHK.transpose(0, 1)).transpose(0, 1)
 
 
-def _of(tokens: Tensor, starts: list[int], sample: int) -> Tensor:
+def _sample_rows(tokens: Tensor, starts: list[int], sample: int) -> Tensor:
     """One sample's rows."""
     return tokens[starts[sample] : starts[sample + 1]]

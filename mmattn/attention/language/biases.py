@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import ParameterSpec
-from mmattn.attention.language.scores import Change
-from mmattn.attention.language.term import Constant, word
+from mmattn.attention.language.scores import ScoreModifier
+from mmattn.attention.language.term import NullaryTerm, register_term
 from mmattn.errors import InputError
 
 __all__ = [
@@ -29,46 +29,46 @@ __all__ = [
 ]
 
 
-class Bias(Change):
+class Bias(ScoreModifier):
     """Base of the biases."""
 
     def bias(self, pairs: Pairs) -> Tensor:
         """What is added, broadcastable to [..., H, Q, K]."""
         raise NotImplementedError
 
-    def change(self, score: Tensor, pairs: Pairs) -> Tensor:
+    def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
         return score + self.bias(pairs)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Alibi(Constant, Bias):
+class Alibi(NullaryTerm, Bias):
     """Minus slope(head) times distance in positions (https://arxiv.org/abs/2108.12409).
 
     The slope of head h of H is 2^(-8 (h + 1) / H).
     """
 
-    word: ClassVar[str] = "alibi"
+    term_name: ClassVar[str] = "alibi"
 
     def bias(self, pairs: Pairs) -> Tensor:
         distance = (pairs.query.position - pairs.key.position).abs()
-        return -pairs.parameters[SLOPE][pairs.head] * distance
+        return -pairs.parameters[ALIBI_SLOPE_KEY][pairs.head] * distance
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "minus a slope a head times the distance"
 
 
 # The layer keeps each head's slope under this name, which no term can have: pruning heads moves their
 # rows, and must not change the slopes of those that stay.
-SLOPE = ".slope"
+ALIBI_SLOPE_KEY = ".slope"
 
 
-def slopes(heads: int) -> Tensor:
+def alibi_slopes(heads: int) -> Tensor:
     """[H], the slopes of `alibi`."""
     return torch.tensor([2.0 ** (-8 * (head + 1) / heads) for head in range(heads)])
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Relative(Bias):
     """A learned bias [H, buckets] by position difference in T5's buckets (https://arxiv.org/abs/1910.10683).
@@ -88,16 +88,16 @@ class Relative(Bias):
 
     _bucket_of: ClassVar[tuple[int, ...]]  # derived from the arguments
 
-    word: ClassVar[str] = "relative"
+    term_name: ClassVar[str] = "relative"
 
     def __post_init__(self) -> None:
         self._check_name("name")
         self._check_integer("buckets", minimum=4)
         self._check_integer("longest", minimum=1)
         if self.buckets % 2:
-            raise self._wrong("buckets", "an even number")
+            raise self._argument_error("buckets", "an even number")
         if self.longest <= self.buckets // 4:
-            raise self._wrong("longest", f"more than a quarter of the buckets, {self.buckets // 4}")
+            raise self._argument_error("longest", f"more than a quarter of the buckets, {self.buckets // 4}")
         object.__setattr__(self, "_bucket_of", _t5_buckets(self.buckets // 2, self.longest))
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
@@ -109,7 +109,7 @@ class Relative(Bias):
         bucket = table[ahead.abs().clamp(max=self.longest)] + (ahead > 0) * (self.buckets // 2)
         return pairs.lookup(self.name, bucket)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"plus a learned bias by distance in {self.buckets} buckets ({self.name!r})"
 
 
@@ -123,7 +123,7 @@ def _t5_buckets(buckets: int, longest: int) -> tuple[int, ...]:
     )
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class ModalityBias(Bias):
     """A learned number for every head, query modality and key modality, [H, M, M].
@@ -137,18 +137,18 @@ class ModalityBias(Bias):
     name: str
     modalities: tuple[str, ...] = ()
 
-    word: ClassVar[str] = "modality_bias"
+    term_name: ClassVar[str] = "modality_bias"
 
     def __post_init__(self) -> None:
         self._check_name("name")
         names = self.modalities
         if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-            raise self._wrong("modalities", "a list of names")
+            raise self._argument_error("modalities", "a list of names")
         object.__setattr__(self, "modalities", tuple(names))
         if len(set(names)) != len(names):
-            raise self._wrong("modalities", "distinct names")
+            raise self._argument_error("modalities", "distinct names")
 
-    def named(self) -> tuple[str, ...]:
+    def named_modalities(self) -> tuple[str, ...]:
         return self.modalities
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
@@ -156,30 +156,30 @@ class ModalityBias(Bias):
         return (ParameterSpec(self.name, (size, size)),)
 
     def bias(self, pairs: Pairs) -> Tensor:
-        names = self.modalities or pairs.slots
+        names = self.modalities or pairs.modality_slots
         query, key = (
-            pairs.constant(slot_table(side.names, names), torch.int64)[side.modality]
+            pairs.constant(modality_slot_table(side.modalities, names), torch.int64)[side.modality]
             for side in (pairs.query, pairs.key)
         )
         return pairs.lookup(self.name, query, key)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"plus a learned bias for each pair of modalities ({self.name!r})"
 
 
-def slot_table(known: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...]:
-    """The number into `names` of each known modality.
+def modality_slot_table(modalities: tuple[str, ...], slots: tuple[str, ...]) -> tuple[int, ...]:
+    """The number into `modality_slots` of each known modality.
 
     Raises:
-        InputError: a modality is not among `names`.
+        InputError: a modality is not among `modality_slots`.
     """
-    for name in known:
-        if name not in names:
-            raise InputError(f"modality_bias: got tokens of {name!r}, expected one of {', '.join(names)}")
-    return tuple(names.index(name) for name in known) or (0,)
+    for name in modalities:
+        if name not in slots:
+            raise InputError(f"modality_bias: got tokens of {name!r}, expected one of {', '.join(slots)}")
+    return tuple(slots.index(name) for name in modalities) or (0,)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class GraphBias(Bias):
     """A learned bias [H, relations], added where an edge joins the two tokens' entities.
@@ -195,7 +195,7 @@ class GraphBias(Bias):
     name: str
     relations: int = 1
 
-    word: ClassVar[str] = "graph_bias"
+    term_name: ClassVar[str] = "graph_bias"
 
     def __post_init__(self) -> None:
         self._check_name("name")
@@ -207,13 +207,13 @@ class GraphBias(Bias):
     def bias(self, pairs: Pairs) -> Tensor:
         return pairs.edges[self.name].bias(pairs.parameters[self.name][pairs.head[:, 0, 0]])
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return (
             f"plus a learned bias for each of {self.relations} relations between the entities ({self.name!r})"
         )
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class TimeBias(Bias):
     """A learned bias [H, buckets] by the absolute time difference, on a logarithmic scale.
@@ -231,7 +231,7 @@ class TimeBias(Bias):
     buckets: int = 32
     longest: float = 315_360_000.0
 
-    word: ClassVar[str] = "time_bias"
+    term_name: ClassVar[str] = "time_bias"
 
     def __post_init__(self) -> None:
         self._check_name("name")
@@ -251,14 +251,14 @@ class TimeBias(Bias):
         if pairs.query.time is None or pairs.key.time is None:
             raise InputError(f"time_bias({self.name}): got tokens without times, expected Tokens.time")
         apart = (pairs.query.time - pairs.key.time).abs()
-        bucket = pairs.bucket(apart, self.boundaries)
+        bucket = pairs.bucketize(apart, self.boundaries)
         return pairs.lookup(self.name, bucket) * ~apart.isnan()
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"plus a learned bias by time difference in {self.buckets} logarithmic buckets ({self.name!r})"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class BoxBias(Bias):
     """A learned combination, [H, 4], of how two boxes lie to each other (https://arxiv.org/abs/1711.11575).
@@ -274,7 +274,7 @@ class BoxBias(Bias):
 
     name: str
 
-    word: ClassVar[str] = "box_bias"
+    term_name: ClassVar[str] = "box_bias"
 
     def __post_init__(self) -> None:
         self._check_name("name")
@@ -295,11 +295,11 @@ class BoxBias(Bias):
         total = sum(weights[pairs.head, index] * number for index, number in enumerate(geometry))
         return total * (known * key_known)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"plus a learned bias by how the boxes lie to each other ({self.name!r})"
 
 
-def box_columns(boxes: Tensor) -> tuple[Tensor, ...]:
+def box_features(boxes: Tensor) -> tuple[Tensor, ...]:
     """[..., 4] corners -> centre x and y, width, height, and 1 where there is a box; five [...] tensors."""
     known = ~boxes.isnan().any(-1)
     left, top, right, bottom = torch.where(

@@ -13,25 +13,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["BlockFields", "BlockPairs", "Bounds", "summarise"]
+__all__ = ["BlockFields", "BlockPairs", "Bounds", "summarize_blocks"]
 
 
 class Bounds(NamedTuple):
     """Of every two blocks, boolean [..., nQ, nK]: may a pair be allowed, must every pair be?"""
 
-    may: Tensor
-    must: Tensor
+    may_hold: Tensor
+    must_hold: Tensor
 
     @classmethod
     def unknown(cls, pairs: BlockPairs) -> Bounds:
         """Anything is possible."""
-        may = torch.ones_like(pairs.query.low | pairs.key.low, dtype=torch.bool)
+        may = torch.ones_like(pairs.query.min_position | pairs.key.min_position, dtype=torch.bool)
         return cls(may, ~may)
 
     @classmethod
-    def everything(cls, pairs: BlockPairs) -> Bounds:
+    def all_allowed(cls, pairs: BlockPairs) -> Bounds:
         """Everything is allowed."""
-        may = torch.ones_like(pairs.query.low | pairs.key.low, dtype=torch.bool)
+        may = torch.ones_like(pairs.query.min_position | pairs.key.min_position, dtype=torch.bool)
         return cls(may, may)
 
 
@@ -40,24 +40,24 @@ class BlockFields:
     """Blocks of one side.
 
     Args:
-        low, high: smallest and largest position, [..., nQ, 1] or [..., 1, nK].
-        kinds: boolean, [..., nQ, 1, M] or [..., 1, nK, M]: which modalities are in the block?
-        names: the modalities.
+        min_position, max_position: smallest and largest position, [..., nQ, 1] or [..., 1, nK].
+        modality_present: boolean, [..., nQ, 1, M] or [..., 1, nK, M]: which modalities are in the block?
+        modalities: the modalities.
     """
 
-    low: Tensor
-    high: Tensor
-    kinds: Tensor
-    names: tuple[str, ...]
+    min_position: Tensor
+    max_position: Tensor
+    modality_present: Tensor
+    modalities: tuple[str, ...]
 
-    def has(self, modality: str) -> Bounds:
+    def has_modality(self, modality: str) -> Bounds:
         """May a token be, and must all tokens be, of that modality?"""
-        if modality not in self.names:
-            none = torch.zeros_like(self.low, dtype=torch.bool)
+        if modality not in self.modalities:
+            none = torch.zeros_like(self.min_position, dtype=torch.bool)
             return Bounds(none, none)
-        index = self.names.index(modality)
-        may = self.kinds[..., index]
-        return Bounds(may, may & (self.kinds.sum(-1) == 1))
+        index = self.modalities.index(modality)
+        may = self.modality_present[..., index]
+        return Bounds(may, may & (self.modality_present.sum(-1) == 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,20 +69,25 @@ class BlockPairs:
 
     def distances(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest distance in positions that two tokens of the blocks can have."""
-        ahead, behind = self.key.low - self.query.high, self.query.low - self.key.high
+        ahead, behind = (
+            self.key.min_position - self.query.max_position,
+            self.query.min_position - self.key.max_position,
+        )
         nearest = torch.maximum(ahead, behind).clamp(min=0)
-        farthest = torch.maximum(self.key.high - self.query.low, self.query.high - self.key.low)
+        farthest = torch.maximum(
+            self.key.max_position - self.query.min_position, self.query.max_position - self.key.min_position
+        )
         return nearest, farthest
 
 
-def summarise(
-    position: Tensor, modality: Tensor, names: tuple[str, ...], size: int
+def summarize_blocks(
+    position: Tensor, modality: Tensor, modalities: tuple[str, ...], block_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Low, high [n] and kinds [n, M] of the blocks of `size` tokens; the last one may be shorter."""
-    count = -(-len(position) // size)
+    """Low, high [n] and kinds [n, M] of the blocks of `block_size` tokens; the last one may be shorter."""
+    count = -(-len(position) // block_size)
     # Repeating the last token fills the last block without changing what is known of it.
-    place = torch.arange(count * size, device=position.device).clamp(max=len(position) - 1)
-    blocked = position[place].view(count, size)
-    kinds = torch.zeros(count, max(len(names), 1), dtype=torch.bool, device=position.device)
-    kinds.scatter_(1, modality[place].view(count, size), True)
+    place = torch.arange(count * block_size, device=position.device).clamp(max=len(position) - 1)
+    blocked = position[place].view(count, block_size)
+    kinds = torch.zeros(count, max(len(modalities), 1), dtype=torch.bool, device=position.device)
+    kinds.scatter_(1, modality[place].view(count, block_size), True)
     return blocked.amin(1), blocked.amax(1), kinds

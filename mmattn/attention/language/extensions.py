@@ -17,9 +17,9 @@ from torch import Tensor
 
 from mmattn.attention.language.mask_algebra import Mask
 from mmattn.attention.language.pairs import Pairs
-from mmattn.attention.language.scores import Change
-from mmattn.attention.language.serialization import missing
-from mmattn.attention.language.term import Constant, Term, vocabulary, word
+from mmattn.attention.language.scores import ScoreModifier
+from mmattn.attention.language.serialization import missing_extension_message
+from mmattn.attention.language.term import NullaryTerm, Term, register_term, registered_terms
 from mmattn.errors import InputError
 
 __all__ = ["Extension", "register_mask", "register_score"]
@@ -39,7 +39,7 @@ class Extension(Term):
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple[Any, ...]:  # the class is made at run time: pickle finds it by its word
-        return _rebuild, (self.word, self.install, self.arguments())
+        return _unpickle, (self.term_name, self.install, self.arguments())
 
 
 class _MaskExtension(Extension, Mask):
@@ -47,8 +47,8 @@ class _MaskExtension(Extension, Mask):
         return type(self).function(pairs, **self.arguments())
 
 
-class _ScoreExtension(Extension, Change):
-    def change(self, score: Tensor, pairs: Pairs) -> Tensor:
+class _ScoreExtension(Extension, ScoreModifier):
+    def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
         return type(self).function(score, pairs, **self.arguments())
 
 
@@ -75,7 +75,7 @@ def register_mask(name: str, function: Callable[..., Tensor], install: str = "")
         >>> print(A.Program(mask=every_other & A.causal).mask)
         every_other & causal
     """
-    return _register(name, function, install, _MaskExtension, leading=1)
+    return _register(name, function, install, _MaskExtension, num_leading=1)
 
 
 def register_score(name: str, function: Callable[..., Tensor], install: str = "") -> Any:
@@ -99,18 +99,20 @@ def register_score(name: str, function: Callable[..., Tensor], install: str = ""
         >>> print(A.dot() >> shift(0.5))
         dot() >> shift(0.5)
     """
-    return _register(name, function, install, _ScoreExtension, leading=2)
+    return _register(name, function, install, _ScoreExtension, num_leading=2)
 
 
-def _register(name: str, function: Callable[..., Tensor], install: str, base: type, leading: int) -> Any:
+def _register(
+    name: str, function: Callable[..., Tensor], install: str, base_class: type, num_leading: int
+) -> Any:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"attention language: got the word {name!r}, expected an identifier")
     parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) < leading:
+    if len(parameters) < num_leading:
         raise InputError(
-            f"attention language: {name!r} takes {len(parameters)} arguments, expected {leading} or more"
+            f"attention language: {name!r} takes {len(parameters)} arguments, expected {num_leading} or more"
         )
-    arguments = parameters[leading:]
+    arguments = parameters[num_leading:]
     fields = [
         (item.name, Any)
         if item.default is item.empty
@@ -121,16 +123,16 @@ def _register(name: str, function: Callable[..., Tensor], install: str, base: ty
     cls = dataclasses.make_dataclass(
         name,
         fields,
-        bases=(Constant, base) if needs_nothing else (base,),
+        bases=(NullaryTerm, base_class) if needs_nothing else (base_class,),
         namespace={"word": name, "install": install, "function": staticmethod(function)},
         frozen=True,
         repr=False,
     )
-    word(cls)
+    register_term(cls)
     return cls() if needs_nothing else cls
 
 
-def _rebuild(name: str, install: str, arguments: dict[str, Any]) -> Term:
-    if name not in vocabulary():
-        raise InputError(missing(name, install))
-    return vocabulary()[name](**arguments)
+def _unpickle(name: str, install: str, arguments: dict[str, Any]) -> Term:
+    if name not in registered_terms():
+        raise InputError(missing_extension_message(name, install))
+    return registered_terms()[name](**arguments)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mmattn.attention.language.block_bounds import BlockPairs, Bounds
 from mmattn.attention.language.pairs import Pairs
-from mmattn.attention.language.term import Term, word
+from mmattn.attention.language.term import Term, register_term
 from mmattn.errors import InputError
 
-__all__ = ["And", "Mask", "Not", "Or", "farthest"]
+__all__ = ["And", "Mask", "Not", "Or", "largest_lookback"]
 
 
 class Mask(Term):
@@ -34,20 +34,20 @@ class Mask(Term):
         return Bounds.unknown(pairs)
 
     @property
-    def looks_back_only(self) -> bool:
+    def is_causal(self) -> bool:
         """Is no key after the query's position ever allowed? Such programs can decode step by step."""
         return False
 
     @property
-    def reach(self) -> int | None:
+    def max_lookback(self) -> int | None:
         """Positions that a query may look back; None where there is no limit. Older keys can be forgotten."""
         return None
 
-    def check(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
+    def check_modalities(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
         """Refuse names of modalities that the tokens do not know."""
         for child in self.children():
             if isinstance(child, Mask):
-                child.check(query, key)
+                child.check_modalities(query, key)
 
     def __and__(self, other: Mask) -> Mask:
         return And((self, other)) if isinstance(other, Mask) else NotImplemented
@@ -60,35 +60,35 @@ class Mask(Term):
 
 
 @dataclass(frozen=True, repr=False)
-class _Joined(Mask):
+class _MaskOperator(Mask):
     """Two or more masks under one operator; nested ones of the same operator become flat."""
 
     masks: tuple[Mask, ...]
 
-    sign: ClassVar[str] = ""
+    symbol: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         flat: list[Mask] = []
         for mask in self.masks:
             if not isinstance(mask, Mask):
-                raise InputError(f"{self.sign}: got {mask!r}, expected a mask such as window(64)")
+                raise InputError(f"{self.symbol}: got {mask!r}, expected a mask such as window(64)")
             flat.extend(mask.masks if type(mask) is type(self) else [mask])
         if len(flat) < 2:
-            raise InputError(f"{self.sign}: got {len(flat)} masks, expected at least two")
+            raise InputError(f"{self.symbol}: got {len(flat)} masks, expected at least two")
         object.__setattr__(self, "masks", tuple(flat))
         self._check_depth()
 
     def __str__(self) -> str:
-        return f" {self.sign} ".join(_in_brackets(mask, inside=self) for mask in self.masks)
+        return f" {self.symbol} ".join(_parenthesized(mask, parent=self) for mask in self.masks)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class And(_Joined):
+class And(_MaskOperator):
     """Both: `window(64) & causal`."""
 
-    word: ClassVar[str] = "and"
-    sign: ClassVar[str] = "&"
+    term_name: ClassVar[str] = "and"
+    symbol: ClassVar[str] = "&"
 
     def allow(self, pairs: Pairs) -> Tensor:
         allowed = self.masks[0].allow(pairs)
@@ -99,28 +99,28 @@ class And(_Joined):
     def bounds(self, pairs: BlockPairs) -> Bounds:
         first, *others = (mask.bounds(pairs) for mask in self.masks)
         for other in others:
-            first = Bounds(first.may & other.may, first.must & other.must)
+            first = Bounds(first.may_hold & other.may_hold, first.must_hold & other.must_hold)
         return first
 
     @property
-    def looks_back_only(self) -> bool:
-        return any(mask.looks_back_only for mask in self.masks)
+    def is_causal(self) -> bool:
+        return any(mask.is_causal for mask in self.masks)
 
     @property
-    def reach(self) -> int | None:
-        return min((mask.reach for mask in self.masks if mask.reach is not None), default=None)
+    def max_lookback(self) -> int | None:
+        return min((mask.max_lookback for mask in self.masks if mask.max_lookback is not None), default=None)
 
-    def words(self) -> str:
-        return " and ".join(_phrase(mask, inside=self) for mask in self.masks)
+    def describe(self) -> str:
+        return " and ".join(_describe_operand(mask, parent=self) for mask in self.masks)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Or(_Joined):
+class Or(_MaskOperator):
     """Either: `window(64) | global_tokens("cls")`."""
 
-    word: ClassVar[str] = "or"
-    sign: ClassVar[str] = "|"
+    term_name: ClassVar[str] = "or"
+    symbol: ClassVar[str] = "|"
 
     def allow(self, pairs: Pairs) -> Tensor:
         allowed = self.masks[0].allow(pairs)
@@ -131,58 +131,58 @@ class Or(_Joined):
     def bounds(self, pairs: BlockPairs) -> Bounds:
         first, *others = (mask.bounds(pairs) for mask in self.masks)
         for other in others:
-            first = Bounds(first.may | other.may, first.must | other.must)
+            first = Bounds(first.may_hold | other.may_hold, first.must_hold | other.must_hold)
         return first
 
     @property
-    def looks_back_only(self) -> bool:
-        return all(mask.looks_back_only for mask in self.masks)
+    def is_causal(self) -> bool:
+        return all(mask.is_causal for mask in self.masks)
 
     @property
-    def reach(self) -> int | None:
-        return farthest(self.masks)
+    def max_lookback(self) -> int | None:
+        return largest_lookback(self.masks)
 
-    def words(self) -> str:
-        return " or ".join(_phrase(mask, inside=self) for mask in self.masks)
+    def describe(self) -> str:
+        return " or ".join(_describe_operand(mask, parent=self) for mask in self.masks)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Not(Mask):
     """The opposite: `~causal`."""
 
     mask: Mask
 
-    word: ClassVar[str] = "not"
+    term_name: ClassVar[str] = "not"
 
     def __post_init__(self) -> None:
         self._check_term("mask", "mask")
         self._check_depth()
 
     def __str__(self) -> str:
-        return f"~{_in_brackets(self.mask, inside=self)}"
+        return f"~{_parenthesized(self.mask, parent=self)}"
 
     def allow(self, pairs: Pairs) -> Tensor:
         return ~self.mask.allow(pairs)
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
         inner = self.mask.bounds(pairs)
-        return Bounds(~inner.must, ~inner.may)
+        return Bounds(~inner.must_hold, ~inner.may_hold)
 
-    def words(self) -> str:
-        return f"not ({self.mask.words()})"
+    def describe(self) -> str:
+        return f"not ({self.mask.describe()})"
 
 
-def farthest(masks: Iterable[Mask]) -> int | None:
+def largest_lookback(masks: Iterable[Mask]) -> int | None:
     """The largest reach; None where one of them has no limit."""
-    reaches = [mask.reach for mask in masks]
+    reaches = [mask.max_lookback for mask in masks]
     return None if None in reaches else max(reach for reach in reaches if reach is not None)
 
 
-def _in_brackets(mask: Mask, inside: Mask) -> str:
-    loose = isinstance(mask, _Joined) and not (isinstance(inside, Or) and isinstance(mask, And))
+def _parenthesized(mask: Mask, parent: Mask) -> str:
+    loose = isinstance(mask, _MaskOperator) and not (isinstance(parent, Or) and isinstance(mask, And))
     return f"({mask})" if loose else str(mask)
 
 
-def _phrase(mask: Mask, inside: Mask) -> str:
-    return f"({mask.words()})" if isinstance(mask, _Joined) else mask.words()
+def _describe_operand(mask: Mask, parent: Mask) -> str:
+    return f"({mask.describe()})" if isinstance(mask, _MaskOperator) else mask.describe()

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from mmattn.attention.language.block_bounds import BlockPairs, Bounds
-from mmattn.attention.language.mask_algebra import Mask, farthest
-from mmattn.attention.language.pairs import Fields, Pairs
-from mmattn.attention.language.term import Constant, printed, word
-from mmattn.errors import InputError, nearest
+from mmattn.attention.language.mask_algebra import Mask, largest_lookback
+from mmattn.attention.language.pairs import Pairs, TokenFields
+from mmattn.attention.language.term import NullaryTerm, format_argument, register_term
+from mmattn.errors import InputError, did_you_mean
 
 __all__ = ["Route", "global_tokens", "present", "route", "where"]
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Present(Constant, Mask):
+class Present(NullaryTerm, Mask):
     """Keys of modalities that count as present.
 
     A modality that is absent has no tokens, so this allows everything until `context["presence"]`,
@@ -28,18 +28,18 @@ class Present(Constant, Mask):
     building the batch again.
     """
 
-    word: ClassVar[str] = "present"
+    term_name: ClassVar[str] = "present"
 
     def allow(self, pairs: Pairs) -> Tensor:
         if pairs.key.present is None:
             return torch.ones_like(pairs.query.position | pairs.key.position, dtype=torch.bool)
         return pairs.key.present | torch.zeros_like(pairs.query.position, dtype=torch.bool)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "keys of the modalities that count as present"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Route(Mask):
     """Query modality -> key modalities, `"*"` for all.
@@ -51,26 +51,26 @@ class Route(Mask):
 
     routes: tuple[tuple[str, tuple[str, ...]], ...]
 
-    word: ClassVar[str] = "route"
+    term_name: ClassVar[str] = "route"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", _sorted_routes(self.routes))
 
-    def _printed_arguments(self) -> Iterator[str]:
-        yield f"{{{', '.join(f'{printed(query)}: {printed(keys)}' for query, keys in self.routes)}}}"
+    def _formatted_arguments(self) -> Iterator[str]:
+        yield f"{{{', '.join(f'{format_argument(query)}: {format_argument(keys)}' for query, keys in self.routes)}}}"
 
-    def named(self) -> tuple[str, ...]:
+    def named_modalities(self) -> tuple[str, ...]:
         names = (name for query, keys in self.routes for name in (query, *keys))
         return tuple(dict.fromkeys(name for name in names if name != "*"))
 
-    def check(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
+    def check_modalities(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
         routes = dict(self.routes)
         known = (*query, *key)
-        for name in self.named():
+        for name in self.named_modalities():
             if name not in known:
                 raise InputError(
                     f"route: it names {name!r}, expected modalities that the tokens know (a modality may be "
-                    f"known and have no token).{nearest(name, known)}"
+                    f"known and have no token).{did_you_mean(name, known)}"
                 )
         for name in query:
             if name not in routes and "*" not in routes:
@@ -79,7 +79,7 @@ class Route(Mask):
                     f"expected one of {', '.join(routes)}"
                 )
 
-    def table(self, query: tuple[str, ...], key: tuple[str, ...]) -> tuple[tuple[bool, ...], ...]:
+    def allowed_table(self, query: tuple[str, ...], key: tuple[str, ...]) -> tuple[tuple[bool, ...], ...]:
         """[Mq][Mk]: may this modality attend to that one?"""
         routes = dict(self.routes)
         targets = [routes.get(name, routes.get("*", ())) for name in query]
@@ -88,16 +88,24 @@ class Route(Mask):
         )
 
     def allow(self, pairs: Pairs) -> Tensor:
-        table_MM = pairs.constant(self.table(pairs.query.names, pairs.key.names), torch.bool)
+        table_MM = pairs.constant(
+            self.allowed_table(pairs.query.modalities, pairs.key.modalities), torch.bool
+        )
         return table_MM[pairs.query.modality, pairs.key.modality]
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        table_MM = torch.tensor(self.table(pairs.query.names, pairs.key.names), device=pairs.query.low.device)
-        query_QM, key_MK = pairs.query.kinds[..., 0, :].float(), pairs.key.kinds[..., 0, :, :].float().mT
+        table_MM = torch.tensor(
+            self.allowed_table(pairs.query.modalities, pairs.key.modalities),
+            device=pairs.query.min_position.device,
+        )
+        query_QM, key_MK = (
+            pairs.query.modality_present[..., 0, :].float(),
+            pairs.key.modality_present[..., 0, :, :].float().mT,
+        )
         allowed, refused = table_MM.float(), (~table_MM).float()
         return Bounds(query_QM @ allowed @ key_MK > 0, query_QM @ refused @ key_MK == 0)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "; ".join(
             f"{'others' if query == '*' else query} to "
             f"{'everything' if '*' in keys else ', '.join(keys) or 'nothing'}"
@@ -105,36 +113,36 @@ class Route(Mask):
         )
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class GlobalTokens(Mask):
     """Tokens of the modality `kind` see everything and are seen by everything in their sample."""
 
     modality: str
 
-    word: ClassVar[str] = "global_tokens"
+    term_name: ClassVar[str] = "global_tokens"
 
     def __post_init__(self) -> None:
         self._check_name("modality")
 
-    def named(self) -> tuple[str, ...]:
+    def named_modalities(self) -> tuple[str, ...]:
         return (self.modality,)
 
-    def check(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
-        _check_known(self.word, self.modality, (*query, *key))
+    def check_modalities(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
+        _check_known(self.term_name, self.modality, (*query, *key))
 
     def allow(self, pairs: Pairs) -> Tensor:
-        return _is(pairs.query, self.modality) | _is(pairs.key, self.modality)
+        return _is_modality(pairs.query, self.modality) | _is_modality(pairs.key, self.modality)
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        query, key = pairs.query.has(self.modality), pairs.key.has(self.modality)
-        return Bounds(query.may | key.may, query.must | key.must)
+        query, key = pairs.query.has_modality(self.modality), pairs.key.has_modality(self.modality)
+        return Bounds(query.may_hold | key.may_hold, query.must_hold | key.must_hold)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"anything from and to tokens of {self.modality!r}"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Where(Mask):
     """Mask `a` for queries of that modality, `b` for the others."""
@@ -143,7 +151,7 @@ class Where(Mask):
     a: Mask
     b: Mask
 
-    word: ClassVar[str] = "where"
+    term_name: ClassVar[str] = "where"
 
     def __post_init__(self) -> None:
         self._check_name("modality")
@@ -151,32 +159,32 @@ class Where(Mask):
         self._check_term("b", "mask")
         self._check_depth()
 
-    def named(self) -> tuple[str, ...]:
+    def named_modalities(self) -> tuple[str, ...]:
         return (self.modality,)
 
-    def check(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
-        _check_known(self.word, self.modality, query)
-        super().check(query, key)
+    def check_modalities(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
+        _check_known(self.term_name, self.modality, query)
+        super().check_modalities(query, key)
 
     def allow(self, pairs: Pairs) -> Tensor:
-        chosen = _is(pairs.query, self.modality)
+        chosen = _is_modality(pairs.query, self.modality)
         return (chosen & self.a.allow(pairs)) | (~chosen & self.b.allow(pairs))
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        chosen, a, b = pairs.query.has(self.modality), self.a.bounds(pairs), self.b.bounds(pairs)
-        may = (chosen.may & a.may) | (~chosen.must & b.may)
-        return Bounds(may, (~chosen.may | a.must) & (chosen.must | b.must))
+        chosen, a, b = pairs.query.has_modality(self.modality), self.a.bounds(pairs), self.b.bounds(pairs)
+        may = (chosen.may_hold & a.may_hold) | (~chosen.must_hold & b.may_hold)
+        return Bounds(may, (~chosen.may_hold | a.must_hold) & (chosen.must_hold | b.must_hold))
 
     @property
-    def looks_back_only(self) -> bool:
-        return self.a.looks_back_only and self.b.looks_back_only
+    def is_causal(self) -> bool:
+        return self.a.is_causal and self.b.is_causal
 
     @property
-    def reach(self) -> int | None:
-        return farthest((self.a, self.b))
+    def max_lookback(self) -> int | None:
+        return largest_lookback((self.a, self.b))
 
-    def words(self) -> str:
-        return f"for {self.modality!r} queries ({self.a.words()}), for others ({self.b.words()})"
+    def describe(self) -> str:
+        return f"for {self.modality!r} queries ({self.a.describe()}), for others ({self.b.describe()})"
 
 
 # The words as one writes them.
@@ -190,14 +198,14 @@ def route(routes: Mapping[str, Sequence[str]]) -> Route:
     return Route(_sorted_routes(routes))
 
 
-def _is(side: Fields, modality: str) -> Tensor:
-    return side.modality == side.index(modality)
+def _is_modality(side: TokenFields, modality: str) -> Tensor:
+    return side.modality == side.modality_index(modality)
 
 
-def _check_known(word: str, name: str, known: Iterable[str]) -> None:
+def _check_known(term_name: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise InputError(
-            f"{word}: it names {name!r}, expected a modality that the tokens know.{nearest(name, known)}"
+            f"{term_name}: it names {name!r}, expected a modality that the tokens know.{did_you_mean(name, known)}"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import ParameterSpec
-from mmattn.attention.language.term import Constant, Term, word
+from mmattn.attention.language.term import NullaryTerm, Term, register_term
 
 __all__ = ["Norm", "Softmax", "entmax15", "sigmoid", "softmax", "sparsemax", "topk"]
 
@@ -20,7 +20,7 @@ class Norm(Term):
 
     kind: ClassVar[str] = "norm"
 
-    def weigh(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
+    def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
         """Weights from scores.
 
         Args:
@@ -33,7 +33,7 @@ class Norm(Term):
         raise NotImplementedError
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Softmax(Norm):
     """Softmax over the keys.
@@ -45,7 +45,7 @@ class Softmax(Norm):
 
     sink: str | None = None
 
-    word: ClassVar[str] = "softmax"
+    term_name: ClassVar[str] = "softmax"
 
     def __post_init__(self) -> None:
         if self.sink is not None:
@@ -54,7 +54,7 @@ class Softmax(Norm):
     def parameters(self) -> tuple[ParameterSpec, ...]:
         return () if self.sink is None else (ParameterSpec(self.sink),)
 
-    def weigh(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
+    def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
         if self.sink is None:
             return _softmax(score, allowed)
         score = score.masked_fill(~allowed, float("-inf"))
@@ -63,70 +63,70 @@ class Softmax(Norm):
         exponential = (score - top).exp()
         return exponential / (exponential.sum(-1, keepdim=True) + (sink - top).exp())
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "softmax over the keys" + (f" and a learned sink ({self.sink!r})" if self.sink else "")
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Sigmoid(Constant, Norm):
+class Sigmoid(NullaryTerm, Norm):
     """Every key by itself, without normalisation over keys (https://arxiv.org/abs/2409.04431)."""
 
-    word: ClassVar[str] = "sigmoid"
+    term_name: ClassVar[str] = "sigmoid"
 
-    def weigh(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
+    def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
         return torch.sigmoid(score).masked_fill(~allowed, 0.0)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "sigmoid of every score by itself"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Sparsemax(Constant, Norm):
+class Sparsemax(NullaryTerm, Norm):
     """The nearest point of the simplex: many weights are exactly zero (https://arxiv.org/abs/1602.02068)."""
 
-    word: ClassVar[str] = "sparsemax"
+    term_name: ClassVar[str] = "sparsemax"
 
-    def weigh(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
+    def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
         return _Entmax.apply(score, allowed, 2)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "sparsemax over the keys"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Entmax15(Constant, Norm):
+class Entmax15(NullaryTerm, Norm):
     """Half way between softmax and sparsemax (https://arxiv.org/abs/1905.05702)."""
 
-    word: ClassVar[str] = "entmax15"
+    term_name: ClassVar[str] = "entmax15"
 
-    def weigh(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
+    def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
         return _Entmax.apply(score, allowed, 1.5)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "1.5-entmax over the keys"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class TopK(Norm):
     """Softmax over the `k` best keys of every query and head; keys that tie with the last one stay."""
 
     k: int
 
-    word: ClassVar[str] = "topk"
+    term_name: ClassVar[str] = "topk"
 
     def __post_init__(self) -> None:
         self._check_integer("k", minimum=1)
 
-    def weigh(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
+    def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
         reachable = score.detach().masked_fill(~allowed, float("-inf"))
         last = reachable.topk(min(self.k, score.shape[-1]), dim=-1, sorted=True).values[..., -1:]
         return _softmax(score, allowed & (reachable >= last))
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"softmax over the {self.k} best keys"
 
 
@@ -152,7 +152,7 @@ class _Entmax(torch.autograd.Function):
         top = score.amax(-1, keepdim=True)
         # The threshold is never below -1 here, so what is lower can stand at -1: it gets no weight.
         z = ((score - top.masked_fill(top.isneginf(), 0.0)) * (alpha - 1)).clamp(min=-1.0)
-        distance = (z - _threshold(z, alpha)).clamp(min=0.0)
+        distance = (z - _entmax_threshold(z, alpha)).clamp(min=0.0)
         weight = (distance if alpha == 2 else distance.square()).masked_fill(~allowed, 0.0)
         ctx.save_for_backward(weight)
         ctx.alpha = alpha
@@ -169,7 +169,7 @@ class _Entmax(torch.autograd.Function):
         return s * (gradient - mean), None, None
 
 
-def _threshold(z: Tensor, alpha: float) -> Tensor:
+def _entmax_threshold(z: Tensor, alpha: float) -> Tensor:
     """What to subtract from z [..., K], sorted candidates k = 1 to K checked at once."""
     ordered = z.sort(-1, descending=True).values
     count = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)

@@ -16,17 +16,17 @@ from torch import Tensor
 from mmattn.attention.language.parameters import Learned, Number
 from mmattn.attention.language.table_lookup import lookup
 
-__all__ = ["Fields", "Pairs"]
+__all__ = ["Pairs", "TokenFields"]
 
 
 @dataclass(frozen=True)
-class Fields:
+class TokenFields:
     """The tokens' own fields on one side, already shaped to broadcast.
 
     Args:
         position: place within the sample's own modality.
-        modality: index into `names`.
-        names: the modalities that side knows.
+        modality: index into `modalities`.
+        modalities: the modalities that side knows.
         time: seconds, NaN where unknown; None where nothing has a time.
         entity: knowledge-graph entity, -1 where none; None where nothing has one.
         extra: further fields of this call by name, for example the columns of `box_bias`.
@@ -35,15 +35,15 @@ class Fields:
 
     position: Tensor
     modality: Tensor
-    names: tuple[str, ...]
+    modalities: tuple[str, ...]
     time: Tensor | None = None
     entity: Tensor | None = None
     extra: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     present: Tensor | None = None
 
-    def index(self, name: str) -> int:
+    def modality_index(self, name: str) -> int:
         """The number of a modality, -1 where this side does not know it."""
-        return self.names.index(name) if name in self.names else -1
+        return self.modalities.index(name) if name in self.modalities else -1
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Pairs:
         parameters: name -> tensor, [H, ...] for all heads of the layer; for dynamic numbers what was
             predicted, [H] or [G, H].
         edges: name -> the edges that `graph_bias` adds up here.
-        slots: the layer's own numbering of modalities, for parameters that have a row each.
+        modality_slots: the layer's own numbering of modalities, for parameters that have a row each.
     """
 
-    query: Fields
-    key: Fields
+    query: TokenFields
+    key: TokenFields
     head: Tensor
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     edges: Mapping[str, Any] = field(default_factory=dict)
-    slots: tuple[str, ...] = ()
+    modality_slots: tuple[str, ...] = ()
 
-    def number(self, value: Number) -> Tensor | float:
+    def resolve_number(self, value: Number) -> Tensor | float:
         """A number of the program: itself, [H, 1, 1], or [G, H, 1, 1]."""
         if isinstance(value, float):
             return value
@@ -83,7 +83,7 @@ class Pairs:
         """A constant tensor on the tokens' device."""
         return torch.tensor(numbers, dtype=dtype, device=self.query.position.device)
 
-    def bucket(self, value: Tensor, boundaries: tuple[float, ...]) -> Tensor:
+    def bucketize(self, value: Tensor, boundaries: tuple[float, ...]) -> Tensor:
         """How many of the boundaries a value has reached (0 for NaN)."""
         steps = torch.tensor(boundaries, dtype=value.dtype, device=value.device)
         return torch.bucketize(value.nan_to_num(0.0), steps, right=True)

@@ -11,10 +11,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmattn.attention.language.term import Term, word
+from mmattn.attention.language.term import Term, register_term
 from mmattn.errors import InputError
 
-__all__ = ["Dynamic", "Learned", "Number", "ParameterSpec", "check_number", "dynamic", "learned", "specs"]
+__all__ = [
+    "Dynamic",
+    "Learned",
+    "Number",
+    "ParameterSpec",
+    "check_number",
+    "collect_parameter_specs",
+    "dynamic",
+    "learned",
+]
 
 
 @dataclass(frozen=True)
@@ -25,18 +34,18 @@ class ParameterSpec:
         name: the term's name, under which `program_parameters()` lists it.
         shape: without the leading H. Strings stand for sizes that only the layer knows: "K" the head's
             width, "D" the tokens' width, "M" the number of modalities.
-        start: "zero", "identity", "random" (scaled by 1 / sqrt(fan in)) or a number.
+        init: "zero", "identity", "random" (scaled by 1 / sqrt(fan in)) or a number.
     """
 
     name: str
     shape: tuple[int | str, ...] = ()
-    start: str | float = "zero"
+    init: str | float = "zero"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Learned(Term):
-    """A number a head that is trained; it starts at `start`.
+    """A number a head that is trained; it starts at `init`.
 
     Example:
         >>> from mmattn import attention as A
@@ -47,31 +56,31 @@ class Learned(Term):
     name: str
     start: float
 
-    word: ClassVar[str] = "learned"
+    term_name: ClassVar[str] = "learned"
     kind: ClassVar[str] = "number"
 
     def __post_init__(self) -> None:
         self._check_name("name")
         self._check_float("start")
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"a learned number a head ({self.name!r}, from {self.start:g})"
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
         return (ParameterSpec(self.name),)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Dynamic(Term):
     """A number a head and sample, predicted from the task or from a summary of the sample.
 
     `on="task"` reads `context["task"]`, [B, D] or [D]; `on="input"` the mean of the sample's query
-    tokens. The prediction starts at `start` for every sample.
+    tokens. The prediction starts at `init` for every sample.
 
     Example:
         >>> from mmattn import attention as A
-        >>> print(A.temperature(A.dynamic("t", on="task")).words())
+        >>> print(A.temperature(A.dynamic("t", on="task")).describe())
         divided by a number predicted from the task ('t', from 1)
     """
 
@@ -79,16 +88,16 @@ class Dynamic(Term):
     on: str = "input"
     start: float = 1.0
 
-    word: ClassVar[str] = "dynamic"
+    term_name: ClassVar[str] = "dynamic"
     kind: ClassVar[str] = "number"
 
     def __post_init__(self) -> None:
         self._check_name("name")
         self._check_float("start")
         if self.on not in ("task", "input"):
-            raise self._wrong("on", '"task" or "input"')
+            raise self._argument_error("on", '"task" or "input"')
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"a number predicted from the {self.on} ({self.name!r}, from {self.start:g})"
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
@@ -107,12 +116,12 @@ def check_number(term: Term, argument: str) -> None:
         term._check_float(argument)
 
 
-def number_words(value: Number) -> str:
+def describe_number(value: Number) -> str:
     """The number in plain English."""
-    return value.words() if isinstance(value, Term) else f"{value:g}"
+    return value.describe() if isinstance(value, Term) else f"{value:g}"
 
 
-def specs(terms: Iterable[Term]) -> dict[str, ParameterSpec]:
+def collect_parameter_specs(terms: Iterable[Term]) -> dict[str, ParameterSpec]:
     """The parameters that the terms ask for, by name. Terms that agree on a name and a shape share it.
 
     Raises:

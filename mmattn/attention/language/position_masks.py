@@ -15,57 +15,60 @@ from torch import Tensor
 from mmattn.attention.language.block_bounds import BlockPairs, Bounds
 from mmattn.attention.language.mask_algebra import Mask
 from mmattn.attention.language.pairs import Pairs
-from mmattn.attention.language.term import Constant, word
+from mmattn.attention.language.term import NullaryTerm, register_term
 
 __all__ = ["Causal", "Full", "Mask", "blocks", "causal", "dilated", "full", "window"]
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Full(Constant, Mask):
+class Full(NullaryTerm, Mask):
     """Every key of the sample."""
 
-    word: ClassVar[str] = "full"
+    term_name: ClassVar[str] = "full"
 
     def allow(self, pairs: Pairs) -> Tensor:
         return torch.ones_like(pairs.query.position | pairs.key.position, dtype=torch.bool)
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        return Bounds.everything(pairs)
+        return Bounds.all_allowed(pairs)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "every key of the sample"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Causal(Constant, Mask):
+class Causal(NullaryTerm, Mask):
     """Keys at the query's position or before it."""
 
-    word: ClassVar[str] = "causal"
+    term_name: ClassVar[str] = "causal"
 
     def allow(self, pairs: Pairs) -> Tensor:
         return pairs.key.position <= pairs.query.position
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        return Bounds(pairs.key.low <= pairs.query.high, pairs.key.high <= pairs.query.low)
+        return Bounds(
+            pairs.key.min_position <= pairs.query.max_position,
+            pairs.key.max_position <= pairs.query.min_position,
+        )
 
     @property
-    def looks_back_only(self) -> bool:
+    def is_causal(self) -> bool:
         return True
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return "keys at the query's position or before it"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Window(Mask):
     """Keys at most `n` positions away, on either side (Longformer, https://arxiv.org/abs/2004.05150)."""
 
     n: int
 
-    word: ClassVar[str] = "window"
+    term_name: ClassVar[str] = "window"
 
     def __post_init__(self) -> None:
         self._check_integer("n", minimum=0)
@@ -74,18 +77,18 @@ class Window(Mask):
         return (pairs.query.position - pairs.key.position).abs() <= self.n
 
     @property
-    def reach(self) -> int | None:
+    def max_lookback(self) -> int | None:
         return self.n
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
         nearest, farthest = pairs.distances()
         return Bounds(nearest <= self.n, farthest <= self.n)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"keys at most {self.n} positions away"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Dilated(Mask):
     """Keys at most `n` positions and a multiple of `step` away."""
@@ -93,7 +96,7 @@ class Dilated(Mask):
     n: int
     step: int
 
-    word: ClassVar[str] = "dilated"
+    term_name: ClassVar[str] = "dilated"
 
     def __post_init__(self) -> None:
         self._check_integer("n", minimum=0)
@@ -104,25 +107,25 @@ class Dilated(Mask):
         return (distance <= self.n) & (distance % self.step == 0)
 
     @property
-    def reach(self) -> int | None:
+    def max_lookback(self) -> int | None:
         return self.n
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
         nearest, farthest = pairs.distances()
         return Bounds(nearest <= self.n, farthest == 0)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"keys at most {self.n} positions and a multiple of {self.step} away"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Blocks(Mask):
     """Keys of the query's own block of `n` positions."""
 
     n: int
 
-    word: ClassVar[str] = "blocks"
+    term_name: ClassVar[str] = "blocks"
 
     def __post_init__(self) -> None:
         self._check_integer("n", minimum=1)
@@ -131,16 +134,16 @@ class Blocks(Mask):
         return pairs.query.position // self.n == pairs.key.position // self.n
 
     @property
-    def reach(self) -> int | None:
+    def max_lookback(self) -> int | None:
         return self.n - 1
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        q_low, q_high = pairs.query.low // self.n, pairs.query.high // self.n
-        k_low, k_high = pairs.key.low // self.n, pairs.key.high // self.n
+        q_low, q_high = pairs.query.min_position // self.n, pairs.query.max_position // self.n
+        k_low, k_high = pairs.key.min_position // self.n, pairs.key.max_position // self.n
         alone = (q_low == q_high) & (k_low == k_high) & (q_low == k_low)
         return Bounds((q_low <= k_high) & (k_low <= q_high), alone)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"keys of the same block of {self.n} positions"
 
 

@@ -14,18 +14,18 @@ from torch import Tensor
 from mmattn.attention.language import serialization
 from mmattn.attention.language.mask_algebra import Mask
 from mmattn.attention.language.norms import Norm, Softmax
-from mmattn.attention.language.parameters import ParameterSpec, specs
+from mmattn.attention.language.parameters import ParameterSpec, collect_parameter_specs
 from mmattn.attention.language.position_masks import full
-from mmattn.attention.language.scores import Base, Chain, Dot
-from mmattn.attention.language.term import Term, word
-from mmattn.attention.visualize.plot import HEADS, Part, head_words, plot
+from mmattn.attention.language.scores import BaseScore, Chain, Dot
+from mmattn.attention.language.term import Term, register_term
+from mmattn.attention.visualize.plot import DEFAULT_HEADS, PlotRow, describe_heads, plot_program
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
 __all__ = ["Heads", "Program", "heads", "parse"]
 
 
-class _Value(Term):
+class _ProgramBase(Term):
     """What a program can do as a value."""
 
     kind: ClassVar[str] = "program"
@@ -51,8 +51,10 @@ class _Value(Term):
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
         """The parameters that a layer running this program owns."""
-        below = (term for child in self.children() for term in child.walk() if not isinstance(term, _Value))
-        return tuple(specs(below).values())
+        below = (
+            term for child in self.children() for term in child.walk() if not isinstance(term, _ProgramBase)
+        )
+        return tuple(collect_parameter_specs(below).values())
 
     def describe(self) -> str:
         """What the program does, in words."""
@@ -90,17 +92,17 @@ class _Value(Term):
             >>> "</svg>" in A.Program(A.dot() >> A.alibi, A.causal).plot()
             True
         """
-        parts = self._drawn()
-        return plot(self, parts, self.describe(), path, tokens, kv, parameters, context)
+        parts = self._plot_rows()
+        return plot_program(self, parts, self.describe(), path, tokens, kv, parameters, context)
 
-    def _drawn(self) -> list[Part]:
+    def _plot_rows(self) -> list[PlotRow]:
         """The rows of the picture."""
         raise NotImplementedError
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Program(_Value):
+class Program(_ProgramBase):
     """An attention pattern as a value: it can be compared, hashed, printed, stored and sent.
 
     Args:
@@ -120,14 +122,14 @@ class Program(_Value):
         True
     """
 
-    score: Chain | Base = Dot()  # noqa: RUF009
+    score: Chain | BaseScore = Dot()  # noqa: RUF009
     mask: Mask = full
     norm: Norm = Softmax()  # noqa: RUF009
 
-    word: ClassVar[str] = "Program"
+    term_name: ClassVar[str] = "Program"
 
     def __post_init__(self) -> None:
-        if isinstance(self.score, Base):
+        if isinstance(self.score, BaseScore):
             object.__setattr__(self, "score", Chain((self.score,)))
         self._check_term("score", "score")
         self._check_term("mask", "mask")
@@ -140,7 +142,7 @@ class Program(_Value):
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined]
 
-    def _printed_arguments(self) -> Iterator[str]:
+    def _formatted_arguments(self) -> Iterator[str]:
         return (f"{name}={getattr(self, name)}" for name in ("score", "mask", "norm"))
 
     @property
@@ -156,15 +158,17 @@ class Program(_Value):
             >>> A.Program(mask=A.window(3)).describe()
             'Score: dot product. Keys: keys at most 3 positions away. Weights: softmax over the keys.'
         """
-        return f"Score: {self.score.words()}. Keys: {self.mask.words()}. Weights: {self.norm.words()}."
+        return (
+            f"Score: {self.score.describe()}. Keys: {self.mask.describe()}. Weights: {self.norm.describe()}."
+        )
 
-    def _drawn(self, first: int = 0, last: int = HEADS) -> list[Part]:
-        return [Part(first, last, self.chain, self.mask, self.parameters())]
+    def _plot_rows(self, first: int = 0, last: int = DEFAULT_HEADS) -> list[PlotRow]:
+        return [PlotRow(first, last, self.chain, self.mask, self.parameters())]
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Heads(_Value):
+class Heads(_ProgramBase):
     """Other programs for other heads.
 
     Args:
@@ -173,33 +177,34 @@ class Heads(_Value):
     Example:
         >>> from mmattn import attention as A
         >>> hybrid = A.heads({(0, 6): A.Program(mask=A.window(64)), (6, 8): A.Program()})
-        >>> hybrid.total
+        >>> hybrid.num_heads
         8
     """
 
     parts: tuple[tuple[int, int, Program], ...]
 
-    word: ClassVar[str] = "heads"
+    term_name: ClassVar[str] = "heads"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", _sorted_parts(self.parts))
         self.parameters()
 
-    def _printed_arguments(self) -> Iterator[str]:
+    def _formatted_arguments(self) -> Iterator[str]:
         yield f"{{{', '.join(f'({first}, {last}): {part}' for first, last, part in self.parts)}}}"
 
     @property
-    def total(self) -> int:
+    def num_heads(self) -> int:
         """The number of heads that the ranges cover."""
         return self.parts[-1][1]
 
     def describe(self) -> str:
         return "\n".join(
-            f"{head_words(first, last).capitalize()}: {part.describe()}" for first, last, part in self.parts
+            f"{describe_heads(first, last).capitalize()}: {part.describe()}"
+            for first, last, part in self.parts
         )
 
-    def _drawn(self) -> list[Part]:
-        return [drawn for first, last, part in self.parts for drawn in part._drawn(first, last)]
+    def _plot_rows(self) -> list[PlotRow]:
+        return [drawn for first, last, part in self.parts for drawn in part._plot_rows(first, last)]
 
 
 def heads(parts: Mapping[tuple[int, int], Program]) -> Heads:

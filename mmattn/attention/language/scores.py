@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.attention.language.pairs import Pairs
-from mmattn.attention.language.parameters import Number, ParameterSpec, check_number, number_words
-from mmattn.attention.language.term import Constant, Term, word
+from mmattn.attention.language.parameters import Number, ParameterSpec, check_number, describe_number
+from mmattn.attention.language.term import NullaryTerm, Term, register_term
 from mmattn.errors import InputError
 
 __all__ = [
-    "Base",
+    "BaseScore",
     "Chain",
-    "Change",
-    "DotLike",
+    "DotProductScore",
     "HeadGate",
+    "ScoreModifier",
     "Temperature",
     "additive",
     "bilinear",
@@ -41,71 +41,73 @@ class _Chainable(Term):
 
     kind: ClassVar[str] = "score"
 
-    def __rshift__(self, other: Change) -> Chain:
-        if not isinstance(other, Change):
+    def __rshift__(self, other: ScoreModifier) -> Chain:
+        if not isinstance(other, ScoreModifier):
             hint = (
-                f": write {other.word}(...)" if isinstance(other, type) and issubclass(other, Change) else ""
+                f": write {other.word}(...)"
+                if isinstance(other, type) and issubclass(other, ScoreModifier)
+                else ""
             )
             raise InputError(f">>: got {other}, expected a bias or a change such as softcap(30.0){hint}")
-        return Chain((*self.links, other))
+        return Chain((*self.chain_terms, other))
 
     @property
-    def links(self) -> tuple[Term, ...]:
+    def chain_terms(self) -> tuple[Term, ...]:
         """The terms of the chain so far."""
         return (self,)
 
 
-class Base(_Chainable):
+class BaseScore(_Chainable):
     """Base of the scores that begin a chain."""
 
-    def match(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
+    def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
         """Scores [..., H, Q, K] of q [..., H, Q, K'] and k [..., H, K, K']."""
         raise NotImplementedError
 
 
-class DotLike(Base):
+class DotProductScore(BaseScore):
     """A base that is a scaled dot product of folded queries and keys, which fused kernels can run."""
 
     scale: Number | None
 
-    def fold(
+    def transform_qk(
         self, q: Tensor, k: Tensor, parameters: Mapping[str, Tensor], head: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Queries [..., H, Q, K'] and keys whose dot product, times `number`, is the score."""
+        """Queries [..., H, Q, K'] and keys whose dot product, times `resolve_number`, is the score."""
         return q, k
 
-    def match(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
-        q, k = self.fold(q, k, pairs.parameters, pairs.head)
-        scale = q.shape[-1] ** -0.5 if self.scale is None else pairs.number(self.scale)
+    def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
+        q, k = self.transform_qk(q, k, pairs.parameters, pairs.head)
+        scale = q.shape[-1] ** -0.5 if self.scale is None else pairs.resolve_number(self.scale)
         return (q * scale) @ k.transpose(-1, -2)
 
 
-class Change(Term):
+class ScoreModifier(Term):
     """Base of what follows `>>`: it takes scores [..., H, Q, K] and gives others."""
 
     kind: ClassVar[str] = "change"
 
-    def change(self, score: Tensor, pairs: Pairs) -> Tensor:
+    def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
         raise NotImplementedError
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
 class Chain(_Chainable):
     """A base and what follows it: `dot() >> alibi >> softcap(30.0)`."""
 
     terms: tuple[Term, ...]
 
-    word: ClassVar[str] = "chain"
+    term_name: ClassVar[str] = "chain"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", tuple(self.terms))
-        if not self.terms or not isinstance(self.terms[0], Base):
+        if not self.terms or not isinstance(self.terms[0], BaseScore):
             raise InputError(
                 f"score: got {self}, expected it to begin with dot, cosine, additive or bilinear"
             )
         for term in self.terms[1:]:
-            if not isinstance(term, Change):
+            if not isinstance(term, ScoreModifier):
                 raise InputError(
                     f"score: got {term} after >>, expected a bias or a change like softcap(30.0)"
                 )
@@ -114,31 +116,31 @@ class Chain(_Chainable):
         return " >> ".join(str(term) for term in self.terms)
 
     @property
-    def base(self) -> Base:
+    def base(self) -> BaseScore:
         return self.terms[0]  # type: ignore[return-value]
 
     @property
-    def changes(self) -> tuple[Change, ...]:
+    def modifiers(self) -> tuple[ScoreModifier, ...]:
         return self.terms[1:]  # type: ignore[return-value]
 
     @property
-    def links(self) -> tuple[Term, ...]:
+    def chain_terms(self) -> tuple[Term, ...]:
         return self.terms
 
     def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
         """Scores [..., H, Q, K] after the whole chain."""
-        score = self.base.match(q, k, pairs)
-        for term in self.changes:
-            score = term.change(score, pairs)
+        score = self.base.score(q, k, pairs)
+        for term in self.modifiers:
+            score = term.modify(score, pairs)
         return score
 
-    def words(self) -> str:
-        return ", ".join(term.words() for term in self.terms)
+    def describe(self) -> str:
+        return ", ".join(term.describe() for term in self.terms)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Dot(DotLike):
+class Dot(DotProductScore):
     """Scaled dot product (https://arxiv.org/abs/1706.03762).
 
     Args:
@@ -147,33 +149,33 @@ class Dot(DotLike):
 
     scale: Number | None = None
 
-    word: ClassVar[str] = "dot"
+    term_name: ClassVar[str] = "dot"
 
     def __post_init__(self) -> None:
         if self.scale is not None:
             check_number(self, "scale")
 
-    def words(self) -> str:
-        return "dot product" + ("" if self.scale is None else f" times {number_words(self.scale)}")
+    def describe(self) -> str:
+        return "dot product" + ("" if self.scale is None else f" times {describe_number(self.scale)}")
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Cosine(Constant, DotLike):
+class Cosine(NullaryTerm, DotProductScore):
     """Cosine of query and key, -1 to 1; usually followed by a `temperature`."""
 
-    word: ClassVar[str] = "cosine"
+    term_name: ClassVar[str] = "cosine"
     scale: ClassVar[Number | None] = 1.0  # type: ignore[misc]
 
-    def fold(
+    def transform_qk(
         self, q: Tensor, k: Tensor, parameters: Mapping[str, Tensor], head: Tensor
     ) -> tuple[Tensor, Tensor]:
         return F.normalize(q, dim=-1), F.normalize(k, dim=-1)
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Bilinear(Constant, DotLike):
+class Bilinear(NullaryTerm, DotProductScore):
     """q W k with a learned W a head, which starts as the identity (https://arxiv.org/abs/1508.04025).
 
     Args:
@@ -184,7 +186,7 @@ class Bilinear(Constant, DotLike):
     name: str = "bilinear"
     scale: Number | None = None
 
-    word: ClassVar[str] = "bilinear"
+    term_name: ClassVar[str] = "bilinear"
 
     def __post_init__(self) -> None:
         self._check_name("name")
@@ -194,18 +196,18 @@ class Bilinear(Constant, DotLike):
     def parameters(self) -> tuple[ParameterSpec, ...]:
         return (ParameterSpec(self.name, ("K", "K"), "identity"),)
 
-    def fold(
+    def transform_qk(
         self, q: Tensor, k: Tensor, parameters: Mapping[str, Tensor], head: Tensor
     ) -> tuple[Tensor, Tensor]:
         return q @ parameters[self.name][head[:, 0, 0]], k
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"bilinear form ({self.name!r})"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Additive(Base):
+class Additive(BaseScore):
     """v tanh(A q + B k) with a hidden layer a head (https://arxiv.org/abs/1409.0473).
 
     Args:
@@ -216,7 +218,7 @@ class Additive(Base):
     hidden: int
     name: str = "additive"
 
-    word: ClassVar[str] = "additive"
+    term_name: ClassVar[str] = "additive"
 
     def __post_init__(self) -> None:
         self._check_integer("hidden", minimum=1)
@@ -229,59 +231,59 @@ class Additive(Base):
             ParameterSpec(f"{self.name}_out", (self.hidden,), "random"),
         )
 
-    def match(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
+    def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
         query, key, out = (
             pairs.parameters[f"{self.name}_{what}"][pairs.head[:, 0, 0]] for what in ("query", "key", "out")
         )
         hidden = torch.tanh((q @ query)[..., :, None, :] + (k @ key)[..., None, :, :])
         return (hidden @ out[:, None, :, None])[..., 0]
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"additive score with {self.hidden} hidden units ({self.name!r})"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Softcap(Change):
+class Softcap(ScoreModifier):
     """x tanh(score / x): no score leaves -x to x (https://arxiv.org/abs/2408.00118)."""
 
     x: Number
 
-    word: ClassVar[str] = "softcap"
+    term_name: ClassVar[str] = "softcap"
 
     def __post_init__(self) -> None:
         check_number(self, "x")
 
-    def change(self, score: Tensor, pairs: Pairs) -> Tensor:
-        cap = pairs.number(self.x)
+    def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
+        cap = pairs.resolve_number(self.x)
         return cap * torch.tanh(score / cap)
 
-    def words(self) -> str:
-        return f"capped softly at {number_words(self.x)}"
+    def describe(self) -> str:
+        return f"capped softly at {describe_number(self.x)}"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class Temperature(Change):
+class Temperature(ScoreModifier):
     """score / x."""
 
     x: Number
 
-    word: ClassVar[str] = "temperature"
+    term_name: ClassVar[str] = "temperature"
 
     def __post_init__(self) -> None:
         check_number(self, "x")
 
-    def change(self, score: Tensor, pairs: Pairs) -> Tensor:
-        return score / pairs.number(self.x)
+    def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
+        return score / pairs.resolve_number(self.x)
 
-    def words(self) -> str:
-        return f"divided by {number_words(self.x)}"
+    def describe(self) -> str:
+        return f"divided by {describe_number(self.x)}"
 
 
-@word
+@register_term
 @dataclass(frozen=True, repr=False)
-class HeadGate(Change):
+class HeadGate(ScoreModifier):
     """A gate from 0 to 1 on each head's output, which training can close (https://arxiv.org/abs/1712.01312).
 
     It leaves the scores alone. While training the gate is drawn from a stretched ("hard") concrete
@@ -291,20 +293,20 @@ class HeadGate(Change):
 
     name: str
 
-    word: ClassVar[str] = "head_gate"
+    term_name: ClassVar[str] = "head_gate"
 
     # Slope of the distribution, and how far it is stretched below 0 and above 1.
     BETA: ClassVar[float] = 2 / 3
-    LOW: ClassVar[float] = -0.1
-    HIGH: ClassVar[float] = 1.1
+    STRETCH_LOW: ClassVar[float] = -0.1
+    STRETCH_HIGH: ClassVar[float] = 1.1
 
     def __post_init__(self) -> None:
         self._check_name("name")
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
-        return (ParameterSpec(self.name, start=3.0),)  # open: its centre, stretched, is above 1
+        return (ParameterSpec(self.name, init=3.0),)  # open: its centre, stretched, is above 1
 
-    def change(self, score: Tensor, pairs: Pairs) -> Tensor:
+    def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
         return score
 
     def gate(self, logit: Tensor, training: bool) -> Tensor:
@@ -312,14 +314,16 @@ class HeadGate(Change):
         if training:
             noise = torch.empty_like(logit).uniform_(1e-6, 1 - 1e-6)
             logit = (noise.logit() + logit) / self.BETA
-        return (logit.sigmoid() * (self.HIGH - self.LOW) + self.LOW).clamp(0.0, 1.0)
+        return (logit.sigmoid() * (self.STRETCH_HIGH - self.STRETCH_LOW) + self.STRETCH_LOW).clamp(0.0, 1.0)
 
     def open_probability(self, logit: Tensor) -> Tensor:
         """[H], the probability that a drawn gate is not zero: the L0 penalty of each head."""
-        shift = torch.log(torch.tensor(-self.LOW / self.HIGH, dtype=logit.dtype, device=logit.device))
+        shift = torch.log(
+            torch.tensor(-self.STRETCH_LOW / self.STRETCH_HIGH, dtype=logit.dtype, device=logit.device)
+        )
         return torch.sigmoid(logit - self.BETA * shift)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"each head behind a learned gate ({self.name!r})"
 
 

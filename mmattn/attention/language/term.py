@@ -16,31 +16,31 @@ from typing import Any, ClassVar, TypeVar
 
 from mmattn.errors import InputError
 
-__all__ = ["MAX_DEPTH", "Constant", "Term", "printed", "vocabulary", "word"]
+__all__ = ["MAX_DEPTH", "NullaryTerm", "Term", "format_argument", "register_term", "registered_terms"]
 
 # Deep enough for anything a person writes; shallow enough that every recursion over a program is safe.
 MAX_DEPTH = 64
 
-_VOCABULARY: dict[str, type[Term]] = {}
+_REGISTERED_TERMS: dict[str, type[Term]] = {}
 
 
 class Term:
-    """Base of all words. Subclasses are frozen dataclasses with `word` and `kind`."""
+    """Base of all words. Subclasses are frozen dataclasses with `term_name` and `kind`."""
 
-    word: ClassVar[str] = ""
+    term_name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
 
     def __str__(self) -> str:
-        return f"{self.word}({', '.join(self._printed_arguments())})"
+        return f"{self.term_name}({', '.join(self._formatted_arguments())})"
 
     def __repr__(self) -> str:
         return str(self)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """The term in plain English, a phrase."""
         return str(self)
 
-    def named(self) -> tuple[str, ...]:
+    def named_modalities(self) -> tuple[str, ...]:
         """The modalities that this term itself names."""
         return ()
 
@@ -62,59 +62,59 @@ class Term:
             for item in fields(self)  # type: ignore[arg-type]
             if (value := getattr(self, item.name)) != item.default or item.default is MISSING
         }
-        return {"term": self.word, **arguments}
+        return {"term": self.term_name, **arguments}
 
-    def _printed_arguments(self) -> Iterator[str]:
+    def _formatted_arguments(self) -> Iterator[str]:
         """Required arguments by place, the others by name where they differ from their default."""
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             if item.default is MISSING:
-                yield printed(value)
+                yield format_argument(value)
             elif value != item.default:
-                yield f"{item.name}={printed(value)}"
+                yield f"{item.name}={format_argument(value)}"
 
     def _check_depth(self) -> None:
         if (depth := _depth(self)) > MAX_DEPTH:
-            raise InputError(f"{self.word}: got terms nested {depth} deep, expected at most {MAX_DEPTH}")
+            raise InputError(f"{self.term_name}: got terms nested {depth} deep, expected at most {MAX_DEPTH}")
 
     # --- argument checks, for the subclasses ------------------------------------------------------
 
-    def _wrong(self, argument: str, expected: str) -> InputError:
+    def _argument_error(self, argument: str, expected: str) -> InputError:
         got = getattr(self, argument)
-        return InputError(f"{self.word}({argument}): got {got!r}, expected {expected}")
+        return InputError(f"{self.term_name}({argument}): got {got!r}, expected {expected}")
 
     def _check_integer(self, argument: str, minimum: int) -> None:
         value = getattr(self, argument)
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
-            raise self._wrong(argument, f"a whole number from {minimum}")
+            raise self._argument_error(argument, f"a whole number from {minimum}")
         object.__setattr__(self, argument, int(value))
 
     def _check_float(self, argument: str, positive: bool = True) -> None:
         value = getattr(self, argument)
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise self._wrong(argument, "a finite number")
+            raise self._argument_error(argument, "a finite number")
         if positive and value <= 0:
-            raise self._wrong(argument, "a number above 0")
+            raise self._argument_error(argument, "a number above 0")
         object.__setattr__(self, argument, float(value))
 
     def _check_name(self, argument: str) -> None:
         value = getattr(self, argument)
         # A name becomes a key of the layer's state dict, where a dot would open a new level.
         if not isinstance(value, str) or not value or not value.isprintable() or "." in value:
-            raise self._wrong(argument, "a printable name without dots")
+            raise self._argument_error(argument, "a printable name without dots")
 
     def _check_term(self, argument: str, kind: str) -> None:
         value = getattr(self, argument)
         if not isinstance(value, Term) or value.kind != kind:
-            raise self._wrong(argument, f"a {kind} such as {_EXAMPLES[kind]}")
+            raise self._argument_error(argument, f"a {kind} such as {_EXAMPLES[kind]}")
 
 
-class Constant(Term):
+class NullaryTerm(Term):
     """A word that needs no argument: `causal` and `causal()` are the same value."""
 
     def __str__(self) -> str:
-        arguments = ", ".join(self._printed_arguments())
-        return f"{self.word}({arguments})" if arguments else self.word
+        arguments = ", ".join(self._formatted_arguments())
+        return f"{self.term_name}({arguments})" if arguments else self.term_name
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return type(self)(*arguments, **named)
@@ -123,17 +123,19 @@ class Constant(Term):
 T = TypeVar("T", bound=type[Term])
 
 
-def word(cls: T) -> T:
+def register_term(cls: T) -> T:
     """Enter a term into the vocabulary, under which JSON and `parse` find it."""
-    if cls.word in _VOCABULARY:
-        raise InputError(f"attention language: the word {cls.word!r} is taken by {_VOCABULARY[cls.word]}")
-    _VOCABULARY[cls.word] = cls
+    if cls.term_name in _REGISTERED_TERMS:
+        raise InputError(
+            f"attention language: the word {cls.term_name!r} is taken by {_REGISTERED_TERMS[cls.term_name]}"
+        )
+    _REGISTERED_TERMS[cls.term_name] = cls
     return cls
 
 
-def vocabulary() -> dict[str, type[Term]]:
+def registered_terms() -> dict[str, type[Term]]:
     """Every word that is known now, by name."""
-    return dict(_VOCABULARY)
+    return dict(_REGISTERED_TERMS)
 
 
 _EXAMPLES = {
@@ -166,10 +168,10 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-def printed(value: Any) -> str:
+def format_argument(value: Any) -> str:
     """An argument as it stands in a program's text."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return f"[{', '.join(printed(part) for part in value)}]"
+        return f"[{', '.join(format_argument(part) for part in value)}]"
     return str(value) if isinstance(value, Term) else repr(value)

@@ -11,22 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.attention.backends import Conditions
-from mmattn.attention.backends.selection import Plan, find, plan_part
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.context_tensors import Extras, extras, predictor
+from mmattn.attention.backends.selection import Plan, get_backend, plan_program
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.context_tensors import ContextTensors, build_context_tensors, dynamic_input
 from mmattn.attention.execution.layout import Layout
-from mmattn.attention.language.biases import SLOPE, Alibi, slopes
+from mmattn.attention.language.biases import ALIBI_SLOPE_KEY, Alibi, alibi_slopes
 from mmattn.attention.language.parameters import Dynamic
 from mmattn.attention.language.program import Heads, Program
 from mmattn.attention.language.scores import HeadGate
 from mmattn.attention.language.term import Term
-from mmattn.attention.layer.dispatch import computed_dtype, draw_gates, run_parts, split
-from mmattn.attention.layer.exact_weights import Explanation, Rows, explain_rows
-from mmattn.attention.layer.head_pruning import KEPT, fit_to_state, keep_heads
-from mmattn.attention.layer.kv_cache import Cache, append, check_decodable, forget
+from mmattn.attention.layer.dispatch import projection_dtype, run_programs, sample_gates, split_by_program
+from mmattn.attention.layer.exact_weights import Explanation, Rows, compute_exact_weights
+from mmattn.attention.layer.head_pruning import KEPT_HEADS, keep_heads, prune_to_state
+from mmattn.attention.layer.kv_cache import Cache, append_to_cache, check_supports_decoding, drop_unreachable
 from mmattn.attention.layer.linear import Linear
-from mmattn.attention.layer.nan_checks import check_inputs, check_result, debugging
-from mmattn.attention.layer.parameter_init import MODALITIES, check_arguments, new_parameter, parts_of
+from mmattn.attention.layer.nan_checks import check_inputs, check_result, debug_enabled
+from mmattn.attention.layer.parameter_init import (
+    MAX_MODALITIES,
+    check_arguments,
+    head_programs,
+    init_parameter,
+)
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
@@ -74,7 +79,7 @@ class Attention(nn.Module):
         super().__init__()
         check_arguments(program, dim, heads, dropout)
         if backend != "auto":
-            find(backend)
+            get_backend(backend)
         self.program = program
         self.dim, self.heads, self.width = dim, heads, dim // heads
         self.kv_dim = dim if kv_dim is None else kv_dim
@@ -85,24 +90,24 @@ class Attention(nn.Module):
         self.v_proj = Linear(self.kv_dim, dim, bias=bias)
         self.o_proj = Linear(dim, dim, bias=bias)
         self.terms = nn.ParameterDict(
-            {spec.name: new_parameter(spec, heads, self.width, dim) for spec in program.parameters()}
+            {spec.name: init_parameter(spec, heads, self.width, dim) for spec in program.parameters()}
         )
-        self.register_buffer(KEPT, None)
+        self.register_buffer(KEPT_HEADS, None)
         self._modalities: tuple[str, ...] = ()
-        self._read_program()
+        self._index_program()
         self._has_slope = any(isinstance(term, Alibi) for term in program.walk())
         if self._has_slope:
-            self.register_buffer("slope", slopes(heads))
+            self.register_buffer("slope", alibi_slopes(heads))
 
-    def _read_program(self) -> None:
+    def _index_program(self) -> None:
         """What the layer looks up in its program at every call."""
-        self._parts = parts_of(self.program, self.heads)
-        terms: list[Term] = [term for _, _, part in self._parts for term in part.walk()]
+        self._head_programs = head_programs(self.program, self.heads)
+        terms: list[Term] = [term for _, _, part in self._head_programs for term in part.walk()]
         self._dynamic = {term.name: term for term in terms if isinstance(term, Dynamic)}
         self._gates = [
             (first, last, term)
-            for first, last, part in self._parts
-            for term in part.chain.changes
+            for first, last, part in self._head_programs
+            for term in part.chain.modifiers
             if isinstance(term, HeadGate)
         ]
 
@@ -146,16 +151,16 @@ class Attention(nn.Module):
         """
         kv, context = q if kv is None else kv, context or {}
         projected = self._project(q, kv)
-        if debugging():
+        if debug_enabled():
             check_inputs(self, q, kv, context)
-        call = self._call(q, kv, context, *projected)
+        call = self._build_call(q, kv, context, *projected)
         out = q.with_values(self._attend(call))
-        if debugging():
+        if debug_enabled():
             check_result("results", out.values, out)
-        return out if explain is None else (out, explain_rows(self._split(call), explain))
+        return out if explain is None else (out, compute_exact_weights(self._split_by_program(call), explain))
 
     def decode(
-        self, new: Tokens, cache: Cache | None = None, context: Mapping[str, Any] | None = None
+        self, tokens: Tokens, cache: Cache | None = None, context: Mapping[str, Any] | None = None
     ) -> tuple[Tokens, Cache]:
         """Attend from new tokens to themselves and to all before them, whose keys and values are kept.
 
@@ -163,7 +168,7 @@ class Attention(nn.Module):
         window has left behind are forgotten, so that a stream may go on for ever.
 
         Args:
-            new: the tokens that follow in each sample (some samples may get none).
+            tokens: the tokens that follow in each sample (some samples may get none).
             cache: what the call before returned; left out, these are the first tokens.
             context: as in `forward`; boxes as a pair, for the new tokens and for all.
 
@@ -174,13 +179,13 @@ class Attention(nn.Module):
             InputError: the program may look ahead, or the new tokens' positions do not come after those
                 in the cache.
         """
-        check_decodable(self)
-        q_NHK, k_NHK, v_NHK = self._project(new, new)
-        cache = append(cache, new, k_NHK, v_NHK)
-        return self._read(new, q_NHK, cache, context), forget(cache, self)
+        check_supports_decoding(self)
+        q_NHK, k_NHK, v_NHK = self._project(tokens, tokens)
+        cache = append_to_cache(cache, tokens, k_NHK, v_NHK)
+        return self._attend_to_cache(tokens, q_NHK, cache, context), drop_unreachable(cache, self)
 
-    def remember(self, kv: Tokens) -> Cache:
-        """Keys and values of tokens that many calls of `recall` will read, projected once.
+    def cache_keys(self, kv: Tokens) -> Cache:
+        """Keys and values of tokens that many calls of `attend_cached` will read, projected once.
 
         Args:
             kv: the keys' tokens, width `kv_dim`.
@@ -188,18 +193,20 @@ class Attention(nn.Module):
         _check_width("kv", kv, self.kv_dim)
         shape = (self.heads, self.width)
         k_NHK, v_NHK = (project(kv.values).unflatten(-1, shape) for project in (self.k_proj, self.v_proj))
-        return append(None, kv, k_NHK, v_NHK)
+        return append_to_cache(None, kv, k_NHK, v_NHK)
 
-    def recall(self, q: Tokens, cache: Cache, context: Mapping[str, Any] | None = None) -> Tokens:
-        """Attend to what `remember` kept: what `forward` gives for these queries and those keys.
+    def attend_cached(self, q: Tokens, cache: Cache, context: Mapping[str, Any] | None = None) -> Tokens:
+        """Attend to what `cache_keys` kept: what `forward` gives for these queries and those keys.
 
         Args:
             q: the queries' tokens, width `dim`, as many samples as were kept.
-            cache: of `remember`.
+            cache: of `cache_keys`.
             context: as in `forward`.
         """
         _check_width("q", q, self.dim)
-        return self._read(q, self.q_proj(q.values).unflatten(-1, (self.heads, self.width)), cache, context)
+        return self._attend_to_cache(
+            q, self.q_proj(q.values).unflatten(-1, (self.heads, self.width)), cache, context
+        )
 
     def plan(self, q: Tokens, kv: Tokens | None = None, context: Mapping[str, Any] | None = None) -> Plan:
         """Which backend runs over these tokens, at what cost, and why each other one does not.
@@ -216,21 +223,25 @@ class Attention(nn.Module):
         """
         kv = q if kv is None else kv
         layout = self._layout(q, kv)
-        given = Extras() if context is None else extras(self.program, q, kv, layout, context)
+        given = (
+            ContextTensors()
+            if context is None
+            else build_context_tensors(self.program, q, kv, layout, context)
+        )
         inputs = (q.values, kv.values, *self.parameters())
         gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         parts = []
-        for first, last, program in self._parts:
+        for first, last, program in self._head_programs:
             conditions = Conditions(
                 device=q.device.type,
-                dtype=computed_dtype(self.q_proj.weight),
+                dtype=projection_dtype(self.q_proj.weight),
                 heads=last - first,
                 width=self.width,
                 gradient=gradient,
-                program_gradient=gradient and self._trained(),
+                program_gradient=gradient and self._program_needs_gradient(),
                 dropout=self.training and self.dropout > 0,
             )
-            parts.append(plan_part(program, layout, conditions, given, self.backend, (first, last)))
+            parts.append(plan_program(program, layout, conditions, given, self.backend, (first, last)))
         return Plan(tuple(parts))
 
     def program_parameters(self) -> dict[str, nn.Parameter]:
@@ -242,11 +253,11 @@ class Attention(nn.Module):
         return {term.name: self.terms[term.name] for _, _, term in self._gates}
 
     @property
-    def gated(self) -> bool:
+    def has_gates(self) -> bool:
         """Does any head stand behind a `head_gate`?"""
         return bool(self._gates)
 
-    def penalty(self) -> Tensor:
+    def gate_penalty(self) -> Tensor:
         """The expected number of heads whose `head_gate` is open; add a share of it to the loss."""
         total = self.o_proj.weight.new_zeros(())
         for first, last, term in self._gates:
@@ -276,7 +287,7 @@ class Attention(nn.Module):
             keep_heads(self, kept)
         return removed
 
-    def name_modalities(self, names: Sequence[str]) -> None:
+    def register_modalities(self, names: Sequence[str]) -> None:
         """Give these modalities their rows in the parameters over modalities, in this order.
 
         A layer that meets a new modality gives it the next row by itself; processes that train together
@@ -286,9 +297,9 @@ class Attention(nn.Module):
             InputError: there are more modalities than rows.
         """
         new = tuple(dict.fromkeys(name for name in names if name not in self._modalities))
-        if len(self._modalities) + len(new) > MODALITIES:
+        if len(self._modalities) + len(new) > MAX_MODALITIES:
             raise InputError(
-                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most {MODALITIES}; "
+                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most {MAX_MODALITIES}; "
                 "name them in the term, as in modality_bias(name, modalities=[...])"
             )
         self._modalities += new
@@ -300,9 +311,9 @@ class Attention(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self._modalities = tuple(json.loads(bytes(state.tolist())))
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        fit_to_state(self, state_dict, prefix)  # before shapes are compared
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        prune_to_state(self, state_dict, prefix)  # before shapes are compared
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{self.program}, dim={self.dim}, heads={self.heads}, backend={self.backend!r}"
@@ -312,7 +323,7 @@ class Attention(nn.Module):
     def _layout(self, q: Tokens, kv: Tokens) -> Layout:
         _check_width("q", q, self.dim)
         _check_width("kv", kv, self.kv_dim)
-        return Layout.of(q, kv)
+        return Layout.from_tokens(q, kv)
 
     def _project(self, q: Tokens, kv: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """[Nq, H, K], [Nk, H, K], [Nk, H, K]."""
@@ -324,18 +335,20 @@ class Attention(nn.Module):
             self.v_proj(kv.values).unflatten(-1, shape),
         )
 
-    def _read(self, q: Tokens, q_NHK: Tensor, cache: Cache, context: Mapping[str, Any] | None) -> Tokens:
+    def _attend_to_cache(
+        self, q: Tokens, q_NHK: Tensor, cache: Cache, context: Mapping[str, Any] | None
+    ) -> Tokens:
         """The queries' results over cached keys and values."""
         k_NHK, v_NHK = cache.tokens.values.unflatten(-1, (2, self.heads, self.width)).unbind(1)
-        call = self._call(q, cache.tokens, context or {}, q_NHK, k_NHK, v_NHK)
+        call = self._build_call(q, cache.tokens, context or {}, q_NHK, k_NHK, v_NHK)
         return q.with_values(self._attend(call))
 
-    def _call(
+    def _build_call(
         self, q: Tokens, kv: Tokens, context: Mapping[str, Any], q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor
-    ) -> Call:
-        layout = Layout.of(q, kv)
-        call = Call(
-            program=self._parts[0][2],
+    ) -> AttentionCall:
+        layout = Layout.from_tokens(q, kv)
+        call = AttentionCall(
+            program=self._head_programs[0][2],
             q=q_NHK,
             k=k_NHK,
             v=v_NHK,
@@ -345,31 +358,31 @@ class Attention(nn.Module):
         if not context and not self._has_slope and len(self.terms) == 0:
             return call
         if any("M" in spec.shape for spec in self.program.parameters()):
-            self.name_modalities([*q.modalities, *kv.modalities])
+            self.register_modalities([*q.modalities, *kv.modalities])
         parameters = {name: value.to(q_NHK.dtype) for name, value in self.terms.items()}
         for name, term in self._dynamic.items():
-            parameters[name] = predictor(term, q, context).to(q_NHK.dtype) @ parameters[name].T
+            parameters[name] = dynamic_input(term, q, context).to(q_NHK.dtype) @ parameters[name].T
         if self._has_slope:
-            parameters[SLOPE] = self.slope.to(q_NHK.dtype)
+            parameters[ALIBI_SLOPE_KEY] = self.slope.to(q_NHK.dtype)
         return replace(
             call,
             parameters=parameters,
-            slots=self._modalities,
-            extras=extras(self.program, q, kv, layout, context),
+            modality_slots=self._modalities,
+            context_tensors=build_context_tensors(self.program, q, kv, layout, context),
         )
 
-    def _attend(self, call: Call) -> Tensor:
+    def _attend(self, call: AttentionCall) -> Tensor:
         """[Nq, D], after the last projection."""
-        out_NHK = run_parts(self._split(call), self._trained, self.backend)
+        out_NHK = run_programs(self._split_by_program(call), self._program_needs_gradient, self.backend)
         if self._gates:
-            out_NHK = out_NHK * draw_gates(call, self._parts, self._gates, self.training)
+            out_NHK = out_NHK * sample_gates(call, self._head_programs, self._gates, self.training)
         return self.o_proj(out_NHK.flatten(1))
 
-    def _split(self, call: Call) -> list[Call]:
+    def _split_by_program(self, call: AttentionCall) -> list[AttentionCall]:
         """One call for each program of the layer, over its own heads."""
-        return split(call, self._parts)
+        return split_by_program(call, self._head_programs)
 
-    def _trained(self) -> bool:
+    def _program_needs_gradient(self) -> bool:
         """Would the program's parameters get gradients?"""
         # A dynamic number needs a gradient wherever what it is predicted from does.
         return bool(self._dynamic) or any(value.requires_grad for value in self.terms.values())

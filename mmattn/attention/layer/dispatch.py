@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from mmattn.attention.backends import Conditions
-from mmattn.attention.backends.selection import choose
-from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.backends.selection import select_backend
+from mmattn.attention.execution.attention_call import AttentionCall
 from mmattn.attention.language.scores import HeadGate
-from mmattn.attention.layer.parameter_init import Parts
+from mmattn.attention.layer.parameter_init import HeadPrograms
 
-__all__ = ["computed_dtype", "draw_gates", "run_parts", "split"]
+__all__ = ["projection_dtype", "run_programs", "sample_gates", "split_by_program"]
 
 
-def split(call: Call, parts: Parts) -> list[Call]:
+def split_by_program(call: AttentionCall, parts: HeadPrograms) -> list[AttentionCall]:
     """One call for each program of the layer, over its own heads."""
     if len(parts) == 1:
         return [call]
@@ -34,13 +34,15 @@ def split(call: Call, parts: Parts) -> list[Call]:
     ]
 
 
-def run_parts(calls: Sequence[Call], trained: Callable[[], bool], wanted: str) -> Tensor:
+def run_programs(
+    calls: Sequence[AttentionCall], program_needs_gradient: Callable[[], bool], requested: str
+) -> Tensor:
     """Attended values [Nq, H, K].
 
     Args:
         calls: one for each range of heads.
-        trained: would the program's own parameters get gradients?
-        wanted: "auto" or the name of the backend that has to run.
+        program_needs_gradient: would the program's own parameters get gradients?
+        requested: "auto" or the name of the backend that has to run.
 
     Raises:
         InputError: the wanted backend cannot run it.
@@ -56,15 +58,15 @@ def run_parts(calls: Sequence[Call], trained: Callable[[], bool], wanted: str) -
             heads=call.q.shape[1],
             width=call.q.shape[2],
             gradient=gradient,
-            program_gradient=gradient and trained(),
+            program_gradient=gradient and program_needs_gradient(),
             dropout=call.dropout > 0,
         )
-        backend = choose(call.program, call.layout, conditions, call.extras, wanted)
+        backend = select_backend(call.program, call.layout, conditions, call.context_tensors, requested)
         out.append(backend.run(call, conditions))
     return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
 
-def computed_dtype(weight: Tensor) -> torch.dtype:
+def projection_dtype(weight: Tensor) -> torch.dtype:
     """What a projection with this weight gives: autocast's type or its own; float32 if quantised."""
     device = weight.device.type
     if torch.is_autocast_enabled(device):
@@ -72,13 +74,13 @@ def computed_dtype(weight: Tensor) -> torch.dtype:
     return weight.dtype if weight.is_floating_point() else torch.float32
 
 
-def draw_gates(
-    call: Call, parts: Parts, gated: Sequence[tuple[int, int, HeadGate]], training: bool
+def sample_gates(
+    call: AttentionCall, parts: HeadPrograms, gate_terms: Sequence[tuple[int, int, HeadGate]], training: bool
 ) -> Tensor:
     """[H, 1], the heads' gates; 1 for heads without one."""
     gates = [torch.ones(last - first, dtype=call.q.dtype, device=call.q.device) for first, last, _ in parts]
     starts = [first for first, _, _ in parts]
-    for first, last, term in gated:
+    for first, last, term in gate_terms:
         index = starts.index(first)
         gates[index] = gates[index] * term.gate(call.parameters[term.name][first:last], training)
     return torch.cat(gates)[:, None]

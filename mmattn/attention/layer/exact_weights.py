@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmattn.attention.execution import reference
-from mmattn.attention.execution.attention_call import Call
+from mmattn.attention.execution.attention_call import AttentionCall
 from mmattn.errors import InputError
 
 __all__ = ["Explanation", "Row", "Rows", "rows"]
@@ -69,12 +69,12 @@ class Explanation:
 
 
 @torch.no_grad()
-def explain_rows(calls: Sequence[Call], wanted: Rows) -> Explanation:
+def compute_exact_weights(calls: Sequence[AttentionCall], queries: Rows) -> Explanation:
     """The rows' weights, by the reference.
 
     Args:
         calls: one for each range of heads.
-        wanted: the queries.
+        queries: the queries.
 
     Raises:
         InputError: there is no such query token.
@@ -82,14 +82,14 @@ def explain_rows(calls: Sequence[Call], wanted: Rows) -> Explanation:
     layout = calls[0].layout
     starts, total = layout.query.starts, layout.query.starts[-1]
     found = []
-    for token in wanted.tokens:
+    for token in queries.tokens:
         if token >= total:
             expected = f"expected 0 to {total - 1}" if total else "but the batch has none"
             raise InputError(f"rows: got query token {token}, {expected}")
         sample = int(layout.query.sample[token])
         within = token - starts[sample]
         weights_HK = torch.cat(
-            [reference.weights(call, sample, slice(within, within + 1))[:, 0] for call in calls]
+            [reference.attention_weights(call, sample, slice(within, within + 1))[:, 0] for call in calls]
         )
         keys = torch.arange(
             layout.key.starts[sample], layout.key.starts[sample + 1], device=weights_HK.device

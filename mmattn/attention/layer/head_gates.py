@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.attention.layer.attention import Attention
-from mmattn.attention.layer.head_pruning import fit_to_state
+from mmattn.attention.layer.head_pruning import prune_to_state
 from mmattn.errors import InputError
 
-__all__ = ["gate_penalty", "layers", "prune", "prune_like"]
+__all__ = ["gate_penalty", "layers", "prune", "prune_to_match"]
 
 
 def layers(module: nn.Module) -> Iterator[tuple[str, Attention]]:
@@ -39,7 +39,7 @@ def gate_penalty(module: nn.Module) -> Tensor:
         >>> round(A.gate_penalty(nn.Sequential(gated)).item(), 2)  # four heads, each open with .99
         3.96
     """
-    gated = [layer.penalty() for _, layer in layers(module) if layer.gated]
+    gated = [layer.gate_penalty() for _, layer in layers(module) if layer.has_gates]
     if not gated:
         raise InputError(
             "gate penalty: no layer has a gate to close, expected a score such as dot() >> head_gate('gate')"
@@ -66,7 +66,7 @@ def prune(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: heads for name, heads in removed.items() if heads}
 
 
-def prune_like(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def prune_to_match(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Remove the heads that are missing in the state dict of another module of the same making.
 
     `load_state_dict` does it by itself; this is for those who look at shapes before they load.
@@ -75,4 +75,4 @@ def prune_like(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         InputError: the state has heads that a layer here does not have.
     """
     for name, layer in layers(module):
-        fit_to_state(layer, state, f"{name}." if name else "")
+        prune_to_state(layer, state, f"{name}." if name else "")

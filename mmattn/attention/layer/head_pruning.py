@@ -18,10 +18,10 @@ from mmattn.errors import InputError
 if TYPE_CHECKING:
     from mmattn.attention.layer.attention import Attention
 
-__all__ = ["KEPT", "fit_to_state", "keep_heads", "renumbered"]
+__all__ = ["KEPT_HEADS", "keep_heads", "prune_to_state", "renumber_heads"]
 
 # The buffer that only a pruned layer has.
-KEPT = "kept_heads"
+KEPT_HEADS = "kept_heads"
 
 
 @torch.no_grad()
@@ -40,26 +40,26 @@ def keep_heads(layer: Attention, kept: list[int]) -> None:
     rows = torch.tensor(kept, device=layer.q_proj.weight.device)
     columns = (rows[:, None] * layer.width + torch.arange(layer.width, device=rows.device)).flatten()
     for projection in (layer.q_proj, layer.k_proj, layer.v_proj):
-        projection.weight = _rows(projection.weight, columns)
+        projection.weight = _select_rows(projection.weight, columns)
         if projection.bias is not None:
-            projection.bias = _rows(projection.bias, columns)
+            projection.bias = _select_rows(projection.bias, columns)
         projection.out_features = len(columns)
-    layer.o_proj.weight = _rows(layer.o_proj.weight.mT, columns, transpose=True)
+    layer.o_proj.weight = _select_rows(layer.o_proj.weight.mT, columns, transpose=True)
     layer.o_proj.in_features = len(columns)
-    layer.program = renumbered(layer.program, kept)
+    layer.program = renumber_heads(layer.program, kept)
     needed = {spec.name for spec in layer.program.parameters()}
     layer.terms = nn.ParameterDict(
-        {name: _rows(parameter, rows) for name, parameter in layer.terms.items() if name in needed}
+        {name: _select_rows(parameter, rows) for name, parameter in layer.terms.items() if name in needed}
     )
     if hasattr(layer, "slope"):
         layer.register_buffer("slope", layer.get_buffer("slope")[rows])
-    before = rows.new_tensor(_kept(layer))
-    layer.register_buffer(KEPT, before[rows])
+    before = rows.new_tensor(_kept_heads(layer))
+    layer.register_buffer(KEPT_HEADS, before[rows])
     layer.heads = len(kept)
-    layer._read_program()
+    layer._index_program()
 
 
-def fit_to_state(layer: Attention, state: Mapping[str, Tensor], prefix: str = "") -> None:
+def prune_to_state(layer: Attention, state: Mapping[str, Tensor], prefix: str = "") -> None:
     """Remove the heads that the layer whose state this is does not have.
 
     Args:
@@ -72,8 +72,8 @@ def fit_to_state(layer: Attention, state: Mapping[str, Tensor], prefix: str = ""
     """
     if f"{prefix}q_proj.weight" not in state:
         return  # nothing of this layer: a partial state says nothing of its heads
-    here, saved = _kept(layer), state.get(prefix + KEPT)
-    if saved is None and getattr(layer, KEPT) is None:
+    here, saved = _kept_heads(layer), state.get(prefix + KEPT_HEADS)
+    if saved is None and getattr(layer, KEPT_HEADS) is None:
         return
     wanted = None if saved is None else saved.tolist()
     if wanted is None or not set(wanted) <= set(here):
@@ -86,13 +86,13 @@ def fit_to_state(layer: Attention, state: Mapping[str, Tensor], prefix: str = ""
         keep_heads(layer, [here.index(head) for head in wanted])
 
 
-def renumbered(program: Program | Heads, kept: list[int]) -> Program | Heads:
+def renumber_heads(program: Program | Heads, kept: list[int]) -> Program | Heads:
     """The program for the heads that stay; ranges without any are gone.
 
     Example:
         >>> from mmattn import attention as A
         >>> hybrid = A.heads({(0, 2): A.Program(mask=A.causal), (2, 4): A.Program()})
-        >>> print(renumbered(hybrid, [1, 2, 3]).parts[1][:2])
+        >>> print(renumber_heads(hybrid, [1, 2, 3]).parts[1][:2])
         (1, 3)
     """
     if isinstance(program, Program):
@@ -106,13 +106,13 @@ def renumbered(program: Program | Heads, kept: list[int]) -> Program | Heads:
     return Heads(tuple(parts))
 
 
-def _kept(layer: Attention) -> list[int]:
+def _kept_heads(layer: Attention) -> list[int]:
     """The layer's heads, numbered as before anything was pruned."""
-    kept = getattr(layer, KEPT)
+    kept = getattr(layer, KEPT_HEADS)
     return list(range(layer.heads)) if kept is None else kept.tolist()
 
 
-def _rows(parameter: Tensor, rows: Tensor, transpose: bool = False) -> nn.Parameter:
+def _select_rows(parameter: Tensor, rows: Tensor, transpose: bool = False) -> nn.Parameter:
     chosen = parameter.detach()[rows]
     return nn.Parameter(
         (chosen.mT if transpose else chosen).contiguous(), requires_grad=parameter.requires_grad

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmattn.attention.language.mask_algebra import farthest
+from mmattn.attention.language.mask_algebra import largest_lookback
 from mmattn.attention.language.program import Program
 from mmattn.errors import InputError
 from mmattn.types import Tokens
@@ -15,7 +15,7 @@ from mmattn.types import Tokens
 if TYPE_CHECKING:
     from mmattn.attention.layer.attention import Attention
 
-__all__ = ["Cache", "append", "check_decodable", "forget"]
+__all__ = ["Cache", "append_to_cache", "check_supports_decoding", "drop_unreachable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Cache:
         return Cache(self.tokens.select(samples))
 
 
-def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -> Cache:
+def append_to_cache(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -> Cache:
     """The cache with the keys and values [N, H, K] of the new tokens after those of each sample.
 
     Raises:
@@ -48,8 +48,8 @@ def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -
         return Cache(kept)
     if len(cache.tokens) != len(new):
         raise InputError(f"decode: got {len(new)} samples, expected {len(cache.tokens)} as in the cache")
-    latest_B = _extreme(cache.tokens, "amax", -1)
-    earliest_B = _extreme(new, "amin", torch.iinfo(torch.int64).max)
+    latest_B = _extreme_position(cache.tokens, "amax", -1)
+    earliest_B = _extreme_position(new, "amin", torch.iinfo(torch.int64).max)
     if bool((earliest_B <= latest_B).any()):
         sample = int((earliest_B <= latest_B).nonzero()[0])
         raise InputError(
@@ -59,19 +59,19 @@ def append(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -
     return Cache(Tokens.cat([cache.tokens, kept]))
 
 
-def forget(cache: Cache, layer: Attention) -> Cache:
+def drop_unreachable(cache: Cache, layer: Attention) -> Cache:
     """The cache without what no later token can attend to: in a program with a window it stops growing."""
     masks = [part.mask for part in layer.program.walk() if isinstance(part, Program)]
-    reach = farthest(masks)
+    reach = largest_lookback(masks)
     if reach is None:
         return cache
     # The latest token stays, whatever the reach: later ones are held against its position.
-    oldest_B = _extreme(cache.tokens, "amax", -1) - max(reach - 1, 0)
+    oldest_B = _extreme_position(cache.tokens, "amax", -1) - max(reach - 1, 0)
     kept_N = cache.tokens.position >= oldest_B[cache.tokens.sample]
     return cache if bool(kept_N.all()) else Cache(cache.tokens.filter(kept_N))
 
 
-def check_decodable(layer: Attention) -> None:
+def check_supports_decoding(layer: Attention) -> None:
     """Refuse programs whose results for old tokens would change when new ones come.
 
     Raises:
@@ -79,17 +79,17 @@ def check_decodable(layer: Attention) -> None:
     """
     parts = [part for part in layer.program.walk() if isinstance(part, Program)]
     for part in parts:
-        if not part.mask.looks_back_only:
+        if not part.mask.is_causal:
             raise InputError(
                 f"decode: the mask {part.mask} may look ahead, expected one such as causal & window(64)"
             )
     for term in layer.program.walk():
-        if term.word == "dynamic" and term.on == "input":  # type: ignore[attr-defined]
+        if term.term_name == "dynamic" and term.on == "input":  # type: ignore[attr-defined]
             raise InputError(f"decode: {term} depends on tokens that are not there yet")
 
 
-def _extreme(tokens: Tokens, which: str, start: int) -> Any:
+def _extreme_position(tokens: Tokens, reduce: str, initial: int) -> Any:
     """[B], the largest or smallest position of each sample."""
-    return tokens.position.new_full((len(tokens),), start).scatter_reduce(
-        0, tokens.sample, tokens.position, which, include_self=True
+    return tokens.position.new_full((len(tokens),), initial).scatter_reduce(
+        0, tokens.sample, tokens.position, reduce, include_self=True
     )

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Linear", "favours_onednn"]
+__all__ = ["Linear", "is_onednn_faster"]
 
 # Multiplications below which starting oneDNN's kernel costs more than the kernel saves.
-_WORTH = 1 << 22
+_MIN_MULTIPLICATIONS = 1 << 22
 # Rows from which a weight's gradient is added up piece by piece: what oneDNN copies then stays in the cache.
-_ROWS = 2048
+_GRADIENT_CHUNK_ROWS = 2048
 
 
 class Linear(nn.Linear):
@@ -37,12 +37,12 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        if _suits(input, self.weight):
-            return _Product.apply(input, self.weight, self.bias)
+        if _use_onednn(input, self.weight):
+            return _OneDNNLinear.apply(input, self.weight, self.bias)
         return super().forward(input)
 
 
-class _Product(torch.autograd.Function):
+class _OneDNNLinear(torch.autograd.Function):
     """x [N, I], weight [O, I], bias [O] -> [N, O]; its gradients are such products again."""
 
     @staticmethod
@@ -56,29 +56,29 @@ class _Product(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _Product.apply(gradient, weight.t(), None)
+            of_x = _OneDNNLinear.apply(gradient, weight.t(), None)
         if ctx.needs_input_grad[1]:
-            pieces = zip(x.split(_ROWS), gradient.split(_ROWS), strict=True)
-            of_weight = reduce(torch.add, (_outer(*piece) for piece in pieces))
+            pieces = zip(x.split(_GRADIENT_CHUNK_ROWS), gradient.split(_GRADIENT_CHUNK_ROWS), strict=True)
+            of_weight = reduce(torch.add, (_weight_gradient(*piece) for piece in pieces))
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(0)
         return of_x, of_weight, of_bias
 
 
-def _outer(x_NI: Tensor, gradient_NO: Tensor) -> Tensor:
+def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor) -> Tensor:
     """[O, I]. oneDNN copies its first operand into rows: let that be the narrower one."""
     if x_NI.shape[1] <= gradient_NO.shape[1]:
-        return _Product.apply(x_NI.t(), gradient_NO.t(), None).t()
-    return _Product.apply(gradient_NO.t(), x_NI.t(), None)
+        return _OneDNNLinear.apply(x_NI.t(), gradient_NO.t(), None).t()
+    return _OneDNNLinear.apply(gradient_NO.t(), x_NI.t(), None)
 
 
-def _suits(x: Tensor, weight: Tensor) -> bool:
+def _use_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dim() == 2
         and x.dtype == weight.dtype == torch.float32
-        and x.shape[0] * weight.numel() >= _WORTH
-        and favours_onednn()
+        and x.shape[0] * weight.numel() >= _MIN_MULTIPLICATIONS
+        and is_onednn_faster()
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
         # Compilers and function transforms know `nn.Linear`, and would meet a closed box here.
@@ -88,7 +88,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 
 @lru_cache(maxsize=1)
-def favours_onednn() -> bool:
+def is_onednn_faster() -> bool:
     """Is this a processor with AVX-512 that is not Intel's, and a PyTorch with both libraries?"""
     processor = Path("/proc/cpuinfo")
     return (

@@ -13,9 +13,9 @@ from torch import Tensor
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
-__all__ = ["check_inputs", "check_result", "debug", "debugging"]
+__all__ = ["check_inputs", "check_result", "debug", "debug_enabled"]
 
-_ON: ContextVar[bool] = ContextVar("mmattn_attention_debug", default=False)
+_DEBUG_MODE: ContextVar[bool] = ContextVar("mmattn_attention_debug", default=False)
 
 
 @contextmanager
@@ -37,16 +37,16 @@ def debug() -> Iterator[None]:
         mmattn.errors.InputError: Attention: the queries hold nan at sample 1, token 2 ('text', position 0), \
 expected finite numbers
     """
-    token = _ON.set(True)
+    token = _DEBUG_MODE.set(True)
     try:
         yield
     finally:
-        _ON.reset(token)
+        _DEBUG_MODE.reset(token)
 
 
-def debugging() -> bool:
+def debug_enabled() -> bool:
     """Is debug mode on?"""
-    return _ON.get()
+    return _DEBUG_MODE.get()
 
 
 def check_inputs(layer: torch.nn.Module, q: Tokens, kv: Tokens, context: Mapping[str, Any]) -> None:
@@ -59,13 +59,13 @@ def check_inputs(layer: torch.nn.Module, q: Tokens, kv: Tokens, context: Mapping
     if kv is not q:
         _check_tokens("keys", kv)
     for name, parameter in layer.named_parameters():
-        _check("weights", parameter, f"in the parameter {name}")
+        _check_finite("weights", parameter, f"in the parameter {name}")
     task = context.get("task")
     if isinstance(task, Tensor):
-        _check("context", task, 'in "task"')
+        _check_finite("context", task, 'in "task"')
 
 
-def check_result(what: str, values: Tensor, tokens: Tokens) -> None:
+def check_result(name: str, values: Tensor, tokens: Tokens) -> None:
     """Refuse a result that is not finite although everything that went in was.
 
     Raises:
@@ -74,7 +74,7 @@ def check_result(what: str, values: Tensor, tokens: Tokens) -> None:
     if bool(values.isfinite().all()):
         return
     raise InputError(
-        f"Attention: the {what} {_first_bad(values, tokens)}, though everything that went in is finite: "
+        f"Attention: the {name} {_describe_first_nonfinite(values, tokens)}, though everything that went in is finite: "
         f"it overflowed {values.dtype}"
     )
 
@@ -82,11 +82,11 @@ def check_result(what: str, values: Tensor, tokens: Tokens) -> None:
 def _check_tokens(name: str, tokens: Tokens) -> None:
     if not bool(tokens.values.isfinite().all()):
         raise InputError(
-            f"Attention: the {name} {_first_bad(tokens.values, tokens)}, expected finite numbers"
+            f"Attention: the {name} {_describe_first_nonfinite(tokens.values, tokens)}, expected finite numbers"
         )
 
 
-def _first_bad(values: Tensor, tokens: Tokens) -> str:
+def _describe_first_nonfinite(values: Tensor, tokens: Tokens) -> str:
     token, column = (~values.isfinite()).nonzero()[0].tolist()
     modality = tokens.modalities[int(tokens.modality[token])]
     return (
@@ -95,9 +95,9 @@ def _first_bad(values: Tensor, tokens: Tokens) -> str:
     )
 
 
-def _check(what: str, values: Tensor, where: str) -> None:
+def _check_finite(name: str, values: Tensor, location: str) -> None:
     bad = ~values.isfinite()
     if bool(bad.any()):
         raise InputError(
-            f"Attention: the {what} hold {values[bad][0].item()} {where}, expected finite numbers"
+            f"Attention: the {name} hold {values[bad][0].item()} {location}, expected finite numbers"
         )

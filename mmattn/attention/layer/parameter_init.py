@@ -13,13 +13,13 @@ from mmattn.attention.language.program import Heads, Program
 from mmattn.attention.language.term import Term
 from mmattn.errors import InputError
 
-__all__ = ["MODALITIES", "Parts", "check_arguments", "new_parameter", "parts_of"]
+__all__ = ["MAX_MODALITIES", "HeadPrograms", "check_arguments", "head_programs", "init_parameter"]
 
 # Rows that a parameter over modalities has until its term names them.
-MODALITIES = 8
+MAX_MODALITIES = 8
 
 # First head, last head + 1, and what they run.
-Parts = tuple[tuple[int, int, Program], ...]
+HeadPrograms = tuple[tuple[int, int, Program], ...]
 
 
 def check_arguments(program: Any, dim: int, heads: int, dropout: float) -> None:
@@ -40,7 +40,7 @@ def check_arguments(program: Any, dim: int, heads: int, dropout: float) -> None:
         raise InputError(f"Attention(dropout): got {dropout}, expected 0 or more and below 1")
 
 
-def parts_of(program: Program | Heads, heads: int) -> Parts:
+def head_programs(program: Program | Heads, heads: int) -> HeadPrograms:
     """The program of each range of heads.
 
     Raises:
@@ -48,16 +48,16 @@ def parts_of(program: Program | Heads, heads: int) -> Parts:
     """
     if isinstance(program, Program):
         return ((0, heads, program),)
-    if program.total != heads:
-        raise InputError(f"Attention: the program's heads go to {program.total}, expected {heads}")
+    if program.num_heads != heads:
+        raise InputError(f"Attention: the program's heads go to {program.num_heads}, expected {heads}")
     return program.parts
 
 
-def new_parameter(spec: ParameterSpec, heads: int, width: int, dim: int) -> nn.Parameter:
+def init_parameter(spec: ParameterSpec, heads: int, width: int, dim: int) -> nn.Parameter:
     """A parameter as its term starts it, with one leading row a head."""
-    sizes = {"K": width, "D": dim, "M": MODALITIES}
+    sizes = {"K": width, "D": dim, "M": MAX_MODALITIES}
     shape = [heads, *(sizes[size] if isinstance(size, str) else size for size in spec.shape)]
-    match spec.start:
+    match spec.init:
         case "zero":
             return nn.Parameter(torch.zeros(shape))
         case "identity":

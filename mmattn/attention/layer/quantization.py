@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from mmattn.attention.layer.linear import Linear
 from mmattn.errors import InputError
 
-__all__ = ["QuantizedLinear", "quantize", "quantize_like"]
+__all__ = ["QuantizedLinear", "quantize", "quantize_to_match"]
 
-_LEVELS = 127
-_SCALE = "weight_scale"
+_INT8_MAX = 127
+_SCALE_NAME = "weight_scale"
 
 
 class QuantizedLinear(nn.Module):
@@ -43,12 +43,12 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight_OI = linear.weight.detach().float()
-        scale_O = weight_OI.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LEVELS
+        scale_O = weight_OI.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
         self.weight: Tensor
         self.weight_scale: Tensor
         self.bias: Tensor | None
         self.register_buffer("weight", (weight_OI / scale_O[:, None]).round().to(torch.int8))
-        self.register_buffer(_SCALE, scale_O)
+        self.register_buffer(_SCALE_NAME, scale_O)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
         self.train(linear.training)
 
@@ -61,25 +61,29 @@ class QuantizedLinear(nn.Module):
         if self.training:
             raise InputError("a quantised layer cannot be trained; call eval(), or quantise after training")
         x_NI = input.reshape(-1, self.in_features).float()
-        y_NO = self._product(x_NI) if _has_kernel(x_NI, self.weight) else F.linear(x_NI, self._restored())
+        y_NO = (
+            self._int8_matmul(x_NI)
+            if _has_int8_kernel(x_NI, self.weight)
+            else F.linear(x_NI, self._dequantized_weight())
+        )
         if self.bias is not None:
             y_NO += self.bias
         return y_NO.view(*input.shape[:-1], self.out_features).to(input.dtype)
 
-    def _product(self, x_NI: Tensor) -> Tensor:
+    def _int8_matmul(self, x_NI: Tensor) -> Tensor:
         """[N, O], in whole numbers until the end."""
-        scale_N1 = x_NI.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _LEVELS
+        scale_N1 = x_NI.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _INT8_MAX
         rounded_NI = (x_NI / scale_N1).round_().to(torch.int8)
         return torch._int_mm(rounded_NI, self.weight.t()).float().mul_(scale_N1).mul_(self.weight_scale)
 
-    def _restored(self) -> Tensor:
+    def _dequantized_weight(self) -> Tensor:
         return self.weight * self.weight_scale[:, None]
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, int8"
 
 
-def _has_kernel(x_NI: Tensor, weight_OI: Tensor) -> bool:
+def _has_int8_kernel(x_NI: Tensor, weight_OI: Tensor) -> bool:
     """On the CPU the product in whole numbers is wrong where rows have a single number (torch 2.11); on a GPU
     it wants more than 16 rows, and multiples of eight."""
     if x_NI.device.type == "cpu":
@@ -104,7 +108,7 @@ def quantize(module: nn.Module) -> tuple[str, ...]:
         >>> quantize(module), module[2].weight.dtype
         (('0', '2'), torch.int8)
     """
-    turned = list(_linears(module))
+    turned = list(_replaceable_linears(module))
     if not turned:
         raise InputError(f"quantise: {type(module).__name__} has no linear layer to turn to int8")
     for parent, key, _ in turned:
@@ -112,37 +116,37 @@ def quantize(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for _, _, name in turned)
 
 
-def quantize_like(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def quantize_to_match(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Turn the layers to int8 that are so in the state dict of another module of the same making.
 
     Raises:
         InputError: the state has whole layers that are quantised here.
     """
-    for parent, key, name in _linears(module):
-        if f"{name}.{_SCALE}" in state:
+    for parent, key, name in _replaceable_linears(module):
+        if f"{name}.{_SCALE_NAME}" in state:
             setattr(parent, key, QuantizedLinear(getattr(parent, key)))
     for name, layer in module.named_modules():
-        if isinstance(layer, QuantizedLinear) and f"{name}.{_SCALE}" not in state:
+        if isinstance(layer, QuantizedLinear) and f"{name}.{_SCALE_NAME}" not in state:
             raise InputError(f"the state of {name} is of a whole layer, but the layer here is quantised")
 
 
-def _linears(
-    module: nn.Module, prefix: str = "", shared: set[int] | None = None
+def _replaceable_linears(
+    module: nn.Module, prefix: str = "", shared_weights: set[int] | None = None
 ) -> Iterator[tuple[nn.Module, str, str]]:
     """(parent, name in it, whole name) of every layer that may be replaced."""
     if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)):
         return
-    shared = _shared(module) if shared is None else shared
+    shared_weights = _find_shared_weights(module) if shared_weights is None else shared_weights
     for key, child in list(module.named_children()):
         name = f"{prefix}{key}"
         if type(child) in (nn.Linear, Linear):
-            if id(child.weight) not in shared:
+            if id(child.weight) not in shared_weights:
                 yield module, key, name
         else:
-            yield from _linears(child, f"{name}.", shared)
+            yield from _replaceable_linears(child, f"{name}.", shared_weights)
 
 
-def _shared(module: nn.Module) -> set[int]:
+def _find_shared_weights(module: nn.Module) -> set[int]:
     """Weights that several modules have: tied embeddings."""
     seen: set[int] = set()
     twice: set[int] = set()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmattn.attention.language.biases import Alibi, slopes
+from mmattn.attention.language.biases import Alibi, alibi_slopes
 from mmattn.attention.language.program import Heads, Program
 from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.head_gates import layers
-from mmattn.attention.layer.head_pruning import KEPT
-from mmattn.attention.layer.parameter_init import new_parameter
+from mmattn.attention.layer.head_pruning import KEPT_HEADS
+from mmattn.attention.layer.parameter_init import init_parameter
 from mmattn.errors import InputError
 
 __all__ = ["reprogram"]
@@ -41,26 +41,28 @@ def reprogram(module: nn.Module, program: Program | Heads) -> None:
     if not found:
         raise InputError(f"reprogram: {type(module).__name__} has no attention layer")
     for layer in found:
-        if isinstance(program, Heads) and (program.total != layer.heads or getattr(layer, KEPT) is not None):
+        if isinstance(program, Heads) and (
+            program.num_heads != layer.heads or getattr(layer, KEPT_HEADS) is not None
+        ):
             raise InputError(
-                f"reprogram: got a program for {program.total} heads, expected {layer.heads}, not pruned; "
+                f"reprogram: got a program for {program.num_heads} heads, expected {layer.heads}, not pruned; "
                 "a program without head ranges fits any layer"
             )
     for layer in found:
-        _run(layer, program)
+        _replace_program(layer, program)
 
 
-def _run(layer: Attention, program: Program | Heads) -> None:
+def _replace_program(layer: Attention, program: Program | Heads) -> None:
     before, like = layer.terms, layer.q_proj.weight
     layer.program = program
     layer.terms = nn.ParameterDict()
     for spec in program.parameters():
-        new = new_parameter(spec, layer.heads, layer.width, layer.dim)
+        new = init_parameter(spec, layer.heads, layer.width, layer.dim)
         kept = before.get(spec.name)
         layer.terms[spec.name] = kept if kept is not None and kept.shape == new.shape else new.to(like)
     had_slope, layer._has_slope = layer._has_slope, any(isinstance(term, Alibi) for term in program.walk())
     if layer._has_slope and not had_slope:
-        layer.register_buffer("slope", slopes(layer.heads).to(like))
+        layer.register_buffer("slope", alibi_slopes(layer.heads).to(like))
     elif had_slope and not layer._has_slope:
         del layer.slope
-    layer._read_program()
+    layer._index_program()

@@ -24,7 +24,7 @@ from torch import Tensor
 from mmattn.attention.backends.selection import backends
 from mmattn.attention.language.program import Heads, Program
 from mmattn.attention.layer.attention import Attention
-from mmattn.attention.testing.random_programs import context_for, draw_batch
+from mmattn.attention.testing.random_programs import random_batch, random_context
 from mmattn.errors import InputError, MmattnError
 from mmattn.types import Tokens
 
@@ -32,7 +32,7 @@ __all__ = ["CheckReport", "Disagreement", "check"]
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 
-_JUMPING = ("topk", "sparsemax", "entmax15")
+_DISCONTINUOUS_NORMS = ("topk", "sparsemax", "entmax15")
 
 
 class Disagreement(MmattnError, AssertionError):
@@ -44,28 +44,28 @@ class CheckReport:
     """What was compared.
 
     Args:
-        compared: (backend, dtype) -> number of comparisons.
-        worst: (backend, dtype) -> largest error, as a share of the tolerance.
+        comparisons: (backend, dtype) -> number of comparisons.
+        max_error: (backend, dtype) -> largest error, as a share of the tolerance.
     """
 
-    compared: dict[tuple[str, str], int] = field(default_factory=dict)
-    worst: dict[tuple[str, str], float] = field(default_factory=dict)
+    comparisons: dict[tuple[str, str], int] = field(default_factory=dict)
+    max_error: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def add(self, backend: str, dtype: torch.dtype, share: float) -> None:
+    def add(self, backend: str, dtype: torch.dtype, relative_error: float) -> None:
         key = (backend, str(dtype).removeprefix("torch."))
-        self.compared[key] = self.compared.get(key, 0) + 1
-        self.worst[key] = max(self.worst.get(key, 0.0), share)
+        self.comparisons[key] = self.comparisons.get(key, 0) + 1
+        self.max_error[key] = max(self.max_error.get(key, 0.0), relative_error)
 
     def merge(self, other: CheckReport) -> None:
-        for key, count in other.compared.items():
-            self.compared[key] = self.compared.get(key, 0) + count
-            self.worst[key] = max(self.worst.get(key, 0.0), other.worst[key])
+        for key, count in other.comparisons.items():
+            self.comparisons[key] = self.comparisons.get(key, 0) + count
+            self.max_error[key] = max(self.max_error.get(key, 0.0), other.max_error[key])
 
     def __str__(self) -> str:
         return "\n".join(
             f"{backend:>10} {dtype:>8}: {count:6d} comparisons, "
-            f"largest error {self.worst[backend, dtype]:.1%} of the tolerance"
-            for (backend, dtype), count in sorted(self.compared.items())
+            f"largest error {self.max_error[backend, dtype]:.1%} of the tolerance"
+            for (backend, dtype), count in sorted(self.comparisons.items())
         )
 
 
@@ -104,11 +104,11 @@ def check(
     Example:
         >>> from mmattn import attention as A
         >>> report = A.check(A.Program(mask=A.window(2)), batches=1)
-        >>> max(report.worst.values()) < 1
+        >>> max(report.max_error.values()) < 1
         True
     """
     rng = random.Random(seed)
-    heads = heads or (program.total if isinstance(program, Heads) else 4)
+    heads = heads or (program.num_heads if isinstance(program, Heads) else 4)
     report = CheckReport()
     for _ in range(batches):
         torch.manual_seed(rng.randrange(1 << 30))
@@ -117,10 +117,12 @@ def check(
             # A number predicted from D inputs moves as far as one that is learned.
             spread = 0.5 / layer.dim**0.5 if name in layer._dynamic else 0.5
             parameter.data += spread * torch.randn_like(parameter)
-        q, kv = draw_batch(rng, program, layer.dim)
-        context = context_for(program, q, kv, rng)
+        q, kv = random_batch(rng, program, layer.dim)
+        context = random_context(program, q, kv, rng)
         report.merge(
-            _check_batch(layer.to(device), q.to(device), kv.to(device), _to(context, device), dtypes)
+            _check_batch(
+                layer.to(device), q.to(device), kv.to(device), _context_to_device(context, device), dtypes
+            )
         )
     return report
 
@@ -135,22 +137,24 @@ def _check_batch(
             parameter.requires_grad_(trained)
         expected = _results(layer, "reference", q, kv, itself, context)
         for dtype in dtypes:
-            if dtype != torch.float64 and any(term.word in _JUMPING for term in layer.program.walk()):
+            if dtype != torch.float64 and any(
+                term.term_name in _DISCONTINUOUS_NORMS for term in layer.program.walk()
+            ):
                 continue
             typed = copy.deepcopy(layer).to(dtype)
             typed_q = q.to(dtype=dtype)
             typed_kv = typed_q if itself else kv.to(dtype=dtype)
-            for backend in _able(typed, typed_q, typed_kv):
+            for backend in _supported_backends(typed, typed_q, typed_kv):
                 got = _results(typed, backend, typed_q, typed_kv, itself, context)
                 for name, value in got.items():
                     share = _error(value, expected[name]) / TOLERANCE[dtype]
                     if not share <= 1:
-                        raise Disagreement(_message(layer, backend, dtype, name, share, q, kv))
+                        raise Disagreement(_mismatch_message(layer, backend, dtype, name, share, q, kv))
                     report.add(backend, dtype, share)
     return report
 
 
-def _able(layer: Attention, q: Tokens, kv: Tokens) -> Iterator[str]:
+def _supported_backends(layer: Attention, q: Tokens, kv: Tokens) -> Iterator[str]:
     """Backends that can run all of the program's parts, with or without gradients."""
     for name in backends():
         layer.backend = name
@@ -162,21 +166,21 @@ def _able(layer: Attention, q: Tokens, kv: Tokens) -> Iterator[str]:
 
 
 def _results(
-    layer: Attention, backend: str, q: Tokens, kv: Tokens, itself: bool, context: Mapping[str, Any]
+    layer: Attention, backend: str, q: Tokens, kv: Tokens, is_self_attention: bool, context: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Output without and with gradients, and all gradients for a fixed direction of the output."""
     layer.backend = backend
     results: dict[str, Tensor] = {}
     q_values = q.values.detach().requires_grad_()
-    kv_values = q_values if itself else kv.values.detach().requires_grad_()
+    kv_values = q_values if is_self_attention else kv.values.detach().requires_grad_()
     new_q = q.with_values(q_values)
-    out = layer(new_q, None if itself else kv.with_values(kv_values), context).values
+    out = layer(new_q, None if is_self_attention else kv.with_values(kv_values), context).values
     results["output"] = out.detach()
     direction = torch.linspace(-1.0, 1.0, out.numel(), device=out.device, dtype=torch.float64).view_as(out)
     wanted: dict[str, Tensor] = {
         name: value for name, value in layer.named_parameters() if value.requires_grad
     }
-    wanted |= {"queries' values": q_values} | ({} if itself else {"keys' values": kv_values})
+    wanted |= {"queries' values": q_values} | ({} if is_self_attention else {"keys' values": kv_values})
     gradients = torch.autograd.grad(
         (out * direction.to(out.dtype)).sum(),
         list(wanted.values()),
@@ -185,7 +189,7 @@ def _results(
     )
     results |= {f"gradient of {name}": value for name, value in zip(wanted, gradients, strict=True)}
     with torch.no_grad():
-        results["output without gradients"] = layer(q, None if itself else kv, context).values
+        results["output without gradients"] = layer(q, None if is_self_attention else kv, context).values
     return results
 
 
@@ -196,18 +200,24 @@ def _error(got: Tensor, expected: Tensor) -> float:
     return (difference / (1 + expected.detach().abs().max())).item()
 
 
-def _message(
-    layer: Attention, backend: str, dtype: torch.dtype, name: str, share: float, q: Tokens, kv: Tokens
+def _mismatch_message(
+    layer: Attention,
+    backend: str,
+    dtype: torch.dtype,
+    name: str,
+    relative_error: float,
+    q: Tokens,
+    kv: Tokens,
 ) -> str:
-    keys = "themselves" if q is kv else f"keys of lengths {kv.sizes}"
+    keys = "themselves" if q is kv else f"keys of lengths {kv.length_list}"
     return (
-        f"attention: {backend} in {dtype} and the reference differ in the {name}, {share:.3g} times the "
-        f"tolerance, for queries of lengths {q.sizes} over {keys}, "
+        f"attention: {backend} in {dtype} and the reference differ in the {name}, {relative_error:.3g} times the "
+        f"tolerance, for queries of lengths {q.length_list} over {keys}, "
         f"{layer.heads} heads of {layer.width}:\n  {layer.program}"
     )
 
 
-def _to(context: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _context_to_device(context: Mapping[str, Any], device: str) -> dict[str, Any]:
     return {
         name: tuple(part.to(device) for part in value) if isinstance(value, tuple) else value.to(device)
         for name, value in context.items()

@@ -29,9 +29,9 @@ from mmattn.attention.language.parameters import Number, dynamic, learned
 from mmattn.attention.language.position_masks import blocks, causal, dilated, full, window
 from mmattn.attention.language.program import Heads, Program, heads
 from mmattn.attention.language.scores import (
-    Base,
+    BaseScore,
     Chain,
-    Change,
+    ScoreModifier,
     additive,
     bilinear,
     cosine,
@@ -40,10 +40,10 @@ from mmattn.attention.language.scores import (
     softcap,
     temperature,
 )
-from mmattn.attention.visualize.example_batch import modalities
+from mmattn.attention.visualize.example_batch import program_modalities
 from mmattn.types import Tokens
 
-__all__ = ["MODALITIES", "RELATIONS", "context_for", "draw_batch", "draw_program", "draw_tokens"]
+__all__ = ["MODALITIES", "RELATIONS", "random_batch", "random_context", "random_program", "random_tokens"]
 
 MODALITIES = ("text", "image", "audio")
 RELATIONS = 3
@@ -53,50 +53,52 @@ _LENGTHS = (0, 0, 1, 1, 2, 3, 5, 7, 11, 13, 17, 23)
 _LONG_LENGTHS = (61, 131, 197)
 
 
-def draw_program(rng: random.Random, total: int = 4) -> Program | Heads:
-    """A random program; sometimes two, for other heads of `total`."""
-    if total > 1 and rng.random() < 0.15:
-        middle = rng.randint(1, total - 1)
-        return heads({(0, middle): _program(rng, "left"), (middle, total): _program(rng, "right")})
-    return _program(rng, "")
+def random_program(rng: random.Random, num_heads: int = 4) -> Program | Heads:
+    """A random program; sometimes two, for other heads of `num_heads`."""
+    if num_heads > 1 and rng.random() < 0.15:
+        middle = rng.randint(1, num_heads - 1)
+        return heads(
+            {(0, middle): _random_program(rng, "left"), (middle, num_heads): _random_program(rng, "right")}
+        )
+    return _random_program(rng, "")
 
 
-def _program(rng: random.Random, prefix: str) -> Program:
+def _random_program(rng: random.Random, prefix: str) -> Program:
     # Plain masks more often than chance has it: some backends run nothing else.
     plain: list[Mask] = [full, causal]
-    mask = rng.choice(plain) if rng.random() < 0.25 else draw_mask(rng)
-    return Program(score=_score(rng, prefix), mask=mask, norm=_norm(rng, prefix))
+    mask = rng.choice(plain) if rng.random() < 0.25 else random_mask(rng)
+    return Program(score=_random_score(rng, prefix), mask=mask, norm=_random_norm(rng, prefix))
 
 
-def _score(rng: random.Random, prefix: str) -> Chain | Base:
+def _random_score(rng: random.Random, prefix: str) -> Chain | BaseScore:
     base = rng.choice(
         [
             lambda: dot(),
             lambda: dot(),
-            lambda: dot(scale=_number(rng, prefix + "scale", 0.3)),
+            lambda: dot(scale=_random_number(rng, prefix + "scale", 0.3)),
             lambda: cosine,
             lambda: bilinear(prefix + "bilinear"),
             lambda: additive(3, prefix + "additive"),
         ]
     )()
-    changes: list[Callable[[], Change]] = [
+    changes: list[Callable[[], ScoreModifier]] = [
         lambda: alibi,
         lambda: relative(prefix + "relative", 8, 20),
         lambda: modality_bias(prefix + "pair"),
         lambda: graph_bias(prefix + "kg", RELATIONS),
         lambda: time_bias(prefix + "time", 6),
         lambda: box_bias(prefix + "box"),
-        lambda: softcap(_number(rng, prefix + "cap", 4.0)),
-        lambda: temperature(_number(rng, prefix + "temperature", 0.7)),
+        lambda: softcap(_random_number(rng, prefix + "cap", 4.0)),
+        lambda: temperature(_random_number(rng, prefix + "temperature", 0.7)),
         lambda: head_gate(prefix + "gate"),
     ]
-    chain: Chain | Base = base
+    chain: Chain | BaseScore = base
     for make in rng.sample(changes, rng.choice([0, 0, 1, 1, 2, 3])):
         chain = chain >> make()
     return chain
 
 
-def _number(rng: random.Random, name: str, value: float) -> Number:
+def _random_number(rng: random.Random, name: str, value: float) -> Number:
     numbers: list[Number] = [
         value,
         learned(name, value),
@@ -106,17 +108,17 @@ def _number(rng: random.Random, name: str, value: float) -> Number:
     return rng.choice(numbers)
 
 
-def _norm(rng: random.Random, prefix: str) -> Norm:
+def _random_norm(rng: random.Random, prefix: str) -> Norm:
     plain = [softmax()] * 6
     return rng.choice(
         [*plain, softmax(prefix + "sink"), sigmoid, sparsemax, entmax15, topk(rng.choice([1, 3, 8]))]
     )
 
 
-def draw_mask(rng: random.Random, depth: int = 0) -> Mask:
+def random_mask(rng: random.Random, depth: int = 0) -> Mask:
     """A random mask with operators nested up to three deep."""
     if depth < 3 and rng.random() < 0.45:
-        a, b = draw_mask(rng, depth + 1), draw_mask(rng, depth + 1)
+        a, b = random_mask(rng, depth + 1), random_mask(rng, depth + 1)
         return rng.choice([~a, a & b, a | b, where(rng.choice(MODALITIES), a, b)])
     choices: list[Callable[[], Mask]] = [
         lambda: full,
@@ -125,46 +127,48 @@ def draw_mask(rng: random.Random, depth: int = 0) -> Mask:
         lambda: window(rng.choice([0, 1, 4, 30])),
         lambda: dilated(rng.choice([3, 12, 60]), rng.choice([1, 2, 5])),
         lambda: blocks(rng.choice([1, 3, 16, 64])),
-        lambda: _route(rng),
+        lambda: _random_route(rng),
         lambda: global_tokens(rng.choice(MODALITIES)),
     ]
     return rng.choice(choices)()
 
 
-def _route(rng: random.Random) -> Mask:
+def _random_route(rng: random.Random) -> Mask:
     routes = {
         name: rng.sample(MODALITIES, rng.randint(0, 3)) for name in rng.sample(MODALITIES, rng.randint(0, 2))
     }
     return route({**routes, "*": rng.choice([["*"], [], [rng.choice(MODALITIES)]])})
 
 
-def draw_batch(rng: random.Random, program: Program | Heads, dim: int) -> tuple[Tokens, Tokens]:
+def random_batch(rng: random.Random, program: Program | Heads, dim: int) -> tuple[Tokens, Tokens]:
     """Queries and keys that the program can run over: half of the time the same tokens, where it allows
     that, otherwise of other lengths."""
-    query, key = modalities(program)
+    query, key = program_modalities(program)
     samples = rng.choice([1, 2, 5, 7])
-    q = draw_tokens(rng, samples, dim, query)
+    q = random_tokens(rng, samples, dim, query)
     itself = rng.random() < 0.5 and query == key
-    return q, q if itself else draw_tokens(rng, samples, dim, key)
+    return q, q if itself else random_tokens(rng, samples, dim, key)
 
 
-def draw_tokens(rng: random.Random, samples: int, dim: int, names: tuple[str, ...] = MODALITIES) -> Tokens:
+def random_tokens(
+    rng: random.Random, samples: int, dim: int, modalities_in_use: tuple[str, ...] = MODALITIES
+) -> Tokens:
     """Float64 tokens of some of these modalities, with times, entities and gaps in both."""
     generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
     parts = []
-    alone = rng.choice(names) if rng.random() < 0.25 else None
+    alone = rng.choice(modalities_in_use) if rng.random() < 0.25 else None
     equal = rng.choice(_LENGTHS) if rng.random() < 0.15 else None
-    for name in names:
+    for name in modalities_in_use:
         lengths = [rng.choice(_LENGTHS) if equal is None else equal for _ in range(samples)]
         if alone not in (None, name):
             lengths = [0] * samples
         if rng.random() < 0.1:
             lengths[rng.randrange(samples)] = rng.choice(_LONG_LENGTHS)
-        parts.append(_part(name, torch.tensor(lengths), dim, generator))
+        parts.append(_random_modality_tokens(name, torch.tensor(lengths), dim, generator))
     return Tokens.cat(parts)
 
 
-def _part(name: str, lengths: Tensor, dim: int, generator: torch.Generator) -> Tokens:
+def _random_modality_tokens(name: str, lengths: Tensor, dim: int, generator: torch.Generator) -> Tokens:
     total = int(lengths.sum())
     # Two days in seconds, and about a tenth unknown.
     time = torch.rand(total, generator=generator, dtype=torch.float64) * 172_800
@@ -174,7 +178,7 @@ def _part(name: str, lengths: Tensor, dim: int, generator: torch.Generator) -> T
     return Tokens.from_lengths(values, lengths, name, time=time, entity=entity)
 
 
-def context_for(program: Program | Heads, q: Tokens, kv: Tokens, rng: random.Random) -> dict[str, Any]:
+def random_context(program: Program | Heads, q: Tokens, kv: Tokens, rng: random.Random) -> dict[str, Any]:
     """Everything that a drawn program may refer to."""
     generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
     context: dict[str, Any] = {"task": torch.randn(q.dim, generator=generator, dtype=torch.float64)}
@@ -189,11 +193,11 @@ def context_for(program: Program | Heads, q: Tokens, kv: Tokens, rng: random.Ran
                 ]
             )
         elif isinstance(term, BoxBias):
-            context[term.name] = tuple(_boxes(len(tokens.values), generator) for tokens in (q, kv))
+            context[term.name] = tuple(_random_boxes(len(tokens.values), generator) for tokens in (q, kv))
     return context
 
 
-def _boxes(count: int, generator: torch.Generator) -> Tensor:
+def _random_boxes(count: int, generator: torch.Generator) -> Tensor:
     corner = torch.rand(count, 2, generator=generator, dtype=torch.float64)
     size = torch.rand(count, 2, generator=generator, dtype=torch.float64) + 0.1
     boxes = torch.cat([corner, corner + size], dim=1)

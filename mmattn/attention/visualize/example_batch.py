@@ -12,46 +12,53 @@ from mmattn.attention.language.position_masks import Blocks, Dilated, Window
 from mmattn.attention.language.term import Term
 from mmattn.types import Tokens
 
-__all__ = ["context_of", "modalities", "scene"]
+__all__ = ["example_batch", "example_context", "program_modalities"]
 
-_USUAL = {"text": 8, "image": 6, "audio": 5}
-_OTHERS = 2
+_DEFAULT_TOKEN_COUNTS = {"text": 8, "image": 6, "audio": 5}
+_OTHER_TOKEN_COUNT = 2
 # Tokens of a modality that a picture can still show.
-_MOST = 160
+_MAX_TOKENS = 160
 
 
-def modalities(program: Term) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def program_modalities(program: Term) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The modalities of the queries and of the keys that a program can run over.
 
     The usual ones and those that it names; only the latter where it is closed to others.
     """
     terms = list(program.walk())
-    named = [name for term in terms for name in term.named()]
+    named = [name for term in terms for name in term.named_modalities()]
     routed = [set(dict(term.routes)) for term in terms if isinstance(term, Route)]
     routed = [queries for queries in routed if "*" not in queries]
     rows = [set(term.modalities) for term in terms if isinstance(term, ModalityBias) and term.modalities]
     names = [
         name
-        for name in dict.fromkeys([*_USUAL, *named])
+        for name in dict.fromkeys([*_DEFAULT_TOKEN_COUNTS, *named])
         if all(name in row for row in rows) and (not routed or name in named)
     ]
     return tuple(name for name in names if all(name in queries for queries in routed)), tuple(names)
 
 
-def scene(program: Term) -> tuple[Tokens, Tokens]:
+def example_batch(program: Term) -> tuple[Tokens, Tokens]:
     """One sample of queries and of keys, long enough to show the program's windows and blocks.
 
     Every modality has positions, times a minute apart, and entities, all counted from 0.
     """
     reach = max((term.n for term in program.walk() if isinstance(term, (Window, Dilated, Blocks))), default=0)
-    scale = min(max(1.0, 2 * reach / _USUAL["text"]), _MOST / _USUAL["text"])
-    query, key = modalities(program)
-    tokens = _tokens(key, scale)
-    return tokens if query == key else _tokens(query, scale), tokens
+    scale = min(
+        max(1.0, 2 * reach / _DEFAULT_TOKEN_COUNTS["text"]), _MAX_TOKENS / _DEFAULT_TOKEN_COUNTS["text"]
+    )
+    query, key = program_modalities(program)
+    tokens = _example_tokens(key, scale)
+    return tokens if query == key else _example_tokens(query, scale), tokens
 
 
-def _tokens(names: tuple[str, ...], scale: float) -> Tokens:
-    counts = {name: int(_USUAL[name] * scale) if name in _USUAL else _OTHERS for name in names}
+def _example_tokens(names: tuple[str, ...], scale: float) -> Tokens:
+    counts = {
+        name: int(_DEFAULT_TOKEN_COUNTS[name] * scale)
+        if name in _DEFAULT_TOKEN_COUNTS
+        else _OTHER_TOKEN_COUNT
+        for name in names
+    }
     return Tokens.cat(
         Tokens.from_lengths(
             torch.zeros(count, 1, dtype=torch.float64),
@@ -64,18 +71,18 @@ def _tokens(names: tuple[str, ...], scale: float) -> Tokens:
     )
 
 
-def context_of(program: Term, q: Tokens, kv: Tokens) -> dict[str, Any]:
+def example_context(program: Term, q: Tokens, kv: Tokens) -> dict[str, Any]:
     """What the program's terms refer to: an edge from every entity to the next, boxes in rows of three."""
     context: dict[str, Any] = {}
     for term in program.walk():
         if isinstance(term, GraphBias):
-            entity = torch.arange(_MOST)
+            entity = torch.arange(_MAX_TOKENS)
             context[term.name] = torch.stack([entity, entity + 1, entity % term.relations])
         elif isinstance(term, BoxBias):
-            context[term.name] = (_boxes(q), _boxes(kv))
+            context[term.name] = (_example_boxes(q), _example_boxes(kv))
     return context
 
 
-def _boxes(tokens: Tokens) -> torch.Tensor:
+def _example_boxes(tokens: Tokens) -> torch.Tensor:
     left, top = tokens.position.double() % 3, (tokens.position // 3).double()
     return torch.stack([left, top, left + 1, top + 1], dim=1)

@@ -12,16 +12,16 @@ import numpy as np
 
 from mmattn.encoders.base import Unreadable
 
-__all__ = ["SoundReader"]
+__all__ = ["AudioReader"]
 
 # What libsndfile notes of samples that are fewer than their chunk's header says.
-_CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_TRUNCATION_NOTE = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _SIZE_UNKNOWN = 0x7FFF0000  # who writes into a pipe cannot know the size, and puts down the largest
 _OGG_PAGE = 65536  # bytes of a page, at most
 _OGG_HEADER, _OGG_FLAGS, _OGG_LAST = 27, 5, 4  # bytes of a page's header, its flags, and the last page's flag
 
 
-class SoundReader:
+class AudioReader:
     """A WAV, FLAC, OGG, MP3, AIFF or AU file that is read a block at a time.
 
     Args:
@@ -34,8 +34,8 @@ class SoundReader:
         >>> import io, numpy, soundfile
         >>> file = io.BytesIO()
         >>> soundfile.write(file, numpy.zeros((700, 2)), 8000, format="FLAC")
-        >>> with SoundReader(file.getvalue()) as sound:
-        ...     sound.rate, [block.shape for block in sound.blocks(500)]
+        >>> with AudioReader(file.getvalue()) as sound:
+        ...     sound.sample_rate, [block.shape for block in sound.blocks(500)]
         (8000, [(500, 2), (200, 2)])
     """
 
@@ -57,21 +57,21 @@ class SoundReader:
         except Unreadable:
             self._handle.close()
             raise
-        self.rate: int = self._file.samplerate
+        self.sample_rate: int = self._file.samplerate
 
-    def __enter__(self) -> SoundReader:
+    def __enter__(self) -> AudioReader:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._file.close()
         self._handle.close()
 
-    def blocks(self, frames: int, most: float = float("inf")) -> Iterator[np.ndarray]:
+    def blocks(self, block_frames: int, max_frames: float = float("inf")) -> Iterator[np.ndarray]:
         """Blocks [T, channels] of float32, from -1 to 1, in their order; the last may be shorter.
 
         Args:
-            frames: of a block.
-            most: frames in all; what comes later is not read.
+            block_frames: of a block.
+            max_frames: frames in all; what comes later is not read.
 
         Raises:
             Unreadable: the file is damaged, or ends before its header says, within what is read.
@@ -79,31 +79,33 @@ class SoundReader:
         import soundfile
 
         taken = 0
-        while taken < most:
-            wanted = int(min(frames, most - taken))
+        while taken < max_frames:
+            wanted = int(min(block_frames, max_frames - taken))
             try:
                 block = self._file.read(wanted, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
-                raise Unreadable(f"damaged or cut off after {taken / self.rate:.3g} s") from error
+                raise Unreadable(f"damaged or cut off after {taken / self.sample_rate:.3g} s") from error
             taken += len(block)
             if len(block):
                 yield block
             if len(block) < wanted:
-                return self._check_whole(taken)
+                return self._check_complete(taken)
         return None
 
-    def _check_whole(self, taken: int) -> None:
+    def _check_complete(self, frames_read: int) -> None:
         """The end of the file was reached: was it meant to be there?"""
         header = self._file.frames
-        for said, found in _CUT.findall(self._file.extra_info):
+        for said, found in _TRUNCATION_NOTE.findall(self._file.extra_info):
             if int(found) < int(said) < _SIZE_UNKNOWN:
-                header = max(header, round(taken * int(said) / max(int(found), 1)))
-        if taken < header:
+                header = max(header, round(frames_read * int(said) / max(int(found), 1)))
+        if frames_read < header:
             raise Unreadable(
-                f"cut off: it ends after {taken / self.rate:.3g} s, expected {header / self.rate:.3g} s"
+                f"cut off: it ends after {frames_read / self.sample_rate:.3g} s, expected {header / self.sample_rate:.3g} s"
             )
         if self._file.format == "OGG" and not self._has_last_page():
-            raise Unreadable(f"cut off: it ends after {taken / self.rate:.3g} s without a last page")
+            raise Unreadable(
+                f"cut off: it ends after {frames_read / self.sample_rate:.3g} s without a last page"
+            )
 
     def _has_last_page(self) -> bool:
         """Whether the last page of an OGG stream is there, and all of it."""

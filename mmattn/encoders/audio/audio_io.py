@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattn.encoders.audio.audio_files import SoundReader
+from mmattn.encoders.audio.audio_files import AudioReader
 from mmattn.encoders.base import Unreadable
 from mmattn.errors import InputError
 
-__all__ = ["Resampler", "iter_clip", "mel_centres", "mel_power", "read_clip"]
+__all__ = ["Resampler", "iter_clip", "mel_center_frequencies", "mel_power", "read_clip"]
 
-_SILENCE = 1e-4  # of full scale: 80 dB below it
-_BLOCK = 30.0  # seconds of a file that are read at a time
+_SILENCE_PEAK = 1e-4  # of full scale: 80 dB below it
+_BLOCK_SECONDS = 30.0  # seconds of a file that are read at a time
 
 
-def read_clip(content: Any, rate: int, *, max_seconds: float = 30.0) -> Tensor:
-    """A clip as float32 samples [T] at `rate`, its channels averaged.
+def read_clip(content: Any, sample_rate: int, *, max_seconds: float = 30.0) -> Tensor:
+    """A clip as float32 samples [T] at `sample_rate`, its channels averaged.
 
     Args:
         content: a path or the bytes of a WAV, FLAC, OGG or MP3 file; or (samples, rate) with an array
             [T] or [T, channels], floating point from -1 to 1 or integers of full scale.
-        rate: samples a second of the result.
+        sample_rate: samples a second of the result.
         max_seconds: what comes later is left out, and not read.
 
     Raises:
@@ -41,25 +41,27 @@ def read_clip(content: Any, rate: int, *, max_seconds: float = 30.0) -> Tensor:
         >>> read_clip((tone, 8000), 16000).shape
         torch.Size([1600])
     """
-    samples = torch.cat(list(iter_clip(content, rate, seconds=_BLOCK, max_seconds=max_seconds)))
-    if samples.abs().max() < _SILENCE:
+    samples = torch.cat(
+        list(iter_clip(content, sample_rate, chunk_seconds=_BLOCK_SECONDS, max_seconds=max_seconds))
+    )
+    if samples.abs().max() < _SILENCE_PEAK:
         raise Unreadable("the clip is silent")
     return samples
 
 
 def iter_clip(
-    content: Any, rate: int, *, seconds: float = 10.0, max_seconds: float = math.inf
+    content: Any, sample_rate: int, *, chunk_seconds: float = 10.0, max_seconds: float = math.inf
 ) -> Iterator[Tensor]:
     """A clip of any length, a piece at a time, in memory that does not grow with its length.
 
     Put together the pieces are what `read_clip` gives; whether they are silent is for the caller to say.
 
     Args:
-        content, rate, max_seconds: as in `read_clip`.
-        seconds: of sound that is read at a time.
+        content, sample_rate, max_seconds: as in `read_clip`.
+        chunk_seconds: of sound that is read at a time.
 
     Yields:
-        Float32 samples [T] at `rate`, never none, about `seconds` of them.
+        Float32 samples [T] at `sample_rate`, never none, about `chunk_seconds` of them.
 
     Raises:
         Unreadable: as `read_clip`, but not for silence; a fault late in a file comes after its good part.
@@ -67,56 +69,58 @@ def iter_clip(
     Example:
         >>> import numpy as np
         >>> tone = np.sin(np.arange(20000) * 0.3).astype(np.float32)
-        >>> [len(piece) for piece in iter_clip((tone, 8000), 8000, seconds=1.0)]
+        >>> [len(piece) for piece in iter_clip((tone, 8000), 8000, chunk_seconds=1.0)]
         [8000, 8000, 4000]
     """
-    if not seconds > 0:
-        raise InputError(f"iter_clip: got pieces of {seconds} s, expected more than 0")
+    if not chunk_seconds > 0:
+        raise InputError(f"iter_clip: got pieces of {chunk_seconds} s, expected more than 0")
     if isinstance(content, (Path, bytes)):
-        with SoundReader(content) as sound:
-            blocks = sound.blocks(math.ceil(seconds * sound.rate), _limit(max_seconds, sound.rate))
-            yield from _pieces(blocks, sound.rate, rate)
+        with AudioReader(content) as sound:
+            blocks = sound.blocks(
+                math.ceil(chunk_seconds * sound.sample_rate), _max_samples(max_seconds, sound.sample_rate)
+            )
+            yield from _resampled_blocks(blocks, sound.sample_rate, sample_rate)
     elif isinstance(content, tuple) and len(content) == 2 and isinstance(content[0], np.ndarray):
         samples, found = content
         _check_array(samples, found)
-        step, end = math.ceil(seconds * found), min(len(samples), _limit(max_seconds, found))
+        step, end = math.ceil(chunk_seconds * found), min(len(samples), _max_samples(max_seconds, found))
         blocks = (samples[start : min(start + step, end)] for start in range(0, int(end), step))
-        yield from _pieces(blocks, int(found), rate)
+        yield from _resampled_blocks(blocks, int(found), sample_rate)
     else:
         raise Unreadable(f"got {type(content).__name__}, expected a Path, bytes, or (samples, rate)")
 
 
-def _limit(max_seconds: float, rate: int) -> float:
-    return math.inf if max_seconds == math.inf else math.ceil(max_seconds * rate)
+def _max_samples(max_seconds: float, sample_rate: int) -> float:
+    return math.inf if max_seconds == math.inf else math.ceil(max_seconds * sample_rate)
 
 
-def _check_array(samples: np.ndarray, rate: Any) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
-        raise Unreadable(f"got a rate of {rate!r}, expected a whole number of samples a second")
+def _check_array(samples: np.ndarray, sample_rate: Any) -> None:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1:
+        raise Unreadable(f"got a rate of {sample_rate!r}, expected a whole number of samples a second")
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
         raise Unreadable(
             f"got samples {samples.shape} {samples.dtype}, expected [T] or [T, channels] of numbers"
         )
 
 
-def _pieces(blocks: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[Tensor]:
+def _resampled_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[Tensor]:
     """One channel at the rate wanted, block by block."""
-    resampler = Resampler(found, wanted)
+    resampler = Resampler(source_rate, target_rate)
     count = 0
     for block in blocks:
         count += block.size
-        yield from _some(resampler.push(_mono(block)))
+        yield from _if_any(resampler.push(_to_mono(block)))
     if not count:
         raise Unreadable("the clip has no samples")
-    yield from _some(resampler.finish())
+    yield from _if_any(resampler.finish())
 
 
-def _some(samples: np.ndarray) -> Iterator[Tensor]:
+def _if_any(samples: np.ndarray) -> Iterator[Tensor]:
     if len(samples):
         yield torch.from_numpy(samples.astype(np.float32))
 
 
-def _mono(block: np.ndarray) -> np.ndarray:
+def _to_mono(block: np.ndarray) -> np.ndarray:
     if block.dtype.kind == "i":
         block = block / -float(np.iinfo(block.dtype).min)
     if not block.size:
@@ -133,8 +137,8 @@ class Resampler:
     It keeps as many samples before and after each piece as the filter of `resample_poly` (SciPy) reaches.
 
     Args:
-        rate: samples a second that come in.
-        wanted: samples a second that go out.
+        source_rate: samples a second that come in.
+        target_rate: samples a second that go out.
 
     Example:
         >>> resampler = Resampler(8000, 16000)
@@ -142,80 +146,90 @@ class Resampler:
         (980, 20)
     """
 
-    def __init__(self, rate: int, wanted: int):
-        common = math.gcd(rate, wanted)
-        self.up, self.down = wanted // common, rate // common
+    def __init__(self, source_rate: int, target_rate: int):
+        common = math.gcd(source_rate, target_rate)
+        self.up, self.down = target_rate // common, source_rate // common
         reach = math.ceil(
             10 * max(self.up, self.down) / self.up
         )  # half of the filter, in samples that come in
-        self._around = self.down * math.ceil(reach / self.down)
-        self._held = np.zeros(0)
-        self._before = 0  # samples held that have gone out
+        self._context = self.down * math.ceil(reach / self.down)
+        self._buffer = np.zeros(0)
+        self._consumed = 0  # samples held that have gone out
 
     def push(self, samples: np.ndarray) -> np.ndarray:
         """Samples that are certain, now that these have come."""
         if self.up == self.down:
             return samples
-        self._held = np.concatenate([self._held, samples])
-        ready = (len(self._held) - self._before - self._around) // self.down * self.down
+        self._buffer = np.concatenate([self._buffer, samples])
+        ready = (len(self._buffer) - self._consumed - self._context) // self.down * self.down
         if ready <= 0:
             return np.zeros(0)
-        done = self._before + ready
-        out = self._resampled(self._held[: done + self._around], done)
-        kept = min(self._around, done)
-        self._held, self._before = self._held[done - kept :], kept
+        done = self._consumed + ready
+        out = self._resample(self._buffer[: done + self._context], done)
+        kept = min(self._context, done)
+        self._buffer, self._consumed = self._buffer[done - kept :], kept
         return out
 
     def finish(self) -> np.ndarray:
         """The rest, now that nothing comes any more."""
-        return self._resampled(self._held, len(self._held)) if len(self._held) > self._before else np.zeros(0)
+        return (
+            self._resample(self._buffer, len(self._buffer))
+            if len(self._buffer) > self._consumed
+            else np.zeros(0)
+        )
 
-    def _resampled(self, samples: np.ndarray, until: int) -> np.ndarray:
+    def _resample(self, samples: np.ndarray, end_sample: int) -> np.ndarray:
         from scipy.signal import resample_poly
 
-        begin, end = (-(-place * self.up // self.down) for place in (self._before, until))
+        begin, end = (-(-place * self.up // self.down) for place in (self._consumed, end_sample))
         return resample_poly(samples, self.up, self.down)[begin:end]
 
 
-def mel_power(samples: Tensor, rate: int, *, bands: int, hop: float, window: float) -> Tensor:
+def mel_power(samples: Tensor, sample_rate: int, *, n_mels: int, hop: float, window: float) -> Tensor:
     """Mel power spectrum [..., T, bands] of samples [..., n]; frame i is centred on i hops.
 
     Slaney's mel scale and area normalisation, as librosa has them.
 
     Args:
-        samples: float32 [n] or [B, n] at `rate`.
-        rate: samples a second.
-        bands: mel bands.
+        samples: float32 [n] or [B, n] at `sample_rate`.
+        sample_rate: samples a second.
+        n_mels: mel bands.
         hop: seconds from one frame to the next.
         window: seconds that a frame looks at.
     """
-    spectrum = _spectrum(rate, bands, round(hop * rate), round(window * rate)).to(samples.device)
+    spectrum = _mel_spectrogram(
+        sample_rate, n_mels, round(hop * sample_rate), round(window * sample_rate)
+    ).to(samples.device)
     return spectrum(samples).transpose(-1, -2).contiguous()
 
 
-def mel_centres(rate: int, bands: int) -> Tensor:
+def mel_center_frequencies(sample_rate: int, n_mels: int) -> Tensor:
     """The frequency in hertz, [bands], at which each band of `mel_power` is highest.
 
     Slaney's scale: even steps of 200/3 Hz up to 1 kHz, then 27 steps for each factor of 6.4.
 
     Example:
-        >>> mel_centres(8000, 5).round().tolist()
+        >>> mel_center_frequencies(8000, 5).round().tolist()
         [391.0, 781.0, 1194.0, 1787.0, 2673.0]
     """
-    highest = 15 + 27 * math.log(rate / 2000) / math.log(6.4) if rate > 2000 else rate / 2 * 3 / 200
-    steps = torch.linspace(0, highest, bands + 2)[1:-1]
+    highest = (
+        15 + 27 * math.log(sample_rate / 2000) / math.log(6.4)
+        if sample_rate > 2000
+        else sample_rate / 2 * 3 / 200
+    )
+    steps = torch.linspace(0, highest, n_mels + 2)[1:-1]
     return torch.where(steps < 15, steps * 200 / 3, 1000 * 6.4 ** ((steps - 15) / 27))
 
 
 @lru_cache(maxsize=8)
-def _spectrum(rate: int, bands: int, hop: int, window: int) -> Any:
+def _mel_spectrogram(sample_rate: int, n_mels: int, hop: int, window: int) -> Any:
     from torchaudio.transforms import MelSpectrogram
 
     return MelSpectrogram(
-        rate,
+        sample_rate,
         n_fft=window,
         hop_length=hop,
-        n_mels=bands,
+        n_mels=n_mels,
         norm="slaney",
         mel_scale="slaney",
         pad_mode="constant",

@@ -15,12 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 from mmattn.attention.layer.linear import Linear
 from mmattn.encoders.audio.audio_io import read_clip
 from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
 
 __all__ = ["CausalConvolution", "CausalLogMel", "CausalState"]
 
-_KEEP = ("frames", "samples")
+_CACHE_AS = ("frames", "samples")
 # Log power of speech, about: there is no looking at the whole clip for its own.
 _MEAN, _DEVIATION = -7.0, 4.0
 
@@ -31,13 +31,13 @@ class CausalState:
 
     Args:
         samples: those that the next frame still looks at.
-        left: what each convolution still looks at, [1, T, channels].
-        tokens: how many there were.
+        convolution_states: what each convolution still looks at, [1, T, channels].
+        num_tokens: how many there were.
     """
 
     samples: Tensor
-    left: tuple[Tensor | None, ...]
-    tokens: int = 0
+    convolution_states: tuple[Tensor | None, ...]
+    num_tokens: int = 0
 
 
 class CausalLogMel(Encoder):
@@ -48,24 +48,24 @@ class CausalLogMel(Encoder):
     `step` can follow a stream: any pieces give the tokens of the whole. A token's `time` is the middle of
     the newest sound in it, in seconds.
 
-    A causal network hears a word before it says so: `tail` seconds of silence after the end give it the
+    A causal network hears a word before it says so: `tail_seconds` seconds of silence after the end give it the
     time to say the last one.
 
     Paper: Pratap et al., "Scaling Up Online Speech Recognition Using ConvNets", 2020.
 
     Args:
         dim: width D of the tokens.
-        rate: samples a second that clips are brought to.
-        bands: mel bands.
+        sample_rate: samples a second that clips are brought to.
+        n_mels: mel bands.
         hop: seconds from one frame to the next.
         window: seconds that a frame looks at.
-        halvings: convolutions that halve the rate; with 2 there is a token every 4 hops.
+        num_halvings: convolutions that halve the rate; with 2 there is a token every 4 hops.
         layers: residual blocks.
-        kernel: tokens that a block's convolution looks at.
+        kernel_size: tokens that a block's convolution looks at.
         dropout: in the blocks.
-        tail: seconds of silence that are heard after the end of a clip.
+        tail_seconds: seconds of silence that are heard after the end of a clip.
         max_seconds: what comes later in a clip is left out; a stream has no end.
-        keep: what `read` leaves: "frames" [T, bands], made once; or "samples" [n] at `rate`, of which
+        cache_as: what `read` leaves: "frames" [T, bands], made once; or "samples" [n] at `sample_rate`, of which
             `encode` makes frames anew each time, for augmentation of waveforms.
         modality: name of the modality in the tokens.
 
@@ -74,7 +74,7 @@ class CausalLogMel(Encoder):
         Unreadable: a clip cannot be read, is silent, or is shorter than one token with its tail.
 
     Example:
-        >>> encoder = CausalLogMel(dim=16, rate=8000, tail=0.0).eval()
+        >>> encoder = CausalLogMel(dim=16, sample_rate=8000, tail_seconds=0.0).eval()
         >>> tone = torch.sin(torch.arange(4001) * 0.3)
         >>> whole = encoder([tone])
         >>> first, state = encoder.step(tone[:1234])
@@ -91,38 +91,38 @@ class CausalLogMel(Encoder):
         self,
         *,
         dim: int = 128,
-        rate: int = 16000,
-        bands: int = 40,
+        sample_rate: int = 16000,
+        n_mels: int = 40,
         hop: float = 0.010,
         window: float = 0.025,
-        halvings: int = 2,
+        num_halvings: int = 2,
         layers: int = 3,
-        kernel: int = 9,
+        kernel_size: int = 9,
         dropout: float = 0.1,
-        tail: float = 0.24,
+        tail_seconds: float = 0.24,
         max_seconds: float = 30.0,
-        keep: str = "frames",
+        cache_as: str = "frames",
         modality: str = "audio",
     ):
         super().__init__()
-        if not 0 < hop <= window or bands < 1 or rate < 1000:
+        if not 0 < hop <= window or n_mels < 1 or sample_rate < 1000:
             raise InputError(
-                f"causal-log-mel: got rate={rate}, bands={bands}, hop={hop}, window={window}, "
+                f"causal-log-mel: got rate={sample_rate}, bands={n_mels}, hop={hop}, window={window}, "
                 "expected rate >= 1000, bands >= 1, 0 < hop <= window"
             )
-        if halvings < 1 or layers < 0 or kernel < 1 or tail < 0:
+        if num_halvings < 1 or layers < 0 or kernel_size < 1 or tail_seconds < 0:
             raise InputError(
-                f"causal-log-mel: got halvings={halvings}, layers={layers}, kernel={kernel}, tail={tail}, "
+                f"causal-log-mel: got halvings={num_halvings}, layers={layers}, kernel={kernel_size}, tail={tail_seconds}, "
                 "expected halvings >= 1, layers >= 0, kernel >= 1, tail >= 0"
             )
-        if keep not in _KEEP:
-            raise InputError(f"causal-log-mel: got keep={keep!r}.{nearest(keep, _KEEP)}")
+        if cache_as not in _CACHE_AS:
+            raise InputError(f"causal-log-mel: got keep={cache_as!r}.{did_you_mean(cache_as, _CACHE_AS)}")
         self.dim = dim
-        self.rate, self.bands, self.hop, self.window = rate, bands, hop, window
-        self.kernel, self.dropout, self.tail = kernel, dropout, tail
-        self.max_seconds, self.keep, self.modality = max_seconds, keep, modality
-        self.stem = nn.ModuleList(_Halving(dim if place else bands, dim) for place in range(halvings))
-        self.layers = nn.ModuleList(_Block(dim, kernel, dropout) for _ in range(layers))
+        self.sample_rate, self.n_mels, self.hop, self.window = sample_rate, n_mels, hop, window
+        self.kernel_size, self.dropout, self.tail_seconds = kernel_size, dropout, tail_seconds
+        self.max_seconds, self.cache_as, self.modality = max_seconds, cache_as, modality
+        self.stem = nn.ModuleList(_Halving(dim if place else n_mels, dim) for place in range(num_halvings))
+        self.layers = nn.ModuleList(_Block(dim, kernel_size, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def describe(self) -> EncoderCard:
@@ -139,26 +139,26 @@ class CausalLogMel(Encoder):
         return options | {"halvings": len(self.stem), "layers": len(self.layers)}
 
     @property
-    def seconds(self) -> float:
+    def token_seconds(self) -> float:
         """From one token to the next."""
         return self.hop * 2 ** len(self.stem)
 
     def read(self, content: Any) -> Tensor:
         """Samples [n] at `rate` or log-mel frames [T, bands] on the CPU, as `keep` says."""
         if isinstance(content, Tensor):
-            if content.dim() != 1 and (content.dim() != 2 or content.shape[1] != self.bands):
-                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [n] or [T, {self.bands}]")
+            if content.dim() != 1 and (content.dim() != 2 or content.shape[1] != self.n_mels):
+                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [n] or [T, {self.n_mels}]")
             return content
-        samples = read_clip(content, self.rate, max_seconds=self.max_seconds)
-        if len(samples) + self._tail < self.seconds * self.rate:
-            raise Unreadable(f"the clip is shorter than {self.seconds:g} s, one token")
-        return samples if self.keep == "samples" else self.frames(samples)
+        samples = read_clip(content, self.sample_rate, max_seconds=self.max_seconds)
+        if len(samples) + self._tail_samples < self.token_seconds * self.sample_rate:
+            raise Unreadable(f"the clip is shorter than {self.token_seconds:g} s, one token")
+        return samples if self.cache_as == "samples" else self.frames(samples)
 
     def frames(self, samples: Tensor) -> Tensor:
         """Log-mel frames [T, bands] of a whole clip [n] at `rate`, the silence after it among them."""
-        return self._frames(F.pad(samples, (self._overlap, self._tail)))
+        return self._frames(F.pad(samples, (self._overlap_samples, self._tail_samples)))
 
-    def cost(self, content: Any) -> int:
+    def size_hint(self, content: Any) -> int:
         return len(content) if isinstance(content, Tensor) else 0
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
@@ -166,12 +166,14 @@ class CausalLogMel(Encoder):
         if not there:
             return self.pack([None] * len(contents), times=[None] * len(contents))
         frames = [content if content.dim() == 2 else self.frames(content) for content in there]
-        x_BTD, _ = self._convolved(pad_sequence(frames, batch_first=True), (None,) * len(self._causal))
+        x_BTD, _ = self._run_layers(
+            pad_sequence(frames, batch_first=True), (None,) * len(self._causal_layers)
+        )
         counts = [len(one) >> len(self.stem) for one in frames]  # what comes after a clip is not seen by it
         rows = iter([row[:count] for row, count in zip(x_BTD, counts, strict=True)])
         sequences = [None if content is None else next(rows) for content in contents]
         return self.pack(
-            sequences, times=[None if row is None else self._times(0, len(row)) for row in sequences]
+            sequences, times=[None if row is None else self._token_times(0, len(row)) for row in sequences]
         )
 
     @torch.no_grad()
@@ -188,53 +190,55 @@ class CausalLogMel(Encoder):
         Returns:
             Tokens of one sample, perhaps none, and the state for the next piece.
         """
-        before = state or CausalState(torch.zeros(self._overlap), (None,) * len(self._causal))
+        before = state or CausalState(torch.zeros(self._overlap_samples), (None,) * len(self._causal_layers))
         samples = torch.cat([before.samples.to(self.device), samples.to(self.device)])
         if last:
-            samples = F.pad(samples, (0, self._tail))
+            samples = F.pad(samples, (0, self._tail_samples))
         frames_TF = self._frames(samples)
-        x_BTD, left = self._convolved(frames_TF[None], before.left)
+        x_BTD, left = self._run_layers(frames_TF[None], before.convolution_states)
         count = x_BTD.shape[1]
-        tokens = self.pack([x_BTD[0]], times=[self._times(before.tokens, count)])
-        state = CausalState(samples[len(frames_TF) * self._hop :], left, before.tokens + count)
-        return replace(tokens, position=tokens.position + before.tokens), state
+        tokens = self.pack([x_BTD[0]], times=[self._token_times(before.num_tokens, count)])
+        state = CausalState(samples[len(frames_TF) * self._hop_samples :], left, before.num_tokens + count)
+        return replace(tokens, position=tokens.position + before.num_tokens), state
 
-    def _convolved(
-        self, x_BTD: Tensor, left: Sequence[Tensor | None]
+    def _run_layers(
+        self, x_BTD: Tensor, states: Sequence[Tensor | None]
     ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         kept = []
-        for layer, before in zip(self._causal, left, strict=True):
+        for layer, before in zip(self._causal_layers, states, strict=True):
             x_BTD, after = layer(x_BTD, before)
             kept.append(after)
         return self.norm(x_BTD), tuple(kept)
 
     def _frames(self, samples: Tensor) -> Tensor:
         """Frames of all whole windows, one a hop."""
-        if len(samples) < self._overlap + self._hop:
-            return samples.new_zeros(0, self.bands)
-        spectrum = _spectrum(self.rate, self.bands, self._hop, self._overlap + self._hop)
+        if len(samples) < self._overlap_samples + self._hop_samples:
+            return samples.new_zeros(0, self.n_mels)
+        spectrum = _mel_spectrogram(
+            self.sample_rate, self.n_mels, self._hop_samples, self._overlap_samples + self._hop_samples
+        )
         power_TF = spectrum.to(samples.device)(samples).T
         return ((power_TF + 1e-6).log() - _MEAN) / _DEVIATION
 
-    def _times(self, first: int, count: int) -> Tensor:
-        return (torch.arange(first, first + count, device=self.device) + 0.5) * self.seconds
+    def _token_times(self, first: int, count: int) -> Tensor:
+        return (torch.arange(first, first + count, device=self.device) + 0.5) * self.token_seconds
 
     @property
-    def _causal(self) -> list[Any]:
+    def _causal_layers(self) -> list[Any]:
         return [*self.stem, *self.layers]
 
     @property
-    def _hop(self) -> int:
-        return round(self.hop * self.rate)
+    def _hop_samples(self) -> int:
+        return round(self.hop * self.sample_rate)
 
     @property
-    def _overlap(self) -> int:
+    def _overlap_samples(self) -> int:
         """Samples that a frame shares with the ones before; silence before the beginning."""
-        return round(self.window * self.rate) - self._hop
+        return round(self.window * self.sample_rate) - self._hop_samples
 
     @property
-    def _tail(self) -> int:
-        return round(self.tail * self.rate)
+    def _tail_samples(self) -> int:
+        return round(self.tail_seconds * self.sample_rate)
 
 
 class CausalConvolution(nn.Module):
@@ -243,12 +247,12 @@ class CausalConvolution(nn.Module):
     Args:
         channels: coming in.
         dim: going out.
-        kernel: steps of time that it looks at.
+        kernel_size: steps of time that it looks at.
         stride: steps from one result to the next, at most the kernel.
         groups: as in `nn.Conv1d`.
 
     Example:
-        >>> layer, x = CausalConvolution(3, 5, kernel=4, stride=2), torch.randn(1, 7, 3)
+        >>> layer, x = CausalConvolution(3, 5, kernel_size=4, stride=2), torch.randn(1, 7, 3)
         >>> whole, _ = layer(x)
         >>> one, left = layer(x[:, :3])
         >>> two, left = layer(x[:, 3:], left)
@@ -256,22 +260,22 @@ class CausalConvolution(nn.Module):
         (torch.Size([1, 3, 5]), True)
     """
 
-    def __init__(self, channels: int, dim: int, kernel: int, stride: int = 1, groups: int = 1):
+    def __init__(self, channels: int, dim: int, kernel_size: int, stride: int = 1, groups: int = 1):
         super().__init__()
-        self.convolution = nn.Conv1d(channels, dim, kernel, stride=stride, groups=groups)
-        self.kernel, self.stride = kernel, stride
+        self.convolution = nn.Conv1d(channels, dim, kernel_size, stride=stride, groups=groups)
+        self.kernel_size, self.stride = kernel_size, stride
 
-    def forward(self, x: Tensor, left: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Results [B, T', dim] that x [B, T, channels] completes, and what the next call needs.
 
         Args:
             x: T may be 0.
-            left: what the call before returned; left out, this is the beginning.
+            state: what the call before returned; left out, this is the beginning.
         """
-        if left is None:
-            left = x.new_zeros(len(x), self.kernel - self.stride, x.shape[2])
-        x = torch.cat([left, x], dim=1)
-        count = max(0, (x.shape[1] - self.kernel) // self.stride + 1)
+        if state is None:
+            state = x.new_zeros(len(x), self.kernel_size - self.stride, x.shape[2])
+        x = torch.cat([state, x], dim=1)
+        count = max(0, (x.shape[1] - self.kernel_size) // self.stride + 1)
         rest = x[:, count * self.stride :]
         if not count:
             return x.new_zeros(len(x), 0, self.convolution.out_channels), rest
@@ -281,35 +285,41 @@ class CausalConvolution(nn.Module):
 class _Halving(nn.Module):
     def __init__(self, channels: int, dim: int):
         super().__init__()
-        self.convolution = CausalConvolution(channels, dim, kernel=5, stride=2)
+        self.convolution = CausalConvolution(channels, dim, kernel_size=5, stride=2)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, left: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, left = self.convolution(x, left)
-        return F.gelu(self.norm(x)), left
+    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, state = self.convolution(x, state)
+        return F.gelu(self.norm(x)), state
 
 
 class _Block(nn.Module):
     """A depthwise convolution, then a token-wise network, on a residual (ConvNeXt, Liu et al., 2022)."""
 
-    def __init__(self, dim: int, kernel: int, dropout: float):
+    def __init__(self, dim: int, kernel_size: int, dropout: float):
         super().__init__()
-        self.convolution = CausalConvolution(dim, dim, kernel, groups=dim)
+        self.convolution = CausalConvolution(dim, dim, kernel_size, groups=dim)
         self.norm = nn.LayerNorm(dim)
         self.network = nn.Sequential(Linear(dim, 2 * dim), nn.GELU(), Linear(2 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, left: Tensor | None) -> tuple[Tensor, Tensor]:
-        heard, left = self.convolution(x, left)
+    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        heard, state = self.convolution(x, state)
         changed_ND = self.network(self.norm(heard).flatten(0, 1))
-        return x + self.dropout(changed_ND).view_as(x), left
+        return x + self.dropout(changed_ND).view_as(x), state
 
 
 @lru_cache(maxsize=8)
-def _spectrum(rate: int, bands: int, hop: int, window: int) -> Any:
+def _mel_spectrogram(sample_rate: int, n_mels: int, hop: int, window: int) -> Any:
     """Mel power of whole windows only: nothing is imagined around the samples."""
     from torchaudio.transforms import MelSpectrogram
 
     return MelSpectrogram(
-        rate, n_fft=window, hop_length=hop, n_mels=bands, norm="slaney", mel_scale="slaney", center=False
+        sample_rate,
+        n_fft=window,
+        hop_length=hop,
+        n_mels=n_mels,
+        norm="slaney",
+        mel_scale="slaney",
+        center=False,
     )

@@ -14,8 +14,8 @@ from mmattn.types import Tokens
 
 __all__ = ["ConvMel"]
 
-_HALVINGS = 2  # of the time axis
-_HOPS = 2**_HALVINGS  # from one token to the next
+_TIME_HALVINGS = 2  # of the time axis
+_HOPS_PER_TOKEN = 2**_TIME_HALVINGS  # from one token to the next
 
 
 class ConvMel(MelEncoder):
@@ -34,7 +34,7 @@ class ConvMel(MelEncoder):
         channels: of the stages, at least two.
         depth: convolutions a stage; those after the first are added to what goes into them.
         dropout: of whole channels, after each stage.
-        rate, bands, hop, window, max_seconds, normalise, root, floor, trim, stretch, keep, modality: see
+        sample_rate, n_mels, hop, window, max_seconds, normalise, power_compression, floor_db, trim_db, fixed_length, cache_as, modality: see
             `mmattn.encoders.audio.mel_encoder.MelEncoder`.
 
     Raises:
@@ -59,35 +59,35 @@ class ConvMel(MelEncoder):
         channels: Sequence[int] = (24, 48, 64),
         depth: int = 2,
         dropout: float = 0.1,
-        rate: int = 8000,
-        bands: int = 40,
+        sample_rate: int = 8000,
+        n_mels: int = 40,
         hop: float = 0.010,
         window: float = 0.025,
         max_seconds: float = 30.0,
         normalise: str = "clip",
-        root: float = 0.0,
-        floor: float = 0.0,
-        trim: float = 0.0,
-        stretch: int = 0,
-        keep: str = "frames",
+        power_compression: float = 0.0,
+        floor_db: float = 0.0,
+        trim_db: float = 0.0,
+        fixed_length: int = 0,
+        cache_as: str = "frames",
         modality: str = "audio",
     ):
         super().__init__(
             dim=dim,
-            rate=rate,
-            bands=bands,
+            sample_rate=sample_rate,
+            n_mels=n_mels,
             hop=hop,
             window=window,
             max_seconds=max_seconds,
             normalise=normalise,
-            root=root,
-            floor=floor,
-            trim=trim,
-            stretch=stretch,
-            keep=keep,
+            power_compression=power_compression,
+            floor_db=floor_db,
+            trim_db=trim_db,
+            fixed_length=fixed_length,
+            cache_as=cache_as,
             modality=modality,
         )
-        if len(channels) < _HALVINGS or min(channels) < 1 or depth < 1:
+        if len(channels) < _TIME_HALVINGS or min(channels) < 1 or depth < 1:
             raise InputError(
                 f"conv-mel: got channels={tuple(channels)} and depth={depth}, expected two stages or more, "
                 "and one convolution or more in each"
@@ -95,12 +95,12 @@ class ConvMel(MelEncoder):
         self.channels = tuple(channels)
         self.depth = depth
         self.dropout = dropout
-        stages, height = [], bands
+        stages, height = [], n_mels
         for stage, (before, after) in enumerate(zip((1, *channels), channels, strict=False)):
-            stages.append(PackedStage(before, after, 2 if stage < _HALVINGS else 1, depth, dropout))
+            stages.append(PackedStage(before, after, 2 if stage < _TIME_HALVINGS else 1, depth, dropout))
             height = (height + 1) // 2
         self.stages = nn.ModuleList(stages)
-        self.project = nn.Linear(channels[-1] * height, dim)
+        self.projection = nn.Linear(channels[-1] * height, dim)
         self.norm = nn.LayerNorm(dim)
 
     def options(self) -> dict[str, Any]:
@@ -108,38 +108,40 @@ class ConvMel(MelEncoder):
         return {**super().options(), **own}
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        there = self.frames_of([content for content in contents if content is not None])
+        there = self.batch_frames([content for content in contents if content is not None])
         if not there:
-            return self.packed(contents, [], _HOPS)
-        x_NFC, clip_N = _laid_out(there)
+            return self.pack_rows(contents, [], _HOPS_PER_TOKEN)
+        x_NFC, clip_N = _concatenate_clips(there)
         for stage in self.stages:
             x_NFC, clip_N = stage(x_NFC, clip_N)
-        x_ND = self.norm(self.project(x_NFC[clip_N >= 0].flatten(1)))
+        x_ND = self.norm(self.projection(x_NFC[clip_N >= 0].flatten(1)))
         lengths = clip_N[clip_N >= 0].bincount(minlength=len(there)).tolist()
-        return self.packed(contents, x_ND.split(lengths), _HOPS)
+        return self.pack_rows(contents, x_ND.split(lengths), _HOPS_PER_TOKEN)
 
 
 class PackedStage(nn.Module):
     """Convolutions over clips in one long picture; the first halves frequency, and time where asked to."""
 
-    def __init__(self, before: int, after: int, stride: int, depth: int, dropout: float):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, depth: int, dropout: float):
         super().__init__()
-        self.first = PackedConvolution(before, after, (stride, 2))
-        self.further = nn.ModuleList(PackedConvolution(after, after) for _ in range(depth - 1))
+        self.downsample = PackedConvolution(in_channels, out_channels, (stride, 2))
+        self.residual_convolutions = nn.ModuleList(
+            PackedConvolution(out_channels, out_channels) for _ in range(depth - 1)
+        )
         self.stride = stride
         self.dropout = dropout
 
-    def forward(self, x: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, clip_index: Tensor) -> tuple[Tensor, Tensor]:
         """[N, F, C] and the clip [N] of each frame, -1 in gaps; what comes out is laid out the same way."""
-        clip = clip[:: self.stride]
-        x_NFC = self.first(x, clip)
-        for convolution in self.further:
-            x_NFC = x_NFC + convolution(x_NFC, clip)
+        clip_index = clip_index[:: self.stride]
+        x_NFC = self.downsample(x, clip_index)
+        for convolution in self.residual_convolutions:
+            x_NFC = x_NFC + convolution(x_NFC, clip_index)
         if self.training and self.dropout:
-            x_NFC = x_NFC * self._kept(clip, x_NFC.shape[2])
-        return x_NFC, clip
+            x_NFC = x_NFC * self._channel_dropout_mask(clip_index, x_NFC.shape[2])
+        return x_NFC, clip_index
 
-    def _kept(self, clip_N: Tensor, channels: int) -> Tensor:
+    def _channel_dropout_mask(self, clip_N: Tensor, channels: int) -> Tensor:
         """Each clip loses channels of its own: [N, 1, C]."""
         draws_BC = torch.rand(int(clip_N.max()) + 1, channels, device=clip_N.device)
         kept_BC = (draws_BC >= self.dropout) / (1 - self.dropout)
@@ -152,14 +154,14 @@ class PackedConvolution(nn.Module):
     Paper: Ioffe and Szegedy, "Batch Normalization", 2015.
     """
 
-    def __init__(self, before: int, after: int, stride: tuple[int, int] = (1, 1)):
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int] = (1, 1)):
         super().__init__()
-        self.convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-        self.norm = nn.BatchNorm1d(after)
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm1d(out_channels)
 
-    def forward(self, x: Tensor, clip: Tensor) -> Tensor:
-        """[N, F, C] -> [N', F', C'], zero where `clip` [N'] is -1."""
-        there = (clip >= 0).nonzero()[:, 0]
+    def forward(self, x: Tensor, clip_index: Tensor) -> Tensor:
+        """[N, F, C] -> [N', F', C'], zero where `clip_index` [N'] is -1."""
+        there = (clip_index >= 0).nonzero()[:, 0]
         # A view of channels that come last in memory, as the fast kernels want them.
         y_NFC = self.convolution(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
         y_MFC = y_NFC[there]
@@ -167,13 +169,13 @@ class PackedConvolution(nn.Module):
         return torch.zeros_like(y_NFC).index_copy(0, there, normed_MFC)
 
 
-def _laid_out(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _concatenate_clips(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Clips [T, F] one after the other, [N, F, 1], and the clip [N] of each frame, -1 in the gaps.
 
     Each begins at a multiple of what all halvings make one, with such a gap behind it: then a gap of a
     frame is left at the end, which is as far as a convolution sees.
     """
-    step = 2**_HALVINGS
+    step = 2**_TIME_HALVINGS
     starts, total = [], step
     for clip in clips:
         starts.append(total)

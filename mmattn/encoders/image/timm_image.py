@@ -12,7 +12,7 @@ from torch import nn
 
 from mmattn.encoders.base import hash_weights
 from mmattn.encoders.image.patch_encoder import PatchEncoder
-from mmattn.encoders.pretrained import library, load_state
+from mmattn.encoders.pretrained import import_optional, read_state_dict
 from mmattn.errors import InputError
 from mmattn.files import sha256_file
 
@@ -60,7 +60,7 @@ class TimmImage(PatchEncoder):
             raise InputError(
                 f"timm: random weights of {model_name!r} with frozen=True, expected weights or frozen=False"
             )
-        timm = library("timm", "offline")
+        timm = import_optional("timm", "offline")
         if not timm.is_model(model_name):
             close = difflib.get_close_matches(model_name, timm.list_models(), n=1)
             hint = f"did you mean {close[0]!r}?" if close else "timm.list_models() names them"
@@ -104,7 +104,7 @@ class TimmImage(PatchEncoder):
 
 
 def _load_timm(model_name: str, weights: str | Path | None, size: int) -> nn.Module:
-    timm = library("timm", "offline")
+    timm = import_optional("timm", "offline")
     pretrained = weights == "pretrained"
     try:  # models with position embeddings are built for one size, the others take no such argument
         network = timm.create_model(model_name, pretrained=pretrained, num_classes=0, img_size=size)
@@ -113,7 +113,7 @@ def _load_timm(model_name: str, weights: str | Path | None, size: int) -> nn.Mod
     if weights is None or pretrained:
         return network
     wanted = network.state_dict()
-    state = {name: tensor for name, tensor in load_state(Path(weights)).items() if name in wanted}
+    state = {name: tensor for name, tensor in read_state_dict(Path(weights)).items() if name in wanted}
     lacking = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
     if lacking:
         raise InputError(

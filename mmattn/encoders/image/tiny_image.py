@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.encoders.base import Encoder, EncoderCard
-from mmattn.encoders.image.image_io import as_pixels
+from mmattn.encoders.image.image_io import read_square_image
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
@@ -55,7 +55,7 @@ class TinyImage(Encoder):
             nn.AdaptiveAvgPool2d(grid),
             nn.Conv2d(128, dim, 1),
         )
-        self.place = nn.Parameter(torch.randn(grid * grid, dim) * 0.02)
+        self.position_embedding = nn.Parameter(torch.randn(grid * grid, dim) * 0.02)
 
     def describe(self) -> EncoderCard:
         return EncoderCard(
@@ -70,14 +70,14 @@ class TinyImage(Encoder):
         return {"dim": self.dim, "size": self.size, "grid": self.grid, "modality": self.modality}
 
     def read(self, content: Any) -> Tensor:
-        return as_pixels(content, self.size)
+        return read_square_image(content, self.size)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
         there = [self.read(content) for content in contents if content is not None]
         if not there:
             return Tokens.empty(len(contents), self.dim, (self.modality,), device=self.device)
         pixels_BCHW = torch.stack(there).to(self.device).float() / 127.5 - 1
-        patches_BTD = self.network(pixels_BCHW).flatten(2).transpose(1, 2) + self.place
+        patches_BTD = self.network(pixels_BCHW).flatten(2).transpose(1, 2) + self.position_embedding
         lengths = [0 if content is None else self.grid**2 for content in contents]
         return Tokens.from_lengths(
             patches_BTD.flatten(0, 1), torch.tensor(lengths, device=self.device), self.modality

@@ -30,16 +30,16 @@ from mmattn.errors import InputError
 from mmattn.files import write_json, write_text
 from mmattn.types import Tokens
 
-__all__ = ["FeatureStore", "Rejected", "write_rejected"]
+__all__ = ["FeatureStore", "RejectedContent", "write_rejected"]
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_VIEWS_KEPT = 4
+_MAX_VIEWS = 4
 
 
 @dataclass(frozen=True, order=True)
-class Rejected:
+class RejectedContent:
     """A content that cannot be read: the item's id, the modality, and the reason."""
 
     id: str
@@ -105,10 +105,10 @@ class FeatureStore:
         self.shard_size = shard_size
         self.verify = verify
         self.progress = progress
-        self._rejected: dict[str, Rejected] = {}
+        self._rejected: dict[str, RejectedContent] = {}
 
     @property
-    def rejected(self) -> list[Rejected]:
+    def rejected(self) -> list[RejectedContent]:
         """Contents that could not be read, of everything this store was asked for, by id."""
         return sorted(self._rejected.values())
 
@@ -143,7 +143,7 @@ class FeatureStore:
         return self._as_tokens(view)
 
     def _reject(self, name: str, reason: str) -> None:
-        self._rejected[name] = Rejected(name, self.card.modality, reason)
+        self._rejected[name] = RejectedContent(name, self.card.modality, reason)
 
     def _hashes(self, contents: Sequence[Any], names: Sequence[str]) -> list[str]:
         """Of each content; "" where there is none or it cannot even be opened."""
@@ -177,7 +177,7 @@ class FeatureStore:
             path.touch()  # the views used least recently go first
             return found
         shards = self._encode_missing(contents, hashes)
-        with self._writing():
+        with self._explain_write_errors():
             write_view(path, hashes, shards, self.encoder.dim, _DTYPES[self.card.dtype])
         self._drop_old_views()
         return Shard.open(path, verify=False)
@@ -186,13 +186,13 @@ class FeatureStore:
         ages = {path: time.time() - _last_used(path) for path in (self.folder / "views").iterdir()}
         views = sorted((path for path in ages if path.suffix == ".safetensors"), key=ages.__getitem__)
         # A minute's grace: another process may have written its view and not mapped it yet.
-        old = [path for path in views[_VIEWS_KEPT:] if ages[path] > 60]
+        old = [path for path in views[_MAX_VIEWS:] if ages[path] > 60]
         killed = [path for path in ages if path.suffix == ".partial" and ages[path] > 86_400]
         for path in (*old, *killed):
             path.unlink(missing_ok=True)  # whoever has a view mapped keeps reading it
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _explain_write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -222,7 +222,7 @@ class FeatureStore:
         wanted = {name: content for name, content in zip(hashes, contents, strict=True) if name}
         # Like lengths together make the batches fast; the longest first, so that the time left is
         # never underestimated, and a lack of memory shows at once.
-        costs = {name: self._cost(content) for name, content in wanted.items() if name not in known}
+        costs = {name: self._size_hint(content) for name, content in wanted.items() if name not in known}
         missing = sorted(costs, key=costs.__getitem__, reverse=True)
         with tqdm(
             total=len(missing),
@@ -234,9 +234,9 @@ class FeatureStore:
                 shards.append(self._encode_shard([(name, wanted[name]) for name in names], bar))
         return shards
 
-    def _cost(self, content: Any) -> int:
+    def _size_hint(self, content: Any) -> int:
         try:
-            return self.encoder.cost(content)
+            return self.encoder.size_hint(content)
         except Unreadable:
             return 0  # reading it will say why
 
@@ -252,7 +252,7 @@ class FeatureStore:
             bar.update(len(batch))
         path = self.folder / "shards" / f"{uuid.uuid4().hex}.safetensors"
         values = [part.values for part in parts]
-        with self._writing():
+        with self._explain_write_errors():
             if not (self.folder / "card.json").exists():
                 write_json(self.folder / "card.json", asdict(self.card))
             write_shard(
@@ -262,7 +262,7 @@ class FeatureStore:
                 values=values,
                 shape=(sum(map(len, values)), self.encoder.dim),
                 dtype=_DTYPES[self.card.dtype],
-                layout=_end_to_end(parts),
+                layout=_concatenated_layout(parts),
             )
         return Shard.open(path, verify=False)
 
@@ -292,13 +292,13 @@ class FeatureStore:
         return [([name for name in decoded if name not in rejected], tokens.select(finite_B))]
 
 
-def batched(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Slices of at most `size`, in order (itertools has it from Python 3.12 on)."""
-    for start in range(0, len(things), size):
-        yield things[start : start + size]
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
-def write_rejected(path: str | Path, rejected: Iterable[Rejected]) -> None:
+def write_rejected(path: str | Path, rejected: Iterable[RejectedContent]) -> None:
     """Write rejected contents, of one store or of several, as CSV: id, modality, reason."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -314,7 +314,7 @@ def _last_used(path: Path) -> float:
         return time.time()
 
 
-def _end_to_end(parts: Sequence[Tokens]) -> dict[str, Tensor]:
+def _concatenated_layout(parts: Sequence[Tokens]) -> dict[str, Tensor]:
     """The layout of batches of tokens one behind the other, as a shard holds it."""
     none = torch.zeros(0, dtype=torch.int64)
     layout = {
@@ -323,14 +323,14 @@ def _end_to_end(parts: Sequence[Tokens]) -> dict[str, Tensor]:
     }
     if any(part.time is not None for part in parts):
         layout["time"] = torch.cat(
-            [_or_filled(part.time, len(part.values), float("nan"), torch.float32) for part in parts]
+            [_fill_missing(part.time, len(part.values), float("nan"), torch.float32) for part in parts]
         )
     if any(part.entity is not None for part in parts):
         layout["entity"] = torch.cat(
-            [_or_filled(part.entity, len(part.values), -1, torch.int64) for part in parts]
+            [_fill_missing(part.entity, len(part.values), -1, torch.int64) for part in parts]
         )
     return layout
 
 
-def _or_filled(tensor: Tensor | None, count: int, fill: float, dtype: torch.dtype) -> Tensor:
+def _fill_missing(tensor: Tensor | None, count: int, fill: float, dtype: torch.dtype) -> Tensor:
     return torch.full((count,), fill, dtype=dtype) if tensor is None else tensor.to(dtype)

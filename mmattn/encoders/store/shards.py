@@ -24,7 +24,7 @@ from mmattn.files import atomic_path
 
 __all__ = ["BrokenShard", "Shard", "write_shard", "write_view"]
 
-_PIECE = 4096  # items that are gathered in memory at once while a view is written
+_CHUNK_ROWS = 4096  # items that are gathered in memory at once while a view is written
 _FORMAT = "mmattn features 1"
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
 
@@ -82,7 +82,7 @@ class Shard:
         values = tensors.pop("values")
         if verify:
             checksum = 0
-            for tensor in (*(tensors[name] for name in _order(tensors)), values):
+            for tensor in (*(tensors[name] for name in _by_element_size(tensors)), values):
                 checksum = _checksum(tensor, checksum)
             if checksum != header["checksum"]:
                 raise BrokenShard(f"{path.name}: damaged since it was written")
@@ -120,7 +120,7 @@ def write_shard(
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(_header(items, rejected, shape, dtype, layout, checksum=0))
         checksum = 0
-        for tensor in chain((layout[name] for name in _order(layout)), values):
+        for tensor in chain((layout[name] for name in _by_element_size(layout)), values):
             file.write(_bytes(tensor))
             checksum = _checksum(tensor, checksum)
         # The checksum is known only now; written in a fixed width, it fits where the zero stands.
@@ -169,8 +169,8 @@ def write_view(
         items=items,
         rejected={name: reason for name, reason in reasons.items() if name in wanted},
         values=(
-            rows("values", runs[start : start + _PIECE], torch.zeros(0, dim, dtype=dtype))
-            for start in range(0, len(runs), _PIECE)
+            rows("values", runs[start : start + _CHUNK_ROWS], torch.zeros(0, dim, dtype=dtype))
+            for start in range(0, len(runs), _CHUNK_ROWS)
         ),
         shape=(len(layout["position"]), dim),
         dtype=dtype,
@@ -187,7 +187,7 @@ def _header(
     checksum: int,
 ) -> bytes:
     """The header of a safetensors file: its length, then JSON that says where each tensor lies."""
-    shapes = {name: (layout[name].dtype, list(layout[name].shape)) for name in _order(layout)}
+    shapes = {name: (layout[name].dtype, list(layout[name].shape)) for name in _by_element_size(layout)}
     tensors, start = {}, 0
     for name, (kind, size) in {**shapes, "values": (dtype, list(shape))}.items():
         end = start + math.prod(size) * kind.itemsize
@@ -200,7 +200,7 @@ def _header(
     return struct.pack("<Q", len(data)) + data
 
 
-def _order(layout: Mapping[str, Tensor]) -> list[str]:
+def _by_element_size(layout: Mapping[str, Tensor]) -> list[str]:
     """Wide numbers first: every tensor then begins at a multiple of its own width."""
     return sorted(layout, key=lambda name: (-layout[name].dtype.itemsize, name))
 
@@ -209,6 +209,6 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _checksum(tensor: Tensor, before: int) -> int:
-    """CRC-32, going on from `before`: against accidents, and quicker than the disk."""
-    return zlib.crc32(_bytes(tensor), before)
+def _checksum(tensor: Tensor, previous: int) -> int:
+    """CRC-32, going on from `previous`: against accidents, and quicker than the disk."""
+    return zlib.crc32(_bytes(tensor), previous)

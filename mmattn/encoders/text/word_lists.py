@@ -7,17 +7,17 @@ from typing import Any
 
 from mmattn.encoders.base import Unreadable
 
-__all__ = ["spans", "words_in"]
+__all__ = ["as_words", "chunk_words"]
 
 
-def words_in(content: Any) -> tuple[str, ...]:
+def as_words(content: Any) -> tuple[str, ...]:
     """The words of a content, as they are.
 
     Raises:
         Unreadable: it is no list of words, has none, or one is no text or nothing but white space.
 
     Example:
-        >>> words_in(["New", "York"])
+        >>> as_words(["New", "York"])
         ('New', 'York')
     """
     if not isinstance(content, (list, tuple)):
@@ -30,20 +30,20 @@ def words_in(content: Any) -> tuple[str, ...]:
     return tuple(content)
 
 
-def spans(sizes: Sequence[int], room: int) -> list[tuple[int, int]]:
+def chunk_words(sizes: Sequence[int], max_size: int) -> list[tuple[int, int]]:
     """Cut a text into runs of whole words that fit: (first word, behind the last) of each.
 
     Args:
         sizes: pieces of each word; a word that fits nowhere gets a run of its own.
-        room: pieces that a run may have.
+        max_size: pieces that a run may have.
 
     Example:
-        >>> spans([2, 2, 1, 7, 1], room=4)
+        >>> chunk_words([2, 2, 1, 7, 1], max_size=4)
         [(0, 2), (2, 3), (3, 4), (4, 5)]
     """
     found, first, used = [], 0, 0
     for place, size in enumerate(sizes):
-        if place > first and used + size > room:
+        if place > first and used + size > max_size:
             found.append((first, place))
             first, used = place, 0
         used += size

@@ -25,7 +25,7 @@ def coverage(items: ArrayLike, item_count: int) -> float:
         >>> coverage([[0, 1], [1, -1]], item_count=4)
         0.5
     """
-    return float((_shown(items, item_count) > 0).mean())
+    return float((_recommendation_counts(items, item_count) > 0).mean())
 
 
 def gini(items: ArrayLike, item_count: int) -> float:
@@ -37,7 +37,7 @@ def gini(items: ArrayLike, item_count: int) -> float:
         >>> gini([[0, 1], [2, 3]], item_count=4), gini([[0], [0]], item_count=4)
         (0.0, 0.75)
     """
-    counts_I = np.sort(_shown(items, item_count))
+    counts_I = np.sort(_recommendation_counts(items, item_count))
     total = counts_I.sum()
     if not total:
         return float("nan")
@@ -45,7 +45,7 @@ def gini(items: ArrayLike, item_count: int) -> float:
     return float(((2 * places_I - item_count - 1) * counts_I).sum() / (item_count * total))
 
 
-def novelty(items: ArrayLike, chosen: ArrayLike, user_count: int) -> Floats:
+def novelty(items: ArrayLike, popularity: ArrayLike, user_count: int) -> Floats:
     """[U] mean of -log2(share of the users who have chosen the item) over what each user is shown.
 
     From Vargas and Castells, "Rank and Relevance in Novelty and Diversity Metrics for Recommender
@@ -53,23 +53,23 @@ def novelty(items: ArrayLike, chosen: ArrayLike, user_count: int) -> Floats:
 
     Args:
         items: [U, k].
-        chosen: [I] how many users have chosen each item, in training.
+        popularity: [I] how many users have chosen each item, in training.
         user_count: of all users in training.
 
     Example:
-        >>> novelty([[0, 1], [1, -1]], chosen=[8, 2], user_count=8).tolist()
+        >>> novelty([[0, 1], [1, -1]], popularity=[8, 2], user_count=8).tolist()
         [1.0, 2.0]
     """
-    chosen_I = np.asarray(chosen, np.float64)
+    chosen_I = np.asarray(popularity, np.float64)
     if chosen_I.ndim != 1 or (chosen_I < 0).any() or (chosen_I > user_count).any():
         raise InputError(
             f"novelty: got counts of shape {chosen_I.shape}, expected [I] from 0 to {user_count}, the users"
         )
-    items_UK = _lists(items, len(chosen_I))
+    items_UK = _check_items(items, len(chosen_I))
     there_UK = items_UK >= 0
     surprise_I = -np.log2(np.maximum(chosen_I, 0.5) / user_count)
     sums_U = np.where(there_UK, surprise_I[items_UK], 0.0).sum(1)
-    return _over(sums_U, there_UK.sum(1))
+    return _divide_or_nan(sums_U, there_UK.sum(1))
 
 
 def diversity(items: ArrayLike, vectors: ArrayLike) -> Floats:
@@ -89,7 +89,7 @@ def diversity(items: ArrayLike, vectors: ArrayLike) -> Floats:
     vectors_ID = np.asarray(vectors, np.float64)
     if vectors_ID.ndim != 2 or not np.isfinite(vectors_ID).all():
         raise InputError(f"diversity: got vectors of shape {vectors_ID.shape}, expected finite [I, D]")
-    items_UK = _lists(items, len(vectors_ID))
+    items_UK = _check_items(items, len(vectors_ID))
     norms_I = np.linalg.norm(vectors_ID, axis=1)
     shown = np.unique(items_UK[items_UK >= 0])
     if (norms_I[shown] == 0).any():
@@ -104,15 +104,15 @@ def diversity(items: ArrayLike, vectors: ArrayLike) -> Floats:
         sums_U[start : start + block] = (sum_BD**2).sum(1)
     counts_U = (items_UK >= 0).sum(1)
     pairs_U = counts_U * (counts_U - 1)
-    return _over(pairs_U - (sums_U - counts_U), pairs_U)
+    return _divide_or_nan(pairs_U - (sums_U - counts_U), pairs_U)
 
 
-def _shown(items: ArrayLike, item_count: int) -> Ints:
-    items_UK = _lists(items, item_count)
+def _recommendation_counts(items: ArrayLike, item_count: int) -> Ints:
+    items_UK = _check_items(items, item_count)
     return np.bincount(items_UK[items_UK >= 0], minlength=item_count)
 
 
-def _lists(items: ArrayLike, item_count: int) -> Ints:
+def _check_items(items: ArrayLike, item_count: int) -> Ints:
     items_UK = np.asarray(items, np.int64)
     if items_UK.ndim != 2 or item_count < 1 or items_UK.max(initial=-1) >= item_count:
         raise InputError(
@@ -122,5 +122,5 @@ def _lists(items: ArrayLike, item_count: int) -> Ints:
     return items_UK
 
 
-def _over(values_U: Floats, counts_U: Ints) -> Floats:
+def _divide_or_nan(values_U: Floats, counts_U: Ints) -> Floats:
     return np.divide(values_U, counts_U, out=np.full(len(values_U), np.nan), where=counts_U > 0)

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.model.model import Model
 
-__all__ = ["first_ranks", "modality_vectors", "precision_across", "subset_vectors"]
+__all__ = ["cross_modal_precision", "first_relevant_ranks", "modality_vectors", "subset_vectors"]
 
 
-def precision_across(
+def cross_modal_precision(
     vectors: Mapping[str, NDArray[np.floating]],
     samples: Mapping[str, NDArray[np.integer]],
     labels: NDArray[np.generic],
@@ -38,7 +38,7 @@ def precision_across(
 
     Example:
         >>> import numpy as np
-        >>> found = precision_across(
+        >>> found = cross_modal_precision(
         ...     {"image": np.eye(2)[[0, 0, 1]], "text": np.eye(2)[[0, 0, 1]]},
         ...     {"image": np.arange(3), "text": np.arange(3)}, np.array(["0", "0", "1"]), k=1)
         >>> round(found["image", "text"], 3)  # the third picture has no text of its kind but its own
@@ -55,11 +55,11 @@ def precision_across(
     return found
 
 
-def first_ranks(
+def first_relevant_ranks(
     queries: NDArray[np.floating],
     targets: NDArray[np.floating],
-    query_owner: NDArray[np.integer],
-    target_owner: NDArray[np.integer],
+    query_ids: NDArray[np.integer],
+    target_ids: NDArray[np.integer],
 ) -> NDArray[np.int64]:
     """The place, from 1, at which each query first meets a target of its own owner.
 
@@ -68,8 +68,8 @@ def first_ranks(
     Args:
         queries: [Q, D].
         targets: [T, D], compared by inner product.
-        query_owner: [Q] the thing that each query is of.
-        target_owner: [T] the thing that each target is of.
+        query_ids: [Q] the thing that each query is of.
+        target_ids: [T] the thing that each target is of.
 
     Returns:
         [Q]; 1 more than there are targets of others, at worst.
@@ -79,12 +79,12 @@ def first_ranks(
 
     Example:
         >>> import numpy as np
-        >>> first_ranks(np.eye(2), np.array([[1, 0], [0, 1], [0, 2]]), np.array([0, 1]), np.array([0, 1, 0]))
+        >>> first_relevant_ranks(np.eye(2), np.array([[1, 0], [0, 1], [0, 2]]), np.array([0, 1]), np.array([0, 1, 0]))
         array([1, 2])
     """
-    own_QT = query_owner[:, None] == target_owner[None]
+    own_QT = query_ids[:, None] == target_ids[None]
     if not own_QT.any(1).all():
-        lost = int(query_owner[~own_QT.any(1)][0])
+        lost = int(query_ids[~own_QT.any(1)][0])
         raise InputError(f"ranks: {lost} has a query and no target, expected one of its own to find")
     scores_QT = np.asarray(queries, np.float32) @ np.asarray(targets, np.float32).T
     best_Q1 = np.where(own_QT, scores_QT, -np.inf).max(1, keepdims=True)
@@ -94,17 +94,17 @@ def first_ranks(
 @torch.no_grad()
 def subset_vectors(
     model: Model,
-    inputs: Inputs,
+    inputs: ModelInputs,
     samples: Tensor,
     modalities: Sequence[str],
     head: str = "alignment",
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> NDArray[np.floating]:
     """[len(samples), D] the vectors of samples of which these modalities alone are there."""
     was_training = model.training
     model.eval()
     vectors = []
-    for chosen in samples.split(batch):
+    for chosen in samples.split(batch_size):
         parts = model.tokens(inputs, chosen)
         vectors.append(model.head(head)(model.fuse({name: parts[name] for name in modalities})).cpu())
     model.train(was_training)
@@ -113,7 +113,7 @@ def subset_vectors(
 
 @torch.no_grad()
 def modality_vectors(
-    model: Model, inputs: Inputs, samples: Tensor, head: str = "alignment", batch: int = 256
+    model: Model, inputs: ModelInputs, samples: Tensor, head: str = "alignment", batch_size: int = 256
 ) -> tuple[dict[str, NDArray[np.floating]], dict[str, NDArray[np.integer]]]:
     """The aligned vector of each modality by itself, of the samples that have it.
 
@@ -124,7 +124,7 @@ def modality_vectors(
     model.eval()
     vectors: dict[str, list[Tensor]] = {name: [] for name in inputs.modalities}
     owners: dict[str, list[Tensor]] = {name: [] for name in inputs.modalities}
-    for chosen in samples.split(batch):
+    for chosen in samples.split(batch_size):
         for name, tokens in model.tokens(inputs, chosen).items():
             there = (tokens.lengths > 0).cpu()
             vectors[name].append(model.head(head)(model.fuse({name: tokens})).cpu()[there])

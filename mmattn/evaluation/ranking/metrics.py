@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from mmattn.array_types import Floats, Ints
-from mmattn.errors import InputError, nearest
-from mmattn.evaluation.ranking.formulas import METRICS, Placed, checked
+from mmattn.errors import InputError, did_you_mean
+from mmattn.evaluation.ranking.formulas import METRICS, JudgedRanking, parse_metrics
 
-__all__ = ["METRICS", "Measured", "Ranking", "TiePolicy", "evaluate", "rank", "rank_users"]
+__all__ = ["METRICS", "MetricResult", "Ranking", "TiePolicy", "evaluate", "rank", "rank_users"]
 
 TiePolicy = Literal["stable", "trec", "shuffled"]
 
@@ -104,13 +104,13 @@ def rank(
                 f"rank: got NaN among the scores of users {start} to {min(start + block, users) - 1}"
             )
         if exclude is not None:
-            block_BC[_mask(exclude[here], items_C[order_C])] = -np.inf
+            block_BC[_exclusion_mask(exclude[here], items_C[order_C])] = -np.inf
         if ties == "shuffled":
             shuffle_BC = _shuffle(row_ids_U[here], items_C)
-            picked_BK = _best(np.take_along_axis(block_BC, shuffle_BC, 1), kept)
+            picked_BK = _top_k(np.take_along_axis(block_BC, shuffle_BC, 1), kept)
             picked_BK = np.take_along_axis(shuffle_BC, picked_BK, 1)
         else:
-            picked_BK = _best(block_BC, kept)
+            picked_BK = _top_k(block_BC, kept)
         best_UK[here, :kept] = np.take_along_axis(block_BC, picked_BK, 1)
         top_UK[here, :kept] = items_C[order_C][picked_BK]
     top_UK[np.isneginf(best_UK)] = -1
@@ -126,7 +126,7 @@ def rank_users(
     exclude: sparse.csr_array | None = None,
     ties: TiePolicy = "stable",
     names: Sequence[str] | None = None,
-    block: int = 1024,
+    block_size: int = 1024,
 ) -> Ranking:
     """Score and rank a block of users at a time, so that [U, C] scores are never held as a whole.
 
@@ -138,7 +138,7 @@ def rank_users(
         exclude: [all users, I] seen items.
         ties: as in `rank`.
         names: as in `rank`.
-        block: users at a time.
+        block_size: users at a time.
 
     Example:
         >>> def nearby(users, items): return -abs(users[:, None] - items)
@@ -157,7 +157,7 @@ def rank_users(
             names=names,
             rows=chosen,
         )
-        for chosen in np.array_split(users_U, max(1, -(-len(users_U) // block)))
+        for chosen in np.array_split(users_U, max(1, -(-len(users_U) // block_size)))
     ]
     return Ranking(np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts]), ties)
 
@@ -165,7 +165,7 @@ def rank_users(
 def _tie_order(items_C: Ints, ties: TiePolicy, names: Sequence[str] | None) -> Ints:
     """Columns in the order in which equal scores are to come."""
     if ties not in get_args(TiePolicy):
-        raise InputError(f"rank: got ties {ties!r}.{nearest(str(ties), get_args(TiePolicy))}")
+        raise InputError(f"rank: got ties {ties!r}.{did_you_mean(str(ties), get_args(TiePolicy))}")
     if ties != "trec":
         return np.arange(len(items_C))
     written = items_C.astype(str) if names is None else np.asarray([names[item] for item in items_C])
@@ -181,7 +181,7 @@ def _shuffle(rows_B: Ints, items_C: Ints) -> Ints:
     return np.argsort(keys_BC ^ (keys_BC >> np.uint64(31)), axis=1)
 
 
-def _mask(exclude: sparse.csr_array | NDArray[np.bool_], items_C: Ints) -> NDArray[np.bool_]:
+def _exclusion_mask(exclude: sparse.csr_array | NDArray[np.bool_], items_C: Ints) -> NDArray[np.bool_]:
     if isinstance(exclude, np.ndarray):
         return exclude[:, items_C].astype(bool)
     # Through stored entries, not values: a stored zero is still an interaction.
@@ -190,7 +190,7 @@ def _mask(exclude: sparse.csr_array | NDArray[np.bool_], items_C: Ints) -> NDArr
     return mask_BI[:, items_C]
 
 
-def _best(scores_BC: NDArray[np.float32], k: int) -> Ints:
+def _top_k(scores_BC: NDArray[np.float32], k: int) -> Ints:
     """[B, k] columns of the k largest, largest first, equal ones by column."""
     columns = scores_BC.shape[1]
     kth_B1 = np.partition(scores_BC, columns - k, axis=1)[:, columns - k, None]
@@ -206,17 +206,17 @@ def _best(scores_BC: NDArray[np.float32], k: int) -> Ints:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MetricResult:
     """Metric values of each user.
 
     Args:
         values: name such as "recall@20" -> [U] float64, NaN for users without a positive.
-        left_out: how many users had no positive.
+        n_skipped: how many users had no positive.
         ties: the policy of the ranking.
     """
 
     values: Mapping[str, Floats]
-    left_out: int
+    n_skipped: int
     ties: TiePolicy
 
     def mean(self, metric: str) -> float:
@@ -230,7 +230,7 @@ def evaluate(
     ranking: Ranking,
     positives: sparse.csr_array,
     metrics: Sequence[str] = ("recall@20", "ndcg@20"),
-) -> Measured:
+) -> MetricResult:
     """Measure a ranking against what was right.
 
     Args:
@@ -246,53 +246,53 @@ def evaluate(
     Example:
         >>> right = sparse.csr_array(np.array([[1, 1, 0], [0, 0, 0]]))
         >>> measured = evaluate(rank([[3, 1, 2], [3, 1, 2]], k=2), right, ["recall@2", "mrr@2"])
-        >>> measured.mean("recall@2"), measured.mean("mrr@2"), measured.left_out
+        >>> measured.mean("recall@2"), measured.mean("mrr@2"), measured.n_skipped
         (0.5, 1.0, 1)
     """
     users, depth = ranking.items.shape
     if positives.shape[0] != users:
         raise InputError(f"evaluate: got positives of {positives.shape[0]} users, expected {users}")
     counts_U = np.diff(positives.indptr).astype(np.int64)
-    placed = _place(ranking.items, positives, counts_U)
+    placed = _judged_ranking(ranking.items, positives, counts_U)
     values: dict[str, Floats] = {}
-    for name, (function, cut) in checked(metrics).items():
+    for name, (function, cut) in parse_metrics(metrics).items():
         _check_depth(name, cut, depth, ranking, counts_U)
         values[name] = function(placed, cut)
-    return Measured(values, int((counts_U == 0).sum()), ranking.ties)
+    return MetricResult(values, int((counts_U == 0).sum()), ranking.ties)
 
 
-def _check_depth(name: str, cut: int | None, depth: int, ranking: Ranking, counts_U: Ints) -> None:
+def _check_depth(name: str, cutoff: int | None, depth: int, ranking: Ranking, counts_U: Ints) -> None:
     """Refuse what a ranking of this depth cannot tell."""
     whole = bool((ranking.items[:, -1] < 0).all())
-    if cut is not None and cut > depth:
+    if cutoff is not None and cutoff > depth:
         raise InputError(f"metric {name!r}: expected a cut-off from 1 to the ranking's depth, {depth}")
     if name == "rprec" and not whole and counts_U.max(initial=0) > depth:
         raise InputError(f"metric {name!r}: expected a ranking of depth {counts_U.max()}, got {depth}")
     if name == "auc" and not whole:
         raise InputError(f"metric {name!r}: expected the whole ranking, got one cut at depth {depth}")
-    if cut is None and name not in ("rprec", "auc"):
+    if cutoff is None and name not in ("rprec", "auc"):
         raise InputError(f"metric {name!r}: expected a cut-off from 1 to the ranking's depth, {depth}")
 
 
-def _place(items_UK: Ints, positives: sparse.csr_array, counts_U: Ints) -> Placed:
-    hits_UK = _hits(items_UK, positives)
+def _judged_ranking(items_UK: Ints, positives: sparse.csr_array, counts_U: Ints) -> JudgedRanking:
+    hits_UK = _hit_mask(items_UK, positives)
     row_H, place_H = np.nonzero(hits_UK)
     users = np.repeat(np.arange(len(counts_U)), counts_U)
-    return Placed(
-        row=row_H,
-        start=place_H,
-        size=np.ones_like(row_H),
-        member=np.arange(len(row_H)),
+    return JudgedRanking(
+        group_query=row_H,
+        group_start=place_H,
+        group_size=np.ones_like(row_H),
+        group_of=np.arange(len(row_H)),
         gains=np.ones(len(row_H)),
-        relevant=np.ones(len(row_H), bool),
-        retrieved=(items_UK >= 0).sum(1),
-        ideal_row=users,
+        is_relevant=np.ones(len(row_H), bool),
+        n_retrieved=(items_UK >= 0).sum(1),
+        ideal_query=users,
         ideal_gains=np.ones(len(users)),
-        ideal_relevant=np.ones(len(users), bool),
+        ideal_is_relevant=np.ones(len(users), bool),
     )
 
 
-def _hits(items_UK: Ints, positives: sparse.csr_array) -> NDArray[np.bool_]:
+def _hit_mask(items_UK: Ints, positives: sparse.csr_array) -> NDArray[np.bool_]:
     """[U, k] True where the item is a positive of the user: one search in sorted (user, item) keys."""
     users, item_count = positives.shape
     rows = np.repeat(np.arange(users), np.diff(positives.indptr))

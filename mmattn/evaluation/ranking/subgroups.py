@@ -10,16 +10,16 @@ from scipy import sparse
 
 from mmattn.array_types import Bools
 from mmattn.errors import InputError
-from mmattn.evaluation.ranking.metrics import Measured, Ranking, evaluate
+from mmattn.evaluation.ranking.metrics import MetricResult, Ranking, evaluate
 
-__all__ = ["activity", "by_items", "by_users", "popularity"]
+__all__ = ["activity_groups", "metrics_by_item_group", "metrics_by_user_group", "popularity_groups"]
 
 
-def popularity(chosen: ArrayLike, shares: tuple[float, float] = (0.5, 0.8)) -> dict[str, Bools]:
+def popularity_groups(counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.8)) -> dict[str, Bools]:
     """Items by how much of the training they hold.
 
     Args:
-        chosen: [I] how often each item was chosen, in training.
+        counts: [I] how often each item was chosen, in training.
         shares: the most popular items that hold the first share of all choices are the "head", the next
             up to the second the "middle", the others the "tail". Items that nobody chose are "cold".
 
@@ -27,10 +27,10 @@ def popularity(chosen: ArrayLike, shares: tuple[float, float] = (0.5, 0.8)) -> d
         name -> [I]; every item in one of them.
 
     Example:
-        >>> {name: mask.tolist() for name, mask in popularity([5, 0, 3, 2]).items()}["head"]
+        >>> {name: mask.tolist() for name, mask in popularity_groups([5, 0, 3, 2]).items()}["head"]
         [True, False, False, False]
     """
-    chosen_I = np.asarray(chosen, np.float64)
+    chosen_I = np.asarray(counts, np.float64)
     if chosen_I.ndim != 1 or not np.isfinite(chosen_I).all() or (chosen_I < 0).any():
         raise InputError(f"popularity: got counts of shape {chosen_I.shape}, expected [I] from 0")
     if not 0 < shares[0] < shares[1] < 1:
@@ -48,7 +48,7 @@ def popularity(chosen: ArrayLike, shares: tuple[float, float] = (0.5, 0.8)) -> d
     }
 
 
-def activity(histories: sparse.csr_array, edges: Sequence[int] = (1, 10, 50)) -> dict[str, Bools]:
+def activity_groups(histories: sparse.csr_array, edges: Sequence[int] = (1, 10, 50)) -> dict[str, Bools]:
     """Users by the length of their history.
 
     Args:
@@ -59,7 +59,7 @@ def activity(histories: sparse.csr_array, edges: Sequence[int] = (1, 10, 50)) ->
         "0", "1 to 9", "10 to 49", "50 and more" -> [U].
 
     Example:
-        >>> list(activity(sparse.csr_array(np.eye(2)), edges=[1, 5]))
+        >>> list(activity_groups(sparse.csr_array(np.eye(2)), edges=[1, 5]))
         ['0', '1 to 4', '5 and more']
     """
     if not edges or list(edges) != sorted(set(edges)) or edges[0] < 1:
@@ -76,36 +76,39 @@ def activity(histories: sparse.csr_array, edges: Sequence[int] = (1, 10, 50)) ->
     return found
 
 
-def by_items(
-    ranking: Ranking, positives: sparse.csr_array, strata: Mapping[str, Bools], metrics: Sequence[str]
-) -> dict[str, Measured]:
+def metrics_by_item_group(
+    ranking: Ranking, positives: sparse.csr_array, subgroups: Mapping[str, Bools], metrics: Sequence[str]
+) -> dict[str, MetricResult]:
     """Measure how well the items of each stratum are found, in the one ranking of all.
 
     Args:
         ranking: of U users over all candidates.
         positives: [U, I] what is right.
-        strata: name -> [I].
+        subgroups: name -> [I].
         metrics: names with cut-offs.
     """
-    return {name: evaluate(ranking, _only(positives, mask, name), metrics) for name, mask in strata.items()}
+    return {
+        name: evaluate(ranking, _restrict_to_items(positives, mask, name), metrics)
+        for name, mask in subgroups.items()
+    }
 
 
-def by_users(measured: Measured, strata: Mapping[str, Bools]) -> dict[str, Measured]:
+def metrics_by_user_group(measured: MetricResult, subgroups: Mapping[str, Bools]) -> dict[str, MetricResult]:
     """The values of the users in each stratum, NaN for the others.
 
     Args:
         measured: of U users.
-        strata: name -> [U].
+        subgroups: name -> [U].
     """
     found = {}
-    for name, mask in strata.items():
+    for name, mask in subgroups.items():
         values = {metric: np.where(mask, one, np.nan) for metric, one in measured.values.items()}
         missing = np.isnan(next(iter(values.values()))) if values else np.zeros(0, bool)
-        found[name] = Measured(values, int((missing & mask).sum()), measured.ties)
+        found[name] = MetricResult(values, int((missing & mask).sum()), measured.ties)
     return found
 
 
-def _only(positives: sparse.csr_array, mask: Bools, name: str) -> sparse.csr_array:
+def _restrict_to_items(positives: sparse.csr_array, mask: Bools, name: str) -> sparse.csr_array:
     if mask.shape != (positives.shape[1],):
         raise InputError(
             f"stratum {name!r}: got a mask of shape {mask.shape}, expected [{positives.shape[1]}]"

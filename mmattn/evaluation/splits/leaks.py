@@ -11,10 +11,10 @@ from mmattn.errors import InputError
 if TYPE_CHECKING:
     from mmattn.evaluation.splits.split import Part, Split
 
-__all__ = ["refuse_leaks"]
+__all__ = ["check_leaks"]
 
 
-def refuse_leaks(split: Split) -> None:
+def check_leaks(split: Split) -> None:
     """Refuse a split in which something to be predicted is known before.
 
     Raises:
@@ -56,10 +56,10 @@ def refuse_leaks(split: Split) -> None:
             f"{split.protocol} split leaks: {len(overlap)} items are both cold and for validation, "
             f"the first item {overlap[0]}; validation items come from the warm ones"
         )
-    _refuse_known_users(split)
+    _check_held_out_users(split)
 
 
-def _refuse_known_users(split: Split) -> None:
+def _check_held_out_users(split: Split) -> None:
     for hidden, what, parts in (
         (split.cold_users, "cold", ("train", "validation")),
         (split.validation_users, "validation", ("train",)),
@@ -73,10 +73,12 @@ def _refuse_known_users(split: Split) -> None:
                 )
     if np.isin(split.cold_users, split.validation_users).any():
         raise InputError(f"{split.protocol} split leaks: a user is both cold and for validation")
-    if not np.isin(split.users[split.given], np.union1d(split.cold_users, split.validation_users)).all():
+    if not np.isin(
+        split.users[split.given_history], np.union1d(split.cold_users, split.validation_users)
+    ).all():
         raise InputError(f"{split.protocol} split: something is given of a user that is not held out")
     predicted = split.matrix("validation", "test")
-    shared = split.ones(split.given).multiply(predicted).tocoo()
+    shared = split.indicator_matrix(split.given_history).multiply(predicted).tocoo()
     if shared.nnz:
         raise InputError(
             f"{split.protocol} split leaks: {shared.nnz} pairs are given and to be predicted, the first user "

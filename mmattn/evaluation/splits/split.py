@@ -15,14 +15,14 @@ from scipy import sparse
 
 from mmattn.array_types import Ints
 from mmattn.errors import InputError
-from mmattn.evaluation.splits.leaks import refuse_leaks
+from mmattn.evaluation.splits.leaks import check_leaks
 
-__all__ = ["Part", "Split", "check_range", "indices"]
+__all__ = ["Part", "Split", "as_index_array", "check_range"]
 
 Part = Literal["train", "validation", "test"]
 
 
-def _no_items() -> Ints:
+def _empty() -> Ints:
     return np.zeros(0, np.int64)
 
 
@@ -46,9 +46,9 @@ class Split:
         time: [n] time of each interaction where time divides the parts, otherwise None.
         cold_users: users that nothing is learned from; empty where no user is cold.
         validation_users: users held out of `train` and predicted at validation, as the cold ones are at test.
-        given: indices of interactions of held-out users that are their histories when they are predicted,
+        given_history: indices of interactions of held-out users that are their histories when they are predicted,
             and nothing else: neither learned from nor to be predicted.
-        one_list: held-out items are ranked together with all others, not among themselves.
+        joint_ranking: held-out items are ranked together with all others, not among themselves.
 
     Raises:
         InputError: indices out of range, an interaction in two parts, or a leak: a pair of user and
@@ -71,18 +71,18 @@ class Split:
     user_count: int
     item_count: int
     seed: int | None = None
-    cold_items: Ints = field(default_factory=_no_items)
-    validation_items: Ints = field(default_factory=_no_items)
+    cold_items: Ints = field(default_factory=_empty)
+    validation_items: Ints = field(default_factory=_empty)
     time: NDArray[np.float64] | None = None
-    cold_users: Ints = field(default_factory=_no_items)
-    validation_users: Ints = field(default_factory=_no_items)
-    given: Ints = field(default_factory=_no_items)
-    one_list: bool = False
+    cold_users: Ints = field(default_factory=_empty)
+    validation_users: Ints = field(default_factory=_empty)
+    given_history: Ints = field(default_factory=_empty)
+    joint_ranking: bool = False
 
     def __post_init__(self) -> None:
         held_out = ("cold_items", "validation_items", "cold_users", "validation_users")
         for name in ("users", "items", "train", "validation", "test", "given", *held_out):
-            object.__setattr__(self, name, indices(name, getattr(self, name)))
+            object.__setattr__(self, name, as_index_array(name, getattr(self, name)))
         if len(self.users) != len(self.items):
             raise InputError(
                 f"Split: got {len(self.users)} users and {len(self.items)} items, expected one of each "
@@ -94,17 +94,17 @@ class Split:
             check_range(name, getattr(self, name), self.item_count)
         for name in ("train", "validation", "test", "given"):
             check_range(name, getattr(self, name), len(self.users))
-        refuse_leaks(self)
+        check_leaks(self)
 
     def matrix(self, *parts: Part) -> sparse.csr_array:
         """The interactions of these parts as [U, I] ones, float32, indices sorted."""
-        return self.ones(np.concatenate([getattr(self, part) for part in parts]))
+        return self.indicator_matrix(np.concatenate([getattr(self, part) for part in parts]))
 
-    def ones(self, chosen: Ints) -> sparse.csr_array:
+    def indicator_matrix(self, rows: Ints) -> sparse.csr_array:
         """The interactions at these indices as [U, I] ones, float32, indices sorted."""
-        ones = np.ones(len(chosen), np.float32)
+        ones = np.ones(len(rows), np.float32)
         matrix = sparse.csr_array(
-            (ones, (self.users[chosen], self.items[chosen])), shape=(self.user_count, self.item_count)
+            (ones, (self.users[rows], self.items[rows])), shape=(self.user_count, self.item_count)
         )
         matrix.sum_duplicates()
         matrix.data[:] = 1
@@ -118,11 +118,11 @@ class Split:
     def histories(self, part: Part) -> sparse.csr_array:
         """What is known of each user when `part` is predicted, [U, I]: `known`, and of held-out users what
         is given of them. Where no user is held out, that is `known`."""
-        given = self.given
+        given = self.given_history
         if part != "test":
             given = given[np.isin(self.users[given], self.validation_users)]
         parts = [self.train, self.validation] if part == "test" else [self.train]
-        return self.ones(np.concatenate([*parts, given]))
+        return self.indicator_matrix(np.concatenate([*parts, given]))
 
     def known_items(self, part: Part) -> Ints:
         """Items that a system may have met with their interactions when `part` is predicted."""
@@ -136,14 +136,14 @@ class Split:
     def candidates(self, part: Part) -> Ints:
         """Items that are ranked when `part` is predicted, ascending. At validation the cold items are not
         there yet where all are ranked together."""
-        if self.one_list:
-            absent = _no_items() if part == "test" else self.cold_items
+        if self.joint_ranking:
+            absent = _empty() if part == "test" else self.cold_items
             return np.setdiff1d(np.arange(self.item_count), absent)
-        held_out = {"validation": self.validation_items, "test": self.cold_items}.get(part, _no_items())
+        held_out = {"validation": self.validation_items, "test": self.cold_items}.get(part, _empty())
         return held_out if len(held_out) else np.arange(self.item_count)
 
 
-def indices(name: str, values: ArrayLike) -> Ints:
+def as_index_array(name: str, values: ArrayLike) -> Ints:
     """The values as a row of int64.
 
     Raises:

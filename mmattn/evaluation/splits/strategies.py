@@ -10,30 +10,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmattn.array_types import Ints
 from mmattn.errors import InputError
-from mmattn.evaluation.splits.split import Part, Split, check_range, indices
+from mmattn.evaluation.splits.split import Part, Split, as_index_array, check_range
 
 __all__ = [
     "Part",
     "Split",
-    "cold_items",
-    "cold_users",
-    "given",
-    "global_time",
-    "leave_one_out",
-    "mixed",
-    "random",
+    "cold_item_split",
+    "cold_user_split",
+    "global_time_split",
+    "leave_one_out_split",
+    "mixed_split",
+    "random_split",
+    "split_from_column",
 ]
 
 
 # Mixed into the seed, so that the validation items are drawn independently of the cold ones.
 _VALIDATION_STREAM = 1
-_GIVEN_STREAM = 2
+_HISTORY_STREAM = 2
 _WARM_STREAM = 3
 
 _PARTS: tuple[Part, ...] = get_args(Part)
 
 
-def random(
+def random_split(
     users: ArrayLike,
     items: ArrayLike,
     *,
@@ -56,18 +56,18 @@ def random(
 
     Example:
         >>> import numpy as np
-        >>> split = random(np.zeros(10, int), np.arange(10), seed=0)
+        >>> split = random_split(np.zeros(10, int), np.arange(10), seed=0)
         >>> len(split.train), len(split.validation), len(split.test)
         (7, 1, 2)
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
-    _fractions(validation=validation, test=test)
-    by_user, place, count = _shuffled_by_user(pairs.users, np.random.default_rng(seed))
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
+    _check_fractions(validation=validation, test=test)
+    by_user, place, count = _shuffle_per_user(pairs.users, np.random.default_rng(seed))
     test_end = np.floor(test * count)
     validation_end = test_end + np.floor(validation * count)
     return Split(
         protocol="random",
-        **pairs.fields,
+        **pairs.as_kwargs,
         train=np.sort(by_user[place >= validation_end]),
         validation=np.sort(by_user[(place >= test_end) & (place < validation_end)]),
         test=np.sort(by_user[place < test_end]),
@@ -75,7 +75,7 @@ def random(
     )
 
 
-def given(
+def split_from_column(
     users: ArrayLike,
     items: ArrayLike,
     parts: ArrayLike,
@@ -104,12 +104,12 @@ def given(
 
     Example:
         >>> import numpy as np
-        >>> split = given(np.zeros(6, int), np.arange(6), ["train"] * 5 + ["test"], seed=0, validation=0.4)
+        >>> split = split_from_column(np.zeros(6, int), np.arange(6), ["train"] * 5 + ["test"], seed=0, validation=0.4)
         >>> len(split.train), len(split.validation), split.test.tolist()
         (3, 2, [5])
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
-    _fractions(validation=validation)
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
+    _check_fractions(validation=validation)
     labels = np.asarray(parts, dtype=object)
     if labels.shape != pairs.users.shape:
         raise InputError(f"given: got parts of shape {labels.shape}, expected [{len(pairs.users)}]")
@@ -124,11 +124,11 @@ def given(
         if not len(part):
             raise InputError(f"given: no interaction is marked {name!r}, expected some")
     if len(own):
-        return Split(protocol="given", **pairs.fields, train=train, validation=own, test=test)
-    drawn = _drawn_by_user(pairs.users, labels == "train", validation, np.random.default_rng(seed))
+        return Split(protocol="given", **pairs.as_kwargs, train=train, validation=own, test=test)
+    drawn = _draw_per_user(pairs.users, labels == "train", validation, np.random.default_rng(seed))
     return Split(
         protocol="given",
-        **pairs.fields,
+        **pairs.as_kwargs,
         train=train[~drawn[train]],
         validation=np.flatnonzero(drawn),
         test=test,
@@ -136,7 +136,7 @@ def given(
     )
 
 
-def global_time(
+def global_time_split(
     users: ArrayLike,
     items: ArrayLike,
     time: ArrayLike,
@@ -165,17 +165,17 @@ def global_time(
 
     Example:
         >>> import numpy as np
-        >>> split = global_time(np.zeros(10, int), np.arange(10), np.arange(10.0))
+        >>> split = global_time_split(np.zeros(10, int), np.arange(10), np.arange(10.0))
         >>> split.validation.tolist(), split.test.tolist()
         ([8], [9])
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
-    _fractions(validation=validation, test=test)
-    times = _times("global_time", time, len(pairs.users))
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
+    _check_fractions(validation=validation, test=test)
+    times = _check_times("global_time", time, len(pairs.users))
     ordered = np.sort(times)
-    later = times >= _moment(ordered, test + validation)
-    last = times >= _moment(ordered, test)
-    predicted = later & ~_repeats(pairs.keys, times)
+    later = times >= _cutoff_time(ordered, test + validation)
+    last = times >= _cutoff_time(ordered, test)
+    predicted = later & ~_is_repeat(pairs.pair_keys, times)
     parts: dict[Part, Ints] = {
         "train": np.flatnonzero(~later),
         "validation": np.flatnonzero(predicted & ~last),
@@ -189,7 +189,7 @@ def global_time(
             )
     return Split(
         protocol="global-time",
-        **pairs.fields,
+        **pairs.as_kwargs,
         time=times,
         train=parts["train"],
         validation=parts["validation"],
@@ -197,7 +197,7 @@ def global_time(
     )
 
 
-def leave_one_out(
+def leave_one_out_split(
     users: ArrayLike,
     items: ArrayLike,
     time: ArrayLike | None = None,
@@ -209,7 +209,7 @@ def leave_one_out(
     """Hold out each user's last interaction for the test and the one before for validation.
 
     Users with fewer than three stay in training whole. A pair that comes again counts once, at its first
-    time. Training holds what other users did later, so this tells nothing about the future; `global_time`
+    time. Training holds what other users did later, so this tells nothing about the future; `global_time_split`
     does.
 
     Args:
@@ -225,18 +225,18 @@ def leave_one_out(
 
     Example:
         >>> import numpy as np
-        >>> split = leave_one_out(np.zeros(4, int), np.arange(4), [3.0, 9.0, 1.0, 4.0])
+        >>> split = leave_one_out_split(np.zeros(4, int), np.arange(4), [3.0, 9.0, 1.0, 4.0])
         >>> split.test.tolist(), split.validation.tolist(), split.train.tolist()
         ([1], [3], [0, 2])
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
     if (time is None) == (seed is None):
         raise InputError("leave_one_out: expected a time or a seed, and not both")
     if time is None:
         times = np.random.default_rng(seed).random(len(pairs.users))
     else:
-        times = _times("leave_one_out", time, len(pairs.users))
-    first = np.flatnonzero(~_repeats(pairs.keys, times))
+        times = _check_times("leave_one_out", time, len(pairs.users))
+    first = np.flatnonzero(~_is_repeat(pairs.pair_keys, times))
     ordered = first[np.lexsort((first, times[first], pairs.users[first]))]
     counts_U = np.bincount(pairs.users[ordered], minlength=pairs.user_count)
     ends_U = np.cumsum(counts_U)
@@ -245,7 +245,7 @@ def leave_one_out(
     held_out[[*last, *(last - 1)]] = True
     return Split(
         protocol="leave-one-out",
-        **pairs.fields,
+        **pairs.as_kwargs,
         train=np.sort(ordered[~held_out]),
         validation=np.sort(ordered[last - 1]),
         test=np.sort(ordered[last]),
@@ -253,7 +253,7 @@ def leave_one_out(
     )
 
 
-def cold_users(
+def cold_user_split(
     users: ArrayLike,
     items: ArrayLike,
     *,
@@ -261,7 +261,7 @@ def cold_users(
     seed: int,
     fraction: float = 0.2,
     validation: float = 0.2,
-    given: float = 0.5,
+    history_fraction: float = 0.5,
     item_count: int | None = None,
 ) -> Split:
     """Hold out whole users: nothing is learned from them, and part of what they did is given as history.
@@ -273,38 +273,38 @@ def cold_users(
         seed: of the draws.
         fraction: of all users that become cold.
         validation: of the others that are held out for validation in the same way.
-        given: fraction of a held-out user's interactions, drawn at random, that is the history; the rest is
+        history_fraction: fraction of a held-out user's interactions, drawn at random, that is the history; the rest is
             to be predicted. 0 gives nothing: then only what else is known of a user can help.
         item_count: I, by default the largest item + 1.
 
     Example:
         >>> import numpy as np
-        >>> split = cold_users(np.arange(20) // 4, np.arange(20) % 4, user_count=5, seed=0)
-        >>> len(split.train), len(split.given), len(split.test), split.cold_users.tolist()
+        >>> split = cold_user_split(np.arange(20) // 4, np.arange(20) % 4, user_count=5, seed=0)
+        >>> len(split.train), len(split.given_history), len(split.test), split.cold_users.tolist()
         (16, 2, 2, [3])
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
-    _fractions(fraction=fraction, validation=validation)
-    _fractions(given=given)
-    is_cold_U, is_validation_U = _held_out(user_count, seed, fraction, validation)
-    by_user, place, count = _shuffled_by_user(pairs.users, np.random.default_rng([seed, _GIVEN_STREAM]))
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
+    _check_fractions(fraction=fraction, validation=validation)
+    _check_fractions(given=history_fraction)
+    is_cold_U, is_validation_U = _draw_held_out(user_count, seed, fraction, validation)
+    by_user, place, count = _shuffle_per_user(pairs.users, np.random.default_rng([seed, _HISTORY_STREAM]))
     is_given = np.zeros(len(pairs.users), bool)
-    is_given[by_user] = place < np.floor(given * count)
+    is_given[by_user] = place < np.floor(history_fraction * count)
     cold, waiting = is_cold_U[pairs.users], is_validation_U[pairs.users]
     return Split(
         protocol="cold-users",
-        **pairs.fields,
+        **pairs.as_kwargs,
         train=np.flatnonzero(~(cold | waiting)),
         validation=np.flatnonzero(waiting & ~is_given),
         test=np.flatnonzero(cold & ~is_given),
         seed=seed,
         cold_users=np.flatnonzero(is_cold_U),
         validation_users=np.flatnonzero(is_validation_U),
-        given=np.flatnonzero((cold | waiting) & is_given),
+        given_history=np.flatnonzero((cold | waiting) & is_given),
     )
 
 
-def cold_items(
+def cold_item_split(
     users: ArrayLike,
     items: ArrayLike,
     *,
@@ -331,16 +331,16 @@ def cold_items(
 
     Example:
         >>> import numpy as np
-        >>> split = cold_items(np.zeros(10, int), np.arange(10), item_count=10, seed=0)
+        >>> split = cold_item_split(np.zeros(10, int), np.arange(10), item_count=10, seed=0)
         >>> [len(x) for x in (split.cold_items, split.validation_items, split.known_items("validation"))]
         [2, 1, 7]
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
-    _fractions(fraction=fraction, validation=validation)
-    is_cold_I, is_validation_I = _held_out(item_count, seed, fraction, validation)
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
+    _check_fractions(fraction=fraction, validation=validation)
+    is_cold_I, is_validation_I = _draw_held_out(item_count, seed, fraction, validation)
     return Split(
         protocol="cold-items",
-        **pairs.fields,
+        **pairs.as_kwargs,
         train=np.flatnonzero(~(is_cold_I | is_validation_I)[pairs.items]),
         validation=np.flatnonzero(is_validation_I[pairs.items]),
         test=np.flatnonzero(is_cold_I[pairs.items]),
@@ -350,7 +350,7 @@ def cold_items(
     )
 
 
-def mixed(
+def mixed_split(
     users: ArrayLike,
     items: ArrayLike,
     *,
@@ -363,7 +363,7 @@ def mixed(
     """Hold out whole items and, of the others, some interactions of every user: all are ranked in one list.
 
     That is what a shop does: it has one list, in which new things stand beside old ones. The cold items are
-    those of `cold_items` with this seed; validation repeats the task one level down.
+    those of `cold_item_split` with this seed; validation repeats the task one level down.
 
     Args:
         users: [n] integers.
@@ -376,30 +376,30 @@ def mixed(
 
     Example:
         >>> import numpy as np
-        >>> split = mixed(np.zeros(10, int), np.arange(10), item_count=10, seed=0)
+        >>> split = mixed_split(np.zeros(10, int), np.arange(10), item_count=10, seed=0)
         >>> split.cold_items.tolist(), sorted(split.items[split.test].tolist())
         ([7, 9], [1, 7, 9])
         >>> len(split.candidates("test")), len(split.candidates("validation"))
         (10, 8)
     """
-    pairs = _Pairs.of(users, items, user_count, item_count)
-    _fractions(test=test, validation=validation)
-    is_cold_I, is_waiting_I = _held_out(item_count, seed, test, validation)
+    pairs = _Pairs.from_arrays(users, items, user_count, item_count)
+    _check_fractions(test=test, validation=validation)
+    is_cold_I, is_waiting_I = _draw_held_out(item_count, seed, test, validation)
     rng = np.random.default_rng([seed, _WARM_STREAM])
     is_test = is_cold_I[pairs.items]
-    is_test |= _drawn_by_user(pairs.users, ~is_test, test, rng)
+    is_test |= _draw_per_user(pairs.users, ~is_test, test, rng)
     is_validation = is_waiting_I[pairs.items] & ~is_test
-    is_validation |= _drawn_by_user(pairs.users, ~(is_test | is_validation), validation, rng)
+    is_validation |= _draw_per_user(pairs.users, ~(is_test | is_validation), validation, rng)
     return Split(
         protocol="mixed",
-        **pairs.fields,
+        **pairs.as_kwargs,
         train=np.flatnonzero(~(is_test | is_validation)),
         validation=np.flatnonzero(is_validation),
         test=np.flatnonzero(is_test),
         seed=seed,
         cold_items=np.flatnonzero(is_cold_I),
         validation_items=np.flatnonzero(is_waiting_I),
-        one_list=True,
+        joint_ranking=True,
     )
 
 
@@ -413,8 +413,10 @@ class _Pairs:
     item_count: int
 
     @classmethod
-    def of(cls, users: ArrayLike, items: ArrayLike, user_count: int | None, item_count: int | None) -> _Pairs:
-        users, items = indices("users", users), indices("items", items)
+    def from_arrays(
+        cls, users: ArrayLike, items: ArrayLike, user_count: int | None, item_count: int | None
+    ) -> _Pairs:
+        users, items = as_index_array("users", users), as_index_array("items", items)
         counts = [
             int(values.max(initial=-1)) + 1 if declared is None else declared
             for values, declared in ((users, user_count), (items, item_count))
@@ -428,17 +430,17 @@ class _Pairs:
         return cls(users, items, *counts)
 
     @property
-    def fields(self) -> dict[str, Any]:
+    def as_kwargs(self) -> dict[str, Any]:
         """What a `Split` takes over as it is."""
         return vars(self)
 
     @property
-    def keys(self) -> Ints:
+    def pair_keys(self) -> Ints:
         """[n] one number a pair of user and item."""
         return self.users * self.item_count + self.items
 
 
-def _held_out(
+def _draw_held_out(
     count: int, seed: int, fraction: float, validation: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """[count] which items or users are cold, and which of the others wait for validation."""
@@ -450,7 +452,7 @@ def _held_out(
     return is_cold, is_validation
 
 
-def _shuffled_by_user(users: Ints, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+def _shuffle_per_user(users: Ints, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
     """Interactions user by user in a random order: their indices, each one's place, its user's count."""
     shuffled = rng.permutation(len(users))
     by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
@@ -460,35 +462,35 @@ def _shuffled_by_user(users: Ints, rng: np.random.Generator) -> tuple[Ints, Ints
     return by_user, place, counts_U[owner]
 
 
-def _drawn_by_user(
+def _draw_per_user(
     users: Ints, eligible: NDArray[np.bool_], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """[n] True for a fraction, rounded down, of each user's eligible interactions."""
     places = np.flatnonzero(eligible)
     drawn = np.zeros(len(users), bool)
     if len(places):
-        by_user, place, count = _shuffled_by_user(users[places], rng)
+        by_user, place, count = _shuffle_per_user(users[places], rng)
         drawn[places[by_user[place < np.floor(fraction * count)]]] = True
     return drawn
 
 
-def _times(where: str, time: ArrayLike, count: int) -> NDArray[np.float64]:
+def _check_times(caller: str, time: ArrayLike, count: int) -> NDArray[np.float64]:
     times = np.asarray(time, np.float64)
     if times.shape != (count,) or not np.isfinite(times).all():
         raise InputError(
-            f"{where}: got times of shape {times.shape}, {int((~np.isfinite(times)).sum())} of them not "
+            f"{caller}: got times of shape {times.shape}, {int((~np.isfinite(times)).sum())} of them not "
             f"finite, expected {count} finite numbers"
         )
     return times
 
 
-def _moment(ordered: NDArray[np.float64], fraction: float) -> float:
+def _cutoff_time(ordered: NDArray[np.float64], fraction: float) -> float:
     """The time at which the latest `fraction` begins; infinity where that is nothing."""
     place = round(len(ordered) * (1 - fraction))
     return float(ordered[place]) if place < len(ordered) else np.inf
 
 
-def _repeats(pairs: Ints, times: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _is_repeat(pairs: Ints, times: NDArray[np.float64]) -> NDArray[np.bool_]:
     """[n] True where the same pair came before."""
     by_time = np.argsort(times, kind="stable")
     repeats = np.ones(len(pairs), bool)
@@ -496,7 +498,7 @@ def _repeats(pairs: Ints, times: NDArray[np.float64]) -> NDArray[np.bool_]:
     return repeats
 
 
-def _fractions(**fractions: float) -> None:
+def _check_fractions(**fractions: float) -> None:
     if any(not 0 <= value < 1 for value in fractions.values()) or sum(fractions.values()) >= 1:
         raise InputError(
             f"split fractions: got {fractions}, expected numbers from 0 that leave some for training"

@@ -8,10 +8,10 @@ from mmattn.data.histories import Histories
 from mmattn.errors import InputError
 from mmattn.evaluation.splits.split import Part, Split
 
-__all__ = ["known_histories", "moment"]
+__all__ = ["known_histories", "part_start"]
 
 
-def moment(split: Split, part: Part) -> float:
+def part_start(split: Split, part: Part) -> float:
     """When `part` begins, in seconds: nothing of that moment or later may be known.
 
     Raises:
@@ -33,12 +33,12 @@ def known_histories(split: Split, part: Part) -> Histories:
     Example:
         >>> from mmattn.evaluation.splits.strategies import global_time
         >>> split = global_time(np.zeros(10, int), np.arange(10), np.arange(10.0))
-        >>> moment(split, "test"), known_histories(split, "test").items.tolist()
+        >>> part_start(split, "test"), known_histories(split, "test").items.tolist()
         (9.0, [0, 1, 2, 3, 4, 5, 6, 7, 8])
     """
-    before = moment(split, part)
+    before = part_start(split, part)
     known = np.concatenate([split.train, split.validation]) if part == "test" else split.train
     times = np.asarray(split.time)
-    return Histories.of(
-        split.users[known], split.items[known], times[known], user_count=split.user_count, before=before
+    return Histories.from_events(
+        split.users[known], split.items[known], times[known], num_users=split.user_count, cutoff_time=before
     )

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmattn.array_types import Floats
-from mmattn.errors import InputError, nearest
-from mmattn.evaluation.statistics.bootstrap import Interval, paired
+from mmattn.errors import InputError, did_you_mean
+from mmattn.evaluation.statistics.bootstrap import Interval, paired_bootstrap
 
-__all__ = ["Comparison", "compare", "holm", "randomisation"]
+__all__ = ["Comparison", "compare_systems", "holm_correction", "randomization_test"]
 
 
 # Up to this many users every assignment of signs is tried.
-_EXACT = 14
+_MAX_EXACT_USERS = 14
 # Two values closer than this are one value that was summed in another order.
-_EQUAL = 1e-12
+_TOLERANCE = 1e-12
 _SIGNS_AT_ONCE = 4_000_000
 
 
@@ -39,12 +39,12 @@ class Comparison:
         baseline: the other.
         difference: system - baseline with its paired bootstrap interval.
         p_value: two-sided, of the paired randomisation test.
-        adjusted: the same after Holm's correction for all comparisons made together.
-        effect: mean over standard deviation of the users' differences (Cohen's d of paired values); 0
+        adjusted_p_value: the same after Holm's correction for all comparisons made together.
+        effect_size: mean over standard deviation of the users' differences (Cohen's d of paired values); 0
             where nobody differs, infinite where all differ by the same.
         wins: users for whom the system is better, in the mean over the seeds.
         losses: users for whom the baseline is.
-        draws: the rest.
+        ties: the rest.
         per_user: [U] difference of each user in the mean over the seeds, NaN where it has none.
     """
 
@@ -53,11 +53,11 @@ class Comparison:
     baseline: str
     difference: Interval
     p_value: float
-    adjusted: float
-    effect: float
+    adjusted_p_value: float
+    effect_size: float
     wins: int
     losses: int
-    draws: int
+    ties: int
     per_user: Floats = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -65,18 +65,18 @@ class Comparison:
         names = ("metric", "system", "baseline", "p_value", "adjusted", "wins", "losses", "draws")
         return {
             **{name: getattr(self, name) for name in names},
-            "effect": self.effect if np.isfinite(self.effect) else None,
+            "effect": self.effect_size if np.isfinite(self.effect_size) else None,
             "difference": self.difference.to_json(),
         }
 
 
-def compare(
+def compare_systems(
     systems: Mapping[str, Mapping[str, ArrayLike]],
     *,
     baseline: str | None = None,
     all_pairs: bool = False,
-    resamples: int = 10_000,
-    level: float = 0.95,
+    n_resamples: int = 10_000,
+    confidence_level: float = 0.95,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
     """Compare systems that were measured on the same users and seeds.
@@ -85,15 +85,15 @@ def compare(
         systems: name -> metric -> [U] values or [S, U] of several seeds, NaN where a user has none.
         baseline: the one that the others are compared with; by default the first.
         all_pairs: compare each with each instead.
-        resamples: random sign assignments and bootstrap draws.
-        level: coverage of the intervals.
+        n_resamples: random sign assignments and bootstrap draws.
+        confidence_level: coverage of the intervals.
         seed: of both.
 
     Raises:
         InputError: fewer than two systems, an unknown baseline, or systems measured differently.
 
     Example:
-        >>> found = compare({"old": {"mrr": [0.1, 0.5, 0.2]}, "new": {"mrr": [0.4, 0.6, 0.2]}})[0]
+        >>> found = compare_systems({"old": {"mrr": [0.1, 0.5, 0.2]}, "new": {"mrr": [0.4, 0.6, 0.2]}})[0]
         >>> found.system, round(found.difference.mean, 4), found.wins, found.losses, found.p_value
         ('new', 0.1333, 2, 0, 0.5)
     """
@@ -101,7 +101,9 @@ def compare(
     if len(names) < 2:
         raise InputError(f"compare: got {len(names)} systems, expected at least two")
     if baseline is not None and baseline not in systems:
-        raise InputError(f"compare: no system {baseline!r} to be the baseline.{nearest(baseline, names)}")
+        raise InputError(
+            f"compare: no system {baseline!r} to be the baseline.{did_you_mean(baseline, names)}"
+        )
     metrics = list(systems[names[0]])
     for name in names:
         if set(systems[name]) != set(metrics) or not metrics:
@@ -114,18 +116,22 @@ def compare(
     if all_pairs:
         pairs = [(one, other) for other, one in itertools.combinations(names, 2)]
     found = [
-        _one(
+        _compare_pair(
             metric, system, other, systems[system][metric], systems[other][metric],
-            resamples=resamples, level=level, seed=seed,
+            n_resamples=n_resamples, confidence_level=confidence_level, seed=seed,
         )
         for metric in metrics
         for system, other in pairs
     ]  # fmt: skip
-    adjusted = holm([one.p_value for one in found])
-    return tuple(replace(one, adjusted=float(value)) for one, value in zip(found, adjusted, strict=True))
+    adjusted = holm_correction([one.p_value for one in found])
+    return tuple(
+        replace(one, adjusted_p_value=float(value)) for one, value in zip(found, adjusted, strict=True)
+    )
 
 
-def randomisation(ours: ArrayLike, theirs: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> float:
+def randomization_test(
+    ours: ArrayLike, theirs: ArrayLike, *, n_resamples: int = 10_000, seed: int = 0
+) -> float:
     """Two-sided p-value of the paired randomisation test (Fisher's).
 
     If the two systems were alike, a user's two values could as well be exchanged. The p-value is the
@@ -135,37 +141,37 @@ def randomisation(ours: ArrayLike, theirs: ArrayLike, *, resamples: int = 10_000
     Args:
         ours: [U] or [S, U]; a user is exchanged in all seeds at once.
         theirs: the same users and seeds.
-        resamples: random exchanges.
+        n_resamples: random exchanges.
         seed: of them.
 
     Example:
-        >>> randomisation([0.5, 0.7, 0.9], [0.1, 0.2, 0.3])
+        >>> randomization_test([0.5, 0.7, 0.9], [0.1, 0.2, 0.3])
         0.25
     """
-    weights_U = _weights(_differences(ours, theirs))
+    weights_U = _user_contributions(_differences(ours, theirs))
     weights_U = weights_U[weights_U != 0]
     observed = abs(weights_U.sum())
     users = len(weights_U)
-    if users <= _EXACT:
+    if users <= _MAX_EXACT_USERS:
         signs_RU = 1.0 - 2 * ((np.arange(2**users)[:, None] >> np.arange(users)) & 1)
-        return float((np.abs(signs_RU @ weights_U) >= observed - _EQUAL).mean())
+        return float((np.abs(signs_RU @ weights_U) >= observed - _TOLERANCE).mean())
     rng = np.random.default_rng(seed)
     block = max(1, _SIGNS_AT_ONCE // users)
     reached = 1
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
+    for start in range(0, n_resamples, block):
+        rows = min(block, n_resamples - start)
         bits_RU = np.unpackbits(rng.integers(0, 256, (rows, -(-users // 8)), np.uint8), axis=1, count=users)
         # The sum with random signs is the whole minus twice the part that is turned round.
         sums_R = weights_U.sum() - 2 * (bits_RU.astype(np.float64) @ weights_U)
-        reached += int((np.abs(sums_R) >= observed - _EQUAL).sum())
-    return reached / (resamples + 1)
+        reached += int((np.abs(sums_R) >= observed - _TOLERANCE).sum())
+    return reached / (n_resamples + 1)
 
 
-def holm(p_values: Sequence[float] | Floats) -> Floats:
+def holm_correction(p_values: Sequence[float] | Floats) -> Floats:
     """Holm's step-down correction: p-values that hold for all tests together (Holm, 1979).
 
     Example:
-        >>> holm([0.01, 0.04, 0.03]).round(4).tolist()
+        >>> holm_correction([0.01, 0.04, 0.03]).round(4).tolist()
         [0.03, 0.06, 0.06]
     """
     values = np.asarray(p_values, np.float64)
@@ -176,27 +182,29 @@ def holm(p_values: Sequence[float] | Floats) -> Floats:
     return adjusted
 
 
-def _one(
+def _compare_pair(
     metric: str, system: str, baseline: str, ours: ArrayLike, theirs: ArrayLike, *,
-    resamples: int, level: float, seed: int,
+    n_resamples: int, confidence_level: float, seed: int,
 ) -> Comparison:  # fmt: skip
     differences_SU = _differences(ours, theirs)
     there_U = ~np.isnan(differences_SU).all(0)
     per_user = np.full(differences_SU.shape[1], np.nan)
     per_user[there_U] = np.nanmean(differences_SU[:, there_U], axis=0)
-    counted = np.where(np.abs(per_user[there_U]) < _EQUAL, 0.0, per_user[there_U])
-    p_value = randomisation(ours, theirs, resamples=resamples, seed=seed)
+    counted = np.where(np.abs(per_user[there_U]) < _TOLERANCE, 0.0, per_user[there_U])
+    p_value = randomization_test(ours, theirs, n_resamples=n_resamples, seed=seed)
     return Comparison(
         metric=metric,
         system=system,
         baseline=baseline,
-        difference=paired(ours, theirs, level=level, resamples=resamples, seed=seed),
+        difference=paired_bootstrap(
+            ours, theirs, confidence_level=confidence_level, n_resamples=n_resamples, seed=seed
+        ),
         p_value=p_value,
-        adjusted=p_value,
-        effect=_effect(counted),
+        adjusted_p_value=p_value,
+        effect_size=_cohens_d(counted),
         wins=int((counted > 0).sum()),
         losses=int((counted < 0).sum()),
-        draws=int((counted == 0).sum()),
+        ties=int((counted == 0).sum()),
         per_user=per_user,
     )
 
@@ -213,17 +221,17 @@ def _differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
     return ours_SU - theirs_SU
 
 
-def _weights(differences_SU: Floats) -> Floats:
+def _user_contributions(differences_SU: Floats) -> Floats:
     """[U] what each user adds to the mean over the seeds of the seeds' means."""
     there_SU = ~np.isnan(differences_SU)
     shares_SU = np.where(there_SU, differences_SU, 0.0) / there_SU.sum(1, keepdims=True)
     sums: Floats = shares_SU.mean(0)
-    return np.where(np.abs(sums) < _EQUAL / len(sums), 0.0, sums)
+    return np.where(np.abs(sums) < _TOLERANCE / len(sums), 0.0, sums)
 
 
-def _effect(counted: Floats) -> float:
-    spread = float(counted.std(ddof=1)) if len(counted) > 1 else 0.0
-    mean = float(counted.mean())
-    if spread < _EQUAL:
-        return 0.0 if abs(mean) < _EQUAL else float(np.copysign(np.inf, mean))
+def _cohens_d(differences: Floats) -> float:
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    mean = float(differences.mean())
+    if spread < _TOLERANCE:
+        return 0.0 if abs(mean) < _TOLERANCE else float(np.copysign(np.inf, mean))
     return mean / spread

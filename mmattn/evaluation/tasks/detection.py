@@ -22,15 +22,21 @@ from mmattn.array_types import Floats
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError, MissingDependency
 
-__all__ = ["THRESHOLDS", "check_pairs", "class_figures", "detection_figures", "labels_of"]
+__all__ = [
+    "IOU_THRESHOLDS",
+    "check_predictions",
+    "detection_metrics",
+    "per_class_detection_metrics",
+    "unique_labels",
+]
 
 
 # The IoU from which a box counts as found.
-THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
+IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 _AP50, _AP75 = 0, 5  # places of .50 and .75 among the thresholds
 
 
-def detection_figures(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> dict[str, float]:
+def detection_metrics(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> dict[str, float]:
     """map, ap50, ap75 and recall over all pictures.
 
     Args:
@@ -45,56 +51,58 @@ def detection_figures(predictions: Sequence[Boxes], targets: Sequence[Boxes]) ->
         >>> import torch
         >>> truth = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
         >>> found = Boxes(torch.tensor([[2.0, 3.0, 10.0, 11.0]]), ["seven"], (24, 32), torch.tensor([0.9]))
-        >>> figures = detection_figures([found], [truth])  # IoU 8 / 9: found up to the threshold .85
+        >>> figures = detection_metrics([found], [truth])  # IoU 8 / 9: found up to the threshold .85
         >>> {name: round(value, 3) for name, value in figures.items()}
         {'map': 0.8, 'ap50': 1.0, 'ap75': 1.0, 'recall': 0.8}
     """
-    curves = _curves(predictions, targets)
+    curves = _evaluate_coco(predictions, targets)
     return {
-        "map": _mean(curves.precision_TC),
-        "ap50": _mean(curves.precision_TC[_AP50]),
-        "ap75": _mean(curves.precision_TC[_AP75]),
-        "recall": _mean(curves.recall_TC),
+        "map": _nanmean(curves.precision_TC),
+        "ap50": _nanmean(curves.precision_TC[_AP50]),
+        "ap75": _nanmean(curves.precision_TC[_AP75]),
+        "recall": _nanmean(curves.recall_TC),
     }
 
 
-def class_figures(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> dict[str, dict[str, float]]:
+def per_class_detection_metrics(
+    predictions: Sequence[Boxes], targets: Sequence[Boxes]
+) -> dict[str, dict[str, float]]:
     """Each class's map, ap50, ap75 and recall, and how many boxes it truly has (`true`).
 
     Args:
-        predictions, targets: as `detection_figures`. A class that never truly occurs has NaN figures.
+        predictions, targets: as `detection_metrics`. A class that never truly occurs has NaN figures.
 
     Raises:
-        InputError, MissingDependency: as `detection_figures`.
+        InputError, MissingDependency: as `detection_metrics`.
 
     Example:
         >>> import torch
         >>> truth = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
-        >>> class_figures([Boxes(truth.boxes, ["six"], (24, 32), torch.tensor([0.9]))], [truth])["seven"]
+        >>> per_class_detection_metrics([Boxes(truth.boxes, ["six"], (24, 32), torch.tensor([0.9]))], [truth])["seven"]
         {'map': 0.0, 'ap50': 0.0, 'ap75': 0.0, 'recall': 0.0, 'true': 1.0}
     """
-    curves = _curves(predictions, targets)
+    curves = _evaluate_coco(predictions, targets)
     true = dict.fromkeys(curves.labels, 0)
     for target in targets:
         for label in target.labels:
             true[label] += 1
     return {
         label: {
-            "map": _mean(curves.precision_TC[:, column]),
-            "ap50": _mean(curves.precision_TC[_AP50, column]),
-            "ap75": _mean(curves.precision_TC[_AP75, column]),
-            "recall": _mean(curves.recall_TC[:, column]),
+            "map": _nanmean(curves.precision_TC[:, column]),
+            "ap50": _nanmean(curves.precision_TC[_AP50, column]),
+            "ap75": _nanmean(curves.precision_TC[_AP75, column]),
+            "recall": _nanmean(curves.recall_TC[:, column]),
             "true": float(true[label]),
         }
         for column, label in enumerate(curves.labels)
     }
 
 
-def check_pairs(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> None:
+def check_predictions(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> None:
     """Refuse predictions that do not answer the targets.
 
     Raises:
-        InputError: as `detection_figures`.
+        InputError: as `detection_metrics`.
     """
     if len(predictions) != len(targets):
         raise InputError(
@@ -110,13 +118,13 @@ def check_pairs(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> None:
             raise InputError(f"detection: picture {row} has predictions without finite scores")
 
 
-def labels_of(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> list[str]:
+def unique_labels(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> list[str]:
     """Every label, in order."""
     return sorted({label for boxes in (*predictions, *targets) for label in boxes.labels})
 
 
 @dataclass(frozen=True, eq=False)
-class _Curves:
+class _CocoResults:
     """By IoU threshold and class: average precision and recall, NaN where a class never truly occurs."""
 
     labels: list[str]
@@ -124,12 +132,12 @@ class _Curves:
     recall_TC: Floats
 
 
-def _curves(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> _Curves:
-    check_pairs(predictions, targets)
-    labels = labels_of(predictions, targets)
-    nothing = np.full((len(THRESHOLDS), len(labels)), np.nan)
+def _evaluate_coco(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> _CocoResults:
+    check_predictions(predictions, targets)
+    labels = unique_labels(predictions, targets)
+    nothing = np.full((len(IOU_THRESHOLDS), len(labels)), np.nan)
     if not any(len(target) for target in targets):
-        return _Curves(labels, nothing, nothing)
+        return _CocoResults(labels, nothing, nothing)
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
@@ -141,20 +149,20 @@ def _curves(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> _Curves:
         {
             "images": [{"id": row, "height": b.size[0], "width": b.size[1]} for row, b in enumerate(targets)],
             "categories": [{"id": place, "name": label} for label, place in number.items()],
-            "annotations": _annotations(targets, number),
+            "annotations": _coco_annotations(targets, number),
         }
     )
-    judge = COCOeval_faster(truth, truth.loadRes(_annotations(predictions, number)), iouType="bbox")
+    judge = COCOeval_faster(truth, truth.loadRes(_coco_annotations(predictions, number)), iouType="bbox")
     judge.evaluate()
     judge.accumulate()
     # [T, 101 recalls, C, areas, most predictions], of which the first area is all and the last most is 100.
     precision_TRC = np.asarray(judge.eval["precision"])[:, :, :, 0, -1]
     recall_TC = np.asarray(judge.eval["recall"])[:, :, 0, -1]
     precision_TC = np.where(precision_TRC < 0, np.nan, precision_TRC).mean(1)
-    return _Curves(labels, precision_TC, np.where(recall_TC < 0, np.nan, recall_TC))
+    return _CocoResults(labels, precision_TC, np.where(recall_TC < 0, np.nan, recall_TC))
 
 
-def _annotations(boxes: Sequence[Boxes], number: dict[str, int]) -> list[dict[str, Any]]:
+def _coco_annotations(boxes: Sequence[Boxes], category_ids: dict[str, int]) -> list[dict[str, Any]]:
     """COCO's rows: left, top, width, height."""
     rows: list[dict[str, Any]] = []
     for picture, one in enumerate(boxes):
@@ -165,7 +173,7 @@ def _annotations(boxes: Sequence[Boxes], number: dict[str, int]) -> list[dict[st
             row = {
                 "id": len(rows) + 1,
                 "image_id": picture,
-                "category_id": number[label],
+                "category_id": category_ids[label],
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": 0,
@@ -176,7 +184,7 @@ def _annotations(boxes: Sequence[Boxes], number: dict[str, int]) -> list[dict[st
     return rows
 
 
-def _mean(values: Floats) -> float:
+def _nanmean(values: Floats) -> float:
     """Over what there is."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if there.size else float("nan")

@@ -1,6 +1,6 @@
 """Entities in tagged words, as seqeval counts them: strictly or as forgivingly as the shared tasks did.
 
-Intervals over sentences come from `mmattn.evaluation.tasks.task_metrics.TagsMeasure`, which is forgiving.
+Intervals over sentences come from `mmattn.evaluation.tasks.task_metrics.EntityMetrics`, which is forgiving.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 from mmattn.errors import InputError, MissingDependency
 
-__all__ = ["entity_figures", "with_all_words"]
+__all__ = ["entity_metrics", "pad_tags"]
 
 
-def entity_figures(
+def entity_metrics(
     predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, strict: bool = False
 ) -> dict[str, float]:
     """Precision, recall and F1 of entities: kind, beginning and end have to be right.
@@ -36,7 +36,7 @@ def entity_figures(
 
     Example:
         >>> said, true = [["B-place", "O", "I-work"]], [["B-place", "O", "B-work"]]
-        >>> entity_figures(said, true)["f1"], round(entity_figures(said, true, strict=True)["f1"], 3)
+        >>> entity_metrics(said, true)["f1"], round(entity_metrics(said, true, strict=True)["f1"], 3)
         (1.0, 0.667)
     """
     try:
@@ -44,7 +44,7 @@ def entity_figures(
         from seqeval.scheme import IOB2
     except ImportError as error:
         raise MissingDependency("seqeval is not installed: pip install 'mmattn[tagging]'") from error
-    true, said = [list(one) for one in targets], with_all_words(predictions, targets)
+    true, said = [list(one) for one in targets], pad_tags(predictions, targets)
     _check_bio([*true, *said])
     none = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0}
     there = any(tag != "O" for one in (*true, *said) for tag in one)
@@ -61,11 +61,11 @@ def entity_figures(
     }
 
 
-def with_all_words(predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> list[list[str]]:
+def pad_tags(predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> list[list[str]]:
     """Predictions with "O" for the words at the end that an encoder has cut off.
 
     Example:
-        >>> with_all_words([["B-place"]], [["B-place", "I-place", "O"]])
+        >>> pad_tags([["B-place"]], [["B-place", "I-place", "O"]])
         [['B-place', 'O', 'O']]
     """
     if len(predictions) != len(targets):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.statistics.bootstrap import Interval
 
-__all__ = ["Edits", "Mistake", "count_edits", "error_rate", "transcript_figures", "worst"]
+__all__ = ["Edits", "Mistake", "count_edits", "error_rate", "transcription_metrics", "worst_predictions"]
 
-Unit = Literal["word", "character"]
+TextUnit = Literal["word", "character"]
 
 _AT_ONCE = 4_000_000  # resampled counts held at once
 
@@ -68,7 +68,7 @@ class Mistake:
     errors: int
 
 
-def count_edits(predictions: Sequence[str], targets: Sequence[str], unit: Unit = "word") -> Edits:
+def count_edits(predictions: Sequence[str], targets: Sequence[str], unit: TextUnit = "word") -> Edits:
     """The edits of every utterance.
 
     Args:
@@ -85,8 +85,8 @@ def count_edits(predictions: Sequence[str], targets: Sequence[str], unit: Unit =
         >>> edits.substitutions.tolist(), edits.deletions.tolist(), edits.insertions.tolist()
         ([1, 0], [1, 0], [0, 1])
     """
-    _check(predictions, targets)
-    jiwer = _jiwer()
+    _check_texts(predictions, targets)
+    jiwer = _import_jiwer()
     process = {"word": jiwer.process_words, "character": jiwer.process_characters}[unit]
     rows = []
     for pair in zip(predictions, targets, strict=True):
@@ -100,13 +100,13 @@ def count_edits(predictions: Sequence[str], targets: Sequence[str], unit: Unit =
     return Edits(*np.array(rows, np.int64).reshape(-1, 4).T)
 
 
-def transcript_figures(predictions: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+def transcription_metrics(predictions: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
     """Word and character error rates, what the words' errors are, and the share of faultless utterances.
 
     Raises: as `count_edits`; InputError where nothing was said in any utterance.
 
     Example:
-        >>> figures = transcript_figures(["one too", "three"], ["one two", "three"])
+        >>> figures = transcription_metrics(["one too", "three"], ["one two", "three"])
         >>> round(figures["wer"], 3), round(figures["cer"], 3), figures["faultless"]
         (0.333, 0.083, 0.5)
     """
@@ -125,14 +125,14 @@ def transcript_figures(predictions: Sequence[str], targets: Sequence[str]) -> di
 
 
 def error_rate(
-    edits: Edits | Sequence[Edits], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    edits: Edits | Sequence[Edits], *, confidence_level: float = 0.95, n_resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """The error rate with its bootstrap interval over utterances.
 
     Args:
         edits: of one seed, or of several that heard the same utterances.
-        level: coverage, between 0 and 1.
-        resamples: how many times the utterances are drawn anew.
+        confidence_level: coverage, between 0 and 1.
+        n_resamples: how many times the utterances are drawn anew.
         seed: of the resampling.
 
     Raises:
@@ -153,28 +153,30 @@ def error_rate(
         raise InputError(f"error rate: nothing was said in any of {len(lengths_U)} utterances")
     errors_U = np.mean([run.errors for run in runs], axis=0)
     rng, rates = np.random.default_rng(seed), []
-    for first in range(0, resamples, block := max(1, _AT_ONCE // len(lengths_U))):
-        drawn_RU = rng.integers(len(lengths_U), size=(min(block, resamples - first), len(lengths_U)))
+    for first in range(0, n_resamples, block := max(1, _AT_ONCE // len(lengths_U))):
+        drawn_RU = rng.integers(len(lengths_U), size=(min(block, n_resamples - first), len(lengths_U)))
         said_R = lengths_U[drawn_RU].sum(1)
         rates.append(errors_U[drawn_RU].sum(1)[said_R > 0] / said_R[said_R > 0])
-    low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.concatenate(rates), [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     seeds = tuple(run.rate for run in runs)
-    return Interval(float(np.mean(seeds)), float(low), float(high), seeds, level, len(lengths_U))
+    return Interval(float(np.mean(seeds)), float(low), float(high), seeds, confidence_level, len(lengths_U))
 
 
-def worst(predictions: Sequence[str], targets: Sequence[str], count: int = 10) -> list[Mistake]:
+def worst_predictions(
+    predictions: Sequence[str], targets: Sequence[str], max_results: int = 10
+) -> list[Mistake]:
     """The utterances with the most errors, faultless ones left out; the earlier first among equals.
 
     Example:
-        >>> [mistake.row for mistake in worst(["a", "b c", "d"], ["a", "x y", "e"])]
+        >>> [mistake.row for mistake in worst_predictions(["a", "b c", "d"], ["a", "x y", "e"])]
         [1, 2]
     """
     errors_U = count_edits(predictions, targets).errors
-    rows = [int(row) for row in np.argsort(-errors_U, kind="stable")[:count] if errors_U[row]]
+    rows = [int(row) for row in np.argsort(-errors_U, kind="stable")[:max_results] if errors_U[row]]
     return [Mistake(row, targets[row], predictions[row], int(errors_U[row])) for row in rows]
 
 
-def _check(predictions: Sequence[str], targets: Sequence[str]) -> None:
+def _check_texts(predictions: Sequence[str], targets: Sequence[str]) -> None:
     if len(predictions) != len(targets):
         raise InputError(f"transcripts: got {len(predictions)} predictions, expected {len(targets)}")
     for texts in (predictions, targets):
@@ -183,7 +185,7 @@ def _check(predictions: Sequence[str], targets: Sequence[str]) -> None:
                 raise InputError(f"transcripts: row {row} is {type(text).__name__}, expected a text")
 
 
-def _jiwer() -> Any:
+def _import_jiwer() -> Any:
     try:
         import jiwer
     except ImportError as error:

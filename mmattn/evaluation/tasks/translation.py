@@ -16,17 +16,17 @@ import numpy as np
 from mmattn.array_types import Floats
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.evaluation.statistics.count_bootstrap import bootstrap_figures, paired_figures
-from mmattn.evaluation.tasks.task_metrics import Measure
+from mmattn.evaluation.statistics.count_bootstrap import bootstrap_metrics, paired_bootstrap_metrics
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
-__all__ = ["References", "TranslationMeasure", "translation_figures"]
+__all__ = ["References", "TranslationMetrics", "translation_metrics"]
 
 References = str | Sequence[str]  # what people wrote of one sample
 
 _TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none")
 
 
-class TranslationMeasure(Measure):
+class TranslationMetrics(TaskMetrics):
     """BLEU, chrF, and the share of texts that are exactly a reference; 0 to 100, 0 to 100, and 0 to 1.
 
     Papers: Papineni et al., "BLEU", 2002; Popovic, "chrF", 2015; Post, "A Call for Clarity in Reporting BLEU
@@ -43,16 +43,16 @@ class TranslationMeasure(Measure):
         MissingDependency: sacrebleu is not installed.
 
     Example:
-        >>> measure = TranslationMeasure()
-        >>> figures = measure.measure(["a dog runs here"], [["a dog runs here", "the dog is running"]])
+        >>> measure = TranslationMetrics()
+        >>> figures = measure.evaluate(["a dog runs here"], [["a dog runs here", "the dog is running"]])
         >>> round(figures["bleu"], 1), round(figures["chrf"], 1), figures["exact"]
         (100.0, 100.0, 1.0)
         >>> measure.signatures["chrf"]
         'nrefs:2|case:mixed|eff:yes|nc:6|nw:0|space:no|version:...'
     """
 
-    primary = "chrf"
-    perfect = 100.0
+    primary_metric = "chrf"
+    best_value = 100.0
 
     def __init__(self, *, lowercase: bool = False, tokenize: str = "13a", effective_order: bool = False):
         if tokenize not in _TOKENIZERS:
@@ -61,8 +61,8 @@ class TranslationMeasure(Measure):
         self.signatures: dict[str, str] = {}  # of what was counted last
 
     @cached_property
-    def _metrics(self) -> dict[str, Any]:
-        metrics = _sacrebleu()
+    def _sacrebleu_metrics(self) -> dict[str, Any]:
+        metrics = _import_sacrebleu()
         return {
             "bleu": metrics.BLEU(
                 lowercase=self.lowercase, tokenize=self.tokenize, effective_order=self.effective_order
@@ -80,28 +80,28 @@ class TranslationMeasure(Measure):
         Raises:
             InputError: other numbers of texts and references, a sample without references, no text.
         """
-        references = _checked(predictions, targets)
+        references = _check_references(predictions, targets)
         widest = max(map(len, references), default=1)
         # sacrebleu wants a list a reference, not a sample; None is one that is not there.
         turned = [
             [each[place] if place < len(each) else None for each in references] for place in range(widest)
         ]
         columns = []
-        for name, metric in self._metrics.items():
+        for name, metric in self._sacrebleu_metrics.items():
             columns.append(np.array(metric._extract_corpus_statistics(list(predictions), turned), np.float64))
             self.signatures[name] = str(metric.get_signature())
         exact = [
-            self._plain(text) in map(self._plain, own)
+            self._normalize(text) in map(self._normalize, own)
             for text, own in zip(predictions, references, strict=True)
         ]
         return np.hstack([*columns, np.array([[float(same), 1.0] for same in exact])])
 
-    def figures(self, sums: Floats) -> dict[str, Floats]:
+    def compute(self, sums: Floats) -> dict[str, Floats]:
         """Figure -> [...] from sums [..., K] over samples."""
         *parts, exact = np.split(sums, [_BLEU_COUNTS, sums.shape[-1] - 2], axis=-1)
         found = {
-            name: np.apply_along_axis(_scored, -1, part, metric)
-            for part, (name, metric) in zip(parts, self._metrics.items(), strict=True)
+            name: np.apply_along_axis(_score_from_counts, -1, part, metric)
+            for part, (name, metric) in zip(parts, self._sacrebleu_metrics.items(), strict=True)
         }
         return {**found, "exact": exact[..., 0] / np.maximum(exact[..., 1], 1)}
 
@@ -113,10 +113,10 @@ class TranslationMeasure(Measure):
         Args:
             predictions: of each seed N texts, of the same samples.
             targets: N references.
-            options: level, resamples, seed of `mmattn.evaluation.statistics.count_bootstrap.bootstrap_figures`.
+            options: level, resamples, seed of `mmattn.evaluation.statistics.count_bootstrap.bootstrap_metrics`.
         """
-        return bootstrap_figures(
-            [self.counts(texts, targets) for texts in predictions], self.figures, **options
+        return bootstrap_metrics(
+            [self.counts(texts, targets) for texts in predictions], self.compute, **options
         )
 
     def difference(
@@ -129,14 +129,14 @@ class TranslationMeasure(Measure):
         """Every figure of ours minus that of theirs, on the same draws of samples; as `intervals`."""
         counts = [self.counts(texts, targets) for texts in ours]
         others = [self.counts(texts, targets) for texts in theirs]
-        return paired_figures(counts, others, self.figures, **options)
+        return paired_bootstrap_metrics(counts, others, self.compute, **options)
 
-    def _plain(self, text: str) -> str:
+    def _normalize(self, text: str) -> str:
         text = " ".join(text.split())
         return text.lower() if self.lowercase else text
 
 
-def translation_figures(
+def translation_metrics(
     predictions: Sequence[str], targets: Sequence[References], **options: Any
 ) -> dict[str, float]:
     """BLEU, chrF and the share of exact texts.
@@ -144,24 +144,24 @@ def translation_figures(
     Args:
         predictions: N texts.
         targets: N references: a text, or several.
-        options: of `TranslationMeasure`.
+        options: of `TranslationMetrics`.
 
     Example:
-        >>> figures = translation_figures(["ein roter hund"], ["ein roter hund"], effective_order=True)
+        >>> figures = translation_metrics(["ein roter hund"], ["ein roter hund"], effective_order=True)
         >>> {name: round(value, 6) for name, value in figures.items()}
         {'bleu': 100.0, 'chrf': 100.0, 'exact': 1.0}
     """
-    return TranslationMeasure(**options).measure(predictions, targets)
+    return TranslationMetrics(**options).evaluate(predictions, targets)
 
 
 _BLEU_COUNTS = 10  # two lengths, right and written n-grams of four orders
 
 
-def _scored(counts: Floats, metric: Any) -> float:
+def _score_from_counts(counts: Floats, metric: Any) -> float:
     return float(metric._compute_score_from_stats([round(count) for count in counts]).score)
 
 
-def _checked(predictions: Sequence[str], targets: Sequence[References]) -> list[list[str]]:
+def _check_references(predictions: Sequence[str], targets: Sequence[References]) -> list[list[str]]:
     """The references of each sample, as a list each."""
     if len(predictions) != len(targets) or not len(predictions):
         raise InputError(
@@ -178,7 +178,7 @@ def _checked(predictions: Sequence[str], targets: Sequence[References]) -> list[
     return references
 
 
-def _sacrebleu() -> Any:
+def _import_sacrebleu() -> Any:
     try:
         import sacrebleu.metrics
     except ImportError as error:

@@ -17,15 +17,20 @@ from mmattn.array_types import Floats
 from mmattn.errors import InputError
 
 __all__ = [
-    "Detection", "detection_curve", "equal_error_rate", "least_cost", "pair_scores", "verification_figures",
+    "ErrorTradeoffCurve",
+    "equal_error_rate",
+    "error_tradeoff_curve",
+    "min_detection_cost",
+    "pair_scores",
+    "verification_metrics",
 ]  # fmt: skip
 
 
-_MOST_PAIRS = 20_000_000
+_MAX_PAIRS = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Detection:
+class ErrorTradeoffCurve:
     """The trade-off of a verifier, threshold by threshold: the points of its DET curve.
 
     Paper: Martin et al., "The DET curve in assessment of detection task performance", 1997.
@@ -45,17 +50,17 @@ class Detection:
         """Where both errors are the same, on the straight line between the points around it."""
         return float(equal_error_rate(self.false_accepts, self.misses))
 
-    def min_cost(self, prior: float = 0.05, miss: float = 1.0, accept: float = 1.0) -> float:
+    def min_cost(self, prior: float = 0.05, miss_cost: float = 1.0, false_accept_cost: float = 1.0) -> float:
         """The least detection cost (minDCF) at any threshold; 1 is what accepting or refusing all costs.
 
         Paper: NIST, "2016 Speaker Recognition Evaluation Plan".
 
         Args:
             prior: probability that a pair is of one speaker.
-            miss: cost of a miss.
-            accept: cost of accepting wrongly.
+            miss_cost: cost of a miss.
+            false_accept_cost: cost of accepting wrongly.
         """
-        return float(least_cost(self.false_accepts, self.misses, prior, miss, accept))
+        return float(min_detection_cost(self.false_accepts, self.misses, prior, miss_cost, false_accept_cost))
 
 
 def equal_error_rate(false_accepts: Floats, misses: Floats) -> Floats:
@@ -84,24 +89,28 @@ def equal_error_rate(false_accepts: Floats, misses: Floats) -> Floats:
     return np.asarray(low + share * (high - low))
 
 
-def least_cost(
-    false_accepts: Floats, misses: Floats, prior: float = 0.05, miss: float = 1.0, accept: float = 1.0
+def min_detection_cost(
+    false_accepts: Floats,
+    misses: Floats,
+    prior: float = 0.05,
+    miss_cost: float = 1.0,
+    false_accept_cost: float = 1.0,
 ) -> Floats:
-    """[...] the least detection cost over the thresholds of [..., P]: see `Detection.min_cost`.
+    """[...] the least detection cost over the thresholds of [..., P]: see `ErrorTradeoffCurve.min_cost`.
 
     Raises:
         InputError: no probability, or costs that are none.
     """
-    if not 0 < prior < 1 or miss <= 0 or accept <= 0:
+    if not 0 < prior < 1 or miss_cost <= 0 or false_accept_cost <= 0:
         raise InputError(
-            f"verification: got {prior}, {miss}, {accept} as prior and costs, expected 0 < prior < 1 and "
+            f"verification: got {prior}, {miss_cost}, {false_accept_cost} as prior and costs, expected 0 < prior < 1 and "
             "costs above 0"
         )
-    costs = miss * prior * misses + accept * (1 - prior) * false_accepts
-    return np.asarray(costs.min(-1) / min(miss * prior, accept * (1 - prior)))
+    costs = miss_cost * prior * misses + false_accept_cost * (1 - prior) * false_accepts
+    return np.asarray(costs.min(-1) / min(miss_cost * prior, false_accept_cost * (1 - prior)))
 
 
-def detection_curve(scores: ArrayLike, same: ArrayLike) -> Detection:
+def error_tradeoff_curve(scores: ArrayLike, same: ArrayLike) -> ErrorTradeoffCurve:
     """The points of the curve, one for each score that occurs and one above all; equal scores share one.
 
     Args:
@@ -112,7 +121,7 @@ def detection_curve(scores: ArrayLike, same: ArrayLike) -> Detection:
         InputError: no same or no different pair, or scores that are not finite.
 
     Example:
-        >>> curve = detection_curve([0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [True, True, True, False, False, False])
+        >>> curve = error_tradeoff_curve([0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [True, True, True, False, False, False])
         >>> round(curve.equal_error_rate, 4)
         0.3333
     """
@@ -129,7 +138,7 @@ def detection_curve(scores: ArrayLike, same: ArrayLike) -> Detection:
     thresholds, place_N = np.unique(scores_N, return_inverse=True)
     same_P = np.bincount(place_N[same_N], minlength=len(thresholds))
     other_P = np.bincount(place_N[~same_N], minlength=len(thresholds))
-    return Detection(
+    return ErrorTradeoffCurve(
         thresholds=np.append(thresholds, np.inf),
         false_accepts=1 - np.append(0, other_P.cumsum()) / (len(same_N) - count),
         misses=np.append(0, same_P.cumsum()) / count,
@@ -140,7 +149,7 @@ def pair_scores(
     vectors: Sequence[Any] | NDArray[Any],
     groups: Sequence[Hashable],
     *,
-    most: int = _MOST_PAIRS,
+    max_pairs: int = _MAX_PAIRS,
     seed: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Cosines of all pairs of vectors, each pair once, and whether the two are of one group.
@@ -148,7 +157,7 @@ def pair_scores(
     Args:
         vectors: [B] vectors [K]; None where a sample has none.
         groups: [B] the speakers; a sample with None takes no part.
-        most: pairs at most; of more, so many are drawn.
+        max_pairs: pairs at most; of more, so many are drawn.
         seed: of the drawing.
 
     Raises:
@@ -169,21 +178,21 @@ def pair_scores(
     x_BK /= np.maximum(np.linalg.norm(x_BK, axis=1, keepdims=True), 1e-12)
     names = {name: number for number, name in enumerate(dict.fromkeys(groups[place] for place in there))}
     group_B = np.array([names[groups[place]] for place in there])
-    left, right = _pairs(len(there), most, seed)
+    left, right = _sample_pairs(len(there), max_pairs, seed)
     return np.einsum("nk,nk->n", x_BK[left], x_BK[right]), group_B[left] == group_B[right]
 
 
-def _pairs(count: int, most: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _sample_pairs(count: int, max_pairs: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     total = count * (count - 1) // 2
-    if total <= most:
+    if total <= max_pairs:
         left, right = np.triu_indices(count, 1)
         return left, right
     rng = np.random.default_rng(seed)
-    left, step = rng.integers(count, size=most), rng.integers(1, count, size=most)
+    left, step = rng.integers(count, size=max_pairs), rng.integers(1, count, size=max_pairs)
     return left, (left + step) % count
 
 
-def verification_figures(
+def verification_metrics(
     predictions: Sequence[Any], targets: Sequence[Hashable], *, prior: float = 0.05
 ) -> dict[str, float]:
     """What a verifier that compares these vectors by their cosine does on all pairs of them.
@@ -194,17 +203,17 @@ def verification_figures(
         prior: of a pair of one speaker, for the cost.
 
     Returns:
-        "eer" (equal error rate), "min_dcf" (least cost, see `Detection.min_cost`), "pairs".
+        "eer" (equal error rate), "min_dcf" (least cost, see `ErrorTradeoffCurve.min_cost`), "pairs".
 
     Raises:
         InputError: all are of one speaker, or no two of them are.
 
     Example:
-        >>> verification_figures([[1, 0], [1, 0], [0, 1], [0, 1]], ["ann", "ann", "bob", "bob"])
+        >>> verification_metrics([[1, 0], [1, 0], [0, 1], [0, 1]], ["ann", "ann", "bob", "bob"])
         {'eer': 0.0, 'min_dcf': 0.0, 'pairs': 6.0}
     """
     scores, same = pair_scores(predictions, targets)
-    curve = detection_curve(scores, same)
+    curve = error_tradeoff_curve(scores, same)
     return {
         "eer": curve.equal_error_rate,
         "min_dcf": curve.min_cost(prior),

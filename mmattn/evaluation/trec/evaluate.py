@@ -5,9 +5,9 @@ Three questions on which evaluation tools disagree in silence, and their answers
 * what comes first among equal scores (`ties`): "trec", as trec_eval has it, the higher document name as a
   string ("9" before "10"); "stable", the document that stands earlier in the run; "expected", no
   order at all: each metric is its mean over all orders, in closed form.
-* a judged query that the run does not have (`missing`): "zero", as `trec_eval -c`; "skip", as `trec_eval`
+* a judged query that the run does not have (`missing_queries`): "zero", as `trec_eval -c`; "skip", as `trec_eval`
   without `-c`; "error".
-* a judged query without any relevant document (`empty`): "zero", as trec_eval; "skip".
+* a judged query without any relevant document (`empty_queries`): "zero", as trec_eval; "skip".
 
 Scores are compared as float32 under every policy, which is what trec_eval does.
 """
@@ -23,20 +23,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mmattn.array_types import Bools, Floats, Ints
-from mmattn.errors import InputError, nearest
-from mmattn.evaluation.ranking.formulas import Placed, checked
+from mmattn.errors import InputError, did_you_mean
+from mmattn.evaluation.ranking.formulas import JudgedRanking, parse_metrics
 from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap
-from mmattn.evaluation.trec.run import Qrels, Run, blocks, gather
+from mmattn.evaluation.trec.run import Qrels, Run, length_blocks, pad_rows
 
-__all__ = ["Empty", "Evaluation", "Missing", "Ties", "evaluate_run"]
+__all__ = ["EmptyPolicy", "Evaluation", "MissingPolicy", "RunTiePolicy", "evaluate_run"]
 
-Ties = Literal["trec", "stable", "expected"]
-Missing = Literal["zero", "skip", "error"]
-Empty = Literal["zero", "skip"]
+RunTiePolicy = Literal["trec", "stable", "expected"]
+MissingPolicy = Literal["zero", "skip", "error"]
+EmptyPolicy = Literal["zero", "skip"]
 
-_LAST = np.uint64(2**64 - 1)
-_LOW = np.uint64(2**32 - 1)
-_HALF = np.uint64(32)
+_MAX_KEY = np.uint64(2**64 - 1)
+_LOW_MASK = np.uint64(2**32 - 1)
+_SHIFT = np.uint64(32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +48,18 @@ class Evaluation:
         values: metric -> [Q] float64, NaN for a query that is left out.
         ties: the policy for equal scores.
         tie_rate: share of the ranked documents whose score another document of their query has too.
-        missing: judged queries that the run does not have.
-        empty: judged queries without a relevant document.
-        unjudged: how many queries of the run are not judged; they count nowhere.
+        missing_queries: judged queries that the run does not have.
+        empty_queries: judged queries without a relevant document.
+        n_unjudged: how many queries of the run are not judged; they count nowhere.
     """
 
     queries: Sequence[str]
     values: Mapping[str, Floats]
-    ties: Ties
+    ties: RunTiePolicy
     tie_rate: float
-    missing: Sequence[str]
-    empty: Sequence[str]
-    unjudged: int
+    missing_queries: Sequence[str]
+    empty_queries: Sequence[str]
+    n_unjudged: int
 
     def mean(self, metric: str) -> float:
         """The mean over the queries that count; NaN where none does."""
@@ -83,9 +83,9 @@ class Evaluation:
             "queries": len(self.queries),
             "metrics": found,
             "ties": {"policy": self.ties, "rate": self.tie_rate},
-            "missing": len(self.missing),
-            "without_relevant": len(self.empty),
-            "unjudged": self.unjudged,
+            "missing": len(self.missing_queries),
+            "without_relevant": len(self.empty_queries),
+            "unjudged": self.n_unjudged,
         }
 
 
@@ -94,9 +94,9 @@ def evaluate_run(
     qrels: Qrels,
     metrics: Sequence[str] = ("ndcg@10", "map", "mrr", "recall@100"),
     *,
-    ties: Ties = "trec",
-    missing: Missing = "zero",
-    empty: Empty = "zero",
+    ties: RunTiePolicy = "trec",
+    missing: MissingPolicy = "zero",
+    empty: EmptyPolicy = "zero",
     relevant_from: float | None = None,
 ) -> Evaluation:
     """Measure a run.
@@ -117,20 +117,24 @@ def evaluate_run(
     Example:
         >>> run = Run.from_dict({"q": {"a": 1.0, "b": 1.0, "c": 1.0}})
         >>> right = Qrels.from_dict({"q": {"a": 1}})
-        >>> [round(evaluate_run(run, right, ["mrr"], ties=t).mean("mrr"), 4) for t in get_args(Ties)]
+        >>> [round(evaluate_run(run, right, ["mrr"], ties=t).mean("mrr"), 4) for t in get_args(RunTiePolicy)]
         [0.3333, 1.0, 0.6111]
     """
-    functions = checked(metrics)
-    for what, policy, known in (("ties", ties, Ties), ("missing", missing, Missing), ("empty", empty, Empty)):
+    functions = parse_metrics(metrics)
+    for what, policy, known in (
+        ("ties", ties, RunTiePolicy),
+        ("missing", missing, MissingPolicy),
+        ("empty", empty, EmptyPolicy),
+    ):
         if policy not in get_args(known):
-            raise InputError(f"evaluate: got {what} {policy!r}.{nearest(str(policy), get_args(known))}")
+            raise InputError(f"evaluate: got {what} {policy!r}.{did_you_mean(str(policy), get_args(known))}")
     if relevant_from is not None and not relevant_from > 0:
         raise InputError(f"evaluate: got relevant_from {relevant_from}, expected a gain above 0")
-    row_of_Q = _meet_queries(run, qrels)
+    row_of_Q = _align_queries(run, qrels)
     absent_Q = row_of_Q < 0
-    _refuse_absent(run, qrels, absent_Q, missing)
-    placed, tie_rate = _place(run, qrels, row_of_Q, ties, relevant_from)
-    empty_Q = placed.positives() == 0
+    _check_missing(run, qrels, absent_Q, missing)
+    placed, tie_rate = _locate_judged(run, qrels, row_of_Q, ties, relevant_from)
+    empty_Q = placed.n_relevant() == 0
     values = {}
     for name, (function, cut) in functions.items():
         values_Q = function(placed, cut)
@@ -145,24 +149,24 @@ def evaluate_run(
         values=values,
         ties=ties,
         tie_rate=tie_rate,
-        missing=[names[row] for row in np.flatnonzero(absent_Q)],
-        empty=[names[row] for row in np.flatnonzero(empty_Q)],
-        unjudged=len(run) - int((~absent_Q).sum()),
+        missing_queries=[names[row] for row in np.flatnonzero(absent_Q)],
+        empty_queries=[names[row] for row in np.flatnonzero(empty_Q)],
+        n_unjudged=len(run) - int((~absent_Q).sum()),
     )
 
 
-def _meet_queries(run: Run, qrels: Qrels) -> Ints:
+def _align_queries(run: Run, qrels: Qrels) -> Ints:
     """[Q] row of the run for each judged query, -1 where there is none."""
     if run.queries is None and qrels.queries is None:
         rows_Q = np.arange(len(qrels))
         return np.where(rows_Q < len(run), rows_Q, -1)
-    row_of = {run.query(row): row for row in range(len(run))}
-    return np.array([row_of.get(qrels.query(row), -1) for row in range(len(qrels))], np.int64)
+    row_of = {run.query_name(row): row for row in range(len(run))}
+    return np.array([row_of.get(qrels.query_name(row), -1) for row in range(len(qrels))], np.int64)
 
 
-def _refuse_absent(run: Run, qrels: Qrels, absent_Q: Bools, missing: Missing) -> None:
+def _check_missing(run: Run, qrels: Qrels, absent_Q: Bools, missing: MissingPolicy) -> None:
     if absent_Q.all():
-        first = [f"{table.query(0)!r}" if len(table) else "none" for table in (run, qrels)]
+        first = [f"{table.query_name(0)!r}" if len(table) else "none" for table in (run, qrels)]
         raise InputError(
             f"evaluate: no common query among {len(run)} of the run (first {first[0]}) and {len(qrels)} of "
             f"the judgements (first {first[1]}), expected the same names"
@@ -170,28 +174,30 @@ def _refuse_absent(run: Run, qrels: Qrels, absent_Q: Bools, missing: Missing) ->
     if missing == "error" and absent_Q.any():
         raise InputError(
             f"evaluate: {int(absent_Q.sum())} judged queries are missing from the run, the first "
-            f"{qrels.query(int(absent_Q.argmax()))!r}, expected none"
+            f"{qrels.query_name(int(absent_Q.argmax()))!r}, expected none"
         )
 
 
-def _place(
-    run: Run, qrels: Qrels, row_of_Q: Ints, ties: Ties, relevant_from: float | None
-) -> tuple[Placed, float]:
-    judged = _Judged(run, qrels)
+def _locate_judged(
+    run: Run, qrels: Qrels, row_of_Q: Ints, ties: RunTiePolicy, relevant_from: float | None
+) -> tuple[JudgedRanking, float]:
+    judged = _JudgmentIndex(run, qrels)
     lengths_Q = np.where(row_of_Q < 0, 0, run.lengths[row_of_Q])
     nothing = np.zeros(0, np.int64)
     parts = [(nothing, nothing, nothing, nothing)]
     tied = 0
-    for rows_B, within_BK in blocks(lengths_Q):
-        scores_BK = gather(run.scores, run.offsets[row_of_Q[rows_B]], within_BK, fill=0)
-        documents_BK = gather(run.documents, run.offsets[row_of_Q[rows_B]], within_BK, fill=-1)
-        documents_BK, level_BK = _sort(documents_BK, scores_BK, within_BK, run if ties == "trec" else None)
+    for rows_B, within_BK in length_blocks(lengths_Q):
+        scores_BK = pad_rows(run.scores, run.offsets[row_of_Q[rows_B]], within_BK, fill=0)
+        documents_BK = pad_rows(run.documents, run.offsets[row_of_Q[rows_B]], within_BK, fill=-1)
+        documents_BK, level_BK = _sort_by_score(
+            documents_BK, scores_BK, within_BK, run if ties == "trec" else None
+        )
         tied += _count_tied(level_BK)
-        hit_H, entry_H = judged.find(rows_B, documents_BK)
+        hit_H, entry_H = judged.lookup(rows_B, documents_BK)
         block, place_H = np.divmod(hit_H, within_BK.shape[1])
         start_H, size_H = place_H, np.ones_like(place_H)
         if ties == "expected":
-            start_H, size_H = _groups(level_BK, within_BK, hit_H)
+            start_H, size_H = _tie_groups(level_BK, within_BK, hit_H)
         parts.append((rows_B[block], start_H, size_H, entry_H))
     row_H, start_H, size_H, entry_H = map(np.concatenate, zip(*parts, strict=True))
     if (np.diff(row_H) < 0).any():
@@ -200,26 +206,26 @@ def _place(
     opens_H = (np.diff(row_H, prepend=-1) != 0) | (np.diff(start_H, prepend=-1) != 0)
     relevant_J = judged.gains > 0 if relevant_from is None else judged.gains >= relevant_from
     ideal_J = np.lexsort((-judged.gains, judged.rows))
-    placed = Placed(
-        row=row_H[opens_H],
-        start=start_H[opens_H],
-        size=size_H[opens_H],
-        member=np.cumsum(opens_H) - 1,
+    placed = JudgedRanking(
+        group_query=row_H[opens_H],
+        group_start=start_H[opens_H],
+        group_size=size_H[opens_H],
+        group_of=np.cumsum(opens_H) - 1,
         gains=judged.gains[entry_H],
-        relevant=relevant_J[entry_H],
-        retrieved=lengths_Q,
-        ideal_row=judged.rows[ideal_J],
+        is_relevant=relevant_J[entry_H],
+        n_retrieved=lengths_Q,
+        ideal_query=judged.rows[ideal_J],
         ideal_gains=judged.gains[ideal_J],
-        ideal_relevant=relevant_J[ideal_J],
+        ideal_is_relevant=relevant_J[ideal_J],
     )
     return placed, tied / max(int(lengths_Q.sum()), 1)
 
 
-class _Judged:
+class _JudgmentIndex:
     """The judged documents with a gain, by the run's own document numbers, ready to be looked up."""
 
     def __init__(self, run: Run, qrels: Qrels):
-        documents = _meet_documents(run, qrels)
+        documents = _align_documents(run, qrels)
         counts = qrels.gains > 0
         self.rows = qrels.rows[counts]
         self.gains = qrels.gains[counts]
@@ -233,7 +239,7 @@ class _Judged:
         self.filter = np.zeros(1 << self.bits, bool)
         self.filter[self._hash(self.keys)] = True
 
-    def find(self, rows_B: Ints, documents_BK: Ints) -> tuple[Ints, Ints]:
+    def lookup(self, rows_B: Ints, documents_BK: Ints) -> tuple[Ints, Ints]:
         """Flat places of the block that hold a judged document, and its entry in `gains`."""
         keys_BK = rows_B[:, None] * self.width + documents_BK
         maybe = np.flatnonzero(self.filter[self._hash(keys_BK.ravel())])
@@ -248,7 +254,7 @@ class _Judged:
         return (mixed >> np.uint64(64 - self.bits)).view(np.int64)
 
 
-def _meet_documents(run: Run, qrels: Qrels) -> Ints:
+def _align_documents(run: Run, qrels: Qrels) -> Ints:
     """[N] documents of the judgements by the run's numbers, -1 where the run never names one."""
     if run.names is qrels.names:
         return qrels.documents
@@ -265,35 +271,35 @@ def _meet_documents(run: Run, qrels: Qrels) -> Ints:
     return pd.Index(run.names).get_indexer(pd.Index(qrels.names)).astype(np.int64)[qrels.documents]
 
 
-def _sort(
-    documents_BK: Ints, scores_BK: NDArray[np.float32], within_BK: Bools, named: Run | None
+def _sort_by_score(
+    documents_BK: Ints, scores_BK: NDArray[np.float32], within_BK: Bools, name_source: Run | None
 ) -> tuple[Ints, NDArray[np.uint64]]:
     """Documents best first, and a number that is the same where scores are; one sort of 64-bit keys.
 
     The upper half of a key is the score, turned round; the lower half is what decides among equals: the
-    place of the document's name where `named` gives it, its place in the run otherwise.
+    place of the document's name where `name_source` gives it, its place in the run otherwise.
     """
     columns_K = np.arange(documents_BK.shape[1], dtype=np.uint64)
     bits_BK = (scores_BK + np.float32(0)).view(np.int32)  # adding 0 makes -0 the same as 0
     turned_BK = (bits_BK ^ (0x7FFFFFFF & ~(bits_BK >> 31))).view(np.uint32)
-    keys_BK = turned_BK.astype(np.uint64) << _HALF
-    keys_BK |= columns_K if named is None else named.name_place[documents_BK].view(np.uint64)
+    keys_BK = turned_BK.astype(np.uint64) << _SHIFT
+    keys_BK |= columns_K if name_source is None else name_source.name_rank[documents_BK].view(np.uint64)
     ragged = not within_BK.all()
     if ragged:
-        keys_BK[~within_BK] = _LAST
+        keys_BK[~within_BK] = _MAX_KEY
     keys_BK.sort(axis=1)
-    level_BK = keys_BK >> _HALF
-    keys_BK &= _LOW
+    level_BK = keys_BK >> _SHIFT
+    keys_BK &= _LOW_MASK
     if ragged:
         keys_BK[~within_BK] = 0
     second_BK = keys_BK.view(np.int64)
-    if named is None:
+    if name_source is None:
         sorted_BK = np.take_along_axis(documents_BK, second_BK, axis=1)
     else:
-        sorted_BK = named.by_name[second_BK]
+        sorted_BK = name_source.name_order[second_BK]
     if ragged:  # behind the end of a row is no document, and nothing is level with anything
         sorted_BK[~within_BK] = -1
-        level_BK[~within_BK] = (_LAST - np.broadcast_to(columns_K, within_BK.shape))[~within_BK]
+        level_BK[~within_BK] = (_MAX_KEY - np.broadcast_to(columns_K, within_BK.shape))[~within_BK]
     return sorted_BK, level_BK
 
 
@@ -307,7 +313,7 @@ def _count_tied(level_BK: NDArray[np.uint64]) -> int:
     return int(tied_BK.sum())
 
 
-def _groups(level_BK: NDArray[np.uint64], within_BK: Bools, hit_H: Ints) -> tuple[Ints, Ints]:
+def _tie_groups(level_BK: NDArray[np.uint64], within_BK: Bools, hit_H: Ints) -> tuple[Ints, Ints]:
     """[H] first place and size of the group of equal scores that each place belongs to."""
     longest = level_BK.shape[1]
     opens_BK = np.ones(level_BK.shape, bool)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.trec.run import Qrels, Run
 from mmattn.files import atomic_path
 
@@ -44,10 +44,12 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        return Run(**_arrays(path, "scores"))
+        return Run(**_read_npz(path, "scores"))
     if path.suffix in _TABLES:
-        return _to_run(_table(path, _SCORE, "score"))
-    return _to_run(_lines(path, 6, "query Q0 document rank score tag", place=4, what="score"))
+        return _to_run(_read_table(path, _SCORE, "score"))
+    return _to_run(
+        _read_trec_lines(path, 6, "query Q0 document rank score tag", value_column=4, value_name="score")
+    )
 
 
 def read_qrels(path: str | os.PathLike[str], split: str = "test") -> Qrels:
@@ -64,12 +66,14 @@ def read_qrels(path: str | os.PathLike[str], split: str = "test") -> Qrels:
     """
     path = Path(path)
     if path.is_dir():
-        return _beir(path, split)
+        return _read_beir(path, split)
     if path.suffix == ".npz":
-        return Qrels(**_arrays(path, "gains"))
+        return Qrels(**_read_npz(path, "gains"))
     if path.suffix in _TABLES:
-        return _to_qrels(_table(path, _GAIN, "judgement"))
-    return _to_qrels(_lines(path, 4, "query 0 document judgement", place=3, what="judgement"))
+        return _to_qrels(_read_table(path, _GAIN, "judgement"))
+    return _to_qrels(
+        _read_trec_lines(path, 4, "query 0 document judgement", value_column=3, value_name="judgement")
+    )
 
 
 def write_run(path: str | os.PathLike[str], run: Run, tag: str = "mmattn") -> None:
@@ -84,36 +88,36 @@ def write_run(path: str | os.PathLike[str], run: Run, tag: str = "mmattn") -> No
         bad = next((name for name in names if name.split() != [name]), None)
         if bad is not None:
             raise InputError(f"{path}: the {what} {bad!r} cannot be written, expected a name without spaces")
-    order = np.lexsort((run.name_place[run.documents], -run.scores, run.rows))
+    order = np.lexsort((run.name_rank[run.documents], -run.scores, run.rows))
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in range(len(run)):
             start, end = int(run.offsets[row]), int(run.offsets[row + 1])
-            query = run.query(row)
+            query = run.query_name(row)
             for rank, place in enumerate(order[start:end], 1):
-                document = run.document(int(run.documents[place]))
+                document = run.document_name(int(run.documents[place]))
                 file.write(f"{query} Q0 {document} {rank} {run.scores[place]:.9g} {tag}\n")
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Triples:
     """Named triples, with where each stands in its file."""
 
     path: Path
     queries: Sequence[str]
     documents: Sequence[str]
-    numbers: NDArray[np.float64]
-    first: int  # line of the first row
-    what: str
-    lines: Sequence[int] | None = None  # where blank lines break the count
+    values: NDArray[np.float64]
+    first_line: int  # line of the first row
+    value_name: str
+    line_numbers: Sequence[int] | None = None  # where blank lines break the count
 
-    def line(self, row: int) -> int:
-        return self.first + row if self.lines is None else self.lines[row]
+    def line_number(self, row: int) -> int:
+        return self.first_line + row if self.line_numbers is None else self.line_numbers[row]
 
 
-def _lines(path: Path, fields: int, layout: str, *, place: int, what: str) -> _Rows:
-    """White-space separated lines; names are taken from places 0 and 2, the number from `place`."""
+def _read_trec_lines(path: Path, fields: int, layout: str, *, value_column: int, value_name: str) -> _Triples:
+    """White-space separated lines; names are taken from places 0 and 2, the number from `value_column`."""
     queries, documents, written, lines = [], [], [], []
-    for number, line in _text(path):
+    for number, line in _decode_lines(path):
         cells = line.split()
         if not cells:
             continue
@@ -121,14 +125,14 @@ def _lines(path: Path, fields: int, layout: str, *, place: int, what: str) -> _R
             raise InputError(f"{path}, line {number}: got {len(cells)} fields, expected {fields}: {layout}")
         queries.append(cells[0])
         documents.append(cells[2])
-        written.append(cells[place])
+        written.append(cells[value_column])
         lines.append(number)
-    return _Rows(
-        path, queries, documents, _numbers(path, what, written, lines), 1, what, lines
+    return _Triples(
+        path, queries, documents, _parse_numbers(path, value_name, written, lines), 1, value_name, lines
     )  # fmt: skip
 
 
-def _text(path: Path) -> Iterator[tuple[int, str]]:
+def _decode_lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -139,16 +143,20 @@ def _text(path: Path) -> Iterator[tuple[int, str]]:
                 ) from error
 
 
-def _numbers(path: Path, what: str, written: Sequence[Any], lines: Sequence[int]) -> NDArray[np.float64]:
-    found = pd.to_numeric(pd.Series(written, dtype=object), errors="coerce").to_numpy(np.float64)
+def _parse_numbers(
+    path: Path, value_name: str, texts: Sequence[Any], line_numbers: Sequence[int]
+) -> NDArray[np.float64]:
+    found = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(found))
     if len(bad):
         row = int(bad[0])
-        raise InputError(f"{path}, line {lines[row]}: got the {what} {written[row]!r}, expected a number")
+        raise InputError(
+            f"{path}, line {line_numbers[row]}: got the {value_name} {texts[row]!r}, expected a number"
+        )
     return found
 
 
-def _table(path: Path, numbers: Sequence[str], what: str) -> _Rows:
+def _read_table(path: Path, value_columns: Sequence[str], value_name: str) -> _Triples:
     """Columns under their usual names; ids are text, whatever they look like."""
     try:
         if path.suffix == ".parquet":
@@ -161,8 +169,8 @@ def _table(path: Path, numbers: Sequence[str], what: str) -> _Rows:
             raise
         raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
     column = {
-        name: _column(path, list(map(str, frame.columns)), known)
-        for name, known in (("query", _QUERY), ("document", _DOCUMENT), (what, numbers))
+        name: _find_column(path, list(map(str, frame.columns)), known)
+        for name, known in (("query", _QUERY), ("document", _DOCUMENT), (value_name, value_columns))
     }
     lines = range(2, len(frame) + 2) if path.suffix != ".parquet" else range(1, len(frame) + 1)
     for name in ("query", "document"):
@@ -170,58 +178,63 @@ def _table(path: Path, numbers: Sequence[str], what: str) -> _Rows:
         bad = np.flatnonzero((cells.isna() | (cells.astype(str) == "")).to_numpy())
         if len(bad):
             raise InputError(f"{path}, line {lines[int(bad[0])]}: the {name} is empty, expected a name")
-    values = _numbers(path, what, frame[column[what]].tolist(), lines)
-    return _Rows(
+    values = _parse_numbers(path, value_name, frame[column[value_name]].tolist(), lines)
+    return _Triples(
         path, frame[column["query"]].astype(str).tolist(), frame[column["document"]].astype(str).tolist(),
-        values, lines.start, what,
+        values, lines.start, value_name,
     )  # fmt: skip
 
 
-def _column(path: Path, columns: Sequence[str], known: Sequence[str]) -> str:
-    for name in known:
+def _find_column(path: Path, columns: Sequence[str], candidates: Sequence[str]) -> str:
+    for name in candidates:
         if name in columns:
             return name
-    raise InputError(f"{path}: got the columns {', '.join(columns)}, expected one of {', '.join(known)}")
+    raise InputError(f"{path}: got the columns {', '.join(columns)}, expected one of {', '.join(candidates)}")
 
 
-def _arrays(path: Path, numbers: str) -> dict[str, Any]:
+def _read_npz(path: Path, value_array: str) -> dict[str, Any]:
     """What `numpy.savez` wrote; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as arrays without pickled objects: {error}") from error
-    needed, known = ("offsets", "documents", numbers), ("offsets", "documents", numbers, "queries", "names")
+    needed, known = (
+        ("offsets", "documents", value_array),
+        ("offsets", "documents", value_array, "queries", "names"),
+    )
     for name in needed:
         if name not in arrays:
             raise InputError(f"{path}: has no array {name!r}, expected {', '.join(needed)}")
     for name in arrays:
         if name not in known:
-            raise InputError(f"{path}: unknown array {name!r}.{nearest(name, known)}")
+            raise InputError(f"{path}: unknown array {name!r}.{did_you_mean(name, known)}")
     return {
         name: tuple(map(str, array.tolist())) if name in ("queries", "names") else array
         for name, array in arrays.items()
     }
 
 
-def _beir(folder: Path, split: str) -> Qrels:
+def _read_beir(folder: Path, split: str) -> Qrels:
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file():
         there = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
-        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR data set.{nearest(split, there)}")
-    rows = _table(path, ("score",), "score")
+        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR data set.{did_you_mean(split, there)}")
+    rows = _read_table(path, ("score",), "score")
     asked = folder / "queries.jsonl"
     if asked.is_file():
-        known = _beir_queries(asked)
+        known = _read_beir_queries(asked)
         for row, query in enumerate(rows.queries):
             if query not in known:
-                raise InputError(f"{path}, line {rows.line(row)}: the query {query!r} is not in {asked.name}")
+                raise InputError(
+                    f"{path}, line {rows.line_number(row)}: the query {query!r} is not in {asked.name}"
+                )
     return _to_qrels(rows)
 
 
-def _beir_queries(path: Path) -> set[str]:
+def _read_beir_queries(path: Path) -> set[str]:
     found: set[str] = set()
-    for number, line in _text(path):
+    for number, line in _decode_lines(path):
         if not line.strip():
             continue
         try:
@@ -236,19 +249,19 @@ def _beir_queries(path: Path) -> set[str]:
     return found
 
 
-def _to_run(rows: _Rows) -> Run:
-    offsets, documents, names, queries, order = _by_query(rows)
+def _to_run(rows: _Triples) -> Run:
+    offsets, documents, names, queries, order = _group_by_query(rows)
     with np.errstate(over="ignore"):
-        scores = rows.numbers[order].astype(np.float32)
+        scores = rows.values[order].astype(np.float32)
     return Run(offsets, documents, scores, queries, names)
 
 
-def _to_qrels(rows: _Rows) -> Qrels:
-    offsets, documents, names, queries, order = _by_query(rows)
-    return Qrels(offsets, documents, rows.numbers[order], queries, names)
+def _to_qrels(rows: _Triples) -> Qrels:
+    offsets, documents, names, queries, order = _group_by_query(rows)
+    return Qrels(offsets, documents, rows.values[order], queries, names)
 
 
-def _by_query(rows: _Rows) -> tuple[Any, Any, tuple[str, ...], tuple[str, ...], NDArray[np.intp]]:
+def _group_by_query(rows: _Triples) -> tuple[Any, Any, tuple[str, ...], tuple[str, ...], NDArray[np.intp]]:
     """Lines of one query together, in the order of the file, which the tie policy "stable" keeps."""
     if not len(rows.queries):
         raise InputError(f"{rows.path}: no line in it, expected at least one")
@@ -261,7 +274,7 @@ def _by_query(rows: _Rows) -> tuple[Any, Any, tuple[str, ...], tuple[str, ...], 
     if len(again):
         row = int(again.min())
         raise InputError(
-            f"{rows.path}, line {rows.line(row)}: the document {rows.documents[row]!r} comes twice for the "
+            f"{rows.path}, line {rows.line_number(row)}: the document {rows.documents[row]!r} comes twice for the "
             f"query {rows.queries[row]!r}, expected each once"
         )
     offsets = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=len(queries)))])

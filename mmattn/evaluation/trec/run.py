@@ -18,13 +18,13 @@ __all__ = ["Qrels", "Run"]
 
 
 # Numbers above this are names in disguise (hashes, keys of a database): tables by number would be too long.
-_HIGHEST_NUMBER = 1 << 24
+_MAX_DENSE_NUMBER = 1 << 24
 
 # Cells of a block that is worked on at once: a few arrays of this many stay in the processor's cache.
-BLOCK = 1 << 18
+BLOCK_SIZE = 1 << 18
 
 
-class _Table:
+class _QueryDocuments:
     """Rows of documents, one row a query. Documents and queries are numbers; names are optional."""
 
     offsets: Ints
@@ -32,7 +32,7 @@ class _Table:
     queries: Sequence[str] | None
     names: Sequence[str] | None
 
-    def _check(self, numbers: str) -> None:
+    def _validate(self, values_field: str) -> None:
         what = type(self).__name__
         for field in ("offsets", "documents"):
             array = np.asarray(getattr(self, field))
@@ -41,12 +41,12 @@ class _Table:
                     f"{what}.{field}: got {array.dtype} of shape {array.shape}, expected a row of integers"
                 )
             object.__setattr__(self, field, array.astype(np.int64, copy=False))
-        count = len(getattr(self, numbers))
+        count = len(getattr(self, values_field))
         offsets, documents = self.offsets, self.documents
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
             raise InputError(f"{what}.offsets: expected to start at 0, never decrease and end at {count}")
         if documents.shape != (count,):
-            raise InputError(f"{what}: got {len(documents)} documents and {count} {numbers}")
+            raise InputError(f"{what}: got {len(documents)} documents and {count} {values_field}")
         limit = 2**63 - 1 if self.names is None else len(self.names)
         if count and not (0 <= documents.min() and documents.max() < limit):
             raise InputError(
@@ -55,14 +55,14 @@ class _Table:
         if self.queries is not None:
             if len(self.queries) != len(self):
                 raise InputError(f"{what}: got {len(self.queries)} query names for {len(self)} queries")
-            _once(f"{what}.queries", self.queries)
+            _check_unique(f"{what}.queries", self.queries)
         if self.names is not None:
-            _once(f"{what}.names", self.names)
-        elif documents.max(initial=0) > _HIGHEST_NUMBER:
+            _check_unique(f"{what}.names", self.names)
+        elif documents.max(initial=0) > _MAX_DENSE_NUMBER:
             distinct, places = np.unique(documents, return_inverse=True)
             object.__setattr__(self, "names", tuple(map(str, distinct)))
             object.__setattr__(self, "documents", places)
-        self._refuse_duplicates()
+        self._check_duplicates()
 
     def __len__(self) -> int:
         """Number of queries."""
@@ -78,30 +78,30 @@ class _Table:
         """[N] query of each document."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    def query(self, row: int) -> str:
+    def query_name(self, row: int) -> str:
         """The name of a query: its number where it has none."""
         return str(row) if self.queries is None else self.queries[row]
 
-    def document(self, number: int) -> str:
+    def document_name(self, number: int) -> str:
         """The name of a document: its number where it has none."""
         return str(number) if self.names is None else self.names[number]
 
-    def _refuse_duplicates(self) -> None:
+    def _check_duplicates(self) -> None:
         documents = self.documents.astype(np.int32)
-        for rows, within in blocks(self.lengths):
-            block_BK = gather(documents, self.offsets[rows], within, fill=-1)
+        for rows, within in length_blocks(self.lengths):
+            block_BK = pad_rows(documents, self.offsets[rows], within, fill=-1)
             block_BK.sort(axis=1)
             twice_BK = (block_BK[:, 1:] == block_BK[:, :-1]) & (block_BK[:, 1:] >= 0)
             if twice_BK.any():
                 row, column = np.argwhere(twice_BK)[0]
                 raise InputError(
-                    f"{type(self).__name__}: query {self.query(int(rows[row]))!r} has the document "
-                    f"{self.document(int(block_BK[row, column]))!r} twice, expected each once"
+                    f"{type(self).__name__}: query {self.query_name(int(rows[row]))!r} has the document "
+                    f"{self.document_name(int(block_BK[row, column]))!r} twice, expected each once"
                 )
 
 
 @dataclass(frozen=True, eq=False)
-class Run(_Table):
+class Run(_QueryDocuments):
     """What a system retrieved.
 
     Args:
@@ -116,7 +116,7 @@ class Run(_Table):
 
     Example:
         >>> run = Run([0, 2, 3], [7, 5, 7], [0.5, 0.9, 0.1])
-        >>> len(run), run.lengths.tolist(), run.query(1), run.document(7)
+        >>> len(run), run.lengths.tolist(), run.query_name(1), run.document_name(7)
         (2, [2, 1], '1', '7')
     """
 
@@ -135,7 +135,7 @@ class Run(_Table):
                 f"Run.scores: got shape {self.scores.shape} with {int(np.isnan(self.scores).sum())} NaN, "
                 "expected a row of numbers"
             )
-        self._check("scores")
+        self._validate("scores")
 
     @classmethod
     def from_dict(cls, run: Mapping[str, Mapping[str, float]]) -> Run:
@@ -170,7 +170,7 @@ class Run(_Table):
         return cls(offsets, items_QK[there_QK], scores_QK[there_QK])
 
     @cached_property
-    def by_name(self) -> Ints:
+    def name_order(self) -> Ints:
         """The documents' numbers sorted by name, descending: what trec_eval puts first among equal scores.
 
         Names are compared as strings, by code point, which is the order of their UTF-8 bytes.
@@ -183,15 +183,15 @@ class Run(_Table):
         return np.argsort(numbers * 10 ** (digits.max(initial=1) - digits) * 32 + digits)[::-1]
 
     @cached_property
-    def name_place(self) -> Ints:
-        """[documents' numbers] the place of each in `by_name`."""
-        places = np.empty(len(self.by_name), np.int64)
-        places[self.by_name] = np.arange(len(places))
+    def name_rank(self) -> Ints:
+        """[documents' numbers] the place of each in `name_order`."""
+        places = np.empty(len(self.name_order), np.int64)
+        places[self.name_order] = np.arange(len(places))
         return places
 
 
 @dataclass(frozen=True, eq=False)
-class Qrels(_Table):
+class Qrels(_QueryDocuments):
     """What is known to be right.
 
     Args:
@@ -219,7 +219,7 @@ class Qrels(_Table):
                 f"Qrels.gains: got shape {self.gains.shape} with {int((~np.isfinite(self.gains)).sum())} "
                 "numbers that are not finite, expected a row of finite numbers"
             )
-        self._check("gains")
+        self._validate("gains")
 
     @classmethod
     def from_dict(cls, qrels: Mapping[str, Mapping[str, float]]) -> Qrels:
@@ -240,20 +240,20 @@ class Qrels(_Table):
         )
 
 
-def blocks(lengths: Ints) -> list[tuple[Ints, NDArray[np.bool_]]]:
+def length_blocks(lengths: Ints) -> list[tuple[Ints, NDArray[np.bool_]]]:
     """Rows of similar length together, in blocks of bounded size: row numbers, and [B, K] what is filled."""
     by_length = np.argsort(lengths, kind="stable")
     found = []
     end = len(lengths)
     while end > 0 and (longest := int(lengths[by_length[end - 1]])) > 0:
-        start = max(0, end - max(1, BLOCK // longest))
+        start = max(0, end - max(1, BLOCK_SIZE // longest))
         rows = by_length[start:end]
         found.append((rows, np.arange(longest) < lengths[rows][:, None]))
         end = start
     return found[::-1]
 
 
-def gather(flat: NDArray, starts: Ints, within: NDArray[np.bool_], fill: int | float) -> NDArray:
+def pad_rows(flat: NDArray, starts: Ints, within: NDArray[np.bool_], fill: int | float) -> NDArray:
     """[B, K] the rows that begin at `starts`, `fill` behind their ends."""
     rows, longest = within.shape
     if within.all() and (np.diff(starts) == longest).all():
@@ -273,7 +273,7 @@ def _from_dict(
     return offsets.astype(np.int64), documents.astype(np.int64), tuple(names), numbers
 
 
-def _once(what: str, names: Sequence[str]) -> None:
+def _check_unique(what: str, names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]

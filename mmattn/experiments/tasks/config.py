@@ -19,14 +19,14 @@ from typing import Any, Literal
 from mmattn import attention, schema
 from mmattn.attention.language.parameters import Dynamic
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.training.loop_config import LoopConfig
 
 __all__ = [
-    "AttackConfig",
-    "CardsConfig",
+    "AdversarialConfig",
     "RobustnessConfig",
     "TaskConfig",
+    "TaskDataConfig",
     "TaskFitConfig",
     "TaskProtocolConfig",
     "TaskTrainingConfig",
@@ -35,7 +35,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class CardsConfig:
+class TaskDataConfig:
     """Where the data is.
 
     Args:
@@ -50,7 +50,7 @@ class CardsConfig:
 
 
 @dataclass(frozen=True)
-class AttackConfig:
+class AdversarialConfig:
     """Adversarial training, `mmattn.training.tasks.adversarial`.
 
     Args:
@@ -71,30 +71,30 @@ class TaskConfig:
             (classes, alphabets) need not be said.
         target: column of the card, with one of the roles label, labels, tags, transcript, boxes.
         card: of this task, where it is not the run's own: tasks may learn from different data.
-        reads: the encoders that it may look at; left out, all. A caption is not to be written from itself.
+        inputs: the encoders that it may look at; left out, all. A caption is not to be written from itself.
         weight: of its loss, where the weighting is fixed.
-        batch: samples a step.
+        batch_size: samples a step.
         drop_modality: probability of dropping a modality of a sample in a step.
-        measure: of a head that says text: what was said ("transcript": word and character errors), or what
+        metric: of a head that says text: what was said ("transcript": word and character errors), or what
             might as well be said ("translation": BLEU and chrF; captions too).
         augment: encoder -> how its contents are changed, anew in each epoch (`mmattn.training.augmentation.augment`).
-        attack: adversarial training; left out, none.
+        adversarial: adversarial training; left out, none.
     """
 
     head: HeadConfig
     target: str
     card: Path | None = None
-    reads: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     weight: float = 1.0
-    batch: int = 32
+    batch_size: int = 32
     drop_modality: float = 0.0
-    measure: Literal["transcript", "translation"] = "transcript"
+    metric: Literal["transcript", "translation"] = "transcript"
     augment: dict[str, dict[str, Any]] = field(default_factory=dict)
-    attack: AttackConfig | None = None
+    adversarial: AdversarialConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise InputError(f"batch: got {self.batch}, expected at least 1")
+        if self.batch_size < 1:
+            raise InputError(f"batch: got {self.batch_size}, expected at least 1")
         if not 0 <= self.drop_modality <= 1:
             raise InputError(f"drop_modality: got {self.drop_modality}, expected a probability")
 
@@ -124,12 +124,12 @@ class TaskTrainingConfig(LoopConfig):
     """How it is trained: the keys of `LoopConfig`.
 
     Args:
-        steps: steps an epoch, each with a batch of every task; 0 takes as many as the largest task has
+        steps_per_epoch: steps an epoch, each with a batch of every task; 0 takes as many as the largest task has
             batches.
     """
 
     epochs: int = 10
-    steps: int = 0
+    steps_per_epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,17 @@ class RobustnessConfig:
     """What is taken away or disturbed at the test.
 
     Args:
-        knockouts: ways in which each content is taken away: "drop", as if no sample had it; "shuffle", each
+        ablations: ways in which each content is taken away: "drop", as if no sample had it; "shuffle", each
             sample gets another one's; "noise", random vectors of the same scale (stored features only).
         subsets: measure every subset of the contents.
-        noise: levels of normal noise on the encoders' tokens, as shares of their norm.
-        attacks: lengths of one push along the gradient that raises the loss most, as shares of that norm.
+        noise_levels: levels of normal noise on the encoders' tokens, as shares of their norm.
+        attack_radii: lengths of one push along the gradient that raises the loss most, as shares of that norm.
     """
 
-    knockouts: tuple[Literal["drop", "shuffle", "noise"], ...] = ("drop", "shuffle")
+    ablations: tuple[Literal["drop", "shuffle", "noise"], ...] = ("drop", "shuffle")
     subsets: bool = True
-    noise: tuple[float, ...] = (0.1, 0.3, 1.0)
-    attacks: tuple[float, ...] = ()
+    noise_levels: tuple[float, ...] = (0.1, 0.3, 1.0)
+    attack_radii: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class TaskFitConfig:
         training: how.
         protocol: seeds and parts.
         weighting: how the tasks' losses are joined: fixed, uncertainty, or a method of torchjd.
-        alone: of several tasks, train each one by itself too, with as many steps, for the report.
+        single_task_baselines: of several tasks, train each one by itself too, with as many steps, for the report.
         robustness: the evidence beside the figures.
         out: folder of the runs.
     """
@@ -172,12 +172,12 @@ class TaskFitConfig:
     name: str
     encoders: dict[str, EncoderConfig]
     tasks: dict[str, TaskConfig]
-    data: CardsConfig = CardsConfig()
+    data: TaskDataConfig = TaskDataConfig()
     fusion: FusionConfig = field(default_factory=FusionConfig)
     training: TaskTrainingConfig = TaskTrainingConfig()
     protocol: TaskProtocolConfig = TaskProtocolConfig()
     weighting: str | dict[str, Any] = "fixed"
-    alone: bool = True
+    single_task_baselines: bool = True
     robustness: RobustnessConfig = RobustnessConfig()
     out: Path = Path("runs")
 
@@ -189,20 +189,20 @@ class TaskFitConfig:
                 raise InputError(f"tasks: got the name {name!r}, expected text without dots")
             if task.card is None and self.data.card is None:
                 raise InputError(f"tasks.{name}: has no card, and data.card is not there either")
-            for what, names in (("reads", task.reads), ("augment", task.augment)):
+            for what, names in (("reads", task.inputs), ("augment", task.augment)):
                 for encoder in names:
                     if encoder not in self.encoders:
                         raise InputError(
-                            f"tasks.{name}.{what}: no encoder {encoder!r}.{nearest(encoder, self.encoders)}"
+                            f"tasks.{name}.{what}: no encoder {encoder!r}.{did_you_mean(encoder, self.encoders)}"
                         )
 
     @property
     def sources(self) -> dict[str, str]:
-        """Modality -> key of `Sample.content` that its encoder reads."""
-        return {name: encoder.content or name for name, encoder in self.encoders.items()}
+        """Modality -> key of `Sample.source` that its encoder reads."""
+        return {name: encoder.source or name for name, encoder in self.encoders.items()}
 
     @property
-    def core(self) -> FusionConfig:
+    def resolved_fusion(self) -> FusionConfig:
         """The core, which knows the tasks where its program asks for them."""
         terms = attention.parse(self.fusion.program).walk()
         asks = any(isinstance(term, Dynamic) and term.on == "task" for term in terms)
@@ -214,11 +214,11 @@ class TaskFitConfig:
             replace(self.fusion, tasks=tuple(self.tasks)) if asks and not self.fusion.tasks else self.fusion
         )
 
-    def model(self, heads: Mapping[str, HeadConfig]) -> ModelConfig:
+    def model_config(self, heads: Mapping[str, HeadConfig]) -> ModelConfig:
         """What builds the model with these heads."""
-        return ModelConfig(self.encoders, self.core, dict(heads))
+        return ModelConfig(self.encoders, self.resolved_fusion, dict(heads))
 
-    def card_of(self, task: str) -> Path:
+    def card_path(self, task: str) -> Path:
         """The card that a task learns from."""
         card = self.tasks[task].card or self.data.card
         assert card is not None  # checked above
@@ -235,4 +235,4 @@ def load_task_fit(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         InputError: one line with the file, the key, what came and what was expected.
     """
-    return schema.load(TaskFitConfig, path, overrides)
+    return schema.load_config(TaskFitConfig, path, overrides)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mmattn.experiments.runner import run_seeds
 from mmattn.experiments.tasks.config import TaskFitConfig
-from mmattn.experiments.tasks.run import TaskRun
+from mmattn.experiments.tasks.run import TaskExperiment
 from mmattn.experiments.tasks.seed import load_task_result, save_task_result
 from mmattn.experiments.tasks.summary import summarise_tasks
-from mmattn.training.accelerator import processes
+from mmattn.training.accelerator import distributed_state
 
 __all__ = ["run_tasks"]
 
@@ -23,9 +23,14 @@ def run_tasks(config: TaskFitConfig, *, resume: bool = False, progress: bool = T
         The folder of the run, with models, predictions, metrics.json and report.html.
     """
     run, results = run_seeds(
-        TaskRun, config, load=load_task_result, save=save_task_result, resume=resume, progress=progress
+        TaskExperiment,
+        config,
+        load_result=load_task_result,
+        save_result=save_task_result,
+        resume=resume,
+        progress=progress,
     )
-    together = processes()
+    together = distributed_state()
     if together.is_main_process:
         summarise_tasks(run, results)
     together.wait_for_everyone()

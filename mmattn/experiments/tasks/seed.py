@@ -13,26 +13,26 @@ import torch
 from numpy.typing import NDArray
 
 from mmattn.boxes import Boxes
-from mmattn.experiments.runner import keep_seed
+from mmattn.experiments.runner import save_seed
 from mmattn.training.loop import History
 
-__all__ = ["ALONE", "WHOLE", "TaskResult", "load_task_result", "save_task_result"]
+__all__ = ["FULL", "SINGLE_TASK", "TaskSeedResult", "load_task_result", "save_task_result"]
 
-WHOLE, ALONE = "whole", "alone"
+FULL, SINGLE_TASK = "whole", "alone"
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskSeedResult:
     """What one seed gave.
 
     Args:
         seed: of the training.
         counts: task -> variant -> [N, K] of its test items (see `mmattn.evaluation.tasks.task_metrics`). Variants
-            are `WHOLE`, `ALONE` (trained by itself), knockouts ("without-image", "only-text"), "noise 0.5",
+            are `FULL`, `SINGLE_TASK` (trained by itself), knockouts ("without-image", "only-text"), "noise 0.5",
             "attack 0.1".
         predictions: task -> what the model said of its test items.
         history: of the training together.
-        alone: task -> history of the training by itself.
+        single_task_histories: task -> history of the training by itself.
         seconds: step -> how long it took.
         parts: task -> part -> how many items.
     """
@@ -41,46 +41,48 @@ class TaskResult:
     counts: Mapping[str, Mapping[str, NDArray[np.float64]]]
     predictions: Mapping[str, Sequence[Any]]
     history: History
-    alone: Mapping[str, History] = field(default_factory=dict)
+    single_task_histories: Mapping[str, History] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def save_task_result(path: Path, result: TaskResult) -> None:
+def save_task_result(path: Path, result: TaskSeedResult) -> None:
     """Write `path` (.npz) and the notes beside it (.json)."""
     notes = {
         "seed": result.seed,
         "history": vars(result.history),
-        "alone": {name: vars(history) for name, history in result.alone.items()},
+        "alone": {name: vars(history) for name, history in result.single_task_histories.items()},
         "seconds": dict(result.seconds),
         "parts": {name: dict(parts) for name, parts in result.parts.items()},
-        "predictions": {name: [_plain(one) for one in found] for name, found in result.predictions.items()},
+        "predictions": {
+            name: [_prediction_to_json(one) for one in found] for name, found in result.predictions.items()
+        },
     }
     arrays = {
         f"{task}/{variant}": values
         for task, found in result.counts.items()
         for variant, values in found.items()
     }
-    keep_seed(path, notes, arrays)
+    save_seed(path, notes, arrays)
 
 
-def load_task_result(path: Path) -> TaskResult:
+def load_task_result(path: Path) -> TaskSeedResult:
     """Read what `save_task_result` wrote."""
     notes: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     notes["history"] = History(**notes["history"])
     notes["alone"] = {name: History(**history) for name, history in notes["alone"].items()}
     notes["predictions"] = {
-        name: [_thing(one) for one in found] for name, found in notes["predictions"].items()
+        name: [_prediction_from_json(one) for one in found] for name, found in notes["predictions"].items()
     }
     counts: dict[str, dict[str, Any]] = {}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             task, _, variant = key.partition("/")
             counts.setdefault(task, {})[variant] = arrays[key]
-    return TaskResult(counts=counts, **notes)
+    return TaskSeedResult(counts=counts, **notes)
 
 
-def _plain(prediction: Any) -> Any:
+def _prediction_to_json(prediction: Any) -> Any:
     """A prediction as JSON; a vector is a list."""
     if isinstance(prediction, torch.Tensor):
         return prediction.tolist()
@@ -93,11 +95,11 @@ def _plain(prediction: Any) -> Any:
     }  # fmt: skip
 
 
-def _thing(found: Any) -> Any:
-    """What `_plain` was made of."""
-    if not isinstance(found, dict):
-        return found
-    height, width = found["size"]
-    scores = None if found["scores"] is None else torch.tensor(found["scores"], dtype=torch.float32)
-    boxes = torch.tensor(found["boxes"], dtype=torch.float32).reshape(-1, 4)
-    return Boxes(boxes, found["labels"], (height, width), scores)
+def _prediction_from_json(value: Any) -> Any:
+    """What `_prediction_to_json` was made of."""
+    if not isinstance(value, dict):
+        return value
+    height, width = value["size"]
+    scores = None if value["scores"] is None else torch.tensor(value["scores"], dtype=torch.float32)
+    boxes = torch.tensor(value["boxes"], dtype=torch.float32).reshape(-1, 4)
+    return Boxes(boxes, value["labels"], (height, width), scores)

@@ -11,25 +11,25 @@ from torch.nn import functional as F
 
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
-from mmattn.heads.vocabulary import Vocabulary, counted
+from mmattn.heads.vocabulary import Vocabulary, count_names
 from mmattn.types import Fused, Tokens
 
-__all__ = ["ClassificationHead", "class_shares"]
+__all__ = ["ClassificationHead", "check_class_frequencies"]
 
 _WHERE = "classification head"
 
 
 class ClassificationHead(SupervisedHead):
-    """One of several classes, from the joint vector. `LabelsHead` is for samples of several classes at once.
+    """One of several classes, from the joint vector. `MultiLabelHead` is for samples of several classes at once.
 
     Paper: Szegedy et al., "Rethinking the Inception Architecture", 2016 (label smoothing).
 
     Args:
         dim: width D of the fused vectors.
         classes: names of the classes C.
-        shares: share of the training samples that each class has; only `balanced` asks for it.
+        class_frequencies: share of the training samples that each class has; only `balanced` asks for it.
         balanced: let every class count alike in the loss: a sample of class c weighs 1 / (C * shares[c]).
-        smoothing: share of the target that is spread over all classes, from 0 to below 1.
+        label_smoothing: share of the target that is spread over all classes, from 0 to below 1.
         dropout: probability on the joint vector.
 
     Raises:
@@ -48,20 +48,20 @@ class ClassificationHead(SupervisedHead):
         dim: int,
         classes: Sequence[str],
         *,
-        shares: Sequence[float] | None = None,
+        class_frequencies: Sequence[float] | None = None,
         balanced: bool = False,
-        smoothing: float = 0.0,
+        label_smoothing: float = 0.0,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.vocabulary = Vocabulary(classes, _WHERE, "class")
-        if not 0 <= smoothing < 1:
-            raise InputError(f"{_WHERE}: got smoothing {smoothing}, expected a share from 0 to below 1")
-        self.smoothing = smoothing
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"{_WHERE}: got smoothing {label_smoothing}, expected a share from 0 to below 1")
+        self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(dim, len(self.vocabulary))
-        shares_C = class_shares(shares, self.vocabulary) if balanced else None
-        self.weights: Tensor | None
+        shares_C = check_class_frequencies(class_frequencies, self.vocabulary) if balanced else None
+        self.class_weights: Tensor | None
         self.register_buffer(
             "weights", None if shares_C is None else 1 / (len(shares_C) * shares_C), persistent=False
         )
@@ -80,7 +80,7 @@ class ClassificationHead(SupervisedHead):
             >>> options["classes"], options["shares"]
             (['cat', 'dog'], [0.75, 0.25])
         """
-        counts = counted([target for target in targets if target is not None], _WHERE, "class")
+        counts = count_names([target for target in targets if target is not None], _WHERE, "class")
         total = sum(counts.values())
         return {"classes": list(counts), "shares": [count / total for count in counts.values()]}
 
@@ -104,8 +104,8 @@ class ClassificationHead(SupervisedHead):
         return F.cross_entropy(
             logits_BC[known],
             torch.tensor(numbers, device=logits_BC.device),
-            weight=self.weights,
-            label_smoothing=self.smoothing,
+            weight=self.class_weights,
+            label_smoothing=self.label_smoothing,
         )
 
     @torch.no_grad()
@@ -126,18 +126,18 @@ class ClassificationHead(SupervisedHead):
         return cls(dim, ["bird", "cat", "dog"]), fused, {"targets": ["dog", None, "bird", "cat"]}
 
 
-def class_shares(shares: Sequence[float] | None, vocabulary: Vocabulary) -> Tensor:
+def check_class_frequencies(frequencies: Sequence[float] | None, vocabulary: Vocabulary) -> Tensor:
     """[C] float32 shares of the classes in training, checked.
 
     Raises:
         InputError: there are none, not one a class, or one that is not above 0 and at most 1.
     """
-    if shares is None or len(shares) != len(vocabulary):
-        got = "none" if shares is None else str(len(shares))
+    if frequencies is None or len(frequencies) != len(vocabulary):
+        got = "none" if frequencies is None else str(len(frequencies))
         raise InputError(
             f"{vocabulary.where}: balanced, but got {got} shares, expected {len(vocabulary)}, "
-            f"one a {vocabulary.what}"
+            f"one a {vocabulary.name_kind}"
         )
-    if wrong := [share for share in shares if not 0 < share <= 1]:
+    if wrong := [share for share in frequencies if not 0 < share <= 1]:
         raise InputError(f"{vocabulary.where}: got the share {wrong[0]}, expected above 0 and at most 1")
-    return torch.tensor(list(shares), dtype=torch.float32)
+    return torch.tensor(list(frequencies), dtype=torch.float32)

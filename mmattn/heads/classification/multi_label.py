@@ -11,25 +11,25 @@ from torch.nn import functional as F
 
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
-from mmattn.heads.classification.classification import class_shares
-from mmattn.heads.vocabulary import Vocabulary, counted
+from mmattn.heads.classification.classification import check_class_frequencies
+from mmattn.heads.vocabulary import Vocabulary, count_names
 from mmattn.types import Fused, Tokens
 
-__all__ = ["LabelsHead", "LabelsTarget"]
+__all__ = ["MultiLabelHead", "MultiLabelTarget"]
 
 _WHERE = "labels head"
 
 # The labels that are there, all others being absent; or label -> there or not, nobody knowing of the others.
-LabelsTarget = Sequence[str] | Mapping[str, bool]
+MultiLabelTarget = Sequence[str] | Mapping[str, bool]
 
 
-class LabelsHead(SupervisedHead):
+class MultiLabelHead(SupervisedHead):
     """Any number of the classes, from the joint vector; a label that nobody knows takes no part in the loss.
 
     Args:
         dim: width D of the fused vectors.
-        classes: names of the labels L.
-        shares: share of the training samples that has each label; only `balanced` asks for it.
+        labels: names of the labels L.
+        label_frequencies: share of the training samples that has each label; only `balanced` asks for it.
         balanced: let presence and absence of a label count alike: presence weighs (1 - share) / share.
         threshold: probability from which on a label is predicted.
         dropout: probability on the joint vector.
@@ -38,7 +38,7 @@ class LabelsHead(SupervisedHead):
         InputError: no label, one named twice, or an option out of range.
 
     Example:
-        >>> head, fused, inputs = LabelsHead.example(dim=8)
+        >>> head, fused, inputs = MultiLabelHead.example(dim=8)
         >>> head(fused).shape, head.loss(fused, **inputs).dim(), len(head.predict(fused))
         (torch.Size([4, 3]), 0, 4)
     """
@@ -48,28 +48,28 @@ class LabelsHead(SupervisedHead):
     def __init__(
         self,
         dim: int,
-        classes: Sequence[str],
+        labels: Sequence[str],
         *,
-        shares: Sequence[float] | None = None,
+        label_frequencies: Sequence[float] | None = None,
         balanced: bool = False,
         threshold: float = 0.5,
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.vocabulary = Vocabulary(classes, _WHERE, "label")
+        self.vocabulary = Vocabulary(labels, _WHERE, "label")
         if not 0 < threshold < 1:
             raise InputError(f"{_WHERE}: got threshold {threshold}, expected a probability between 0 and 1")
         self.threshold = threshold
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(dim, len(self.vocabulary))
-        shares_L = class_shares(shares, self.vocabulary) if balanced else None
-        self.weights: Tensor | None
+        shares_L = check_class_frequencies(label_frequencies, self.vocabulary) if balanced else None
+        self.positive_weights: Tensor | None
         self.register_buffer(
             "weights", None if shares_L is None else (1 - shares_L) / shares_L, persistent=False
         )
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         """Names of the labels, in the order of the logits."""
         return self.vocabulary.names
 
@@ -78,21 +78,21 @@ class LabelsHead(SupervisedHead):
         """The labels and their shares; one that is over ten times as frequent as another is logged.
 
         Example:
-            >>> LabelsHead.options_for([["drama", "crime"], None, ["drama"], []])["classes"]
+            >>> MultiLabelHead.options_for([["drama", "crime"], None, ["drama"], []])["classes"]
             ['crime', 'drama']
         """
         known = [target for target in targets if target is not None]
-        stated = [_stated(target) for target in known]
-        counted([name for one in stated for name, there in one.items() if there], _WHERE, "label")
+        stated = [_parse_target(target) for target in known]
+        count_names([name for one in stated for name, there in one.items() if there], _WHERE, "label")
         names = sorted({name for one in stated for name in one})
-        shares_L = cls(1, names).truth(known).nanmean(0)
+        shares_L = cls(1, names).target_matrix(known).nanmean(0)
         return {"classes": names, "shares": shares_L.tolist()}
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, L] logits."""
         return self.project(self.dropout(fused.pooled))
 
-    def loss(self, fused: Fused, targets: Sequence[LabelsTarget | None]) -> Tensor:
+    def loss(self, fused: Fused, targets: Sequence[MultiLabelTarget | None]) -> Tensor:
         """Binary cross-entropy, the (weighted) mean over the labels that are known.
 
         Args:
@@ -106,14 +106,14 @@ class LabelsHead(SupervisedHead):
         logits_BL = self(fused).float()
         if len(targets) != len(logits_BL):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(logits_BL)}, one a sample")
-        truth_BL = self.truth(targets).to(logits_BL.device)
+        truth_BL = self.target_matrix(targets).to(logits_BL.device)
         known_BL = ~truth_BL.isnan()
         costs_BL = F.binary_cross_entropy_with_logits(
-            logits_BL, truth_BL.nan_to_num(), pos_weight=self.weights, reduction="none"
+            logits_BL, truth_BL.nan_to_num(), pos_weight=self.positive_weights, reduction="none"
         )
         return (costs_BL * known_BL).sum() / known_BL.sum().clamp_min(1)
 
-    def truth(self, targets: Sequence[LabelsTarget | None]) -> Tensor:
+    def target_matrix(self, targets: Sequence[MultiLabelTarget | None]) -> Tensor:
         """[B, L] 1 where the label is there, 0 where it is not, NaN where nobody knows."""
         rows = torch.full((len(targets), len(self.vocabulary)), float("nan"))
         for row, target in zip(rows, targets, strict=True):
@@ -121,7 +121,7 @@ class LabelsHead(SupervisedHead):
                 continue
             if not isinstance(target, Mapping):
                 row.zero_()
-            for name, there in _stated(target).items():
+            for name, there in _parse_target(target).items():
                 row[self.vocabulary.index(name)] = float(there)
         return rows
 
@@ -134,12 +134,12 @@ class LabelsHead(SupervisedHead):
     def predict(self, fused: Fused) -> list[list[str]]:
         """The labels of each sample whose probability reaches the threshold, in the order of the classes."""
         return [
-            [name for name, there in zip(self.classes, row, strict=True) if there]
+            [name for name, there in zip(self.labels, row, strict=True) if there]
             for row in (self.probabilities(fused) >= self.threshold).tolist()
         ]
 
     @classmethod
-    def example(cls, dim: int) -> tuple[LabelsHead, Fused, dict[str, Any]]:
+    def example(cls, dim: int) -> tuple[MultiLabelHead, Fused, dict[str, Any]]:
         """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
@@ -147,7 +147,7 @@ class LabelsHead(SupervisedHead):
         return cls(dim, ["crime", "drama", "war"]), fused, {"targets": targets}
 
 
-def _stated(target: Any) -> dict[str, bool]:
+def _parse_target(target: Any) -> dict[str, bool]:
     """What a target says of the labels that it names."""
     if isinstance(target, Mapping):
         return {name: bool(there) for name, there in target.items()}

@@ -29,10 +29,10 @@ class AlignmentHead(nn.Module):
 
     Args:
         dim: width D of the fused vectors.
-        out: width of the vectors that come out.
+        embedding_dim: width of the vectors that come out.
         loss: class name in `pytorch_metric_learning.losses`, or {"name": ..., "options": {...}}; see
             `mmattn.heads.contrastive.metric_learning`.
-        options: its keyword arguments, where `loss` is a name only.
+        loss_options: its keyword arguments, where `loss` is a name only.
         miner: class name in `pytorch_metric_learning.miners`, or the same with options; None takes all
             pairs.
 
@@ -47,49 +47,49 @@ class AlignmentHead(nn.Module):
         0
     """
 
-    views = True  # what its loss compares: each modality by itself, not the samples
+    needs_modality_views = True  # what its loss compares: each modality by itself, not the samples
 
     def __init__(
         self,
         dim: int,
-        out: int = 64,
+        embedding_dim: int = 64,
         loss: str | Mapping[str, Any] = "SupConLoss",
-        options: dict[str, Any] | None = None,
+        loss_options: dict[str, Any] | None = None,
         miner: str | Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        from mmattn.heads.contrastive.metric_learning import build_contrast
+        from mmattn.heads.contrastive.metric_learning import build_contrastive_loss
 
-        self.project = nn.Linear(dim, out)
-        spec = {"name": loss, "options": options or {}} if isinstance(loss, str) else loss
-        self.contrast = build_contrast(spec, miner, out)
+        self.project = nn.Linear(dim, embedding_dim)
+        spec = {"name": loss, "options": loss_options or {}} if isinstance(loss, str) else loss
+        self.contrastive_loss = build_contrastive_loss(spec, miner, embedding_dim)
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, out] unit vectors of the joint vectors."""
         return F.normalize(self.project(fused.pooled), dim=1)
 
-    def loss(self, fused: Fused, group: Tensor) -> Tensor:
+    def loss(self, fused: Fused, groups: Tensor) -> Tensor:
         """The contrastive loss.
 
         Args:
             fused: B views.
-            group: [B] int64, equal for views of the same thing.
+            groups: [B] int64, equal for views of the same thing.
         """
-        return self.contrast(self(fused), group)
+        return self.contrastive_loss(self(fused), groups)
 
     @classmethod
     def example(cls, dim: int) -> tuple[AlignmentHead, Fused, dict[str, Any]]:
         """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
-        return cls(dim, out=5), fused, {"group": torch.tensor([0, 0, 1, 1])}
+        return cls(dim, embedding_dim=5), fused, {"group": torch.tensor([0, 0, 1, 1])}
 
 
-def single_modality_views(parts: dict[str, Tokens]) -> tuple[dict[str, Tokens], Tensor]:
+def single_modality_views(tokens_by_modality: dict[str, Tokens]) -> tuple[dict[str, Tokens], Tensor]:
     """Split each sample into one view a modality that it has.
 
     Args:
-        parts: modality -> tokens, all of the same B samples.
+        tokens_by_modality: modality -> tokens, all of the same B samples.
 
     Returns:
         Parts of V views, each with tokens of one modality only, and [V] int64, the sample that each
@@ -102,12 +102,12 @@ def single_modality_views(parts: dict[str, Tokens]) -> tuple[dict[str, Tokens], 
         >>> sample.tolist(), views["text"].sizes, views["image"].sizes
         ([0, 0, 1], [2, 0, 0], [0, 1, 4])
     """
-    if not parts:
+    if not tokens_by_modality:
         raise InputError("views: got no tokens of any modality, expected at least one")
-    there_BM = torch.stack([tokens.lengths > 0 for tokens in parts.values()], dim=1)
+    there_BM = torch.stack([tokens.lengths > 0 for tokens in tokens_by_modality.values()], dim=1)
     sample, modality = there_BM.nonzero(as_tuple=True)
     views = {}
-    for index, (name, tokens) in enumerate(parts.items()):
+    for index, (name, tokens) in enumerate(tokens_by_modality.items()):
         repeated = tokens.select(sample)
         views[name] = repeated.filter((modality == index)[repeated.sample])
     return views, sample

@@ -11,22 +11,22 @@ import torch
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 from torch import Tensor, nn
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["Contrast", "Spec", "build_contrast", "known_losses", "known_miners"]
+__all__ = ["ContrastiveLoss", "LossSpec", "available_losses", "available_miners", "build_contrastive_loss"]
 
-Spec = str | Mapping[str, Any]  # a name, or {"name": ..., "options": {...}}
+LossSpec = str | Mapping[str, Any]  # a name, or {"name": ..., "options": {...}}
 
 # What vectors and groups are not enough for: bases, wrappers of several losses, losses of two views.
-_NOT_A_LOSS = ("GenericPairLoss", "ManifoldLoss", "MultipleLosses", "SelfSupervisedLoss", "VICRegLoss")
-_NOT_A_MINER = ("EmbeddingsAlreadyPackagedAsTriplets",)
+_EXCLUDED_LOSSES = ("GenericPairLoss", "ManifoldLoss", "MultipleLosses", "SelfSupervisedLoss", "VICRegLoss")
+_EXCLUDED_MINERS = ("EmbeddingsAlreadyPackagedAsTriplets",)
 # Options that are things themselves, by the end of their names.
-_PARTS = {"distance": distances, "reducer": reducers, "regularizer": regularizers}
-_WIDTHS = ("embedding_size", "descriptors_dim")  # what they call the vectors' width
+_COMPONENT_MODULES = {"distance": distances, "reducer": reducers, "regularizer": regularizers}
+_DIM_OPTIONS = ("embedding_size", "descriptors_dim")  # what they call the vectors' width
 _DEFAULTS = {"SupConLoss": {"temperature": 0.1}}
 
 
-class Contrast(nn.Module):
+class ContrastiveLoss(nn.Module):
     """A loss over vectors and groups, on the pairs or triplets that a miner finds.
 
     Args:
@@ -39,18 +39,18 @@ class Contrast(nn.Module):
         self.loss = loss
         self.miner = miner
 
-    def forward(self, vectors: Tensor, group: Tensor) -> Tensor:
-        """The loss of [B, D] vectors; rows of one `group` [B] belong together."""
-        if isinstance(self.loss, Memory) and len(vectors) > self.loss.memory_size:
+    def forward(self, vectors: Tensor, groups: Tensor) -> Tensor:
+        """The loss of [B, D] vectors; rows of one `groups` [B] belong together."""
+        if isinstance(self.loss, CrossBatchMemory) and len(vectors) > self.loss.memory_size:
             raise InputError(
                 f"CrossBatchMemory: got a batch of {len(vectors)} views, expected at most its memory_size, "
                 f"{self.loss.memory_size}"
             )
-        found = None if self.miner is None else self.miner(vectors, group)
-        return self.loss(vectors, group, found)
+        found = None if self.miner is None else self.miner(vectors, groups)
+        return self.loss(vectors, groups, found)
 
 
-class Memory(losses.CrossBatchMemory):
+class CrossBatchMemory(losses.CrossBatchMemory):
     """`CrossBatchMemory` whose place in its queue is part of its state, so that training resumes exactly.
 
     Paper: Wang et al., "Cross-Batch Memory for Embedding Learning", 2020.
@@ -65,18 +65,20 @@ class Memory(losses.CrossBatchMemory):
         self.queue_idx, self.has_been_filled = int(state[0]), bool(state[1])
 
 
-def known_losses() -> dict[str, type[nn.Module]]:
+def available_losses() -> dict[str, type[nn.Module]]:
     """Name -> every loss that vectors and groups are enough for."""
     kind = (losses.BaseMetricLossFunction, losses.BaseLossWrapper)
-    return _classes(losses, kind, _NOT_A_LOSS) | {"CrossBatchMemory": Memory}
+    return _classes(losses, kind, _EXCLUDED_LOSSES) | {"CrossBatchMemory": CrossBatchMemory}
 
 
-def known_miners() -> dict[str, type[nn.Module]]:
+def available_miners() -> dict[str, type[nn.Module]]:
     """Name -> miner."""
-    return _classes(miners, (miners.BaseMiner,), _NOT_A_MINER)
+    return _classes(miners, (miners.BaseMiner,), _EXCLUDED_MINERS)
 
 
-def build_contrast(loss: Spec, miner: Spec | None, width: int, classes: int = 0) -> Contrast:
+def build_contrastive_loss(
+    loss: LossSpec, miner: LossSpec | None, dim: int, num_classes: int = 0
+) -> ContrastiveLoss:
     """The loss, with its miner.
 
     Args:
@@ -84,8 +86,8 @@ def build_contrast(loss: Spec, miner: Spec | None, width: int, classes: int = 0)
             are things of their own are named the same way: `{"distance": {"name": "LpDistance"}}`, and
             `CrossBatchMemory` takes `{"loss": {"name": ...}, "memory_size": 1024}`.
         miner: the same; None for no miner.
-        width: of the vectors, for losses that have parameters or a memory.
-        classes: how many groups there are, for losses that have a weight for each ("ArcFaceLoss").
+        dim: of the vectors, for losses that have parameters or a memory.
+        num_classes: how many groups there are, for losses that have a weight for each ("ArcFaceLoss").
 
     Raises:
         InputError: no such name (the nearest is suggested), or options that it does not take.
@@ -93,35 +95,41 @@ def build_contrast(loss: Spec, miner: Spec | None, width: int, classes: int = 0)
     Example:
         >>> import torch
         >>> memory = {"name": "CrossBatchMemory", "options": {"loss": "SupConLoss", "memory_size": 8}}
-        >>> contrast = build_contrast(memory, "MultiSimilarityMiner", width=3)
+        >>> contrast = build_contrastive_loss(memory, "MultiSimilarityMiner", dim=3)
         >>> contrast(torch.randn(4, 3), torch.tensor([0, 0, 1, 1])).dim()
         0
     """
-    made = _make(loss, known_losses(), "loss", width, classes)
-    return Contrast(made, None if miner is None else _make(miner, known_miners(), "miner", width))
+    made = _instantiate(loss, available_losses(), "loss", dim, num_classes)
+    return ContrastiveLoss(
+        made, None if miner is None else _instantiate(miner, available_miners(), "miner", dim)
+    )
 
 
-def _make(spec: Spec, known: Mapping[str, type[nn.Module]], kind: str, width: int, classes: int = 0) -> Any:
-    name, options = _read(spec, kind)
-    if name not in known:
-        raise InputError(f"no {kind} {name!r} in pytorch-metric-learning.{nearest(name, known)}")
-    made = {key: _part(key, value, width) for key, value in (_DEFAULTS.get(name, {}) | options).items()}
-    taken = _arguments(known[name])
-    made |= {key: width for key in _WIDTHS if key in taken and key not in made}
-    if classes and "num_classes" in taken:
-        made.setdefault("num_classes", classes)
+def _instantiate(
+    spec: LossSpec, available: Mapping[str, type[nn.Module]], kind: str, dim: int, num_classes: int = 0
+) -> Any:
+    name, options = _parse_spec(spec, kind)
+    if name not in available:
+        raise InputError(f"no {kind} {name!r} in pytorch-metric-learning.{did_you_mean(name, available)}")
+    made = {
+        key: _resolve_option(key, value, dim) for key, value in (_DEFAULTS.get(name, {}) | options).items()
+    }
+    taken = _constructor_arguments(available[name])
+    made |= {key: dim for key in _DIM_OPTIONS if key in taken and key not in made}
+    if num_classes and "num_classes" in taken:
+        made.setdefault("num_classes", num_classes)
     try:
-        return known[name](**made)
+        return available[name](**made)
     except (TypeError, ValueError, KeyError, AssertionError) as error:
         raise InputError(
             f"{kind} {name}: {type(error).__name__}: {error}; it takes {', '.join(taken)}"
         ) from error
 
 
-def _arguments(found: type) -> list[str]:
+def _constructor_arguments(cls: type) -> list[str]:
     """Names that a constructor takes, its bases' too, where it hands them on."""
     names: dict[str, None] = {}
-    for base in found.__mro__:
+    for base in cls.__mro__:
         if base is nn.Module:
             break
         if "__init__" in vars(base):
@@ -131,7 +139,7 @@ def _arguments(found: type) -> list[str]:
     return list(names)
 
 
-def _read(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
+def _parse_spec(spec: LossSpec, kind: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
     unknown = sorted(set(spec) - {"name", "options"})
@@ -140,24 +148,24 @@ def _read(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
     return spec["name"], dict(spec.get("options") or {})
 
 
-def _part(key: str, value: Any, width: int) -> Any:
+def _resolve_option(key: str, value: Any, dim: int) -> Any:
     """An option as it is, or the thing that it names."""
     if key == "loss":
-        return _make(value, known_losses(), "loss", width)
+        return _instantiate(value, available_losses(), "loss", dim)
     if key == "miner":
-        return None if value is None else _make(value, known_miners(), "miner", width)
-    module = _PARTS.get(key.rpartition("_")[2])
+        return None if value is None else _instantiate(value, available_miners(), "miner", dim)
+    module = _COMPONENT_MODULES.get(key.rpartition("_")[2])
     if module is None or value is None:
         return value
-    return _make(value, _classes(module, (nn.Module,), ()), key, width)
+    return _instantiate(value, _classes(module, (nn.Module,), ()), key, dim)
 
 
-def _classes(module: ModuleType, kinds: tuple[type, ...], without: tuple[str, ...]) -> dict[str, Any]:
+def _classes(module: ModuleType, kinds: tuple[type, ...], exclude: tuple[str, ...]) -> dict[str, Any]:
     return {
         name: found
         for name, found in vars(module).items()
         if inspect.isclass(found)
         and issubclass(found, kinds)
         and not name.startswith("Base")
-        and name not in without
+        and name not in exclude
     }

@@ -9,31 +9,31 @@ from torch import Tensor, nn
 
 from mmattn import attention
 from mmattn.attention.layer.linear import Linear
-from mmattn.boxes import centred, corners
-from mmattn.errors import InputError, nearest
+from mmattn.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
 
 __all__ = [
-    "AMONG",
-    "GROUP",
-    "LEAST",
-    "TOWARDS",
+    "CROSS_ATTENTION",
+    "GROUP_SIZE",
+    "MIN_SIDE",
+    "SELF_ATTENTION",
     "BoxDecoder",
-    "DecoderLayer",
-    "box_network",
+    "BoxDecoderLayer",
+    "build_box_regressor",
     "patch_boxes",
-    "waves",
+    "sinusoidal_box_encoding",
 ]
 
 # Queries see each other within a group of so many positions; noised copies of the truth are groups apart.
-GROUP = 1024
-AMONG = f'Program(score=dot() >> box_bias("boxes"), mask=blocks({GROUP}), norm=softmax())'
-TOWARDS = 'Program(score=dot() >> box_bias("boxes"), mask=full, norm=softmax())'
+GROUP_SIZE = 1024
+SELF_ATTENTION = f'Program(score=dot() >> box_bias("boxes"), mask=blocks({GROUP_SIZE}), norm=softmax())'
+CROSS_ATTENTION = 'Program(score=dot() >> box_bias("boxes"), mask=full, norm=softmax())'
 
 # A number from 0 to 1 is written as sines and cosines of half a turn, one, two, four, ...
-_WAVES = 7
+_NUM_FREQUENCIES = 7
 # The smallest side of a reference box, relative to the picture: one without area has no geometry.
-LEAST = 1e-3
+MIN_SIDE = 1e-3
 
 
 class BoxDecoder(nn.Module):
@@ -50,8 +50,8 @@ class BoxDecoder(nn.Module):
         dim: width D.
         layers: how many.
         heads: of both attentions.
-        among: program of the attention among queries; "boxes" is in its context.
-        towards: program of the attention from queries to tokens; "boxes" is in its context.
+        self_attention: program of the attention among queries; "boxes" is in its context.
+        cross_attention: program of the attention from queries to tokens; "boxes" is in its context.
         expansion: width of the hidden layer of the token-wise networks, as a multiple of D.
         dropout: on the residual branches.
 
@@ -69,29 +69,31 @@ class BoxDecoder(nn.Module):
         dim: int,
         layers: int,
         heads: int,
-        among: str = AMONG,
-        towards: str = TOWARDS,
+        self_attention: str = SELF_ATTENTION,
+        cross_attention: str = CROSS_ATTENTION,
         expansion: float = 2.0,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.token_norm = nn.LayerNorm(dim)
-        self.token_place = nn.Linear(8 * _WAVES, dim)
-        self.query_place = nn.Sequential(nn.Linear(8 * _WAVES, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.token_position = nn.Linear(8 * _NUM_FREQUENCIES, dim)
+        self.query_position = nn.Sequential(
+            nn.Linear(8 * _NUM_FREQUENCIES, dim), nn.GELU(), nn.Linear(dim, dim)
+        )
         self.layers = nn.ModuleList(
-            DecoderLayer(
-                attention.Attention(attention.parse(among), dim, heads),
-                attention.Attention(attention.parse(towards), dim, heads),
+            BoxDecoderLayer(
+                attention.Attention(attention.parse(self_attention), dim, heads),
+                attention.Attention(attention.parse(cross_attention), dim, heads),
                 int(dim * expansion),
                 dropout,
             )
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.move = box_network(dim)
+        self.box_regressor = build_box_regressor(dim)
 
     def forward(
-        self, queries: Tokens, boxes: Tensor, tokens: Tokens, patches: Tensor
+        self, queries: Tokens, boxes: Tensor, tokens: Tokens, patch_boxes_M4: Tensor
     ) -> list[tuple[Tensor, Tensor]]:
         """What the queries have become and where their boxes are, after each layer.
 
@@ -99,49 +101,57 @@ class BoxDecoder(nn.Module):
             queries: of width D, as many samples as the tokens.
             boxes: [N, 4] centre x, centre y, width, height of each query's reference box, from 0 to 1.
             tokens: fused tokens.
-            patches: [M, 4] corners of the part of the picture that each token shows, NaN for other tokens.
+            patch_boxes_M4: [M, 4] corners of the part of the picture that each token shows, NaN for other tokens.
 
         Returns:
             For each layer [N, D] and [N, 4]; a layer's boxes are the next one's references.
         """
-        place_MD = self.token_place(waves(centred(patches.nan_to_num()))).to(tokens.dtype)
-        shown_M1 = (~patches.isnan().any(1))[:, None]
+        place_MD = self.token_position(
+            sinusoidal_box_encoding(xyxy_to_cxcywh(patch_boxes_M4.nan_to_num()))
+        ).to(tokens.dtype)
+        shown_M1 = (~patch_boxes_M4.isnan().any(1))[:, None]
         memory = tokens.with_values(self.token_norm(tokens.values) + place_MD * shown_M1)
         found = []
         for layer in self.layers:
-            reference_N4 = boxes.clamp(LEAST, 1 - LEAST)
-            place_ND = self.query_place(waves(reference_N4)).to(tokens.dtype)
-            queries = layer(queries, place_ND, corners(reference_N4.detach()), memory, patches)
+            reference_N4 = boxes.clamp(MIN_SIDE, 1 - MIN_SIDE)
+            place_ND = self.query_position(sinusoidal_box_encoding(reference_N4)).to(tokens.dtype)
+            queries = layer(queries, place_ND, cxcywh_to_xyxy(reference_N4.detach()), memory, patch_boxes_M4)
             x_ND = self.norm(queries.values)
-            moved_N4 = (self.move(x_ND).float() + reference_N4.logit()).sigmoid()
+            moved_N4 = (self.box_regressor(x_ND).float() + reference_N4.logit()).sigmoid()
             found.append((x_ND, moved_N4))
             boxes = moved_N4.detach()  # each layer answers for its own step
         return found
 
 
-class DecoderLayer(nn.Module):
+class BoxDecoderLayer(nn.Module):
     """Attention among queries, from queries to tokens, a token-wise network; each on a residual."""
 
-    def __init__(self, among: attention.Attention, towards: attention.Attention, hidden: int, dropout: float):
+    def __init__(
+        self,
+        self_attention: attention.Attention,
+        cross_attention: attention.Attention,
+        hidden_dim: int,
+        dropout: float,
+    ):
         super().__init__()
-        dim = among.dim
-        self.among, self.towards = among, towards
-        self.network = nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, dim))
+        dim = self_attention.dim
+        self.self_attention, self.cross_attention = self_attention, cross_attention
+        self.feed_forward = nn.Sequential(Linear(dim, hidden_dim), nn.GELU(), Linear(hidden_dim, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, queries: Tokens, place: Tensor, boxes: Tensor, tokens: Tokens, patches: Tensor
+        self, queries: Tokens, query_position: Tensor, boxes: Tensor, tokens: Tokens, patches: Tensor
     ) -> Tokens:
         x_ND = queries.values
-        asked = queries.with_values(self.norms[0](x_ND) + place)
-        x_ND = x_ND + self.dropout(self.among(asked, context={"boxes": boxes}).values)
-        asked = queries.with_values(self.norms[1](x_ND) + place)
-        x_ND = x_ND + self.dropout(self.towards(asked, tokens, {"boxes": (boxes, patches)}).values)
-        return queries.with_values(x_ND + self.dropout(self.network(self.norms[2](x_ND))))
+        asked = queries.with_values(self.norms[0](x_ND) + query_position)
+        x_ND = x_ND + self.dropout(self.self_attention(asked, context={"boxes": boxes}).values)
+        asked = queries.with_values(self.norms[1](x_ND) + query_position)
+        x_ND = x_ND + self.dropout(self.cross_attention(asked, tokens, {"boxes": (boxes, patches)}).values)
+        return queries.with_values(x_ND + self.dropout(self.feed_forward(self.norms[2](x_ND))))
 
 
-def box_network(dim: int) -> nn.Sequential:
+def build_box_regressor(dim: int) -> nn.Sequential:
     """[N, D] -> [N, 4], by which a box moves on the scale of logits; nothing moves at first."""
     network = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last := nn.Linear(dim, 4))
     nn.init.zeros_(last.weight)
@@ -149,14 +159,14 @@ def box_network(dim: int) -> nn.Sequential:
     return network
 
 
-def patch_boxes(tokens: Tokens, picture: str) -> Tensor:
+def patch_boxes(tokens: Tokens, image_modality: str) -> Tensor:
     """[N, 4] corners of the part of the picture, 0 to 1, that each token shows; NaN for all other tokens.
 
     A picture's tokens are a square of patches, row by row, as the image encoders make them.
 
     Args:
         tokens: of any modalities.
-        picture: the modality of the pictures; "" where there is none.
+        image_modality: the modality of the pictures; "" where there is none.
 
     Raises:
         InputError: no such modality, or tokens of it that are no square.
@@ -167,19 +177,19 @@ def patch_boxes(tokens: Tokens, picture: str) -> Tensor:
         [0.5, 0.0, 1.0, 0.5]
     """
     boxes_N4 = torch.full((len(tokens.values), 4), torch.nan, device=tokens.device)
-    if not picture:
+    if not image_modality:
         return boxes_N4
-    if picture not in tokens.modalities:
+    if image_modality not in tokens.modalities:
         raise InputError(
-            f"detection head: got no tokens of {picture!r}, expected the modality of the pictures."
-            f"{nearest(picture, tokens.modalities)}"
+            f"detection head: got no tokens of {image_modality!r}, expected the modality of the pictures."
+            f"{did_you_mean(image_modality, tokens.modalities)}"
         )
-    rows = (tokens.modality == tokens.modalities.index(picture)).nonzero()[:, 0]
+    rows = (tokens.modality == tokens.modalities.index(image_modality)).nonzero()[:, 0]
     sample_R, position_R = tokens.sample[rows], tokens.position[rows]
     side_R = sample_R.bincount(minlength=len(tokens)).sqrt().round().long()[sample_R]
     if bool((side_R.square() != sample_R.bincount(minlength=len(tokens))[sample_R]).any()):
         raise InputError(
-            f"detection head: got {sorted(set(sample_R.bincount().tolist()))} tokens of {picture!r}, "
+            f"detection head: got {sorted(set(sample_R.bincount().tolist()))} tokens of {image_modality!r}, "
             "expected a square of patches in each sample"
         )
     corner_R2 = torch.stack([position_R % side_R, position_R // side_R], dim=1) / side_R[:, None]
@@ -187,8 +197,8 @@ def patch_boxes(tokens: Tokens, picture: str) -> Tensor:
     return boxes_N4
 
 
-def waves(boxes: Tensor) -> Tensor:
+def sinusoidal_box_encoding(boxes: Tensor) -> Tensor:
     """[..., 4] numbers from 0 to 1 -> [..., 8 * _WAVES] sines and cosines of more and more turns."""
-    turns = math.pi * 2.0 ** torch.arange(_WAVES, device=boxes.device)
+    turns = math.pi * 2.0 ** torch.arange(_NUM_FREQUENCIES, device=boxes.device)
     angles = (boxes[..., None] * turns).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -8,18 +8,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.execution.padded import Padded
-from mmattn.boxes import Boxes, corners
+from mmattn.attention.execution.padded import PaddedTokens
+from mmattn.boxes import Boxes, cxcywh_to_xyxy
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
-from mmattn.heads.detection.decoder import AMONG, GROUP, TOWARDS, BoxDecoder, patch_boxes
-from mmattn.heads.detection.denoising import Denoising, Noised
-from mmattn.heads.detection.loss import Predictions, matched, set_loss
-from mmattn.heads.detection.matching import Costs
+from mmattn.heads.detection.decoder import (
+    CROSS_ATTENTION,
+    GROUP_SIZE,
+    SELF_ATTENTION,
+    BoxDecoder,
+    patch_boxes,
+)
+from mmattn.heads.detection.denoising import Denoising, NoisedQueries
+from mmattn.heads.detection.loss import BoxPredictions, match_predictions, set_loss
+from mmattn.heads.detection.matching import CostWeights
 from mmattn.heads.detection.padded import detect_padded
-from mmattn.heads.detection.proposals import RARE, Proposals, chosen
+from mmattn.heads.detection.proposals import PRIOR_LOGIT, Proposals, top_proposals
 from mmattn.heads.detection.targets import BoxTargets
-from mmattn.heads.vocabulary import Vocabulary, counted
+from mmattn.heads.vocabulary import Vocabulary, count_names
 from mmattn.types import Fused, Tokens
 
 __all__ = ["DetectionHead"]
@@ -40,20 +46,20 @@ class DetectionHead(SupervisedHead):
     Args:
         dim: width D of the fused tokens.
         labels: names of the L labels.
-        queries: how many objects can be found in a picture.
+        num_queries: how many objects can be found in a picture.
         layers: of the decoder.
         heads: of its attentions; `dim` is a multiple of it.
-        picture: modality of the picture, whose tokens are a square of patches row by row; "" where the
+        image_modality: modality of the picture, whose tokens are a square of patches row by row; "" where the
             place of tokens is not known.
-        among: program of the attention among queries, which keeps blocks of 1024 positions apart.
-        towards: program of the attention from the queries to the tokens.
-        propose: let the queries begin where patches of the picture say that something is; otherwise at
+        self_attention: program of the attention among queries, which keeps blocks of 1024 positions apart.
+        cross_attention: program of the attention from the queries to the tokens.
+        use_proposals: let the queries begin where patches of the picture say that something is; otherwise at
             learned places.
-        denoise: noised copies of each object that are queries while training; 0 for none.
+        num_denoising_groups: noised copies of each object that are queries while training; 0 for none.
         expansion: width of the hidden layer of the token-wise networks, as a multiple of D.
         dropout: in the decoder.
-        costs: weights of the three costs, by the names of `Costs`; left out, its own.
-        threshold: score from which on a box is predicted.
+        cost_weights: weights of the three costs, by the names of `CostWeights`; left out, its own.
+        score_threshold: score from which on a box is predicted.
 
     Raises:
         InputError: no label, one named twice, or an option out of range.
@@ -72,38 +78,44 @@ class DetectionHead(SupervisedHead):
         dim: int,
         labels: Sequence[str],
         *,
-        queries: int = 20,
+        num_queries: int = 20,
         layers: int = 3,
         heads: int = 4,
-        picture: str = "image",
-        among: str = AMONG,
-        towards: str = TOWARDS,
-        propose: bool = True,
-        denoise: int = 3,
+        image_modality: str = "image",
+        self_attention: str = SELF_ATTENTION,
+        cross_attention: str = CROSS_ATTENTION,
+        use_proposals: bool = True,
+        num_denoising_groups: int = 3,
         expansion: float = 2.0,
         dropout: float = 0.0,
-        costs: Mapping[str, float] | None = None,
-        threshold: float = 0.05,
+        cost_weights: Mapping[str, float] | None = None,
+        score_threshold: float = 0.05,
     ):
         super().__init__()
         self.vocabulary = Vocabulary(labels, _WHERE, "label")
-        if not 1 <= queries <= GROUP or layers < 1:
+        if not 1 <= num_queries <= GROUP_SIZE or layers < 1:
             raise InputError(
-                f"{_WHERE}: got {queries} queries and {layers} layers, expected 1 to {GROUP} and at least 1"
+                f"{_WHERE}: got {num_queries} queries and {layers} layers, expected 1 to {GROUP_SIZE} and at least 1"
             )
-        if not 0 <= threshold < 1 or denoise < 0:
+        if not 0 <= score_threshold < 1 or num_denoising_groups < 0:
             raise InputError(
-                f"{_WHERE}: got threshold {threshold} and denoise {denoise}, expected 0 to below 1 and from 0"
+                f"{_WHERE}: got threshold {score_threshold} and denoise {num_denoising_groups}, expected 0 to below 1 and from 0"
             )
-        self.queries, self.picture, self.threshold = queries, picture, threshold
-        self.costs = Costs(**(costs or {}))
-        self.content = nn.Parameter(torch.randn(queries, dim))
-        self.reference = nn.Parameter(_spread(queries).logit())
-        self.decoder = BoxDecoder(dim, layers, heads, among, towards, expansion, dropout)
-        self.denoising = Denoising(dim, len(self.vocabulary), denoise) if denoise else None
-        self.name = nn.Linear(dim, len(self.vocabulary))
-        nn.init.constant_(self.name.bias, RARE)
-        self.proposals = Proposals(dim, len(self.vocabulary)) if picture and propose else None
+        self.num_queries, self.image_modality, self.score_threshold = (
+            num_queries,
+            image_modality,
+            score_threshold,
+        )
+        self.cost_weights = CostWeights(**(cost_weights or {}))
+        self.query_content = nn.Parameter(torch.randn(num_queries, dim))
+        self.reference_boxes = nn.Parameter(_initial_boxes(num_queries).logit())
+        self.decoder = BoxDecoder(dim, layers, heads, self_attention, cross_attention, expansion, dropout)
+        self.denoising = (
+            Denoising(dim, len(self.vocabulary), num_denoising_groups) if num_denoising_groups else None
+        )
+        self.classifier = nn.Linear(dim, len(self.vocabulary))
+        nn.init.constant_(self.classifier.bias, PRIOR_LOGIT)
+        self.proposals = Proposals(dim, len(self.vocabulary)) if image_modality and use_proposals else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -116,24 +128,24 @@ class DetectionHead(SupervisedHead):
 
         Example:
             >>> two = Boxes(torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2), ["six", "two"], size=(9, 9))
-            >>> DetectionHead.options_for([two, None, Boxes.none((9, 9))])
+            >>> DetectionHead.options_for([two, None, Boxes.empty((9, 9))])
             {'labels': ['six', 'two'], 'queries': 10}
         """
         known = [target for target in targets if target is not None]
         for target in known:
             if not isinstance(target, Boxes):
                 raise InputError(f"{_WHERE}: got a target {target!r}, expected mmattn.boxes.Boxes")
-        names = counted([name for target in known for name in target.labels], _WHERE, "label")
+        names = count_names([name for target in known for name in target.labels], _WHERE, "label")
         most = max(len(target) for target in known)
-        return {"labels": list(names), "queries": min(max(3 * most, 10), GROUP)}
+        return {"labels": list(names), "queries": min(max(3 * most, 10), GROUP_SIZE)}
 
     def forward(self, fused: Fused) -> tuple[Tensor, Tensor]:
         """[B, Q, L] logits, and [B, Q, 4] left, top, right, bottom, relative to the picture."""
-        last = self._predictions(fused.tokens)[0][-1]
-        shape = (len(fused), self.queries)
-        return last.logits.unflatten(0, shape), corners(last.boxes).unflatten(0, shape)
+        last = self._predict_layers(fused.tokens)[0][-1]
+        shape = (len(fused), self.num_queries)
+        return last.logits.unflatten(0, shape), cxcywh_to_xyxy(last.boxes).unflatten(0, shape)
 
-    def forward_padded(self, tokens: Padded) -> dict[str, Tensor]:
+    def forward_padded(self, tokens: PaddedTokens) -> dict[str, Tensor]:
         """As `forward`, "logits" and "boxes", of padded fused tokens: what `mmattn.export` asks."""
         return detect_padded(self, tokens)
 
@@ -149,21 +161,25 @@ class DetectionHead(SupervisedHead):
         known = [place for place, target in enumerate(targets) if target is not None]
         if not known:
             return fused.tokens.values.sum() * 0.0
-        truth = BoxTargets.of([targets[place] for place in known], self.vocabulary, self.content.device)
-        if (most := max(truth.counts)) > self.queries:
+        truth = BoxTargets.from_targets(
+            [targets[place] for place in known], self.vocabulary, self.query_content.device
+        )
+        if (most := max(truth.counts)) > self.num_queries:
             raise InputError(
-                f"{_WHERE}: got {most} boxes in a picture, expected at most {self.queries}, one a query; "
+                f"{_WHERE}: got {most} boxes in a picture, expected at most {self.num_queries}, one a query; "
                 "give the head more `queries`"
             )
         tokens = fused.tokens if len(known) == len(targets) else fused.tokens.select(known)
         noised = self.denoising(truth) if self.denoising is not None and self.training else None
-        own, copies = self._predictions(tokens, noised)
+        own, copies = self._predict_layers(tokens, noised)
         total = tokens.values.new_zeros(())
         for found in own:
-            total = total + set_loss(self.costs, found, truth, matched(self.costs, found, truth))
+            total = total + set_loss(
+                self.cost_weights, found, truth, match_predictions(self.cost_weights, found, truth)
+            )
         for found in copies:
             assert noised is not None
-            total = total + set_loss(self.costs, found, truth, noised.pairs)
+            total = total + set_loss(self.cost_weights, found, truth, noised.pairs)
         return total
 
     @torch.no_grad()
@@ -177,44 +193,46 @@ class DetectionHead(SupervisedHead):
         boxes_BQ4 = boxes_BQ4.float().clamp(0.0, 1.0).cpu()
         found = []
         for scores_P, boxes_Q4 in zip(scores_BP, boxes_BQ4, strict=True):
-            best = scores_P.topk(self.queries)
-            surest = best.indices[best.values >= self.threshold]
+            best = scores_P.topk(self.num_queries)
+            surest = best.indices[best.values >= self.score_threshold]
             labels = [self.labels[number] for number in (surest % len(self.labels)).tolist()]
             found.append(
                 Boxes(boxes_Q4[surest // len(self.labels)], labels, (1, 1), best.values[: len(surest)])
             )
         return found
 
-    def _predictions(
-        self, tokens: Tokens, noised: Noised | None = None
-    ) -> tuple[list[Predictions], list[Predictions]]:
+    def _predict_layers(
+        self, tokens: Tokens, noised: NoisedQueries | None = None
+    ) -> tuple[list[BoxPredictions], list[BoxPredictions]]:
         """The proposals' and each layer's, and each layer's of the noised copies."""
-        patches_N4 = patch_boxes(tokens, self.picture)
-        boxes_BQ4 = self.reference.sigmoid().expand(len(tokens), -1, -1)
+        patches_N4 = patch_boxes(tokens, self.image_modality)
+        boxes_BQ4 = self.reference_boxes.sigmoid().expand(len(tokens), -1, -1)
         own, copies = [], []
         if self.proposals is not None:
             own.append(self.proposals(tokens, patches_N4))
-            boxes_BQ4 = chosen(own[0], self.reference.sigmoid())
+            boxes_BQ4 = top_proposals(own[0], self.reference_boxes.sigmoid())
         # Boxes travel beside the contents while the copies are put behind each sample's queries.
-        start_ND = torch.cat([self.content.repeat(len(tokens), 1), boxes_BQ4.flatten(0, 1)], dim=1)
-        counts = (self.queries,) * len(tokens)
+        start_ND = torch.cat([self.query_content.repeat(len(tokens), 1), boxes_BQ4.flatten(0, 1)], dim=1)
+        counts = (self.num_queries,) * len(tokens)
         queries = Tokens.from_lengths(start_ND, torch.tensor(counts, device=tokens.device), "query")
         if noised is not None:
             start_ND = torch.cat([noised.queries.values, noised.boxes], dim=1)
             queries = Tokens.cat([queries, noised.queries.with_values(start_ND)])
         content_ND, boxes_N4 = queries.values.split([tokens.dim, 4], dim=1)
-        own_N = queries.position < GROUP
+        own_N = queries.position < GROUP_SIZE
         for x_ND, moved_N4 in self.decoder(queries.with_values(content_ND), boxes_N4, tokens, patches_N4):
-            logits_NL = self.name(x_ND).float()
-            own.append(Predictions(logits_NL[own_N], moved_N4[own_N], counts))
+            logits_NL = self.classifier(x_ND).float()
+            own.append(BoxPredictions(logits_NL[own_N], moved_N4[own_N], counts))
             if noised is not None:
-                copies.append(Predictions(logits_NL[~own_N], moved_N4[~own_N], tuple(noised.queries.sizes)))
+                copies.append(
+                    BoxPredictions(logits_NL[~own_N], moved_N4[~own_N], tuple(noised.queries.length_list))
+                )
         return own, copies
 
     @classmethod
     def example(cls, dim: int) -> tuple[DetectionHead, Fused, dict[str, Any]]:
         """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
-        head = cls(dim, ["cat", "dog"], queries=5, layers=2, heads=1)
+        head = cls(dim, ["cat", "dog"], num_queries=5, layers=2, heads=1)
         tokens = Tokens.cat(
             [
                 Tokens.from_lengths(torch.randn(9, dim), torch.tensor([4, 1, 4]), "image"),
@@ -223,11 +241,11 @@ class DetectionHead(SupervisedHead):
         )
         fused = Fused(tokens, torch.randn(3, dim), torch.randn(3, 2, dim), tokens.presence)
         sides = torch.tensor([[1.0, 1.0, 4.0, 5.0], [3.0, 2.0, 8.0, 6.0]])
-        targets = [Boxes(sides, ["cat", "dog"], size=(7, 11)), None, Boxes.none((7, 11))]
+        targets = [Boxes(sides, ["cat", "dog"], size=(7, 11)), None, Boxes.empty((7, 11))]
         return head, fused, {"targets": targets}
 
 
-def _spread(queries: int) -> Tensor:
+def _initial_boxes(queries: int) -> Tensor:
     """[Q, 4] boxes of a quarter of the picture's sides, their centres spread evenly over it."""
     centres_Q2 = torch.quasirandom.SobolEngine(2).draw(queries + 1)[1:].clamp(0.02, 0.98)
     return torch.cat([centres_Q2, torch.full((queries, 2), 0.25)], dim=1)

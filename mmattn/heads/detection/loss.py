@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmattn.boxes import corners
-from mmattn.heads.detection.matching import Costs, Match, match
+from mmattn.boxes import cxcywh_to_xyxy
+from mmattn.heads.detection.matching import CostWeights, Matching, hungarian_matching
 from mmattn.heads.detection.targets import BoxTargets
 
-__all__ = ["Predictions", "matched", "set_loss"]
+__all__ = ["BoxPredictions", "match_predictions", "set_loss"]
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class BoxPredictions:
     """What is said of a batch, one sample behind the other.
 
     Args:
@@ -29,28 +29,32 @@ class Predictions:
     counts: tuple[int, ...]
 
 
-def matched(costs: Costs, found: Predictions, targets: BoxTargets) -> Match:
+def match_predictions(
+    cost_weights: CostWeights, predictions: BoxPredictions, targets: BoxTargets
+) -> Matching:
     """The predictions that answer for the objects of a batch.
 
     Args:
-        costs: of a pair.
-        found: of B samples.
+        cost_weights: of a pair.
+        predictions: of B samples.
         targets: of the same samples.
 
     Raises:
         InputError: a prediction is not finite.
     """
     of_samples = zip(
-        found.logits.detach().split(found.counts),
-        found.boxes.detach().split(found.counts),
+        predictions.logits.detach().split(predictions.counts),
+        predictions.boxes.detach().split(predictions.counts),
         targets.labels.split(targets.counts),
         targets.boxes.split(targets.counts),
         strict=True,
     )
-    return match([costs.between(*sample) for sample in of_samples])
+    return hungarian_matching([cost_weights.cost_matrix(*sample) for sample in of_samples])
 
 
-def set_loss(costs: Costs, found: Predictions, targets: BoxTargets, pairs: Match) -> Tensor:
+def set_loss(
+    cost_weights: CostWeights, predictions: BoxPredictions, targets: BoxTargets, matching: Matching
+) -> Tensor:
     """Focal loss of all labels of all predictions, and L1 and GIoU of the matched boxes; per object.
 
     A prediction that answers for nothing has no label: it learns to be sure of none.
@@ -59,29 +63,29 @@ def set_loss(costs: Costs, found: Predictions, targets: BoxTargets, pairs: Match
     Intersection over Union", 2019.
 
     Args:
-        costs: the weights.
-        found: the predictions.
+        cost_weights: the weights.
+        predictions: the predictions.
         targets: the objects of the same samples.
-        pairs: who answers for what.
+        matching: who answers for what.
 
     Returns:
         A scalar; divided by the number of pairs, or by 1 where there are none.
 
     Example:
         >>> nothing = BoxTargets(torch.zeros(0).long(), torch.zeros(0, 4), counts=(0,))
-        >>> sure = Predictions(torch.full((3, 2), -9.0), torch.rand(3, 4), counts=(3,))
-        >>> bool(set_loss(Costs(), sure, nothing, matched(Costs(), sure, nothing)) < 1e-6)
+        >>> sure = BoxPredictions(torch.full((3, 2), -9.0), torch.rand(3, 4), counts=(3,))
+        >>> bool(set_loss(CostWeights(), sure, nothing, match_predictions(CostWeights(), sure, nothing)) < 1e-6)
         True
     """
     from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-    truth_NL = torch.zeros_like(found.logits)
-    truth_NL[pairs.prediction, targets.labels[pairs.object]] = 1.0
-    found_K4, truth_K4 = found.boxes[pairs.prediction], targets.boxes[pairs.object]
-    overlap = generalized_box_iou_loss(corners(found_K4), corners(truth_K4), reduction="sum")
+    truth_NL = torch.zeros_like(predictions.logits)
+    truth_NL[matching.prediction_index, targets.labels[matching.object_index]] = 1.0
+    found_K4, truth_K4 = predictions.boxes[matching.prediction_index], targets.boxes[matching.object_index]
+    overlap = generalized_box_iou_loss(cxcywh_to_xyxy(found_K4), cxcywh_to_xyxy(truth_K4), reduction="sum")
     total = (
-        costs.label * sigmoid_focal_loss(found.logits, truth_NL, reduction="sum")
-        + costs.distance * (found_K4 - truth_K4).abs().sum()
-        + costs.overlap * overlap
+        cost_weights.classification * sigmoid_focal_loss(predictions.logits, truth_NL, reduction="sum")
+        + cost_weights.l1 * (found_K4 - truth_K4).abs().sum()
+        + cost_weights.giou * overlap
     )
-    return total / max(len(pairs.object), 1)
+    return total / max(len(matching.object_index), 1)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmattn.attention.execution.padded import Padded, attend_padded
-from mmattn.boxes import centred, corners
-from mmattn.heads.detection.decoder import LEAST, BoxDecoder, DecoderLayer, waves
-from mmattn.heads.detection.proposals import SIDE, Proposals
+from mmattn.attention.execution.padded import PaddedTokens, attend_padded
+from mmattn.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from mmattn.heads.detection.decoder import MIN_SIDE, BoxDecoder, BoxDecoderLayer, sinusoidal_box_encoding
+from mmattn.heads.detection.proposals import INITIAL_SIDE, Proposals
 
 if TYPE_CHECKING:
     from mmattn.heads.detection.detection import DetectionHead
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["detect_padded"]
 
 
-def detect_padded(head: DetectionHead, tokens: Padded) -> dict[str, Tensor]:
+def detect_padded(head: DetectionHead, tokens: PaddedTokens) -> dict[str, Tensor]:
     """What `DetectionHead.forward` gives, under the names "logits" and "boxes".
 
     Args:
@@ -30,27 +30,27 @@ def detect_padded(head: DetectionHead, tokens: Padded) -> dict[str, Tensor]:
         tokens: fused tokens of B samples.
     """
     samples = tokens.values.shape[0]
-    patches_BT4 = _patches(tokens, head.picture)
-    boxes_BQ4 = head.reference.sigmoid().expand(samples, -1, -1)
+    patches_BT4 = _patch_boxes(tokens, head.image_modality)
+    boxes_BQ4 = head.reference_boxes.sigmoid().expand(samples, -1, -1)
     if head.proposals is not None:
-        boxes_BQ4 = _chosen(head.proposals, tokens, patches_BT4, boxes_BQ4)
-    place_Q = torch.arange(head.queries, device=boxes_BQ4.device).expand(samples, -1)
-    queries = Padded(
-        head.content.expand(samples, -1, -1),
+        boxes_BQ4 = _top_proposals(head.proposals, tokens, patches_BT4, boxes_BQ4)
+    place_Q = torch.arange(head.num_queries, device=boxes_BQ4.device).expand(samples, -1)
+    queries = PaddedTokens(
+        head.query_content.expand(samples, -1, -1),
         torch.ones_like(place_Q, dtype=torch.bool),
         torch.zeros_like(place_Q),
         place_Q,
         ("query",),
     )
-    x_BQD, boxes_BQ4 = _decoded(head.decoder, queries, boxes_BQ4, tokens, patches_BT4)
-    return {"logits": head.name(x_BQD), "boxes": corners(boxes_BQ4)}
+    x_BQD, boxes_BQ4 = _decode(head.decoder, queries, boxes_BQ4, tokens, patches_BT4)
+    return {"logits": head.classifier(x_BQD), "boxes": cxcywh_to_xyxy(boxes_BQ4)}
 
 
-def _patches(tokens: Padded, picture: str) -> Tensor:
+def _patch_boxes(tokens: PaddedTokens, image_modality: str) -> Tensor:
     """[B, T, 4] corners of the part of the picture that each token shows, NaN elsewhere."""
     shown_BT = torch.zeros_like(tokens.mask)
-    if picture:
-        shown_BT = tokens.mask & (tokens.modality == tokens.modalities.index(picture))
+    if image_modality:
+        shown_BT = tokens.mask & (tokens.modality == tokens.modalities.index(image_modality))
     side_B1 = shown_BT.sum(1, keepdim=True).float().sqrt().round().long().clamp(min=1)
     corner_BT2 = torch.stack([tokens.position % side_B1, tokens.position // side_B1], dim=2)
     corner_BT2 = corner_BT2 / side_B1[:, :, None]
@@ -58,42 +58,49 @@ def _patches(tokens: Padded, picture: str) -> Tensor:
     return torch.where(shown_BT[:, :, None], boxes_BT4, torch.nan)
 
 
-def _chosen(proposals: Proposals, tokens: Padded, patches_BT4: Tensor, otherwise_BQ4: Tensor) -> Tensor:
+def _top_proposals(
+    proposals: Proposals, tokens: PaddedTokens, patches_BT4: Tensor, fallback_BQ4: Tensor
+) -> Tensor:
     """[B, Q, 4] the boxes of the surest patches; as many others as there are queries stand behind them."""
     shown_BT = ~patches_BT4.isnan().any(2)
     x_BTD = proposals.norm(tokens.values)
-    middle_BT2 = centred(patches_BT4.nan_to_num(0.5))[:, :, :2]
-    start_BT4 = torch.cat([middle_BT2, torch.full_like(middle_BT2, SIDE)], dim=2)
-    boxes_BT4 = (proposals.move(x_BTD) + start_BT4.clamp(LEAST, 1 - LEAST).logit()).sigmoid()
-    score_BT = proposals.name(x_BTD).amax(2).masked_fill(~shown_BT, float("-inf"))
-    queries = otherwise_BQ4.shape[1]
+    middle_BT2 = xyxy_to_cxcywh(patches_BT4.nan_to_num(0.5))[:, :, :2]
+    start_BT4 = torch.cat([middle_BT2, torch.full_like(middle_BT2, INITIAL_SIDE)], dim=2)
+    boxes_BT4 = (proposals.box_regressor(x_BTD) + start_BT4.clamp(MIN_SIDE, 1 - MIN_SIDE).logit()).sigmoid()
+    score_BT = proposals.classifier(x_BTD).amax(2).masked_fill(~shown_BT, float("-inf"))
+    queries = fallback_BQ4.shape[1]
     best = F.pad(score_BT, (0, queries), value=float("-inf")).topk(queries, dim=1)
-    boxes_BT4 = torch.cat([boxes_BT4, otherwise_BQ4], dim=1)
+    boxes_BT4 = torch.cat([boxes_BT4, fallback_BQ4], dim=1)
     boxes_BQ4 = boxes_BT4.gather(1, best.indices[:, :, None].expand(-1, -1, 4))
-    return torch.where(best.values.isneginf()[:, :, None], otherwise_BQ4, boxes_BQ4)
+    return torch.where(best.values.isneginf()[:, :, None], fallback_BQ4, boxes_BQ4)
 
 
-def _decoded(
-    decoder: BoxDecoder, queries: Padded, boxes_BQ4: Tensor, tokens: Padded, patches_BT4: Tensor
+def _decode(
+    decoder: BoxDecoder, queries: PaddedTokens, boxes_BQ4: Tensor, tokens: PaddedTokens, patches_BT4: Tensor
 ) -> tuple[Tensor, Tensor]:
     """[B, Q, D] and [B, Q, 4] after the last layer."""
     shown_BT1 = (~patches_BT4.isnan().any(2))[:, :, None]
-    place_BTD = decoder.token_place(waves(centred(patches_BT4.nan_to_num())))
+    place_BTD = decoder.token_position(sinusoidal_box_encoding(xyxy_to_cxcywh(patches_BT4.nan_to_num())))
     memory = tokens.with_values(decoder.token_norm(tokens.values) + place_BTD * shown_BT1)
     for layer in decoder.layers:
-        reference_BQ4 = boxes_BQ4.clamp(LEAST, 1 - LEAST)
-        place_BQD = decoder.query_place(waves(reference_BQ4))
-        queries = _through(layer, queries, place_BQD, corners(reference_BQ4), memory, patches_BT4)  # type: ignore[arg-type]
-        boxes_BQ4 = (decoder.move(decoder.norm(queries.values)) + reference_BQ4.logit()).sigmoid()
+        reference_BQ4 = boxes_BQ4.clamp(MIN_SIDE, 1 - MIN_SIDE)
+        place_BQD = decoder.query_position(sinusoidal_box_encoding(reference_BQ4))
+        queries = _apply_layer(layer, queries, place_BQD, cxcywh_to_xyxy(reference_BQ4), memory, patches_BT4)  # type: ignore[arg-type]
+        boxes_BQ4 = (decoder.box_regressor(decoder.norm(queries.values)) + reference_BQ4.logit()).sigmoid()
     return decoder.norm(queries.values), boxes_BQ4
 
 
-def _through(
-    layer: DecoderLayer, queries: Padded, place: Tensor, boxes: Tensor, memory: Padded, patches: Tensor
-) -> Padded:
+def _apply_layer(
+    layer: BoxDecoderLayer,
+    queries: PaddedTokens,
+    query_position: Tensor,
+    boxes: Tensor,
+    memory: PaddedTokens,
+    patches: Tensor,
+) -> PaddedTokens:
     x_BQD = queries.values
-    asked = queries.with_values(layer.norms[0](x_BQD) + place)
-    x_BQD = x_BQD + attend_padded(layer.among, asked, context={"boxes": boxes})
-    asked = queries.with_values(layer.norms[1](x_BQD) + place)
-    x_BQD = x_BQD + attend_padded(layer.towards, asked, memory, {"boxes": (boxes, patches)})
-    return queries.with_values(x_BQD + layer.network(layer.norms[2](x_BQD)))
+    asked = queries.with_values(layer.norms[0](x_BQD) + query_position)
+    x_BQD = x_BQD + attend_padded(layer.self_attention, asked, context={"boxes": boxes})
+    asked = queries.with_values(layer.norms[1](x_BQD) + query_position)
+    x_BQD = x_BQD + attend_padded(layer.cross_attention, asked, memory, {"boxes": (boxes, patches)})
+    return queries.with_values(x_BQD + layer.feed_forward(layer.norms[2](x_BQD)))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmattn.boxes import centred
-from mmattn.heads.detection.decoder import box_network
-from mmattn.heads.detection.loss import Predictions
+from mmattn.boxes import xyxy_to_cxcywh
+from mmattn.heads.detection.decoder import build_box_regressor
+from mmattn.heads.detection.loss import BoxPredictions
 from mmattn.types import Tokens
 
-__all__ = ["RARE", "SIDE", "Proposals", "chosen"]
+__all__ = ["INITIAL_SIDE", "PRIOR_LOGIT", "Proposals", "top_proposals"]
 
 # Sides of the box that a patch begins with, relative to the picture.
-SIDE = 0.25
+INITIAL_SIDE = 0.25
 # Bias of a label's logit at the start, a score of .01: nearly all patches and queries answer for nothing.
-RARE = -4.6
+PRIOR_LOGIT = -4.6
 
 
 class Proposals(nn.Module):
@@ -25,24 +25,24 @@ class Proposals(nn.Module):
 
     Args:
         dim: width D.
-        labels: how many labels L.
+        num_labels: how many labels L.
 
     Example:
         >>> from mmattn.heads.detection.decoder import patch_boxes
         >>> picture = Tokens.from_sequences([torch.randn(4, 8)], "image")
-        >>> found = Proposals(dim=8, labels=3)(picture, patch_boxes(picture, "image"))
+        >>> found = Proposals(dim=8, num_labels=3)(picture, patch_boxes(picture, "image"))
         >>> found.logits.shape, found.counts
         (torch.Size([4, 3]), (4,))
     """
 
-    def __init__(self, dim: int, labels: int):
+    def __init__(self, dim: int, num_labels: int):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.name = nn.Linear(dim, labels)
-        self.move = box_network(dim)
-        nn.init.constant_(self.name.bias, RARE)
+        self.classifier = nn.Linear(dim, num_labels)
+        self.box_regressor = build_box_regressor(dim)
+        nn.init.constant_(self.classifier.bias, PRIOR_LOGIT)
 
-    def forward(self, tokens: Tokens, patches: Tensor) -> Predictions:
+    def forward(self, tokens: Tokens, patches: Tensor) -> BoxPredictions:
         """A prediction a patch.
 
         Args:
@@ -52,32 +52,34 @@ class Proposals(nn.Module):
         shown_N = ~patches.isnan().any(1)
         shown = tokens.filter(shown_N)
         x_PD = self.norm(shown.values)
-        start_P4 = centred(patches[shown_N])
-        start_P4[:, 2:] = SIDE
-        boxes_P4 = (self.move(x_PD).float() + start_P4.logit()).sigmoid()
-        return Predictions(self.name(x_PD).float(), boxes_P4, tuple(shown.sizes))
+        start_P4 = xyxy_to_cxcywh(patches[shown_N])
+        start_P4[:, 2:] = INITIAL_SIDE
+        boxes_P4 = (self.box_regressor(x_PD).float() + start_P4.logit()).sigmoid()
+        return BoxPredictions(self.classifier(x_PD).float(), boxes_P4, tuple(shown.length_list))
 
 
-def chosen(found: Predictions, otherwise: Tensor) -> Tensor:
+def top_proposals(predictions: BoxPredictions, fallback_boxes: Tensor) -> Tensor:
     """The boxes of the surest predictions of each sample, the surest first.
 
     Args:
-        found: predictions of B samples.
-        otherwise: [Q, 4] boxes for places that are left where a sample has fewer than Q predictions.
+        predictions: predictions of B samples.
+        fallback_boxes: [Q, 4] boxes for places that are left where a sample has fewer than Q predictions.
 
     Returns:
         [B, Q, 4], without a gradient of the predictions.
 
     Example:
-        >>> two = Predictions(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.1] * 4, [0.2] * 4]), (2,))
-        >>> chosen(two, torch.full((3, 4), 0.5))[0, :, 0].tolist()
+        >>> two = BoxPredictions(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.1] * 4, [0.2] * 4]), (2,))
+        >>> top_proposals(two, torch.full((3, 4), 0.5))[0, :, 0].tolist()
         [0.20000000298023224, 0.10000000149011612, 0.5]
     """
-    score_P1 = found.logits.detach().amax(1, keepdim=True)
-    lengths_B = torch.tensor(found.counts, device=score_P1.device)
-    rows = Tokens.from_lengths(torch.cat([score_P1, found.boxes.detach()], dim=1), lengths_B, "proposal")
-    queries = len(otherwise)
-    padded_BT5, _ = rows.to_padded(max(queries, *found.counts), value=float("-inf"))
+    score_P1 = predictions.logits.detach().amax(1, keepdim=True)
+    lengths_B = torch.tensor(predictions.counts, device=score_P1.device)
+    rows = Tokens.from_lengths(
+        torch.cat([score_P1, predictions.boxes.detach()], dim=1), lengths_B, "proposal"
+    )
+    queries = len(fallback_boxes)
+    padded_BT5, _ = rows.to_padded(max(queries, *predictions.counts), padding_value=float("-inf"))
     best = padded_BT5[:, :, 0].topk(queries, dim=1)
     boxes_BQ4 = padded_BT5[:, :, 1:].gather(1, best.indices[:, :, None].expand(-1, -1, 4))
-    return torch.where(best.values.isneginf()[:, :, None], otherwise, boxes_BQ4)
+    return torch.where(best.values.isneginf()[:, :, None], fallback_boxes, boxes_BQ4)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.boxes import Boxes, centred
+from mmattn.boxes import Boxes, xyxy_to_cxcywh
 from mmattn.errors import InputError
 from mmattn.heads.vocabulary import Vocabulary
 
@@ -35,7 +35,7 @@ class BoxTargets:
         return len(self.labels)
 
     @classmethod
-    def of(cls, targets: Sequence[Any], vocabulary: Vocabulary, device: torch.device) -> BoxTargets:
+    def from_targets(cls, targets: Sequence[Any], vocabulary: Vocabulary, device: torch.device) -> BoxTargets:
         """From raw targets, cut to their pictures.
 
         Raises:
@@ -45,7 +45,7 @@ class BoxTargets:
         Example:
             >>> seven = Boxes(torch.tensor([[0.0, 0.0, 8.0, 12.0]]), ["seven"], size=(24, 32))
             >>> names = Vocabulary(["six", "seven"], "detection head", "label")
-            >>> found = BoxTargets.of([seven], names, torch.device("cpu"))
+            >>> found = BoxTargets.from_targets([seven], names, torch.device("cpu"))
             >>> found.labels.tolist(), found.boxes.tolist()
             ([1], [[0.125, 0.25, 0.25, 0.5]])
         """
@@ -56,12 +56,12 @@ class BoxTargets:
                     f"{vocabulary.where}: got a target {type(target).__name__}, expected mmattn.boxes.Boxes"
                 )
             labels.append(torch.tensor([vocabulary.index(name) for name in target.labels]).long())
-            boxes.append(_relative(target, vocabulary.where))
+            boxes.append(_relative_boxes(target, vocabulary.where))
         counts = tuple(len(target) for target in targets)
         return cls(torch.cat(labels).to(device), torch.cat(boxes).to(device), counts)
 
 
-def _relative(target: Boxes, where: str) -> Tensor:
+def _relative_boxes(target: Boxes, where: str) -> Tensor:
     """[K, 4] centres and sides of the boxes as far as they lie within their picture, from 0 to 1."""
     corners_K4 = target.scaled((1, 1)).boxes.float().cpu().clamp(0.0, 1.0)
     there_K = (corners_K4[:, 2:] > corners_K4[:, :2]).all(1)  # not where a number is NaN
@@ -71,4 +71,4 @@ def _relative(target: Boxes, where: str) -> Tensor:
             f"{where}: got the box {box} on a picture of {target.size} (height, width), expected "
             "left < right and top < bottom within it"
         )
-    return centred(corners_K4)
+    return xyxy_to_cxcywh(corners_K4)

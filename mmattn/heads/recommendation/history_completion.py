@@ -13,10 +13,12 @@ from torch import Tensor
 
 from mmattn.errors import InputError
 
-__all__ = ["co_occurrence", "completed"]
+__all__ = ["complete_history_weights", "cooccurrence_counts"]
 
 
-def completed(weights: Tensor, together: Tensor, dropout: float = 0.7, ridge: float = 10.0) -> Tensor:
+def complete_history_weights(
+    weights: Tensor, cooccurrence: Tensor, dropout: float = 0.7, ridge: float = 10.0
+) -> Tensor:
     """The weights that score plain histories as `weights` would score completed ones.
 
     A denoising autoencoder, linear and in closed form, fills the histories in: of all maps P it brings back
@@ -31,7 +33,7 @@ def completed(weights: Tensor, together: Tensor, dropout: float = 0.7, ridge: fl
 
     Args:
         weights: [I, C], what each of I known items says of each candidate; gradients pass.
-        together: [I, I] numbers of users who chose both items, as `co_occurrence` counts them. Items that are
+        cooccurrence: [I, I] numbers of users who chose both items, as `cooccurrence_counts` counts them. Items that are
             not to be known must not be among the I.
         dropout: p, from 0 to below 1: the larger, the less an item stands for itself.
         ridge: in users, above 0: how many it takes before an item is believed.
@@ -45,13 +47,13 @@ def completed(weights: Tensor, together: Tensor, dropout: float = 0.7, ridge: fl
     Example:
         >>> together = torch.tensor([[3.0, 3.0], [3.0, 3.0]])  # the same three users chose both items
         >>> says = torch.tensor([[1.0], [0.0]])  # the first alone says something of the candidate
-        >>> completed(says, together, dropout=0.5, ridge=1.0)
+        >>> complete_history_weights(says, together, dropout=0.5, ridge=1.0)
         tensor([[0.3000],
                 [0.3000]])
     """
-    if together.shape != (len(weights), len(weights)):
+    if cooccurrence.shape != (len(weights), len(weights)):
         raise InputError(
-            f"completion: got counts {tuple(together.shape)}, expected [{len(weights)}, {len(weights)}], "
+            f"completion: got counts {tuple(cooccurrence.shape)}, expected [{len(weights)}, {len(weights)}], "
             "a row and a column for each known item"
         )
     if not 0 <= dropout < 1 or not ridge > 0:
@@ -60,13 +62,13 @@ def completed(weights: Tensor, together: Tensor, dropout: float = 0.7, ridge: fl
         )
     # Counts of frequent items beside a small ridge: single precision would lose the rare ones.
     with torch.autocast(weights.device.type, enabled=False):
-        gram_II = together.to(weights.device, torch.float64)
+        gram_II = cooccurrence.to(weights.device, torch.float64)
         penalty_I = dropout / (1 - dropout) * gram_II.diagonal() + ridge
         factor_II = torch.linalg.cholesky(gram_II + penalty_I.diag())
         return torch.cholesky_solve(gram_II @ weights.double(), factor_II).to(weights.dtype)
 
 
-def co_occurrence(interactions: sparse.csr_array) -> Tensor:
+def cooccurrence_counts(interactions: sparse.csr_array) -> Tensor:
     """Numbers of users who chose both of two items.
 
     Args:
@@ -76,7 +78,7 @@ def co_occurrence(interactions: sparse.csr_array) -> Tensor:
         [I, I] float32; the diagonal holds the numbers of users who chose the item.
 
     Example:
-        >>> co_occurrence(sparse.csr_array(np.array([[5.0, 2.0], [1.0, 0.0]]))).tolist()
+        >>> cooccurrence_counts(sparse.csr_array(np.array([[5.0, 2.0], [1.0, 0.0]]))).tolist()
         [[2.0, 1.0], [1.0, 1.0]]
     """
     chosen_UI = interactions.astype(np.float32)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
-__all__ = ["LOSSES", "Loss", "draw_negatives", "full_softmax", "sampled_softmax"]
+__all__ = ["LOSS_NAMES", "LossName", "full_softmax", "sample_negatives", "sampled_softmax"]
 
-Loss = Literal["full", "uniform", "popularity"]
-LOSSES: tuple[str, ...] = get_args(Loss)
+LossName = Literal["full", "uniform", "popularity"]
+LOSS_NAMES: tuple[str, ...] = get_args(LossName)
 
 
 def full_softmax(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -30,11 +30,15 @@ def full_softmax(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
         4.0
     """
     surprise_N = F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="none")
-    return _mean(surprise_N, target >= 0, weight)
+    return _weighted_mean(surprise_N, target >= 0, weight)
 
 
 def sampled_softmax(
-    right: Tensor, wrong: Tensor, expected: Tensor, hit: Tensor, weight: Tensor | None = None
+    positive_scores: Tensor,
+    negative_scores: Tensor,
+    expected_counts: Tensor,
+    is_target: Tensor,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy against drawn negatives, as nearly that over all candidates as their number allows.
 
@@ -47,10 +51,10 @@ def sampled_softmax(
     Recommendations", 2019 (the correction by log Q for recommenders).
 
     Args:
-        right: [N] scores of the targets.
-        wrong: [N, S] scores of the negatives.
-        expected: [S] how often each negative's item was expected among the S draws.
-        hit: [N, S] True where the negative is the target itself.
+        positive_scores: [N] scores of the targets.
+        negative_scores: [N, S] scores of the negatives.
+        expected_counts: [S] how often each negative's item was expected among the S draws.
+        is_target: [N, S] True where the negative is the target itself.
         weight: [N] what each row counts; None for all alike.
 
     Example:
@@ -58,21 +62,21 @@ def sampled_softmax(
         >>> sampled_softmax(torch.zeros(1), torch.zeros(1, 2), torch.tensor([0.5, 0.5]), hit).exp().item()
         3.0
     """
-    corrected_NS = (wrong.float() - expected.log()).masked_fill(hit, -torch.inf)
-    right = right.float()
-    surprise_N = torch.cat([right[:, None], corrected_NS], 1).logsumexp(1) - right
-    return _mean(surprise_N, torch.ones_like(right, dtype=torch.bool), weight)
+    corrected_NS = (negative_scores.float() - expected_counts.log()).masked_fill(is_target, -torch.inf)
+    positive_scores = positive_scores.float()
+    surprise_N = torch.cat([positive_scores[:, None], corrected_NS], 1).logsumexp(1) - positive_scores
+    return _weighted_mean(surprise_N, torch.ones_like(positive_scores, dtype=torch.bool), weight)
 
 
-def draw_negatives(
-    loss: str, counts: Tensor, number: int, generator: torch.Generator | None = None
+def sample_negatives(
+    loss: str, counts: Tensor, num_negatives: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Negatives for a batch, drawn with replacement.
 
     Args:
         loss: "uniform", or "popularity": in proportion to how often an item was chosen.
         counts: [C] how often each candidate was chosen.
-        number: S, how many to draw.
+        num_negatives: S, how many to draw.
         generator: on the CPU.
 
     Returns:
@@ -82,7 +86,7 @@ def draw_negatives(
         InputError: another name, or nothing to draw from.
 
     Example:
-        >>> draw_negatives("popularity", torch.tensor([0, 2, 0]), 3)
+        >>> sample_negatives("popularity", torch.tensor([0, 2, 0]), 3)
         (tensor([1, 1, 1]), tensor([3., 3., 3.]))
     """
     draws: dict[str, Callable[[], Tensor]] = {
@@ -90,17 +94,19 @@ def draw_negatives(
         "popularity": lambda: counts.double(),
     }
     if loss not in draws:
-        raise InputError(f"negatives: got {loss!r}, expected one of {list(draws)}.{nearest(loss, draws)}")
-    mass_C = draws[loss]()
-    if number < 1 or not bool(mass_C.sum() > 0):
         raise InputError(
-            f"negatives: got {number} to draw from {int((mass_C > 0).sum())} items, expected some of both"
+            f"negatives: got {loss!r}, expected one of {list(draws)}.{did_you_mean(loss, draws)}"
+        )
+    mass_C = draws[loss]()
+    if num_negatives < 1 or not bool(mass_C.sum() > 0):
+        raise InputError(
+            f"negatives: got {num_negatives} to draw from {int((mass_C > 0).sum())} items, expected some of both"
         )
     share_C = mass_C / mass_C.sum()
-    drawn_S = torch.multinomial(share_C, number, replacement=True, generator=generator)
-    return drawn_S, (share_C[drawn_S] * number).float()
+    drawn_S = torch.multinomial(share_C, num_negatives, replacement=True, generator=generator)
+    return drawn_S, (share_C[drawn_S] * num_negatives).float()
 
 
-def _mean(surprise_N: Tensor, counts_N: Tensor, weight: Tensor | None) -> Tensor:
-    weight_N = counts_N.to(surprise_N.dtype) if weight is None else weight * counts_N
+def _weighted_mean(surprise_N: Tensor, is_counted_N: Tensor, weight: Tensor | None) -> Tensor:
+    weight_N = is_counted_N.to(surprise_N.dtype) if weight is None else weight * is_counted_N
     return (surprise_N * weight_N).sum() / weight_N.sum().clamp_min(1e-9)

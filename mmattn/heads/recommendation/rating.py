@@ -38,7 +38,7 @@ class RatingHead(nn.Module):
     Example:
         >>> head, fused, inputs = RatingHead.example(dim=8)
         >>> items = head(fused)
-        >>> head.rate(inputs["history"], items[2:], items[:2]).shape
+        >>> head.predict_ratings(inputs["history"], items[2:], items[:2]).shape
         torch.Size([3, 2])
     """
 
@@ -57,52 +57,56 @@ class RatingHead(nn.Module):
         self.levels: Tensor
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32), persistent=False)
         self.query = nn.Linear(dim, dim, bias=False)
-        self.quality = nn.Linear(dim, 1, bias=False)
-        nn.init.zeros_(self.quality.weight)
-        self.sharpness = nn.Parameter(torch.tensor(0.0))
-        self.trust = nn.Parameter(torch.tensor(0.5))
-        self.mean = nn.Parameter(self.levels.mean())
-        self.prior = nn.Parameter(torch.tensor(math.log(5.0)))
+        self.item_bias = nn.Linear(dim, 1, bias=False)
+        nn.init.zeros_(self.item_bias.weight)
+        self.log_kernel_scale = nn.Parameter(torch.tensor(0.0))
+        self.neighbor_weight = nn.Parameter(torch.tensor(0.5))
+        self.global_mean = nn.Parameter(self.levels.mean())
+        self.log_shrinkage = nn.Parameter(torch.tensor(math.log(5.0)))
         if kind == "ordinal":  # between two levels at the start, in order whatever they learn
             middle = (self.levels[1:] + self.levels[:-1]) / 2
-            self.first = nn.Parameter(middle[0].clone())
-            self.gaps = nn.Parameter(middle.diff().log())
-            self.spread = nn.Parameter(torch.tensor(0.0))
+            self.first_threshold = nn.Parameter(middle[0].clone())
+            self.log_threshold_gaps = nn.Parameter(middle.diff().log())
+            self.log_threshold_scale = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, fused: Fused) -> Tensor:
         """The item vectors, [B, D]."""
         return fused.pooled
 
-    def rate(self, history: Tensor, known: Tensor, candidates: Tensor) -> Tensor:
+    def predict_ratings(self, history: Tensor, known_vectors: Tensor, candidates: Tensor) -> Tensor:
         """The rating that each user would give each candidate, as the training of its kind sees it.
 
         Args:
             history: [U, I] ratings of the known items, NaN where there is none.
-            known: [I, D] item vectors.
+            known_vectors: [I, D] item vectors.
             candidates: [C, D] item vectors.
 
         Returns:
             [U, C], on the scale of the levels; for "ordinal" the mean of the levels' probabilities.
         """
-        latent_UC = self._latent(history, known, candidates)
+        latent_UC = self._latent(history, known_vectors, candidates)
         return latent_UC if self.kind == "regression" else self._probabilities(latent_UC) @ self.levels
 
-    def _latent(self, history: Tensor, known: Tensor, candidates: Tensor) -> Tensor:
-        if history.shape[1] != len(known):
-            raise InputError(f"ratings: got {history.shape[1]} items, expected {len(known)}, the known ones")
+    def _latent(self, history: Tensor, known_vectors: Tensor, candidates: Tensor) -> Tensor:
+        if history.shape[1] != len(known_vectors):
+            raise InputError(
+                f"ratings: got {history.shape[1]} items, expected {len(known_vectors)}, the known ones"
+            )
         rated_UI = ~history.isnan()
-        count_U1, k = rated_UI.sum(1, keepdim=True), self.prior.exp()
-        base_U1 = (k * self.mean + history.nan_to_num().sum(1, keepdim=True)) / (k + count_U1)
-        q_ID, q_CD = (F.normalize(self.query(items), dim=1) for items in (known, candidates))
-        near_IC = (self.sharpness.exp() * (q_ID @ q_CD.T)).exp()
+        count_U1, k = rated_UI.sum(1, keepdim=True), self.log_shrinkage.exp()
+        base_U1 = (k * self.global_mean + history.nan_to_num().sum(1, keepdim=True)) / (k + count_U1)
+        q_ID, q_CD = (F.normalize(self.query(items), dim=1) for items in (known_vectors, candidates))
+        near_IC = (self.log_kernel_scale.exp() * (q_ID @ q_CD.T)).exp()
         residual_UI = (history.nan_to_num() - base_U1) * rated_UI
         moved_UC = (residual_UI @ near_IC) / (rated_UI.to(near_IC) @ near_IC).clamp_min(1e-6)
-        return base_U1 + self.trust * moved_UC + self.quality(candidates).T
+        return base_U1 + self.neighbor_weight * moved_UC + self.item_bias(candidates).T
 
     def _probabilities(self, latent_UC: Tensor) -> Tensor:
         """[U, C, levels]."""
-        edges = torch.cat([self.first[None], self.first + self.gaps.exp().cumsum(0)])
-        below = torch.sigmoid((edges - latent_UC[..., None]) * self.spread.exp())
+        edges = torch.cat(
+            [self.first_threshold[None], self.first_threshold + self.log_threshold_gaps.exp().cumsum(0)]
+        )
+        below = torch.sigmoid((edges - latent_UC[..., None]) * self.log_threshold_scale.exp())
         one = below.new_ones((*below.shape[:-1], 1))
         return torch.cat([below, one], -1) - torch.cat([one - 1, below], -1)
 
@@ -111,7 +115,7 @@ class RatingHead(nn.Module):
 
         Args:
             fused: the C candidates, followed by the I known items.
-            history: [U, I] as in `rate`.
+            history: [U, I] as in `predict_ratings`.
             ratings: [U, C] what the users gave the candidates, NaN where they gave nothing.
 
         Raises:
@@ -123,13 +127,13 @@ class RatingHead(nn.Module):
         if self.kind == "regression":
             costs_UC = (latent_UC - ratings.nan_to_num()).square()
         else:
-            level_UC = self._levels_of(ratings, known_UC)
+            level_UC = self._level_indices(ratings, known_UC)
             chosen_UC = self._probabilities(latent_UC).gather(-1, level_UC[..., None])[..., 0]
             costs_UC = -chosen_UC.clamp_min(1e-9).log()
         return (costs_UC * known_UC).sum() / known_UC.sum().clamp_min(1)
 
-    def _levels_of(self, ratings: Tensor, known: Tensor) -> Tensor:
-        filled = torch.where(known, ratings.to(self.levels), self.levels[0])
+    def _level_indices(self, ratings: Tensor, is_known: Tensor) -> Tensor:
+        filled = torch.where(is_known, ratings.to(self.levels), self.levels[0])
         distance, level = (filled[..., None] - self.levels).abs().min(-1)
         if bool((distance > 1e-4).any()):
             wrong = filled[distance > 1e-4][0].item()

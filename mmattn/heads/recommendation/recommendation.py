@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattn.errors import InputError
-from mmattn.heads.recommendation.history_completion import completed
+from mmattn.heads.recommendation.history_completion import complete_history_weights
 from mmattn.types import Fused, Tokens
 
 __all__ = ["RecommendationHead"]
@@ -47,12 +47,12 @@ class RecommendationHead(nn.Module):
         dropout: probability of dropping a component of an item vector in training.
         decorrelate: weigh the known items together; costs the cube of their number, so that some
             20,000 known items are a sensible limit.
-        ids: number of items that get a learned vector beside their content; 0 for none.
+        num_ids: number of items that get a learned vector beside their content; 0 for none.
         id_dropout: share of the items whose learned vector is dropped in a training step, so that the
             content alone must do as well.
-        sharpness: what g starts at.
-        strength: what s starts at.
-        completion: dropout of the history completion, from 0 to below 1; None leaves histories as they are.
+        kernel_scale: what g starts at.
+        regularization: what s starts at.
+        completion_dropout: dropout of the history completion, from 0 to below 1; None leaves histories as they are.
         completion_ridge: its ridge, in users.
 
     Example:
@@ -68,26 +68,26 @@ class RecommendationHead(nn.Module):
         dim: int,
         dropout: float = 0.1,
         decorrelate: bool = True,
-        ids: int = 0,
+        num_ids: int = 0,
         id_dropout: float = 0.5,
-        sharpness: float = 0.5,
-        strength: float = 3.0,
-        completion: float | None = None,
+        kernel_scale: float = 0.5,
+        regularization: float = 3.0,
+        completion_dropout: float | None = None,
         completion_ridge: float = 10.0,
     ):
         super().__init__()
         self.dim = dim
         self.dropout = nn.Dropout(dropout)
         self.decorrelate = decorrelate
-        self.sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
-        self.strength = nn.Parameter(torch.tensor(math.log(strength)))
-        self.temperature = nn.Parameter(torch.tensor(math.log(1.5)))
-        self.smoothing = nn.Parameter(torch.tensor(0.5))
-        self.completion, self.completion_ridge = completion, completion_ridge
+        self.log_kernel_scale = nn.Parameter(torch.tensor(math.log(kernel_scale)))
+        self.log_regularization = nn.Parameter(torch.tensor(math.log(regularization)))
+        self.log_score_scale = nn.Parameter(torch.tensor(math.log(1.5)))
+        self.length_exponent = nn.Parameter(torch.tensor(0.5))
+        self.completion_dropout, self.completion_ridge = completion_dropout, completion_ridge
         self.id_dropout = id_dropout
-        self.ids = nn.Embedding(ids, dim) if ids else None
-        if self.ids is not None:
-            nn.init.zeros_(self.ids.weight)
+        self.id_embedding = nn.Embedding(num_ids, dim) if num_ids else None
+        if self.id_embedding is not None:
+            nn.init.zeros_(self.id_embedding.weight)
 
     def forward(self, fused: Fused, ids: Tensor | None = None) -> Tensor:
         """The item vectors.
@@ -101,24 +101,28 @@ class RecommendationHead(nn.Module):
             [B, D].
         """
         items_BD = fused.pooled
-        if self.ids is not None and ids is not None:
+        if self.id_embedding is not None and ids is not None:
             kept_B = ids >= 0
             if self.training:
                 kept_B = kept_B & (torch.rand(len(ids), device=ids.device) >= self.id_dropout)
-            items_BD = items_BD + self.ids(ids.clamp_min(0)) * kept_B[:, None]
+            items_BD = items_BD + self.id_embedding(ids.clamp_min(0)) * kept_B[:, None]
         return self.dropout(items_BD)
 
     def weights(
-        self, known: Tensor, candidates: Tensor, own: Tensor | None = None, together: Tensor | None = None
+        self,
+        known_vectors: Tensor,
+        candidate_vectors: Tensor,
+        known_rows: Tensor | None = None,
+        cooccurrence: Tensor | None = None,
     ) -> Tensor:
         """What each known item says of each candidate.
 
         Args:
-            known: [I, D] item vectors.
-            candidates: [C, D] item vectors.
-            own: [C] int64, the place of a candidate among the known items, -1 where it is not one of
+            known_vectors: [I, D] item vectors.
+            candidate_vectors: [C, D] item vectors.
+            known_rows: [C] int64, the place of a candidate among the known items, -1 where it is not one of
                 them; None where none is. An item says nothing of itself.
-            together: [I, I] numbers of users who chose both known items, for the completion of histories;
+            cooccurrence: [I, I] numbers of users who chose both known items, for the completion of histories;
                 None leaves them as they are.
 
         Returns:
@@ -128,21 +132,31 @@ class RecommendationHead(nn.Module):
             InputError: training has driven the item vectors so far that their attention cannot be inverted.
         """
         # In full precision whatever the rest runs in: the system may be badly conditioned.
-        with torch.autocast(known.device.type, enabled=False):
-            known, candidates, g = known.float(), candidates.float(), self.sharpness.exp()
-            weights_IC = (g * (known @ candidates.T)).exp()
+        with torch.autocast(known_vectors.device.type, enabled=False):
+            known_vectors, candidate_vectors, g = (
+                known_vectors.float(),
+                candidate_vectors.float(),
+                self.log_kernel_scale.exp(),
+            )
+            weights_IC = (g * (known_vectors @ candidate_vectors.T)).exp()
             if self.decorrelate:
-                attention_II = (g * (known @ known.T)).exp()
-                attention_II = attention_II + self.strength.exp() * torch.eye(len(known), device=known.device)
-                factor_II = _factor(attention_II)
+                attention_II = (g * (known_vectors @ known_vectors.T)).exp()
+                attention_II = attention_II + self.log_regularization.exp() * torch.eye(
+                    len(known_vectors), device=known_vectors.device
+                )
+                factor_II = _cholesky_factor(attention_II)
                 weights_IC = torch.cholesky_solve(weights_IC, factor_II)
-                if own is not None and bool((own >= 0).any()):
-                    weights_IC = _leave_one_out(weights_IC, torch.cholesky_inverse(factor_II), own)
-            if own is not None:
-                itself_IC = torch.arange(len(known), device=known.device)[:, None] == own
+                if known_rows is not None and bool((known_rows >= 0).any()):
+                    weights_IC = _leave_one_out(weights_IC, torch.cholesky_inverse(factor_II), known_rows)
+            if known_rows is not None:
+                itself_IC = (
+                    torch.arange(len(known_vectors), device=known_vectors.device)[:, None] == known_rows
+                )
                 weights_IC = weights_IC.masked_fill(itself_IC, 0.0)
-        if self.completion is not None and together is not None:
-            weights_IC = completed(weights_IC, together, self.completion, self.completion_ridge)
+        if self.completion_dropout is not None and cooccurrence is not None:
+            weights_IC = complete_history_weights(
+                weights_IC, cooccurrence, self.completion_dropout, self.completion_ridge
+            )
         return weights_IC
 
     def score(self, history: Tensor, weights: Tensor) -> Tensor:
@@ -164,7 +178,9 @@ class RecommendationHead(nn.Module):
             )
         length_U1 = history.sum(1, keepdim=True).clamp_min(1)
         # 50 keeps the scale of scores apart from b: a usual history leaves it as it is.
-        return self.temperature.exp() * 10 * (history @ weights) / (length_U1 / 50) ** self.smoothing
+        return (
+            self.log_score_scale.exp() * 10 * (history @ weights) / (length_U1 / 50) ** self.length_exponent
+        )
 
     def loss(
         self,
@@ -173,8 +189,8 @@ class RecommendationHead(nn.Module):
         positives: Tensor,
         seen: Tensor | None = None,
         ids: Tensor | None = None,
-        together: Tensor | None = None,
-        emphasis: float = 0.5,
+        cooccurrence: Tensor | None = None,
+        activity_power: float = 0.5,
     ) -> Tensor:
         """Softmax cross-entropy over the candidates, each user's positives sharing the target.
 
@@ -185,18 +201,18 @@ class RecommendationHead(nn.Module):
             positives: [U, C] ones where the candidate is to be found.
             seen: [U, C] True where the candidate is in the user's history and so is not ranked.
             ids: as in `forward`.
-            together: as in `weights`; of the known items alone.
-            emphasis: a user with n positives weighs n to the power of 1 - emphasis.
+            cooccurrence: as in `weights`; of the known items alone.
+            activity_power: a user with n positives weighs n to the power of 1 - emphasis.
         """
         items = self(fused, ids)
         own = torch.arange(len(items), device=items.device) if len(items) == positives.shape[1] else None
-        weights = self.weights(items[-history.shape[1] :], items[: positives.shape[1]], own, together)
+        weights = self.weights(items[-history.shape[1] :], items[: positives.shape[1]], own, cooccurrence)
         scores_UC = self.score(history, weights)
         if seen is not None:  # far below every other score, but finite: its product with zero stays zero
             scores_UC = scores_UC.masked_fill(seen, -1e4)
         count_U = positives.sum(1)
         surprise_U = -(scores_UC.float().log_softmax(1) * positives).sum(1)
-        weight_U = count_U.clamp_min(1) ** -emphasis * (count_U > 0)
+        weight_U = count_U.clamp_min(1) ** -activity_power * (count_U > 0)
         return (surprise_U * weight_U).sum() / (count_U * weight_U).sum().clamp_min(1e-9)
 
     @classmethod
@@ -211,7 +227,7 @@ class RecommendationHead(nn.Module):
         return cls(dim), fused, inputs
 
 
-def _factor(attention_II: Tensor) -> Tensor:
+def _cholesky_factor(attention_II: Tensor) -> Tensor:
     """Its Cholesky factor, which exists wherever single precision can tell the items apart."""
     factor_II, failed = torch.linalg.cholesky_ex(attention_II)
     if not failed:
@@ -224,10 +240,10 @@ def _factor(attention_II: Tensor) -> Tensor:
     )
 
 
-def _leave_one_out(weights_IC: Tensor, inverse_II: Tensor, own: Tensor) -> Tensor:
+def _leave_one_out(weights_IC: Tensor, inverse_II: Tensor, known_rows: Tensor) -> Tensor:
     """Weights of known candidates as if the item itself had not been among the known ones.
 
     With P the inverse, the solution without item j is -P_ij / P_jj: no second solve is needed.
     """
     alone_II = -inverse_II / inverse_II.diagonal()
-    return torch.where((own >= 0)[None], alone_II[:, own.clamp_min(0)], weights_IC)
+    return torch.where((known_rows >= 0)[None], alone_II[:, known_rows.clamp_min(0)], weights_IC)

@@ -14,76 +14,76 @@ from mmattn.array_types import Floats, Ints
 from mmattn.data.histories import Histories
 from mmattn.types import Tokens
 
-__all__ = ["Steps", "final", "next_steps", "whole_histories"]
+__all__ = ["SequenceSteps", "final_states", "history_steps", "sample_training_steps"]
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class SequenceSteps:
     """A batch of B histories, N steps in all, each history led by its start.
 
     Args:
-        item: [N] int64 place of the item among the item vectors; -1 at a start.
+        items: [N] int64 place of the item among the item vectors; -1 at a start.
         lengths: [B] int64 steps of each history, its start counted.
-        time: [N] float64 seconds of each event, NaN at a start.
-        target: [N] int64 place of the item to be predicted after each step, -1 where there is none.
-        point: [N] int64 point of the popularity's grid that is known when the target is predicted.
+        times: [N] float64 seconds of each event, NaN at a start.
+        targets: [N] int64 place of the item to be predicted after each step, -1 where there is none.
+        popularity_index: [N] int64 point of the popularity's grid that is known when the target is predicted.
     """
 
-    item: Tensor
+    items: Tensor
     lengths: Tensor
-    time: Tensor
-    target: Tensor
-    point: Tensor
+    times: Tensor
+    targets: Tensor
+    popularity_index: Tensor
 
-    def to(self, device: torch.device) -> Steps:
+    def to(self, device: torch.device) -> SequenceSteps:
         """The same on another device."""
-        return Steps(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return SequenceSteps(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
-    def tokens(self, start: Tensor, items: Tensor) -> Tokens:
+    def tokens(self, start_vector: Tensor, items: Tensor) -> Tokens:
         """The steps as tokens of one modality.
 
         Args:
-            start: [W] what leads every history.
+            start_vector: [W] what leads every history.
             items: [C, W] the item vectors.
         """
-        values_ND = torch.cat([start[None], items])[self.item + 1]
-        return Tokens.from_lengths(values_ND, self.lengths, "history", time=self.time)
+        values_ND = torch.cat([start_vector[None], items])[self.items + 1]
+        return Tokens.from_lengths(values_ND, self.lengths, "history", time=self.times)
 
 
-def whole_histories(histories: Histories, place: Ints | None = None) -> Steps:
+def history_steps(histories: Histories, item_to_row: Ints | None = None) -> SequenceSteps:
     """Histories as steps without targets, a start before each.
 
     Args:
         histories: B of them.
-        place: [I] of each item among the vectors that the steps point at; None where those are all items.
+        item_to_row: [I] of each item among the vectors that the steps point at; None where those are all items.
 
     Example:
         >>> met = Histories.of([0, 0, 2], [4, 3, 1], [0.0, 1.0, 2.0], user_count=3)
-        >>> whole_histories(met).item.tolist(), whole_histories(met).lengths.tolist()
+        >>> history_steps(met).items.tolist(), history_steps(met).lengths.tolist()
         ([-1, 4, 3, -1, -1, 1], [3, 1, 2])
     """
     starts = histories.offsets[:-1]
-    item = histories.items if place is None else place[histories.items]
+    item = histories.items if item_to_row is None else item_to_row[histories.items]
     item = np.insert(item, starts, -1)
-    return Steps(
-        item=torch.from_numpy(item),
+    return SequenceSteps(
+        items=torch.from_numpy(item),
         lengths=torch.from_numpy(histories.lengths + 1),
-        time=torch.from_numpy(np.insert(histories.time, starts, np.nan)),
-        target=torch.full((len(item),), -1),
-        point=torch.zeros(len(item), dtype=torch.int64),
+        times=torch.from_numpy(np.insert(histories.time, starts, np.nan)),
+        targets=torch.full((len(item),), -1),
+        popularity_index=torch.zeros(len(item), dtype=torch.int64),
     )
 
 
-def next_steps(
+def sample_training_steps(
     histories: Histories,
     users: Ints,
-    place: Ints,
+    item_to_row: Ints,
     *,
-    longest: int,
+    max_length: int,
     horizon: int = 1,
-    point: Callable[[Floats], Ints] | None = None,
+    popularity_index_fn: Callable[[Floats], Ints] | None = None,
     generator: torch.Generator,
-) -> Steps:
+) -> SequenceSteps:
     """A random window of each of these histories, and after each step one of the items that follow in it.
 
     Coming back to an item that was met before is not predicted, and neither is the first event of a window
@@ -92,24 +92,24 @@ def next_steps(
     Args:
         histories: of all users.
         users: [B] whose windows are drawn.
-        place: [I] of each item among the vectors that the steps point at.
-        longest: events of a window, at most.
+        item_to_row: [I] of each item among the vectors that the steps point at.
+        max_length: events of a window, at most.
         horizon: the target is one of the next so many items, drawn evenly.
-        point: times -> the popularity's points that are known then.
+        popularity_index_fn: times -> the popularity's points that are known then.
         generator: on the CPU.
 
     Example:
         >>> met = Histories.of([0, 0, 0], [4, 3, 1], [0.0, 1.0, 2.0], user_count=1)
-        >>> steps = next_steps(met, np.array([0]), np.arange(5), longest=9, generator=torch.Generator())
-        >>> steps.item.tolist(), steps.target.tolist()
+        >>> steps = sample_training_steps(met, np.array([0]), np.arange(5), max_length=9, generator=torch.Generator())
+        >>> steps.items.tolist(), steps.targets.tolist()
         ([-1, 4, 3], [4, 3, 1])
     """
     lengths = histories.lengths[users]
-    spare = np.maximum(lengths - longest, 0)
+    spare = np.maximum(lengths - max_length, 0)
     begin = np.floor(torch.rand(len(users), generator=generator).numpy() * (spare + 1)).astype(np.int64)
-    window = histories.part(users, begin, np.minimum(begin + longest, lengths))
-    steps = whole_histories(window, place)
-    item, time = steps.item.numpy(), steps.time.numpy()
+    window = histories.slice_events(users, begin, np.minimum(begin + max_length, lengths))
+    steps = history_steps(window, item_to_row)
+    item, time = steps.items.numpy(), steps.times.numpy()
     left = np.concatenate([np.arange(length, -1, -1) for length in window.lengths])
     ahead = left > 0
     ahead[window.offsets[:-1][begin > 0] + np.flatnonzero(begin > 0)] = False
@@ -117,28 +117,32 @@ def next_steps(
     here = np.arange(len(left))
     aim = here + 1 + np.floor(drawn * np.minimum(left, horizon)).astype(np.int64)
     aim = np.where(ahead, aim, here)
-    target = np.where(ahead & ~_met_before(item, steps.lengths.numpy(), aim), item[aim], -1)
+    target = np.where(ahead & ~_seen_before(item, steps.lengths.numpy(), aim), item[aim], -1)
     # Popularity as it is known at the moment when the next event is asked for.
     asked = time[np.minimum(here + 1, len(item) - 1)]
-    points = np.zeros(len(item), np.int64) if point is None else point(np.where(left > 0, asked, 0.0))
+    points = (
+        np.zeros(len(item), np.int64)
+        if popularity_index_fn is None
+        else popularity_index_fn(np.where(left > 0, asked, 0.0))
+    )
     # Nothing follows the last event. Without it, the last place of a history is where predictions are made,
     # in training as at the test.
     kept = torch.from_numpy(left > 0)
-    return Steps(
-        item=steps.item[kept],
+    return SequenceSteps(
+        items=steps.items[kept],
         lengths=steps.lengths - 1,
-        time=steps.time[kept],
-        target=torch.from_numpy(target)[kept],
-        point=torch.from_numpy(points)[kept],
+        times=steps.times[kept],
+        targets=torch.from_numpy(target)[kept],
+        popularity_index=torch.from_numpy(points)[kept],
     )
 
 
-def final(steps: Steps, states: Tensor) -> Tensor:
+def final_states(steps: SequenceSteps, states: Tensor) -> Tensor:
     """[B, W]: of [N, W] states, the one after each whole history."""
     return states[steps.lengths.cumsum(0) - 1]
 
 
-def _met_before(item: Ints, lengths: Ints, target: Ints) -> NDArray[np.bool_]:
+def _seen_before(item: Ints, lengths: Ints, target: Ints) -> NDArray[np.bool_]:
     """[N] True where the target's item was met up to the step: coming back is not predicted."""
     sample = np.repeat(np.arange(len(lengths)), lengths)
     first: dict[tuple[int, int], int] = {}

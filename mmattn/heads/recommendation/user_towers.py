@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from mmattn import attention
 from mmattn.fusion.block import FusionBlock
-from mmattn.heads.recommendation.sequence_steps import Steps
+from mmattn.heads.recommendation.sequence_steps import SequenceSteps
 
-__all__ = ["BAG", "SEQUENCE", "BagTower", "SequenceTower", "Tower", "build_tower"]
+__all__ = ["BAG_PROGRAM", "SEQUENCE_PROGRAM", "BagTower", "SequenceTower", "TowerKind", "build_user_tower"]
 
-Tower = Literal["sequence", "bag"]
+TowerKind = Literal["sequence", "bag"]
 
-SEQUENCE = 'Program(score=dot() >> time_bias("decay", buckets=16), mask=causal, norm=softmax())'
-BAG = 'Program(score=additive(hidden=16) >> time_bias("decay", buckets=16), mask=causal, norm=softmax())'
+SEQUENCE_PROGRAM = 'Program(score=dot() >> time_bias("decay", buckets=16), mask=causal, norm=softmax())'
+BAG_PROGRAM = (
+    'Program(score=additive(hidden=16) >> time_bias("decay", buckets=16), mask=causal, norm=softmax())'
+)
 
 
 class SequenceTower(nn.Module):
@@ -34,15 +36,15 @@ class SequenceTower(nn.Module):
         layers: of attention.
         heads: of each layer.
         program: of each layer, as text; it must not look ahead.
-        longest: how many events a history may have.
-        positions: learned vectors of the places in a history, counted from its end.
+        max_length: how many events a history may have.
+        positional_encoding: learned vectors of the places in a history, counted from its end.
         dropout: on items and in the layers.
         expansion: hidden width of the token-wise networks, as a multiple of W.
 
     Example:
         >>> tower = SequenceTower(width=8, layers=1, heads=2)
         >>> one = torch.tensor([-1, 0, 2])
-        >>> steps = Steps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one, one)
+        >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one, one)
         >>> tower(steps, torch.randn(3, 8)).shape
         torch.Size([3, 8])
     """
@@ -52,18 +54,18 @@ class SequenceTower(nn.Module):
         width: int,
         layers: int = 2,
         heads: int = 2,
-        program: str = SEQUENCE,
-        longest: int = 200,
-        positions: bool = False,
+        program: str = SEQUENCE_PROGRAM,
+        max_length: int = 200,
+        positional_encoding: bool = False,
         dropout: float = 0.1,
         expansion: float = 2.0,
     ):
         super().__init__()
         parsed = attention.parse(program)
-        self.start = nn.Parameter(torch.randn(width) / width**0.5)
-        self.place = nn.Embedding(longest + 1, width) if positions else None
-        if self.place is not None:
-            nn.init.normal_(self.place.weight, std=width**-0.5)
+        self.start_vector = nn.Parameter(torch.randn(width) / width**0.5)
+        self.position_embedding = nn.Embedding(max_length + 1, width) if positional_encoding else None
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding.weight, std=width**-0.5)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             FusionBlock(
@@ -76,7 +78,7 @@ class SequenceTower(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, steps: Steps, items: Tensor, context: Any = None) -> Tensor:
+    def forward(self, steps: SequenceSteps, items: Tensor, context: Any = None) -> Tensor:
         """[N, W] what the user may want after each step.
 
         Args:
@@ -84,10 +86,10 @@ class SequenceTower(nn.Module):
             items: [C, W] the vectors that the steps point at.
             context: for the attention program.
         """
-        tokens = steps.tokens(self.start, items)
-        if self.place is not None:
+        tokens = steps.tokens(self.start_vector, items)
+        if self.position_embedding is not None:
             to_end_N = tokens.lengths[tokens.sample] - 1 - tokens.position
-            tokens = tokens.with_values(tokens.values + self.place(to_end_N))
+            tokens = tokens.with_values(tokens.values + self.position_embedding(to_end_N))
         tokens = tokens.with_values(self.dropout(tokens.values))
         for block in self.blocks:
             tokens = block(tokens, context)
@@ -111,39 +113,41 @@ class BagTower(nn.Module):
 
     Example:
         >>> one = torch.tensor([-1, 0, 2])
-        >>> steps = Steps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one, one)
+        >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one, one)
         >>> BagTower(width=8, heads=2)(steps, torch.randn(3, 8)).shape
         torch.Size([3, 8])
     """
 
-    def __init__(self, width: int, heads: int = 1, program: str = BAG, dropout: float = 0.1):
+    def __init__(self, width: int, heads: int = 1, program: str = BAG_PROGRAM, dropout: float = 0.1):
         super().__init__()
-        self.start = nn.Parameter(torch.randn(width) / width**0.5)
+        self.start_vector = nn.Parameter(torch.randn(width) / width**0.5)
         self.query = nn.Parameter(torch.randn(width) / width**0.5)
         self.attention = attention.Attention(attention.parse(program), dim=width, heads=heads)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, steps: Steps, items: Tensor, context: Any = None) -> Tensor:
+    def forward(self, steps: SequenceSteps, items: Tensor, context: Any = None) -> Tensor:
         """[N, W], as `SequenceTower.forward`."""
-        met = steps.tokens(self.start, items)
+        met = steps.tokens(self.start_vector, items)
         met = met.with_values(self.dropout(met.values))
         asked = met.with_values(self.query.expand_as(met.values))
         return self.norm(self.dropout(self.attention(asked, met, context).values))
 
 
-def build_tower(
-    kind: Tower,
+def build_user_tower(
+    kind: TowerKind,
     width: int,
     *,
     layers: int,
     heads: int,
     program: str,
-    longest: int,
-    positions: bool,
+    max_length: int,
+    positional_encoding: bool,
     dropout: float,
 ) -> SequenceTower | BagTower:
     """The tower of that kind; `program` may be empty for the kind's own."""
     if kind == "bag":
-        return BagTower(width, heads, program or BAG, dropout)
-    return SequenceTower(width, layers, heads, program or SEQUENCE, longest, positions, dropout)
+        return BagTower(width, heads, program or BAG_PROGRAM, dropout)
+    return SequenceTower(
+        width, layers, heads, program or SEQUENCE_PROGRAM, max_length, positional_encoding, dropout
+    )

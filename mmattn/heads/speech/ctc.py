@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
-from mmattn.heads.speech.ctc_tokenizer import BLANK, Unit, build_alphabet
-from mmattn.heads.speech.decoding.search import Greedy, transcribe
+from mmattn.heads.speech.ctc_tokenizer import BLANK, TokenUnit, build_tokenizer
+from mmattn.heads.speech.decoding.search import GreedyDecoder, transcribe
 from mmattn.types import Fused, Tokens
 
-__all__ = ["CTCHead", "frames_needed"]
+__all__ = ["CTCHead", "min_frames"]
 
 
 class CTCHead(SupervisedHead):
@@ -27,19 +27,19 @@ class CTCHead(SupervisedHead):
 
     Args:
         dim: width D of the fused tokens.
-        alphabet: the characters, or the word pieces (see `mmattn.heads.speech.ctc_tokenizer`).
+        vocabulary: the characters, or the word pieces (see `mmattn.heads.speech.ctc_tokenizer`).
         unit: "character" or "word-piece".
         modality: whose tokens are read.
-        frames: guesses a token, evenly spread over its time: where tokens are too far apart for the
+        frames_per_token: guesses a token, evenly spread over its time: where tokens are too far apart for the
             symbols.
-        unknown: what happens to a target that the alphabet cannot write: "refuse" is an error, "drop"
+        handle_unknown: what happens to a target that the alphabet cannot write: "refuse" is an error, "drop"
             leaves out those characters (those words, with word pieces).
-        long: what happens to a target that its frames are too few for: "refuse" is an error, "skip"
-            leaves the sample out and counts it in `skipped`.
+        handle_too_long: what happens to a target that its frames are too few for: "refuse" is an error, "skip"
+            leaves the sample out and counts it in `num_skipped`.
         dropout: on the tokens.
 
     Attributes:
-        skipped: samples that `long="skip"` has left out so far, each time they came.
+        num_skipped: samples that `long="skip"` has left out so far, each time they came.
 
     Raises:
         InputError: an argument is not what it may be.
@@ -55,31 +55,35 @@ class CTCHead(SupervisedHead):
     def __init__(
         self,
         dim: int,
-        alphabet: Sequence[str],
-        unit: Unit = "character",
+        vocabulary: Sequence[str],
+        unit: TokenUnit = "character",
         modality: str = "audio",
-        frames: int = 1,
-        unknown: Literal["refuse", "drop"] = "refuse",
-        long: Literal["refuse", "skip"] = "refuse",
+        frames_per_token: int = 1,
+        handle_unknown: Literal["refuse", "drop"] = "refuse",
+        handle_too_long: Literal["refuse", "skip"] = "refuse",
         dropout: float = 0.0,
     ):
         super().__init__()
-        if unknown not in ("refuse", "drop") or long not in ("refuse", "skip") or frames < 1:
+        if (
+            handle_unknown not in ("refuse", "drop")
+            or handle_too_long not in ("refuse", "skip")
+            or frames_per_token < 1
+        ):
             raise InputError(
-                f"ctc head: got unknown={unknown!r}, long={long!r}, frames={frames}, expected unknown "
+                f"ctc head: got unknown={handle_unknown!r}, long={handle_too_long!r}, frames={frames_per_token}, expected unknown "
                 "'refuse' or 'drop', long 'refuse' or 'skip', frames >= 1"
             )
-        self.alphabet = build_alphabet(alphabet, unit)
-        self.modality, self.frames = modality, frames
-        self.unknown, self.long = unknown, long
-        self.skipped = 0
+        self.tokenizer = build_tokenizer(vocabulary, unit)
+        self.modality, self.frames_per_token = modality, frames_per_token
+        self.handle_unknown, self.handle_too_long = handle_unknown, handle_too_long
+        self.num_skipped = 0
         self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(dim, frames * len(self.alphabet))
+        self.project = nn.Linear(dim, frames_per_token * len(self.tokenizer))
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
         """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`)."""
-        texts = _texts(targets)
+        texts = _check_transcripts(targets)
         return {"alphabet": sorted({character for text in texts if text is not None for character in text})}
 
     def forward(self, fused: Fused) -> Tokens:
@@ -93,14 +97,17 @@ class CTCHead(SupervisedHead):
 
     def emissions(self, tokens: Tokens) -> Tokens:
         """As `forward`, from fused tokens that need not be pooled: those of a stream, for example."""
-        tokens = tokens.only(self.modality)
+        tokens = tokens.select_modalities(self.modality)
         logits = self.project(self.dropout(tokens.values)).float()
-        log_probs = logits.unflatten(1, (self.frames, -1)).log_softmax(-1).flatten(0, 1)
+        log_probs = logits.unflatten(1, (self.frames_per_token, -1)).log_softmax(-1).flatten(0, 1)
         return replace(
             Tokens.from_lengths(
-                log_probs, tokens.lengths * self.frames, self.modality, time=_frame_times(tokens, self.frames)
+                log_probs,
+                tokens.lengths * self.frames_per_token,
+                self.modality,
+                time=_frame_times(tokens, self.frames_per_token),
             ),
-            position=_frame_positions(tokens, self.frames),
+            position=_frame_positions(tokens, self.frames_per_token),
         )
 
     def loss(self, fused: Fused, targets: Sequence[Any]) -> Tensor:
@@ -116,10 +123,10 @@ class CTCHead(SupervisedHead):
         """
         emissions = self(fused)
         labels = [
-            None if text is None else self.alphabet.encode(text, drop=self.unknown == "drop")
-            for text in _texts(targets)
+            None if text is None else self.tokenizer.encode(text, drop_unknown=self.handle_unknown == "drop")
+            for text in _check_transcripts(targets)
         ]
-        rows = self._taking_part(labels, emissions.sizes)
+        rows = self._trainable_rows(labels, emissions.sizes)
         if not rows:
             return emissions.values.sum() * 0.0  # nothing to learn from, but a gradient to go on with
         chosen = [labels[row] or [] for row in rows]
@@ -135,19 +142,19 @@ class CTCHead(SupervisedHead):
         )
         return (costs_B / lengths_B.clamp_min(1)).mean()
 
-    def _taking_part(self, labels: Sequence[list[int] | None], sizes: Sequence[int]) -> list[int]:
+    def _trainable_rows(self, labels: Sequence[list[int] | None], sizes: Sequence[int]) -> list[int]:
         rows = []
         for row, (label, size) in enumerate(zip(labels, sizes, strict=True)):
             if label is None or not size:
                 continue
-            if (needed := frames_needed(label)) <= size:
+            if (needed := min_frames(label)) <= size:
                 rows.append(row)
-            elif self.long == "skip":
-                self.skipped += 1
+            elif self.handle_too_long == "skip":
+                self.num_skipped += 1
             else:
                 raise InputError(
                     f"ctc head: sample {row} of the batch has {len(label)} symbols, "
-                    f"{self.alphabet.text(label)[:40]!r}, which need {needed} frames with their repeats, and "
+                    f"{self.tokenizer.decode(label)[:40]!r}, which need {needed} frames with their repeats, and "
                     f"has {size}; expected more frames (`frames`, a shorter hop), or long='skip'"
                 )
         return rows
@@ -155,27 +162,27 @@ class CTCHead(SupervisedHead):
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[str]:
         """The text of the likeliest symbol at every frame; "" where there is no audio."""
-        return transcribe(self(fused), lambda: Greedy(self.alphabet))
+        return transcribe(self(fused), lambda: GreedyDecoder(self.tokenizer))
 
     @classmethod
     def example(cls, dim: int) -> tuple[CTCHead, Fused, dict[str, Any]]:
         """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
         tokens = Tokens.from_lengths(torch.randn(19, dim), torch.tensor([7, 0, 5, 7]), "audio")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
-        return cls(dim, alphabet="abc"), fused, {"targets": ["abba", "a", "", None]}
+        return cls(dim, vocabulary="abc"), fused, {"targets": ["abba", "a", "", None]}
 
 
-def frames_needed(label: Sequence[int]) -> int:
+def min_frames(label: Sequence[int]) -> int:
     """The fewest frames that can spell a label: between two equal symbols stands a blank.
 
     Example:
-        >>> frames_needed([1, 2, 2, 3]), frames_needed([])
+        >>> min_frames([1, 2, 2, 3]), min_frames([])
         (5, 0)
     """
     return len(label) + sum(one == other for one, other in pairwise(label))
 
 
-def _texts(targets: Sequence[Any]) -> Sequence[str | None]:
+def _check_transcripts(targets: Sequence[Any]) -> Sequence[str | None]:
     for row, target in enumerate(targets):
         if target is not None and not isinstance(target, str):
             raise InputError(

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from mmattn.errors import InputError
 from mmattn.fusion.pool import segment_softmax
 from mmattn.heads.base import SupervisedHead
-from mmattn.heads.contrastive.metric_learning import Spec, build_contrast
+from mmattn.heads.contrastive.metric_learning import LossSpec, build_contrastive_loss
 from mmattn.heads.vocabulary import Vocabulary
 from mmattn.types import Fused, Tokens
 
-__all__ = ["AttentiveStatistics", "SpeakerHead"]
+__all__ = ["AttentiveStatisticsPooling", "SpeakerHead"]
 
 _WHERE = "speaker head"
-_LEAST = 1e-8  # spread that counts as none
+_MIN_VARIANCE = 1e-8  # spread that counts as none
 
 
 class SpeakerHead(SupervisedHead):
@@ -34,7 +34,7 @@ class SpeakerHead(SupervisedHead):
     Args:
         dim: width D of the fused tokens.
         speakers: names of the speakers in training.
-        size: width K of the vectors.
+        embedding_dim: width K of the vectors.
         modality: whose tokens are pooled.
         loss: a loss of pytorch-metric-learning, by name or with options (`mmattn.heads.contrastive.metric_learning`); those
             that have a class each, as "ArcFaceLoss", get the number of speakers.
@@ -57,19 +57,19 @@ class SpeakerHead(SupervisedHead):
         dim: int,
         speakers: Sequence[str],
         *,
-        size: int = 64,
+        embedding_dim: int = 64,
         modality: str = "audio",
-        loss: Spec = "SupConLoss",
-        miner: Spec | None = None,
+        loss: LossSpec = "SupConLoss",
+        miner: LossSpec | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.vocabulary = Vocabulary(speakers, _WHERE, "speaker")
         self.modality = modality
-        self.pool = AttentiveStatistics(dim)
+        self.pool = AttentiveStatisticsPooling(dim)
         self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(2 * dim, size)
-        self.contrast = build_contrast(loss, miner, size, len(self.vocabulary))
+        self.project = nn.Linear(2 * dim, embedding_dim)
+        self.contrastive_loss = build_contrastive_loss(loss, miner, embedding_dim, len(self.vocabulary))
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class SpeakerHead(SupervisedHead):
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, K] vectors of length 1; zeros for a sample without tokens of the modality."""
-        tokens = fused.tokens.only(self.modality)
+        tokens = fused.tokens.select_modalities(self.modality)
         vectors_BK = F.normalize(self.project(self.dropout(self.pool(tokens))).float(), dim=1)
         return vectors_BK * (tokens.lengths > 0)[:, None]
 
@@ -101,17 +101,17 @@ class SpeakerHead(SupervisedHead):
         vectors_BK = self(fused)
         if len(targets) != len(vectors_BK):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(vectors_BK)}")
-        there_B = (fused.tokens.only(self.modality).lengths > 0).tolist()
+        there_B = (fused.tokens.select_modalities(self.modality).lengths > 0).tolist()
         known = [place for place, target in enumerate(targets) if target is not None and there_B[place]]
         if not known:
             return vectors_BK.sum() * 0.0
         numbers = [self.vocabulary.index(targets[place]) for place in known]
-        return self.contrast(vectors_BK[known], torch.tensor(numbers, device=vectors_BK.device))
+        return self.contrastive_loss(vectors_BK[known], torch.tensor(numbers, device=vectors_BK.device))
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[Tensor | None]:
         """The vector [K] of each sample; None where it has no sound."""
-        there_B = (fused.tokens.only(self.modality).lengths > 0).tolist()
+        there_B = (fused.tokens.select_modalities(self.modality).lengths > 0).tolist()
         return [vector if there else None for vector, there in zip(self(fused), there_B, strict=True)]
 
     @classmethod
@@ -119,25 +119,25 @@ class SpeakerHead(SupervisedHead):
         """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
         tokens = Tokens.from_lengths(torch.randn(11, dim), torch.tensor([3, 2, 5, 1]), "audio")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
-        return cls(dim, ["ann", "bob"], size=16), fused, {"targets": ["bob", "ann", "bob", "ann"]}
+        return cls(dim, ["ann", "bob"], embedding_dim=16), fused, {"targets": ["bob", "ann", "bob", "ann"]}
 
 
-class AttentiveStatistics(nn.Module):
+class AttentiveStatisticsPooling(nn.Module):
     """Weighted mean and deviation of each sample's tokens; the weights are learned and start equal.
 
     Args:
         dim: width D of the tokens.
-        hidden: width of the layer that the weights come from.
+        hidden_dim: width of the layer that the weights come from.
 
     Example:
         >>> tokens = Tokens.from_sequences([torch.tensor([[1.0], [3.0]]), torch.zeros(0, 1)], "audio")
-        >>> AttentiveStatistics(1)(tokens).round(decimals=2).tolist()
+        >>> AttentiveStatisticsPooling(1)(tokens).round(decimals=2).tolist()
         [[2.0, 1.0], [0.0, 0.0]]
     """
 
-    def __init__(self, dim: int, hidden: int = 64):
+    def __init__(self, dim: int, hidden_dim: int = 64):
         super().__init__()
-        self.score = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, dim))
+        self.score = nn.Sequential(nn.Linear(dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, dim))
         nn.init.zeros_(self.score[2].weight)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tokens) -> Tensor:
@@ -148,5 +148,5 @@ class AttentiveStatistics(nn.Module):
         mean_BD = empty_BD.index_add(0, sample_N, weights_ND * x_ND)
         spread_BD = empty_BD.index_add(0, sample_N, weights_ND * (x_ND - mean_BD[sample_N]).square())
         # A lone token has no deviation, and the root no gradient at zero.
-        deviation_BD = torch.where(spread_BD > _LEAST, spread_BD.clamp_min(_LEAST).sqrt(), 0.0)
+        deviation_BD = torch.where(spread_BD > _MIN_VARIANCE, spread_BD.clamp_min(_MIN_VARIANCE).sqrt(), 0.0)
         return torch.cat([mean_BD, deviation_BD], 1)

@@ -5,47 +5,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FORBIDDEN", "LinearChain"]
+__all__ = ["FORBIDDEN_SCORE", "LinearChainCRF"]
 
-FORBIDDEN = -1e4  # of a transition that may not be: finite, so that gradients stay numbers
+FORBIDDEN_SCORE = -1e4  # of a transition that may not be: finite, so that gradients stay numbers
 
 
-class LinearChain(nn.Module):
+class LinearChainCRF(nn.Module):
     """Scores of tag sequences: what each word says of its tag, and what each tag says of the next one.
 
     Paper: Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001; Viterbi, "Error Bounds for
     Convolutional Codes", 1967 (the best path).
 
     Args:
-        allowed: [C, C] boolean, may tag i be followed by tag j; None where all may.
-        first: [C] boolean, may a sequence begin with the tag; None where all may.
-        tags: C, where neither is given.
-        trained: whether transitions have scores of their own, beside being allowed or not.
+        allowed_transitions: [C, C] boolean, may tag i be followed by tag j; None where all may.
+        allowed_starts: [C] boolean, may a sequence begin with the tag; None where all may.
+        num_tags: C, where neither is given.
+        learn_transitions: whether transitions have scores of their own, beside being allowed or not.
 
     Example:
-        >>> chain = LinearChain(tags=2)
+        >>> chain = LinearChainCRF(num_tags=2)
         >>> emissions, mask = torch.tensor([[[1.0, 0.0], [0.0, 3.0]]]), torch.tensor([[True, True]])
-        >>> chain.best(emissions, mask), bool(chain(emissions, mask, torch.tensor([[0, 1]])) > 0)
+        >>> chain.viterbi_decode(emissions, mask), bool(chain(emissions, mask, torch.tensor([[0, 1]])) > 0)
         ([[0, 1]], True)
     """
 
     def __init__(
         self,
-        tags: int,
-        allowed: Tensor | None = None,
-        first: Tensor | None = None,
-        trained: bool = True,
+        num_tags: int,
+        allowed_transitions: Tensor | None = None,
+        allowed_starts: Tensor | None = None,
+        learn_transitions: bool = True,
     ):
         super().__init__()
-        ways = torch.ones(tags, tags, dtype=torch.bool) if allowed is None else allowed
-        begins = torch.ones(tags, dtype=torch.bool) if first is None else first
-        self.ways: Tensor
-        self.begins: Tensor
-        self.register_buffer("ways", torch.where(ways, 0.0, FORBIDDEN), persistent=False)
-        self.register_buffer("begins", torch.where(begins, 0.0, FORBIDDEN), persistent=False)
-        self.transitions = nn.Parameter(torch.zeros(tags, tags), requires_grad=trained)
-        self.starts = nn.Parameter(torch.zeros(tags), requires_grad=trained)
-        self.ends = nn.Parameter(torch.zeros(tags), requires_grad=trained)
+        ways = (
+            torch.ones(num_tags, num_tags, dtype=torch.bool)
+            if allowed_transitions is None
+            else allowed_transitions
+        )
+        begins = torch.ones(num_tags, dtype=torch.bool) if allowed_starts is None else allowed_starts
+        self.transition_mask: Tensor
+        self.start_mask: Tensor
+        self.register_buffer("ways", torch.where(ways, 0.0, FORBIDDEN_SCORE), persistent=False)
+        self.register_buffer("begins", torch.where(begins, 0.0, FORBIDDEN_SCORE), persistent=False)
+        self.transitions = nn.Parameter(torch.zeros(num_tags, num_tags), requires_grad=learn_transitions)
+        self.start_transitions = nn.Parameter(torch.zeros(num_tags), requires_grad=learn_transitions)
+        self.end_transitions = nn.Parameter(torch.zeros(num_tags), requires_grad=learn_transitions)
 
     def forward(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
         """What the true sequences cost: the negative logarithm of their probability.
@@ -58,48 +62,48 @@ class LinearChain(nn.Module):
         Returns:
             [B], 0 for a sequence without a word.
         """
-        return self.total(emissions, mask) - self.score(emissions, mask, tags)
+        return self.log_partition(emissions, mask) - self.score(emissions, mask, tags)
 
     def score(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
         """[B] scores of given sequences."""
-        step_CC, start_C = self.transitions + self.ways, self.starts + self.begins
+        step_CC, start_C = self.transitions + self.transition_mask, self.start_transitions + self.start_mask
         tags_BT = tags.masked_fill(~mask, 0)
         own_BT = emissions.gather(2, tags_BT[:, :, None])[:, :, 0]
         moves_BT = step_CC[tags_BT[:, :-1], tags_BT[:, 1:]]
         last_B = tags_BT.gather(1, (mask.sum(1, keepdim=True) - 1).clamp_min(0))[:, 0]
-        edge_B = (start_C[tags_BT[:, 0]] + self.ends[last_B]) * mask[:, 0]
+        edge_B = (start_C[tags_BT[:, 0]] + self.end_transitions[last_B]) * mask[:, 0]
         return (own_BT * mask).sum(1) + (moves_BT * mask[:, 1:]).sum(1) + edge_B
 
-    def total(self, emissions: Tensor, mask: Tensor) -> Tensor:
+    def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """[B] logarithms of the sums over all sequences (the forward algorithm); 0 where there is no word."""
-        step_CC = self.transitions + self.ways
-        reach_BC = self.starts + self.begins + emissions[:, 0]
+        step_CC = self.transitions + self.transition_mask
+        reach_BC = self.start_transitions + self.start_mask + emissions[:, 0]
         for place in range(1, emissions.shape[1]):
             onward_BC = (reach_BC[:, :, None] + step_CC).logsumexp(1) + emissions[:, place]
             reach_BC = torch.where(mask[:, place, None], onward_BC, reach_BC)
-        return (reach_BC + self.ends).logsumexp(1) * mask[:, 0]
+        return (reach_BC + self.end_transitions).logsumexp(1) * mask[:, 0]
 
     @torch.no_grad()
-    def best(self, emissions: Tensor, mask: Tensor) -> list[list[int]]:
+    def viterbi_decode(self, emissions: Tensor, mask: Tensor) -> list[list[int]]:
         """The sequence of the highest score for each row, as long as its words."""
-        step_CC = self.transitions + self.ways
-        reach_BC = self.starts + self.begins + emissions[:, 0]
+        step_CC = self.transitions + self.transition_mask
+        reach_BC = self.start_transitions + self.start_mask + emissions[:, 0]
         came_from = []
         for place in range(1, emissions.shape[1]):
             best_BC, before_BC = (reach_BC[:, :, None] + step_CC).max(1)
             reach_BC = torch.where(mask[:, place, None], best_BC + emissions[:, place], reach_BC)
             came_from.append(before_BC)
-        ends = (reach_BC + self.ends).argmax(1).tolist()
+        ends = (reach_BC + self.end_transitions).argmax(1).tolist()
         before = [row.tolist() for row in came_from]
         return [
-            _path(end, [before[place][row] for place in range(length - 1)]) if length else []
+            _backtrack(end, [before[place][row] for place in range(length - 1)]) if length else []
             for row, (end, length) in enumerate(zip(ends, mask.sum(1).tolist(), strict=True))
         ]
 
 
-def _path(end: int, before: list[list[int]]) -> list[int]:
+def _backtrack(end: int, backpointers: list[list[int]]) -> list[int]:
     """Back along the tags that each tag was reached from."""
     found = [end]
-    for row in reversed(before):
+    for row in reversed(backpointers):
         found.append(row[found[-1]])
     return found[::-1]

@@ -10,44 +10,50 @@ import torch
 from torch import Tensor, nn
 
 from mmattn import attention as A
-from mmattn.attention.layer.kv_cache import Cache, check_decodable
+from mmattn.attention.layer.kv_cache import Cache, check_supports_decoding
 from mmattn.attention.layer.linear import Linear
-from mmattn.fusion.input_projection import sinusoids
+from mmattn.fusion.input_projection import sinusoidal_encoding
 from mmattn.types import Tokens
 
-__all__ = ["WRITTEN", "Decoder", "DecoderLayer", "Decoding"]
+__all__ = ["GENERATED_MODALITY", "DecodingState", "TextDecoder", "TextDecoderLayer"]
 
-WRITTEN = "written"  # the modality of what the decoder writes, for programs that route
+GENERATED_MODALITY = "written"  # the modality of what the decoder writes, for programs that route
 
 
-class DecoderLayer(nn.Module):
+class TextDecoderLayer(nn.Module):
     """Attention to what was written before, attention to what is read, a token-wise network; pre-norm.
 
     Args:
-        own: attention of the written tokens to each other; its program looks back only.
-        other: attention of the written tokens to the memory.
+        self_attention: attention of the written tokens to each other; its program looks back only.
+        cross_attention: attention of the written tokens to the memory.
         expansion: width of the network's hidden layer, as a multiple of D.
         dropout: probability on the three residual branches.
 
     Raises:
-        InputError: the program of `own` may look ahead.
+        InputError: the program of `self_attention` may look ahead.
     """
 
-    def __init__(self, own: A.Attention, other: A.Attention, expansion: float, dropout: float):
+    def __init__(
+        self, self_attention: A.Attention, cross_attention: A.Attention, expansion: float, dropout: float
+    ):
         super().__init__()
-        dim = own.dim
+        dim = self_attention.dim
         hidden = int(dim * expansion)
-        check_decodable(own)
-        self.own_norm, self.other_norm, self.network_norm = (nn.LayerNorm(dim) for _ in range(3))
-        self.own, self.other = own, other
-        self.network = nn.Sequential(Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), Linear(hidden, dim))
+        check_supports_decoding(self_attention)
+        self.self_attention_norm, self.cross_attention_norm, self.feed_forward_norm = (
+            nn.LayerNorm(dim) for _ in range(3)
+        )
+        self.self_attention, self.cross_attention = self_attention, cross_attention
+        self.feed_forward = nn.Sequential(
+            Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), Linear(hidden, dim)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tokens, memory: Tokens) -> Tokens:
         """Whole texts [N, D], a sample each, and the memory of the same samples."""
-        x = self._add(x, self.own(self._normed(x, self.own_norm)))
-        x = self._add(x, self.other(self._normed(x, self.other_norm), memory))
-        return self._finish(x)
+        x = self._residual_add(x, self.self_attention(self._normalize(x, self.self_attention_norm)))
+        x = self._residual_add(x, self.cross_attention(self._normalize(x, self.cross_attention_norm), memory))
+        return self._apply_feed_forward(x)
 
     def step(self, x: Tokens, past: Cache | None, memory: Cache, counts_B: Tensor) -> tuple[Tokens, Cache]:
         """One more token a row.
@@ -58,24 +64,28 @@ class DecoderLayer(nn.Module):
             memory: of B samples.
             counts_B: rows of each of them.
         """
-        found, past = self.own.decode(self._normed(x, self.own_norm), past)
-        x = self._add(x, found)
-        normed = self._normed(x, self.other_norm)
+        found, past = self.self_attention.decode(self._normalize(x, self.self_attention_norm), past)
+        x = self._residual_add(x, found)
+        normed = self._normalize(x, self.cross_attention_norm)
         # All rows of a sample ask the same memory, which therefore need not be there once a row.
-        asking = replace(Tokens.from_lengths(normed.values, counts_B, WRITTEN), position=x.position)
-        return self._finish(self._add(x, self.other.recall(asking, memory))), past
+        asking = replace(
+            Tokens.from_lengths(normed.values, counts_B, GENERATED_MODALITY), position=x.position
+        )
+        return self._apply_feed_forward(
+            self._residual_add(x, self.cross_attention.attend_cached(asking, memory))
+        ), past
 
-    def _normed(self, x: Tokens, norm: nn.LayerNorm) -> Tokens:
+    def _normalize(self, x: Tokens, norm: nn.LayerNorm) -> Tokens:
         return x.with_values(norm(x.values))
 
-    def _add(self, x: Tokens, found: Tokens) -> Tokens:
-        return x.with_values(x.values + self.dropout(found.values))
+    def _residual_add(self, x: Tokens, update: Tokens) -> Tokens:
+        return x.with_values(x.values + self.dropout(update.values))
 
-    def _finish(self, x: Tokens) -> Tokens:
-        return x.with_values(x.values + self.dropout(self.network(self.network_norm(x.values))))
+    def _apply_feed_forward(self, x: Tokens) -> Tokens:
+        return x.with_values(x.values + self.dropout(self.feed_forward(self.feed_forward_norm(x.values))))
 
 
-class Decoder(nn.Module):
+class TextDecoder(nn.Module):
     """Symbols in, logits of the next symbol out, in the light of a memory.
 
     What is read gets a code of its positions here, by a learned weight a coordinate: words, frames and
@@ -87,25 +97,25 @@ class Decoder(nn.Module):
 
     Args:
         dim: width D, even, of symbols and memory.
-        symbols: V.
+        vocab_size: V.
         layers: injected.
         dropout: probability on the embedded symbols.
 
     Example:
         >>> own, other = A.Attention(A.Program(mask=A.causal), 8, 2), A.Attention(A.Program(), 8, 2)
-        >>> decoder = Decoder(8, 5, [DecoderLayer(own, other, expansion=2.0, dropout=0.0)])
+        >>> decoder = TextDecoder(8, 5, [TextDecoderLayer(own, other, expansion=2.0, dropout=0.0)])
         >>> memory = Tokens.from_sequences([torch.randn(3, 8), torch.randn(1, 8)], "image")
         >>> decoder([torch.tensor([0, 4]), torch.tensor([0])], memory).shape
         torch.Size([3, 5])
     """
 
-    def __init__(self, dim: int, symbols: int, layers: Sequence[DecoderLayer], dropout: float = 0.0):
+    def __init__(self, dim: int, vocab_size: int, layers: Sequence[TextDecoderLayer], dropout: float = 0.0):
         super().__init__()
-        self.embedding = nn.Embedding(symbols, dim)
+        self.embedding = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
-        self.bias = nn.Parameter(torch.zeros(symbols))
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.memory_norm = nn.LayerNorm(dim)
-        self.memory_code = nn.Parameter(torch.ones(dim))
+        self.memory_position_scale = nn.Parameter(torch.ones(dim))
         self.layers: Any = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
@@ -125,51 +135,51 @@ class Decoder(nn.Module):
             [N, V], the texts one behind the other.
         """
         lengths = torch.tensor([len(text) for text in texts], device=memory.device)
-        x = Tokens.from_lengths(self.embedding(torch.cat(list(texts))), lengths, WRITTEN)
-        x = self._placed(x)
-        memory = self.read(memory)
+        x = Tokens.from_lengths(self.embedding(torch.cat(list(texts))), lengths, GENERATED_MODALITY)
+        x = self._add_positions(x)
+        memory = self.encode_memory(memory)
         for layer in self.layers:
             x = layer(x, memory)
         return self.logits(x)
 
-    def read(self, memory: Tokens) -> Tokens:
+    def encode_memory(self, memory: Tokens) -> Tokens:
         """The memory as the layers want it: normed, with its positions."""
-        code_ND = sinusoids(memory.position, self.dim).to(memory.dtype) * self.memory_code
+        code_ND = sinusoidal_encoding(memory.position, self.dim).to(memory.dtype) * self.memory_position_scale
         return memory.with_values(self.memory_norm(memory.values) + code_ND)
 
-    def begin(self, memory: Tokens) -> Decoding:
+    def start_decoding(self, memory: Tokens) -> DecodingState:
         """Write step by step: one row a sample, nothing written yet."""
-        return Decoding(self, self.read(memory))
+        return DecodingState(self, self.encode_memory(memory))
 
     def embed(self, symbols: Tensor, position: int) -> Tokens:
         """One symbol [R] a row, all at one position."""
-        x = Tokens.from_lengths(self.embedding(symbols), torch.ones_like(symbols), WRITTEN)
-        return self._placed(replace(x, position=torch.full_like(symbols, position)))
+        x = Tokens.from_lengths(self.embedding(symbols), torch.ones_like(symbols), GENERATED_MODALITY)
+        return self._add_positions(replace(x, position=torch.full_like(symbols, position)))
 
     def logits(self, x: Tokens) -> Tensor:
         """[N, V]."""
         return nn.functional.linear(self.norm(x.values), self.embedding.weight, self.bias)
 
-    def _placed(self, x: Tokens) -> Tokens:
-        code_ND = sinusoids(x.position, self.dim).to(x.dtype)
+    def _add_positions(self, x: Tokens) -> Tokens:
+        code_ND = sinusoidal_encoding(x.position, self.dim).to(x.dtype)
         return x.with_values(self.dropout(x.values * self.dim**0.5 + code_ND))
 
 
-class Decoding:
+class DecodingState:
     """Rows of symbols that grow by one a step; what was computed for the earlier ones is kept.
 
     Args:
         decoder: in evaluation mode, or its dropout is drawn anew at every step.
-        memory: B samples, as `Decoder.read` gives them.
+        memory_caches: B samples, as `TextDecoder.encode_memory` gives them.
 
     Example:
         See `mmattn.heads.text.beam_search.beam_search`, which drives it.
     """
 
-    def __init__(self, decoder: Decoder, memory: Tokens):
+    def __init__(self, decoder: TextDecoder, memory: Tokens):
         self.decoder = decoder
-        self.memory = [layer.other.remember(memory) for layer in decoder.layers]
-        self.past: list[Cache | None] = [None] * len(self.memory)
+        self.memory_caches = [layer.other.remember(memory) for layer in decoder.layers]
+        self.past_caches: list[Cache | None] = [None] * len(self.memory_caches)
         self.counts_B = torch.ones(len(memory), dtype=torch.int64, device=memory.device)
         self.length = 0
 
@@ -177,11 +187,13 @@ class Decoding:
         """Write one symbol [R] in each row; log probabilities [R, V] of the next one."""
         x = self.decoder.embed(symbols, self.length)
         for place, layer in enumerate(self.decoder.layers):
-            x, self.past[place] = layer.step(x, self.past[place], self.memory[place], self.counts_B)
+            x, self.past_caches[place] = layer.step(
+                x, self.past_caches[place], self.memory_caches[place], self.counts_B
+            )
         self.length += 1
         return self.decoder.logits(x).float().log_softmax(1)
 
     def select(self, rows: Tensor, counts: Tensor) -> None:
         """Go on from the named rows [R'], `counts` [B] of them for each sample of the memory."""
-        self.past = [None if past is None else past.select(rows) for past in self.past]
+        self.past_caches = [None if past is None else past.select(rows) for past in self.past_caches]
         self.counts_B = counts

@@ -14,27 +14,27 @@ from mmattn import attention as A
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.text.beam_search import SearchOptions, beam_search
-from mmattn.heads.text.decoder import Decoder, DecoderLayer
-from mmattn.heads.text.subwords import END, START, UNKNOWN, Units, learn_units, read_pieces
+from mmattn.heads.text.decoder import TextDecoder, TextDecoderLayer
+from mmattn.heads.text.subwords import END, START, UNKNOWN, TextTokenizer, learn_vocabulary, read_word_pieces
 from mmattn.types import Fused, Tokens
 
-__all__ = ["GenerationHead", "Written"]
+__all__ = ["GeneratedText", "GenerationHead"]
 
 _WHERE = "generation head"
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """One text that could be written.
 
     Args:
         text: what it says.
-        log_probability: of all its symbols and its end.
+        log_prob: of all its symbols and its end.
         score: what texts are ranked by: the same after the length penalty.
     """
 
     text: str
-    log_probability: float
+    log_prob: float
     score: float
 
 
@@ -54,13 +54,13 @@ class GenerationHead(SupervisedHead):
         heads: of its attentions.
         expansion: hidden width of its token-wise networks, as a multiple of D.
         dropout: probability, in the layers and on the embedded symbols.
-        smoothing: share of the target that is spread over the vocabulary (Szegedy et al., 2016).
+        label_smoothing: share of the target that is spread over the vocabulary (Szegedy et al., 2016).
         max_length: symbols of the longest text, its end not counted.
         min_length: symbols of the shortest text that `predict` writes.
-        beam: hypotheses that `predict` follows; 1 is greedy.
+        num_beams: hypotheses that `predict` follows; 1 is greedy.
         length_penalty: of `predict`, see `mmattn.heads.text.beam_search.SearchOptions`.
-        own: attention program among what is written; it looks back only.
-        other: attention program from what is written, whose modality is "written", to the fused tokens.
+        self_attention: attention program among what is written; it looks back only.
+        cross_attention: attention program from what is written, whose modality is "written", to the fused tokens.
 
     Raises:
         InputError: an option out of its range, or a vocabulary that is none.
@@ -84,37 +84,37 @@ class GenerationHead(SupervisedHead):
         heads: int = 4,
         expansion: float = 2.0,
         dropout: float = 0.1,
-        smoothing: float = 0.1,
+        label_smoothing: float = 0.1,
         max_length: int = 64,
         min_length: int = 0,
-        beam: int = 4,
+        num_beams: int = 4,
         length_penalty: float = 0.6,
-        own: str = "Program(score=dot(), mask=causal, norm=softmax())",
-        other: str = "Program(score=dot(), mask=full, norm=softmax())",
+        self_attention: str = "Program(score=dot(), mask=causal, norm=softmax())",
+        cross_attention: str = "Program(score=dot(), mask=full, norm=softmax())",
     ):
         super().__init__()
-        if not 0 <= smoothing < 1:
-            raise InputError(f"{_WHERE}: got smoothing {smoothing}, expected a share from 0 to below 1")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"{_WHERE}: got smoothing {label_smoothing}, expected a share from 0 to below 1")
         if dim % 2:
             raise InputError(f"{_WHERE}: got width {dim}, expected an even number")
         if layers < 1:
             raise InputError(f"{_WHERE}: got {layers} layers, expected at least one")
-        names = read_pieces(vocabulary) if isinstance(vocabulary, str) else vocabulary
-        self.units = Units(names, unit, lowercase, _WHERE)
-        self.smoothing = smoothing
-        self.searching = SearchOptions(
-            beam, length_penalty=length_penalty, min_length=min_length, max_length=max_length
+        names = read_word_pieces(vocabulary) if isinstance(vocabulary, str) else vocabulary
+        self.tokenizer = TextTokenizer(names, unit, lowercase, _WHERE)
+        self.label_smoothing = label_smoothing
+        self.search_options = SearchOptions(
+            num_beams, length_penalty=length_penalty, min_length=min_length, max_length=max_length
         )
         stack = [
-            DecoderLayer(
-                A.Attention(A.parse(own), dim, heads),
-                A.Attention(A.parse(other), dim, heads),
+            TextDecoderLayer(
+                A.Attention(A.parse(self_attention), dim, heads),
+                A.Attention(A.parse(cross_attention), dim, heads),
                 expansion,
                 dropout,
             )
             for _ in range(layers)
         ]
-        self.decoder = Decoder(dim, len(self.units), stack, dropout)
+        self.decoder = TextDecoder(dim, len(self.tokenizer), stack, dropout)
 
     @classmethod
     def options_for(
@@ -123,23 +123,25 @@ class GenerationHead(SupervisedHead):
         *,
         unit: str = "word",
         lowercase: bool = False,
-        size: int = 8000,
-        least: int = 1,
+        vocab_size: int = 8000,
+        min_frequency: int = 1,
     ) -> Mapping[str, Any]:
         """The vocabulary, and a `max_length` a quarter above that of the longest text.
 
         Args:
             targets: texts; None is skipped.
             unit, lowercase: as in the constructor.
-            size, least: as in `mmattn.heads.text.subwords.learn_units`.
+            vocab_size, min_frequency: as in `mmattn.heads.text.subwords.learn_vocabulary`.
 
         Example:
             >>> GenerationHead.options_for(["a dog", None, "a red dog"])["vocabulary"]
             ['a', 'dog', 'red']
         """
-        texts = [_text(target) for target in targets if target is not None]
-        names = learn_units(texts, unit, size=size, least=least, lowercase=lowercase)
-        units = Units(names, unit, lowercase, _WHERE)
+        texts = [_check_text(target) for target in targets if target is not None]
+        names = learn_vocabulary(
+            texts, unit, vocab_size=vocab_size, min_frequency=min_frequency, lowercase=lowercase
+        )
+        units = TextTokenizer(names, unit, lowercase, _WHERE)
         longest = max(len(units.encode(text)) for text in texts)
         return {
             "vocabulary": names,
@@ -164,16 +166,16 @@ class GenerationHead(SupervisedHead):
         """
         if len(targets) != len(fused):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(fused)}, one a sample")
-        sizes = fused.tokens.sizes
+        sizes = fused.tokens.length_list
         rows = [row for row, target in enumerate(targets) if target is not None and sizes[row]]
         if not rows:
             return (fused.tokens.values.sum() + self.decoder.bias.sum()) * 0.0
-        texts = [self._numbers(targets[row]) for row in rows]
+        texts = [self._token_ids(targets[row]) for row in rows]
         device = fused.tokens.device
         before = [torch.tensor([START, *text], device=device) for text in texts]
         after_N = torch.tensor([number for text in texts for number in (*text, END)], device=device)
         logits_NV = self.decoder(before, fused.tokens.select(rows)).float()
-        return F.cross_entropy(logits_NV, after_N, label_smoothing=self.smoothing)
+        return F.cross_entropy(logits_NV, after_N, label_smoothing=self.label_smoothing)
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[str]:
@@ -181,7 +183,7 @@ class GenerationHead(SupervisedHead):
         return [written[0].text for written in self.search(fused)]
 
     @torch.no_grad()
-    def search(self, fused: Fused, **options: Any) -> list[list[Written]]:
+    def search(self, fused: Fused, **options: Any) -> list[list[GeneratedText]]:
         """Several texts of each sample, the best first.
 
         Args:
@@ -189,33 +191,33 @@ class GenerationHead(SupervisedHead):
             options: of `mmattn.heads.text.beam_search.SearchOptions`, where they are not the head's own: beam,
                 best, length_penalty, min_length, max_length.
         """
-        there = [row for row, size in enumerate(fused.tokens.sizes) if size]
-        found = [[Written("", 0.0, 0.0)] for _ in range(len(fused))]
+        there = [row for row, size in enumerate(fused.tokens.length_list) if size]
+        found = [[GeneratedText("", 0.0, 0.0)] for _ in range(len(fused))]
         if not there:
             return found
         memory = fused.tokens.select(there)
         searched = beam_search(
-            self.decoder.begin(memory),
+            self.decoder.start_decoding(memory),
             len(memory),
-            replace(self.searching, **options),
+            replace(self.search_options, **options),
             start=START,
             end=END,
-            forbidden=(START, UNKNOWN),
+            forbidden_symbols=(START, UNKNOWN),
             device=memory.device,
         )
         for row, hypotheses in zip(there, searched, strict=True):
             found[row] = [
-                Written(self.units.decode(each.symbols), each.log_probability, each.score)
+                GeneratedText(self.tokenizer.decode(each.symbols), each.log_prob, each.score)
                 for each in hypotheses
             ]
         return found
 
-    def _numbers(self, target: Any) -> list[int]:
-        numbers = self.units.encode(_text(target))
-        longest = self.searching.max_length
+    def _token_ids(self, target: Any) -> list[int]:
+        numbers = self.tokenizer.encode(_check_text(target))
+        longest = self.search_options.max_length
         if len(numbers) > longest:
             raise InputError(
-                f"{_WHERE}: got a target of {len(numbers)} {self.units.unit}s, expected at most {longest} "
+                f"{_WHERE}: got a target of {len(numbers)} {self.tokenizer.unit}s, expected at most {longest} "
                 f"(max_length): {target[:60]!r}"
             )
         return numbers
@@ -230,7 +232,7 @@ class GenerationHead(SupervisedHead):
         return head, fused, {"targets": ["a dog runs", None, "a zebra", ""]}
 
 
-def _text(target: Any) -> str:
+def _check_text(target: Any) -> str:
     if not isinstance(target, str):
         raise InputError(f"{_WHERE}: got {target!r} as target, expected a text")
     return target

@@ -12,11 +12,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
-from mmattn.heads.text.crf import LinearChain
+from mmattn.heads.text.crf import LinearChainCRF
 from mmattn.heads.vocabulary import Vocabulary
 from mmattn.types import Fused, Tokens
 
-__all__ = ["OUTSIDE", "TaggingHead", "begun", "bio_rules"]
+__all__ = ["OUTSIDE", "TaggingHead", "bio_constraints", "orphan_to_begin"]
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ class TaggingHead(SupervisedHead):
         dim: width D of the fused tokens.
         tags: their names C.
         modality: whose positions are the words.
-        crf: train the score of whole sequences, with scores of transitions; otherwise every word for
+        use_crf: train the score of whole sequences, with scores of transitions; otherwise every word for
             itself, and sequences are valid all the same.
-        smoothing: share of each target that is spread over all tags; without the CRF only.
+        label_smoothing: share of each target that is spread over all tags; without the CRF only.
         dropout: probability on the tokens that are read.
 
     Attributes:
-        missing: tags of words without a token that training has met, in all its steps.
+        num_missing: tags of words without a token that training has met, in all its steps.
 
     Raises:
         InputError: no tag, one named twice, or an option out of range.
@@ -63,23 +63,23 @@ class TaggingHead(SupervisedHead):
         tags: Sequence[str],
         *,
         modality: str = "text",
-        crf: bool = True,
-        smoothing: float = 0.0,
+        use_crf: bool = True,
+        label_smoothing: float = 0.0,
         dropout: float = 0.1,
     ):
         super().__init__()
         self.vocabulary = Vocabulary(tags, _WHERE, "tag")
-        if not 0 <= smoothing < 1 or (crf and smoothing):
+        if not 0 <= label_smoothing < 1 or (use_crf and label_smoothing):
             raise InputError(
-                f"{_WHERE}: got smoothing {smoothing}, expected a share from 0 to below 1, and 0 with a CRF"
+                f"{_WHERE}: got smoothing {label_smoothing}, expected a share from 0 to below 1, and 0 with a CRF"
             )
-        self.modality, self.crf, self.smoothing = modality, crf, smoothing
+        self.modality, self.use_crf, self.label_smoothing = modality, use_crf, label_smoothing
         self.is_bio = _is_bio(self.tags)
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(dim, len(self.vocabulary))
-        allowed_CC, first_C = bio_rules(self.tags) if self.is_bio else (None, None)
-        self.chain = LinearChain(len(self.vocabulary), allowed_CC, first_C, trained=crf)
-        self.missing = 0
+        allowed_CC, first_C = bio_constraints(self.tags) if self.is_bio else (None, None)
+        self.crf_layer = LinearChainCRF(len(self.vocabulary), allowed_CC, first_C, learn_transitions=use_crf)
+        self.num_missing = 0
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class TaggingHead(SupervisedHead):
             >>> TaggingHead.options_for([["O", "B-place"], None, ["B-person", "I-person"]])
             {'tags': ['O', 'B-person', 'I-person', 'B-place', 'I-place']}
         """
-        found = {tag for target in targets if target is not None for tag in _listed(target)}
+        found = {tag for target in targets if target is not None for tag in _check_tags(target)}
         names = sorted(Vocabulary(sorted(found, key=str), _WHERE, "tag").names)
         if not _is_bio(names):
             return {"tags": names}
@@ -103,7 +103,7 @@ class TaggingHead(SupervisedHead):
 
     def forward(self, fused: Fused) -> Tokens:
         """The words that have a token: `Tokens` of width C, the logits, word i at position i."""
-        words = first_of_each(fused.tokens.only(self.modality))
+        words = first_token_per_word(fused.tokens.select_modalities(self.modality))
         return words.with_values(self.project(self.dropout(words.values)).float())
 
     def loss(self, fused: Fused, targets: Sequence[Sequence[str] | None]) -> Tensor:
@@ -125,36 +125,38 @@ class TaggingHead(SupervisedHead):
             return words.values.sum() * 0.0
         words = words.select(known)
         true = [
-            self._numbers(targets[row], place_T.tolist(), row)
+            self._tag_indices(targets[row], place_T.tolist(), row)
             for row, place_T in zip(known, words.position.split(words.sizes), strict=True)
         ]
-        if not self.crf:
+        if not self.use_crf:
             numbers_N = torch.cat(true).to(words.device)
-            return nn.functional.cross_entropy(words.values, numbers_N, label_smoothing=self.smoothing)
+            return nn.functional.cross_entropy(words.values, numbers_N, label_smoothing=self.label_smoothing)
         logits_BTC, mask_BT = words.to_padded()
         tags_BT = pad_sequence(true, batch_first=True).to(words.device)
-        return self.chain(logits_BTC, mask_BT, tags_BT).sum() / mask_BT.sum()
+        return self.crf_layer(logits_BTC, mask_BT, tags_BT).sum() / mask_BT.sum()
 
-    def _numbers(self, target: Sequence[str] | None, places: list[int], sample: int) -> Tensor:
+    def _tag_indices(self, target: Sequence[str] | None, positions: list[int], row: int) -> Tensor:
         """[T] the true tags of the words that have a token."""
-        tags = _listed(target)
-        if places[-1] >= len(tags):
+        tags = _check_tags(target)
+        if positions[-1] >= len(tags):
             raise InputError(
-                f"{_WHERE}: got {len(tags)} tags for sample {sample} of the batch, expected at least "
-                f"{places[-1] + 1}, one a word"
+                f"{_WHERE}: got {len(tags)} tags for sample {row} of the batch, expected at least "
+                f"{positions[-1] + 1}, one a word"
             )
-        if len(places) < len(tags):
-            self._tell_missing(len(tags) - len(places))
-        read = [tags[place] for place in places]
-        return torch.tensor([self.vocabulary.index(tag) for tag in (begun(read) if self.is_bio else read)])
+        if len(positions) < len(tags):
+            self._warn_missing(len(tags) - len(positions))
+        read = [tags[place] for place in positions]
+        return torch.tensor(
+            [self.vocabulary.index(tag) for tag in (orphan_to_begin(read) if self.is_bio else read)]
+        )
 
-    def _tell_missing(self, count: int) -> None:
+    def _warn_missing(self, count: int) -> None:
         """Words that the encoder has cut off are no reason to stop, and none to keep silent."""
-        self.missing += count
-        if self.missing == count:
+        self.num_missing += count
+        if self.num_missing == count:
             log.warning(
                 "%s: %d words of a sample have no token (cut off by the encoder?): not learned from, tagged "
-                "%s; `missing` counts them",
+                "%s; `num_missing` counts them",
                 _WHERE, count, OUTSIDE,
             )  # fmt: skip
 
@@ -168,7 +170,7 @@ class TaggingHead(SupervisedHead):
         words = self(fused)
         if not len(words.values):
             return [[] for _ in words.sizes]
-        best = self.chain.best(*words.to_padded())
+        best = self.crf_layer.viterbi_decode(*words.to_padded())
         found = []
         for place_T, numbers in zip(words.position.split(words.sizes), best, strict=True):
             places = place_T.tolist()
@@ -187,13 +189,13 @@ class TaggingHead(SupervisedHead):
         return cls(dim, [OUTSIDE, "B-place", "I-place"]), fused, {"targets": targets}
 
 
-def first_of_each(tokens: Tokens) -> Tokens:
+def first_token_per_word(tokens: Tokens) -> Tokens:
     """The first token of each word, in a modality whose positions say the word.
 
     Example:
         >>> tokens = Tokens.from_sequences([torch.arange(3.0)[:, None]], "text")
         >>> from dataclasses import replace
-        >>> first_of_each(replace(tokens, position=torch.tensor([0, 0, 1]))).values[:, 0].tolist()
+        >>> first_token_per_word(replace(tokens, position=torch.tensor([0, 0, 1]))).values[:, 0].tolist()
         [0.0, 2.0]
     """
     if not len(tokens.values):
@@ -202,11 +204,11 @@ def first_of_each(tokens: Tokens) -> Tokens:
     return tokens.filter(torch.cat([changes_N.new_ones(1), changes_N]))
 
 
-def begun(tags: Sequence[str]) -> list[str]:
+def orphan_to_begin(tags: Sequence[str]) -> list[str]:
     """BIO tags in which an I-kind that continues nothing begins something.
 
     Example:
-        >>> begun(["O", "I-place", "I-place", "I-person"])
+        >>> orphan_to_begin(["O", "I-place", "I-place", "I-person"])
         ['O', 'B-place', 'I-place', 'B-person']
     """
     found: list[str] = []
@@ -217,11 +219,11 @@ def begun(tags: Sequence[str]) -> list[str]:
     return found
 
 
-def bio_rules(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
+def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Which BIO tag may follow which, [C, C] boolean, and which may come first, [C].
 
     Example:
-        >>> allowed, first = bio_rules(["O", "B-x", "I-x"])
+        >>> allowed, first = bio_constraints(["O", "B-x", "I-x"])
         >>> allowed.tolist(), first.tolist()
         ([[True, True, False], [True, True, True], [True, True, True]], [True, True, False])
     """
@@ -236,7 +238,7 @@ def _is_bio(tags: Sequence[str]) -> bool:
     return bool(marked) and all(tag[:2] in ("B-", "I-") and len(tag) > 2 for tag in marked)
 
 
-def _listed(target: Any) -> list[str]:
+def _check_tags(target: Any) -> list[str]:
     if isinstance(target, str) or not isinstance(target, Sequence):
         raise InputError(f"{_WHERE}: got {target!r} as target, expected a list with a tag a word")
     return list(target)

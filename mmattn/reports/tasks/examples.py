@@ -11,26 +11,26 @@ import numpy as np
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
-from mmattn.evaluation.tasks.entities import with_all_words
-from mmattn.evaluation.tasks.error_rates import worst
+from mmattn.evaluation.tasks.entities import pad_tags
+from mmattn.evaluation.tasks.error_rates import worst_predictions
 from mmattn.experiments.tasks.data import TaskData
-from mmattn.experiments.tasks.seed import TaskResult
+from mmattn.experiments.tasks.seed import TaskSeedResult
 from mmattn.reports.box_overlay import draw_boxes
 from mmattn.types import Sample
 
-__all__ = ["TaskExample", "Word", "examples_of"]
+__all__ = ["TaggedWord", "TaskExample", "examples_of"]
 
-_MOST = 12
-_SIDE = 480  # pixels of a picture with boxes
+_MAX_EXAMPLES = 12
+_IMAGE_SIDE = 480  # pixels of a picture with boxes
 
 
 @dataclass(frozen=True)
-class Word:
+class TaggedWord:
     """A word with the tag that is true and the one that was said."""
 
     text: str
-    true: str
-    said: str
+    target: str
+    prediction: str
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,25 @@ class TaskExample:
 
     Args:
         item: its id.
-        picture: its picture, where it has one; of boxes, with the true and the predicted ones drawn on it.
+        image: its picture, where it has one; of boxes, with the true and the predicted ones drawn on it.
         text: its text, or its words' sentence.
-        has: contents that the task could look at.
-        true: the target in words; "" where words or the picture show it.
-        said: the prediction in words.
+        contents: contents that the task could look at.
+        target: the target in words; "" where words or the picture show it.
+        prediction: the prediction in words.
         words: of tagged sentences.
     """
 
     item: str
-    picture: Path | bytes | None
+    image: Path | bytes | None
     text: str
-    has: tuple[str, ...]
-    true: str = ""
-    said: str = ""
-    words: tuple[Word, ...] = ()
+    contents: tuple[str, ...]
+    target: str = ""
+    prediction: str = ""
+    words: tuple[TaggedWord, ...] = ()
 
 
 def examples_of(
-    task: TaskData, result: TaskResult, samples: Sequence[Sample], sources: Mapping[str, str]
+    task: TaskData, result: TaskSeedResult, samples: Sequence[Sample], sources: Mapping[str, str]
 ) -> tuple[TaskExample, ...]:
     """Up to twelve items: of transcripts those with most errors; otherwise wrong ones, or, of boxes, any.
 
@@ -69,59 +69,61 @@ def examples_of(
         samples: all items.
         sources: encoder -> key of `Sample.content` that it reads.
     """
-    said, true = result.predictions[task.name], task.learned("test")
+    said, true = result.predictions[task.name], task.part_targets("test")
     if task.kind == "vector":
         return ()
     if task.kind == "text":
-        chosen = [mistake.row for mistake in worst(said, true, _MOST)]
+        chosen = [mistake.row for mistake in worst_predictions(said, true, _MAX_EXAMPLES)]
     else:
         able = [row for row in range(len(true)) if task.kind == "boxes" or said[row] != true[row]]
-        chosen = np.random.default_rng(0).permutation(able)[:_MOST].tolist()
-    seen = {sources[name] for name in task.reads}
+        chosen = np.random.default_rng(0).permutation(able)[:_MAX_EXAMPLES].tolist()
+    seen = {sources[name] for name in task.inputs}
     return tuple(
         _example(samples[task.parts["test"][row]], true[row], said[row], task, seen) for row in chosen
     )
 
 
-def _example(sample: Sample, true: Any, said: Any, task: TaskData, seen: set[str]) -> TaskExample:
-    contents = {name: content for name, content in sample.content.items() if name in seen}
-    picture = next((content for content in contents.values() if _is_picture(content)), None)
+def _example(sample: Sample, target: Any, prediction: Any, task: TaskData, sources: set[str]) -> TaskExample:
+    contents = {name: content for name, content in sample.content.items() if name in sources}
+    picture = next((content for content in contents.values() if _is_image(content)), None)
     texts = [content for content in contents.values() if isinstance(content, (str, list))]
     example: dict[str, Any] = {
         "item": sample.id,
         "picture": picture,
-        "text": " ".join(_words(texts[0])) if texts else "",
+        "text": " ".join(_word_list(texts[0])) if texts else "",
         "has": tuple(contents),
     }
     if task.kind == "tags":
-        words = _words(texts[0]) if texts else [""] * len(true)
-        (tags,) = with_all_words([said], [true])
-        example["words"] = tuple(Word(*each) for each in zip(words, true, tags, strict=False))
+        words = _word_list(texts[0]) if texts else [""] * len(target)
+        (tags,) = pad_tags([prediction], [target])
+        example["words"] = tuple(TaggedWord(*each) for each in zip(words, target, tags, strict=False))
     elif task.kind == "boxes":
-        example["picture"] = _drawn(picture, true, said, task.measure.names)
+        example["picture"] = _image_with_boxes(picture, target, prediction, task.metrics.class_names)
     else:
-        example |= {"true": _in_words(true), "said": _in_words(said)}
+        example |= {"true": _as_text(target), "said": _as_text(prediction)}
     return TaskExample(**example)
 
 
-def _drawn(picture: Path | None, true: Boxes, said: Boxes, names: Sequence[str]) -> bytes | None:
+def _image_with_boxes(
+    image: Path | None, target: Boxes, prediction: Boxes, names: Sequence[str]
+) -> bytes | None:
     try:
         return (
             None
-            if picture is None
-            else draw_boxes(picture, true, said, labels=names, side=_SIDE, legend=False)
+            if image is None
+            else draw_boxes(image, target, prediction, labels=names, long_side=_IMAGE_SIDE, legend=False)
         )
     except Unreadable:
         return None
 
 
-def _is_picture(content: Any) -> bool:
+def _is_image(content: Any) -> bool:
     return isinstance(content, Path) and content.suffix.lower() not in (".flac", ".wav", ".ogg", ".mp3")
 
 
-def _words(content: str | list[Any]) -> list[str]:
+def _word_list(content: str | list[Any]) -> list[str]:
     return [content] if isinstance(content, str) else [word for word in content if word]
 
 
-def _in_words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value) or "none"

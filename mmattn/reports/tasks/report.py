@@ -11,18 +11,18 @@ from markupsafe import Markup
 
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.files import write_json, write_text
-from mmattn.reports.results import WAYS, Curve, Kind, Panel
-from mmattn.reports.sentences import figure_label, joined, signed
-from mmattn.reports.svg import TONES, Axis, Chart, bar, chart, dot, dots
+from mmattn.reports.results import ABLATION_LABELS, AblationKind, Curve, Panel
+from mmattn.reports.sentences import format_signed, join_words, task_metric_label
+from mmattn.reports.svg import NUM_COLORS, Axis, Chart, bar, chart, dot, dots
 from mmattn.reports.tables import write_tables
-from mmattn.reports.tasks.results import Taken, TaskOutcome, TaskReport
+from mmattn.reports.tasks.results import TaskAblation, TaskOutcome, TaskReport
 from mmattn.reports.tasks.tables import task_tables
-from mmattn.reports.templating import environment
+from mmattn.reports.templating import template_environment
 
 __all__ = ["render_tasks", "write_task_report"]
 
-_CLASSES_SHOWN = 30  # a larger confusion matrix cannot be read
-_DISTURBED = {"attack": "attack along the gradient", "all": "noise on everything"}
+_MAX_CLASSES_SHOWN = 30  # a larger confusion matrix cannot be read
+_PERTURBATION_LABELS = {"attack": "attack along the gradient", "all": "noise on everything"}
 
 
 def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
@@ -48,75 +48,77 @@ def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
 
 def render_tasks(report: TaskReport) -> str:
     """The page as a string of HTML."""
-    page = environment()
+    page = template_environment()
     page.filters |= {
-        "figure": figure_label,
+        "figure": task_metric_label,
         "number": lambda value: f"{value:.4f}",
-        "signed": signed,
+        "signed": format_signed,
         "count": lambda value: f"{value:,}",
         "percent": lambda value: f"{value:.1%}",
     }
     return page.get_template("tasks.html.j2").render(
         report=report,
-        verdict=[_said(task) for task in report.tasks],
-        worth=_worth(report),
+        verdict=[_summary_sentence(task) for task in report.tasks],
+        worth=_needed_contents(report),
         gains=_gains(report),
-        shown=[_shown(task, report) for task in report.tasks],
-        tones=TONES,
+        shown=[_task_section(task, report) for task in report.tasks],
+        tones=NUM_COLORS,
         charts=[(panel, chart(panel)) for panel in report.panels if panel.curves],
         provenance={"protocol": report.protocol, **report.provenance},
     )
 
 
 @dataclass(frozen=True)
-class _TakenRow:
+class _AblationRow:
     """One content that is taken away.
 
     Args:
-        part: which.
+        content: which.
         changes: way -> change of the primary figure.
-        drawing: their dots.
-        meaning: what the drop says, in a few words.
+        svg: their dots.
+        verdict: what the drop says, in a few words.
     """
 
-    part: str
-    changes: Mapping[Kind, Interval]
-    drawing: Markup
-    meaning: str
+    content: str
+    changes: Mapping[AblationKind, Interval]
+    svg: Markup
+    verdict: str
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _TaskSection:
     """A task with all that is drawn of it."""
 
     task: TaskOutcome
-    taken: Sequence[_TakenRow]
-    ways: Mapping[Kind, str]
+    ablations: Sequence[_AblationRow]
+    ablation_kinds: Mapping[AblationKind, str]
     subsets: Sequence[tuple[str, Interval, Markup]]
-    noise: tuple[Panel, Chart] | None
-    matrix: Sequence[tuple[str, Sequence[tuple[int, float]]]]
+    robustness: tuple[Panel, Chart] | None
+    confusion_rows: Sequence[tuple[str, Sequence[tuple[int, float]]]]
 
 
-def _shown(task: TaskOutcome, report: TaskReport) -> _Shown:
-    taken = [one for one in task.taken if one.kind != "subset"]
-    return _Shown(
+def _task_section(task: TaskOutcome, report: TaskReport) -> _TaskSection:
+    taken = [one for one in task.ablations if one.kind != "subset"]
+    return _TaskSection(
         task=task,
-        taken=_taken_rows(task, taken),
-        ways={kind: way for kind, way in WAYS.items() if any(one.kind == kind for one in taken)},
+        ablations=_ablation_rows(task, taken),
+        ablation_kinds={
+            kind: way for kind, way in ABLATION_LABELS.items() if any(one.kind == kind for one in taken)
+        },
         subsets=_subsets(task),
-        noise=_noise(task),
-        matrix=_matrix(task),
+        robustness=_robustness_chart(task),
+        confusion_rows=_confusion_rows(task),
     )
 
 
-def _said(task: TaskOutcome) -> str:
+def _summary_sentence(task: TaskOutcome) -> str:
     """What came out, in words; nothing is claimed that an interval does not bear out."""
-    own = task.metrics[task.primary]
-    said = f"{task.name}: {figure_label(task.primary)} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
+    own = task.metrics[task.primary_metric]
+    said = f"{task.name}: {task_metric_label(task.primary_metric)} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
     if not task.gain:
         return said
-    change, alone = task.gain[task.primary], task.alone[task.primary]
-    apart = f"{signed(change.mean)} ({signed(change.low)} to {signed(change.high)})"
+    change, alone = task.gain[task.primary_metric], task.single_task[task.primary_metric]
+    apart = f"{format_signed(change.mean)} ({format_signed(change.low)} to {format_signed(change.high)})"
     return (
         said
         + {
@@ -127,77 +129,94 @@ def _said(task: TaskOutcome) -> str:
     )
 
 
-def _worth(report: TaskReport) -> str:
+def _needed_contents(report: TaskReport) -> str:
     """The contents that a task cannot do without, as far as the intervals tell."""
     words = []
     for task in report.tasks:
-        dropped = [one for one in task.taken if one.kind == "drop"]
-        if needed := [one.part for one in dropped if _meaning(task, one) == "needed"]:
-            words.append(f"For {task.name}, {joined(needed)} cannot be left out.")
+        dropped = [one for one in task.ablations if one.kind == "drop"]
+        if needed := [one.content for one in dropped if _ablation_verdict(task, one) == "needed"]:
+            words.append(f"For {task.name}, {join_words(needed)} cannot be left out.")
     return " ".join(words)
 
 
 def _gains(report: TaskReport) -> list[tuple[TaskOutcome, Markup]]:
     """Together minus alone by each task's first figure, on one axis."""
     compared = [task for task in report.tasks if task.gain]
-    axis = _axis([task.gain[task.primary] for task in compared])
-    return [(task, dot(task.gain[task.primary], axis, ours=task.outcome == "gained")) for task in compared]
+    axis = _axis([task.gain[task.primary_metric] for task in compared])
+    return [
+        (task, dot(task.gain[task.primary_metric], axis, highlight=task.outcome == "gained"))
+        for task in compared
+    ]
 
 
-def _taken_rows(task: TaskOutcome, taken: Sequence[Taken]) -> list[_TakenRow]:
-    axis = _axis([one.change[task.primary] for one in taken])
+def _ablation_rows(task: TaskOutcome, ablations: Sequence[TaskAblation]) -> list[_AblationRow]:
+    axis = _axis([one.change[task.primary_metric] for one in ablations])
     rows = []
-    for part in dict.fromkeys(one.part for one in taken):
-        own = {one.kind: one for one in taken if one.part == part}
-        changes = {kind: one.change[task.primary] for kind, one in own.items()}
+    for part in dict.fromkeys(one.content for one in ablations):
+        own = {one.kind: one for one in ablations if one.content == part}
+        changes = {kind: one.change[task.primary_metric] for kind, one in own.items()}
         drawing = dots([(change, kind) for kind, change in changes.items()], axis)
-        rows.append(_TakenRow(part, changes, drawing, _meaning(task, own["drop"]) if "drop" in own else ""))
+        rows.append(
+            _AblationRow(
+                part, changes, drawing, _ablation_verdict(task, own["drop"]) if "drop" in own else ""
+            )
+        )
     return rows
 
 
-def _meaning(task: TaskOutcome, taken: Taken) -> str:
-    change = taken.change[task.primary]
+def _ablation_verdict(task: TaskOutcome, ablation: TaskAblation) -> str:
+    change = ablation.change[task.primary_metric]
     if not change.excludes_zero:
         return "no effect shown"
-    return "needed" if (change.mean < 0) != (task.primary in task.lower) else "better without"
+    return (
+        "needed" if (change.mean < 0) != (task.primary_metric in task.lower_is_better) else "better without"
+    )
 
 
 def _subsets(task: TaskOutcome) -> list[tuple[str, Interval, Markup]]:
     """Every subset of the contents, and all of them, the best first."""
-    found = [(one.part, one.metrics[task.primary]) for one in task.taken if one.kind == "subset"]
+    found = [
+        (one.content, one.metrics[task.primary_metric]) for one in task.ablations if one.kind == "subset"
+    ]
     if not found:
         return []
-    found.append(("all together", task.metrics[task.primary]))
+    found.append(("all together", task.metrics[task.primary_metric]))
     axis = Axis(0.0, 1.02 * max(interval.high for _, interval in found) or 1.0, ())
-    found.sort(key=lambda pair: pair[1].mean, reverse=task.primary not in task.lower)
+    found.sort(key=lambda pair: pair[1].mean, reverse=task.primary_metric not in task.lower_is_better)
     return [(name, interval, bar(interval, axis, name == "all together")) for name, interval in found]
 
 
-def _noise(task: TaskOutcome) -> tuple[Panel, Chart] | None:
+def _robustness_chart(task: TaskOutcome) -> tuple[Panel, Chart] | None:
     """The first figure against the strength of noise and of attacks, which begin at none of it."""
     curves = []
-    for what in dict.fromkeys(one.what for one in task.disturbed):
-        own = [one for one in task.disturbed if one.what == what]
+    for what in dict.fromkeys(one.target for one in task.perturbations):
+        own = [one for one in task.perturbations if one.target == what]
         levels = (0.0, *(one.level for one in own))
-        height = (task.metrics[task.primary].mean, *(one.metrics[task.primary].mean for one in own))
-        curves.append(Curve(_DISTURBED.get(what, f"noise on {what}"), levels, height))
+        height = (
+            task.metrics[task.primary_metric].mean,
+            *(one.metrics[task.primary_metric].mean for one in own),
+        )
+        curves.append(Curve(_PERTURBATION_LABELS.get(what, f"noise on {what}"), levels, height))
     if not curves:
         return None
     panel = Panel(
-        figure_label(task.primary), "strength, as a share of the tokens' norm", tuple(curves), dots=True
+        task_metric_label(task.primary_metric),
+        "strength, as a share of the tokens' norm",
+        tuple(curves),
+        markers=True,
     )
     return panel, chart(panel)
 
 
-def _matrix(task: TaskOutcome) -> list[tuple[str, list[tuple[int, float]]]]:
+def _confusion_rows(task: TaskOutcome) -> list[tuple[str, list[tuple[int, float]]]]:
     """True class -> (count, share of the row) of every class said."""
-    if task.confusion is None or len(task.confusion) > _CLASSES_SHOWN or len(task.confusion) < 2:
+    if task.confusion is None or len(task.confusion) > _MAX_CLASSES_SHOWN or len(task.confusion) < 2:
         return []
     totals = task.confusion.sum(1, keepdims=True).clip(min=1)
     shares = task.confusion / totals
     return [
         (name, list(zip(row.tolist(), share.tolist(), strict=True)))
-        for name, row, share in zip(task.names, task.confusion, shares, strict=True)
+        for name, row, share in zip(task.class_names, task.confusion, shares, strict=True)
     ]
 
 

@@ -10,44 +10,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import Kind, Panel
+from mmattn.reports.results import AblationKind, Panel
 from mmattn.reports.tasks.examples import TaskExample
 
-__all__ = ["ClassRow", "Disturbance", "Taken", "TaskOutcome", "TaskReport"]
+__all__ = ["ClassRow", "Perturbation", "TaskAblation", "TaskOutcome", "TaskReport"]
 
 Metrics = Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
-class Taken:
+class TaskAblation:
     """The finished model with a content taken away, or with some of the contents alone.
 
     Args:
         name: key in metrics.json, for example "without-image".
-        part: what is taken away; of a subset what is left, joined by " + ".
+        content: what is taken away; of a subset what is left, joined by " + ".
         kind: in which way, or "subset".
         metrics: figure -> its mean and interval.
         change: figure -> the paired interval of this minus the whole.
     """
 
     name: str
-    part: str
-    kind: Kind
+    content: str
+    kind: AblationKind
     metrics: Metrics
     change: Metrics
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Perturbation:
     """The finished model on tokens that are disturbed.
 
     Args:
-        what: the modality that the noise is on, "all", or "attack".
+        target: the modality that the noise is on, "all", or "attack".
         level: how strong, as a share of the tokens' norm.
         metrics: figure -> its mean and interval.
     """
 
-    what: str
+    target: str
     level: float
     metrics: Metrics
 
@@ -60,7 +60,7 @@ class ClassRow:
     precision: float
     recall: float
     f1: float
-    true: int
+    support: int
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,17 @@ class TaskOutcome:
         target: the column that it learns.
         data: name of its data set.
         kind: of the head.
-        reads: the encoders that it may look at.
+        inputs: the encoders that it may look at.
         parts: part -> items, of the first seed.
-        primary: the figure that choices are made by.
-        lower: figures of which less is better.
+        primary_metric: the figure that choices are made by.
+        lower_is_better: figures of which less is better.
         metrics: figure -> its mean and interval.
-        alone: the same, trained by itself; empty where that was not done.
+        single_task: the same, trained by itself; empty where that was not done.
         gain: figure -> the paired interval of together minus alone.
-        taken: knockouts and subsets.
-        disturbed: noise and attacks.
+        ablations: knockouts and subsets.
+        perturbations: noise and attacks.
         classes: one row a class.
-        names: of the classes, in the order of the confusion matrix.
+        class_names: of the classes, in the order of the confusion matrix.
         confusion: [C, C] counts over all seeds, truth in rows; None where samples have no single class.
         examples: predictions to look at.
     """
@@ -93,17 +93,17 @@ class TaskOutcome:
     target: str
     data: str
     kind: str
-    reads: tuple[str, ...]
+    inputs: tuple[str, ...]
     parts: Mapping[str, int]
-    primary: str
-    lower: frozenset[str]
+    primary_metric: str
+    lower_is_better: frozenset[str]
     metrics: Metrics
-    alone: Metrics = field(default_factory=dict)
+    single_task: Metrics = field(default_factory=dict)
     gain: Metrics = field(default_factory=dict)
-    taken: tuple[Taken, ...] = ()
-    disturbed: tuple[Disturbance, ...] = ()
+    ablations: tuple[TaskAblation, ...] = ()
+    perturbations: tuple[Perturbation, ...] = ()
     classes: tuple[ClassRow, ...] = ()
-    names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     confusion: NDArray[np.int64] | None = None
     examples: tuple[TaskExample, ...] = ()
 
@@ -112,10 +112,10 @@ class TaskOutcome:
         """Together against alone, as far as the interval tells: "gained", "lost", "even", or ""."""
         if not self.gain:
             return ""
-        change = self.gain[self.primary]
+        change = self.gain[self.primary_metric]
         if not change.excludes_zero:
             return "even"
-        return "gained" if (change.mean > 0) != (self.primary in self.lower) else "lost"
+        return "gained" if (change.mean > 0) != (self.primary_metric in self.lower_is_better) else "lost"
 
     def to_json(self) -> dict[str, Any]:
         """What metrics.json holds."""
@@ -124,21 +124,21 @@ class TaskOutcome:
             "target": self.target,
             "data": self.data,
             "parts": dict(self.parts),
-            "primary": self.primary,
-            "figures": _plain(self.metrics),
-            "alone": _plain(self.alone),
-            "gain": _plain(self.gain),
+            "primary": self.primary_metric,
+            "figures": _intervals_to_json(self.metrics),
+            "alone": _intervals_to_json(self.single_task),
+            "gain": _intervals_to_json(self.gain),
             "outcome": self.outcome,
-            "knockouts": {one.name: _plain(one.metrics) for one in self.taken},
-            "changes": {one.name: _plain(one.change) for one in self.taken},
+            "knockouts": {one.name: _intervals_to_json(one.metrics) for one in self.ablations},
+            "changes": {one.name: _intervals_to_json(one.change) for one in self.ablations},
             "disturbed": [
-                {"what": one.what, "level": one.level, "figures": _plain(one.metrics)}
-                for one in self.disturbed
+                {"what": one.target, "level": one.level, "figures": _intervals_to_json(one.metrics)}
+                for one in self.perturbations
             ],
             "classes": [vars(row) for row in self.classes],
             "confusion": None
             if self.confusion is None
-            else {"names": list(self.names), "counts": self.confusion.tolist()},
+            else {"names": list(self.class_names), "counts": self.confusion.tolist()},
         }
 
 
@@ -150,7 +150,7 @@ class TaskReport:
         title: of the run.
         tasks: one outcome each.
         protocol: settings for machines, into metrics.json as they are.
-        protocol_words: the same for people, a sentence or two each.
+        protocol_sentences: the same for people, a sentence or two each.
         data: name of a data set -> what is said of it.
         panels: learning curves.
         provenance: section -> a mapping or a text.
@@ -159,7 +159,7 @@ class TaskReport:
     title: str
     tasks: tuple[TaskOutcome, ...]
     protocol: Mapping[str, Any]
-    protocol_words: Sequence[str] = ()
+    protocol_sentences: Sequence[str] = ()
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class TaskReport:
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json; `systems` has every task's figures in one row, as other runs do."""
         systems = {"mmattn": self._row("metrics")}
-        if any(task.alone for task in self.tasks):
+        if any(task.single_task for task in self.tasks):
             systems["alone"] = self._row("alone")
         return {
             "protocol": dict(self.protocol),
@@ -183,5 +183,5 @@ class TaskReport:
         }
 
 
-def _plain(metrics: Metrics) -> dict[str, Any]:
+def _intervals_to_json(metrics: Metrics) -> dict[str, Any]:
     return {name: interval.to_json() for name, interval in metrics.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mmattn.reports.results import WAYS
-from mmattn.reports.sentences import figure_label
-from mmattn.reports.tables import Table, change, value
+from mmattn.reports.results import ABLATION_LABELS
+from mmattn.reports.sentences import task_metric_label
+from mmattn.reports.tables import Table, format_difference, format_interval
 from mmattn.reports.tasks.results import TaskOutcome, TaskReport
 
 __all__ = ["task_tables"]
@@ -12,19 +12,19 @@ __all__ = ["task_tables"]
 
 def task_tables(report: TaskReport) -> list[Table]:
     """One of all tasks' figures; then, of each task, those that it has something to say in."""
-    found = [_figures(report)]
+    found = [_metrics_table(report)]
     for task in report.tasks:
-        found += [_taken(task), _subsets(task), _disturbed(task), _classes(task)]
+        found += [_ablation_table(task), _subset_table(task), _perturbation_table(task), _class_table(task)]
     return [table for table in found if table.rows]
 
 
-def _figures(report: TaskReport) -> Table:
+def _metrics_table(report: TaskReport) -> Table:
     compared = any(task.gain for task in report.tasks)
     rows = [
         (
-            task.name, figure_label(name), value(interval),
-            *((value(task.alone[name]) if name in task.alone else "-",
-               change(task.gain[name]) if name in task.gain else "-") if compared else ()),
+            task.name, task_metric_label(name), format_interval(interval),
+            *((format_interval(task.single_task[name]) if name in task.single_task else "-",
+               format_difference(task.gain[name]) if name in task.gain else "-") if compared else ()),
         )
         for task in report.tasks
         for name, interval in task.metrics.items()
@@ -36,43 +36,54 @@ def _figures(report: TaskReport) -> Table:
     )
 
 
-def _taken(task: TaskOutcome) -> Table:
-    parts = dict.fromkeys(one.part for one in task.taken if one.kind != "subset")
-    own = {(one.part, one.kind): change(one.change[task.primary]) for one in task.taken}
-    kinds = [kind for kind in WAYS if any((part, kind) in own for part in parts)]
+def _ablation_table(task: TaskOutcome) -> Table:
+    parts = dict.fromkeys(one.content for one in task.ablations if one.kind != "subset")
+    own = {
+        (one.content, one.kind): format_difference(one.change[task.primary_metric]) for one in task.ablations
+    }
+    kinds = [kind for kind in ABLATION_LABELS if any((part, kind) in own for part in parts)]
     return Table(
-        f"{task.name}: change of {figure_label(task.primary)} when a content is taken away, paired",
-        ("content", *(WAYS[kind] for kind in kinds)),
+        f"{task.name}: change of {task_metric_label(task.primary_metric)} when a content is taken away, paired",
+        ("content", *(ABLATION_LABELS[kind] for kind in kinds)),
         tuple((part, *(own.get((part, kind), "-") for kind in kinds)) for part in parts),
     )
 
 
-def _subsets(task: TaskOutcome) -> Table:
-    subsets = [one for one in task.taken if one.kind == "subset"]
+def _subset_table(task: TaskOutcome) -> Table:
+    subsets = [one for one in task.ablations if one.kind == "subset"]
     return Table(
         f"{task.name}: with some of the contents only",
-        ("contents", *map(figure_label, task.metrics)),
+        ("contents", *map(task_metric_label, task.metrics)),
         tuple(
-            (one.part, *(value(one.metrics[name]) if name in one.metrics else "-" for name in task.metrics))
+            (
+                one.content,
+                *(
+                    format_interval(one.metrics[name]) if name in one.metrics else "-"
+                    for name in task.metrics
+                ),
+            )
             for one in subsets
         ),
     )
 
 
-def _disturbed(task: TaskOutcome) -> Table:
+def _perturbation_table(task: TaskOutcome) -> Table:
     return Table(
-        f"{task.name}: {figure_label(task.primary)} on disturbed tokens; strength as a share of the norm",
-        ("noise on, or attack", "strength", figure_label(task.primary)),
-        tuple((one.what, f"{one.level:g}", value(one.metrics[task.primary])) for one in task.disturbed),
+        f"{task.name}: {task_metric_label(task.primary_metric)} on disturbed tokens; strength as a share of the norm",
+        ("noise on, or attack", "strength", task_metric_label(task.primary_metric)),
+        tuple(
+            (one.target, f"{one.level:g}", format_interval(one.metrics[task.primary_metric]))
+            for one in task.perturbations
+        ),
     )
 
 
-def _classes(task: TaskOutcome) -> Table:
+def _class_table(task: TaskOutcome) -> Table:
     return Table(
         f"{task.name}: classes, means over the seeds",
         ("class", "precision", "recall", "F1", "true"),
         tuple(
-            (row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.true:,}")
+            (row.name, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.support:,}")
             for row in task.classes
         ),
     )

@@ -16,9 +16,9 @@ import torch
 
 from mmattn.errors import InputError
 from mmattn.retrieval.search.exact import Metric, pair_scores, select_best
-from mmattn.retrieval.search.faiss_gpu import GpuCopy
+from mmattn.retrieval.search.faiss_gpu import GpuIndexCopy
 from mmattn.retrieval.search.float32_matmul import full_precision
-from mmattn.retrieval.search.plan import Settings
+from mmattn.retrieval.search.plan import AnnSettings
 
 __all__ = ["AnnSearch", "load_faiss", "read_faiss"]
 
@@ -27,27 +27,33 @@ class AnnSearch:
     """A faiss index over vectors that it does not own.
 
     faiss numbers vectors in the order in which they came, and most of its indexes cannot forget one.
-    `places` says in which row each of them lies now, -1 for those that were removed.
+    `faiss_to_row` says in which row each of them lies now, -1 for those that were removed.
     """
 
     def __init__(
-        self, index: Any, settings: Settings, metric: Metric, places: np.ndarray, *, mapped: bool = False
+        self,
+        index: Any,
+        settings: AnnSettings,
+        metric: Metric,
+        faiss_to_row: np.ndarray,
+        *,
+        memory_mapped: bool = False,
     ):
         self.index = index
-        self.mapped = mapped
-        self.adding = 0.0  # seconds that `build` took after training
+        self.memory_mapped = memory_mapped
+        self.add_seconds = 0.0  # seconds that `build` took after training
         self.settings = settings
         self.metric = metric
-        self.places = places
-        self.copy: GpuCopy | None = None
+        self.faiss_to_row = faiss_to_row
+        self.gpu_copy: GpuIndexCopy | None = None
 
     @classmethod
-    def build(cls, vectors: np.ndarray, metric: Metric, settings: Settings) -> AnnSearch:
+    def build(cls, vectors: np.ndarray, metric: Metric, settings: AnnSettings) -> AnnSearch:
         """Train on a sample, then add everything."""
         faiss = load_faiss()
         kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        index = faiss.index_factory(vectors.shape[1], settings.kind, kind)
-        if settings.kind.startswith("IVF"):
+        index = faiss.index_factory(vectors.shape[1], settings.factory, kind)
+        if settings.factory.startswith("IVF"):
             index.cp.max_points_per_centroid = 64
             index.cp.niter = 10
             index.cp.min_points_per_centroid = 1  # small sets are meant
@@ -57,7 +63,7 @@ class AnnSearch:
         start = time.perf_counter()
         index.add(np.ascontiguousarray(vectors))
         search = cls(index, settings, metric, np.arange(len(vectors)))
-        search.adding = time.perf_counter() - start
+        search.add_seconds = time.perf_counter() - start
         return search
 
     def search(
@@ -73,9 +79,9 @@ class AnnSearch:
         """
         if not len(queries):
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
-        wanted = min(k * self.settings.refine, len(self.places))
-        numbers = self._numbers(queries, wanted, len(vectors), rows)
-        found = np.where(numbers < 0, -1, self.places[numbers])
+        wanted = min(k * self.settings.refine_factor, len(self.faiss_to_row))
+        numbers = self._faiss_ids(queries, wanted, len(vectors), rows)
+        found = np.where(numbers < 0, -1, self.faiss_to_row[numbers])
         scores, best = [], []
         with full_precision():
             for query, places in zip(_batches(queries), _batches(found), strict=True):
@@ -89,52 +95,62 @@ class AnnSearch:
                 best.append(top[1].numpy())
         return np.concatenate(scores), np.concatenate(best)
 
-    def _numbers(self, queries: np.ndarray, wanted: int, total: int, rows: np.ndarray | None) -> np.ndarray:
-        """[Q, wanted] what faiss finds, in its own numbers; of `total` rows only those that are named."""
-        filtered = rows is not None or bool((self.places < 0).any())
-        if self.copy is not None and self.copy.can(wanted, self.settings.effort, filtered):
-            return self.copy.search(queries, wanted, self._parameters(wanted, None))
+    def _faiss_ids(
+        self, queries: np.ndarray, num_candidates: int, num_rows: int, rows: np.ndarray | None
+    ) -> np.ndarray:
+        """[Q, wanted] what faiss finds, in its own numbers; of `num_rows` rows only those that are named."""
+        filtered = rows is not None or bool((self.faiss_to_row < 0).any())
+        if self.gpu_copy is not None and self.gpu_copy.supports(
+            num_candidates, self.settings.effort, filtered
+        ):
+            return self.gpu_copy.search(
+                queries, num_candidates, self._search_parameters(num_candidates, None)
+            )
         allowed = None
         if filtered:
-            allowed = np.zeros(total + 1, dtype=bool)  # the last one stands for what was removed
-            allowed[slice(total) if rows is None else rows] = True
-        return self.index.search(queries, wanted, params=self._parameters(wanted, allowed))[1]
+            allowed = np.zeros(num_rows + 1, dtype=bool)  # the last one stands for what was removed
+            allowed[slice(num_rows) if rows is None else rows] = True
+        return self.index.search(
+            queries, num_candidates, params=self._search_parameters(num_candidates, allowed)
+        )[1]
 
-    def _parameters(self, wanted: int, allowed: np.ndarray | None) -> Any:
+    def _search_parameters(self, num_candidates: int, allowed: np.ndarray | None) -> Any:
         faiss = load_faiss()
         options: dict[str, Any] = {}
         if allowed is not None:
-            bits = np.packbits(allowed[self.places], bitorder="little")
+            bits = np.packbits(allowed[self.faiss_to_row], bitorder="little")
             options["sel"] = faiss.IDSelectorBitmap(bits)
-        if self.settings.kind.startswith("IVF"):
+        if self.settings.factory.startswith("IVF"):
             return faiss.SearchParametersIVF(nprobe=self.settings.effort, **options)
-        return faiss.SearchParametersHNSW(efSearch=max(self.settings.effort, wanted), **options)
+        return faiss.SearchParametersHNSW(efSearch=max(self.settings.effort, num_candidates), **options)
 
-    def added(self, vectors: np.ndarray, first: int) -> None:
-        """Take vectors that lie in the rows from `first` on."""
-        if self.mapped:  # faiss writes into a mapping, and crashes: it needs memory of its own
+    def add(self, vectors: np.ndarray, first_row: int) -> None:
+        """Take vectors that lie in the rows from `first_row` on."""
+        if self.memory_mapped:  # faiss writes into a mapping, and crashes: it needs memory of its own
             self.index = load_faiss().deserialize_index(load_faiss().serialize_index(self.index))
-            self.mapped = False
+            self.memory_mapped = False
         self.index.add(np.ascontiguousarray(vectors))
-        if self.copy is not None:
-            self.copy.add(np.ascontiguousarray(vectors))
-        self.places = np.concatenate([self.places, np.arange(first, first + len(vectors))])
+        if self.gpu_copy is not None:
+            self.gpu_copy.add(np.ascontiguousarray(vectors))
+        self.faiss_to_row = np.concatenate(
+            [self.faiss_to_row, np.arange(first_row, first_row + len(vectors))]
+        )
 
-    def dropped(self, keep: np.ndarray) -> None:
+    def remove(self, keep: np.ndarray) -> None:
         """Rows were removed; `keep` [N] says which stay and move up."""
         moved = np.where(keep, np.cumsum(keep) - 1, -1)
-        self.places = np.where(self.places < 0, -1, moved[self.places])
+        self.faiss_to_row = np.where(self.faiss_to_row < 0, -1, moved[self.faiss_to_row])
 
     def to(self, device: str) -> None:
         """Keep a copy on a GPU for the searches that it can do; from "cpu" on, none."""
-        self.copy = GpuCopy.of(load_faiss(), self.index, self.settings.kind, device)
+        self.gpu_copy = GpuIndexCopy.create(load_faiss(), self.index, self.settings.factory, device)
 
     def write(self, path: Path) -> None:
         """Write the faiss index."""
         load_faiss().write_index(self.index, str(path))
 
 
-def read_faiss(path: Path, count: int, dim: int, metric: Metric) -> Any:
+def read_faiss(path: Path, num_vectors: int, dim: int, metric: Metric) -> Any:
     """Open a faiss file whose hash was checked, mapped into memory.
 
     faiss trusts what it reads, so it gets limits: no field can be larger than the file.
@@ -154,10 +170,10 @@ def read_faiss(path: Path, count: int, dim: int, metric: Metric) -> Any:
         faiss.set_deserialization_vector_byte_limit(before[0])
         faiss.set_deserialization_loop_limit(before[1])
     expected = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    if (index.ntotal, index.d, index.metric_type) != (count, dim, expected):
+    if (index.ntotal, index.d, index.metric_type) != (num_vectors, dim, expected):
         raise InputError(
             f"{path}: got a faiss index of {index.ntotal} vectors of width {index.d}, the manifest says "
-            f"{count} of width {dim} ({metric})"
+            f"{num_vectors} of width {dim} ({metric})"
         )
     return index
 

@@ -9,10 +9,10 @@ import torch
 
 from mmattn.errors import InputError
 
-__all__ = ["Placement", "free_memory", "place"]
+__all__ = ["Placement", "choose_placement", "free_gpu_memory"]
 
-_SMALL = 2**20  # numbers: fewer are searched on the CPU before a GPU has been told what to do
-_SCRATCH = 2**31  # bytes that a search takes beside the vectors, at most
+_MIN_GPU_NUMBERS = 2**20  # numbers: fewer are searched on the CPU before a GPU has been told what to do
+_SCRATCH_BYTES = 2**31  # bytes that a search takes beside the vectors, at most
 _MB = 2**20
 
 
@@ -27,49 +27,61 @@ class Placement:
         return f"{self.device}: {self.reason}"
 
 
-def free_memory() -> list[int]:
+def free_gpu_memory() -> list[int]:
     """Free bytes of each CUDA device, in their order; none where torch sees none."""
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
 
 
-def place(asked: str, count: int, dim: int, free: Sequence[int] | None = None) -> Placement:
-    """Where `count` vectors of width `dim` are searched.
+def choose_placement(
+    requested: str, num_vectors: int, dim: int, free_bytes: Sequence[int] | None = None
+) -> Placement:
+    """Where `num_vectors` vectors of width `dim` are searched.
 
     Args:
-        asked: "auto" (a GPU where one has room and the vectors are many), "cpu", "cuda" (the one with the
+        requested: "auto" (a GPU where one has room and the vectors are many), "cpu", "cuda" (the one with the
             most free memory) or "cuda:1".
-        count: vectors.
+        num_vectors: vectors.
         dim: numbers of each, in float32.
-        free: free bytes of each CUDA device; left out, what torch says.
+        free_bytes: free bytes of each CUDA device; left out, what torch says.
 
     Raises:
         InputError: no such device, or no room on the one that was asked for.
 
     Example:
-        >>> str(place("auto", 1_000_000, 64, free=[]))
+        >>> str(choose_placement("auto", 1_000_000, 64, free_bytes=[]))
         'cpu: there is no CUDA device'
-        >>> place("auto", 1_000_000, 64, free=[2**30, 2**33]).device
+        >>> choose_placement("auto", 1_000_000, 64, free_bytes=[2**30, 2**33]).device
         'cuda:1'
     """
-    if asked == "cpu":
+    if requested == "cpu":
         return Placement("cpu", "as asked")
-    free = free_memory() if free is None else free
-    names = [f"cuda:{number}" for number in range(len(free))]
-    if asked not in ("auto", "cuda", *names):
-        raise InputError(f"index: no device {asked!r}, expected one of {', '.join(('auto', 'cpu', *names))}")
-    if not free:
-        if asked == "auto":
+    free_bytes = free_gpu_memory() if free_bytes is None else free_bytes
+    names = [f"cuda:{number}" for number in range(len(free_bytes))]
+    if requested not in ("auto", "cuda", *names):
+        raise InputError(
+            f"index: no device {requested!r}, expected one of {', '.join(('auto', 'cpu', *names))}"
+        )
+    if not free_bytes:
+        if requested == "auto":
             return Placement("cpu", "there is no CUDA device")
-        raise InputError(f"index: got device {asked!r}, but torch sees no CUDA device; expected auto or cpu")
-    number = names.index(asked) if asked in names else max(range(len(free)), key=lambda each: free[each])
-    if asked == "auto" and count * dim < _SMALL:
-        return Placement("cpu", f"only {count:,} vectors, which a GPU finds no sooner")
-    needed = 4 * count * dim + _SCRATCH
-    room = f"the search needs {needed // _MB:,} MB and {names[number]} has {free[number] // _MB:,} MB free"
-    if needed <= free[number]:
-        return Placement(names[number], room if asked == "auto" else "as asked")
-    if asked == "auto":
+        raise InputError(
+            f"index: got device {requested!r}, but torch sees no CUDA device; expected auto or cpu"
+        )
+    number = (
+        names.index(requested)
+        if requested in names
+        else max(range(len(free_bytes)), key=lambda each: free_bytes[each])
+    )
+    if requested == "auto" and num_vectors * dim < _MIN_GPU_NUMBERS:
+        return Placement("cpu", f"only {num_vectors:,} vectors, which a GPU finds no sooner")
+    needed = 4 * num_vectors * dim + _SCRATCH_BYTES
+    room = (
+        f"the search needs {needed // _MB:,} MB and {names[number]} has {free_bytes[number] // _MB:,} MB free"
+    )
+    if needed <= free_bytes[number]:
+        return Placement(names[number], room if requested == "auto" else "as asked")
+    if requested == "auto":
         return Placement("cpu", room)
-    raise InputError(f"index: got device {asked!r}, but {room}; expected auto or cpu")
+    raise InputError(f"index: got device {requested!r}, but {room}; expected auto or cpu")

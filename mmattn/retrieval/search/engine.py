@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.retrieval.search.ann import AnnSearch
-from mmattn.retrieval.search.devices import Placement, place
+from mmattn.retrieval.search.devices import Placement, choose_placement
 from mmattn.retrieval.search.exact import ExactSearch, Metric
-from mmattn.retrieval.search.index_selection import EXACT_BELOW, FEWEST, choose
-from mmattn.retrieval.search.plan import Plan
+from mmattn.retrieval.search.index_selection import EXACT_BELOW, MIN_ANN_VECTORS, select_index
+from mmattn.retrieval.search.plan import SearchPlan
 
-__all__ = ["Engine"]
+__all__ = ["SearchEngine"]
 
 _KINDS = ("auto", "exact", "ann")
 
 
-class Engine:
+class SearchEngine:
     """The searches over the vectors of one index.
 
     Args:
@@ -29,20 +29,20 @@ class Engine:
         device: as in `Index.build`.
 
     Example:
-        >>> engine = Engine(np.eye(3, dtype=np.float32), "ip", Plan("exact search", 1.0, 10), device="cpu")
+        >>> engine = SearchEngine(np.eye(3, dtype=np.float32), "ip", SearchPlan("exact search", 1.0, 10), device="cpu")
         >>> engine.search(np.array([[0.1, 0.2, 0.9]], np.float32), 2)[1].tolist()
         [[2, 1]]
     """
 
     def __init__(
-        self, vectors: np.ndarray, metric: Metric, plan: Plan, ann: AnnSearch | None = None,
+        self, vectors: np.ndarray, metric: Metric, plan: SearchPlan, ann: AnnSearch | None = None,
         device: str = "auto",
     ):  # fmt: skip
         self.metric = metric
-        self.chosen = plan
+        self.selected_plan = plan
         self.ann = ann
-        self._asked = device
-        self._take(vectors)
+        self._requested_device = device
+        self._set_vectors(vectors)
         if ann is not None:
             ann.to(self.placement.device)
 
@@ -50,7 +50,7 @@ class Engine:
     def build(
         cls, vectors: np.ndarray, metric: Metric, *, target_recall: float = 0.95,
         budget_mb: float | None = None, kind: str = "auto", device: str = "auto",
-    ) -> Engine:  # fmt: skip
+    ) -> SearchEngine:  # fmt: skip
         """Choose how to search; the arguments are those of `Index.build`.
 
         Raises:
@@ -59,27 +59,27 @@ class Engine:
         if not 0 < target_recall <= 1:
             raise InputError(f"index: got target_recall={target_recall}, expected more than 0 and at most 1")
         if kind not in _KINDS:
-            raise InputError(f"index: no kind {kind!r}.{nearest(str(kind), _KINDS)}")
-        where = place(device, *vectors.shape)
+            raise InputError(f"index: no kind {kind!r}.{did_you_mean(str(kind), _KINDS)}")
+        where = choose_placement(device, *vectors.shape)
         asked = kind == "exact" or target_recall == 1
-        if asked or len(vectors) < (EXACT_BELOW if kind == "auto" else FEWEST):
+        if asked or len(vectors) < (EXACT_BELOW if kind == "auto" else MIN_ANN_VECTORS):
             why = "as asked" if asked else f"only {len(vectors):,} vectors"
-            return cls(vectors, metric, Plan(f"exact search: {why}", 1.0, 10), None, device)
-        ann, plan = choose(
+            return cls(vectors, metric, SearchPlan(f"exact search: {why}", 1.0, 10), None, device)
+        ann, plan = select_index(
             vectors, metric, target_recall=target_recall, budget_mb=budget_mb, device=where.device,
-            or_exact=kind == "auto",
+            allow_exact=kind == "auto",
         )  # fmt: skip
         return cls(vectors, metric, plan, ann, device)
 
-    def _take(self, vectors: np.ndarray) -> None:
+    def _set_vectors(self, vectors: np.ndarray) -> None:
         self._vectors = vectors
-        self.placement: Placement = place(self._asked, *vectors.shape)
+        self.placement: Placement = choose_placement(self._requested_device, *vectors.shape)
         self._exact = ExactSearch(vectors, self.metric, self.placement.device)
 
-    def plan(self) -> Plan:
+    def plan(self) -> SearchPlan:
         """What was chosen, and the device that it runs on here."""
-        copied = "" if self.ann is None or self.ann.copy is None else ", with a copy of the faiss index"
-        return replace(self.chosen, device=f"{self.placement}{copied}")
+        copied = "" if self.ann is None or self.ann.gpu_copy is None else ", with a copy of the faiss index"
+        return replace(self.selected_plan, device=f"{self.placement}{copied}")
 
     def search(
         self, queries: np.ndarray, k: int, rows: np.ndarray | None = None, *, exact: bool = False
@@ -104,14 +104,14 @@ class Engine:
             scores[short], found[short] = self._exact(queries[short], k, rows)
         return scores, found
 
-    def added(self, vectors: np.ndarray, new: np.ndarray) -> None:
+    def add(self, vectors: np.ndarray, new: np.ndarray) -> None:
         """The vectors are these now: the old ones, then the new ones."""
         if self.ann is not None:
-            self.ann.added(new, len(vectors) - len(new))
-        self._take(vectors)
+            self.ann.add(new, len(vectors) - len(new))
+        self._set_vectors(vectors)
 
-    def dropped(self, vectors: np.ndarray, keep: np.ndarray) -> None:
+    def remove(self, vectors: np.ndarray, keep: np.ndarray) -> None:
         """The vectors are these now: of the old ones those that `keep` [N] names."""
         if self.ann is not None:
-            self.ann.dropped(keep)
-        self._take(vectors)
+            self.ann.remove(keep)
+        self._set_vectors(vectors)

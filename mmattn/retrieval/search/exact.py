@@ -22,21 +22,23 @@ import torch
 from torch import Tensor
 
 from mmattn.retrieval.search.float32_matmul import full_precision
-from mmattn.retrieval.search.topk import padded, pair_scores, select_best
-from mmattn.retrieval.search.torch_threads import use_threads
+from mmattn.retrieval.search.topk import pad_rows, pair_scores, select_best
+from mmattn.retrieval.search.torch_threads import set_torch_threads
 
 __all__ = ["METRICS", "ExactSearch", "Metric", "pair_scores", "select_best"]
 
 Metric = Literal["ip", "l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("ip", "l2", "cosine")
 
-_BLOCK = 16  # scores of which the first pass keeps the largest
-_QUERIES = 256  # queries that are scanned together
-_FEWEST = 64  # queries that keep a core busy: with fewer the memory is waited for
-_CELLS = 2**21  # scores in memory at once, about what the caches hold
-_GPU_CELLS = 2**28
-_ADDING_ERROR = 2**-17  # sums of float32 products, relative to the lengths: thousands of columns stay below
-_MOST_BLOCKS = 4096  # doubtful blocks a query, above which a plain scan is quicker
+_BLOCK_SIZE = 16  # scores of which the first pass keeps the largest
+_QUERY_BATCH = 256  # queries that are scanned together
+_MIN_QUERIES_PER_CORE = 64  # queries that keep a core busy: with fewer the memory is waited for
+_MAX_SCORES = 2**21  # scores in memory at once, about what the caches hold
+_MAX_SCORES_GPU = 2**28
+_SUMMATION_ERROR = (
+    2**-17
+)  # sums of float32 products, relative to the lengths: thousands of columns stay below
+_MAX_CANDIDATE_BLOCKS = 4096  # doubtful blocks a query, above which a plain scan is quicker
 
 
 class ExactSearch:
@@ -82,150 +84,168 @@ class ExactSearch:
         if not len(queries) or not k:
             return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
         with full_precision():
-            found = self._batches(queries_QD, k, chosen)
+            found = self._search_batches(queries_QD, k, chosen)
         scores, places = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
         return scores, places if rows is None else rows[places]
 
-    def _batches(self, queries_QD: Tensor, k: int, chosen: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    def _search_batches(
+        self, queries_QD: Tensor, k: int, row_subset: Tensor | None
+    ) -> list[tuple[Tensor, Tensor]]:
         """Scores and places, batch by batch.
 
         Where products are in bfloat16, each core takes queries of its own: cores that share operations as
         short as those are spend as long waiting for each other as they win.
         """
-        threads = torch.get_num_threads() if self._format(_FEWEST) == torch.bfloat16 else 1
-        workers = max(1, min(threads, len(queries_QD) // _FEWEST))
-        batches = queries_QD.split(min(_QUERIES, math.ceil(len(queries_QD) / workers)))
+        threads = (
+            torch.get_num_threads() if self._first_pass_dtype(_MIN_QUERIES_PER_CORE) == torch.bfloat16 else 1
+        )
+        workers = max(1, min(threads, len(queries_QD) // _MIN_QUERIES_PER_CORE))
+        batches = queries_QD.split(min(_QUERY_BATCH, math.ceil(len(queries_QD) / workers)))
         if workers == 1:
-            return [self._search(batch, k, chosen) for batch in batches]
-        with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(threads // workers,)) as pool:
-            return list(pool.map(lambda batch: self._search(batch, k, chosen), batches))
+            return [self._search(batch, k, row_subset) for batch in batches]
+        with ThreadPoolExecutor(
+            workers, initializer=set_torch_threads, initargs=(threads // workers,)
+        ) as pool:
+            return list(pool.map(lambda batch: self._search(batch, k, row_subset), batches))
 
-    def _search(self, queries_QD: Tensor, k: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
-        total = len(self.vectors) if chosen is None else len(chosen)
-        if total >= 64 * _BLOCK * k:  # below, sorting everything is as quick
-            found = self._two_passes(queries_QD, k, chosen)
+    def _search(self, queries_QD: Tensor, k: int, row_subset: Tensor | None) -> tuple[Tensor, Tensor]:
+        total = len(self.vectors) if row_subset is None else len(row_subset)
+        if total >= 64 * _BLOCK_SIZE * k:  # below, sorting everything is as quick
+            found = self._search_two_passes(queries_QD, k, row_subset)
             if found is not None:
                 return found
-        return self._plain(queries_QD, k, chosen)
+        return self._search_single_pass(queries_QD, k, row_subset)
 
     # --- the scan in two passes ------------------------------------------------------------------
 
-    def _two_passes(self, queries_QD: Tensor, k: int, chosen: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    def _search_two_passes(
+        self, queries_QD: Tensor, k: int, row_subset: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
         """Scores and places [Q, k]; None where too many blocks may hold one of the best."""
-        dtype = self._format(len(queries_QD))
+        dtype = self._first_pass_dtype(len(queries_QD))
         asked = queries_QD.to(dtype)
         best_Qk = queries_QD.new_full((len(asked), k), -torch.inf)
-        error_Q = self._error(queries_QD, asked)
+        error_Q = self._error_bound(queries_QD, asked)
         found: list[tuple[Tensor, ...]] = []
-        for start, stride, keys_QBP in self._blocks(asked, chosen):
+        for start, stride, keys_QBP in self._score_blocks(asked, row_subset):
             if not found:
                 maxima_QP = keys_QBP.amax(1)
                 best_Qk = maxima_QP.topk(min(k, maxima_QP.shape[1])).values.float()
             # Doubtful ones are few once a good cut is known: each chunk raises it for the next.
-            query, block, keys = _reaching(keys_QBP, _cut(best_Qk, k, error_Q, dtype))
+            query, block, keys = _blocks_above(keys_QBP, _score_threshold(best_Qk, k, error_Q, dtype))
             if found:
-                best_Qk = torch.cat([best_Qk, padded(query, keys, len(asked))], 1)
+                best_Qk = torch.cat([best_Qk, pad_rows(query, keys, len(asked))], 1)
                 best_Qk = best_Qk.topk(min(k, best_Qk.shape[1])).values
             found.append((query, block + start, torch.full_like(block, stride), keys))
-            if sum(len(part[0]) for part in found) > _MOST_BLOCKS * len(asked):
+            if sum(len(part[0]) for part in found) > _MAX_CANDIDATE_BLOCKS * len(asked):
                 return None
         query, first, strides, keys = (torch.cat(parts) for parts in zip(*found, strict=True))
-        kept = (keys >= _cut(best_Qk, k, error_Q, dtype)[query]).nonzero()[:, 0]
+        kept = (keys >= _score_threshold(best_Qk, k, error_Q, dtype)[query]).nonzero()[:, 0]
         kept = kept[query[kept].argsort(stable=True)]
-        return self._second_pass(queries_QD, k, query[kept], first[kept], strides[kept], chosen)
+        return self._rescore_blocks(queries_QD, k, query[kept], first[kept], strides[kept], row_subset)
 
-    def _blocks(self, asked: Tensor, chosen: Tensor | None) -> Iterator[tuple[int, int, Tensor]]:
+    def _score_blocks(
+        self, cast_queries: Tensor, row_subset: Tensor | None
+    ) -> Iterator[tuple[int, int, Tensor]]:
         """Chunk by chunk: first place, distance of a block's vectors, and keys [Q, B, P] of P blocks of B.
 
         Vectors that fill no block, at the very end, are blocks of one (with distance 0).
         """
-        buffer = asked.new_empty(0)
-        for start, part_CD in self._chunks(len(asked), chosen):
-            cells = len(asked) * len(part_CD)
+        buffer = cast_queries.new_empty(0)
+        for start, part_CD in self._chunks(len(cast_queries), row_subset):
+            cells = len(cast_queries) * len(part_CD)
             if len(buffer) < cells:  # one buffer for all: fresh memory costs more than the product
-                buffer = asked.new_empty(cells)
-            keys_QC = buffer[:cells].view(len(asked), len(part_CD))
-            torch.mm(asked, part_CD.to(asked.dtype).T, out=keys_QC)
+                buffer = cast_queries.new_empty(cells)
+            keys_QC = buffer[:cells].view(len(cast_queries), len(part_CD))
+            torch.mm(cast_queries, part_CD.to(cast_queries.dtype).T, out=keys_QC)
             if self.metric == "l2":
-                keys_QC -= self._norms(start, len(part_CD), chosen) / 2
-            columns = len(part_CD) // _BLOCK
-            whole = columns * _BLOCK
+                keys_QC -= self._chunk_squared_norms(start, len(part_CD), row_subset) / 2
+            columns = len(part_CD) // _BLOCK_SIZE
+            whole = columns * _BLOCK_SIZE
             if columns:
-                yield start, columns, keys_QC[:, :whole].unflatten(1, (_BLOCK, columns))
+                yield start, columns, keys_QC[:, :whole].unflatten(1, (_BLOCK_SIZE, columns))
             if whole < len(part_CD):
                 yield start + whole, 0, keys_QC[:, None, whole:]
 
-    def _second_pass(
-        self, queries_QD: Tensor, k: int, query: Tensor, first: Tensor, stride: Tensor, chosen: Tensor | None
+    def _rescore_blocks(
+        self,
+        queries_QD: Tensor,
+        k: int,
+        query: Tensor,
+        first: Tensor,
+        stride: Tensor,
+        row_subset: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The k best of the named blocks [P]; `query` is ascending."""
-        steps = torch.arange(_BLOCK, device=self.device)
+        steps = torch.arange(_BLOCK_SIZE, device=self.device)
         places_PB = first[:, None] + steps * stride[:, None]
-        rows_PB = places_PB if chosen is None else chosen[places_PB]
-        size = max(1, _CELLS // (_BLOCK * queries_QD.shape[1]))
+        rows_PB = places_PB if row_subset is None else row_subset[places_PB]
+        size = max(1, _MAX_SCORES // (_BLOCK_SIZE * queries_QD.shape[1]))
         scores_PB = torch.cat(
             [
-                pair_scores(queries_QD[part], self._rows(rows), self.metric)
+                pair_scores(queries_QD[part], self._gather_rows(rows), self.metric)
                 for part, rows in zip(query.split(size), rows_PB.split(size), strict=True)
             ]
         )
         # A block of one names its only vector sixteen times: it counts once.
         scores_PB.masked_fill_((stride[:, None] == 0) & (steps > 0), -torch.inf)
-        owner = query.repeat_interleave(_BLOCK)
-        scores_QW = padded(owner, scores_PB.flatten(), len(queries_QD))
-        places_QW = padded(owner, places_PB.flatten(), len(queries_QD), fill=0)
+        owner = query.repeat_interleave(_BLOCK_SIZE)
+        scores_QW = pad_rows(owner, scores_PB.flatten(), len(queries_QD))
+        places_QW = pad_rows(owner, places_PB.flatten(), len(queries_QD), fill=0)
         return select_best(scores_QW, places_QW, k)
 
-    def _rows(self, rows: Tensor) -> Tensor:
+    def _gather_rows(self, rows: Tensor) -> Tensor:
         return self.vectors.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
-    def _format(self, queries: int) -> torch.dtype:
+    def _first_pass_dtype(self, queries: int) -> torch.dtype:
         """The number format of the first pass."""
         # Squared lengths do not fit into eight bits, and a few queries wait for the memory anyway. On a GPU
         # everything waits for the memory, and sums of bfloat16 products may be rounded on the way.
-        cheap = self.metric != "l2" and queries >= 16 and self.device.type == "cpu" and _bfloat16_pays()
+        cheap = self.metric != "l2" and queries >= 16 and self.device.type == "cpu" and _bfloat16_is_faster()
         return torch.bfloat16 if cheap else torch.float32
 
-    def _error(self, queries_QD: Tensor, asked: Tensor) -> Tensor:
+    def _error_bound(self, queries_QD: Tensor, cast_queries: Tensor) -> Tensor:
         """[Q] bound on what rounding the factors, and adding in float32, changes in a key."""
         lengths_Q = queries_QD.norm(dim=1)
-        adding_Q = _ADDING_ERROR * lengths_Q * self._longest
+        adding_Q = _SUMMATION_ERROR * lengths_Q * self._max_norm
         if self.metric == "l2":
-            return adding_Q + _ADDING_ERROR * self._longest**2
-        if asked.dtype == torch.float32:
+            return adding_Q + _SUMMATION_ERROR * self._max_norm**2
+        if cast_queries.dtype == torch.float32:
             return adding_Q
-        lost_Q = (queries_QD - asked.float()).norm(dim=1)
-        return adding_Q + 1.01 * (lost_Q * self._longest + lengths_Q * self._most_rounded)
+        lost_Q = (queries_QD - cast_queries.float()).norm(dim=1)
+        return adding_Q + 1.01 * (lost_Q * self._max_norm + lengths_Q * self._max_rounding_norm)
 
     @cached_property
-    def _longest(self) -> float:
+    def _max_norm(self) -> float:
         """Length of the longest vector."""
         return max(float(part.norm(dim=1).max()) for part in self.vectors.split(2**16)) * (1 + 1e-6)
 
     @cached_property
-    def _most_rounded(self) -> float:
+    def _max_rounding_norm(self) -> float:
         """Length of the largest difference between a vector and its bfloat16 form."""
         parts = self.vectors.split(2**16)
         return max(float((part - part.bfloat16().float()).norm(dim=1).max()) for part in parts)
 
     @cached_property
-    def _all_norms(self) -> Tensor:
+    def _squared_norms(self) -> Tensor:
         return torch.cat([part.square().sum(1) for part in self.vectors.split(2**16)])
 
-    def _norms(self, start: int, count: int, chosen: Tensor | None) -> Tensor:
+    def _chunk_squared_norms(self, start: int, count: int, row_subset: Tensor | None) -> Tensor:
         """Squared lengths of a chunk."""
         places = slice(start, start + count)
-        return self._all_norms[places if chosen is None else chosen[places]]
+        return self._squared_norms[places if row_subset is None else row_subset[places]]
 
     # --- the scan in one pass --------------------------------------------------------------------
 
-    def _plain(self, queries_QD: Tensor, k: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _search_single_pass(
+        self, queries_QD: Tensor, k: int, row_subset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         best = queries_QD.new_empty(len(queries_QD), 0)
         places = torch.empty(len(queries_QD), 0, dtype=torch.int64, device=self.device)
-        for start, part_CD in self._chunks(len(queries_QD), chosen):
+        for start, part_CD in self._chunks(len(queries_QD), row_subset):
             keys_QC = queries_QD @ part_CD.T
             if self.metric == "l2":
-                keys_QC -= self._norms(start, len(part_CD), chosen) / 2
+                keys_QC -= self._chunk_squared_norms(start, len(part_CD), row_subset) / 2
             # Distances are computed anew below; more than k make up for what cancels in the keys.
             wanted = min(k + 16 if self.metric == "l2" else k, keys_QC.shape[1])
             found, place = keys_QC.topk(wanted)
@@ -233,24 +253,27 @@ class ExactSearch:
             best, order = together.topk(min(together.shape[1], k + 16 if self.metric == "l2" else k))
             places = names.gather(1, order)
         parts = []
-        size = max(1, _CELLS // (places.shape[1] * queries_QD.shape[1]))
+        size = max(1, _MAX_SCORES // (places.shape[1] * queries_QD.shape[1]))
         for query, place in zip(queries_QD.split(size), places.split(size), strict=True):
-            rows = place if chosen is None else chosen[place]
+            rows = place if row_subset is None else row_subset[place]
             parts.append(select_best(pair_scores(query, self.vectors[rows], self.metric), place, k))
         scores, found_places = (torch.cat(found) for found in zip(*parts, strict=True))
         return scores, found_places
 
-    def _chunks(self, queries: int, chosen: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    def _chunks(self, queries: int, row_subset: Tensor | None) -> Iterator[tuple[int, Tensor]]:
         """Slices of the vectors, with the place where each begins; all but the last whole blocks."""
-        cells = _CELLS if self.device.type == "cpu" else _GPU_CELLS
-        size = min(max(cells // queries // _BLOCK, 64), 2**14) * _BLOCK
-        total = len(self.vectors) if chosen is None else len(chosen)
+        cells = _MAX_SCORES if self.device.type == "cpu" else _MAX_SCORES_GPU
+        size = min(max(cells // queries // _BLOCK_SIZE, 64), 2**14) * _BLOCK_SIZE
+        total = len(self.vectors) if row_subset is None else len(row_subset)
         for start in range(0, total, size):
             end = min(start + size, total)
-            yield start, self.vectors[start:end] if chosen is None else self.vectors[chosen[start:end]]
+            yield (
+                start,
+                self.vectors[start:end] if row_subset is None else self.vectors[row_subset[start:end]],
+            )
 
 
-def _cut(best_Qk: Tensor, k: int, error_Q: Tensor, dtype: torch.dtype) -> Tensor:
+def _score_threshold(best_Qk: Tensor, k: int, error_Q: Tensor, dtype: torch.dtype) -> Tensor:
     """[Q] the least key that a vector among the k best can have.
 
     k blocks hold k vectors whose scores are at least their own keys less the error; a better vector's key
@@ -264,21 +287,21 @@ def _cut(best_Qk: Tensor, k: int, error_Q: Tensor, dtype: torch.dtype) -> Tensor
     return least_Q - rounding * least_Q.abs()
 
 
-def _reaching(keys_QBP: Tensor, cut_Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _blocks_above(keys_QBP: Tensor, threshold_Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The blocks [H] whose largest key reaches the cut: of which query, which block, and that key."""
-    if keys_QBP.dtype == torch.bfloat16 and bool((cut_Q > 0).all()):
+    if keys_QBP.dtype == torch.bfloat16 and bool((threshold_Q > 0).all()):
         # Integers are compared five times as fast. The bits of positive bfloat16 numbers, the upper half
         # of float32's, are in order as integers; negative numbers are not, but below all positive ones.
         maxima_QP = keys_QBP.view(torch.int16).amax(1)
-        least_Q = (cut_Q.view(torch.int32) >> 16).to(torch.int16)
+        least_Q = (threshold_Q.view(torch.int32) >> 16).to(torch.int16)
     else:
-        maxima_QP, least_Q = keys_QBP.amax(1), cut_Q
+        maxima_QP, least_Q = keys_QBP.amax(1), threshold_Q
     query, block = (maxima_QP >= least_Q[:, None]).nonzero(as_tuple=True)
     return query, block, maxima_QP[query, block].view(keys_QBP.dtype).float()
 
 
 @lru_cache
-def _bfloat16_pays() -> bool:
+def _bfloat16_is_faster() -> bool:
     """Is a product in bfloat16 at least one and a half times as fast on this CPU? Measured once a process."""
     times: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16):

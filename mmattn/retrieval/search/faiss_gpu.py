@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GpuCopy"]
+__all__ = ["GpuIndexCopy"]
 
-_MOST = 2048  # neighbours and lists that faiss's GPU kernels can select among
+_MAX_K = 2048  # neighbours and lists that faiss's GPU kernels can select among
 
 
-class GpuCopy:
+class GpuIndexCopy:
     """Answers what faiss's GPU indexes can answer: plain searches, without a filter, of not too many.
 
     The index on the CPU stays the one that is saved, changed and filtered.
@@ -25,7 +25,7 @@ class GpuCopy:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, faiss: Any, index: Any, kind: str, device: str) -> GpuCopy | None:
+    def create(cls, faiss: Any, index: Any, kind: str, device: str) -> GpuIndexCopy | None:
         """The copy, or None where faiss sees no such GPU or has no such index for one.
 
         Args:
@@ -45,14 +45,14 @@ class GpuCopy:
         except RuntimeError:  # no room left: torch and faiss do not know of each other's memory
             return None
 
-    def can(self, wanted: int, effort: int, filtered: bool) -> bool:
+    def supports(self, num_candidates: int, effort: int, filtered: bool) -> bool:
         """Is this a search for the GPU?"""
-        return not filtered and max(wanted, effort) <= _MOST
+        return not filtered and max(num_candidates, effort) <= _MAX_K
 
-    def search(self, queries: np.ndarray, wanted: int, parameters: Any) -> np.ndarray:
+    def search(self, queries: np.ndarray, num_candidates: int, parameters: Any) -> np.ndarray:
         """[Q, wanted] numbers of vectors, -1 where no more was found."""
         with self._lock:
-            return self.index.search(queries, wanted, params=parameters)[1]
+            return self.index.search(queries, num_candidates, params=parameters)[1]
 
     def add(self, vectors: np.ndarray) -> None:
         """Follow the index on the CPU."""

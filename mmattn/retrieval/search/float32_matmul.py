@@ -11,8 +11,8 @@ import torch
 __all__ = ["full_precision"]
 
 _LOCK = threading.Lock()
-_inside = 0
-_usual = ("none", "none")
+_nesting = 0
+_previous_settings = ("none", "none")
 
 
 @contextmanager
@@ -31,17 +31,17 @@ def full_precision() -> Iterator[None]:
         >>> torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision("highest")
         ('high', None)
     """
-    global _inside, _usual
+    global _nesting, _previous_settings
     gpu, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     with _LOCK:
-        if not _inside:
-            _usual = (gpu.fp32_precision, cpu.fp32_precision)
+        if not _nesting:
+            _previous_settings = (gpu.fp32_precision, cpu.fp32_precision)
             gpu.fp32_precision = cpu.fp32_precision = "ieee"
-        _inside += 1
+        _nesting += 1
     try:
         yield
     finally:
         with _LOCK:
-            _inside -= 1
-            if not _inside:
-                gpu.fp32_precision, cpu.fp32_precision = _usual
+            _nesting -= 1
+            if not _nesting:
+                gpu.fp32_precision, cpu.fp32_precision = _previous_settings

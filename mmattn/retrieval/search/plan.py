@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Plan", "Settings", "Trial"]
+__all__ = ["AnnSettings", "SearchPlan", "Trial"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class AnnSettings:
     """What an approximate search needs beside its faiss file.
 
     Args:
-        kind: the faiss factory string, for example "IVF1024,PQ32x4fs".
+        factory: the faiss factory string, for example "IVF1024,PQ32x4fs".
         effort: lists that are probed (IVF), or the length of the queue (HNSW).
-        refine: candidates a wanted neighbour whose scores are computed anew.
+        refine_factor: candidates a wanted neighbour whose scores are computed anew.
     """
 
-    kind: str
+    factory: str
     effort: int
-    refine: int
+    refine_factor: int
 
     def __str__(self) -> str:
-        name = "nprobe" if self.kind.startswith("IVF") else "efSearch"
-        return f"{self.kind} {name}={self.effort} refine={self.refine}"
+        name = "nprobe" if self.factory.startswith("IVF") else "efSearch"
+        return f"{self.factory} {name}={self.effort} refine={self.refine_factor}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trial:
 
     Args:
         name: the index and its parameters.
-        on: vectors it was measured on.
+        num_vectors: vectors it was measured on.
         recall: share of the true k nearest that it found, for queries that had no part in the choice.
         queries_per_second: in one batch, with the threads that faiss has.
         memory_mb: of the index, without the vectors (for all vectors, also where measured on fewer).
@@ -43,7 +43,7 @@ class Trial:
     """
 
     name: str
-    on: int
+    num_vectors: int
     recall: float
     queries_per_second: float
     memory_mb: float
@@ -52,7 +52,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Why the index searches as it does; `str(plan)` is a table for people.
 
     Args:
@@ -80,7 +80,7 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
+    def from_dict(cls, content: Mapping[str, Any]) -> SearchPlan:
         """What `to_dict` gave."""
         trials = tuple(Trial(**trial) for trial in content["trials"])
         device = content.get("device", "")
@@ -92,7 +92,7 @@ class Plan:
             lines.append(f"{'index':<44} {'on':>10} {'recall':>7} {'queries/s':>10} {'MB':>8} {'build s':>8}")
         for trial in self.trials:
             lines.append(
-                f"{trial.name:<44} {trial.on:>10,} {trial.recall:>7.4f} {trial.queries_per_second:>10,.0f} "
+                f"{trial.name:<44} {trial.num_vectors:>10,} {trial.recall:>7.4f} {trial.queries_per_second:>10,.0f} "
                 f"{trial.memory_mb:>8.1f} {trial.build_seconds:>8.1f}  {trial.verdict}"
             )
         return "\n".join(lines)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["padded", "pair_scores", "select_best"]
+__all__ = ["pad_rows", "pair_scores", "select_best"]
 
 
-def padded(line: Tensor, values: Tensor, lines: int, fill: float = -torch.inf) -> Tensor:
+def pad_rows(row_index: Tensor, values: Tensor, num_rows: int, fill: float = -torch.inf) -> Tensor:
     """[lines, W] from values and the lines that they belong to, in ascending order."""
-    counts = torch.bincount(line, minlength=lines)
-    within = torch.arange(len(line), device=line.device) - (counts.cumsum(0) - counts)[line]
-    filled = values.new_full((lines, int(counts.max()) if lines else 0), fill)
-    return filled.index_put((line, within), values)
+    counts = torch.bincount(row_index, minlength=num_rows)
+    within = torch.arange(len(row_index), device=row_index.device) - (counts.cumsum(0) - counts)[row_index]
+    filled = values.new_full((num_rows, int(counts.max()) if num_rows else 0), fill)
+    return filled.index_put((row_index, within), values)
 
 
 def pair_scores(queries_QD: Tensor, vectors_QPD: Tensor, metric: str) -> Tensor:

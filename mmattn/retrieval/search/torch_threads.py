@@ -7,17 +7,17 @@ from functools import lru_cache
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["use_threads"]
+__all__ = ["set_torch_threads"]
 
 
-def use_threads(count: int) -> None:
+def set_torch_threads(count: int) -> None:
     """Operations of torch that this thread starts take so many threads; those of others stay as they are.
 
     `torch.set_num_threads` would also decide for every thread that starts later.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
-        >>> with ThreadPoolExecutor(1, initializer=use_threads, initargs=(1,)) as pool:
+        >>> with ThreadPoolExecutor(1, initializer=set_torch_threads, initargs=(1,)) as pool:
         ...     pool.submit(torch.get_num_threads).result()
         1
     """

@@ -22,13 +22,13 @@ from mmattn.retrieval.checks import check_ids
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.sharded import ShardedIndex
 
-__all__ = ["Vectors", "export_parquet", "join_parquet", "read_vectors", "to_arrow", "write_parquet"]
+__all__ = ["VectorTable", "export_parquet", "join_parquet", "read_vectors", "to_arrow", "write_parquet"]
 
-_ORIGIN = b"mmattn.provenance"
+_PROVENANCE_KEY = b"mmattn.provenance"
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors:
+class VectorTable:
     """Vectors with their ids, metadata and origin, the arguments of `Index.build` and `Index.add`."""
 
     vectors: np.ndarray
@@ -37,30 +37,32 @@ class Vectors:
     provenance: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, index: Index | ShardedIndex) -> Vectors:
+    def from_index(cls, index: Index | ShardedIndex) -> VectorTable:
         """Everything that an index holds."""
         return cls(index.vectors(index.ids), index.ids, index.metadata, index.provenance)
 
 
-def to_arrow(vectors: Vectors) -> pa.Table:
+def to_arrow(vectors: VectorTable) -> pa.Table:
     """The table of the vectors.
 
     Example:
         >>> index = Index.build(np.eye(2), ["a", "b"], metadata={"year": [1995, 1999]})
-        >>> to_arrow(Vectors.of(index)).schema.names
+        >>> to_arrow(VectorTable.from_index(index)).schema.names
         ['id', 'vector', 'year']
     """
-    return _with_vectors(_described(vectors.ids, vectors.metadata, vectors.provenance), vectors.vectors)
+    return _with_vectors(_without_vectors(vectors.ids, vectors.metadata, vectors.provenance), vectors.vectors)
 
 
-def _described(ids: np.ndarray, metadata: pd.DataFrame, provenance: Mapping[str, str] | None) -> pa.Table:
+def _without_vectors(
+    ids: np.ndarray, metadata: pd.DataFrame, provenance: Mapping[str, str] | None
+) -> pa.Table:
     """The table without the vectors."""
     columns = {"id": pa.array(ids.tolist(), pa.int64() if ids.dtype == np.int64 else pa.string())}
     for name in metadata.columns:
         if name == "vector":
             raise InputError("export: metadata column 'vector' has the name of the vectors, rename it")
         columns[name] = pa.array(metadata[name], from_pandas=True)
-    origin = {} if provenance is None else {_ORIGIN: json.dumps(dict(provenance))}
+    origin = {} if provenance is None else {_PROVENANCE_KEY: json.dumps(dict(provenance))}
     return pa.table(columns).replace_schema_metadata(origin)
 
 
@@ -69,14 +71,14 @@ def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
     return table.add_column(1, "vector", pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
 
 
-def write_parquet(vectors: Vectors, path: str | Path) -> None:
+def write_parquet(vectors: VectorTable, path: str | Path) -> None:
     """Write the table of the vectors, atomically."""
     table = to_arrow(vectors)
     with atomic_path(path) as temporary:
         pa.parquet.write_table(table, temporary)
 
 
-def export_parquet(index: Index | ShardedIndex, path: str | Path, *, rows: int = 2**16) -> None:
+def export_parquet(index: Index | ShardedIndex, path: str | Path, *, batch_rows: int = 2**16) -> None:
     """Write everything that an index holds as a table of vectors, atomically.
 
     So many rows are in memory at a time: vectors that lie on the disk may be more than fit there.
@@ -85,15 +87,15 @@ def export_parquet(index: Index | ShardedIndex, path: str | Path, *, rows: int =
         InputError: a metadata column has the name of the vectors.
     """
     ids = index.ids
-    table = _described(ids, index.metadata, index.provenance)
+    table = _without_vectors(ids, index.metadata, index.provenance)
     schema = _with_vectors(table.slice(0, 0), np.empty((0, index.dim))).schema
     with atomic_path(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
-        for start in range(0, len(ids), rows):
-            part = table.slice(start, rows)
-            writer.write_table(_with_vectors(part, index.vectors(ids[start : start + rows])))
+        for start in range(0, len(ids), batch_rows):
+            part = table.slice(start, batch_rows)
+            writer.write_table(_with_vectors(part, index.vectors(ids[start : start + batch_rows])))
 
 
-def read_vectors(path: str | Path) -> Vectors:
+def read_vectors(path: str | Path) -> VectorTable:
     """Read a table of vectors: a parquet file with `id`, `vector` and any other columns.
 
     Raises:
@@ -115,9 +117,9 @@ def read_vectors(path: str | Path) -> Vectors:
     rows = values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
     rest = table.drop_columns(["id", "vector"])
     metadata = rest.to_pandas() if rest.column_names else pd.DataFrame(index=range(len(table)))
-    written = (table.schema.metadata or {}).get(_ORIGIN)
+    written = (table.schema.metadata or {}).get(_PROVENANCE_KEY)
     ids = check_ids(table["id"].to_pylist(), str(path))
-    return Vectors(rows, ids, metadata, None if written is None else json.loads(written))
+    return VectorTable(rows, ids, metadata, None if written is None else json.loads(written))
 
 
 def join_parquet(parts: Sequence[Path], path: str | Path) -> int:

@@ -33,42 +33,42 @@ from mmattn.retrieval.storage.manifest import (
     read_manifest,
 )  # fmt: skip
 
-__all__ = ["Opened", "damage", "open_bundle", "save_bundle"]
+__all__ = ["OpenedBundle", "find_damage", "open_bundle", "save_bundle"]
 
-_HURRIED_TRIES = 3  # without holding writers up
-Made = TypeVar("Made")
+_LOCK_FREE_ATTEMPTS = 3  # without holding writers up
+BuiltT = TypeVar("BuiltT")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedBundle:
     """A bundle whose files are all what the manifest says.
 
     Args:
         folder: where it lies.
-        facts: what the manifest says of the index (dimension, metric, count, provenance, ...).
+        attributes: what the manifest says of the index (dimension, metric, count, provenance, ...).
         files: role ("vectors", "items", ...) -> path.
         parts: name -> bundle inside this one.
     """
 
     folder: Path
-    facts: Mapping[str, Any]
+    attributes: Mapping[str, Any]
     files: Mapping[str, Path]
-    parts: Mapping[str, Opened]
+    parts: Mapping[str, OpenedBundle]
 
-    def expect(self, kind: str) -> None:
+    def check_kind(self, kind: str) -> None:
         """Is it a bundle of this kind?
 
         Raises:
             InputError: it is of another kind, both are named.
         """
-        found = self.facts.get("kind")
+        found = self.attributes.get("kind")
         if found != kind:
-            raise InputError(f"{self.folder}: holds {_article(found)}, expected {_article(kind)}")
+            raise InputError(f"{self.folder}: holds {_describe_kind(found)}, expected {_describe_kind(kind)}")
 
 
 def save_bundle(
     folder: str | Path,
-    facts: Mapping[str, Any],
+    attributes: Mapping[str, Any],
     writers: Mapping[str, Callable[[Path], None]],
     parts: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> None:
@@ -76,7 +76,7 @@ def save_bundle(
 
     Args:
         folder: new, empty, or a bundle that is to be replaced.
-        facts: JSON values for the manifest; "kind" says what it is.
+        attributes: JSON values for the manifest; "kind" says what it is.
         writers: file name ("vectors.npy") -> what writes it to a path.
         parts: name -> what saves a bundle to a folder.
 
@@ -85,20 +85,20 @@ def save_bundle(
         OSError: the disk is full, or cannot be written to; the old state stays.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
+    if folder.exists() and not (folder / MANIFEST).exists() and _has_foreign_files(folder):
         raise InputError(f"{folder}: holds something else, expected a new or empty folder or an index")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, fcntl.LOCK_EX):
         files = {name.split(".")[0]: _write_file(folder, name, write) for name, write in writers.items()}
         inner = {name: _write_part(folder, save) for name, save in (parts or {}).items()}
         _sync(folder)
-        manifest = {"format": FORMAT, "index": dict(facts), "files": files}
+        manifest = {"format": FORMAT, "index": dict(attributes), "files": files}
         if parts is not None:
             manifest["parts"] = inner
         write_text(folder / MANIFEST, manifest_text(manifest))
         named = {entry["name"] for entry in (*files.values(), *inner.values())}
         for path in folder.iterdir():
-            if _is_ours(path.name) and path.name not in named:
+            if _is_bundle_file(path.name) and path.name not in named:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -120,7 +120,7 @@ def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
     temporary.chmod(0o755)
     digest, size = sha256_file(temporary / MANIFEST), (temporary / MANIFEST).stat().st_size
     final = f"part-{digest[:16]}"
-    if (folder / final).is_dir() and _check(folder / final)[1]:
+    if (folder / final).is_dir() and _verify(folder / final)[1]:
         shutil.rmtree(folder / final)  # damaged: what names it has lost it already
     if (folder / final).is_dir():
         shutil.rmtree(temporary)
@@ -129,7 +129,7 @@ def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
     return {"name": final, "bytes": size, "sha256": digest}
 
 
-def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
+def open_bundle(folder: str | Path, build: Callable[[OpenedBundle], BuiltT]) -> BuiltT:
     """Check every file of a bundle against the manifest, and build from them.
 
     Another process may replace the state while this one reads it: then the new one is read. Who is
@@ -144,10 +144,10 @@ def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
         InputError: there is no bundle, or it is damaged; what is wrong, and with which file, is said.
     """
     folder = Path(folder)
-    for _ in range(_HURRIED_TRIES):
+    for _ in range(_LOCK_FREE_ATTEMPTS):
         before = manifest_bytes(folder)
         try:
-            return build(_checked(folder))
+            return build(_open_checked(folder))
         except (InputError, OSError):
             after = manifest_bytes(folder)
             if after is None:
@@ -155,51 +155,51 @@ def open_bundle(folder: str | Path, build: Callable[[Opened], Made]) -> Made:
             if after == before:
                 break
     with _locked(folder, fcntl.LOCK_SH):
-        return build(_checked(folder))
+        return build(_open_checked(folder))
 
 
-def _checked(folder: Path) -> Opened:
-    manifest, problems = _check(folder)
+def _open_checked(folder: Path) -> OpenedBundle:
+    manifest, problems = _verify(folder)
     if manifest is not None and not problems:
-        return _opened(folder, manifest)
+        return _open_unchecked(folder, manifest)
     more = f" (and {len(problems) - 1} more; see `mmattn index verify`)" if len(problems) > 1 else ""
     raise InputError(f"{folder}: {problems[0]}{more}")
 
 
-def _opened(folder: Path, manifest: Mapping[str, Any]) -> Opened:
+def _open_unchecked(folder: Path, manifest: Mapping[str, Any]) -> OpenedBundle:
     paths = {role: folder / entry["name"] for role, entry in manifest["files"].items()}
     parts = {name: folder / entry["name"] for name, entry in manifest.get("parts", {}).items()}
-    inner = {name: _opened(path, read_manifest(path)) for name, path in parts.items()}
-    return Opened(folder, manifest["index"], paths, inner)
+    inner = {name: _open_unchecked(path, read_manifest(path)) for name, path in parts.items()}
+    return OpenedBundle(folder, manifest["index"], paths, inner)
 
 
-def damage(folder: str | Path) -> list[str]:
+def find_damage(folder: str | Path) -> list[str]:
     """Everything that is wrong with a bundle, one line each, beginning with the file's name.
 
     Example:
-        >>> damage("nowhere")
+        >>> find_damage("nowhere")
         ['manifest.json: there is none, expected an index that `mmattn index build` made']
     """
     folder = Path(folder)
     if not folder.is_dir():
-        return _check(folder)[1]
+        return _verify(folder)[1]
     with _locked(folder, fcntl.LOCK_SH):
-        return _check(folder)[1]
+        return _verify(folder)[1]
 
 
-def _check(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def _verify(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The manifest, None where it cannot be trusted, and what is wrong."""
     try:
         manifest = read_manifest(folder)
     except InputError as error:
         return None, [str(error)]
-    problems = [problem for entry in manifest["files"].values() for problem in _file(folder, entry)]
+    problems = [problem for entry in manifest["files"].values() for problem in _file_damage(folder, entry)]
     for entry in manifest.get("parts", {}).values():
-        problems += _part(folder, entry)
+        problems += _part_damage(folder, entry)
     return manifest, problems
 
 
-def _file(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
+def _file_damage(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
     path = folder / entry["name"]
     if not path.is_file():
         yield f"{path.name}: it is missing"
@@ -213,21 +213,21 @@ def _file(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{path.name}: damaged, its hash is {digest[:12]}, the manifest says {entry['sha256'][:12]}"
 
 
-def _part(folder: Path, entry: Mapping[str, Any]) -> list[str]:
+def _part_damage(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     """What is wrong with a bundle inside, each line beginning with the file's path from here."""
     path = folder / entry["name"]
     if not path.is_dir():
         return [f"{path.name}: it is missing"]
-    own = [] if not (path / MANIFEST).is_file() else list(_file(path, {**entry, "name": MANIFEST}))
-    return [f"{path.name}/{problem}" for problem in own or _check(path)[1]]
+    own = [] if not (path / MANIFEST).is_file() else list(_file_damage(path, {**entry, "name": MANIFEST}))
+    return [f"{path.name}/{problem}" for problem in own or _verify(path)[1]]
 
 
-def _is_ours(name: str) -> bool:
+def _is_bundle_file(name: str) -> bool:
     finished = FILE_NAME.fullmatch(name) or PART_NAME.fullmatch(name)
-    return bool(finished) or name.endswith(".partial") or name in _BEING_WRITTEN
+    return bool(finished) or name.endswith(".partial") or name in _TEMPORARY_NAMES
 
 
-_BEING_WRITTEN = {
+_TEMPORARY_NAMES = {
     "vectors.npy",
     "items.parquet",
     "ann.faiss",
@@ -240,7 +240,7 @@ _BEING_WRITTEN = {
 }  # whole, but not yet under their names
 
 
-def _article(kind: Any) -> str:
+def _describe_kind(kind: Any) -> str:
     """What a kind of bundle is called, and who opens it."""
     names = {
         "index": "one index, for Index.open",
@@ -252,8 +252,8 @@ def _article(kind: Any) -> str:
     return names.get(kind, f"something of kind {kind!r}")
 
 
-def _foreign(folder: Path) -> bool:
-    return any(not _is_ours(path.name) for path in folder.iterdir())
+def _has_foreign_files(folder: Path) -> bool:
+    return any(not _is_bundle_file(path.name) for path in folder.iterdir())
 
 
 @contextmanager

@@ -16,16 +16,20 @@ from mmattn.errors import InputError
 from mmattn.retrieval.checks import check_ids
 from mmattn.retrieval.items import Items
 from mmattn.retrieval.search.ann import AnnSearch, read_faiss
-from mmattn.retrieval.search.engine import Engine
+from mmattn.retrieval.search.engine import SearchEngine
 from mmattn.retrieval.search.exact import METRICS, Metric
-from mmattn.retrieval.search.plan import Plan, Settings
-from mmattn.retrieval.storage.bundle import Opened, save_bundle
+from mmattn.retrieval.search.plan import AnnSettings, SearchPlan
+from mmattn.retrieval.storage.bundle import OpenedBundle, save_bundle
 
 __all__ = ["load", "read_array", "read_items", "save", "write_array", "write_items"]
 
 
 def save(
-    folder: str | Path, items: Items, metric: Metric, provenance: Mapping[str, str] | None, engine: Engine
+    folder: str | Path,
+    items: Items,
+    metric: Metric,
+    provenance: Mapping[str, str] | None,
+    engine: SearchEngine,
 ) -> None:
     """Write the parts of an index as a bundle.
 
@@ -40,7 +44,7 @@ def save(
         "metric": metric,
         "ids": "number" if items.ids.dtype == np.int64 else "text",
         "provenance": provenance,
-        "plan": engine.chosen.to_dict(),
+        "plan": engine.selected_plan.to_dict(),
         "ann": None if ann is None else asdict(ann.settings),
     }
     writers: dict[str, Callable[[Path], None]] = {
@@ -48,22 +52,22 @@ def save(
         "items.parquet": write_items(items.ids, items.metadata),
     }
     if ann is not None:
-        writers |= {"ann.faiss": ann.write, "places.npy": write_array(ann.places)}
+        writers |= {"ann.faiss": ann.write, "places.npy": write_array(ann.faiss_to_row)}
     save_bundle(folder, facts, writers)
 
 
-def load(opened: Opened, device: str) -> tuple[Items, Metric, Mapping[str, str] | None, Engine]:
+def load(opened: OpenedBundle, device: str) -> tuple[Items, Metric, Mapping[str, str] | None, SearchEngine]:
     """The parts of an index, from a bundle whose files were checked.
 
     Raises:
         InputError: files that are what they were, but do not fit each other.
     """
-    count, dim = check_facts(opened)
+    count, dim = check_attributes(opened)
     vectors = read_array(opened, "vectors", (count, dim), np.float32)
     items = Items(vectors, *read_items(opened, count))
-    plan, ann = read_search(opened)
-    metric = opened.facts["metric"]
-    return items, metric, opened.facts["provenance"], Engine(vectors, metric, plan, ann, device)
+    plan, ann = read_search_plan(opened)
+    metric = opened.attributes["metric"]
+    return items, metric, opened.attributes["provenance"], SearchEngine(vectors, metric, plan, ann, device)
 
 
 def write_array(array: np.ndarray) -> Callable[[Path], None]:
@@ -93,14 +97,14 @@ def write_items(ids: np.ndarray, metadata: pd.DataFrame) -> Callable[[Path], Non
     return lambda path: pa.parquet.write_table(table, path)
 
 
-def check_facts(opened: Opened) -> tuple[int, int]:
+def check_attributes(opened: OpenedBundle) -> tuple[int, int]:
     """Count and dimension, as the manifest has them.
 
     Raises:
         InputError: the manifest does not describe an index.
     """
-    opened.expect("index")
-    facts = opened.facts
+    opened.check_kind("index")
+    facts = opened.attributes
     sizes = [facts.get(key) for key in ("count", "dim")]
     good = all(type(size) is int and size >= 0 for size in sizes) and facts.get("metric") in METRICS
     origin = facts.get("provenance")
@@ -112,31 +116,31 @@ def check_facts(opened: Opened) -> tuple[int, int]:
     return facts["count"], facts["dim"]
 
 
-def read_search(opened: Opened) -> tuple[Plan, AnnSearch | None]:
+def read_search_plan(opened: OpenedBundle) -> tuple[SearchPlan, AnnSearch | None]:
     """The plan, and the approximate search where there is one.
 
     Raises:
         InputError: the files do not fit each other or the manifest.
     """
-    count, dim = check_facts(opened)
-    facts = opened.facts
+    count, dim = check_attributes(opened)
+    facts = opened.attributes
     try:
-        plan = Plan.from_dict(facts["plan"])
-        settings = None if facts["ann"] is None else Settings(**facts["ann"])
+        plan = SearchPlan.from_dict(facts["plan"])
+        settings = None if facts["ann"] is None else AnnSettings(**facts["ann"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{opened.folder}: manifest.json does not describe how to search") from error
     if settings is None:
         return plan, None
     if not {"ann", "places"} <= set(opened.files):
-        raise InputError(f"{opened.folder}: manifest.json names no file for the {settings.kind} index")
+        raise InputError(f"{opened.folder}: manifest.json names no file for the {settings.factory} index")
     places = read_array(opened, "places", None, np.int64)
     if places.ndim != 1 or not np.array_equal(np.sort(places[places >= 0]), np.arange(count)):
         raise InputError(f"{opened.files['places']}: does not name each of the {count} rows once")
     index = read_faiss(opened.files["ann"], len(places), dim, facts["metric"])
-    return plan, AnnSearch(index, settings, facts["metric"], np.array(places), mapped=True)
+    return plan, AnnSearch(index, settings, facts["metric"], np.array(places), memory_mapped=True)
 
 
-def read_array(opened: Opened, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:
+def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:
     """An array, mapped into memory: rows come from the disk when they are used.
 
     Raises:
@@ -155,7 +159,7 @@ def read_array(opened: Opened, role: str, shape: tuple[int, ...] | None, dtype: 
     return array
 
 
-def read_items(opened: Opened, count: int) -> tuple[np.ndarray, pd.DataFrame]:
+def read_items(opened: OpenedBundle, count: int) -> tuple[np.ndarray, pd.DataFrame]:
     """Ids [N] and metadata.
 
     Raises:

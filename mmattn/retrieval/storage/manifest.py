@@ -36,19 +36,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{MANIFEST}: damaged, it is no JSON ({error})") from error
     if not isinstance(manifest, dict) or "sha256" not in manifest or "format" not in manifest:
         raise InputError(f"{MANIFEST}: damaged, or not the manifest of an index")
-    if manifest_text(_plain(manifest)).encode() != found:
+    if manifest_text(_without_checksum(manifest)).encode() != found:
         raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
     if manifest["format"] != FORMAT:
         raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")
     files, parts = manifest.get("files"), manifest.get("parts", {})
     if not isinstance(manifest.get("index"), dict) or not (
-        _named(files, FILE_NAME) and _named(parts, PART_NAME)
+        _has_valid_entries(files, FILE_NAME) and _has_valid_entries(parts, PART_NAME)
     ):
         raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
     return manifest
 
 
-def _named(entries: Any, names: re.Pattern[str]) -> bool:
+def _has_valid_entries(entries: Any, names: re.Pattern[str]) -> bool:
     """Does it name files or parts of this folder, and no path that leads elsewhere?"""
     return isinstance(entries, dict) and all(
         isinstance(entry, dict)
@@ -66,7 +66,7 @@ def manifest_bytes(folder: Path) -> bytes | None:
         return None
 
 
-def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _without_checksum(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != "sha256"}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mmattn.data.tables import as_text, column_types, read_table
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 
 __all__ = ["read_metadata"]
 
@@ -37,7 +37,7 @@ def read_metadata(path: str | Path, ids: np.ndarray, id_column: str = "id") -> p
     path = Path(path)
     columns = list(column_types(path))
     if id_column not in columns:
-        raise InputError(f"{path}: no column {id_column!r} for the ids.{nearest(id_column, columns)}")
+        raise InputError(f"{path}: no column {id_column!r} for the ids.{did_you_mean(id_column, columns)}")
     table = read_table(path, columns)
     if table.malformed:
         row, reason = table.malformed[0]
@@ -51,11 +51,11 @@ def read_metadata(path: str | Path, ids: np.ndarray, id_column: str = "id") -> p
         raise InputError(f"{path}: no row for {len(absent)} ids, the first is {ids[absent[0]]!r}")
     found = pd.DataFrame({name: table[name].to_pandas() for name in columns if name != id_column})
     if path.suffix != ".parquet":
-        found = found.apply(_typed)
+        found = found.apply(_infer_numbers)
     return found.iloc[rows].reset_index(drop=True)
 
 
-def _typed(column: pd.Series) -> pd.Series:
+def _infer_numbers(column: pd.Series) -> pd.Series:
     """A column of a CSV file, as numbers where it holds nothing else."""
     cells = column.replace("", None)
     try:

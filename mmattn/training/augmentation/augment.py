@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Encoder
-from mmattn.errors import InputError, nearest
+from mmattn.errors import InputError, did_you_mean
 from mmattn.training.augmentation.box_augment import BoxAugment
 from mmattn.training.augmentation.speech_augment import speech_augment
 from mmattn.training.tasks.supervised import Augment
 
-__all__ = ["build_augment", "picture_augment"]
+__all__ = ["build_augment", "image_augment"]
 
 
 def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[str, Any]]) -> Augment | None:
@@ -26,7 +26,7 @@ def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[st
     Args:
         encoders: modality -> encoder, which must be trained along: stored tokens cannot be changed.
         spec: modality -> options, of `mmattn.training.augmentation.speech_augment.speech_augment` for sound, of
-            `picture_augment` for pictures, or of `mmattn.training.augmentation.box_augment.BoxAugment` for pictures whose
+            `image_augment` for pictures, or of `mmattn.training.augmentation.box_augment.BoxAugment` for pictures whose
             boxes move along (flips, turns, zoom, crop, ...).
 
     Raises:
@@ -39,7 +39,7 @@ def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[st
         >>> augment({"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "seven")[1]
         'seven'
     """
-    steps = [_build(name, encoders, dict(options)) for name, options in spec.items()]
+    steps = [_build_step(name, encoders, dict(options)) for name, options in spec.items()]
     if not steps:
         return None
 
@@ -51,9 +51,9 @@ def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[st
     return augment
 
 
-def _build(name: str, encoders: Mapping[str, Encoder], options: dict[str, Any]) -> Augment:
+def _build_step(name: str, encoders: Mapping[str, Encoder], options: dict[str, Any]) -> Augment:
     if name not in encoders:
-        raise InputError(f"augment: no encoder {name!r}.{nearest(name, encoders)}")
+        raise InputError(f"augment: no encoder {name!r}.{did_you_mean(name, encoders)}")
     encoder = encoders[name]
     if encoder.frozen:
         raise InputError(f"augment.{name}: the encoder is frozen, expected one that is trained along")
@@ -61,20 +61,20 @@ def _build(name: str, encoders: Mapping[str, Encoder], options: dict[str, Any]) 
         if hasattr(encoder, "frames"):
             return speech_augment(encoder, **options)
         if hasattr(encoder, "size"):
-            return _of_picture(name, options)
+            return _image_augment_from_options(name, options)
     except TypeError as error:
         raise InputError(f"augment.{name}: {error}") from error
     raise InputError(f"augment.{name}: nothing is known for the encoder {encoder.describe().name!r}")
 
 
-def _of_picture(name: str, options: dict[str, Any]) -> Augment:
+def _image_augment_from_options(name: str, options: dict[str, Any]) -> Augment:
     """By what the options are called: both kinds shift, in pixels or as a share of the sides."""
-    if not options.keys() & {*signature(BoxAugment).parameters} - {*signature(picture_augment).parameters}:
-        return picture_augment(name, **options)
-    return BoxAugment(**options).of(name)
+    if not options.keys() & {*signature(BoxAugment).parameters} - {*signature(image_augment).parameters}:
+        return image_augment(name, **options)
+    return BoxAugment(**options).for_modality(name)
 
 
-def picture_augment(modality: str, *, shift: int = 2, contrast: float = 0.2) -> Augment:
+def image_augment(modality: str, *, shift: int = 2, contrast: float = 0.2) -> Augment:
     """Pictures moved a little, and a little lighter or darker. What is said of them does not change.
 
     Args:
@@ -99,15 +99,15 @@ def picture_augment(modality: str, *, shift: int = 2, contrast: float = 0.2) -> 
             raise InputError(
                 f"augment.{modality}: got a shift for a task with boxes; with zoom or flips they move along"
             )
-        return {**contents, modality: _changed(picture, shift, contrast)}, target
+        return {**contents, modality: _shift_and_contrast(picture, shift, contrast)}, target
 
     return augment
 
 
-def _changed(picture: Tensor, shift: int, contrast: float) -> Tensor:
+def _shift_and_contrast(image: Tensor, shift: int, contrast: float) -> Tensor:
     down, across = torch.randint(0, 2 * shift + 1, (2,)).tolist()
-    height, width = picture.shape[1:]
-    moved = F.pad(picture[None].float(), (shift,) * 4, mode="replicate")[0]
+    height, width = image.shape[1:]
+    moved = F.pad(image[None].float(), (shift,) * 4, mode="replicate")[0]
     moved = moved[:, down : down + height, across : across + width]
     factor = 1 + contrast * (2 * torch.rand(()) - 1)
     return ((moved - 127.5) * factor + 127.5).round().clamp(0, 255).to(torch.uint8)

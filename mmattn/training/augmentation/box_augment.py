@@ -25,16 +25,16 @@ class BoxAugment:
 
     In this order: colours, quarter turns, flips, an IoU crop (Liu et al. 2016, "SSD", arXiv:1512.02325) at
     the picture's own size, zoom and shift within the picture's frame. A box that is left with less than
-    `visible` of its area is dropped, and so is one whose middle was cropped away; others are cut at the edge.
+    `min_visibility` of its area is dropped, and so is one whose middle was cropped away; others are cut at the edge.
 
     Args:
         flips: any of "horizontal" and "vertical", each for half of the pictures.
-        turns: quarter turns, all four alike; a picture that is not square changes its sides.
+        quarter_turns: quarter turns, all four alike; a picture that is not square changes its sides.
         zoom: least and most magnification, about the picture's middle.
         shift: most that the picture is moved, as a fraction of its sides.
         crop: probability of an IoU crop.
-        colours: probability of a change of brightness, contrast, saturation and hue each.
-        visible: least part of a box that must be left, from 0 to 1.
+        photometric: probability of a change of brightness, contrast, saturation and hue each.
+        min_visibility: least part of a box that must be left, from 0 to 1.
         fill: shade, or three of them, of what lies outside of the picture.
 
     Raises:
@@ -53,26 +53,31 @@ class BoxAugment:
         self,
         *,
         flips: Sequence[str] = ("horizontal",),
-        turns: bool = False,
+        quarter_turns: bool = False,
         zoom: tuple[float, float] = (1.0, 1.0),
         shift: float = 0.0,
         crop: float = 0.0,
-        colours: float = 0.0,
-        visible: float = 0.3,
+        photometric: float = 0.0,
+        min_visibility: float = 0.3,
         fill: int | Sequence[int] = 0,
     ):
         if unknown := set(flips) - set(_FLIPS):
             raise InputError(f"BoxAugment: got flips {sorted(unknown)}, expected any of {', '.join(_FLIPS)}")
         if not 0 < zoom[0] <= zoom[1]:
             raise InputError(f"BoxAugment: got zoom {zoom}, expected 0 < least <= most")
-        for name, value in (("shift", shift), ("crop", crop), ("colours", colours), ("visible", visible)):
+        for name, value in (
+            ("shift", shift),
+            ("crop", crop),
+            ("colours", photometric),
+            ("visible", min_visibility),
+        ):
             if not 0 <= value <= 1:
                 raise InputError(f"BoxAugment: got {name} {value}, expected 0 to 1")
         steps: list[nn.Module] = []
-        if colours:
-            steps.append(v2.RandomPhotometricDistort(p=colours))
-        if turns:
-            steps.append(v2.RandomChoice([_Turn(quarters) for quarters in range(4)]))
+        if photometric:
+            steps.append(v2.RandomPhotometricDistort(p=photometric))
+        if quarter_turns:
+            steps.append(v2.RandomChoice([_QuarterTurn(quarters) for quarters in range(4)]))
         if "horizontal" in flips:
             steps.append(v2.RandomHorizontalFlip())
         if "vertical" in flips:
@@ -85,31 +90,31 @@ class BoxAugment:
             steps.append(
                 v2.RandomAffine(0, translate=moved, scale=tuple(zoom), interpolation=bilinear, fill=fill)
             )
-        self.steps = v2.Compose(steps) if steps else v2.Identity()
-        self.visible = visible
+        self.transforms = v2.Compose(steps) if steps else v2.Identity()
+        self.min_visibility = min_visibility
 
-    def __call__(self, picture: Tensor, boxes: Boxes) -> tuple[Tensor, Boxes]:
+    def __call__(self, image: Tensor, boxes: Boxes) -> tuple[Tensor, Boxes]:
         """The changed picture and its boxes.
 
         Args:
-            picture: [C, H, W] uint8, or floating point from 0 to 1; colours need three channels.
+            image: [C, H, W] uint8, or floating point from 0 to 1; colours need three channels.
             boxes: on this picture.
 
         Raises:
             InputError: the boxes belong to a picture of another size.
         """
-        if picture.dim() != 3 or tuple(picture.shape[1:]) != tuple(boxes.size):
+        if image.dim() != 3 or tuple(image.shape[1:]) != tuple(boxes.size):
             raise InputError(
-                f"BoxAugment: got a picture {tuple(picture.shape)} and boxes on {tuple(boxes.size)}, "
+                f"BoxAugment: got a picture {tuple(image.shape)} and boxes on {tuple(boxes.size)}, "
                 "expected [C, H, W] and the same (height, width)"
             )
         # Not clamped before the end: how much of a box is left can only be seen then.
-        given = _bounding(boxes.boxes, boxes.size)
-        changed, moved = self.steps(tv_tensors.Image(picture), given)
+        given = _bounding_boxes(boxes.boxes, boxes.size)
+        changed, moved = self.transforms(tv_tensors.Image(image), given)
         size = (int(changed.shape[1]), int(changed.shape[2]))
-        return changed.as_subclass(Tensor), self._left(moved.as_subclass(Tensor), boxes, size)
+        return changed.as_subclass(Tensor), self._visible_boxes(moved.as_subclass(Tensor), boxes, size)
 
-    def _left(self, moved_K4: Tensor, before: Boxes, size: tuple[int, int]) -> Boxes:
+    def _visible_boxes(self, moved_K4: Tensor, original: Boxes, size: tuple[int, int]) -> Boxes:
         """The boxes that can still be seen, cut at the edges."""
         height, width = size
         most_4 = moved_K4.new_tensor([width, height, width, height])
@@ -117,25 +122,25 @@ class BoxAugment:
         area_K, left_K = (
             (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1) for corners in (moved_K4, cut_K4)
         )
-        rows = ((left_K > 0) & (left_K >= self.visible * area_K)).nonzero().squeeze(1)
+        rows = ((left_K > 0) & (left_K >= self.min_visibility * area_K)).nonzero().squeeze(1)
         return replace(
-            before,
+            original,
             boxes=cut_K4[rows],
-            labels=[before.labels[row] for row in rows.tolist()],
+            labels=[original.labels[row] for row in rows.tolist()],
             size=size,
-            scores=None if before.scores is None else before.scores[rows],
+            scores=None if original.scores is None else original.scores[rows],
         )
 
-    def of(self, modality: str) -> Augment:
+    def for_modality(self, modality: str) -> Augment:
         """For `SupervisedTask(augment=...)`: the picture is this modality of a sample.
 
         A target that is boxes moves along; boxes on the picture at another size, as its file has it and an
         encoder squeezes it, are brought to the size it is read at. Other targets stay as they are.
 
         Example:
-            >>> augment = BoxAugment(flips=("horizontal",)).of("image")
+            >>> augment = BoxAugment(flips=("horizontal",)).for_modality("image")
             >>> picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
-            >>> contents, boxes = augment({"image": picture, "text": "seven"}, Boxes.none((480, 640)))
+            >>> contents, boxes = augment({"image": picture, "text": "seven"}, Boxes.empty((480, 640)))
             >>> contents["text"], contents["image"].shape, boxes.size
             ('seven', torch.Size([3, 8, 8]), (8, 8))
         """
@@ -146,27 +151,27 @@ class BoxAugment:
                 return contents, target
             size = (int(picture.shape[1]), int(picture.shape[2]))
             moves = isinstance(target, Boxes)
-            changed, boxes = self(picture, target.scaled(size) if moves else Boxes.none(size))
+            changed, boxes = self(picture, target.scaled(size) if moves else Boxes.empty(size))
             return {**contents, modality: changed}, boxes if moves else target
 
         return augment
 
 
-def _bounding(corners_K4: Tensor, size: tuple[int, ...]) -> Any:
+def _bounding_boxes(corners_K4: Tensor, size: tuple[int, ...]) -> Any:
     return tv_tensors.BoundingBoxes(corners_K4, format="XYXY", canvas_size=size, clamping_mode=None)
 
 
-class _Turn(nn.Module):
+class _QuarterTurn(nn.Module):
     """Some quarter turns, exact to the pixel."""
 
     def __init__(self, quarters: int):
         super().__init__()
         self.quarters = quarters
 
-    def forward(self, picture: Any, boxes: Any) -> tuple[Any, Any]:
-        turned = v2.functional.rotate(picture, 90.0 * self.quarters, expand=True)
+    def forward(self, image: Any, boxes: Any) -> tuple[Any, Any]:
+        turned = v2.functional.rotate(image, 90.0 * self.quarters, expand=True)
         if not len(boxes):  # torchvision 0.26 leaves the canvas of no boxes as it was
-            return turned, _bounding(boxes, tuple(turned.shape[1:]))
+            return turned, _bounding_boxes(boxes, tuple(turned.shape[1:]))
         return turned, v2.functional.rotate(boxes, 90.0 * self.quarters, expand=True)
 
 
@@ -177,7 +182,7 @@ class _IoUCrop(nn.Module):
         super().__init__()
         self.crop = v2.RandomIoUCrop()
 
-    def forward(self, picture: Any, boxes: Any) -> tuple[Any, Any]:
-        size = list(picture.shape[1:])
-        picture, boxes = self.crop(picture, boxes)
-        return v2.functional.resize(picture, size), v2.functional.resize(boxes, size)
+    def forward(self, image: Any, boxes: Any) -> tuple[Any, Any]:
+        size = list(image.shape[1:])
+        image, boxes = self.crop(image, boxes)
+        return v2.functional.resize(image, size), v2.functional.resize(boxes, size)

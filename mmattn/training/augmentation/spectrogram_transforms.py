@@ -8,14 +8,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mmattn.encoders.audio.audio_io import mel_centres
-from mmattn.training.augmentation.waveform_transforms import hundredths
+from mmattn.encoders.audio.audio_io import mel_center_frequencies
+from mmattn.training.augmentation.waveform_transforms import random_percent
 
-__all__ = ["BandMask", "FrameShift", "TimeMask", "VocalTract"]
+__all__ = ["FrameShift", "FrequencyMask", "TimeMask", "VocalTractPerturbation"]
 
 
 @dataclass(frozen=True)
-class VocalTract:
+class VocalTractPerturbation:
     """A longer or shorter throat: the frequency axis of log-mel frames is stretched.
 
     Frequencies up to 0.6 of the highest are multiplied; above that the axis is bent so that it ends where
@@ -24,18 +24,18 @@ class VocalTract:
     Paper: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition", 2013.
 
     Args:
-        rate: samples a second that the frames were made of.
-        low: smallest factor on the frequencies.
-        high: largest.
+        sample_rate: samples a second that the frames were made of.
+        min_factor: smallest factor on the frequencies.
+        max_factor: largest.
     """
 
-    rate: int
-    low: float = 0.85
-    high: float = 1.15
+    sample_rate: int
+    min_factor: float = 0.85
+    max_factor: float = 1.15
 
     def __call__(self, frames: Tensor) -> Tensor:
-        factor = hundredths(self.low, self.high)
-        return frames @ _warp(self.rate, frames.shape[1], factor).to(frames)
+        factor = random_percent(self.min_factor, self.max_factor)
+        return frames @ _vtlp_matrix(self.sample_rate, frames.shape[1], factor).to(frames)
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class FrameShift:
         [[3.0, 3.0, 3.0]]
     """
 
-    most: int = 3
+    max_frames: int = 3
 
     def __call__(self, frames: Tensor) -> Tensor:
-        by = int(torch.randint(-self.most, self.most + 1, ()))
+        by = int(torch.randint(-self.max_frames, self.max_frames + 1, ()))
         place = torch.arange(len(frames), device=frames.device) - by
         return frames[place.clamp(0, len(frames) - 1)]
 
@@ -65,60 +65,62 @@ class TimeMask:
     Paper: Park et al., "SpecAugment", 2019.
 
     Args:
-        longest: frames of a stretch, at most; the length is drawn evenly.
-        share: of the clip that a stretch may take, at most.
-        count: stretches.
+        max_frames: frames of a stretch, at most; the length is drawn evenly.
+        max_fraction: of the clip that a stretch may take, at most.
+        num_masks: stretches.
     """
 
-    longest: int = 12
-    share: float = 0.2
-    count: int = 1
+    max_frames: int = 12
+    max_fraction: float = 0.2
+    num_masks: int = 1
 
     def __call__(self, frames: Tensor) -> Tensor:
-        return _masked(frames, 0, min(self.longest, int(self.share * len(frames))), self.count)
+        return _mask_axis(
+            frames, 0, min(self.max_frames, int(self.max_fraction * len(frames))), self.num_masks
+        )
 
 
 @dataclass(frozen=True)
-class BandMask:
+class FrequencyMask:
     """Ranges of bands replaced by the clip's mean of each band (see `TimeMask`).
 
     Args:
-        widest: bands of a range, at most.
-        count: ranges.
+        max_bands: bands of a range, at most.
+        num_masks: ranges.
     """
 
-    widest: int = 6
-    count: int = 2
+    max_bands: int = 6
+    num_masks: int = 2
 
     def __call__(self, frames: Tensor) -> Tensor:
-        return _masked(frames, 1, min(self.widest, frames.shape[1] - 1), self.count)
+        return _mask_axis(frames, 1, min(self.max_bands, frames.shape[1] - 1), self.num_masks)
 
 
 @lru_cache(maxsize=128)
-def _warp(rate: int, bands: int, factor: int) -> Tensor:
-    """[bands, bands]: frames times this have every frequency multiplied by `factor` hundredths."""
-    hertz = mel_centres(rate, bands)
-    highest, scale = rate / 2, factor / 100
+def _vtlp_matrix(sample_rate: int, n_mels: int, percent: int) -> Tensor:
+    """[bands, bands]: frames times this have every frequency multiplied by `percent` hundredths."""
+    hertz = mel_center_frequencies(sample_rate, n_mels)
+    highest, scale = sample_rate / 2, percent / 100
     knee = 0.6 * highest * min(scale, 1) / scale
     # Where the sound that ends up at each band comes from.
     bent = highest - (highest - hertz) * (highest - knee) / (highest - knee * scale)
     source = torch.where(hertz <= knee * scale, hertz / scale, bent)
-    place = torch.bucketize(source, hertz).clamp(1, bands - 1)
+    place = torch.bucketize(source, hertz).clamp(1, n_mels - 1)
     weight = ((source - hertz[place - 1]) / (hertz[place] - hertz[place - 1])).clamp(0, 1)
-    matrix = torch.zeros(bands, bands)
-    column = torch.arange(bands)
+    matrix = torch.zeros(n_mels, n_mels)
+    column = torch.arange(n_mels)
     matrix[place - 1, column] = 1 - weight
     matrix[place, column] += weight
     return matrix
 
 
-def _masked(frames: Tensor, axis: int, most: int, count: int) -> Tensor:
+def _mask_axis(frames: Tensor, axis: int, max_width: int, num_masks: int) -> Tensor:
     from torchaudio.functional import mask_along_axis
 
-    if most < 1:
+    if max_width < 1:
         return frames
     mean = frames.mean(0, keepdim=True)
     rest = frames - mean
-    for _ in range(count):
-        rest = mask_along_axis(rest[None], most, 0.0, axis + 1)[0]
+    for _ in range(num_masks):
+        rest = mask_along_axis(rest[None], max_width, 0.0, axis + 1)[0]
     return rest + mean

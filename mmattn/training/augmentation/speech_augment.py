@@ -12,7 +12,7 @@ accuracy on validation, one short run each; tests/benchmarks/RESULTS.md):
   powers (`root=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the kernel ridge;
 * for single words, one length for all (`stretch=24`) and a projection for each position
   (`EncoderConfig(fields=6)`), for pooling over time forgets the order of sounds: 13, with the level;
-* changed waveforms (`wave_steps`) 3 to 6, `FrameShift` 2, mixtures (`mmattn.training.tasks.mixup`) 2.
+* changed waveforms (`default_waveform_transforms`) 3 to 6, `FrameShift` 2, mixtures (`mmattn.training.tasks.mixup`) 2.
 
 For voices that were heard in training, `stretch` costs what the length of a word says.
 """
@@ -26,120 +26,128 @@ from typing import Any
 from torch import Tensor
 
 from mmattn.errors import InputError
-from mmattn.training.augmentation.spectrogram_transforms import BandMask, FrameShift, TimeMask, VocalTract
+from mmattn.training.augmentation.spectrogram_transforms import (
+    FrameShift,
+    FrequencyMask,
+    TimeMask,
+    VocalTractPerturbation,
+)
 from mmattn.training.augmentation.waveform_transforms import (
+    AddNoise,
     Gain,
-    Noise,
-    Pitch,
-    Room,
-    Shift,
-    Speed,
-    Tilt,
+    PitchShift,
+    RoomReverb,
+    SpectralTilt,
+    SpeedPerturbation,
+    TimeShift,
     uniform,
 )
 from mmattn.training.tasks.supervised import Augment
 
 __all__ = [
-    "BandMask",
-    "Chain",
+    "AddNoise",
+    "AudioTransform",
+    "Compose",
     "FrameShift",
+    "FrequencyMask",
     "Gain",
-    "Noise",
-    "Pitch",
-    "Room",
-    "Shift",
-    "Sometimes",
-    "Speed",
-    "Step",
-    "Tilt",
+    "PitchShift",
+    "RandomApply",
+    "RoomReverb",
+    "SpectralTilt",
+    "SpeedPerturbation",
     "TimeMask",
-    "VocalTract",
-    "frame_steps",
+    "TimeShift",
+    "VocalTractPerturbation",
+    "default_spectrogram_transforms",
+    "default_waveform_transforms",
     "speech_augment",
-    "wave_steps",
 ]
 
-Step = Callable[[Tensor], Tensor]
+AudioTransform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Chain:
+class Compose:
     """Steps one after the other."""
 
-    steps: tuple[Step, ...]
+    transforms: tuple[AudioTransform, ...]
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        for step in self.steps:
-            sound = step(sound)
-        return sound
+    def __call__(self, audio: Tensor) -> Tensor:
+        for step in self.transforms:
+            audio = step(audio)
+        return audio
 
 
 @dataclass(frozen=True)
-class Sometimes:
+class RandomApply:
     """A step that is taken with a probability."""
 
-    step: Step
+    transform: AudioTransform
     probability: float = 0.5
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        return self.step(sound) if uniform(0, 1) < self.probability else sound
+    def __call__(self, audio: Tensor) -> Tensor:
+        return self.transform(audio) if uniform(0, 1) < self.probability else audio
 
 
-def wave_steps(rate: int, strength: float = 1.0) -> Chain:
+def default_waveform_transforms(sample_rate: int, strength: float = 1.0) -> Compose:
     """The default chain for waveforms [samples]: speed, pitch, room, microphone, noise, level.
 
     Args:
-        rate: samples a second.
+        sample_rate: samples a second.
         strength: factor on what is changed; 0 changes nothing.
     """
     if strength < 0:
         raise InputError(f"augmentation: got strength {strength}, expected at least 0")
-    return Chain(
+    return Compose(
         (
-            Speed(1 - 0.15 * strength, 1 + 0.15 * strength),
-            Sometimes(Pitch(rate, 3 * strength)),
-            Sometimes(Room(rate, ratio=0.5 * strength)),
-            Sometimes(Tilt(4 * strength)),
-            Sometimes(Noise(45 - 35 * strength, 45), min(0.5, strength)),
+            SpeedPerturbation(1 - 0.15 * strength, 1 + 0.15 * strength),
+            RandomApply(PitchShift(sample_rate, 3 * strength)),
+            RandomApply(RoomReverb(sample_rate, max_echo_ratio=0.5 * strength)),
+            RandomApply(SpectralTilt(4 * strength)),
+            RandomApply(AddNoise(45 - 35 * strength, 45), min(0.5, strength)),
             Gain(-10 * strength, 10 * strength),
         )
     )
 
 
-def frame_steps(rate: int, strength: float = 1.0) -> Chain:
+def default_spectrogram_transforms(sample_rate: int, strength: float = 1.0) -> Compose:
     """The default chain for log-mel frames [T, bands]: throat, place in time, missing time and bands."""
-    return Chain(
+    return Compose(
         (
-            VocalTract(rate, 1 - 0.15 * strength, 1 + 0.15 * strength),
+            VocalTractPerturbation(sample_rate, 1 - 0.15 * strength, 1 + 0.15 * strength),
             FrameShift(round(3 * strength)),
             TimeMask(round(12 * strength)),
-            BandMask(round(7 * strength), count=1),
+            FrequencyMask(round(7 * strength), num_masks=1),
         )
     )
 
 
-def speech_augment(encoder: Any, *, strength: float = 1.0, share: float = 0.9) -> Augment:
+def speech_augment(encoder: Any, *, strength: float = 1.0, probability: float = 0.9) -> Augment:
     """The default augmentation of one modality, for `SupervisedTask(augment=...)`.
 
     Args:
         encoder: has `rate`, `modality` and `frames`, as "log-mel" has. Waveforms, which its `read` leaves
             with `keep="samples"`, go through both chains, frames through theirs only.
         strength: factor on what is changed.
-        share: of the clips that are changed; the others are heard as they are.
+        probability: of the clips that are changed; the others are heard as they are.
 
     Example:
         >>> import torch
         >>> from mmattn.encoders.audio.log_mel import LogMel
-        >>> augment = speech_augment(LogMel(dim=16, rate=8000, bands=40, keep="samples"), share=1.0)
+        >>> augment = speech_augment(LogMel(dim=16, rate=8000, bands=40, keep="samples"), probability=1.0)
         >>> changed, target = augment({"audio": torch.randn(4000)}, "seven")
         >>> changed["audio"].shape[1], target
         (40, 'seven')
     """
-    waves, frames = wave_steps(encoder.rate, strength), frame_steps(encoder.rate, strength)
+    waves, frames = (
+        default_waveform_transforms(encoder.rate, strength),
+        default_spectrogram_transforms(encoder.rate, strength),
+    )
 
     def augment(contents: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
         sound = contents.get(encoder.modality)
-        if sound is None or uniform(0, 1) >= share:
+        if sound is None or uniform(0, 1) >= probability:
             return contents, target
         found = encoder.frames(waves(sound)) if sound.dim() == 1 else sound
         return {**contents, encoder.modality: frames(found)}, target

@@ -10,48 +10,62 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Gain", "Noise", "Pitch", "Room", "Shift", "Speed", "Tilt", "hundredths", "uniform"]
+__all__ = [
+    "AddNoise",
+    "Gain",
+    "PitchShift",
+    "RoomReverb",
+    "SpectralTilt",
+    "SpeedPerturbation",
+    "TimeShift",
+    "random_percent",
+    "uniform",
+]
 
 _PITCH_WINDOW = 0.032  # seconds that a frame of the phase vocoder looks at
 
 
 @dataclass(frozen=True)
-class Speed:
+class SpeedPerturbation:
     """Faster or slower by resampling: pitch, formants and tempo change together.
 
     Paper: Ko et al., "Audio augmentation for speech recognition", 2015.
 
     Args:
-        low: smallest factor; 0.9 makes a clip a ninth longer and its voice lower.
-        high: largest factor.
+        min_factor: smallest factor; 0.9 makes a clip a ninth longer and its voice lower.
+        max_factor: largest factor.
 
     Example:
-        >>> Speed(0.8, 0.8)(torch.randn(800)).shape
+        >>> SpeedPerturbation(0.8, 0.8)(torch.randn(800)).shape
         torch.Size([1000])
     """
 
-    low: float = 0.85
-    high: float = 1.15
+    min_factor: float = 0.85
+    max_factor: float = 1.15
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        return _faster(sound, hundredths(self.low, self.high))
+    def __call__(self, waveform: Tensor) -> Tensor:
+        return _resample(waveform, random_percent(self.min_factor, self.max_factor))
 
 
 @dataclass(frozen=True)
-class Pitch:
+class PitchShift:
     """A higher or lower voice at the same tempo: resampled, then stretched back by a phase vocoder.
 
     Args:
-        rate: samples a second.
-        semitones: largest change in either direction.
+        sample_rate: samples a second.
+        max_semitones: largest change in either direction.
     """
 
-    rate: int
-    semitones: float = 3.0
+    sample_rate: int
+    max_semitones: float = 3.0
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        factor = hundredths(2 ** (-self.semitones / 12), 2 ** (self.semitones / 12))
-        return sound if factor == 100 else _stretched(_faster(sound, factor), len(sound), self.rate)
+    def __call__(self, waveform: Tensor) -> Tensor:
+        factor = random_percent(2 ** (-self.max_semitones / 12), 2 ** (self.max_semitones / 12))
+        return (
+            waveform
+            if factor == 100
+            else _time_stretch(_resample(waveform, factor), len(waveform), self.sample_rate)
+        )
 
 
 @dataclass(frozen=True)
@@ -63,98 +77,100 @@ class Gain:
         [10.0, 10.0]
     """
 
-    low: float = -10.0
-    high: float = 10.0
+    min_db: float = -10.0
+    max_db: float = 10.0
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        return sound * 10 ** (uniform(self.low, self.high) / 20)
+    def __call__(self, waveform: Tensor) -> Tensor:
+        return waveform * 10 ** (uniform(self.min_db, self.max_db) / 20)
 
 
 @dataclass(frozen=True)
-class Shift:
+class TimeShift:
     """Earlier or later by up to so many seconds; silence comes in, what falls over the edge is lost.
 
     Args:
-        rate: samples a second.
-        seconds: largest shift in either direction.
+        sample_rate: samples a second.
+        max_seconds: largest shift in either direction.
     """
 
-    rate: int
-    seconds: float = 0.05
+    sample_rate: int
+    max_seconds: float = 0.05
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        most = min(round(self.seconds * self.rate), len(sound) - 1)
+    def __call__(self, waveform: Tensor) -> Tensor:
+        most = min(round(self.max_seconds * self.sample_rate), len(waveform) - 1)
         by = int(torch.randint(-most, most + 1, ())) if most > 0 else 0
-        moved = torch.zeros_like(sound)
-        moved[max(by, 0) : len(sound) + min(by, 0)] = sound[max(-by, 0) : len(sound) - max(by, 0)]
+        moved = torch.zeros_like(waveform)
+        moved[max(by, 0) : len(waveform) + min(by, 0)] = waveform[max(-by, 0) : len(waveform) - max(by, 0)]
         return moved
 
 
 @dataclass(frozen=True)
-class Noise:
+class AddNoise:
     """Hiss, from white to brown, at a ratio of signal to noise.
 
     Args:
-        low: least ratio of the powers, in decibels.
-        high: largest.
+        min_snr_db: least ratio of the powers, in decibels.
+        max_snr_db: largest.
     """
 
-    low: float = 10.0
-    high: float = 40.0
+    min_snr_db: float = 10.0
+    max_snr_db: float = 40.0
 
-    def __call__(self, sound: Tensor) -> Tensor:
+    def __call__(self, waveform: Tensor) -> Tensor:
         from torchaudio.functional import add_noise
 
-        noise = _coloured(torch.randn_like(sound), -uniform(0, 2))
-        ratio = sound.new_tensor([uniform(self.low, self.high)])
+        noise = _apply_spectral_slope(torch.randn_like(waveform), -uniform(0, 2))
+        ratio = waveform.new_tensor([uniform(self.min_snr_db, self.max_snr_db)])
         # Silence has no ratio to anything.
-        return add_noise(sound[None], noise[None], ratio)[0] if bool(sound.any()) else sound
+        return add_noise(waveform[None], noise[None], ratio)[0] if bool(waveform.any()) else waveform
 
 
 @dataclass(frozen=True)
-class Tilt:
+class SpectralTilt:
     """Another microphone: the spectrum rises or falls by up to so many decibels an octave."""
 
-    decibels: float = 4.0
+    max_db_per_octave: float = 4.0
 
-    def __call__(self, sound: Tensor) -> Tensor:
-        tilted = _coloured(sound, uniform(-self.decibels, self.decibels) / (20 * math.log10(2)))
-        return tilted * (sound.norm() / tilted.norm().clamp_min(1e-12))
+    def __call__(self, waveform: Tensor) -> Tensor:
+        tilted = _apply_spectral_slope(
+            waveform, uniform(-self.max_db_per_octave, self.max_db_per_octave) / (20 * math.log10(2))
+        )
+        return tilted * (waveform.norm() / tilted.norm().clamp_min(1e-12))
 
 
 @dataclass(frozen=True)
-class Room:
+class RoomReverb:
     """A small room: an echo of noise that decays exponentially follows the direct sound.
 
     Paper: Ko et al., "A study on data augmentation of reverberant speech", 2017 (simulated rooms; here
     the plainest one, after Polack's statistical model).
 
     Args:
-        rate: samples a second.
-        low: shortest time in which the echo falls by 60 dB, in seconds.
-        high: longest.
-        ratio: energy of the echo to that of the direct sound, at most.
+        sample_rate: samples a second.
+        min_rt60: shortest time in which the echo falls by 60 dB, in seconds.
+        max_rt60: longest.
+        max_echo_ratio: energy of the echo to that of the direct sound, at most.
     """
 
-    rate: int
-    low: float = 0.05
-    high: float = 0.3
-    ratio: float = 0.5
+    sample_rate: int
+    min_rt60: float = 0.05
+    max_rt60: float = 0.3
+    max_echo_ratio: float = 0.5
 
-    def __call__(self, sound: Tensor) -> Tensor:
+    def __call__(self, waveform: Tensor) -> Tensor:
         from torchaudio.functional import fftconvolve
 
-        response = self.response().to(sound)
-        heard = fftconvolve(sound, response)[: len(sound)]
-        return heard * (sound.norm() / heard.norm().clamp_min(1e-12))
+        response = self.impulse_response().to(waveform)
+        heard = fftconvolve(waveform, response)[: len(waveform)]
+        return heard * (waveform.norm() / heard.norm().clamp_min(1e-12))
 
-    def response(self) -> Tensor:
+    def impulse_response(self) -> Tensor:
         """An impulse response; the direct sound is its first sample, of height 1."""
-        fall = uniform(self.low, self.high)
-        time = torch.arange(max(2, round(fall * self.rate))) / self.rate
+        fall = uniform(self.min_rt60, self.max_rt60)
+        time = torch.arange(max(2, round(fall * self.sample_rate))) / self.sample_rate
         echo = torch.randn(len(time)) * 10 ** (-3 * time / fall)  # -60 dB of power at `fall`
         echo[0] = 0.0
-        echo *= math.sqrt(uniform(0, self.ratio)) / float(echo.norm())
+        echo *= math.sqrt(uniform(0, self.max_echo_ratio)) / float(echo.norm())
         echo[0] = 1.0
         return echo
 
@@ -164,39 +180,39 @@ def uniform(low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand(()))
 
 
-def hundredths(low: float, high: float) -> int:
+def random_percent(low: float, high: float) -> int:
     """A factor in hundredths: few different ones, so that what is computed for each can be kept."""
     return round(100 * uniform(low, high))
 
 
-def _faster(sound: Tensor, factor: int) -> Tensor:
-    return sound if factor == 100 else _resampler(factor).to(sound.device)(sound)
+def _resample(waveform: Tensor, percent: int) -> Tensor:
+    return waveform if percent == 100 else _resampler(percent).to(waveform.device)(waveform)
 
 
 @lru_cache(maxsize=128)
-def _resampler(factor: int) -> Any:
+def _resampler(percent: int) -> Any:
     from torchaudio.transforms import Resample
 
-    common = math.gcd(factor, 100)
-    return Resample(factor // common, 100 // common, lowpass_filter_width=16)
+    common = math.gcd(percent, 100)
+    return Resample(percent // common, 100 // common, lowpass_filter_width=16)
 
 
-def _stretched(sound: Tensor, length: int, rate: int) -> Tensor:
+def _time_stretch(waveform: Tensor, length: int, sample_rate: int) -> Tensor:
     """The same pitch over another number of samples."""
     from torchaudio.functional import phase_vocoder
 
-    window = round(_PITCH_WINDOW * rate)
+    window = round(_PITCH_WINDOW * sample_rate)
     hop = window // 4
-    taper = torch.hann_window(window, device=sound.device)
+    taper = torch.hann_window(window, device=waveform.device)
     # Clips shorter than half a window cannot be mirrored at their ends: silence goes there.
-    spectrum = torch.stft(sound, window, hop, window=taper, pad_mode="constant", return_complex=True)
-    advance = torch.linspace(0, math.pi * hop, window // 2 + 1, device=sound.device)[:, None]
-    stretched = phase_vocoder(spectrum, len(sound) / length, advance)
+    spectrum = torch.stft(waveform, window, hop, window=taper, pad_mode="constant", return_complex=True)
+    advance = torch.linspace(0, math.pi * hop, window // 2 + 1, device=waveform.device)[:, None]
+    stretched = phase_vocoder(spectrum, len(waveform) / length, advance)
     return torch.istft(stretched, window, hop, window=taper, length=length)
 
 
-def _coloured(sound: Tensor, slope: float) -> Tensor:
+def _apply_spectral_slope(waveform: Tensor, slope: float) -> Tensor:
     """Amplitudes times frequency to the power of `slope`."""
-    spectrum = torch.fft.rfft(sound)
-    place = torch.arange(len(spectrum), device=sound.device).clamp_min(max(1, len(spectrum) // 64))
-    return torch.fft.irfft(spectrum * (place / len(spectrum)) ** slope, n=len(sound))
+    spectrum = torch.fft.rfft(waveform)
+    place = torch.arange(len(spectrum), device=waveform.device).clamp_min(max(1, len(spectrum) // 64))
+    return torch.fft.irfft(spectrum * (place / len(spectrum)) ** slope, n=len(waveform))

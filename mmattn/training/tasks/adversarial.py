@@ -14,11 +14,11 @@ from torch import Tensor
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
-__all__ = ["FGM", "PGD", "attack"]
+__all__ = ["FGM", "PGD", "adversarial_tokens"]
 
-Parts = Mapping[str, Tokens]
-LossOf = Callable[[Parts], Tensor]
-_TINY = 1e-12
+ModalityTokens = Mapping[str, Tokens]
+LossFn = Callable[[ModalityTokens], Tensor]
+_EPS = 1e-12
 
 
 class FGM:
@@ -50,12 +50,12 @@ class FGM:
             )
         self.radius, self.weight = radius, weight
 
-    def __call__(self, parts: Parts, loss_of: LossOf) -> Tensor:
+    def __call__(self, tokens_by_modality: ModalityTokens, loss_fn: LossFn) -> Tensor:
         """The loss to train with."""
-        leaves = _leaves(parts)
-        plain = loss_of(leaves)
-        pushed = _pushed(leaves, _gradients(plain, leaves, keep=True), self.radius)
-        return plain + self.weight * loss_of(_moved(leaves, pushed))
+        leaves = _as_leaves(tokens_by_modality)
+        plain = loss_fn(leaves)
+        pushed = _ascent_step(leaves, _gradients(plain, leaves, retain_graph=True), self.radius)
+        return plain + self.weight * loss_fn(_apply_perturbation(leaves, pushed))
 
 
 class PGD:
@@ -66,7 +66,7 @@ class PGD:
     Args:
         radius: of the ball around the sample, as a share of its norm.
         steps: pushes; each costs a pass forward and backward.
-        step: length of a push as a share of the radius; left out, 2.5 / `steps`, with which every place of
+        step_size: length of a push as a share of the radius; left out, 2.5 / `steps`, with which every place of
             the ball can be reached.
         weight: of the loss at the worst place; that of the plain loss is 1.
 
@@ -80,28 +80,32 @@ class PGD:
         7.0
     """
 
-    def __init__(self, radius: float = 0.05, steps: int = 3, step: float | None = None, weight: float = 1.0):
-        if radius <= 0 or steps < 1 or weight < 0 or (step is not None and step <= 0):
+    def __init__(
+        self, radius: float = 0.05, steps: int = 3, step_size: float | None = None, weight: float = 1.0
+    ):
+        if radius <= 0 or steps < 1 or weight < 0 or (step_size is not None and step_size <= 0):
             raise InputError(
-                f"adversarial training: got radius {radius}, steps {steps}, step {step} and weight {weight}, "
+                f"adversarial training: got radius {radius}, steps {steps}, step {step_size} and weight {weight}, "
                 "expected radius, steps and step above 0"
             )
         self.radius, self.steps, self.weight = radius, steps, weight
-        self.step = 2.5 / steps if step is None else step
+        self.step_size = 2.5 / steps if step_size is None else step_size
 
-    def __call__(self, parts: Parts, loss_of: LossOf) -> Tensor:
+    def __call__(self, tokens_by_modality: ModalityTokens, loss_fn: LossFn) -> Tensor:
         """The loss to train with."""
-        leaves = _leaves(parts)
-        pushed = _search(leaves, loss_of, self.radius, self.steps, self.step)
-        return loss_of(leaves) + self.weight * loss_of(_moved(leaves, pushed))
+        leaves = _as_leaves(tokens_by_modality)
+        pushed = _projected_ascent(leaves, loss_fn, self.radius, self.steps, self.step_size)
+        return loss_fn(leaves) + self.weight * loss_fn(_apply_perturbation(leaves, pushed))
 
 
-def attack(parts: Parts, loss_of: LossOf, radius: float, steps: int = 1) -> dict[str, Tokens]:
+def adversarial_tokens(
+    tokens_by_modality: ModalityTokens, loss_fn: LossFn, radius: float, steps: int = 1
+) -> dict[str, Tokens]:
     """The same samples, pushed so that the loss rises: what a test of robustness is given.
 
     Args:
-        parts: modality -> tokens of the encoders.
-        loss_of: the loss of such tokens.
+        tokens_by_modality: modality -> tokens of the encoders.
+        loss_fn: the loss of such tokens.
         radius: how far, as a share of each sample's norm.
         steps: 1 for one push (FGM), more for a search (PGD).
 
@@ -111,74 +115,89 @@ def attack(parts: Parts, loss_of: LossOf, radius: float, steps: int = 1) -> dict
     if radius <= 0 or steps < 1:
         raise InputError(f"attack: got radius {radius} and {steps} steps, expected above 0")
     with torch.enable_grad():
-        leaves = _still(parts)
+        leaves = _detached(tokens_by_modality)
         if steps == 1:
-            leaves = _leaves(leaves)
-            pushed = _pushed(leaves, _gradients(loss_of(leaves), leaves), radius)
+            leaves = _as_leaves(leaves)
+            pushed = _ascent_step(leaves, _gradients(loss_fn(leaves), leaves), radius)
         else:
-            pushed = _search(leaves, loss_of, radius, steps, 2.5 / steps)
+            pushed = _projected_ascent(leaves, loss_fn, radius, steps, 2.5 / steps)
     return {
-        name: tokens.with_values(tokens.values.detach()) for name, tokens in _moved(leaves, pushed).items()
+        name: tokens.with_values(tokens.values.detach())
+        for name, tokens in _apply_perturbation(leaves, pushed).items()
     }
 
 
-def _search(parts: Parts, loss_of: LossOf, radius: float, steps: int, step: float) -> dict[str, Tensor]:
+def _projected_ascent(
+    tokens_by_modality: ModalityTokens, loss_fn: LossFn, radius: float, steps: int, step_size: float
+) -> dict[str, Tensor]:
     """Changes of all values that raise the loss, within the radius of each sample."""
-    still = _still(parts)
-    room_B = radius * _norms(still, {name: tokens.values for name, tokens in still.items()})
+    still = _detached(tokens_by_modality)
+    room_B = radius * _sample_norms(still, {name: tokens.values for name, tokens in still.items()})
     pushed = {name: torch.zeros_like(tokens.values) for name, tokens in still.items()}
     for _ in range(steps):
-        here = _leaves(_moved(still, pushed))
-        push = _pushed(here, _gradients(loss_of(here), here), radius * step, still)
+        here = _as_leaves(_apply_perturbation(still, pushed))
+        push = _ascent_step(here, _gradients(loss_fn(here), here), radius * step_size, still)
         pushed = {name: pushed[name] + push[name] for name in pushed}
-        back_B = (room_B / _norms(still, pushed).clamp_min(_TINY)).clamp_max(1.0)
+        back_B = (room_B / _sample_norms(still, pushed).clamp_min(_EPS)).clamp_max(1.0)
         pushed = {name: change * back_B[still[name].sample, None] for name, change in pushed.items()}
     return pushed
 
 
-def _pushed(
-    parts: Parts, gradients: Mapping[str, Tensor], radius: float, around: Parts | None = None
+def _ascent_step(
+    tokens_by_modality: ModalityTokens,
+    gradients: Mapping[str, Tensor],
+    radius: float,
+    reference: ModalityTokens | None = None,
 ) -> dict[str, Tensor]:
     """A change of the length `radius` along each sample's gradient; none where there is no gradient."""
-    around = parts if around is None else around
-    size_B = _norms(around, {name: tokens.values.detach() for name, tokens in around.items()})
-    factor_B = radius * size_B / _norms(parts, gradients).clamp_min(_TINY)
-    return {name: gradient * factor_B[parts[name].sample, None] for name, gradient in gradients.items()}
-
-
-def _norms(parts: Parts, values: Mapping[str, Tensor]) -> Tensor:
-    """[B] norm of each sample over the tokens of all modalities."""
-    count = len(next(iter(parts.values())))
-    total_B = next(iter(values.values())).new_zeros(count, dtype=torch.float32)
-    for name, found in values.items():
-        total_B = total_B.index_add(0, parts[name].sample, found.float().square().sum(1))
-    return total_B.sqrt()
-
-
-def _still(parts: Parts) -> dict[str, Tokens]:
-    """The same values, without gradients."""
-    return {name: tokens.with_values(tokens.values.detach()) for name, tokens in parts.items()}
-
-
-def _leaves(parts: Parts) -> dict[str, Tokens]:
-    """Values that gradients can be asked of: stored ones become leaves."""
-    stored = _still({name: tokens for name, tokens in parts.items() if not tokens.values.requires_grad})
-    for tokens in stored.values():
-        tokens.values.requires_grad_()
-    return {name: stored.get(name, tokens) for name, tokens in parts.items()}
-
-
-def _gradients(loss: Tensor, parts: Parts, keep: bool = False) -> dict[str, Tensor]:
-    values = [tokens.values for tokens in parts.values()]
-    found = torch.autograd.grad(loss, values, retain_graph=keep, allow_unused=True)
+    reference = tokens_by_modality if reference is None else reference
+    size_B = _sample_norms(reference, {name: tokens.values.detach() for name, tokens in reference.items()})
+    factor_B = radius * size_B / _sample_norms(tokens_by_modality, gradients).clamp_min(_EPS)
     return {
-        name: torch.zeros_like(value) if gradient is None else gradient.detach()
-        for (name, value, gradient) in zip(parts, values, found, strict=True)
+        name: gradient * factor_B[tokens_by_modality[name].sample, None]
+        for name, gradient in gradients.items()
     }
 
 
-def _moved(parts: Parts, pushed: Mapping[str, Tensor]) -> dict[str, Tokens]:
+def _sample_norms(tokens_by_modality: ModalityTokens, values: Mapping[str, Tensor]) -> Tensor:
+    """[B] norm of each sample over the tokens of all modalities."""
+    count = len(next(iter(tokens_by_modality.values())))
+    total_B = next(iter(values.values())).new_zeros(count, dtype=torch.float32)
+    for name, found in values.items():
+        total_B = total_B.index_add(0, tokens_by_modality[name].sample, found.float().square().sum(1))
+    return total_B.sqrt()
+
+
+def _detached(tokens_by_modality: ModalityTokens) -> dict[str, Tokens]:
+    """The same values, without gradients."""
+    return {name: tokens.with_values(tokens.values.detach()) for name, tokens in tokens_by_modality.items()}
+
+
+def _as_leaves(tokens_by_modality: ModalityTokens) -> dict[str, Tokens]:
+    """Values that gradients can be asked of: stored ones become leaves."""
+    stored = _detached(
+        {name: tokens for name, tokens in tokens_by_modality.items() if not tokens.values.requires_grad}
+    )
+    for tokens in stored.values():
+        tokens.values.requires_grad_()
+    return {name: stored.get(name, tokens) for name, tokens in tokens_by_modality.items()}
+
+
+def _gradients(
+    loss: Tensor, tokens_by_modality: ModalityTokens, retain_graph: bool = False
+) -> dict[str, Tensor]:
+    values = [tokens.values for tokens in tokens_by_modality.values()]
+    found = torch.autograd.grad(loss, values, retain_graph=retain_graph, allow_unused=True)
     return {
-        name: tokens.with_values(tokens.values + pushed[name].to(tokens.values.dtype))
-        for name, tokens in parts.items()
+        name: torch.zeros_like(value) if gradient is None else gradient.detach()
+        for (name, value, gradient) in zip(tokens_by_modality, values, found, strict=True)
+    }
+
+
+def _apply_perturbation(
+    tokens_by_modality: ModalityTokens, perturbation: Mapping[str, Tensor]
+) -> dict[str, Tokens]:
+    return {
+        name: tokens.with_values(tokens.values + perturbation[name].to(tokens.values.dtype))
+        for name, tokens in tokens_by_modality.items()
     }

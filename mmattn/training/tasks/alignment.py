@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.heads.contrastive.alignment import AlignmentHead, single_modality_views
 from mmattn.model.model import Model
-from mmattn.training.batch_size import batch_size
+from mmattn.training.batch_size import batch_size_at
 from mmattn.training.tasks.base import Task
 
 __all__ = ["AlignmentTask"]
@@ -26,10 +26,10 @@ class AlignmentTask(Task):
         model: with an alignment head under `head`; its encoders may be trained along.
         inputs: all samples.
         groups: [all samples] int64, equal where two show the same thing.
-        judge: validation figures of the model.
+        validate_fn: validation figures of the model.
         samples: the samples to train on, by default all.
         head: name of the head.
-        batch: samples a step.
+        batch_size: samples a step.
         dropout: probability that a component of the encoders' tokens is left out in a step: what frozen
             features of few samples are best kept from being learned by heart with.
         context: for the attention programs, the same for every batch.
@@ -38,13 +38,13 @@ class AlignmentTask(Task):
     def __init__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: ModelInputs,
         groups: Tensor,
-        judge: Callable[[Model], dict[str, float]],
+        validate_fn: Callable[[Model], dict[str, float]],
         *,
         samples: Tensor | None = None,
         head: str = "alignment",
-        batch: int = 128,
+        batch_size: int = 128,
         dropout: float = 0.0,
         context: Any = None,
     ):
@@ -57,24 +57,24 @@ class AlignmentTask(Task):
             raise InputError("alignment task: got no sample to train on")
         self.inputs = inputs
         self.groups = groups
-        self.judge = judge
+        self.validate_fn = validate_fn
         self.head_name = head
-        self.batch = batch
+        self.batch_size = batch_size
         self.dropout = dropout
         self.context = context
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         """All samples in a random order; what is left over at the end waits for the next epoch."""
         order = self.samples[torch.randperm(len(self.samples), generator=generator)]
-        size = self._size(epoch)
+        size = self._batch_size_in(epoch)
         yield from (batch for batch in order.split(size) if len(batch) == size)
 
-    def batch_count(self, epoch: int) -> int:
+    def num_batches(self, epoch: int) -> int:
         """Full batches only."""
-        return len(self.samples) // self._size(epoch)
+        return len(self.samples) // self._batch_size_in(epoch)
 
-    def _size(self, epoch: int) -> int:
-        return min(batch_size(self.batch, epoch) or len(self.samples), len(self.samples))
+    def _batch_size_in(self, epoch: int) -> int:
+        return min(batch_size_at(self.batch_size, epoch) or len(self.samples), len(self.samples))
 
     def forward(self, samples: Tensor) -> Tensor:
         """The contrastive loss of the samples' single-modality views."""
@@ -85,8 +85,8 @@ class AlignmentTask(Task):
         views, sample = single_modality_views(parts)
         head: AlignmentHead = self.model.head(self.head_name)
         fused = self.model.fuse(views, self.context)
-        return head.loss(fused, group=self.groups[samples][sample.cpu()].to(sample.device))
+        return head.loss(fused, groups=self.groups[samples][sample.cpu()].to(sample.device))
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the model as it stands."""
-        return self.judge(self.model)
+        return self.validate_fn(self.model)

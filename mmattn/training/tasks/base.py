@@ -15,7 +15,7 @@ __all__ = ["Task"]
 class Task(nn.Module, ABC):
     """What is trained: holds the model as a submodule, gives batches, a loss and a validation score."""
 
-    _counted = 0
+    _num_batches = 0
 
     @abstractmethod
     def batches(self, epoch: int, generator: torch.Generator) -> Iterable[Any]:
@@ -32,16 +32,16 @@ class Task(nn.Module, ABC):
         Nothing, where nothing is held out: then the last epoch is kept.
         """
 
-    def report(self) -> dict[str, float]:
+    def extra_metrics(self) -> dict[str, float]:
         """Figures of the epoch that decide nothing, for the history; asked for once, after `validate`."""
         return {}
 
-    def batch_count(self, epoch: int) -> int:
+    def num_batches(self, epoch: int) -> int:
         """How many batches an epoch has; the schedule of the learning rate is made for that.
 
         By default the first epoch is drawn once and counted, and stands for all: say it yourself where
         drawing takes long, or where epochs differ.
         """
-        if not self._counted:
-            self._counted = sum(1 for _ in self.batches(1, torch.Generator().manual_seed(0)))
-        return self._counted
+        if not self._num_batches:
+            self._num_batches = sum(1 for _ in self.batches(1, torch.Generator().manual_seed(0)))
+        return self._num_batches

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.model.model import Model
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Fused
 
-__all__ = ["DistilledTask", "soft_loss"]
+__all__ = ["DistillationTask", "distillation_loss"]
 
 
-class DistilledTask(SupervisedTask):
+class DistillationTask(SupervisedTask):
     """A supervised task with a teacher: a trained model with the same head, of any size.
 
         loss = (1 - share) * head's own + share * T^2 * distance of the answers at temperature T
@@ -32,12 +32,12 @@ class DistilledTask(SupervisedTask):
 
     Args:
         model: the student.
-        inputs, targets, rows, judge, options: as for `SupervisedTask`. The teacher's encoders read the same
+        inputs, targets, rows, validate_fn, options: as for `SupervisedTask`. The teacher's encoders read the same
             contents and stored tokens.
         teacher: the trained model; it does not change.
         temperature: T, above 0; higher ones tell more of the classes that are not the answer.
-        share: of the teacher's answers in the loss, from 0 to 1.
-        hidden: weight of the joint vectors; 0 for none.
+        teacher_weight: of the teacher's answers in the loss, from 0 to 1.
+        hint_weight: weight of the joint vectors; 0 for none.
 
     Raises:
         InputError: an argument out of range, or a teacher whose head knows other classes.
@@ -46,38 +46,38 @@ class DistilledTask(SupervisedTask):
     def __init__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: ModelInputs,
         targets: Sequence[Any],
         rows: Sequence[int] | np.ndarray,
-        judge: Callable[[Model], dict[str, float]] | None = None,
+        validate_fn: Callable[[Model], dict[str, float]] | None = None,
         *,
         teacher: Model,
         head: str,
         temperature: float = 2.0,
-        share: float = 0.5,
-        hidden: float = 0.0,
+        teacher_weight: float = 0.5,
+        hint_weight: float = 0.0,
         **options: Any,
     ):
-        super().__init__(model, inputs, targets, rows, judge, head=head, **options)
-        if temperature <= 0 or not 0 <= share <= 1 or hidden < 0:
+        super().__init__(model, inputs, targets, rows, validate_fn, head=head, **options)
+        if temperature <= 0 or not 0 <= teacher_weight <= 1 or hint_weight < 0:
             raise InputError(
-                f"distillation: got temperature {temperature}, share {share} and hidden {hidden}, expected a "
+                f"distillation: got temperature {temperature}, share {teacher_weight} and hidden {hint_weight}, expected a "
                 "temperature above 0, a share from 0 to 1 and hidden from 0"
             )
         known = [getattr(teacher.head(head), "classes", None), getattr(self.head, "classes", None)]
         if known[0] != known[1]:
             raise InputError(f"distillation: the teacher's head knows {known[0]}, the student's {known[1]}")
-        self.temperature, self.share, self.hidden = temperature, share, hidden
+        self.temperature, self.teacher_weight, self.hint_weight = temperature, teacher_weight, hint_weight
         # In a tuple, so that the teacher is no part of what is trained, averaged and saved.
         self._teacher = (teacher.eval(),)
-        self.lift = nn.Linear(model.core.dim, teacher.core.dim) if hidden else None
+        self.student_projection = nn.Linear(model.core.dim, teacher.core.dim) if hint_weight else None
 
     @property
     def teacher(self) -> Model:
         """The trained model."""
         return self._teacher[0]
 
-    def criterion(self, batch: Inputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
+    def criterion(self, batch: ModelInputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
         """The head's loss, and the distance to what the teacher says of the same samples."""
         with torch.no_grad():
             teacher = self.teacher.to(self.model.device)
@@ -86,24 +86,28 @@ class DistilledTask(SupervisedTask):
 
         def loss_of(fused: Fused) -> Tensor:
             own = self.head.loss(fused, targets)
-            soft = soft_loss(self.head(fused), said, self.temperature, several=self.head.kind == "labels")
-            loss = (1 - self.share) * own + self.share * soft
-            if self.lift is not None:
-                alike_B = F.cosine_similarity(self.lift(fused.pooled), seen.pooled)
-                loss = loss + self.hidden * (1 - alike_B).mean()
+            soft = distillation_loss(
+                self.head(fused), said, self.temperature, multi_label=self.head.kind == "labels"
+            )
+            loss = (1 - self.teacher_weight) * own + self.teacher_weight * soft
+            if self.student_projection is not None:
+                alike_B = F.cosine_similarity(self.student_projection(fused.pooled), seen.pooled)
+                loss = loss + self.hint_weight * (1 - alike_B).mean()
             return loss
 
         return loss_of
 
 
-def soft_loss(logits: Tensor, taught: Tensor, temperature: float, *, several: bool = False) -> Tensor:
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, multi_label: bool = False
+) -> Tensor:
     """How far answers are from the teacher's, times the square of the temperature: gradients keep their size.
 
     Args:
-        logits: [..., C] of the student.
-        taught: [..., C] of the teacher.
+        student_logits: [..., C] of the student.
+        teacher_logits: [..., C] of the teacher.
         temperature: that both are divided by.
-        several: are these independent labels, and not classes of which one is true?
+        multi_label: are these independent labels, and not classes of which one is true?
 
     Returns:
         The mean Kullback-Leibler divergence, a scalar; summed over independent labels.
@@ -112,18 +116,18 @@ def soft_loss(logits: Tensor, taught: Tensor, temperature: float, *, several: bo
         InputError: answers of different shapes.
 
     Example:
-        >>> soft_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]), 2.0).item()
+        >>> distillation_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]), 2.0).item()
         0.0
     """
-    if logits.shape != taught.shape:
+    if student_logits.shape != teacher_logits.shape:
         raise InputError(
-            f"distillation: the student says {tuple(logits.shape)}, the teacher {tuple(taught.shape)}, "
+            f"distillation: the student says {tuple(student_logits.shape)}, the teacher {tuple(teacher_logits.shape)}, "
             "expected one shape"
         )
-    if not logits.numel():
-        return logits.sum() * 0.0
-    mine, theirs = logits.float() / temperature, taught.float() / temperature
-    if several:
+    if not student_logits.numel():
+        return student_logits.sum() * 0.0
+    mine, theirs = student_logits.float() / temperature, teacher_logits.float() / temperature
+    if multi_label:
         own = F.binary_cross_entropy_with_logits(theirs, theirs.sigmoid(), reduction="none")
         apart = F.binary_cross_entropy_with_logits(mine, theirs.sigmoid(), reduction="none") - own
     else:

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Fused
 
-__all__ = ["MixedTask"]
+__all__ = ["MixupTask"]
 
 
 @dataclass(frozen=True)
-class Both:
+class MixedTarget:
     """The targets of a mixture, and the share of the first."""
 
     first: Any
     second: Any
-    share: float
+    first_weight: float
 
 
-class MixedTask(SupervisedTask):
+class MixupTask(SupervisedTask):
     """Samples mixed two by two, after they were augmented; the loss is mixed in the same shares.
 
     Each sample meets another one of its batch. A pair whose contents do not fit on each other (other
@@ -36,53 +36,55 @@ class MixedTask(SupervisedTask):
     Paper: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
 
     Args:
-        mixing: of the distribution Beta(mixing, mixing) that a batch draws its share from: small values
+        alpha: of the distribution Beta(mixing, mixing) that a batch draws its share from: small values
             rarely mix much.
         arguments, options: of `SupervisedTask`.
 
     Raises:
-        InputError: `mixing` is not above 0, or some modality is of stored tokens, which cannot be mixed.
+        InputError: `alpha` is not above 0, or some modality is of stored tokens, which cannot be mixed.
     """
 
-    def __init__(self, *arguments: Any, mixing: float = 0.4, **options: Any):
+    def __init__(self, *arguments: Any, alpha: float = 0.4, **options: Any):
         super().__init__(*arguments, **options)
-        if not mixing > 0:
-            raise InputError(f"task {self.head_name!r}: got mixing {mixing}, expected above 0")
+        if not alpha > 0:
+            raise InputError(f"task {self.head_name!r}: got mixing {alpha}, expected above 0")
         if self.inputs.tokens:
             raise InputError(
                 f"task {self.head_name!r}: got stored tokens of {', '.join(self.inputs.tokens)}, expected "
                 "contents, which can be mixed"
             )
-        self.mixing = mixing
+        self.alpha = alpha
 
-    def criterion(self, batch: Inputs, targets: Sequence[Both]) -> Callable[[Fused], Tensor]:
+    def criterion(self, batch: ModelInputs, targets: Sequence[MixedTarget]) -> Callable[[Fused], Tensor]:
         """The loss of both targets, in their shares."""
         firsts, seconds = [both.first for both in targets], [both.second for both in targets]
-        share = targets[0].share
+        share = targets[0].first_weight
         return lambda fused: (
             share * self.head.loss(fused, firsts) + (1 - share) * self.head.loss(fused, seconds)
         )
 
-    def _drawn(self, rows: Tensor) -> tuple[Inputs, list[Any]]:
-        batch, targets = super()._drawn(rows)
-        share = float(torch.distributions.Beta(self.mixing, self.mixing).sample())
+    def _load_batch(self, rows: Tensor) -> tuple[ModelInputs, list[Any]]:
+        batch, targets = super()._load_batch(rows)
+        share = float(torch.distributions.Beta(self.alpha, self.alpha).sample())
         partner = torch.randperm(len(rows)).tolist()
         for place, other in enumerate(partner):
-            if not all(_fit(found[place], found[other]) for found in batch.contents.values()):
+            if not all(_can_mix(found[place], found[other]) for found in batch.contents.values()):
                 partner[place] = place
         contents = {
-            name: [_mixed(found[place], found[other], share) for place, other in enumerate(partner)]
+            name: [_mix(found[place], found[other], share) for place, other in enumerate(partner)]
             for name, found in batch.contents.items()
         }
-        both = [Both(target, targets[other], share) for target, other in zip(targets, partner, strict=True)]
+        both = [
+            MixedTarget(target, targets[other], share) for target, other in zip(targets, partner, strict=True)
+        ]
         return replace(batch, contents=contents), both
 
 
-def _fit(first: Any, second: Any) -> bool:
+def _can_mix(first: Any, second: Any) -> bool:
     if first is None or second is None:
         return first is second
     return isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape == second.shape
 
 
-def _mixed(first: Any, second: Any, share: float) -> Any:
-    return first if first is second else share * first + (1 - share) * second
+def _mix(first: Any, second: Any, first_weight: float) -> Any:
+    return first if first is second else first_weight * first + (1 - first_weight) * second

@@ -12,12 +12,12 @@ from scipy import sparse
 from torch import Tensor
 
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
-from mmattn.heads.recommendation.history_completion import co_occurrence
+from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.model.model import Model
-from mmattn.training.batch_size import BatchSize, batch_size
+from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
 from mmattn.training.tasks.base import Task
 
 __all__ = ["Episode", "RecommendationTask", "Recommender", "item_vectors"]
@@ -29,20 +29,20 @@ class Episode:
 
     Args:
         candidates: [C] items to rank.
-        known: [I] items that histories may hold.
+        known_items: [I] items that histories may hold.
         history: [U, I] ones where the user met the known item.
         positives: [U, C] ones where the user chose the candidate.
         seen: [U, C] True where the candidate is in the user's own history, and not to be ranked.
-        together: [I, I] numbers of users who chose both known items, where histories are completed. It holds
+        cooccurrence: [I, I] numbers of users who chose both known items, where histories are completed. It holds
             nothing of the candidates, which are not known yet.
     """
 
     candidates: Tensor
-    known: Tensor
+    known_items: Tensor
     history: Tensor
     positives: Tensor
     seen: Tensor | None = None
-    together: Tensor | None = None
+    cooccurrence: Tensor | None = None
 
 
 class RecommendationTask(Task):
@@ -57,59 +57,63 @@ class RecommendationTask(Task):
         inputs: all items.
         interactions: [users, items], the known ones.
         items: the items that were there to be chosen; no other takes part.
-        judge: validation figures of a `Recommender`.
+        validate_fn: validation figures of a `Recommender`.
         head: name of the head.
         hide: "items" for cold items, "pairs" for warm ones.
-        steps: steps an epoch.
-        users: users a step; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size`.
-        targets: share of the items that a step ranks.
-        history: share of the items that a step's histories may hold ("items"), or of each user's
+        steps_per_epoch: steps an epoch.
+        users_per_batch: users a step; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size_at`.
+        candidate_fraction: share of the items that a step ranks.
+        history_fraction: share of the items that a step's histories may hold ("items"), or of each user's
             interactions that are not hidden ("pairs").
         drop_modality: probability of dropping a modality of an item in a step.
-        ids: give each item its learned vector, where the head has them.
+        use_item_embeddings: give each item its learned vector, where the head has them.
         context: for the attention programs.
     """
 
     def __init__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: ModelInputs,
         interactions: sparse.csr_array,
         items: np.ndarray,
-        judge: Callable[[Recommender], dict[str, float]],
+        validate_fn: Callable[[Recommender], dict[str, float]],
         *,
         head: str = "recommendation",
         hide: Literal["items", "pairs"] = "items",
-        steps: int = 25,
-        users: BatchSize = 2048,
-        targets: float = 0.25,
-        history: float = 0.6,
+        steps_per_epoch: int = 25,
+        users_per_batch: BatchSizeSchedule = 2048,
+        candidate_fraction: float = 0.25,
+        history_fraction: float = 0.6,
         drop_modality: float = 0.1,
-        ids: bool = False,
+        use_item_embeddings: bool = False,
         context: Any = None,
     ):
         super().__init__()
-        if not 0 < targets <= 1 or not 0 < history <= 1 or (hide == "items" and targets + history > 1):
+        if (
+            not 0 < candidate_fraction <= 1
+            or not 0 < history_fraction <= 1
+            or (hide == "items" and candidate_fraction + history_fraction > 1)
+        ):
             raise InputError(
-                f"recommendation task: got targets {targets} and history {history}, expected shares of the "
+                f"recommendation task: got targets {candidate_fraction} and history {history_fraction}, expected shares of the "
                 "items that together make at most 1"
             )
         self.model = model
         self.inputs = inputs
         self.interactions = interactions
         self.items = np.asarray(items, np.int64)
-        self.judge = judge
+        self.validate_fn = validate_fn
         self.head_name = head
         self.hide = hide
-        self.steps, self.users = steps, users
-        batch_size(users, epoch=1)  # says now what is wrong with it
-        self.targets, self.history = targets, history
+        self.steps_per_epoch, self.users_per_batch = steps_per_epoch, users_per_batch
+        batch_size_at(users_per_batch, epoch=1)  # says now what is wrong with it
+        self.candidate_fraction, self.history_fraction = candidate_fraction, history_fraction
         self.drop_modality = drop_modality
-        self.use_ids = ids
+        self.use_item_embeddings = use_item_embeddings
         self.context = context
         if not interactions.nnz:
             raise InputError("recommendation task: got no interaction to learn from")
-        if self._completes and hide == "pairs":
+        if self._completes_histories and hide == "pairs":
             raise InputError(
                 "recommendation task: got a head with completion for warm items, expected one without: the "
                 "completion would see the pairs that a step hides"
@@ -117,40 +121,46 @@ class RecommendationTask(Task):
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
         """`steps` episodes."""
-        draw = self._pretend_cold if self.hide == "items" else self._hide_pairs
-        size = batch_size(self.users, epoch) or self.interactions.shape[0]
-        for _ in range(self.steps):
+        draw = self._cold_item_episode if self.hide == "items" else self._warm_item_episode
+        size = batch_size_at(self.users_per_batch, epoch) or self.interactions.shape[0]
+        for _ in range(self.steps_per_epoch):
             users = torch.randperm(self.interactions.shape[0], generator=generator)[:size].numpy()
             order = torch.randperm(len(self.items), generator=generator).numpy()
             yield draw(self.interactions[np.sort(users)], self.items[order], generator)
 
-    def batch_count(self, epoch: int) -> int:
+    def num_batches(self, epoch: int) -> int:
         """`steps`, in every epoch."""
-        return self.steps
+        return self.steps_per_epoch
 
-    def _pretend_cold(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
-        cut = max(1, int(self.targets * len(items)))
-        candidates, known = items[:cut], items[cut : cut + max(1, int(self.history * len(items)))]
+    def _cold_item_episode(
+        self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator
+    ) -> Episode:
+        cut = max(1, int(self.candidate_fraction * len(items)))
+        candidates, known = items[:cut], items[cut : cut + max(1, int(self.history_fraction * len(items)))]
         return Episode(
             candidates=torch.from_numpy(candidates),
-            known=torch.from_numpy(known),
+            known_items=torch.from_numpy(known),
             history=_dense(rows[:, known]),
             positives=_dense(rows[:, candidates]),
-            together=co_occurrence(self.interactions[:, known]) if self._completes else None,
+            cooccurrence=cooccurrence_counts(self.interactions[:, known])
+            if self._completes_histories
+            else None,
         )
 
-    def _hide_pairs(self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator) -> Episode:
-        chosen = np.sort(items[: max(2, int(self.targets * len(items)))])
+    def _warm_item_episode(
+        self, rows: sparse.csr_array, items: np.ndarray, generator: torch.Generator
+    ) -> Episode:
+        chosen = np.sort(items[: max(2, int(self.candidate_fraction * len(items)))])
         met = _dense(rows[:, chosen])
-        kept = met * (torch.rand(met.shape, generator=generator) < self.history)
+        kept = met * (torch.rand(met.shape, generator=generator) < self.history_fraction)
         index = torch.from_numpy(chosen)
-        return Episode(candidates=index, known=index, history=kept, positives=met - kept, seen=kept > 0)
+        return Episode(candidates=index, known_items=index, history=kept, positives=met - kept, seen=kept > 0)
 
     def forward(self, episode: Episode) -> Tensor:
         """The head's loss of one episode."""
         together = episode.seen is not None  # candidates and known items are the same ones
         device = self.model.device
-        items = episode.known if together else torch.cat([episode.candidates, episode.known])
+        items = episode.known_items if together else torch.cat([episode.candidates, episode.known_items])
         parts = drop_modalities(self.model.tokens(self.inputs, items), self.drop_modality)
         fused = self.model.fuse(parts, self.context)
         return self.model.head(self.head_name).loss(
@@ -158,24 +168,26 @@ class RecommendationTask(Task):
             history=episode.history.to(device),
             positives=episode.positives.to(device),
             seen=None if episode.seen is None else episode.seen.to(device),
-            ids=items.to(device) if self.use_ids else None,
-            together=None if episode.together is None else episode.together.to(device),
+            ids=items.to(device) if self.use_item_embeddings else None,
+            together=None if episode.cooccurrence is None else episode.cooccurrence.to(device),
         )
 
     @property
-    def _completes(self) -> bool:
+    def _completes_histories(self) -> bool:
         return self.model.head(self.head_name).completion is not None
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the recommender as it stands."""
-        return self.judge(self.recommender())
+        return self.validate_fn(self.recommender())
 
-    def recommender(self, inputs: Inputs | None = None) -> Recommender:
+    def recommender(self, inputs: ModelInputs | None = None) -> Recommender:
         """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
         head = self.model.head(self.head_name)
-        known = self.items if self.use_ids else None
+        known = self.items if self.use_item_embeddings else None
         vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, known, self.context)
-        together = co_occurrence(self.interactions[:, self.items]) if self._completes else None
+        together = (
+            cooccurrence_counts(self.interactions[:, self.items]) if self._completes_histories else None
+        )
         return Recommender(head, vectors, self.items, together).fit(self.interactions)
 
 
@@ -185,30 +197,34 @@ class Recommender:
     Args:
         head: the recommendation head.
         vectors: [I, D] of all items.
-        known: the items that histories may hold.
-        together: [known, known] as `co_occurrence` counts them, where the head completes histories.
+        known_items: the items that histories may hold.
+        cooccurrence: [known, known] as `cooccurrence_counts` counts them, where the head completes histories.
 
     Raises:
         InputError: the head completes histories, and nothing says by what.
     """
 
     def __init__(
-        self, head: RecommendationHead, vectors: Tensor, known: np.ndarray, together: Tensor | None = None
+        self,
+        head: RecommendationHead,
+        vectors: Tensor,
+        known_items: np.ndarray,
+        cooccurrence: Tensor | None = None,
     ):
-        if head.completion is not None and together is None:
+        if head.completion_dropout is not None and cooccurrence is None:
             raise InputError(
                 "recommender: got no co-occurrence counts, expected those of training: the head completes "
                 "histories (see mmattn.heads.recommendation.history_completion.co_occurrence)"
             )
         self.head = head.eval()
         self.vectors = vectors
-        self.known = np.asarray(known, np.int64)
-        self.together = together
-        self._weights: tuple[np.ndarray, Tensor] | None = None  # of the candidates asked for last
+        self.known_items = np.asarray(known_items, np.int64)
+        self.cooccurrence = cooccurrence
+        self._cached_weights: tuple[np.ndarray, Tensor] | None = None  # of the candidates asked for last
 
     def fit(self, interactions: sparse.csr_array) -> Recommender:
         """Take [users, items] as the histories; nothing is learned, so new users are only new rows."""
-        self.histories = interactions[:, self.known]
+        self.histories = interactions[:, self.known_items]
         return self
 
     @torch.inference_mode()
@@ -220,24 +236,24 @@ class Recommender:
     @torch.inference_mode()
     def weights(self, items: np.ndarray) -> Tensor:
         """[known, len(items)]: what each known item says of each of these."""
-        if self._weights is None or not np.array_equal(self._weights[0], items):
+        if self._cached_weights is None or not np.array_equal(self._cached_weights[0], items):
             place = np.full(len(self.vectors), -1)
-            place[self.known] = np.arange(len(self.known))
-            known = self.vectors[torch.from_numpy(self.known)]
+            place[self.known_items] = np.arange(len(self.known_items))
+            known = self.vectors[torch.from_numpy(self.known_items)]
             own = torch.from_numpy(place[items]).to(known.device)
-            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own, self.together)
-            self._weights = (items.copy(), found)
-        return self._weights[1]
+            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own, self.cooccurrence)
+            self._cached_weights = (items.copy(), found)
+        return self._cached_weights[1]
 
 
 @torch.no_grad()
 def item_vectors(
     model: Model,
-    inputs: Inputs,
+    inputs: ModelInputs,
     head: str,
-    known: np.ndarray | None = None,
+    known_items: np.ndarray | None = None,
     context: Any = None,
-    block: int = 1024,
+    batch_size: int = 1024,
 ) -> Tensor:
     """[I, D] vectors of all items, a block at a time.
 
@@ -245,18 +261,18 @@ def item_vectors(
         model: in evaluation mode while it runs.
         inputs: I items.
         head: name of the recommendation head.
-        known: items whose learned vectors are to be used; None for content alone.
+        known_items: items whose learned vectors are to be used; None for content alone.
         context: for the attention programs.
-        block: items at a time.
+        batch_size: items at a time.
     """
     was_training = model.training
     model.eval()
     device = model.device
     ids = torch.full((len(inputs),), -1)
-    if known is not None:
-        ids[torch.from_numpy(known)] = torch.from_numpy(known)
+    if known_items is not None:
+        ids[torch.from_numpy(known_items)] = torch.from_numpy(known_items)
     vectors = []
-    for chosen in torch.arange(len(inputs)).split(block):
+    for chosen in torch.arange(len(inputs)).split(batch_size):
         fused = model.fuse(model.tokens(inputs, chosen), context)
         vectors.append(model.head(head)(fused, ids[chosen].to(device)))
     model.train(was_training)

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from mmattn.data.histories import Histories
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.heads.recommendation.sequence import SequenceHead
-from mmattn.heads.recommendation.sequence_steps import Steps, next_steps, whole_histories
+from mmattn.heads.recommendation.sequence_steps import SequenceSteps, history_steps, sample_training_steps
 from mmattn.model.model import Model
-from mmattn.recommenders.popularity_over_time import Trends
-from mmattn.training.batch_size import BatchSize, batch_size
+from mmattn.recommenders.popularity_over_time import PopularityOverTime
+from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
 from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.recommendation import item_vectors
 
 __all__ = ["SequenceRecommender", "SequenceTask"]
 
 log = logging.getLogger(__name__)
-_USERS_AT_ONCE = 256  # whose states are computed in one pass
+_USER_BATCH_SIZE = 256  # whose states are computed in one pass
 
 
 class SequenceTask(Task):
@@ -40,49 +40,49 @@ class SequenceTask(Task):
         model: with a sequence head under `head`.
         inputs: all items.
         histories: of all users, known by now.
-        judge: validation figures of a `SequenceRecommender`.
-        now: the moment of asking, in seconds; left out, just after the last event.
+        validate_fn: validation figures of a `SequenceRecommender`.
+        query_time: the moment of asking, in seconds; left out, just after the last event.
         head: name of the head.
-        steps: batches an epoch.
-        users: histories a batch; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size`.
+        steps_per_epoch: batches an epoch.
+        users_per_batch: histories a batch; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size_at`.
         drop_modality: probability of dropping a modality of an item in a step.
         context: for the attention programs of the fusion core.
 
     Raises:
         InputError: no history holds anything, an item is not among the inputs, or an event lies at or after
-            `now`.
+            `query_time`.
     """
 
     def __init__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: ModelInputs,
         histories: Histories,
-        judge: Callable[[SequenceRecommender], dict[str, float]],
+        validate_fn: Callable[[SequenceRecommender], dict[str, float]],
         *,
-        now: float | None = None,
+        query_time: float | None = None,
         head: str = "sequence",
-        steps: int = 25,
-        users: BatchSize = 128,
+        steps_per_epoch: int = 25,
+        users_per_batch: BatchSizeSchedule = 128,
         drop_modality: float = 0.1,
         context: Any = None,
     ):
         super().__init__()
         self.model = model
         self.inputs = inputs
-        self.judge = judge
+        self.validate_fn = validate_fn
         self.head_name = head
-        self.steps, self.users = steps, users
-        batch_size(users, epoch=1)  # says now what is wrong with it
+        self.steps_per_epoch, self.users_per_batch = steps_per_epoch, users_per_batch
+        batch_size_at(users_per_batch, epoch=1)  # says now what is wrong with it
         self.drop_modality = drop_modality
         self.context = context
-        self.reveal(histories, now)
+        self.set_test_histories(histories, query_time)
 
     @property
     def _head(self) -> SequenceHead:
         return self.model.head(self.head_name)
 
-    def reveal(self, histories: Histories, now: float | None = None) -> None:
+    def set_test_histories(self, histories: Histories, query_time: float | None = None) -> None:
         """Let these be the known histories from here on; nothing is learned by that.
 
         Raises:
@@ -99,41 +99,43 @@ class SequenceTask(Task):
         counts_I = np.bincount(histories.items, minlength=len(self.inputs))
         self.items = np.flatnonzero(counts_I)
         self._counts_C = torch.from_numpy(counts_I[self.items])
-        self._place_I = np.full(len(self.inputs), -1)
-        self._place_I[self.items] = np.arange(len(self.items))
-        self.trends: Trends | None = None
+        self._candidate_index_I = np.full(len(self.inputs), -1)
+        self._candidate_index_I[self.items] = np.arange(len(self.items))
+        self.trends: PopularityOverTime | None = None
         self._popularity: Tensor | None = None
-        if half_lives := self._head.half_lives:
-            self.trends = Trends(histories.items, histories.time, len(self.inputs), half_lives, now)
+        if half_lives := self._head.popularity_half_lives:
+            self.trends = PopularityOverTime(
+                histories.items, histories.time, len(self.inputs), half_lives, query_time
+            )
             self._popularity = torch.from_numpy(self.trends.table_SFI[:, :, self.items])
-        long = int((histories.lengths > self._head.longest).sum())
+        long = int((histories.lengths > self._head.max_length).sum())
         if long:
             log.info(
                 "%d of %d histories are longer than %d events: windows of that length are learned from, and "
-                "the last ones count", long, len(histories), self._head.longest,
+                "the last ones count", long, len(histories), self._head.max_length,
             )  # fmt: skip
 
-    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Steps]:
+    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[SequenceSteps]:
         """`steps` batches of histories that hold something."""
         there = np.flatnonzero(self.histories.lengths)
-        size = batch_size(self.users, epoch) or len(there)
-        for _ in range(self.steps):
+        size = batch_size_at(self.users_per_batch, epoch) or len(there)
+        for _ in range(self.steps_per_epoch):
             order = torch.randperm(len(there), generator=generator)[:size].numpy()
-            yield next_steps(
+            yield sample_training_steps(
                 self.histories,
                 there[order],
-                self._place_I,
-                longest=self._head.longest,
+                self._candidate_index_I,
+                max_length=self._head.max_length,
                 horizon=self._head.horizon,
-                point=None if self.trends is None else self.trends.point,
+                popularity_index_fn=None if self.trends is None else self.trends.grid_index,
                 generator=generator,
             )
 
-    def batch_count(self, epoch: int) -> int:
+    def num_batches(self, epoch: int) -> int:
         """`steps`, in every epoch."""
-        return self.steps
+        return self.steps_per_epoch
 
-    def forward(self, steps: Steps) -> Tensor:
+    def forward(self, steps: SequenceSteps) -> Tensor:
         """The head's loss of one batch."""
         device, known = self.model.device, torch.from_numpy(self.items)
         parts = drop_modalities(self.model.tokens(self.inputs, known), self.drop_modality)
@@ -147,12 +149,12 @@ class SequenceTask(Task):
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the recommender as it stands."""
-        return self.judge(self.recommender())
+        return self.validate_fn(self.recommender())
 
-    def recommender(self, inputs: Inputs | None = None) -> SequenceRecommender:
+    def recommender(self, inputs: ModelInputs | None = None) -> SequenceRecommender:
         """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
         vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, self.items, self.context)
-        now = None if self.trends is None else torch.from_numpy(self.trends.now)
+        now = None if self.trends is None else torch.from_numpy(self.trends.latest)
         return SequenceRecommender(self._head, vectors, now).fit(self.histories)
 
 
@@ -178,12 +180,12 @@ class SequenceRecommender:
 
         Of more than the head's `longest` events the last ones count.
         """
-        recent, states = histories.last(self.head.longest), []
-        for users in np.array_split(np.arange(len(recent)), -(-len(recent) // _USERS_AT_ONCE) or 1):
-            some = recent.part(users, np.zeros(len(users), np.int64), recent.lengths[users])
-            steps = whole_histories(some).to(self.vectors.device)
-            states.append(self.head.users(steps, self.vectors))
-        both = self.head.vectors(torch.cat(states), self.vectors, self.popularity)
+        recent, states = histories.last_events(self.head.max_length), []
+        for users in np.array_split(np.arange(len(recent)), -(-len(recent) // _USER_BATCH_SIZE) or 1):
+            some = recent.slice_events(users, np.zeros(len(users), np.int64), recent.lengths[users])
+            steps = history_steps(some).to(self.vectors.device)
+            states.append(self.head.user_states(steps, self.vectors))
+        both = self.head.scoring_vectors(torch.cat(states), self.vectors, self.popularity)
         self.user_vectors, self.item_vectors = (one.float().cpu().numpy() for one in both)
         return self
 

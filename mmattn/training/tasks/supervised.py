@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
 from mmattn.model.model import Model
@@ -34,9 +34,9 @@ class SupervisedTask(Task):
         inputs: all samples.
         targets: one a sample; None where it is not known.
         rows: the samples to learn from; those without a target are left out.
-        judge: validation figures of the model; left out, none.
+        validate_fn: validation figures of the model; left out, none.
         head: name of the head.
-        batch: samples a step.
+        batch_size: samples a step.
         drop_modality: probability of dropping a modality of a sample in a step.
         augment: changes contents and target of a sample, anew in each epoch.
         perturb: adversarial training, for example; left out, the plain loss.
@@ -49,13 +49,13 @@ class SupervisedTask(Task):
     def __init__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: ModelInputs,
         targets: Sequence[Any],
         rows: Sequence[int] | np.ndarray,
-        judge: Callable[[Model], dict[str, float]] | None = None,
+        validate_fn: Callable[[Model], dict[str, float]] | None = None,
         *,
         head: str,
-        batch: int = 32,
+        batch_size: int = 32,
         drop_modality: float = 0.0,
         augment: Augment | None = None,
         perturb: Perturb | None = None,
@@ -66,12 +66,12 @@ class SupervisedTask(Task):
             raise InputError(
                 f"task {head!r}: got {len(targets)} targets, expected {len(inputs)}, one a sample"
             )
-        self.model, self.inputs, self.targets, self.judge = model, inputs, targets, judge
+        self.model, self.inputs, self.targets, self.validate_fn = model, inputs, targets, validate_fn
         known = [int(row) for row in rows if targets[int(row)] is not None]
         if not known:
             raise InputError(f"task {head!r}: got no sample with a target to learn from")
         self.rows = torch.tensor(known)
-        self.head_name, self.batch, self.drop_modality = head, batch, drop_modality
+        self.head_name, self.batch_size, self.drop_modality = head, batch_size, drop_modality
         self.augment, self.perturb, self.context = augment, perturb, context
 
     @property
@@ -82,14 +82,14 @@ class SupervisedTask(Task):
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         """The rows in a random order."""
-        yield from self.rows[torch.randperm(len(self.rows), generator=generator)].split(self.batch)
+        yield from self.rows[torch.randperm(len(self.rows), generator=generator)].split(self.batch_size)
 
-    def batch_count(self, epoch: int) -> int:
-        return -(-len(self.rows) // self.batch)
+    def num_batches(self, epoch: int) -> int:
+        return -(-len(self.rows) // self.batch_size)
 
     def forward(self, rows: Tensor) -> Tensor:
         """The loss of some samples."""
-        batch, targets = self._drawn(rows)
+        batch, targets = self._load_batch(rows)
         criterion = self.criterion(batch, targets)
         parts = self.model.tokens(batch, torch.arange(len(rows)))
         parts = drop_modalities(parts, self.drop_modality)
@@ -99,7 +99,7 @@ class SupervisedTask(Task):
 
         return loss_of(parts) if self.perturb is None else self.perturb(parts, loss_of)
 
-    def criterion(self, batch: Inputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
+    def criterion(self, batch: ModelInputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
         """What gives the loss of these samples, however often they are fused.
 
         Args:
@@ -108,9 +108,9 @@ class SupervisedTask(Task):
         """
         return lambda fused: self.head.loss(fused, targets)
 
-    def _drawn(self, rows: Tensor) -> tuple[Inputs, list[Any]]:
+    def _load_batch(self, rows: Tensor) -> tuple[ModelInputs, list[Any]]:
         """Inputs and targets of the rows, changed at random where that was asked for."""
-        batch, targets = self.inputs.rows(rows), [self.targets[row] for row in rows.tolist()]
+        batch, targets = self.inputs.subset(rows), [self.targets[row] for row in rows.tolist()]
         if self.augment is None:
             return batch, targets
         samples = [
@@ -121,15 +121,15 @@ class SupervisedTask(Task):
         return replace(batch, contents=contents), [target for _, target in changed]
 
     @torch.no_grad()
-    def predict(self, rows: Sequence[int] | np.ndarray, batch: int = 64) -> list[Any]:
+    def predict(self, rows: Sequence[int] | np.ndarray, batch_size: int = 64) -> list[Any]:
         """What the head says of some samples, in their order, in evaluation mode."""
         training = self.model.training
         self.model.eval()
         found: list[Any] = []
-        for part in torch.tensor([int(row) for row in rows]).long().split(batch):
+        for part in torch.tensor([int(row) for row in rows]).long().split(batch_size):
             found += self.head.predict(self.model.fuse(self.model.tokens(self.inputs, part), self.context))
         self.model.train(training)
         return found
 
     def validate(self) -> dict[str, float]:
-        return {} if self.judge is None else self.judge(self.model)
+        return {} if self.validate_fn is None else self.validate_fn(self.model)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.errors import InputError, MissingDependency, nearest
+from mmattn.errors import InputError, MissingDependency, did_you_mean
 
 __all__ = ["FixedWeights", "GradientWeights", "TaskWeighting", "UncertaintyWeights", "build_weighting"]
 
@@ -18,12 +18,12 @@ class TaskWeighting(nn.Module, ABC):
     """Losses of several tasks in, the loss that is trained out."""
 
     @abstractmethod
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared_parameters: Sequence[nn.Parameter]) -> Tensor:
         """One loss.
 
         Args:
             losses: task -> its loss.
-            shared: parameters that several tasks may use.
+            shared_parameters: parameters that several tasks may use.
         """
 
 
@@ -46,10 +46,10 @@ class FixedWeights(TaskWeighting):
             if weight < 0:
                 raise InputError(f"task weights: got {weight} for {name!r}, expected 0 or more")
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared_parameters: Sequence[nn.Parameter]) -> Tensor:
         for name in self.weights:
             if name not in losses:
-                raise InputError(f"task weights: no task {name!r}.{nearest(name, losses)}")
+                raise InputError(f"task weights: no task {name!r}.{did_you_mean(name, losses)}")
         return torch.stack([self.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
 
 
@@ -65,26 +65,26 @@ class UncertaintyWeights(TaskWeighting):
 
     Args:
         tasks: their names.
-        squared: those whose loss is a mean squared error, for which a Gaussian gives the factor 1/2.
+        regression_tasks: those whose loss is a mean squared error, for which a Gaussian gives the factor 1/2.
 
     Example:
-        >>> weighting = UncertaintyWeights(["click", "rating"], squared=["rating"])
+        >>> weighting = UncertaintyWeights(["click", "rating"], regression_tasks=["rating"])
         >>> weighting({"click": torch.tensor(2.0), "rating": torch.tensor(3.0)}, []).item()
         3.5
     """
 
-    def __init__(self, tasks: Collection[str], squared: Collection[str] = ()):
+    def __init__(self, tasks: Collection[str], regression_tasks: Collection[str] = ()):
         super().__init__()
-        for name in squared:
+        for name in regression_tasks:
             if name not in tasks:
-                raise InputError(f"task weights, squared: no task {name!r}.{nearest(name, tasks)}")
+                raise InputError(f"task weights, squared: no task {name!r}.{did_you_mean(name, tasks)}")
         self.tasks = tuple(tasks)
-        factors = torch.tensor([0.5 if name in squared else 1.0 for name in self.tasks])
+        factors = torch.tensor([0.5 if name in regression_tasks else 1.0 for name in self.tasks])
         self.factors: Tensor
         self.register_buffer("factors", factors, persistent=False)
         self.log_variance = nn.Parameter(torch.zeros(len(self.tasks)))
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared_parameters: Sequence[nn.Parameter]) -> Tensor:
         losses_T = torch.stack([losses[name].float() for name in self.tasks])
         return (self.factors * (-self.log_variance).exp() * losses_T + self.log_variance / 2).sum()
 
@@ -119,7 +119,7 @@ class GradientWeights(TaskWeighting):
         super().__init__()
         known = self.methods()
         if method not in known:
-            raise InputError(f"task weights: no method {method!r} in torchjd.{nearest(method, known)}")
+            raise InputError(f"task weights: no method {method!r} in torchjd.{did_you_mean(method, known)}")
         try:
             self.method = known[method](**dict(options or {}))
         except (TypeError, ValueError) as error:
@@ -143,19 +143,21 @@ class GradientWeights(TaskWeighting):
             and not hasattr(found, "reset")  # what remembers earlier steps would not survive a resume
         }
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor], shared_parameters: Sequence[nn.Parameter]) -> Tensor:
         losses_T = torch.stack([loss.float() for loss in losses.values()])
         if not torch.is_grad_enabled():
             return losses_T.sum()
         with torch.no_grad():
-            weights_T = self.method(_gramian(list(losses.values()), shared))
+            weights_T = self.method(_gramian(list(losses.values()), shared_parameters))
         return (weights_T.to(losses_T) * losses_T).sum()
 
 
-def _gramian(losses: Sequence[Tensor], shared: Sequence[nn.Parameter]) -> Tensor:
+def _gramian(losses: Sequence[Tensor], shared_parameters: Sequence[nn.Parameter]) -> Tensor:
     """[T, T] inner products of the losses' gradients, on the parameters that at least two of them use."""
     rows = [
-        torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=False)
+        torch.autograd.grad(
+            loss, shared_parameters, retain_graph=True, allow_unused=True, materialize_grads=False
+        )
         for loss in losses
     ]
     gramian = losses[0].new_zeros(len(losses), len(losses), dtype=torch.float32)
@@ -195,5 +197,5 @@ def build_weighting(spec: str | Mapping[str, Any], tasks: Collection[str]) -> Ta
     known = GradientWeights.methods()
     if name not in known:
         known_names = {"fixed", "uncertainty", *known}
-        raise InputError(f"task weights: no kind {name!r}.{nearest(name, known_names)}")
+        raise InputError(f"task weights: no kind {name!r}.{did_you_mean(name, known_names)}")
     return GradientWeights(name, options)

@@ -14,7 +14,9 @@ from mmattn.training.tasks.task_weighting import FixedWeights
 __all__ = ["with_alignment"]
 
 
-def with_alignment(task: RecommendationTask | SequenceTask, weight: float, batch: int = 128) -> MultiTask:
+def with_alignment(
+    task: RecommendationTask | SequenceTask, weight: float, batch_size: int = 128
+) -> MultiTask:
     """A recommender's task with a contrastive loss between the modalities of its items beside it.
 
     An item's text, picture and sound are drawn towards each other, so that an item with one of them only
@@ -23,7 +25,7 @@ def with_alignment(task: RecommendationTask | SequenceTask, weight: float, batch
     Args:
         task: its model has a head called "alignment" too.
         weight: of the contrastive loss; the task's own has weight 1.
-        batch: items of a step that are aligned.
+        batch_size: items of a step that are aligned.
 
     Raises:
         InputError: the weight is not above 0, or the model has no such head.
@@ -33,6 +35,6 @@ def with_alignment(task: RecommendationTask | SequenceTask, weight: float, batch
     task.model.head("alignment")
     aligned = AlignmentTask(
         task.model, task.inputs, torch.arange(len(task.inputs)), lambda _: {},
-        samples=torch.from_numpy(task.items), batch=batch, context=task.context,
+        samples=torch.from_numpy(task.items), batch_size=batch_size, context=task.context,
     )  # fmt: skip
     return MultiTask({"ranking": task, "alignment": aligned}, FixedWeights({"alignment": weight}))

@@ -143,7 +143,7 @@ def test_rows_sum_to_one_and_samples_stay_apart(
     paths = rollout(seen)
     assert paths.key.modalities == tokens.modalities
     for sample, matrix in enumerate(paths.matrices):
-        size = tokens.sizes[sample]
+        size = tokens.length_list[sample]
         assert matrix.shape == (size, size)
         assert (matrix >= 0).all()
         torch.testing.assert_close(matrix.sum(1), torch.ones(size, dtype=torch.float64))

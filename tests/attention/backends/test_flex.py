@@ -15,14 +15,14 @@ from torch.nn.attention import flex_attention as torch_flex
 from mmattn import attention as A
 from mmattn.attention.backends import flex
 from mmattn.attention.backends.base import Conditions
-from mmattn.attention.backends.flex import FlexBudgetWarning, _blocks, _ordered, _round
-from mmattn.attention.backends.flex_edges import find_edges
-from mmattn.attention.backends.flex_pairs import capture, flex_pairs
-from mmattn.attention.backends.selection import find
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.context_tensors import Extras, extras
+from mmattn.attention.backends.flex import FlexKernelLimitWarning, _block_indices, _block_sparsity, _round_up
+from mmattn.attention.backends.flex_edges import build_edge_table
+from mmattn.attention.backends.flex_pairs import capture_tensors, flex_pairs
+from mmattn.attention.backends.selection import get_backend
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.context_tensors import ContextTensors, build_context_tensors
 from mmattn.attention.execution.layout import Layout
-from mmattn.attention.testing.random_programs import RELATIONS, context_for, draw_mask, draw_tokens
+from mmattn.attention.testing.random_programs import RELATIONS, random_context, random_mask, random_tokens
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
@@ -53,11 +53,11 @@ NAMES = ["route", "geometry", "graph and sink"]
 
 def one_sentence() -> Layout:
     tokens = Tokens.from_sequences([torch.randn(5, 32)], "text")
-    return Layout.of(tokens, tokens)
+    return Layout.from_tokens(tokens, tokens)
 
 
 def refusal(program: A.Program, layout: Layout, conditions: Conditions) -> str | None:
-    return find("flex").refuses(program, layout, conditions, Extras())
+    return get_backend("flex").unsupported_reason(program, layout, conditions, ContextTensors())
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def dense_flex(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
     compiled = torch.compile(flex._attend, backend=counter, dynamic=False, fullgraph=True)
     flex._compiled()  # raises PyTorch's own limits
     monkeypatch.setattr(flex, "_compiled", lambda: compiled)
-    monkeypatch.setattr(flex.Flex, "allow_cpu", True)
-    monkeypatch.setattr(find("flex"), "kernels", set())
+    monkeypatch.setattr(flex.FlexAttention, "allow_cpu", True)
+    monkeypatch.setattr(get_backend("flex"), "kernels", set())
     yield counter
     torch._dynamo.reset()
 
@@ -80,8 +80,8 @@ def dense_flex(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
 def test_on_the_cpu_the_plan_says_why_not() -> None:
     layer = A.Attention(A.Program(mask=A.window(2)), dim=32, heads=2)
     tokens = Tokens.from_sequences([torch.randn(5, 32)], "text")
-    assert "parity target" in layer.plan(tokens).parts[0].refused["flex"]
-    assert "needs CUDA, these tokens are on cpu" in layer.plan(tokens).parts[0].refused["varlen"]
+    assert "parity target" in layer.plan(tokens).parts[0].unsupported["flex"]
+    assert "needs CUDA, these tokens are on cpu" in layer.plan(tokens).parts[0].unsupported["varlen"]
     layer.backend = "flex"
     with pytest.raises(InputError, match="'flex' cannot run this: FlexAttention on the CPU"):
         layer(tokens)
@@ -115,37 +115,41 @@ def test_conditions_that_it_cannot_run_under(changed: dict[str, Any], why: str) 
 
 def test_without_pairs_there_is_nothing_to_compile() -> None:
     nobody = Tokens.empty(2, 32, ["text"])
-    assert refusal(A.Program(), Layout.of(nobody, nobody), ON_CUDA) == "there are no pairs to score"
+    assert refusal(A.Program(), Layout.from_tokens(nobody, nobody), ON_CUDA) == "there are no pairs to score"
 
 
 # --- the budget of kernels ---------------------------------------------------------------------------
 
 
 def test_past_its_budget_it_refuses_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, backend = one_sentence(), flex.Flex()
-    flex._say_once.cache_clear()
-    monkeypatch.setattr(flex, "BUDGET", 1)
-    backend.kernels.add(backend._kernel(A.Program(), layout, ON_CUDA, Extras()))
-    assert backend.refuses(A.Program(), layout, ON_CUDA, Extras()) is None  # this one is compiled
+    layout, backend = one_sentence(), flex.FlexAttention()
+    flex._warn_once.cache_clear()
+    monkeypatch.setattr(flex, "MAX_KERNELS", 1)
+    backend.kernels.add(backend._kernel_key(A.Program(), layout, ON_CUDA, ContextTensors()))
+    assert (
+        backend.unsupported_reason(A.Program(), layout, ON_CUDA, ContextTensors()) is None
+    )  # this one is compiled
     other = A.Program(mask=A.causal)
-    with pytest.warns(FlexBudgetWarning, match="has compiled 1 kernels and takes no new program or length"):
+    with pytest.warns(
+        FlexKernelLimitWarning, match="has compiled 1 kernels and takes no new program or length"
+    ):
         assert "budget of 1 compiled kernels is spent" in str(
-            backend.refuses(other, layout, ON_CUDA, Extras())
+            backend.unsupported_reason(other, layout, ON_CUDA, ContextTensors())
         )
-    assert backend.refuses(other, layout, ON_CUDA, Extras())  # and warns no second time
+    assert backend.unsupported_reason(other, layout, ON_CUDA, ContextTensors())  # and warns no second time
 
 
 def test_past_its_budget_the_layer_takes_another_backend_or_raises(dense_flex: CompileCounter) -> None:
     """With `auto` the named alternative runs, with `flex` nothing does; dense flex never does."""
     layers = [attention(A.Program(mask=A.window(n)), backend="flex") for n in (1, 2, 3)]
     tokens = Tokens.from_sequences([torch.randn(5, 64), torch.randn(0, 64)], "text")
-    flex._say_once.cache_clear()
+    flex._warn_once.cache_clear()
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flex, "BUDGET", 2)
+        patch.setattr(flex, "MAX_KERNELS", 2)
         first = [layer(tokens).values for layer in layers[:2]]
         assert dense_flex.frame_count == 2
         with (
-            pytest.warns(FlexBudgetWarning),
+            pytest.warns(FlexKernelLimitWarning),
             pytest.raises(
                 InputError, match="'flex' cannot run this: its budget of 2 .* able: .*blocks, eager"
             ),
@@ -153,7 +157,7 @@ def test_past_its_budget_the_layer_takes_another_backend_or_raises(dense_flex: C
             layers[2](tokens)
         layers[2].backend = "auto"
         assert layers[2].plan(tokens).backend == "blocks"
-        assert "is spent" in layers[2].plan(tokens).parts[0].refused["flex"]
+        assert "is spent" in layers[2].plan(tokens).parts[0].unsupported["flex"]
         layers[2](tokens)
         # What was compiled goes on running, compiled.
         for layer, expected in zip(layers[:2], first, strict=True):
@@ -164,8 +168,8 @@ def test_past_its_budget_the_layer_takes_another_backend_or_raises(dense_flex: C
 def test_pytorch_never_falls_back_to_dense_by_itself(dense_flex: CompileCounter) -> None:
     """Our budget is below PyTorch's limits; and past those a whole graph raises instead of running dense."""
     flex._compiled()
-    assert torch._dynamo.config.recompile_limit >= 2 * flex.BUDGET
-    assert torch._dynamo.config.accumulated_recompile_limit >= 4 * flex.BUDGET
+    assert torch._dynamo.config.recompile_limit >= 2 * flex.MAX_KERNELS
+    assert torch._dynamo.config.accumulated_recompile_limit >= 4 * flex.MAX_KERNELS
     tokens = Tokens.from_sequences([torch.randn(5, 64)], "text")
     with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=1):
         attention(A.Program(mask=A.window(1)), backend="flex")(tokens)
@@ -192,11 +196,11 @@ def test_one_kernel_serves_many_batches(dense_flex: CompileCounter) -> None:
         with torch.no_grad():
             layer(tokens, context={"kg": pairs, "presence": presence})
         # PyTorch compiles exactly as often as the budget counts.
-        assert dense_flex.frame_count == len(find("flex").kernels)  # type: ignore[attr-defined]
+        assert dense_flex.frame_count == len(get_backend("flex").kernels)  # type: ignore[attr-defined]
 
 
 def test_lengths_are_rounded_to_few_values() -> None:
-    assert [_round(n) for n in (0, 1, 128, 129, 1024, 1025, 1300, 40_000)] == [
+    assert [_round_up(n) for n in (0, 1, 128, 129, 1024, 1025, 1300, 40_000)] == [
         128,
         128,
         128,
@@ -206,25 +210,27 @@ def test_lengths_are_rounded_to_few_values() -> None:
         1536,
         40960,
     ]
-    assert len({_round(n) for n in range(1, 200_000)}) < 45
-    assert all(n <= _round(n) <= 1.25 * n + 128 for n in range(1, 5000))
+    assert len({_round_up(n) for n in range(1, 200_000)}) < 45
+    assert all(n <= _round_up(n) <= 1.25 * n + 128 for n in range(1, 5000))
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_block_masks_hold_every_allowed_pair(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "_BLOCK", 8)
     rng = random.Random(seed)
-    q = draw_tokens(rng, 5, 4)
-    kv = q if seed % 2 else draw_tokens(rng, 5, 4)
-    layout, mask = Layout.of(q, kv), draw_mask(rng)
-    if not layout.pairs:
+    q = random_tokens(rng, 5, 4)
+    kv = q if seed % 2 else random_tokens(rng, 5, 4)
+    layout, mask = Layout.from_tokens(q, kv), random_mask(rng)
+    if not layout.num_pairs:
         pytest.skip("the drawn batch has no pairs")
-    call = Call(A.Program(mask=mask), q.values[:, None], kv.values[:, None], kv.values[:, None], layout)
-    captured = capture(call, len(q.values), len(kv.values))
+    call = AttentionCall(
+        A.Program(mask=mask), q.values[:, None], kv.values[:, None], kv.values[:, None], layout
+    )
+    captured = capture_tensors(call, len(q.values), len(kv.values))
     query, key = torch.meshgrid(torch.arange(len(q.values)), torch.arange(len(kv.values)), indexing="ij")
     seen = mask.allow(flex_pairs(captured, torch.tensor(0), query, key))
     seen = seen.expand_as(query) & (q.sample[:, None] == kv.sample[None])
-    blocks = _blocks(layout, mask)
+    blocks = _block_sparsity(layout, mask)
     for i, rows in enumerate(seen.split(8)):
         for j, block in enumerate(rows.split(8, dim=1)):
             assert bool(blocks.partial[i, j] | blocks.full[i, j]) or not block.any()
@@ -241,7 +247,7 @@ def test_block_masks_hold_every_allowed_pair(seed: int, monkeypatch: pytest.Monk
 
 
 def test_block_indices_put_the_marked_blocks_first() -> None:
-    number, index = _ordered(torch.tensor([[False, True, True], [False, False, True]]), (3, 3))
+    number, index = _block_indices(torch.tensor([[False, True, True], [False, False, True]]), (3, 3))
     assert number.tolist() == [[[2, 1, 0]]]
     assert index[0, 0, 0].tolist() == [1, 2, 0]
     assert index[0, 0, 1].tolist() == [2, 0, 1]
@@ -261,9 +267,9 @@ def attention(program: A.Program, backend: str = "auto", heads: int = 4, dim: in
 def batch(program: A.Program, seed: int, dim: int = 64) -> tuple[Tokens, Tokens, dict[str, Any]]:
     """Queries and keys of other lengths, where no token has the date 1970."""
     rng = random.Random(seed)
-    q, kv = (draw_tokens(rng, 5, dim) for _ in range(2))
+    q, kv = (random_tokens(rng, 5, dim) for _ in range(2))
     q, kv = (replace(x, values=x.values.float(), time=x.time + 1.7e9) for x in (q, kv) if x.time is not None)
-    context = context_for(program, q, kv, rng)
+    context = random_context(program, q, kv, rng)
     return q, kv, {**context, "presence": torch.rand(5, len(kv.modalities)) < 0.7}
 
 
@@ -275,7 +281,7 @@ def test_a_traced_program_means_the_same(
     layer = attention(program)
     q, kv, context = batch(program, seed=3)
     if itself:
-        kv, context = q, context_for(program, q, q, random.Random(1))
+        kv, context = q, random_context(program, q, q, random.Random(1))
     with torch.no_grad():
         layer.backend = "reference"
         expected = layer(q, kv, context).values
@@ -291,7 +297,7 @@ def test_a_traced_program_has_the_same_gradients(
 ) -> None:
     """The gradients that PyTorch derives for score functions and captured tensors, without the kernel."""
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)  # it refuses all gradients
-    monkeypatch.setattr(flex.Flex, "_unable", lambda *arguments: None)
+    monkeypatch.setattr(flex.FlexAttention, "_conditions_unsupported_reason", lambda *arguments: None)
     layer = attention(program)
     q, kv, context = batch(program, seed=5)
     results = {}
@@ -337,14 +343,14 @@ def test_edges_are_found_by_search(seed: int) -> None:
         return Tokens.from_lengths(torch.zeros(sum(lengths), 1), torch.tensor(lengths), "text", entity=entity)
 
     q, kv = tokens([3, 0, 7, 2]), tokens([5, 2, 11, 0])
-    layout = Layout.of(q, kv)
+    layout = Layout.from_tokens(q, kv)
     edges = torch.stack([torch.randint(0, top, (13 * (seed > 0),), generator=generator) for top in (4, 4, 3)])
     program = A.Program(A.dot() >> A.graph_bias("kg", 3))
-    joined = extras(program, q, kv, layout, {"kg": edges}).edges["kg"]
+    joined = build_context_tensors(program, q, kv, layout, {"kg": edges}).edges["kg"]
     weight = torch.tensor([[1.0, 10.0, 100.0]])
-    found = find_edges(joined, 3, layout, 16)
+    found = build_edge_table(joined, 3, layout, 16)
     query, key = torch.meshgrid(torch.arange(12), torch.arange(18), indexing="ij")
-    bias = found.with_weight(weight).look_up(torch.tensor(0), query, key)
+    bias = found.with_weight(weight).edge_bias(torch.tensor(0), query, key)
     assert (found.key.numel() & (found.key.numel() - 1)) == 0  # a power of two: few kernels
     expected = torch.zeros(12, 18)
     for head, tail, relation in edges.T.tolist():
@@ -359,7 +365,7 @@ def test_edges_are_found_by_search(seed: int) -> None:
 def test_parity_of_the_compiled_kernel_on_the_cpu(
     program: A.Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flex.Flex, "allow_cpu", True)
+    monkeypatch.setattr(flex.FlexAttention, "allow_cpu", True)
     layer = attention(program)
     q, kv, context = batch(program, seed=3)
     with torch.no_grad():

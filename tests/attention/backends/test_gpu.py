@@ -9,7 +9,7 @@ import torch
 
 from mmattn import attention as A
 from mmattn.attention.backends import flex
-from mmattn.attention.backends.selection import find
+from mmattn.attention.backends.selection import get_backend
 from mmattn.attention.testing.random_programs import RELATIONS
 from mmattn.types import Tokens
 
@@ -83,8 +83,8 @@ def test_varlen_with_empty_samples_and_odd_lengths(name: str, dtype: torch.dtype
 
 
 def test_flex_compiles_as_often_as_its_budget_counts() -> None:
-    backend = find("flex")
-    assert isinstance(backend, flex.Flex)
+    backend = get_backend("flex")
+    assert isinstance(backend, flex.FlexAttention)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     backend.kernels.clear()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mmattn import attention as A
 from mmattn.attention.language.extensions import Extension
-from mmattn.attention.language.term import MAX_DEPTH, vocabulary
-from mmattn.attention.testing.random_programs import draw_program
+from mmattn.attention.language.term import MAX_DEPTH, registered_terms
+from mmattn.attention.testing.random_programs import random_program
 from mmattn.errors import InputError, MissingDependency
 from mmattn.types import Tokens
 
@@ -45,7 +45,7 @@ def test_the_program_of_the_design_prints_and_comes_back() -> None:
 @settings(max_examples=200)
 @given(seed=st.integers(0, 10**9))
 def test_every_program_survives_text_and_json(seed: int) -> None:
-    program = draw_program(random.Random(seed))
+    program = random_program(random.Random(seed))
     assert A.parse(str(program)) == program
     back = A.Program.from_json(program.to_json())
     assert back == program
@@ -303,7 +303,7 @@ OPERATORS = {"and", "or", "not", "chain"}
 
 
 def test_every_word_is_public_and_worked_out_by_hand() -> None:
-    words = {name for name, term in vocabulary().items() if not issubclass(term, Extension)}
+    words = {name for name, term in registered_terms().items() if not issubclass(term, Extension)}
     assert {word for covered in BY_HAND.values() for word in covered} == words
     assert all(hasattr(A, name) for name in words - OPERATORS)
     for name in BY_HAND:

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from mmattn import attention as A
 from mmattn.attention.execution.layout import Layout
-from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarise
-from mmattn.attention.language.pairs import Fields, Pairs
-from mmattn.attention.testing.random_programs import draw_mask, draw_tokens
+from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarize_blocks
+from mmattn.attention.language.pairs import Pairs, TokenFields
+from mmattn.attention.testing.random_programs import random_mask, random_tokens
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
 
 def allowed(mask: A.Mask, tokens: Tokens) -> list[str]:
     """The mask over one sample as rows of x and dots."""
-    q = Fields(tokens.position[:, None], tokens.modality[:, None], tokens.modalities)
-    k = Fields(tokens.position[None], tokens.modality[None], tokens.modalities)
+    q = TokenFields(tokens.position[:, None], tokens.modality[:, None], tokens.modalities)
+    k = TokenFields(tokens.position[None], tokens.modality[None], tokens.modalities)
     pairs = Pairs(q, k, torch.zeros(1, 1, 1, dtype=torch.int64))
     return ["".join(".x"[int(seen)] for seen in row) for row in mask.allow(pairs).tolist()]
 
@@ -77,7 +77,7 @@ def test_presence_hides_a_modality_that_is_there(scene: Tokens) -> None:
     _, seen = layer(scene, context=hidden, explain=A.rows([0]))
     assert (seen[0].weights[:, 2:5] == 0).all()
     torch.testing.assert_close(seen[0].weights.sum(1), torch.ones(2, dtype=torch.float64))
-    without = layer(scene.without("image"))
+    without = layer(scene.drop_modalities("image"))
     # Words and sound then see what they would see without any picture.
     torch.testing.assert_close(layer(scene, context=hidden).values[[0, 1, 5]], without.values)
 
@@ -138,7 +138,7 @@ def test_modalities_that_the_tokens_do_not_know(mask: A.Mask, message: str, scen
 
 def test_a_route_may_name_a_modality_that_is_known_and_absent(scene: Tokens) -> None:
     layer = A.Attention(A.Program(mask=A.route({"*": ["image"]})), dim=6, heads=1, bias=False).double()
-    blind = scene.without("image")
+    blind = scene.drop_modalities("image")
     assert blind.modalities == ("text", "image", "audio")
     assert (layer(blind).values == 0).all()
 
@@ -147,25 +147,25 @@ def test_a_route_may_name_a_modality_that_is_known_and_absent(scene: Tokens) -> 
 @given(seed=st.integers(0, 10**6), q_size=st.sampled_from([1, 3, 8]), k_size=st.sampled_from([1, 5, 16]))
 def test_what_is_said_of_blocks_is_true_of_their_pairs(seed: int, q_size: int, k_size: int) -> None:
     rng = random.Random(seed)
-    mask = draw_mask(rng)
-    q, kv = draw_tokens(rng, 1, 1), draw_tokens(rng, 1, 1)
+    mask = random_mask(rng)
+    q, kv = random_tokens(rng, 1, 1), random_tokens(rng, 1, 1)
     if not len(q.values) or not len(kv.values):
         return
-    layout = Layout.of(q, kv)
-    low, high, kinds = summarise(q.position, q.modality, q.modalities, q_size)
+    layout = Layout.from_tokens(q, kv)
+    low, high, kinds = summarize_blocks(q.position, q.modality, q.modalities, q_size)
     query = BlockFields(low[:, None], high[:, None], kinds[:, None], q.modalities)
-    low, high, kinds = summarise(kv.position, kv.modality, kv.modalities, k_size)
+    low, high, kinds = summarize_blocks(kv.position, kv.modality, kv.modalities, k_size)
     key = BlockFields(low[None], high[None], kinds[None], kv.modalities)
     bounds = mask.bounds(BlockPairs(query, key))
     pairs = Pairs(
-        Fields(layout.query.position[:, None], layout.query.modality[:, None], q.modalities),
-        Fields(layout.key.position[None], layout.key.modality[None], kv.modalities),
+        TokenFields(layout.query.position[:, None], layout.query.modality[:, None], q.modalities),
+        TokenFields(layout.key.position[None], layout.key.modality[None], kv.modalities),
         torch.zeros(1, 1, 1, dtype=torch.int64),
     )
     seen = mask.allow(pairs).expand(len(q.values), len(kv.values))
     blocks = [[b for b in row.split(k_size, dim=1)] for row in seen.split(q_size)]  # noqa: C416
     shape = (len(blocks), len(blocks[0]))
-    may, must = bounds.may.expand(shape), bounds.must.expand(shape)
+    may, must = bounds.may_hold.expand(shape), bounds.must_hold.expand(shape)
     for i, row in enumerate(blocks):
         for j, block in enumerate(row):
             assert bool(may[i, j]) or not block.any(), f"{mask} allows pairs of blocks it rules out"

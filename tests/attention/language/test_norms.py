@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmattn import attention as A
 from mmattn.attention.language.norms import Norm
-from mmattn.attention.language.pairs import Fields, Pairs
+from mmattn.attention.language.pairs import Pairs, TokenFields
 from mmattn.errors import InputError
 
 NORMS = [A.softmax(), A.softmax("sink"), A.sigmoid, A.sparsemax, A.entmax15, A.topk(2)]
@@ -20,10 +20,10 @@ def weigh(norm: Norm, score: list[list[float]] | Tensor, allowed: list[list[bool
     """Weights [Q, K] of one head."""
     score = torch.as_tensor(score, dtype=torch.float64)
     seen = torch.ones_like(score, dtype=torch.bool) if allowed is None else torch.tensor(allowed)
-    nowhere = Fields(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64), ())
+    nowhere = TokenFields(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64), ())
     parameters = {"sink": torch.tensor([math.log(3.0)], dtype=torch.float64)}
     pairs = Pairs(nowhere, nowhere, torch.zeros(1, 1, 1, dtype=torch.int64), parameters)
-    return norm.weigh(score[None], seen, pairs)[0]
+    return norm.normalize(score[None], seen, pairs)[0]
 
 
 def close(got: Tensor, expected: list[list[float]]) -> None:

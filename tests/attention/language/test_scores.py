@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmattn import attention as A
-from mmattn.attention.execution.attention_call import Call
-from mmattn.attention.execution.context_tensors import extras
+from mmattn.attention.execution.attention_call import AttentionCall
+from mmattn.attention.execution.context_tensors import build_context_tensors
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.biases import _t5_buckets
 from mmattn.errors import InputError
@@ -23,15 +23,17 @@ def scores(
 ) -> Tensor:
     """[H, N, N] scores of the first sample, whose values are queries and keys alike."""
     program = A.Program(score=chain)
-    layout = Layout.of(tokens, tokens)
+    layout = Layout.from_tokens(tokens, tokens)
     q = tokens.values[:, None]
     doubles = {name: value.double() for name, value in parameters.items()}
-    found = extras(program, tokens, tokens, layout, context or {})
-    call = Call(program, q, q, q, layout, doubles, slots=tokens.modalities, extras=found)
+    found = build_context_tensors(program, tokens, tokens, layout, context or {})
+    call = AttentionCall(
+        program, q, q, q, layout, doubles, modality_slots=tokens.modalities, context_tensors=found
+    )
     pairs = call.sample_pairs(0)
-    own = tokens.values[: tokens.sizes[0]][None]
+    own = tokens.values[: tokens.length_list[0]][None]
     score = program.chain.score(own, own, pairs)
-    return score.expand(1, tokens.sizes[0], tokens.sizes[0])
+    return score.expand(1, tokens.length_list[0], tokens.length_list[0])
 
 
 def line(values: list[list[float]], **fields: Any) -> Tokens:

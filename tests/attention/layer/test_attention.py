@@ -109,8 +109,8 @@ def test_the_plan_says_what_runs_and_why_not_the_others(words: Words) -> None:
     plan = layer.plan(words([300, 20], 8))
     part = plan.parts[0]
     assert plan.backend == "blocks"
-    assert set(part.refused) | set(part.estimates) == set(A.backends())
-    assert part.refused["jagged"] == "it takes no mask, and the program has window(4)"
+    assert set(part.unsupported) | set(part.estimates) == set(A.backends())
+    assert part.unsupported["jagged"] == "it takes no mask, and the program has window(4)"
     # Blocks of 64 keys that 128 queries see within 4: 0 to 191, 64 to 299, 192 to 299; and 20 by 20.
     assert part.density == (128 * 192 + 128 * 236 + 44 * 108 + 20 * 20) / (300 * 300 + 20 * 20)
     assert "jagged: refused, it takes no mask" in str(plan)
@@ -123,10 +123,12 @@ def test_the_plan_and_the_call_choose_alike(words: Words, monkeypatch: pytest.Mo
     chosen = layer.plan(tokens).backend
     assert chosen == "eager"
     ran = []
-    from mmattn.attention.backends.eager import Eager
+    from mmattn.attention.backends.eager import EagerAttention
 
-    run = Eager.run
-    monkeypatch.setattr(Eager, "run", lambda self, *a: ran.append(self.name) or run(self, *a))
+    run = EagerAttention.run
+    monkeypatch.setattr(
+        EagerAttention, "matches_by_label", lambda self, *a: ran.append(self.name) or run(self, *a)
+    )
     layer(tokens)
     assert ran == [chosen]
 
@@ -147,7 +149,7 @@ def test_the_plan_follows_gradients(words: Words) -> None:
     assert (
         layer.plan(tokens)
         .parts[0]
-        .refused["jagged"]
+        .unsupported["jagged"]
         .startswith("fused attention gives no gradient to the bias")
     )
     with torch.no_grad():
@@ -258,13 +260,13 @@ def test_remembered_keys_give_what_the_whole_call_gives(words: Words) -> None:
     for number in layer.program_parameters().values():
         torch.nn.init.normal_(number)
     queries, keys = words([2, 3, 1], 6), words([5, 0, 7], 10)
-    cache = layer.remember(keys)
-    torch.testing.assert_close(layer.recall(queries, cache).values, layer(queries, keys).values)
+    cache = layer.cache_keys(keys)
+    torch.testing.assert_close(layer.attend_cached(queries, cache).values, layer(queries, keys).values)
     picked = torch.tensor([2, 0, 0])
-    again = layer.recall(queries.select(picked), cache.select(picked))
+    again = layer.attend_cached(queries.select(picked), cache.select(picked))
     torch.testing.assert_close(again.values, layer(queries.select(picked), keys.select(picked)).values)
     with pytest.raises(InputError, match="Attention: q has width 10, expected 6"):
-        layer.recall(keys, cache)
+        layer.attend_cached(keys, cache)
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager", "reference"])
@@ -322,14 +324,14 @@ def test_pruning_renumbers_the_ranges_of_heads(words: Words) -> None:
 def test_the_penalty_closes_gates(words: Words) -> None:
     torch.manual_seed(0)
     layer, tokens = gated(4, closed=[]).train(), words([5, 4], 24)
-    assert layer.eval().penalty().item() > 3.9  # four open heads
-    before = layer.train().penalty().item()
+    assert layer.eval().gate_penalty().item() > 3.9  # four open heads
+    before = layer.train().gate_penalty().item()
     optimizer = torch.optim.Adam([layer.program_parameters()["gate"]], lr=0.3)
     for _ in range(60):
         optimizer.zero_grad()
-        (layer.penalty() + 0.0 * layer(tokens).values.sum()).backward()
+        (layer.gate_penalty() + 0.0 * layer(tokens).values.sum()).backward()
         optimizer.step()
-    assert layer.penalty().item() < 0.1 * before
+    assert layer.gate_penalty().item() < 0.1 * before
     assert len(layer.prune()) == 3  # one head always stays
 
 
@@ -366,7 +368,7 @@ def test_program_parameters_are_all_that_tuning_the_program_trains() -> None:
 
 def test_rows_of_modalities_are_saved_with_the_layer(scene: Tokens) -> None:
     layer = A.Attention(A.Program(score=A.dot() >> A.modality_bias("pair")), dim=6, heads=2).double()
-    layer.name_modalities(["audio", "text"])
+    layer.register_modalities(["audio", "text"])
     nn.init.normal_(layer.program_parameters()["pair"])
     expected = layer(scene).values
     other = copy.deepcopy(layer)
@@ -375,7 +377,7 @@ def test_rows_of_modalities_are_saved_with_the_layer(scene: Tokens) -> None:
     assert other._modalities == ("audio", "text", "image")
     torch.testing.assert_close(other(scene).values, expected)
     with pytest.raises(InputError, match="expected at most 8; name them in the term"):
-        layer.name_modalities([f"m{index}" for index in range(7)])
+        layer.register_modalities([f"m{index}" for index in range(7)])
 
 
 def test_dropout_drops_only_while_training(words: Words) -> None:

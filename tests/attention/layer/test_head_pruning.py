@@ -14,7 +14,7 @@ from torch import nn
 from mmattn import InputError, Tokens
 from mmattn import attention as A
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.fusion.block import FusionBlock, NarrowBlock
+from mmattn.fusion.block import BottleneckBlock, FusionBlock
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 
@@ -25,7 +25,7 @@ NEAR, FAR = (A.Program(score=A.dot() >> A.relative(name, 4) >> A.head_gate(name 
 def layer_of(program: Any = GATED, closed: dict[str, list[int]] | None = None, heads: int = 7) -> A.Attention:
     torch.manual_seed(0)
     layer = A.Attention(program, dim=5 * heads, heads=heads).double().eval()
-    layer.name_modalities(["text", "image"])
+    layer.register_modalities(["text", "image"])
     with torch.no_grad():
         for name, parameter in layer.program_parameters().items():
             if "gate" not in name:
@@ -131,7 +131,7 @@ def test_every_layer_of_a_core_is_pruned() -> None:
     blocks = nn.ModuleList([FusionBlock(layer_of(closed={"gate": [0, 6]}), dim=35), inner])
     assert A.prune(blocks) == {"0.attention": (0, 6), "1.attention": (1,)}
     assert A.prune(blocks) == {}
-    narrow = NarrowBlock(FusionBlock(layer_of(closed={"gate": [1]}, heads=2), dim=10), dim=12, width=10)
+    narrow = BottleneckBlock(FusionBlock(layer_of(closed={"gate": [1]}, heads=2), dim=10), dim=12, width=10)
     assert A.prune(narrow) == {"block.attention": (1,)}
 
 

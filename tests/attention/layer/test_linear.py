@@ -19,7 +19,7 @@ needs_onednn = pytest.mark.skipif(
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use oneDNN's product whatever the processor and the size."""
-    monkeypatch.setattr(linear, "favours_onednn", lambda: True)
+    monkeypatch.setattr(linear, "is_onednn_faster", lambda: True)
     monkeypatch.setattr(linear, "_WORTH", 0)
     monkeypatch.setattr(linear, "_ROWS", 53)
 
@@ -41,8 +41,8 @@ def test_it_is_the_float64_layer_to_rounding(rows: int, into: int, out: int, bia
     layer = Linear(into, out, bias=bias)
     exact = copy.deepcopy(layer).double()
     x, gradient = torch.randn(rows, into), torch.randn(rows, out)
-    assert linear._suits(x, layer.weight)
-    assert not linear._suits(x.double(), exact.weight)
+    assert linear._use_onednn(x, layer.weight)
+    assert not linear._use_onednn(x.double(), exact.weight)
     for ours, theirs in zip(results(layer, x, gradient), results(exact, x, gradient), strict=True):
         assert ours.shape == theirs.shape
         # Sums of at most 257 products: a few roundings of 6e-8 of the largest entry.
@@ -71,19 +71,19 @@ def test_a_broadcast_gradient_and_the_gradient_of_a_gradient() -> None:
 def test_it_leaves_to_pytorch_what_is_not_its_case() -> None:
     layer, x = Linear(7, 5), torch.randn(3, 7)
     assert layer(x[None]).shape == (1, 3, 5)
-    assert not linear._suits(x[None], layer.weight)
+    assert not linear._use_onednn(x[None], layer.weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     each = torch.func.vmap(torch.func.grad(lambda row: layer(row[None]).sum()))(x)
     torch.testing.assert_close(each, layer.weight.sum(0).expand(3, 7))
     torch.backends.mkldnn.enabled = False
     try:
-        assert not linear._suits(x, layer.weight)
+        assert not linear._use_onednn(x, layer.weight)
     finally:
         torch.backends.mkldnn.enabled = True
 
 
 def test_small_products_stay_with_pytorch() -> None:
     layer = Linear(7, 5)
-    assert not linear._suits(torch.randn(3, 7), layer.weight)
+    assert not linear._use_onednn(torch.randn(3, 7), layer.weight)
     assert layer(torch.randn(0, 7)).shape == (0, 5)

@@ -16,9 +16,9 @@ import torch
 from mmattn import attention as A
 from mmattn.attention.backends import costs, eager, sdpa
 from mmattn.attention.execution import block_sparsity, tiling
-from mmattn.attention.execution.schedule import Settings
+from mmattn.attention.execution.schedule import CostModel
 from mmattn.attention.testing.backend_check import CheckReport
-from mmattn.attention.testing.random_programs import draw_program
+from mmattn.attention.testing.random_programs import random_program
 
 PROGRAMS = int(os.environ.get("MMATTN_PROGRAMS", "300"))
 GROUPS = 10
@@ -27,15 +27,19 @@ GROUPS = 10
 # small blocks; short ones in one row.
 CUTS = {
     "measured": None,
-    "packed": Settings(call=1.0, pair=1e-4, row=0.0),
-    "blocks": Settings(call=1e-9, pair=1.0, row=1.0, limit=50),
-    "joined": Settings(call=1.0, pair=1e-3, row=1e6, join=True),
+    "packed": CostModel(seconds_per_step=1.0, seconds_per_pair=1e-4, seconds_per_moved_token=0.0),
+    "blocks": CostModel(
+        seconds_per_step=1e-9, seconds_per_pair=1.0, seconds_per_moved_token=1.0, max_pairs=50
+    ),
+    "joined": CostModel(
+        seconds_per_step=1.0, seconds_per_pair=1e-3, seconds_per_moved_token=1e6, concatenate=True
+    ),
 }
 
 
-def _always(settings: Settings) -> Callable[..., Settings]:
+def _always(settings: CostModel) -> Callable[..., CostModel]:
     """Settings that depend on nothing, except that only who may join does."""
-    return lambda conditions, join=False: replace(settings, join=settings.join and join)
+    return lambda conditions, join=False: replace(settings, join=settings.concatenate and join)
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
@@ -49,11 +53,11 @@ def test_random_programs(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
                     for name in ("eager_settings", "fused_settings"):
                         patch.setattr(module, name, _always(settings), raising=False)
                 patch.setattr(block_sparsity, "_QUERIES", 8)
-                patch.setattr(block_sparsity, "_KEYS", 4)
-                patch.setattr(tiling, "_LONG", 8)
-            report.merge(A.check(draw_program(random.Random(seed)), heads=4, batches=1, seed=seed))
-    assert sum(report.compared.values()) > 10 * PROGRAMS / GROUPS
-    assert max(report.worst.values()) < 1
+                patch.setattr(block_sparsity, "_KEY_BLOCK_SIZE", 4)
+                patch.setattr(tiling, "_LONG_SAMPLE_TOKENS", 8)
+            report.merge(A.check(random_program(random.Random(seed)), heads=4, batches=1, seed=seed))
+    assert sum(report.comparisons.values()) > 10 * PROGRAMS / GROUPS
+    assert max(report.max_error.values()) < 1
 
 
 @pytest.mark.gpu
@@ -61,12 +65,14 @@ def test_random_programs(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_programs_on_a_gpu(group: int) -> None:
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     for seed in range(group, PROGRAMS, GROUPS):
-        A.check(draw_program(random.Random(seed)), heads=4, width=16, dtypes=dtypes, device="cuda", seed=seed)
+        A.check(
+            random_program(random.Random(seed)), heads=4, width=16, dtypes=dtypes, device="cuda", seed=seed
+        )
 
 
 def test_a_wrong_backend_is_found_and_its_program_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = costs.fused_settings
-    assert right is sdpa.fused_settings
+    right = costs.sdpa_costs
+    assert right is sdpa.sdpa_costs
     attend = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(sdpa.F, "scaled_dot_product_attention", lambda *a, **k: attend(*a, **k) * 1.001)
     program = A.Program(mask=A.causal & A.window(3))

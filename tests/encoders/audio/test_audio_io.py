@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from mmattn.encoders.audio.audio_io import Resampler, iter_clip, mel_centres, mel_power, read_clip
+from mmattn.encoders.audio.audio_io import Resampler, iter_clip, mel_center_frequencies, mel_power, read_clip
 from mmattn.encoders.base import Unreadable
 from mmattn.errors import InputError
 
@@ -113,14 +113,14 @@ def test_mel_power_is_what_its_definition_says() -> None:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     frames = np.stack([padded[start : start + window] * hann for start in range(0, 797 + 1, hop)])
     expected = np.abs(np.fft.rfft(frames)) ** 2 @ slaney_bands(RATE, window, bands).T
-    found = mel_power(torch.from_numpy(noise).float(), RATE, bands=bands, hop=0.010, window=0.025)
+    found = mel_power(torch.from_numpy(noise).float(), RATE, n_mels=bands, hop=0.010, window=0.025)
     assert found.shape == (1 + 797 // 80, bands)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_centres_are_where_the_bands_are_highest() -> None:
     weights = slaney_bands(RATE, 8000, 23)
-    np.testing.assert_allclose(mel_centres(RATE, 23).numpy(), weights.argmax(1), atol=1.0)
+    np.testing.assert_allclose(mel_center_frequencies(RATE, 23).numpy(), weights.argmax(1), atol=1.0)
 
 
 class TestPieces:
@@ -128,7 +128,7 @@ class TestPieces:
     @pytest.mark.parametrize("seconds", [0.013, 0.1, 7.0])
     def test_put_together_they_are_the_whole(self, wanted: int, seconds: float) -> None:
         noise = np.random.default_rng(1).normal(size=7919).astype(np.float32) * 0.1
-        pieces = list(iter_clip((noise, RATE), wanted, seconds=seconds))
+        pieces = list(iter_clip((noise, RATE), wanted, chunk_seconds=seconds))
         assert all(len(piece) for piece in pieces)
         together = torch.cat(pieces)
         torch.testing.assert_close(together, read_clip((noise, RATE), wanted), atol=1e-6, rtol=0)
@@ -138,7 +138,7 @@ class TestPieces:
     @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
     def test_files_come_in_pieces_of_the_length_asked_for(self, kind: str) -> None:
         stereo = np.stack([TONE, -TONE / 2], axis=1)
-        pieces = list(iter_clip(encoded(stereo, kind), RATE, seconds=0.2))
+        pieces = list(iter_clip(encoded(stereo, kind), RATE, chunk_seconds=0.2))
         assert [len(piece) for piece in pieces] == [1600, 1600, 801]
         np.testing.assert_allclose(torch.cat(pieces).numpy(), TONE / 4, atol=0.02)
 
@@ -158,7 +158,7 @@ class TestPieces:
     def test_the_good_part_of_a_file_comes_before_its_fault(self) -> None:
         noise = np.random.default_rng(0).normal(size=8 * RATE).astype(np.float32) * 0.1
         damaged, pieces = encoded(noise, "FLAC"), list[torch.Tensor]()
-        stream = iter_clip(damaged[: len(damaged) // 2], RATE, seconds=1.0)
+        stream = iter_clip(damaged[: len(damaged) // 2], RATE, chunk_seconds=1.0)
         with pytest.raises(Unreadable, match=r"cut off after 3 s"):
             pieces.extend(iter(lambda: next(stream), None))
         assert [len(piece) for piece in pieces] == [RATE] * 3
@@ -168,7 +168,7 @@ class TestPieces:
 
     def test_refused(self) -> None:
         with pytest.raises(InputError, match="got pieces of 0 s"):
-            next(iter_clip((TONE, RATE), RATE, seconds=0))
+            next(iter_clip((TONE, RATE), RATE, chunk_seconds=0))
         with pytest.raises(Unreadable, match="no samples"):
             next(iter_clip((np.zeros((0, 2)), RATE), RATE))
 

@@ -70,7 +70,7 @@ def test_kept_samples_and_kept_frames_give_the_same() -> None:
 
 
 def test_a_convolution_looks_at_its_kernel_and_no_further() -> None:
-    layer = CausalConvolution(1, 1, kernel=3, stride=1)
+    layer = CausalConvolution(1, 1, kernel_size=3, stride=1)
     with torch.no_grad():
         layer.convolution.weight.copy_(torch.tensor([[[1.0, 10.0, 100.0]]]))
         layer.convolution.bias.zero_()  # type: ignore[union-attr]

@@ -19,7 +19,7 @@ def noise(seconds: float, rate: int = 16000, seed: int = 0) -> tuple[np.ndarray,
 
 class TestLogMel:
     def test_a_token_every_four_hops_at_its_time(self) -> None:
-        encoder = LogMel(dim=12, rate=8000, bands=17, heads=3).eval()
+        encoder = LogMel(dim=12, sample_rate=8000, n_mels=17, heads=3).eval()
         tokens = encoder([None, noise(1.0, 8000)])
         frames = 1 + 8000 // 80
         assert tokens.lengths.tolist() == [0, math.ceil(math.ceil(frames / 2) / 2)]
@@ -28,7 +28,7 @@ class TestLogMel:
 
     def test_a_click_moves_the_token_of_its_time_most(self) -> None:
         torch.manual_seed(0)
-        encoder = LogMel(dim=12, rate=8000, bands=17, heads=3, layers=0).eval()
+        encoder = LogMel(dim=12, sample_rate=8000, n_mels=17, heads=3, layers=0).eval()
         samples, rate = noise(1.0, 8000)
         clicked = samples.copy()
         clicked[4800:4840] += 3  # at 0.6 s
@@ -38,7 +38,7 @@ class TestLogMel:
 
     def test_learns_to_tell_two_tones_apart(self) -> None:
         torch.manual_seed(0)
-        encoder = LogMel(dim=12, rate=8000, bands=17, heads=3, layers=1, dropout=0.0)
+        encoder = LogMel(dim=12, sample_rate=8000, n_mels=17, heads=3, layers=1, dropout=0.0)
         grid = np.arange(2000) / 8000
         clips = [
             ((np.sin(2 * np.pi * pitch * (1 + 0.01 * shift) * grid) * 0.3).astype(np.float32), 8000)
@@ -59,7 +59,7 @@ class TestLogMel:
 
     def test_refused(self) -> None:
         with pytest.raises(Unreadable, match=r"shorter than 0.025 s"):
-            LogMel(rate=8000).read(noise(0.01, 8000))
+            LogMel(sample_rate=8000).read(noise(0.01, 8000))
         with pytest.raises(Unreadable, match=r"expected \[n\] or \[T, 64\]"):
             LogMel().read(torch.zeros(5, 7))
         with pytest.raises(InputError, match="got dim=10 and heads=4"):
@@ -67,13 +67,13 @@ class TestLogMel:
         with pytest.raises(InputError, match="hop=0.05"):
             LogMel(hop=0.05)
         with pytest.raises(InputError, match=r"got keep='sample'.*'samples'"):
-            LogMel(keep="sample")
+            LogMel(cache_as="sample")
         with pytest.raises(InputError, match=r"got normalise='bands'.*'band'"):
             LogMel(normalise="bands")
         with pytest.raises(InputError, match="got floor=-3"):
-            LogMel(floor=-3)
+            LogMel(floor_db=-3)
         with pytest.raises(InputError, match="got root=2"):
-            LogMel(root=2)
+            LogMel(power_compression=2)
 
     @pytest.mark.parametrize(
         "options", [{}, {"normalise": "band"}, {"floor": 60.0}, {"root": 0.1, "trim": 40.0, "stretch": 23}]
@@ -81,7 +81,7 @@ class TestLogMel:
     def test_waveforms_in_a_batch_give_the_tokens_of_frames(self, options: dict[str, Any]) -> None:
         torch.manual_seed(0)
         clips = [noise(seconds, 8000, seed=3) for seconds in (0.31, 0.503, 0.0997)]
-        made = LogMel(dim=16, rate=8000, bands=23, keep="samples", **options).eval()
+        made = LogMel(dim=16, sample_rate=8000, n_mels=23, cache_as="samples", **options).eval()
         read = [made.read(clip) for clip in clips]
         assert [content.shape for content in read] == [(2480,), (4024,), (798,)]
         frames = [made.frames(content) for content in read]
@@ -90,7 +90,7 @@ class TestLogMel:
         torch.testing.assert_close(found.values, expected.values, atol=2e-5, rtol=0)
 
     def test_bands_are_brought_to_one_level(self) -> None:
-        encoder = LogMel(dim=16, rate=8000, bands=23, normalise="band")
+        encoder = LogMel(dim=16, sample_rate=8000, n_mels=23, normalise="band")
         frames = encoder.read(noise(0.5, 8000))
         assert frames.mean(0).abs().max() < 1e-5
         assert (frames.std(0) - 1).abs().max() < 0.05
@@ -102,26 +102,30 @@ class TestLogMel:
     def test_words_are_trimmed_and_brought_to_one_length(self) -> None:
         clip, rate = noise(0.5, 8000)
         padded = np.concatenate([np.zeros(1600), clip, np.zeros(2400)])
-        assert LogMel(dim=16, rate=8000, bands=23).read((padded, rate)).shape == (101, 23)
-        trimmed = LogMel(dim=16, rate=8000, bands=23, trim=40.0).read((padded, rate))
+        assert LogMel(dim=16, sample_rate=8000, n_mels=23).read((padded, rate)).shape == (101, 23)
+        trimmed = LogMel(dim=16, sample_rate=8000, n_mels=23, trim_db=40.0).read((padded, rate))
         assert len(trimmed) in (51, 52, 53)  # a window reaches over the edges
-        assert LogMel(dim=16, rate=8000, bands=23, trim=40.0, stretch=31).read((padded, rate)).shape == (
+        assert LogMel(dim=16, sample_rate=8000, n_mels=23, trim_db=40.0, fixed_length=31).read(
+            (padded, rate)
+        ).shape == (
             31,
             23,
         )
-        frames = LogMel(dim=16, rate=8000, bands=23).read((clip, rate))
-        stretched = LogMel(dim=16, rate=8000, bands=23, stretch=2 * len(frames) - 1).read((clip, rate))
+        frames = LogMel(dim=16, sample_rate=8000, n_mels=23).read((clip, rate))
+        stretched = LogMel(dim=16, sample_rate=8000, n_mels=23, fixed_length=2 * len(frames) - 1).read(
+            (clip, rate)
+        )
         torch.testing.assert_close(stretched[::2], frames, atol=1e-4, rtol=0)
 
     def test_a_root_does_not_hear_how_loud_a_clip_is(self) -> None:
-        encoder = LogMel(dim=16, rate=8000, bands=23, root=0.1)
+        encoder = LogMel(dim=16, sample_rate=8000, n_mels=23, power_compression=0.1)
         clip, rate = noise(0.5, 8000)
         torch.testing.assert_close(
             encoder.read((clip * 0.03, rate)), encoder.read((clip, rate)), atol=1e-3, rtol=0
         )
 
     def test_a_floor_hides_what_is_far_below_the_loudest(self) -> None:
-        encoder = LogMel(dim=16, rate=8000, bands=23, floor=30.0)
+        encoder = LogMel(dim=16, sample_rate=8000, n_mels=23, floor_db=30.0)
         clip, rate = noise(0.5, 8000)
         frames = encoder.read((np.concatenate([clip, clip * 1e-3]), rate))
         assert frames[60:].std() < 1e-6
@@ -174,13 +178,13 @@ class TestResemblyzer:
         expected, parts, slices = reference.VoiceEncoder("cpu", verbose=False).embed_utterance(
             samples, return_partials=True, rate=1 / 0.8
         )
-        tokens = Resemblyzer(step=0.8)([(samples, rate)])
+        tokens = Resemblyzer(step_seconds=0.8)([(samples, rate)])
         np.testing.assert_allclose(tokens.values.numpy(), parts, atol=2e-3)
         middles = [(part.start + part.stop) / 2 / rate for part in slices]
         assert tokens.time is not None
         assert tokens.time.tolist() == pytest.approx(middles)
         np.testing.assert_allclose(
-            Resemblyzer(pool="all", step=0.8)([(samples, rate)]).values[0], expected, atol=2e-3
+            Resemblyzer(pool="all", step_seconds=0.8)([(samples, rate)]).values[0], expected, atol=2e-3
         )
 
     @pytest.mark.parametrize(
@@ -198,6 +202,6 @@ class TestResemblyzer:
 
     def test_options_out_of_range(self) -> None:
         with pytest.raises(InputError, match="got step=2.0"):
-            Resemblyzer(step=2.0)
+            Resemblyzer(step_seconds=2.0)
         with pytest.raises(InputError, match="pool='part'"):
             Resemblyzer(pool="part")

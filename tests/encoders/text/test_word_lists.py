@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmattn.encoders.base import Encoder, Unreadable
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.encoders.text.word_lists import spans
+from mmattn.encoders.text.word_lists import chunk_words
 from mmattn.errors import InputError
 from mmattn.registry import encoders
 from mmattn.testing.plugin_checks import check_encoder
@@ -86,7 +86,7 @@ def test_a_long_text_is_read_in_stretches_of_whole_words() -> None:
 )
 def test_what_is_no_list_of_words(content: Any, message: str) -> None:
     with pytest.raises(Unreadable, match=message):
-        TinyText(words=True).read(content)
+        TinyText(is_split_into_words=True).read(content)
 
 
 def test_a_pool_that_would_lose_the_words_is_refused() -> None:
@@ -97,14 +97,17 @@ def test_a_pool_that_would_lose_the_words_is_refused() -> None:
 
 
 def test_shapes_tell_capitals_apart_that_spelling_does_not() -> None:
-    plain, shapes = TinyText(dim=8, layers=0, words=True), TinyText(dim=8, layers=0, words=True, shapes=True)
+    plain, shapes = (
+        TinyText(dim=8, layers=0, is_split_into_words=True),
+        TinyText(dim=8, layers=0, is_split_into_words=True, word_shapes=True),
+    )
     one, other = (["Apple", "A1"], ["apple", "a1"])
     assert bool((plain([one]).values == plain([other]).values).all())
     assert not bool((shapes([one]).values == shapes([other]).values).any(1).any())
 
 
 def test_words_of_a_list_are_not_cut_and_see_their_neighbours() -> None:
-    encoder = TinyText(dim=8, max_words=2, words=True)
+    encoder = TinyText(dim=8, max_words=2, is_split_into_words=True)
     tokens = encoder([["don't", "stop", "me", "now"]])
     assert tokens.position.tolist() == [0, 1, 2, 3]
     changed = encoder([["don't", "stop", "us", "now"]])
@@ -113,13 +116,13 @@ def test_words_of_a_list_are_not_cut_and_see_their_neighbours() -> None:
 
 @given(st.lists(st.integers(1, 9), max_size=17), st.integers(1, 11))
 def test_runs_hold_every_word_once_and_fit(sizes: list[int], room: int) -> None:
-    found = spans(sizes, room)
+    found = chunk_words(sizes, room)
     assert [place for first, end in found for place in range(first, end)] == list(range(len(sizes)))
     for first, end in found:
         assert end - first == 1 or sum(sizes[first:end]) <= room
 
 
 def test_runs_of_whole_words() -> None:
-    assert spans([], 3) == []
-    assert spans([1, 1, 1], 3) == [(0, 3)]
-    assert spans([9, 1, 1, 9], 3) == [(0, 1), (1, 3), (3, 4)]
+    assert chunk_words([], 3) == []
+    assert chunk_words([1, 1, 1], 3) == [(0, 3)]
+    assert chunk_words([9, 1, 1, 9], 3) == [(0, 1), (1, 3), (3, 4)]

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.evaluation.ranking.crossmodal import (
-    first_ranks,
+    cross_modal_precision,
+    first_relevant_ranks,
     modality_vectors,
-    precision_across,
     subset_vectors,
 )
 from mmattn.model.build import build_encoders, build_model
@@ -23,7 +23,7 @@ def test_against_a_loop() -> None:
     labels = rng.integers(0, 3, 29).astype(str)
     samples = {"image": np.flatnonzero(rng.random(29) < 0.8), "text": np.flatnonzero(rng.random(29) < 0.7)}
     vectors = {name: rng.normal(size=(len(own), 5)) for name, own in samples.items()}
-    found = precision_across(vectors, samples, labels, k=3)
+    found = cross_modal_precision(vectors, samples, labels, k=3)
     for query, target in (("image", "text"), ("text", "image")):
         shares = []
         for vector, sample in zip(vectors[query], samples[query], strict=True):
@@ -39,7 +39,7 @@ def test_memory_alone_finds_nothing() -> None:
     """Vectors that know only which sample they are find their own sample, which does not count."""
     vectors = {"image": np.eye(7), "audio": np.eye(7)}
     samples = {"image": np.arange(7), "audio": np.arange(7)}
-    found = precision_across(vectors, samples, np.arange(7).astype(str), k=1)
+    found = cross_modal_precision(vectors, samples, np.arange(7).astype(str), k=1)
     assert set(found.values()) == {0.0}
 
 
@@ -52,14 +52,14 @@ def test_first_ranks_against_a_sorted_list() -> None:
         order = np.argsort(-(targets @ vector))
         others_before = [owners[place] for place in order].index(own)
         expected.append(1 + others_before)
-    assert first_ranks(queries, targets, owner, owners).tolist() == expected
+    assert first_relevant_ranks(queries, targets, owner, owners).tolist() == expected
 
 
 def test_who_says_the_same_of_everything_finds_nothing() -> None:
-    ranks = first_ranks(np.ones((3, 2)), np.ones((7, 2)), np.arange(3), np.arange(7) % 3)
+    ranks = first_relevant_ranks(np.ones((3, 2)), np.ones((7, 2)), np.arange(3), np.arange(7) % 3)
     assert ranks.tolist() == [5, 6, 6]  # behind all targets of others
     with pytest.raises(InputError, match="4 has a query and no target"):
-        first_ranks(np.ones((1, 2)), np.ones((2, 2)), np.array([4]), np.array([0, 1]))
+        first_relevant_ranks(np.ones((1, 2)), np.ones((2, 2)), np.array([4]), np.array([0, 1]))
 
 
 def test_subsets_are_what_is_there() -> None:
@@ -72,12 +72,12 @@ def test_subsets_are_what_is_there() -> None:
     torch.manual_seed(0)
     model = build_model(build_encoders(config.encoders), config)
     texts = {name: [f"{name} {number}" for number in range(5)] for name in "abc"}
-    inputs, rows = Inputs(contents=texts), torch.tensor([3, 0, 4])
+    inputs, rows = ModelInputs(contents=texts), torch.tensor([3, 0, 4])
     vectors, _ = modality_vectors(model, inputs, rows)
     for name in "abc":
         np.testing.assert_allclose(subset_vectors(model, inputs, rows, (name,)), vectors[name], atol=1e-6)
-    both = subset_vectors(model, inputs, rows, ("a", "c"), batch=2)
-    without = Inputs(contents={**texts, "b": [None] * 5})
+    both = subset_vectors(model, inputs, rows, ("a", "c"), batch_size=2)
+    without = ModelInputs(contents={**texts, "b": [None] * 5})
     model.eval()
     with torch.no_grad():
         expected = model.head("alignment")(model.fuse(model.tokens(without, rows)))

@@ -62,7 +62,7 @@ def test_equal_to_a_loop_over_users(seed: int, users: int, columns: int, levels:
     right = rng.random((users, item_count)) < 0.3
     ranking = rank(scores, 7, candidates=items, exclude=sparse.csr_array(seen), ties=ties)
     measured = evaluate(ranking, sparse.csr_array(right), NAMES)
-    assert measured.left_out == (~right.any(1)).sum()
+    assert measured.n_skipped == (~right.any(1)).sum()
     for user in range(users):
         excluded = set(np.flatnonzero(seen[user]).tolist())
         expected = loop_rank(scores[user].tolist(), items.tolist(), 7, excluded, ties)
@@ -92,7 +92,7 @@ def test_equal_to_trec_eval(levels: int) -> None:
     depth = rank(scores, items, ties="trec")
     measured = evaluate(depth, sparse.csr_array(right), [*NAMES, f"mrr@{items}", "rprec"])
     reciprocal = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(run)
-    assert len(official) == users - measured.left_out
+    assert len(official) == users - measured.n_skipped
     for user, values in official.items():
         got = {name: measured.values[name][int(user)] for name in measured.values}
         for cut in CUTS:
@@ -173,14 +173,14 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, ties: metrics.Ti
     def score(users: np.ndarray, items: np.ndarray) -> np.ndarray:
         return scores[np.ix_(users, items)]
 
-    some = rank_users(score, chosen, 5, candidates=range(17), exclude=seen, ties=ties, block=2)
+    some = rank_users(score, chosen, 5, candidates=range(17), exclude=seen, ties=ties, block_size=2)
     assert some.items.tolist() == whole.items[chosen].tolist()
 
 
 def test_nobody_with_a_positive_is_not_zero() -> None:
     measured = evaluate(rank(np.ones((2, 3)), 2), sparse.csr_array((2, 3)), ["recall@2"])
     assert np.isnan(measured.mean("recall@2"))
-    assert measured.left_out == 2
+    assert measured.n_skipped == 2
 
 
 def test_auc_by_hand_and_only_of_the_whole_ranking() -> None:

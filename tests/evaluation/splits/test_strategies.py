@@ -25,7 +25,9 @@ def interactions(seed: int, users: int, items: int, density: float = 0.5) -> tup
 @given(seed=st.integers(0, 99), users=st.integers(1, 13), items=st.integers(1, 17))
 def test_random_holds_out_a_fraction_of_each_user(seed: int, users: int, items: int) -> None:
     u, i = interactions(seed, users, items)
-    split = strategies.random(u, i, seed=seed, validation=0.3, test=0.25, user_count=users, item_count=items)
+    split = strategies.random_split(
+        u, i, seed=seed, validation=0.3, test=0.25, user_count=users, item_count=items
+    )
     parts = np.concatenate([split.train, split.validation, split.test])
     assert sorted(parts) == list(range(len(u)))
     for user in range(users):
@@ -36,20 +38,20 @@ def test_random_holds_out_a_fraction_of_each_user(seed: int, users: int, items: 
 
 def test_random_repeats_with_its_seed_only() -> None:
     u, i = interactions(0, 11, 19)
-    one, again, other = (strategies.random(u, i, seed=seed) for seed in (3, 3, 4))
+    one, again, other = (strategies.random_split(u, i, seed=seed) for seed in (3, 3, 4))
     assert one.test.tolist() == again.test.tolist() != other.test.tolist()
 
 
 def test_random_refuses_a_pair_that_lands_on_both_sides() -> None:
     with pytest.raises(InputError, match=r"random split leaks: \d+ pairs .* user 0 with item 0"):
-        strategies.random([0] * 10, [0] * 10, seed=0)
+        strategies.random_split([0] * 10, [0] * 10, seed=0)
 
 
 @given(seed=st.integers(0, 99), moments=st.integers(20, 60))
 def test_global_time_never_trains_on_what_comes_later(seed: int, moments: int) -> None:
     u, i = interactions(seed, 7, 11)
     time = np.random.default_rng(seed).integers(0, moments, len(u)).astype(float)
-    split = strategies.global_time(u, i, time, validation=0.3, test=0.3)
+    split = strategies.global_time_split(u, i, time, validation=0.3, test=0.3)
     assert time[split.train].max() < time[split.validation].min()
     assert time[split.validation].max() < time[split.test].min()
     assert len(split.train) + len(split.validation) + len(split.test) == len(u)
@@ -57,30 +59,30 @@ def test_global_time_never_trains_on_what_comes_later(seed: int, moments: int) -
 
 def test_global_time_keeps_repeats_out_of_the_later_parts() -> None:
     items = [5, 6, 5, 7, 7, 8]
-    split = strategies.global_time([0] * 6, items, np.arange(6.0), validation=1 / 3, test=1 / 3)
+    split = strategies.global_time_split([0] * 6, items, np.arange(6.0), validation=1 / 3, test=1 / 3)
     # Event 2 repeats event 0 of the training, event 4 repeats event 3 of the validation.
     assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 1], [3], [5])
 
 
 def test_global_time_may_leave_a_part_out() -> None:
-    split = strategies.global_time([0] * 5, np.arange(5), np.arange(5.0), validation=0.2, test=0.0)
+    split = strategies.global_time_split([0] * 5, np.arange(5), np.arange(5.0), validation=0.2, test=0.0)
     assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 1, 2, 3], [4], [])
 
 
 @pytest.mark.parametrize("time", [[0.0, np.nan, 1.0], [0.0, 1.0], [0.0, np.inf, 1.0]])
 def test_global_time_needs_every_time(time: list[float]) -> None:
     with pytest.raises(InputError, match="expected 3 finite numbers"):
-        strategies.global_time([0, 0, 0], [0, 1, 2], time)
+        strategies.global_time_split([0, 0, 0], [0, 1, 2], time)
 
 
 def test_global_time_says_when_one_moment_holds_everything() -> None:
     with pytest.raises(InputError, match="train part is empty.*1 distinct times came"):
-        strategies.global_time([0, 0, 0], [0, 1, 2], [7.0, 7.0, 7.0])
+        strategies.global_time_split([0, 0, 0], [0, 1, 2], [7.0, 7.0, 7.0])
 
 
 def test_cold_items_are_those_of_the_protocol() -> None:
     u, i = interactions(0, 5, 3260, density=0.02)
-    split = strategies.cold_items(u, i, item_count=3260, seed=2)
+    split = strategies.cold_item_split(u, i, item_count=3260, seed=2)
     marked = np.random.default_rng(2).permutation(3260) < 652
     assert split.cold_items.tolist() == np.flatnonzero(marked).tolist()
     assert len(split.cold_items) == 652
@@ -98,7 +100,9 @@ def test_cold_items_are_those_of_the_protocol() -> None:
 
 def test_changing_what_is_held_out_for_validation_leaves_the_test_alone() -> None:
     u, i = interactions(1, 7, 101)
-    one, other = (strategies.cold_items(u, i, item_count=101, seed=5, validation=part) for part in (0.1, 0.5))
+    one, other = (
+        strategies.cold_item_split(u, i, item_count=101, seed=5, validation=part) for part in (0.1, 0.5)
+    )
     assert one.cold_items.tolist() == other.cold_items.tolist()
     assert one.test.tolist() == other.test.tolist()
 
@@ -149,14 +153,14 @@ def test_a_split_refuses_leaks_and_nonsense(changes: dict, message: str) -> None
 @pytest.mark.parametrize("fractions", [{"test": 1.0}, {"validation": 0.6, "test": 0.5}, {"validation": -0.1}])
 def test_fractions_must_leave_some_for_training(fractions: dict) -> None:
     with pytest.raises(InputError, match="leave some for training"):
-        strategies.random([0], [0], seed=0, **fractions)
+        strategies.random_split([0], [0], seed=0, **fractions)
 
 
 def test_leave_one_out_holds_out_the_last_two_of_each_user() -> None:
     """User 0 at times 3, 9, 1, 4 and again item 1 at 20; user 1 has two interactions only."""
     users = np.array([0, 0, 0, 0, 0, 1, 1])
     items = np.array([0, 1, 2, 3, 1, 0, 1])
-    split = strategies.leave_one_out(users, items, [3, 9, 1, 4, 20, 5, 6])
+    split = strategies.leave_one_out_split(users, items, [3, 9, 1, 4, 20, 5, 6])
     assert (split.test.tolist(), split.validation.tolist()) == ([1], [3])
     assert split.train.tolist() == [0, 2, 5, 6]
     assert split.known("test").toarray().tolist() == [[1, 0, 1, 1], [1, 1, 0, 0]]
@@ -164,22 +168,22 @@ def test_leave_one_out_holds_out_the_last_two_of_each_user() -> None:
 
 def test_leave_one_out_by_a_draw() -> None:
     users, items = np.repeat(np.arange(31), 7), np.tile(np.arange(7), 31)
-    split = strategies.leave_one_out(users, items, seed=0)
+    split = strategies.leave_one_out_split(users, items, seed=0)
     for part in (split.test, split.validation):
         assert np.bincount(users[part], minlength=31).tolist() == [1] * 31
         assert len(np.unique(items[part])) > 3
-    assert strategies.leave_one_out(users, items, seed=0).test.tolist() == split.test.tolist()
-    assert strategies.leave_one_out(users, items, seed=1).test.tolist() != split.test.tolist()
+    assert strategies.leave_one_out_split(users, items, seed=0).test.tolist() == split.test.tolist()
+    assert strategies.leave_one_out_split(users, items, seed=1).test.tolist() != split.test.tolist()
     for arguments in ({}, {"time": np.arange(217.0), "seed": 0}):
         with pytest.raises(InputError, match="a time or a seed, and not both"):
-            strategies.leave_one_out(users, items, **arguments)
+            strategies.leave_one_out_split(users, items, **arguments)
 
 
 def test_nothing_is_learned_from_cold_users() -> None:
     pairs = np.argwhere(np.random.default_rng(0).random((53, 37)) < 0.3)
-    split = strategies.cold_users(pairs[:, 0], pairs[:, 1], user_count=53, seed=0)
+    split = strategies.cold_user_split(pairs[:, 0], pairs[:, 1], user_count=53, seed=0)
     assert (len(split.cold_users), len(split.validation_users)) == (10, 8)
-    parts = [split.train, split.validation, split.test, split.given]
+    parts = [split.train, split.validation, split.test, split.given_history]
     assert np.sort(np.concatenate(parts)).tolist() == list(range(len(pairs)))
     fitted = np.flatnonzero(np.diff(split.known("test").indptr))
     assert not np.isin(split.cold_users, fitted).any()
@@ -199,7 +203,7 @@ def test_a_given_test_part_is_taken_as_it_is(seed: int, users: int, items: int) 
     marked = np.random.default_rng([seed, 1]).random(len(u)) < 0.3
     parts = np.where(marked, "test", "train").astype(object)
     assume(0 < marked.sum() < len(u))
-    one, other = (strategies.given(u, i, parts, seed=s, validation=0.3) for s in (seed, seed + 1))
+    one, other = (strategies.split_from_column(u, i, parts, seed=s, validation=0.3) for s in (seed, seed + 1))
     assert one.test.tolist() == other.test.tolist() == np.flatnonzero(marked).tolist()
     assert sorted([*one.train, *one.validation]) == np.flatnonzero(~marked).tolist()
     for user in range(users):
@@ -208,7 +212,7 @@ def test_a_given_test_part_is_taken_as_it_is(seed: int, users: int, items: int) 
 
 def test_a_given_validation_part_is_kept() -> None:
     parts = ["train", "validation", "test", "train"]
-    split = strategies.given([0, 0, 0, 1], [0, 1, 2, 0], parts, seed=5, validation=0.5)
+    split = strategies.split_from_column([0, 0, 0, 1], [0, 1, 2, 0], parts, seed=5, validation=0.5)
     assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 3], [1], [2])
     assert split.seed is None  # nothing was drawn
 
@@ -225,7 +229,7 @@ def test_a_given_validation_part_is_kept() -> None:
 )
 def test_a_given_split_is_checked_like_any_other(items: list[int], parts: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        strategies.given([0, 0, 0], items, parts, seed=0)
+        strategies.split_from_column([0, 0, 0], items, parts, seed=0)
 
 
 def test_the_protocol_needs_a_split_column_for_it() -> None:
@@ -243,8 +247,10 @@ def test_the_protocol_needs_a_split_column_for_it() -> None:
 @given(seed=st.integers(0, 99), users=st.integers(1, 13), items=st.integers(5, 41))
 def test_a_mixed_list_holds_cold_items_and_hidden_interactions(seed: int, users: int, items: int) -> None:
     u, i = interactions(seed, users, items)
-    split = strategies.mixed(u, i, item_count=items, user_count=users, seed=seed, test=0.3, validation=0.2)
-    alone = strategies.cold_items(u, i, item_count=items, seed=seed, fraction=0.3, validation=0.2)
+    split = strategies.mixed_split(
+        u, i, item_count=items, user_count=users, seed=seed, test=0.3, validation=0.2
+    )
+    alone = strategies.cold_item_split(u, i, item_count=items, seed=seed, fraction=0.3, validation=0.2)
     assert split.cold_items.tolist() == alone.cold_items.tolist()
     assert split.validation_items.tolist() == alone.validation_items.tolist()
     parts = np.concatenate([split.train, split.validation, split.test])
@@ -286,6 +292,6 @@ def test_leaks_of_users_are_refused() -> None:
 
 
 def test_histories_are_what_is_known_where_no_user_is_held_out() -> None:
-    split = strategies.random(np.repeat(np.arange(5), 11), np.tile(np.arange(11), 5), seed=0)
+    split = strategies.random_split(np.repeat(np.arange(5), 11), np.tile(np.arange(11), 5), seed=0)
     for part in ("validation", "test"):
         assert (split.histories(part) != split.known(part)).nnz == 0

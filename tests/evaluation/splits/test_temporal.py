@@ -14,36 +14,36 @@ import yaml
 from mmattn import InputError
 from mmattn.cli import main
 from mmattn.data.dataset import Interactions
-from mmattn.data.reader import read
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.data.reader import read_dataset
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.evaluation.splits import strategies
-from mmattn.evaluation.splits.temporal import known_histories, moment
-from mmattn.experiments.baselines import RivalContent, fit_rival
-from mmattn.experiments.config import RivalConfig
-from mmattn.experiments.system_evaluation import split_strata
+from mmattn.evaluation.splits.temporal import known_histories, part_start
+from mmattn.experiments.baselines import BaselineContent, fit_baseline
+from mmattn.experiments.config import BaselineConfig
+from mmattn.experiments.system_evaluation import split_subgroups
 
 DAY = 86_400.0
 
 
 def test_what_is_known_is_all_that_came_before() -> None:
     users, items = [0, 0, 1, 1, 0, 2, 0, 2, 1, 1], [4, 1, 2, 4, 2, 0, 3, 3, 0, 1]
-    split = strategies.global_time(users, items, np.arange(10.0) * DAY, validation=0.2, test=0.2)
-    assert (moment(split, "validation"), moment(split, "test")) == (6 * DAY, 8 * DAY)
+    split = strategies.global_time_split(users, items, np.arange(10.0) * DAY, validation=0.2, test=0.2)
+    assert (part_start(split, "validation"), part_start(split, "test")) == (6 * DAY, 8 * DAY)
     at_validation, at_test = (known_histories(split, part) for part in ("validation", "test"))
     assert at_validation.items.tolist() == [4, 1, 2, 2, 4, 0]
     assert at_validation.offsets.tolist() == [0, 3, 5, 6]
     assert at_test.items.tolist() == [4, 1, 2, 3, 2, 4, 0, 3]
-    assert at_test.time.max() < moment(split, "test")
+    assert at_test.time.max() < part_start(split, "test")
     # Item 3 was met at validation first: before, nothing is known of it, not even that nobody chose it.
     assert split.known_items("validation").tolist() == [0, 1, 2, 4]
     assert split.known_items("test").tolist() == [0, 1, 2, 3, 4]
-    strata, _ = split_strata(split)
+    strata, _ = split_subgroups(split)
     assert not (strata["items: warm"] & strata["items: cold"]).any()
     assert (strata["items: warm"] | strata["items: cold"]).all()
 
 
 def test_time_has_to_divide_the_split() -> None:
-    split = strategies.random([0] * 10, np.arange(10), seed=0)
+    split = strategies.random_split([0] * 10, np.arange(10), seed=0)
     with pytest.raises(InputError, match="needs protocol.split: time, one moment for all; got random"):
         known_histories(split, "test")
 
@@ -53,17 +53,19 @@ def test_rivals_get_the_known_events_alone() -> None:
     events = Interactions(
         np.array([0, 0, 0, 1, 1]), np.array([2, 1, 2, 0, 2]), time=np.array([5.0, 1.0, 9.0, 3.0, 99.0])
     )
-    content = RivalContent([], Inputs(), events)
-    split = strategies.global_time(events.users, events.items, events.time, validation=0.0, test=0.2)
+    content = BaselineContent([], ModelInputs(), events)
+    split = strategies.global_time_split(events.users, events.items, events.time, validation=0.0, test=0.2)
     known = split.known("test")
     met = content.histories(known)
     assert met.items.tolist() == [1, 2, 0]
     assert met.time.tolist() == [1.0, 5.0, 3.0]
-    popular = fit_rival(RivalConfig("recent-popularity", strength=1.0), content, known, np.arange(3))
+    popular = fit_baseline(
+        BaselineConfig("recent-popularity", regularization=1.0), content, known, np.arange(3)
+    )
     # One choice of each within seconds: neither the second one of item 2 nor the one in the future counts.
     np.testing.assert_allclose(popular.score([0], [0, 1, 2]), np.log1p([[1, 1, 1]]), rtol=1e-3)
     with pytest.raises(InputError, match="got interactions without times"):
-        RivalContent([], Inputs()).histories(known)
+        BaselineContent([], ModelInputs()).histories(known)
 
 
 ITEMS, USERS = 23, 31
@@ -122,13 +124,13 @@ def ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_ratings_from_a_value_on_count(ratings: Path) -> None:
-    whole = read(ratings / "card.yaml")
-    chosen = whole.positives(3.0)
+    whole = read_dataset(ratings / "card.yaml")
+    chosen = whole.with_min_rating(3.0)
     assert 0 < len(chosen.interactions) < len(whole.interactions)
     assert chosen.interactions.value.min() >= 3.0  # type: ignore[union-attr]
-    assert whole.positives(None) is whole
+    assert whole.with_min_rating(None) is whole
     with pytest.raises(InputError, match="rated: no interaction has a value of 6 or more, the highest is 5"):
-        whole.positives(6.0)
+        whole.with_min_rating(6.0)
 
 
 @pytest.mark.parametrize("refit", [True, False])

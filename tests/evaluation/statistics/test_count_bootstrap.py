@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmattn.errors import InputError
 from mmattn.evaluation.statistics.bootstrap import bootstrap
-from mmattn.evaluation.statistics.count_bootstrap import bootstrap_figures, paired_figures
+from mmattn.evaluation.statistics.count_bootstrap import bootstrap_metrics, paired_bootstrap_metrics
 
 
 def mean_of(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -24,27 +24,27 @@ def counted(values: np.ndarray) -> np.ndarray:
 def test_of_a_mean_they_are_the_intervals_of_means() -> None:
     drawn = np.random.default_rng(0)
     seeds = [drawn.random(211) < share for share in (0.7, 0.8)]
-    ours = bootstrap_figures([counted(one.astype(float)) for one in seeds], mean_of, resamples=4000)["mean"]
-    other = bootstrap([one.astype(float) for one in seeds], resamples=4000)
+    ours = bootstrap_metrics([counted(one.astype(float)) for one in seeds], mean_of, n_resamples=4000)["mean"]
+    other = bootstrap([one.astype(float) for one in seeds], n_resamples=4000)
     assert ours.mean == pytest.approx(other.mean)
-    assert ours.seeds == pytest.approx(other.seeds)
+    assert ours.seed_means == pytest.approx(other.seed_means)
     assert (ours.low, ours.high) == pytest.approx((other.low, other.high), abs=0.006)
-    assert ours.users == 211
+    assert ours.n_samples == 211
 
 
 def test_the_mean_is_that_of_the_seeds_figures_and_not_of_all_samples_at_once() -> None:
     short, long = np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[8.0, 10.0], [2.0, 30.0]])
-    found = bootstrap_figures([short, long], mean_of)["mean"]
-    assert found.seeds == (0.5, 0.25)
+    found = bootstrap_metrics([short, long], mean_of)["mean"]
+    assert found.seed_means == (0.5, 0.25)
     assert found.mean == 0.375
 
 
 def test_a_difference_is_drawn_on_the_same_samples() -> None:
     hard = np.random.default_rng(1).random(101)  # what a sample costs any system
     ours, theirs = counted(hard + 0.1), counted(hard)
-    difference = paired_figures([ours], [theirs], mean_of)["mean"]
+    difference = paired_bootstrap_metrics([ours], [theirs], mean_of)["mean"]
     assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
-    own = bootstrap_figures([ours], mean_of)["mean"]
+    own = bootstrap_metrics([ours], mean_of)["mean"]
     assert own.high - own.low > 0.05
 
 
@@ -54,16 +54,16 @@ def test_the_mean_of_all_draws_contains_the_figure_and_zero_differs_from_itself_
 ) -> None:
     drawn = np.random.default_rng(seed)
     counts = [counted(drawn.integers(0, 2, samples).astype(float)) for _ in range(seeds)]
-    found = bootstrap_figures(counts, mean_of, resamples=50, seed=seed)["mean"]
+    found = bootstrap_metrics(counts, mean_of, n_resamples=50, seed=seed)["mean"]
     assert 0 <= found.low <= found.high <= 1
-    same = paired_figures(counts, counts, mean_of, resamples=50, seed=seed)["mean"]
+    same = paired_bootstrap_metrics(counts, counts, mean_of, n_resamples=50, seed=seed)["mean"]
     assert (same.mean, same.low, same.high) == (0, 0, 0)
 
 
 def test_seeds_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(InputError, match=r"got counts of shapes \[\(2, 2\), \(3, 2\)\], expected"):
-        bootstrap_figures([np.ones((2, 2)), np.ones((3, 2))], mean_of)
+        bootstrap_metrics([np.ones((2, 2)), np.ones((3, 2))], mean_of)
     with pytest.raises(InputError, match=r"got counts of shapes \[\]"):
-        bootstrap_figures([], mean_of)
+        bootstrap_metrics([], mean_of)
     with pytest.raises(InputError, match="expected the same samples in the same seeds"):
-        paired_figures([np.ones((3, 2))], [np.ones((3, 2))] * 2, mean_of)
+        paired_bootstrap_metrics([np.ones((3, 2))], [np.ones((3, 2))] * 2, mean_of)

@@ -13,13 +13,13 @@ from mmattn import InputError
 from mmattn.evaluation.statistics.bootstrap import bootstrap
 from mmattn.evaluation.tasks.classification import (
     calibration_error,
-    confusion,
-    ranked_classes,
-    ranked_labels,
-    right,
+    confusion_matrix,
+    is_correct,
+    multiclass_probability_metrics,
+    multilabel_probability_metrics,
 )
-from mmattn.evaluation.tasks.task_metrics import ClassMeasure, LabelsMeasure
-from mmattn.reports.confusion import draw_confusion
+from mmattn.evaluation.tasks.task_metrics import ClassificationMetrics, MultilabelMetrics
+from mmattn.reports.confusion import plot_confusion_matrix
 
 NAMES = ("bird", "cat", "dog", "emu", "fox")
 
@@ -36,9 +36,9 @@ def said_and_true() -> tuple[list[str], list[str]]:
 
 def test_the_counts_say_of_classes_what_scikit_learn_says(said_and_true: tuple[list[str], list[str]]) -> None:
     said, true = said_and_true
-    measure = ClassMeasure(NAMES)
+    measure = ClassificationMetrics(NAMES)
     counts = measure.counts(said, true)
-    figures, rows = measure.measure(said, true), measure.rows(counts.sum(0))
+    figures, rows = measure.evaluate(said, true), measure.per_class(counts.sum(0))
     assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(true, said))
     by_class = metrics.precision_recall_fscore_support(true, said, labels=NAMES, zero_division=0)
     for place, name in enumerate(NAMES):
@@ -60,23 +60,23 @@ def test_the_counts_say_of_labels_what_scikit_learn_says() -> None:
         [[n for n, there in zip(names, row, strict=True) if there] for row in one]
         for one in (said_NL, true_NL)
     ]
-    figures = LabelsMeasure(names).measure(*listed)
+    figures = MultilabelMetrics(names).evaluate(*listed)
     assert figures["f1"] == pytest.approx(metrics.f1_score(true_NL, said_NL, average="micro"))
     assert figures["macro f1"] == pytest.approx(metrics.f1_score(true_NL, said_NL, average="macro"))
     assert figures["exact"] == pytest.approx(metrics.accuracy_score(true_NL, said_NL))
 
 
 def test_confusion_with_classes_that_nobody_is_of(said_and_true: tuple[list[str], list[str]]) -> None:
-    counts, names = confusion(*said_and_true, names=NAMES)
+    counts, names = confusion_matrix(*said_and_true, names=NAMES)
     assert names == NAMES
     assert (counts == metrics.confusion_matrix(said_and_true[1], said_and_true[0], labels=NAMES)).all()
     assert counts[3].sum() == 0
-    assert bootstrap(right(*said_and_true)).mean == pytest.approx(np.trace(counts) / counts.sum())
+    assert bootstrap(is_correct(*said_and_true)).mean == pytest.approx(np.trace(counts) / counts.sum())
 
 
 def test_ranks_by_hand() -> None:
     probabilities = [[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.2, 0.2, 0.6]]
-    figures = ranked_classes(probabilities, ["a", "b", "a"], ["a", "b", "c"], top=(1, 2, 3))
+    figures = multiclass_probability_metrics(probabilities, ["a", "b", "a"], ["a", "b", "c"], top_k=(1, 2, 3))
     # a: true, false, true by falling probability; b: false, true, false. Of c there is none.
     assert figures["average precision"] == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
     assert figures["roc auc"] == pytest.approx((0.5 + 1) / 2)
@@ -88,7 +88,7 @@ def test_ranks_by_hand() -> None:
 
 
 def test_ranks_of_labels_by_hand() -> None:
-    figures = ranked_labels([[0.9, 0.8], [0.7, 0.1]], [["a"], ["a"]], ["a", "b"])
+    figures = multilabel_probability_metrics([[0.9, 0.8], [0.7, 0.1]], [["a"], ["a"]], ["a", "b"])
     assert np.isnan(figures["roc auc"])  # everything is a, nothing b
     assert figures["micro average precision"] == pytest.approx((1 + 2 / 3) / 2)
 
@@ -103,17 +103,17 @@ def test_honest_probabilities_have_no_calibration_error() -> None:
 
 def test_what_does_not_fit() -> None:
     with pytest.raises(InputError, match=r"probabilities \(2, 2\), expected \[2, 3\]"):
-        ranked_classes([[0.5, 0.5]] * 2, ["a", "b"], ["a", "b", "c"])
+        multiclass_probability_metrics([[0.5, 0.5]] * 2, ["a", "b"], ["a", "b", "c"])
     with pytest.raises(InputError, match="outside of 0 to 1"):
-        ranked_classes([[1.5, -0.5]], ["a"], ["a", "b"])
+        multiclass_probability_metrics([[1.5, -0.5]], ["a"], ["a", "b"])
     with pytest.raises(InputError, match="no class 'ca'. Did you mean 'cat'?"):
-        confusion(["ca"], ["cat"], names=["cat"])
+        confusion_matrix(["ca"], ["cat"], names=["cat"])
     with pytest.raises(InputError, match="got 1 predictions, expected 2"):
-        confusion(["cat"], ["cat", "cat"])
+        confusion_matrix(["cat"], ["cat", "cat"])
     with pytest.raises(InputError, match=r"confusion: got counts \(2, 2\), expected \[1, 1\]"):
-        draw_confusion([[1, 2], [3, 4]], ["cat"], "x.png")
+        plot_confusion_matrix([[1, 2], [3, 4]], ["cat"], "x.png")
     with pytest.raises(InputError, match="got the file 'x.gif', expected .svg, .png or .pdf"):
-        draw_confusion([[1]], ["cat"], "x.gif")
+        plot_confusion_matrix([[1]], ["cat"], "x.gif")
 
 
 @pytest.mark.parametrize(("classes", "dark"), [(2, False), (31, True)])
@@ -121,12 +121,12 @@ def test_pictures_of_few_and_of_many_classes(classes: int, dark: bool, tmp_path:
     counts = 41 * np.eye(classes, dtype=int)
     counts[0] = 0  # nobody is of the first one
     names = [f"class {number} with a name that is long" for number in range(classes)]
-    drawn = draw_confusion(counts, names, tmp_path / "confusion.svg", dark=dark)
+    drawn = plot_confusion_matrix(counts, names, tmp_path / "confusion.svg", dark=dark)
     text = drawn.read_text("utf-8")
     assert "class 1 with a name t…" in text.replace("\n", "")
     assert text.count(">100<" if classes == 31 else ">41<") == classes - 1
-    again = draw_confusion(counts, names, tmp_path / "again.svg", dark=dark)
+    again = plot_confusion_matrix(counts, names, tmp_path / "again.svg", dark=dark)
     assert again.read_bytes() == drawn.read_bytes()
-    with Image.open(draw_confusion(counts, names, tmp_path / "confusion.png", dark=dark)) as picture:
+    with Image.open(plot_confusion_matrix(counts, names, tmp_path / "confusion.png", dark=dark)) as picture:
         corner = picture.convert("RGB").getpixel((1, 1))
     assert corner == ((0x14, 0x18, 0x1E) if dark else (255, 255, 255))

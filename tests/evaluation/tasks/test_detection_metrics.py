@@ -12,8 +12,12 @@ import torch
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError, MissingDependency
-from mmattn.evaluation.tasks.detection import THRESHOLDS, class_figures, detection_figures
-from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection, match, paired_detection
+from mmattn.evaluation.tasks.detection import IOU_THRESHOLDS, detection_metrics, per_class_detection_metrics
+from mmattn.evaluation.tasks.detection_intervals import (
+    bootstrap_detection,
+    match_predictions,
+    paired_bootstrap_detection,
+)
 
 SIZE = (101, 103)
 HERE, THERE, AWAY = (0, 0, 10, 10), (50, 50, 60, 60), (80, 80, 90, 90)
@@ -96,39 +100,39 @@ def test_by_hand() -> None:
     """Right, wrong, right: precision 1 up to recall .5 (51 of 101 recalls), 2/3 up to 1 (the other 50)."""
     targets = [truth(HERE), truth(THERE)]
     predictions = [said((HERE, 0.9), (AWAY, 0.8)), said((THERE, 0.7))]
-    figures = detection_figures(predictions, targets)
+    figures = detection_metrics(predictions, targets)
     expected = (51 + 50 * 2 / 3) / 101
     assert figures == pytest.approx({"map": expected, "ap50": expected, "ap75": expected, "recall": 1.0})
 
 
 def test_thresholds_by_hand() -> None:
     """Seven of ten rows are covered: IoU .7, found at .50, .55, .60, .65 and .70 of ten thresholds."""
-    figures = detection_figures([said(((0, 0, 10, 7), 0.9))], [truth(HERE)])
+    figures = detection_metrics([said(((0, 0, 10, 7), 0.9))], [truth(HERE)])
     assert figures == pytest.approx({"map": 0.5, "ap50": 1.0, "ap75": 0.0, "recall": 0.5})
 
 
 def test_a_box_is_found_once() -> None:
     """The second finder of the same box is wrong, but comes after full recall."""
     predictions = [said((HERE, 0.9), (HERE, 0.8))]
-    assert detection_figures(predictions, [truth(HERE)])["ap50"] == pytest.approx(1.0)
-    figures = detection_figures(predictions, [truth(HERE, THERE)])
+    assert detection_metrics(predictions, [truth(HERE)])["ap50"] == pytest.approx(1.0)
+    figures = detection_metrics(predictions, [truth(HERE, THERE)])
     assert figures["ap50"] == pytest.approx(51 / 101)
     assert figures["recall"] == pytest.approx(0.5)
 
 
 def test_pictures_without_truth_count_against_what_is_said_there() -> None:
     targets = [truth(), truth(HERE)]
-    assert detection_figures([said((HERE, 0.9)), said((HERE, 0.8))], targets)["ap50"] == pytest.approx(0.5)
-    assert detection_figures([said(), said((HERE, 0.8))], targets)["ap50"] == pytest.approx(1.0)
+    assert detection_metrics([said((HERE, 0.9)), said((HERE, 0.8))], targets)["ap50"] == pytest.approx(0.5)
+    assert detection_metrics([said(), said((HERE, 0.8))], targets)["ap50"] == pytest.approx(1.0)
 
 
 def test_nothing_said_is_zero_and_nothing_true_is_nan() -> None:
-    figures = detection_figures([said(), said()], [truth(HERE), truth()])
+    figures = detection_metrics([said(), said()], [truth(HERE), truth()])
     assert figures == {"map": 0, "ap50": 0, "ap75": 0, "recall": 0}
     for figures in (
-        detection_figures([said((HERE, 0.5))], [truth()]),
-        detection_figures([said()], [truth()]),
-        detection_figures([], []),
+        detection_metrics([said((HERE, 0.5))], [truth()]),
+        detection_metrics([said()], [truth()]),
+        detection_metrics([], []),
     ):
         assert list(figures) == ["map", "ap50", "ap75", "recall"]
         assert all(math.isnan(value) for value in figures.values())
@@ -137,27 +141,27 @@ def test_nothing_said_is_zero_and_nothing_true_is_nan() -> None:
 def test_classes_apart() -> None:
     targets = [truth(HERE), truth(THERE, AWAY, label="b")]
     predictions = [said((HERE, 0.9)), said((THERE, 0.8), label="b")]
-    figures = class_figures([*predictions, said((HERE, 0.9), label="z")], [*targets, truth()])
+    figures = per_class_detection_metrics([*predictions, said((HERE, 0.9), label="z")], [*targets, truth()])
     assert figures["a"] == pytest.approx({"map": 1, "ap50": 1, "ap75": 1, "recall": 1, "true": 1})
     assert figures["b"]["ap50"] == pytest.approx(51 / 101)
     assert figures["b"]["true"] == 2
     assert math.isnan(figures["z"]["ap50"])
     assert figures["z"]["true"] == 0
-    both = detection_figures([*predictions, said((HERE, 0.9), label="z")], [*targets, truth()])
+    both = detection_metrics([*predictions, said((HERE, 0.9), label="z")], [*targets, truth()])
     assert both["ap50"] == pytest.approx((1 + 51 / 101) / 2)
 
 
 @pytest.mark.parametrize("seed", range(7))
 def test_the_same_as_an_oracle(seed: int) -> None:
     predictions, targets = random_set(seed)
-    figures = class_figures(predictions, targets)
+    figures = per_class_detection_metrics(predictions, targets)
     for label, row in figures.items():
-        by_threshold = [oracle(predictions, targets, label, threshold) for threshold in THRESHOLDS]
+        by_threshold = [oracle(predictions, targets, label, threshold) for threshold in IOU_THRESHOLDS]
         assert row["ap50"] == pytest.approx(by_threshold[0], abs=1e-12, nan_ok=True)
         assert row["ap75"] == pytest.approx(by_threshold[5], abs=1e-12, nan_ok=True)
         assert row["map"] == pytest.approx(float(np.mean(by_threshold)), abs=1e-12, nan_ok=True)
     there = [row["map"] for row in figures.values() if row["true"]]
-    assert detection_figures(predictions, targets)["map"] == pytest.approx(np.mean(there))
+    assert detection_metrics(predictions, targets)["map"] == pytest.approx(np.mean(there))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_the_same_as_an_oracle(seed: int) -> None:
     ],
 )
 def test_predictions_that_do_not_answer(predictions: list[Boxes], message: str) -> None:
-    for measure in (detection_figures, class_figures, match):
+    for measure in (detection_metrics, per_class_detection_metrics, match_predictions):
         with pytest.raises(InputError, match=message):
             measure(predictions, [truth(HERE)])
 
@@ -178,7 +182,7 @@ def test_predictions_that_do_not_answer(predictions: list[Boxes], message: str) 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(MissingDependency, match=r"pip install 'mmattn\[detection\]'"):
-        detection_figures([said((HERE, 0.5))], [truth(HERE)])
+        detection_metrics([said((HERE, 0.5))], [truth(HERE)])
 
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -188,13 +192,15 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_draw_has_cocos_own_figures(seed: int) -> None:
     """Pictures that count w times are the same as w copies of them."""
     predictions, targets = random_set(seed + 50)
-    matches = match(predictions, targets)
+    matches = match_predictions(predictions, targets)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=3)
     weights[0] = 1
     for weight in weights:
         rows = np.repeat(np.arange(len(targets)), weight)
-        expected = class_figures([predictions[row] for row in rows], [targets[row] for row in rows])
+        expected = per_class_detection_metrics(
+            [predictions[row] for row in rows], [targets[row] for row in rows]
+        )
         for label, found in matches.items():
             values = found.average_precision(weight[None].astype(float))[0]
             if label not in expected or not expected[label]["true"]:
@@ -208,41 +214,43 @@ def test_every_draw_has_cocos_own_figures(seed: int) -> None:
 def test_interval_around_the_figure() -> None:
     sets = [random_set(seed, pictures=43) for seed in (1, 1)]
     targets = sets[0][1]
-    result = bootstrap_detection([predictions for predictions, _ in sets], targets, resamples=211)
-    figures = detection_figures(sets[0][0], targets)
+    result = bootstrap_detection([predictions for predictions, _ in sets], targets, n_resamples=211)
+    figures = detection_metrics(sets[0][0], targets)
     for name in ("map", "ap50", "ap75"):
         assert result[name].mean == pytest.approx(figures[name])
-        assert result[name].seeds == pytest.approx((figures[name],) * 2)
+        assert result[name].seed_means == pytest.approx((figures[name],) * 2)
         assert result[name].low < figures[name] < result[name].high
-    assert result["ap50 a"].mean == pytest.approx(class_figures(sets[0][0], targets)["a"]["ap50"])
-    assert result["map"].users == 43
-    again = bootstrap_detection([predictions for predictions, _ in sets], targets, resamples=211)
+    assert result["ap50 a"].mean == pytest.approx(
+        per_class_detection_metrics(sets[0][0], targets)["a"]["ap50"]
+    )
+    assert result["map"].n_samples == 43
+    again = bootstrap_detection([predictions for predictions, _ in sets], targets, n_resamples=211)
     assert again == result
 
 
 def test_more_than_a_block_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets = random_set(3)
-    whole = bootstrap_detection([predictions], targets, resamples=37)
+    whole = bootstrap_detection([predictions], targets, n_resamples=37)
     monkeypatch.setattr("mmattn.evaluation.tasks.detection_intervals._NUMBERS_AT_ONCE", 300)
-    assert bootstrap_detection([predictions], targets, resamples=37)["map"] == whole["map"]
+    assert bootstrap_detection([predictions], targets, n_resamples=37)["map"] == whole["map"]
 
 
 def test_differences_are_paired() -> None:
     predictions, targets = random_set(9, pictures=31)
     nothing = [said() for _ in targets]
-    same = paired_detection([predictions], [predictions], targets, resamples=53)["ap50"]
+    same = paired_bootstrap_detection([predictions], [predictions], targets, n_resamples=53)["ap50"]
     assert (same.mean, same.low, same.high) == (0, 0, 0)
-    better = paired_detection([predictions], [nothing], targets, resamples=53)["ap50"]
-    alone = bootstrap_detection([predictions], targets, resamples=53)["ap50"]
+    better = paired_bootstrap_detection([predictions], [nothing], targets, n_resamples=53)["ap50"]
+    alone = bootstrap_detection([predictions], targets, n_resamples=53)["ap50"]
     assert (better.mean, better.low, better.high) == (alone.mean, alone.low, alone.high)
 
 
 def test_intervals_without_truth_or_seeds() -> None:
-    empty = bootstrap_detection([[said((HERE, 0.5))]], [truth()], resamples=3)
+    empty = bootstrap_detection([[said((HERE, 0.5))]], [truth()], n_resamples=3)
     assert math.isnan(empty["ap50"].mean)
     with pytest.raises(InputError, match="got 0 seeds and 1 pictures, expected at least one each"):
         bootstrap_detection([], [truth()])
     with pytest.raises(InputError, match="got 1 seeds and 0 pictures"):
         bootstrap_detection([[]], [])
     with pytest.raises(InputError, match="got 1 and 2 seeds, expected the same"):
-        paired_detection([[said()]], [[said()]] * 2, [truth()])
+        paired_bootstrap_detection([[said()]], [[said()]] * 2, [truth()])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mmattn import InputError
-from mmattn.evaluation.tasks.entities import entity_figures, with_all_words
-from mmattn.evaluation.tasks.task_metrics import TagsMeasure
+from mmattn.evaluation.tasks.entities import entity_metrics, pad_tags
+from mmattn.evaluation.tasks.task_metrics import EntityMetrics
 
 TRUE = [
     ["B-place", "I-place", "O", "B-work"],
@@ -22,7 +22,7 @@ SAID = [
 
 def test_by_hand() -> None:
     # True: 4 entities. Forgivingly 4 are said (place, work, person, place), strictly 3; 1 is right.
-    forgiving, strict = entity_figures(SAID, TRUE), entity_figures(SAID, TRUE, strict=True)
+    forgiving, strict = entity_metrics(SAID, TRUE), entity_metrics(SAID, TRUE, strict=True)
     assert (forgiving["precision"], forgiving["recall"], forgiving["f1"]) == (0.25, 0.25, 0.25)
     assert (strict["precision"], strict["recall"]) == (pytest.approx(1 / 3), 0.25)
     assert strict["f1"] == pytest.approx(2 / 7)
@@ -33,27 +33,27 @@ def test_by_hand() -> None:
 
 
 def test_the_counts_with_intervals_are_the_forgiving_ones() -> None:
-    measured = TagsMeasure(("person", "place", "work")).measure(SAID, TRUE)
-    figures = entity_figures(SAID, TRUE)
+    measured = EntityMetrics(("person", "place", "work")).evaluate(SAID, TRUE)
+    figures = entity_metrics(SAID, TRUE)
     for name in ("f1", "precision", "recall"):
         assert measured[name] == pytest.approx(figures[name])
 
 
 def test_without_any_entity() -> None:
     for strict in (False, True):
-        assert entity_figures([["O", "O"]], [["O", "O"]], strict=strict)["f1"] == 0
-        assert entity_figures([["O", "O"]], [["B-place", "O"]], strict=strict)["recall"] == 0
+        assert entity_metrics([["O", "O"]], [["O", "O"]], strict=strict)["f1"] == 0
+        assert entity_metrics([["O", "O"]], [["B-place", "O"]], strict=strict)["recall"] == 0
 
 
 def test_words_that_were_cut_off_are_outside() -> None:
-    assert entity_figures([["B-work"], []], [["B-work", "O"], ["B-work"]])["recall"] == 0.5
-    assert with_all_words([[]], [["O", "O"]]) == [["O", "O"]]
+    assert entity_metrics([["B-work"], []], [["B-work", "O"], ["B-work"]])["recall"] == 0.5
+    assert pad_tags([[]], [["O", "O"]]) == [["O", "O"]]
 
 
 def test_what_does_not_fit() -> None:
     with pytest.raises(InputError, match="got 1 predictions, expected 2, one a sentence"):
-        entity_figures([["O"]], [["O"], ["O"]])
+        entity_metrics([["O"]], [["O"], ["O"]])
     with pytest.raises(InputError, match="sentence 0 has 1 words, got 2 tags"):
-        entity_figures([["O", "O"]], [["O"]])
+        entity_metrics([["O", "O"]], [["O"]])
     with pytest.raises(InputError, match="got the tag 'noun', expected O, B-kind or I-kind"):
-        entity_figures([["noun"]], [["O"]])
+        entity_metrics([["noun"]], [["O"]])

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.error_rates import Edits, count_edits, error_rate, transcript_figures, worst
+from mmattn.evaluation.tasks.error_rates import (
+    Edits,
+    count_edits,
+    error_rate,
+    transcription_metrics,
+    worst_predictions,
+)
 
 SAID = ["one two three", "four", "", "five six"]
 HEARD = ["one too three three", "", "seven eight", "five six"]
@@ -24,7 +30,7 @@ def test_the_edits_by_hand() -> None:
 
 
 def test_the_figures_by_hand() -> None:
-    figures = transcript_figures(HEARD, SAID)
+    figures = transcription_metrics(HEARD, SAID)
     assert figures == pytest.approx(
         {
             "wer": 5 / 6,
@@ -73,19 +79,19 @@ def test_the_interval_resamples_utterances_not_words() -> None:
     assert interval.mean == pytest.approx(0.45)
     assert interval.low == 0.0
     assert 0.48 < interval.high < 0.5
-    assert interval.users == 11
+    assert interval.n_samples == 11
 
 
 def test_seeds_are_pooled_by_utterance() -> None:
     runs = [count_edits([heard, "two"], ["one", "two"]) for heard in ("one", "on")]
     interval = error_rate(runs)
-    assert interval.seeds == (0.0, 0.5)
+    assert interval.seed_means == (0.0, 0.5)
     assert interval.mean == 0.25
 
 
 def test_the_worst_come_first_and_faultless_ones_never() -> None:
-    assert [(m.row, m.errors) for m in worst(HEARD, SAID)] == [(0, 2), (2, 2), (1, 1)]
-    assert len(worst(HEARD, SAID, count=1)) == 1
+    assert [(m.row, m.errors) for m in worst_predictions(HEARD, SAID)] == [(0, 2), (2, 2), (1, 1)]
+    assert len(worst_predictions(HEARD, SAID, max_results=1)) == 1
 
 
 def test_what_cannot_be_compared() -> None:
@@ -94,7 +100,7 @@ def test_what_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="row 1 is NoneType, expected a text"):
         count_edits(["a", None], ["a", "b"])  # type: ignore[list-item]
     with pytest.raises(InputError, match="got 1 targets without a word"):
-        transcript_figures(["a"], [""])
+        transcription_metrics(["a"], [""])
     with pytest.raises(InputError, match="got 2 runs, expected at least one, all of the same utterances"):
         error_rate([count_edits(["a"], ["a"]), count_edits(["a"], ["a b"])])
     with pytest.raises(InputError, match="nothing was said in any of 1"):

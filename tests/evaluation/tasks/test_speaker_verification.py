@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmattn.evaluation.tasks.speaker_verification import VoicesMeasure
-from mmattn.evaluation.tasks.verification import detection_curve
+from mmattn.evaluation.tasks.speaker_verification import SpeakerVerificationMetrics
+from mmattn.evaluation.tasks.verification import error_tradeoff_curve
 
-MEASURE = VoicesMeasure()
+MEASURE = SpeakerVerificationMetrics()
 
 
 def trials(vectors: np.ndarray, speakers: list[str]) -> tuple[list[float], list[bool]]:
@@ -36,8 +36,8 @@ def test_the_same_errors_as_of_trials_one_by_one(seed: int, count: int, spread: 
     speakers = ["ann", "bob", "cay", "ann", "bob", *rng.choice(["ann", "bob", "cay"], count - 5).tolist()]
     centre = {name: rng.normal(size=7) for name in set(speakers)}
     vectors = np.stack([centre[name] + spread * rng.normal(size=7) for name in speakers])
-    curve = detection_curve(*trials(vectors, speakers))
-    found = MEASURE.measure(list(vectors), speakers)
+    curve = error_tradeoff_curve(*trials(vectors, speakers))
+    found = MEASURE.evaluate(list(vectors), speakers)
     # Sorting scores into bins moves a trial or two across the threshold.
     step = 3 / min(len(speakers), 2 * len(speakers))
     assert found["eer"] == pytest.approx(curve.equal_error_rate, abs=step)
@@ -47,7 +47,7 @@ def test_the_same_errors_as_of_trials_one_by_one(seed: int, count: int, spread: 
 def test_by_hand() -> None:
     # To the mean of the others of its own: 1, 1, 0 and 0; to the other speaker's mean: .707, .707, 1 and 0.
     vectors = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
-    found = MEASURE.measure(vectors, ["ann", "ann", "bob", "bob"])
+    found = MEASURE.evaluate(vectors, ["ann", "ann", "bob", "bob"])
     assert found["eer"] == pytest.approx(0.5, abs=0.01)
     counts = MEASURE.counts(vectors, ["ann", "ann", "bob", "bob"])
     same, other = np.split(counts, 2, axis=1)
@@ -57,19 +57,19 @@ def test_by_hand() -> None:
 
 
 def test_what_cannot_be_compared_counts_as_not_knowing() -> None:
-    assert MEASURE.measure([None, None], ["ann", "bob"])["eer"] == pytest.approx(0.5)
-    assert MEASURE.measure([[1.0], [1.0]], ["ann", "ann"]) == {"eer": 0.5, "min_dcf": 1.0}
+    assert MEASURE.evaluate([None, None], ["ann", "bob"])["eer"] == pytest.approx(0.5)
+    assert MEASURE.evaluate([[1.0], [1.0]], ["ann", "ann"]) == {"eer": 0.5, "min_dcf": 1.0}
     alone = MEASURE.counts([[1.0, 0.0], None, [0.0, 1.0]], ["ann", "ann", "bob"])
     assert alone[1].sum() == 0
     assert alone[:, :400].sum() == 0  # lone recordings have nothing of their own to be compared with
     assert alone[0].sum() == alone[2].sum() == 1
-    assert MEASURE.goodness({"eer": 0.25}) == 0.75
+    assert MEASURE.selection_score({"eer": 0.25}) == 0.75
 
 
 def test_figures_of_many_sums_at_once_are_those_of_each() -> None:
     counts = MEASURE.counts(list(np.random.default_rng(0).normal(size=(13, 5))), list("aabbccaabbcca"))
     sums = np.stack([counts.sum(0), counts[:7].sum(0), 2 * counts.sum(0)])
-    found = MEASURE.figures(sums)
+    found = MEASURE.compute(sums)
     for name in ("eer", "min_dcf"):
-        assert found[name].tolist() == [float(MEASURE.figures(one)[name]) for one in sums]
+        assert found[name].tolist() == [float(MEASURE.compute(one)[name]) for one in sums]
         assert found[name][0] == found[name][2]

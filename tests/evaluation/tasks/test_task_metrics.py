@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.task_metrics import measure_for
+from mmattn.evaluation.tasks.task_metrics import metrics_for_kind
 
 NAMES = st.sampled_from(["ant", "bee", "cat"])
 TAGS = st.sampled_from(["O", "B-place", "I-place", "B-person", "I-person"])
@@ -28,26 +28,26 @@ def pairs(one: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, Any]
 @given(pairs(NAMES))
 def test_classes_as_scikit_learn_measures_them(rows: list[tuple[str, str]]) -> None:
     said, true = zip(*rows, strict=True)
-    measure = measure_for("class", ["ant", "bee", "cat", None])
-    found = measure.measure(said, true)
+    measure = metrics_for_kind("class", ["ant", "bee", "cat", None])
+    found = measure.evaluate(said, true)
     assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(true, said))
     there = sorted(set(true))
     for name, score in (("precision", 0), ("recall", 1), ("f1", 2)):
         by_class = sklearn.precision_recall_fscore_support(true, said, labels=there, zero_division=0)[score]
         assert found[f"macro {name}"] == pytest.approx(by_class.mean())
-    rows_of = measure.rows(measure.counts(said, true).sum(0))
+    rows_of = measure.per_class(measure.counts(said, true).sum(0))
     assert {name: int(row["true"]) for name, row in rows_of.items()} == {
-        name: true.count(name) for name in measure.names
+        name: true.count(name) for name in measure.class_names
     }
-    assert measure.goodness(found) == found["accuracy"]
+    assert measure.selection_score(found) == found["accuracy"]
 
 
 @given(pairs(st.sets(NAMES)))
 def test_labels_as_scikit_learn_measures_them(rows: list[tuple[set[str], set[str]]]) -> None:
     said, true = ([sorted(each) for each in column] for column in zip(*rows, strict=True))
-    measure = measure_for("labels", [["ant", "bee"], ["cat"], []])
-    found = measure.measure(said, true)
-    as_rows = [[[name in one for name in measure.names] for one in column] for column in (true, said)]
+    measure = metrics_for_kind("labels", [["ant", "bee"], ["cat"], []])
+    found = measure.evaluate(said, true)
+    as_rows = [[[name in one for name in measure.class_names] for one in column] for column in (true, said)]
     assert found["f1"] == pytest.approx(sklearn.f1_score(*as_rows, average="micro", zero_division=0))
     assert found["exact"] == pytest.approx(sklearn.accuracy_score(*as_rows))
 
@@ -56,9 +56,9 @@ def test_labels_as_scikit_learn_measures_them(rows: list[tuple[set[str], set[str
 def test_tags_as_seqeval_measures_them(sentences: list[list[tuple[str, str]]]) -> None:
     said = [[tag for tag, _ in words] for words in sentences]
     true = [[tag for _, tag in words] for words in sentences]
-    measure = measure_for("tags", [["B-place", "I-place", "O"], ["B-person"], None])
-    assert measure.names == ("person", "place")
-    found = measure.measure(said, true)
+    measure = metrics_for_kind("tags", [["B-place", "I-place", "O"], ["B-person"], None])
+    assert measure.class_names == ("person", "place")
+    found = measure.evaluate(said, true)
     assert found["f1"] == pytest.approx(seqeval.f1_score(true, said, zero_division=0))
     assert found["precision"] == pytest.approx(seqeval.precision_score(true, said, zero_division=0))
     assert found["recall"] == pytest.approx(seqeval.recall_score(true, said, zero_division=0))
@@ -66,8 +66,8 @@ def test_tags_as_seqeval_measures_them(sentences: list[list[tuple[str, str]]]) -
 
 
 def test_words_that_the_encoder_has_cut_off_are_outside() -> None:
-    measure = measure_for("tags", [["B-place"]])
-    found = measure.measure([["B-place"]], [["B-place", "O", "B-place"]])
+    measure = metrics_for_kind("tags", [["B-place"]])
+    found = measure.evaluate([["B-place"]], [["B-place", "O", "B-place"]])
     assert found["recall"] == 0.5
     assert found["word accuracy"] == pytest.approx(2 / 3)
 
@@ -75,12 +75,12 @@ def test_words_that_the_encoder_has_cut_off_are_outside() -> None:
 @given(pairs(st.lists(st.sampled_from(["one", "two", "ten"]), min_size=1, max_size=5).map(" ".join)))
 def test_transcripts_as_jiwer_measures_them(rows: list[tuple[str, str]]) -> None:
     said, true = map(list, zip(*rows, strict=True))
-    measure = measure_for("text", true)
-    found = measure.measure(said, true)
+    measure = metrics_for_kind("text", true)
+    found = measure.evaluate(said, true)
     assert found["wer"] == pytest.approx(jiwer.wer(true, said))
     assert found["cer"] == pytest.approx(jiwer.cer(true, said))
     assert found["faultless"] == pytest.approx(np.mean([a == b for a, b in rows]))
-    assert measure.goodness(found) == 1 - found["wer"]
+    assert measure.selection_score(found) == 1 - found["wer"]
 
 
 def test_boxes_by_hand() -> None:
@@ -98,22 +98,22 @@ def test_boxes_by_hand() -> None:
         ),
         boxes([[1, 1, 3, 3]], ["b"], [0.99]),
     ]
-    measure = measure_for("boxes", true)
-    found = measure.measure(said, true)
+    measure = metrics_for_kind("boxes", true)
+    found = measure.evaluate(said, true)
     # Four were sure enough; of two true ones one was found.
     assert found["f1"] == pytest.approx(2 / 7)
     assert found["precision"] == pytest.approx(1 / 5)
     assert found["recall"] == 0.5
     # The box of "a" is found by the surest of both; of "b" the first three are wrong.
     assert found["ap50"] == pytest.approx((1 + 1 / 3) / 2)
-    assert measure.goodness(found) == found["ap50"]
-    rows = measure.rows(measure.counts(said, true).sum(0))
+    assert measure.selection_score(found) == found["ap50"]
+    rows = measure.per_class(measure.counts(said, true).sum(0))
     assert rows["a"]["precision"] == pytest.approx(1 / 3)
     assert rows["b"]["recall"] == 0
-    perfect = measure.figures(measure.counts(true, true).sum(0))
+    perfect = measure.compute(measure.counts(true, true).sum(0))
     assert perfect == {"f1": 1, "precision": 1, "recall": 1}
 
 
 def test_a_vector_is_not_measured_against_targets() -> None:
     with pytest.raises(InputError, match="got a head of kind 'vector', expected one that predicts"):
-        measure_for("vector", ["a"])
+        metrics_for_kind("vector", ["a"])

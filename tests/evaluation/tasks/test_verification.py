@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import det_curve
 
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.verification import detection_curve, pair_scores, verification_figures
+from mmattn.evaluation.tasks.verification import error_tradeoff_curve, pair_scores, verification_metrics
 
 SAME = [True, True, True, False, False, False, False]
 
 
 def test_by_hand() -> None:
-    curve = detection_curve([0.9, 0.6, 0.4, 0.8, 0.5, 0.2, 0.1], SAME)
+    curve = error_tradeoff_curve([0.9, 0.6, 0.4, 0.8, 0.5, 0.2, 0.1], SAME)
     assert curve.thresholds.tolist() == [0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 0.9, np.inf]
     np.testing.assert_allclose(curve.false_accepts, [1, 3 / 4, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 0, 0])
     np.testing.assert_allclose(curve.misses, [0, 0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
@@ -30,7 +30,7 @@ def test_by_hand() -> None:
 
 def test_between_two_points() -> None:
     # (1, 0), (1/3, 1/2), (0, 1): on the way from the first to the second, 1 - 2/3 s = 1/2 s, s = 6/7.
-    curve = detection_curve([1, 2, 1, 1, 2], [True, True, False, False, False])
+    curve = error_tradeoff_curve([1, 2, 1, 1, 2], [True, True, False, False, False])
     assert curve.equal_error_rate == pytest.approx(3 / 7)
 
 
@@ -40,7 +40,7 @@ def test_between_two_points() -> None:
     ids=["perfect", "reversed", "all equal"],
 )
 def test_extremes(scores: list[float], expected: float) -> None:
-    curve = detection_curve(scores, SAME)
+    curve = error_tradeoff_curve(scores, SAME)
     assert curve.equal_error_rate == pytest.approx(expected)
     assert curve.min_cost() == pytest.approx(min(1.0, 2 * expected))
 
@@ -51,15 +51,15 @@ def test_as_scikit_learn_draws_the_curve(trials: list[tuple[int, bool]]) -> None
     scores, same = np.array([score for score, _ in trials], float), np.array([flag for _, flag in trials])
     if same.all() or not same.any():
         with pytest.raises(InputError, match="expected some of both"):
-            detection_curve(scores, same)
+            error_tradeoff_curve(scores, same)
         return
-    curve = detection_curve(scores, same)
+    curve = error_tradeoff_curve(scores, same)
     ours = set(zip(curve.false_accepts.round(9), curve.misses.round(9), strict=True))
     accepts, misses, _ = det_curve(same, scores)
     assert set(zip(accepts.round(9), misses.round(9), strict=True)) <= ours
     assert (np.diff(curve.false_accepts) <= 0).all()
     assert (np.diff(curve.misses) >= 0).all()
-    swapped = detection_curve(-scores, ~same).equal_error_rate
+    swapped = error_tradeoff_curve(-scores, ~same).equal_error_rate
     assert curve.equal_error_rate == pytest.approx(swapped)
     assert 0 <= curve.min_cost() <= 1
 
@@ -73,7 +73,7 @@ def test_all_pairs_once_by_cosine() -> None:
 
 def test_of_many_pairs_some_are_drawn_never_one_with_itself() -> None:
     vectors = np.eye(41, dtype=np.float32)
-    scores, same = pair_scores(vectors, list(range(41)), most=500, seed=3)
+    scores, same = pair_scores(vectors, list(range(41)), max_pairs=500, seed=3)
     assert len(scores) == 500
     assert not scores.any()
     assert not same.any()
@@ -84,7 +84,7 @@ def test_figures_of_a_head_s_vectors() -> None:
     voices = torch.randn(5, 16, generator=generator)
     names = [f"voice {number % 5}" for number in range(60)]
     vectors = [voices[number % 5] + 0.3 * torch.randn(16, generator=generator) for number in range(60)]
-    figures = verification_figures(vectors, names)
+    figures = verification_metrics(vectors, names)
     assert figures["pairs"] == 60 * 59 / 2
     assert figures["eer"] < 0.02
     assert figures["min_dcf"] < 0.2
@@ -102,9 +102,9 @@ def test_figures_of_a_head_s_vectors() -> None:
 )
 def test_refused(vectors: list[object], names: list[str], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        verification_figures(vectors, names)
+        verification_metrics(vectors, names)
 
 
 def test_costs_are_checked() -> None:
     with pytest.raises(InputError, match="got 1.5, 1.0, 1.0 as prior"):
-        detection_curve([1, 2], [True, False]).min_cost(1.5)
+        error_tradeoff_curve([1, 2], [True, False]).min_cost(1.5)

@@ -90,7 +90,7 @@ def test_a_thousand_adversarial_cases_as_trec_eval_has_them(batch: int) -> None:
         np.testing.assert_array_equal(
             found.values["mrr@3"], np.where(reciprocal < 1 / 3.5, 0 * reciprocal, reciprocal)
         )
-        assert set(official) == set(qrels) - set(found.missing)
+        assert set(official) == set(qrels) - set(found.missing_queries)
         for row, query in enumerate(found.queries):
             for ours, theirs in TREC.items():
                 value = found.values[ours][row]
@@ -143,11 +143,11 @@ def test_numbers_without_names_are_their_decimal_names() -> None:
     run = Run(np.arange(18) * 31, documents, scores)
     qrels = Qrels(np.arange(18) * 13, judged, rng.integers(0, 3, len(judged)))
     as_names = {
-        run.query(q): {str(documents[i]): float(scores[i]) for i in range(q * 31, q * 31 + 31)}
+        run.query_name(q): {str(documents[i]): float(scores[i]) for i in range(q * 31, q * 31 + 31)}
         for q in range(17)
     }
     grades = {
-        qrels.query(q): {str(judged[i]): int(qrels.gains[i]) for i in range(q * 13, q * 13 + 13)}
+        qrels.query_name(q): {str(judged[i]): int(qrels.gains[i]) for i in range(q * 13, q * 13 + 13)}
         for q in range(17)
     }
     official = pytrec_eval.RelevanceEvaluator(grades, ASKED).evaluate(as_names)
@@ -163,7 +163,7 @@ def test_huge_numbers_are_names() -> None:
     run = Run([0, 3], [2**62, 5, 2**40], [1.0, 1.0, 1.0])
     found = evaluate_run(run, Qrels([0, 1], [5], [1]), ["mrr"])
     assert found.mean("mrr") == 1.0  # "5" is above "4611686018427387904" and "1099511627776"
-    assert run.document(int(run.documents[0])) == str(2**62)
+    assert run.document_name(int(run.documents[0])) == str(2**62)
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     qrels = Qrels(np.arange(102) * 5, np.concatenate([rng.choice(37, 5, replace=False) for _ in range(101)]),
                   rng.random(505))  # fmt: skip
     whole = {ties: evaluate_run(run, qrels, list(TREC), ties=ties) for ties in ("trec", "stable", "expected")}
-    monkeypatch.setattr(run, "BLOCK", 67)
+    monkeypatch.setattr(run, "BLOCK_SIZE", 67)
     for ties, before in whole.items():
         after = evaluate_run(run, qrels, list(TREC), ties=ties)
         assert after.tie_rate == before.tie_rate
@@ -193,7 +193,7 @@ def test_policies_for_missing_and_empty_queries() -> None:
     qrels = Qrels.from_dict({"a": {"x": 1}, "gone": {"x": 1}, "empty": {"x": 0}})
     both = evaluate_run(run, qrels, ["map"])
     assert both.values["map"].tolist() == [1.0, 0.0, 0.0]
-    assert (both.missing, both.empty, both.unjudged) == (["gone"], ["empty"], 1)
+    assert (both.missing_queries, both.empty_queries, both.n_unjudged) == (["gone"], ["empty"], 1)
     assert evaluate_run(run, qrels, ["map"], missing="skip").mean("map") == 0.5
     undefined = evaluate_run(run, qrels, ["auc"], empty="skip").values["auc"]
     assert np.isnan(undefined[[0, 2]]).all()  # nothing irrelevant was ranked; nothing is relevant
@@ -221,7 +221,7 @@ def test_nothing_retrieved_is_not_missing() -> None:
     assert found.values["map"].tolist() == [0.0, 1.0]
     assert np.isnan(found.values["auc"]).all()  # nothing irrelevant was ranked
     assert found.values["precision"].tolist() == [0.0, 1.0]
-    assert not found.missing
+    assert not found.missing_queries
     assert found.to_json()["metrics"]["auc"] == {"mean": None, "low": None, "high": None}
     nowhere = Run([0, 0], [], [])
     assert evaluate_run(nowhere, Qrels([0, 1], [3], [1]), ["map"]).mean("map") == 0.0

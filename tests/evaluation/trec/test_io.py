@@ -24,7 +24,7 @@ TRIPLES = [("q1", "d9", 0.5), ("q1", "d10", 0.5), ("q2", "é", -1e-3)]
 
 def triples(run: Run) -> list[tuple[str, str, float]]:
     rows = zip(run.rows.tolist(), run.documents.tolist(), run.scores.tolist(), strict=True)
-    return [(run.query(q), run.document(d), pytest.approx(s, rel=1e-6)) for q, d, s in rows]
+    return [(run.query_name(q), run.document_name(d), pytest.approx(s, rel=1e-6)) for q, d, s in rows]
 
 
 @pytest.mark.parametrize("form", ["trec", "csv", "tsv", "parquet", "npz"])

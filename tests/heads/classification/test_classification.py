@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmattn import InputError
 from mmattn.heads.classification.classification import ClassificationHead
-from mmattn.heads.classification.multi_label import LabelsHead
+from mmattn.heads.classification.multi_label import MultiLabelHead
 from mmattn.testing.plugin_checks import check_head
 from mmattn.types import Fused, Tokens
 
@@ -24,12 +24,12 @@ def fused_of(pooled: torch.Tensor) -> Fused:
     return Fused(tokens, pooled, pooled[:, None], tokens.presence)
 
 
-def says(head: ClassificationHead | LabelsHead, logits: list[list[float]]) -> Fused:
+def says(head: ClassificationHead | MultiLabelHead, logits: list[list[float]]) -> Fused:
     """Fused samples of which the head says these logits."""
     with torch.no_grad():
-        head.project.weight.copy_(torch.eye(len(head.classes), head.project.in_features))
+        head.project.weight.copy_(torch.eye(len(head.labels), head.project.in_features))
         head.project.bias.zero_()
-    return fused_of(F.pad(torch.tensor(logits), (0, head.project.in_features - len(head.classes))))
+    return fused_of(F.pad(torch.tensor(logits), (0, head.project.in_features - len(head.labels))))
 
 
 @pytest.mark.parametrize("head", ["classification", "labels"])
@@ -61,14 +61,14 @@ def test_balanced_classes_count_alike_whatever_their_number() -> None:
 
 
 def test_smoothing_is_pytorch_s() -> None:
-    head = ClassificationHead(DIM, NAMES, smoothing=0.3)
+    head = ClassificationHead(DIM, NAMES, label_smoothing=0.3)
     fused = fused_of(torch.randn(5, DIM))
     expected = F.cross_entropy(head(fused), torch.tensor([0, 1, 2, 2, 0]), label_smoothing=0.3)
     torch.testing.assert_close(head.loss(fused, ["bird", "cat", "dog", "dog", "bird"]), expected)
 
 
 def test_labels_that_nobody_knows_take_no_part() -> None:
-    head = LabelsHead(DIM, NAMES)
+    head = MultiLabelHead(DIM, NAMES)
     fused = fused_of(torch.randn(4, DIM))
     targets = [["bird"], {"cat": True, "dog": False}, None, []]
     p = head(fused).sigmoid()
@@ -84,16 +84,16 @@ def test_labels_that_nobody_knows_take_no_part() -> None:
 
 
 def test_labels_above_the_threshold_are_predicted() -> None:
-    head = LabelsHead(DIM, NAMES, threshold=0.8)
+    head = MultiLabelHead(DIM, NAMES, threshold=0.8)
     assert head.predict(says(head, [[2.0, 1.0, 3.0], [0.0, 0.0, 0.0]])) == [["bird", "dog"], []]
 
 
 def test_rare_labels_that_are_there_weigh_what_their_absence_weighs() -> None:
     targets = [["war"], [], [], [], {"drama": True}]
-    options = LabelsHead.options_for(targets)
+    options = MultiLabelHead.options_for(targets)
     assert options["classes"] == ["drama", "war"]
     assert options["shares"] == pytest.approx([1 / 5, 1 / 4])  # of those of whom it is known
-    head = LabelsHead(DIM, **options, balanced=True)
+    head = MultiLabelHead(DIM, **options, balanced=True)
     fused = says(head, [[0.0, 0.0]])
     assert head.loss(fused, [["war"]]).item() == pytest.approx((1 + 3) * math.log(2) / 2)
 
@@ -107,7 +107,7 @@ def test_unbalanced_classes_are_said_to_be(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_what_they_refuse() -> None:
-    head, labels = ClassificationHead(DIM, NAMES), LabelsHead(DIM, NAMES)
+    head, labels = ClassificationHead(DIM, NAMES), MultiLabelHead(DIM, NAMES)
     fused = fused_of(torch.randn(2, DIM))
     with pytest.raises(InputError, match="classification head: no class 'brid'. Did you mean 'bird'?"):
         head.loss(fused, ["brid", "cat"])
@@ -126,8 +126,8 @@ def test_what_they_refuse() -> None:
     with pytest.raises(InputError, match="balanced, but got none shares, expected 3"):
         ClassificationHead(DIM, NAMES, balanced=True)
     with pytest.raises(InputError, match="got the share 0.0, expected above 0"):
-        LabelsHead(DIM, NAMES, balanced=True, shares=[0.0, 0.5, 0.5])
+        MultiLabelHead(DIM, NAMES, balanced=True, label_frequencies=[0.0, 0.5, 0.5])
     with pytest.raises(InputError, match="got smoothing 1"):
-        ClassificationHead(DIM, NAMES, smoothing=1)
+        ClassificationHead(DIM, NAMES, label_smoothing=1)
     with pytest.raises(InputError, match="got threshold 0"):
-        LabelsHead(DIM, NAMES, threshold=0)
+        MultiLabelHead(DIM, NAMES, threshold=0)

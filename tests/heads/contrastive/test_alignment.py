@@ -21,18 +21,18 @@ def test_each_view_holds_one_modality_of_one_sample() -> None:
     image = Tokens.from_sequences([torch.full((5, 7), 10.0), torch.zeros(0, 7), torch.zeros(0, 7)], "image")
     views, sample = single_modality_views({"text": text, "image": image})
     assert sample.tolist() == [0, 0, 2]  # sample 1 has nothing to show
-    assert views["text"].sizes == [2, 0, 1]
-    assert views["image"].sizes == [0, 5, 0]
+    assert views["text"].length_list == [2, 0, 1]
+    assert views["image"].length_list == [0, 5, 0]
     assert views["text"].values[:, 0].tolist() == [1, 1, 3]
 
 
 def test_vectors_have_length_one() -> None:
-    head = AlignmentHead(dim=11, out=5)
+    head = AlignmentHead(dim=11, embedding_dim=5)
     torch.testing.assert_close(head(fused_of(torch.randn(7, 11))).norm(dim=1), torch.ones(7))
 
 
 def test_aligned_pairs_cost_less_than_crossed_ones() -> None:
-    head = AlignmentHead(dim=3, out=3)
+    head = AlignmentHead(dim=3, embedding_dim=3)
     with torch.no_grad():
         head.project.weight.copy_(torch.eye(3))
         head.project.bias.zero_()

@@ -9,11 +9,11 @@ import torch
 
 from mmattn import Fused, InputError, Tokens
 from mmattn.boxes import Boxes
-from mmattn.heads.detection.decoder import GROUP, patch_boxes
+from mmattn.heads.detection.decoder import GROUP_SIZE, patch_boxes
 from mmattn.heads.detection.denoising import Denoising
 from mmattn.heads.detection.detection import DetectionHead
-from mmattn.heads.detection.loss import Predictions
-from mmattn.heads.detection.proposals import chosen
+from mmattn.heads.detection.loss import BoxPredictions
+from mmattn.heads.detection.proposals import top_proposals
 from mmattn.heads.detection.targets import BoxTargets
 from mmattn.testing.plugin_checks import check_head
 
@@ -73,13 +73,13 @@ def test_a_sample_does_not_depend_on_those_beside_it() -> None:
 def test_a_sample_without_any_token_is_no_problem() -> None:
     tokens = Tokens.from_sequences([torch.zeros(0, 12), torch.randn(4, 12)], "image")
     head = head_of()
-    head.loss(fused_of(tokens), [Boxes.none((5, 5)), box(0, 0, 5, 5)]).backward()
+    head.loss(fused_of(tokens), [Boxes.empty((5, 5)), box(0, 0, 5, 5)]).backward()
     assert len(head.predict(fused_of(tokens))) == 2
 
 
 def test_pictures_without_objects_and_unknown_targets() -> None:
     head, fused = head_of().eval(), fused_of(pictures(2, 2, 2))
-    empty, one = Boxes.none((10, 10)), box(1, 1, 5, 5)
+    empty, one = Boxes.empty((10, 10)), box(1, 1, 5, 5)
     assert head.loss(fused, [None, None, None]) == 0
     assert head.loss(fused, [empty, empty, empty]) > 0  # being sure of nothing is learned as well
     alone = head.loss(fused_of(fused.tokens.select([1])), [one])
@@ -107,21 +107,21 @@ def test_boxes_without_area_in_their_picture_are_refused(corners: tuple[float, .
 
 
 def test_boxes_that_reach_over_the_edge_are_cut() -> None:
-    found = BoxTargets.of([box(-4, 2, 6, 14)], head_of().vocabulary, torch.device("cpu"))
+    found = BoxTargets.from_targets([box(-4, 2, 6, 14)], head_of().vocabulary, torch.device("cpu"))
     torch.testing.assert_close(found.boxes, torch.tensor([[0.3, 0.6, 0.6, 0.8]]))
 
 
 def test_learned_places_are_learned_where_nothing_is_proposed() -> None:
     head = head_of(propose=False)
     head.loss(fused_of(pictures(2)), [box(1, 1, 5, 5)]).backward()
-    assert head.reference.grad.abs().sum() > 0
+    assert head.reference_boxes.grad.abs().sum() > 0
     unused = [name for name, parameter in head.named_parameters() if parameter.grad is None]
     assert unused == []
 
 
 def test_predictions_are_sorted_and_relative_and_scale_to_their_picture() -> None:
     head = head_of(threshold=0.0)
-    torch.nn.init.normal_(head.name.weight)
+    torch.nn.init.normal_(head.classifier.weight)
     (found,) = head.predict(fused_of(pictures(3)))
     assert len(found) == 5
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
@@ -138,13 +138,13 @@ def test_noised_objects_are_groups_apart_and_say_nothing_to_the_queries() -> Non
     for layer in head.decoder.layers:
         torch.nn.init.normal_(layer.among.terms["boxes"])
     targets = [box(1, 1, 5, 5), Boxes(torch.tensor([[2.0, 2.0, 9.0, 9.0]] * 2), ["dog", "cat"], (10, 10))]
-    truth = BoxTargets.of(targets, head.vocabulary, torch.device("cpu"))
+    truth = BoxTargets.from_targets(targets, head.vocabulary, torch.device("cpu"))
     noised = head.denoising(truth)
     assert noised.queries.sizes == [2, 4]
     assert noised.pairs.object.tolist() == [0, 0, 1, 2, 1, 2]
-    assert (noised.queries.position // GROUP).tolist() == [1, 2, 1, 1, 2, 2]
-    with_them, copies = head._predictions(tokens, noised)
-    without, nothing = head._predictions(tokens)
+    assert (noised.queries.position // GROUP_SIZE).tolist() == [1, 2, 1, 1, 2, 2]
+    with_them, copies = head._predict_layers(tokens, noised)
+    without, nothing = head._predict_layers(tokens)
     assert not nothing
     assert [len(found.boxes) for found in copies] == [6, 6]
     for found, expected in zip(with_them, without, strict=True):
@@ -154,28 +154,28 @@ def test_noised_objects_are_groups_apart_and_say_nothing_to_the_queries() -> Non
 
 def test_queries_begin_at_the_surest_patches() -> None:
     """The best first; what is left begins at the learned places, where a picture has fewer patches."""
-    found = Predictions(
+    found = BoxPredictions(
         torch.tensor([[0.0, 1.0], [3.0, 0.0], [2.0, 2.0], [0.0, 0.0]]),
         torch.arange(4.0)[:, None].expand(4, 4) / 10,
         counts=(3, 1),
     )
-    boxes = chosen(found, torch.full((2, 4), 0.9))
+    boxes = top_proposals(found, torch.full((2, 4), 0.9))
     torch.testing.assert_close(boxes[..., 0], torch.tensor([[0.1, 0.2], [0.3, 0.9]]))
 
 
 def test_noised_boxes_stay_near_and_labels_mostly_right() -> None:
     torch.manual_seed(0)
     truth = BoxTargets(torch.zeros(1).long(), torch.tensor([[0.5, 0.5, 0.2, 0.4]]), counts=(1,))
-    denoising = Denoising(4, labels=2, groups=1000)
+    denoising = Denoising(4, num_labels=2, num_groups=1000)
     noised = denoising(truth)
     assert bool(((noised.boxes - truth.boxes).abs() <= torch.tensor([0.08, 0.16, 0.08, 0.16]) + 1e-6).all())
-    exchanged = (noised.queries.values == denoising.label.weight[1]).all(1).float().mean()
+    exchanged = (noised.queries.values == denoising.label_embedding.weight[1]).all(1).float().mean()
     assert 0.08 < float(exchanged) < 0.17  # a quarter is drawn anew, and half of those is as before
 
 
 def test_options_follow_from_the_targets() -> None:
     three = Boxes(torch.rand(4, 4), ["cat", "dog", "cat", "ape"], (9, 9))
-    assert DetectionHead.options_for([None, three, Boxes.none((9, 9))]) == {
+    assert DetectionHead.options_for([None, three, Boxes.empty((9, 9))]) == {
         "labels": ["ape", "cat", "dog"],
         "queries": 12,
     }
@@ -195,7 +195,7 @@ def test_it_learns_where_things_are() -> None:
     """Pictures of 4 x 4 patches with one marked patch: the head has to say which one, and its kind."""
     torch.manual_seed(0)
     marks = torch.randn(2, 12)
-    head = DetectionHead(12, ["cat", "dog"], queries=4, layers=1, heads=2)
+    head = DetectionHead(12, ["cat", "dog"], num_queries=4, layers=1, heads=2)
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
 
     def batch(count: int) -> tuple[Fused, list[Boxes]]:

@@ -52,7 +52,7 @@ def test_a_known_candidate_is_judged_as_if_it_were_new() -> None:
     torch.manual_seed(1)
     head = RecommendationHead(dim=11, dropout=0.0)
     known, new = torch.randn(7, 11) / 3, torch.randn(1, 11) / 3
-    mixed = head.weights(known, torch.cat([new, known[[4]]]), own=torch.tensor([-1, 4]))
+    mixed = head.weights(known, torch.cat([new, known[[4]]]), known_rows=torch.tensor([-1, 4]))
     torch.testing.assert_close(mixed[:, :1], head.weights(known, new))
     others = [0, 1, 2, 3, 5, 6]
     torch.testing.assert_close(
@@ -75,12 +75,14 @@ def test_two_alike_items_say_together_what_one_says() -> None:
 
 
 def test_completed_histories_speak_through_the_items_that_go_with_them() -> None:
-    head = RecommendationHead(dim=2, dropout=0.0, decorrelate=False, completion=0.5, completion_ridge=1.0)
+    head = RecommendationHead(
+        dim=2, dropout=0.0, decorrelate=False, completion_dropout=0.5, completion_ridge=1.0
+    )
     set_scalars(head, sharpness=0.0, temperature=math.log(0.1), smoothing=0.0)
     known, candidate = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     together = torch.tensor([[3.0, 3.0], [3.0, 3.0]])  # the same three users met both
     # Each item becomes 3/10 of both (see `completed`), which say e^2 and 1 of the candidate.
-    scores = head.score(torch.eye(2), head.weights(known, candidate, together=together))
+    scores = head.score(torch.eye(2), head.weights(known, candidate, cooccurrence=together))
     torch.testing.assert_close(scores, torch.full((2, 1), 0.3 * (math.e**2 + 1)))
     plain = head.score(torch.eye(2), head.weights(known, candidate))
     torch.testing.assert_close(plain, torch.tensor([[math.e**2], [1.0]]))
@@ -88,19 +90,19 @@ def test_completed_histories_speak_through_the_items_that_go_with_them() -> None
 
 def test_the_loss_completes_histories_by_the_known_items() -> None:
     torch.manual_seed(3)
-    head = RecommendationHead(dim=3, dropout=0.0, completion=0.7)
+    head = RecommendationHead(dim=3, dropout=0.0, completion_dropout=0.7)
     fused, history = fused_items(torch.randn(5, 3)), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     positives, together = torch.eye(2, 3), torch.tensor([[7.0, 2.0], [2.0, 5.0]])
     items = head(fused)
-    scores = head.score(history, head.weights(items[3:], items[:3], together=together))
+    scores = head.score(history, head.weights(items[3:], items[:3], cooccurrence=together))
     expected = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1]))
-    torch.testing.assert_close(head.loss(fused, history, positives, together=together), expected)
+    torch.testing.assert_close(head.loss(fused, history, positives, cooccurrence=together), expected)
 
 
 def test_what_the_scalars_start_at() -> None:
-    head = RecommendationHead(dim=3, sharpness=0.4, strength=0.7)
-    assert head.sharpness.exp().item() == pytest.approx(0.4)
-    assert head.strength.exp().item() == pytest.approx(0.7)
+    head = RecommendationHead(dim=3, kernel_scale=0.4, regularization=0.7)
+    assert head.log_kernel_scale.exp().item() == pytest.approx(0.4)
+    assert head.log_regularization.exp().item() == pytest.approx(0.7)
 
 
 def test_loss_by_hand() -> None:
@@ -126,12 +128,12 @@ def test_a_user_with_many_positives_weighs_less_than_their_number() -> None:
 
 
 def test_learned_ids_are_added_to_warm_items_and_dropped_in_training() -> None:
-    head = RecommendationHead(dim=3, dropout=0.0, ids=5, id_dropout=1.0)
+    head = RecommendationHead(dim=3, dropout=0.0, num_ids=5, id_dropout=1.0)
     fused = fused_items(torch.randn(2, 3))
-    assert head.ids is not None
+    assert head.id_embedding is not None
     content = head(fused)
     with torch.no_grad():
-        head.ids.weight.fill_(7.0)
+        head.id_embedding.weight.fill_(7.0)
     numbers = torch.tensor([4, -1])
     assert torch.equal(head(fused, numbers), content)  # training: every id is dropped
     moved = head.eval()(fused, numbers) - content

@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from mmattn.errors import InputError
-from mmattn.heads.speech.ctc import CTCHead, frames_needed
-from mmattn.heads.speech.ctc_tokenizer import Characters, WordPieces, build_alphabet, train_pieces
+from mmattn.heads.speech.ctc import CTCHead, min_frames
+from mmattn.heads.speech.ctc_tokenizer import (
+    CharacterTokenizer,
+    WordPieceTokenizer,
+    build_tokenizer,
+    train_word_pieces,
+)
 from mmattn.testing.plugin_checks import check_head
 from mmattn.types import Fused, Tokens
 
@@ -40,7 +45,7 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_the_loss_is_that_of_all_spellings_by_hand() -> None:
-    head = CTCHead(dim=2, alphabet="a")
+    head = CTCHead(dim=2, vocabulary="a")
     with torch.no_grad():  # logits are the tokens themselves
         head.project.weight.copy_(torch.eye(2))
         head.project.bias.zero_()
@@ -54,7 +59,7 @@ def test_the_loss_is_that_of_all_spellings_by_hand() -> None:
 
 
 def test_samples_do_not_meet_and_other_modalities_take_no_part() -> None:
-    head = CTCHead(dim=6, alphabet="abc ").eval()
+    head = CTCHead(dim=6, vocabulary="abc ").eval()
     alone = [fused([length], 6, seed=length) for length in (7, 11, 5)]
     together = _fused(Tokens.from_sequences([one.tokens.values for one in alone], "audio"))
     targets = ["ab", "c a", "bb"]
@@ -67,7 +72,7 @@ def test_samples_do_not_meet_and_other_modalities_take_no_part() -> None:
 
 
 def test_what_takes_no_part() -> None:
-    head = CTCHead(dim=4, alphabet="ab")
+    head = CTCHead(dim=4, vocabulary="ab")
     given = fused([5, 0, 3], 4)
     only_first = head.loss(given, ["ab", None, None])
     assert head.loss(given, ["ab", "a", None]).item() == pytest.approx(only_first.item(), rel=1e-5)
@@ -79,7 +84,7 @@ def test_what_takes_no_part() -> None:
 
 @pytest.mark.parametrize(("text", "needed"), [("", 0), ("ab", 2), ("aab", 4), ("aaa", 5)])
 def test_repeats_need_a_blank_between_them(text: str, needed: int) -> None:
-    assert frames_needed(Characters("ab").encode(text)) == needed
+    assert min_frames(CharacterTokenizer("ab").encode(text)) == needed
     if needed:
         enough, short = fused([needed], 4), fused([needed - 1], 4)
         assert CTCHead(4, "ab").loss(enough, [text]).isfinite()
@@ -91,17 +96,17 @@ def test_repeats_need_a_blank_between_them(text: str, needed: int) -> None:
 
 
 def test_labels_longer_than_their_audio_are_skipped_and_counted() -> None:
-    head = CTCHead(4, "ab", long="skip")
+    head = CTCHead(4, "ab", handle_too_long="skip")
     given = fused([3, 5], 4)
     whole = head.loss(given, ["abab", "ab"])
-    assert head.skipped == 1
+    assert head.num_skipped == 1
     assert whole.item() == pytest.approx(head.loss(given, [None, "ab"]).item())
     assert head.loss(given, ["ababab", "aaaa"]).item() == 0.0
-    assert head.skipped == 3
+    assert head.num_skipped == 3
 
 
 def test_more_frames_a_token_make_room_for_longer_labels() -> None:
-    head = CTCHead(4, "ab", frames=3)
+    head = CTCHead(4, "ab", frames_per_token=3)
     given = fused([3, 2], 4, step=0.06)
     assert head.loss(given, ["abababab", "aab"]).isfinite()
     emissions = head(given)
@@ -118,7 +123,7 @@ def test_unknown_characters_are_an_error_or_left_out() -> None:
     given = fused([9], 4)
     with pytest.raises(InputError, match="'café, a' has the unknown characters ',', 'é'"):
         CTCHead(4, "acf ").loss(given, ["café, a"])
-    head = CTCHead(4, "acf ", unknown="drop")
+    head = CTCHead(4, "acf ", handle_unknown="drop")
     assert head.loss(given, ["café, a"]).item() == pytest.approx(head.loss(given, ["caf a"]).item())
 
 
@@ -130,9 +135,9 @@ def test_options_come_from_the_training_transcripts() -> None:
 
 def test_options_that_cannot_be() -> None:
     with pytest.raises(InputError, match="got unknown='ignore'"):
-        CTCHead(4, "ab", unknown="ignore")  # type: ignore[arg-type]
+        CTCHead(4, "ab", handle_unknown="ignore")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="frames=0"):
-        CTCHead(4, "ab", frames=0)
+        CTCHead(4, "ab", frames_per_token=0)
     with pytest.raises(InputError, match="got unit 'letter', expected 'character' or 'word-piece'"):
         CTCHead(4, "ab", unit="letter")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="got 'a' more than once"):
@@ -145,17 +150,17 @@ def test_options_that_cannot_be() -> None:
 
 def test_word_pieces_write_texts_and_read_them() -> None:
     texts = ["walking home", "walks home", "talking"]
-    pieces = build_alphabet(train_pieces(texts, size=25), "word-piece")
+    pieces = build_tokenizer(train_word_pieces(texts, vocab_size=25), "word-piece")
     for text in texts:
-        assert pieces.text(pieces.encode(text)) == text
+        assert pieces.decode(pieces.encode(text)) == text
     assert len(pieces.encode("walking home")) < len("walking home")
 
 
 def test_unknown_words_are_named() -> None:
-    pieces = WordPieces(["walk", "##ing", "home"])
+    pieces = WordPieceTokenizer(["walk", "##ing", "home"])
     with pytest.raises(InputError, match="'walking away' has 'away', which none of the 3 word pieces"):
         pieces.encode("walking away")
-    assert pieces.encode("walking away home", drop=True) == [1, 2, 3]
+    assert pieces.encode("walking away home", drop_unknown=True) == [1, 2, 3]
 
 
 def test_a_text_can_be_learned() -> None:

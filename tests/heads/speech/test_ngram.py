@@ -53,10 +53,10 @@ def test_it_adds_up_to_one_after_anything(texts: list[list[int]], order: int, co
 
 def test_its_contexts_are_no_longer_than_they_matter() -> None:
     ngram = NGram.train(TEXTS, order=3)
-    assert ngram.start == ("<s>",)
-    assert ngram.after(ngram.after(("<s>",), "a"), "b") == ("a", "b")
-    assert NGram.train(TEXTS, order=1).start == ()
-    assert NGram.train(TEXTS, order=1).after((), "a") == ()
+    assert ngram.start_context == ("<s>",)
+    assert ngram.next_context(ngram.next_context(("<s>",), "a"), "b") == ("a", "b")
+    assert NGram.train(TEXTS, order=1).start_context == ()
+    assert NGram.train(TEXTS, order=1).next_context((), "a") == ()
 
 
 def test_perplexity_by_hand() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmattn.errors import InputError
-from mmattn.heads.speech.speaker import AttentiveStatistics, SpeakerHead
+from mmattn.heads.speech.speaker import AttentiveStatisticsPooling, SpeakerHead
 from mmattn.testing.plugin_checks import check_head
 from mmattn.types import Fused, Tokens
 
@@ -25,7 +25,7 @@ def test_the_contract() -> None:
 
 
 def test_statistics_by_hand_with_weights_that_prefer_a_token() -> None:
-    pool = AttentiveStatistics(1, hidden=1)
+    pool = AttentiveStatisticsPooling(1, hidden_dim=1)
     with torch.no_grad():
         pool.score[0].weight.fill_(100.0)  # tanh says -1 or 1
         pool.score[0].bias.zero_()
@@ -37,13 +37,13 @@ def test_statistics_by_hand_with_weights_that_prefer_a_token() -> None:
 
 
 def test_a_lone_token_has_finite_gradients() -> None:
-    head = SpeakerHead(7, ["ann", "bob"], size=5)
+    head = SpeakerHead(7, ["ann", "bob"], embedding_dim=5)
     head.loss(fused([1, 1, 3, 2]), ["ann", "bob", "ann", "bob"]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.pool.parameters())
 
 
 def test_vectors_have_length_one_and_what_is_absent_has_none() -> None:
-    head = SpeakerHead(7, ["ann", "bob"], size=5).eval()
+    head = SpeakerHead(7, ["ann", "bob"], embedding_dim=5).eval()
     given = fused([3, 0, 2])
     torch.testing.assert_close(head(given).norm(dim=1), torch.tensor([1.0, 0.0, 1.0]))
     found = head.predict(given)
@@ -55,7 +55,7 @@ def test_vectors_have_length_one_and_what_is_absent_has_none() -> None:
 
 def test_samples_without_sound_or_speaker_take_no_part() -> None:
     torch.manual_seed(0)
-    head = SpeakerHead(7, ["ann", "bob"], size=5)
+    head = SpeakerHead(7, ["ann", "bob"], embedding_dim=5)
     lengths = [3, 2, 4, 3]
     alone = head.loss(fused(lengths), ["ann", "bob", "ann", "bob"])
     more = fused([*lengths, 0, 5])
@@ -78,7 +78,7 @@ def test_it_learns_to_tell_voices_apart(loss: object) -> None:
     values = torch.cat([voices[number % 2] + 1.5 * torch.randn(3, 7) for number in range(22)])
     tokens = Tokens.from_lengths(values, torch.full((22,), 3), "audio")
     given = Fused(tokens, torch.zeros(22, 7), torch.zeros(22, 1, 7), tokens.presence)
-    head = SpeakerHead(7, ["ann", "bob"], size=5, loss=loss)  # type: ignore[arg-type]
+    head = SpeakerHead(7, ["ann", "bob"], embedding_dim=5, loss=loss)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(head.parameters(), 0.02)
     for _ in range(60):
         optimizer.zero_grad()

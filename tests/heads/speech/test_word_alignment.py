@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmattn.errors import InputError
-from mmattn.heads.speech.ctc_tokenizer import Characters, WordPieces
-from mmattn.heads.speech.decoding.alignment import align
+from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer, WordPieceTokenizer
+from mmattn.heads.speech.decoding.alignment import align_transcript
 
 STEP = 0.02
 
@@ -22,10 +22,10 @@ def spelled(path: list[int], symbols: int, sure: float = 0.9) -> tuple[torch.Ten
 
 
 def test_words_of_characters_by_hand() -> None:
-    letters = Characters("ab ")
+    letters = CharacterTokenizer("ab ")
     #                     -  a  a  -  b  _  _  -  b  -  b  -
     log_probs, times = spelled([0, 1, 1, 0, 2, 3, 3, 0, 2, 0, 2, 0], 4)
-    words = align(log_probs, times, "ab bb", letters)
+    words = align_transcript(log_probs, times, "ab bb", letters)
     assert [word.text for word in words] == ["ab", "bb"]
     assert [word.start for word in words] == pytest.approx([1 * STEP, 8 * STEP])
     assert [word.end for word in words] == pytest.approx([5 * STEP, 11 * STEP])
@@ -33,9 +33,9 @@ def test_words_of_characters_by_hand() -> None:
 
 
 def test_words_of_pieces_by_hand() -> None:
-    pieces = WordPieces(["walk", "##ing", "home"])
+    pieces = WordPieceTokenizer(["walk", "##ing", "home"])
     log_probs, times = spelled([0, 1, 0, 0, 2, 2, 0, 3, 0], 4)
-    words = align(log_probs, times, "walking home", pieces)
+    words = align_transcript(log_probs, times, "walking home", pieces)
     assert [(word.text, round(word.start, 6), round(word.end, 6)) for word in words] == [
         ("walking", 0.02, 0.12),
         ("home", 0.14, 0.16),
@@ -43,9 +43,9 @@ def test_words_of_pieces_by_hand() -> None:
 
 
 def test_the_text_decides_not_what_is_likeliest() -> None:
-    letters = Characters("ab")
+    letters = CharacterTokenizer("ab")
     log_probs, times = spelled([0, 1, 0, 0], 3)
-    (word,) = align(log_probs, times, "ab", letters)
+    (word,) = align_transcript(log_probs, times, "ab", letters)
     assert word.start == pytest.approx(STEP)
     assert word.end > 2 * STEP
     assert word.score < 0.9
@@ -56,7 +56,7 @@ def test_the_text_decides_not_what_is_likeliest() -> None:
 def test_words_stand_in_order_within_the_clip(text: list[str], seed: int) -> None:
     log_probs = torch.randn(53, 4, generator=torch.Generator().manual_seed(seed)).log_softmax(1)
     times = (torch.arange(53) + 0.5) * STEP
-    words = align(log_probs, times, " ".join(text), Characters("ab "))
+    words = align_transcript(log_probs, times, " ".join(text), CharacterTokenizer("ab "))
     assert [word.text for word in words] == text
     borders = [border for word in words for border in (word.start, word.end)]
     assert borders == sorted(borders)
@@ -65,10 +65,10 @@ def test_words_stand_in_order_within_the_clip(text: list[str], seed: int) -> Non
 
 
 def test_what_cannot_be_aligned() -> None:
-    letters = Characters("ab ")
+    letters = CharacterTokenizer("ab ")
     log_probs, times = spelled([0, 1, 0], 4)
-    assert align(log_probs, times, "", letters) == []
+    assert align_transcript(log_probs, times, "", letters) == []
     with pytest.raises(InputError, match="'abb' needs 4 frames, and the sound has 3"):
-        align(log_probs, times, "abb", letters)
+        align_transcript(log_probs, times, "abb", letters)
     with pytest.raises(InputError, match="unknown characters 'c'"):
-        align(log_probs, times, "abc", letters)
+        align_transcript(log_probs, times, "abc", letters)

@@ -43,7 +43,7 @@ class Table:
 
 def search(table: Table, samples: int, **options: float) -> list[list[Hypothesis]]:
     given = SearchOptions(**options)  # type: ignore[arg-type]
-    return beam_search(table, samples, given, start=START, end=END, forbidden=(START, NEVER))
+    return beam_search(table, samples, given, start=START, end=END, forbidden_symbols=(START, NEVER))
 
 
 def everything(table: Table, sample: int, options: SearchOptions) -> list[Hypothesis]:
@@ -64,14 +64,12 @@ def everything(table: Table, sample: int, options: SearchOptions) -> list[Hypoth
 def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty: float, least: int, most: int) -> None:
     beam, best = 4**3, 1 if most == 0 else 7
     options = SearchOptions(beam, best, penalty, least, most)
-    found = beam_search(Table(2, 6), 2, options, start=START, end=END, forbidden=(START, NEVER))
+    found = beam_search(Table(2, 6), 2, options, start=START, end=END, forbidden_symbols=(START, NEVER))
     for sample, hypotheses in enumerate(found):
         expected = everything(Table(2, 6), sample, options)[:best]
         assert [each.symbols for each in hypotheses] == [each.symbols for each in expected]
         torch.testing.assert_close([e.score for e in hypotheses], [e.score for e in expected])
-        torch.testing.assert_close(
-            [e.log_probability for e in hypotheses], [e.log_probability for e in expected]
-        )
+        torch.testing.assert_close([e.log_prob for e in hypotheses], [e.log_prob for e in expected])
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.5])
@@ -145,7 +143,7 @@ def test_a_length_penalty_likes_long_texts() -> None:
         for penalty in (0.0, 4.0)
     )
     assert (short.symbols, long.symbols) == ((), (3,))
-    assert short.log_probability == pytest.approx(torch.tensor(0.4).log().item())
+    assert short.log_prob == pytest.approx(torch.tensor(0.4).log().item())
     assert long.score == pytest.approx(torch.tensor(0.3).log().item() / (7 / 6) ** 4)
 
 

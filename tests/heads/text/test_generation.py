@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmattn import attention as A
 from mmattn.errors import InputError
-from mmattn.heads.text.decoder import Decoder, DecoderLayer
+from mmattn.heads.text.decoder import TextDecoder, TextDecoderLayer
 from mmattn.heads.text.generation import GenerationHead
 from mmattn.heads.text.subwords import END, START, UNKNOWN
 from mmattn.testing.plugin_checks import check_head
@@ -60,7 +60,7 @@ def test_step_by_step_is_the_whole_text(own: str) -> None:
     memory = fused([3, 5, 1]).tokens.to(dtype=torch.float64)
     texts = torch.tensor([[0, 4, 7, 3, 5, 1], [0, 6, 3, 3, 4, 7], [0, 5, 5, 6, 7, 3]])
     whole = made.decoder(list(texts), memory).log_softmax(1).view(3, 6, -1)
-    decoding = made.decoder.begin(memory)
+    decoding = made.decoder.start_decoding(memory)
     for place in range(3):
         torch.testing.assert_close(decoding.step(texts[:, place]), whole[:, place].float())
     # Sample 0 goes on twice, sample 1 leaves, sample 2 goes on once.
@@ -78,9 +78,9 @@ def test_what_is_found_has_the_probability_that_the_whole_text_has(beam: int) ->
     made, scene = head(max_length=6), fused([3, 5, 1, 2])
     for row, written in enumerate(made.search(scene, beam=beam, best=beam)):
         for each in written:
-            symbols = tuple(made.units.encode(each.text))
+            symbols = tuple(made.tokenizer.encode(each.text))
             found = log_probability(made, scene.tokens.select([row]), symbols)
-            assert each.log_probability == pytest.approx(found, abs=1e-4)
+            assert each.log_prob == pytest.approx(found, abs=1e-4)
             assert each.score == pytest.approx(found / ((6 + len(symbols)) / 6) ** 0.6, abs=1e-4)
 
 
@@ -91,7 +91,7 @@ def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
         memory = scene.tokens.select([row])
         texts = [t for n in range(4) for t in itertools.product(range(3, 8), repeat=n)]
         ranked = sorted(texts, key=lambda text: -log_probability(made, memory, text))
-        assert [each.text for each in written] == [made.units.decode(text) for text in ranked[:5]]
+        assert [each.text for each in written] == [made.tokenizer.decode(text) for text in ranked[:5]]
         greedy = made.search(scene, beam=1, **options)[row][0]
         said: list[int] = []
         while len(said) < 3:
@@ -100,7 +100,7 @@ def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
             if int(logits.argmax()) == END:
                 break
             said.append(int(logits.argmax()))
-        assert greedy.text == made.units.decode(said)
+        assert greedy.text == made.tokenizer.decode(said)
 
 
 def test_a_batch_is_its_samples_one_by_one() -> None:
@@ -175,8 +175,8 @@ def test_it_learns_to_copy_what_it_reads(unit: str) -> None:
     pooled = torch.zeros(len(texts), 16)
     scene = Fused(tokens, pooled, pooled[:, None], tokens.presence)
     torch.manual_seed(0)
-    options = GenerationHead.options_for(texts, unit=unit, size=30)
-    made = GenerationHead(16, layers=1, heads=2, dropout=0.0, smoothing=0.0, **options)
+    options = GenerationHead.options_for(texts, unit=unit, vocab_size=30)
+    made = GenerationHead(16, layers=1, heads=2, dropout=0.0, label_smoothing=0.0, **options)
     optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
     for _ in range(400):
         optimizer.zero_grad()
@@ -190,14 +190,14 @@ def test_it_learns_to_copy_what_it_reads(unit: str) -> None:
 
 
 def test_options_follow_from_the_training_texts(tmp_path: Path) -> None:
-    options = GenerationHead.options_for(["a dog a", None, "two dogs run far away"], least=2)
+    options = GenerationHead.options_for(["a dog a", None, "two dogs run far away"], min_frequency=2)
     assert options == {"vocabulary": ["a"], "unit": "word", "lowercase": False, "max_length": 6}
     made = GenerationHead(16, **options)
     scene = fused([2], dim=16)
     assert made.eval()(scene) == made.predict(scene)
     (tmp_path / "vocab.txt").write_text("a\ndog\n##s\n")
     pieces = GenerationHead(14, str(tmp_path / "vocab.txt"), unit="piece", heads=2)
-    assert pieces.units.encode("dogs") == [4, 5]
+    assert pieces.tokenizer.encode("dogs") == [4, 5]
     with pytest.raises(InputError, match="got 7 as target, expected a text"):
         GenerationHead.options_for([7])
 
@@ -242,5 +242,5 @@ def test_targets_that_do_not_fit() -> None:
 def test_a_layer_whose_own_program_looks_ahead_is_refused() -> None:
     ahead, back = A.Attention(A.Program(), 8, 2), A.Attention(A.Program(mask=A.causal), 8, 2)
     with pytest.raises(InputError, match="may look ahead"):
-        DecoderLayer(ahead, back, 2.0, 0.0)
-    assert Decoder(8, 5, [DecoderLayer(back, ahead, 2.0, 0.0)]).dim == 8
+        TextDecoderLayer(ahead, back, 2.0, 0.0)
+    assert TextDecoder(8, 5, [TextDecoderLayer(back, ahead, 2.0, 0.0)]).dim == 8

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mmattn import InputError
-from mmattn.heads.text.crf import LinearChain
-from mmattn.heads.text.tagging import TaggingHead, begun, bio_rules
+from mmattn.heads.text.crf import LinearChainCRF
+from mmattn.heads.text.tagging import TaggingHead, bio_constraints, orphan_to_begin
 from mmattn.testing.plugin_checks import check_head
 from mmattn.types import Fused, Tokens
 
@@ -45,20 +45,20 @@ def says(head: TaggingHead, logits: torch.Tensor, *positions: list[int]) -> Fuse
 def test_the_chain_is_what_all_sequences_together_say(constrained: bool) -> None:
     torch.manual_seed(0)
     tags, lengths = 5, [3, 1, 0, 4]
-    chain = LinearChain(tags, *(bio_rules(BIO) if constrained else ())).double()
+    chain = LinearChainCRF(tags, *(bio_constraints(BIO) if constrained else ())).double()
     for parameter in chain.parameters():
         torch.nn.init.normal_(parameter)
     emissions = torch.randn(4, 4, tags, dtype=torch.float64)
     mask = torch.arange(4) < torch.tensor(lengths)[:, None]
     truth = torch.tensor([[0, 1, 2, 0], [3, 9, 9, 9], [9, 9, 9, 9], [1, 1, 2, 3]])
-    cost, best = chain(emissions, mask, truth), chain.best(emissions, mask)
-    step, start = chain.transitions + chain.ways, chain.starts + chain.begins
+    cost, best = chain(emissions, mask, truth), chain.viterbi_decode(emissions, mask)
+    step, start = chain.transitions + chain.transition_mask, chain.start_transitions + chain.start_mask
     for row, length in enumerate(lengths):
         if not length:
             assert (cost[row].item(), best[row]) == (0, [])
             continue
         scores = {
-            path: start[path[0]] + chain.ends[path[-1]]
+            path: start[path[0]] + chain.end_transitions[path[-1]]
             + sum(emissions[row, place, tag] for place, tag in enumerate(path))
             + sum(step[one, other] for one, other in itertools.pairwise(path))
             for path in itertools.product(range(tags), repeat=length)
@@ -69,7 +69,7 @@ def test_the_chain_is_what_all_sequences_together_say(constrained: bool) -> None
 
 
 def test_gradients_of_the_chain() -> None:
-    chain = LinearChain(3, *bio_rules(BIO[:3])).double()
+    chain = LinearChainCRF(3, *bio_constraints(BIO[:3])).double()
     emissions = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     truth = torch.tensor([[0, 1, 2], [1, 0, 0]])
@@ -82,7 +82,7 @@ def test_the_head_keeps_its_contract() -> None:
 
 @pytest.mark.parametrize("crf", [True, False])
 def test_what_is_predicted_is_valid_and_the_first_piece_decides(crf: bool) -> None:
-    head = TaggingHead(DIM, BIO, crf=crf).eval()
+    head = TaggingHead(DIM, BIO, use_crf=crf).eval()
     inside = [0.0, 0.0, 5.0, 1.0, 0.0]  # wants to be inside of a place
     pieces = torch.tensor([inside, [9.0, 0, 0, 0, 0], inside, [0.0, 3.0, 0, 0, 0], inside])
     fused = says(head, pieces, [0, 0, 1], [], [0, 1])
@@ -97,7 +97,7 @@ def test_any_sequence_of_tags_that_are_no_spans_goes() -> None:
 
 
 def test_words_without_a_token_take_no_part(caplog: pytest.LogCaptureFixture) -> None:
-    head = TaggingHead(DIM, BIO, crf=False, dropout=0.0)
+    head = TaggingHead(DIM, BIO, use_crf=False, dropout=0.0)
     fused = fused_of([0, 2, 2], [0], [0, 1])
     targets = [["O", "B-work", "B-place", "O", "O"], None, ["B-work", "I-work"]]
     with caplog.at_level(logging.WARNING):
@@ -105,7 +105,7 @@ def test_words_without_a_token_take_no_part(caplog: pytest.LogCaptureFixture) ->
     logits = head(fused).values[[0, 1, 3, 4]]
     torch.testing.assert_close(loss, F.cross_entropy(logits, torch.tensor([0, 1, 3, 4])))
     assert "3 words of a sample have no token" in caplog.text
-    assert head.missing == 3
+    assert head.num_missing == 3
     assert [len(tags) for tags in head.predict(fused)] == [3, 1, 2]
     assert head.predict(fused)[0][1] == "O"
 
@@ -116,7 +116,7 @@ def test_the_crf_counts_words_and_learns_what_follows_what() -> None:
     fused = fused_of([0, 1, 2, 3], [0, 1])
     targets = [["B-work", "I-work", "O", "O"], ["O", "B-place"]]
     words = head(fused)
-    costs = head.chain(*words.to_padded(), torch.tensor([[3, 4, 0, 0], [0, 1, 0, 0]]))
+    costs = head.crf_layer(*words.to_padded(), torch.tensor([[3, 4, 0, 0], [0, 1, 0, 0]]))
     torch.testing.assert_close(head.loss(fused, targets), costs.sum() / 6)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
     for _ in range(30):
@@ -127,7 +127,7 @@ def test_the_crf_counts_words_and_learns_what_follows_what() -> None:
 
 
 def test_tags_that_begin_inside_are_read_as_a_beginning() -> None:
-    assert begun(["I-x", "I-x", "I-y", "O", "I-y"]) == ["B-x", "I-x", "B-y", "O", "B-y"]
+    assert orphan_to_begin(["I-x", "I-x", "I-y", "O", "I-y"]) == ["B-x", "I-x", "B-y", "O", "B-y"]
     head = TaggingHead(DIM, BIO)
     fused = fused_of([0, 1])
     head.eval()
@@ -138,8 +138,8 @@ def test_tags_that_begin_inside_are_read_as_a_beginning() -> None:
 
 @given(st.lists(st.sampled_from(BIO), max_size=13))
 def test_what_has_begun_is_valid_and_stays_as_it_is(tags: list[str]) -> None:
-    found, (allowed, first) = begun(tags), bio_rules(BIO)
-    assert begun(found) == found
+    found, (allowed, first) = orphan_to_begin(tags), bio_constraints(BIO)
+    assert orphan_to_begin(found) == found
     assert [tag[2:] for tag in found] == [tag[2:] for tag in tags]
     numbers = [BIO.index(tag) for tag in found]
     assert all(allowed[one, other] for one, other in itertools.pairwise(numbers))
@@ -166,7 +166,7 @@ def test_what_it_refuses() -> None:
     with pytest.raises(InputError, match="got 2 targets, expected 1"):
         head.loss(fused, [["O"] * 3, ["O"]])
     with pytest.raises(InputError, match="got smoothing 0.1"):
-        TaggingHead(DIM, BIO, smoothing=0.1)
+        TaggingHead(DIM, BIO, label_smoothing=0.1)
     with pytest.raises(InputError, match="expected at least one tag name"):
         TaggingHead.options_for([None])
     with pytest.raises(InputError, match="no modality 'txt'"):

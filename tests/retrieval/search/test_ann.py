@@ -12,7 +12,7 @@ from mmattn.retrieval.index import Index
 from mmattn.retrieval.search import ann
 from mmattn.retrieval.search.ann import AnnSearch
 from mmattn.retrieval.search.exact import METRICS, Metric
-from mmattn.retrieval.search.plan import Plan, Settings
+from mmattn.retrieval.search.plan import AnnSettings, SearchPlan
 from mmattn.retrieval.storage import bundle
 
 
@@ -49,7 +49,7 @@ def test_the_recall_is_reached_and_explained(metric: Metric) -> None:
     assert all(trial.queries_per_second > 0 for trial in plan.trials)
     assert all((trial.memory_mb > 0) == (trial.name != "exact search") for trial in plan.trials)
     assert "the quickest of" in str(plan)
-    assert Plan.from_dict(plan.to_dict()) == plan
+    assert SearchPlan.from_dict(plan.to_dict()) == plan
 
 
 @pytest.mark.parametrize("kind", ["IVF64,Flat", "IVF64,PQ8x4fs", "IVF64,SQ8", "HNSW32"])
@@ -59,7 +59,7 @@ def test_each_kind_finds_scores_filters_and_forgets(
 ) -> None:
     names = [f"i{number}" for number in range(4001)]
     index = Index.build(VECTORS, names, metric, metadata={"part": np.arange(4001) % 7}, kind="exact")
-    index.engine.ann = AnnSearch.build(VECTORS, metric, Settings(kind, 64, 8))
+    index.engine.ann = AnnSearch.build(VECTORS, metric, AnnSettings(kind, 64, 8))
     assert recall(index, QUERIES) > 0.95
     hits = index.search(QUERIES, 5)
     exact = index.search(QUERIES, 5, exact=True)
@@ -86,7 +86,7 @@ def test_each_kind_finds_scores_filters_and_forgets(
 def test_a_filter_that_leaves_nothing_nearby_still_returns_k(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmattn.retrieval.search.engine.EXACT_BELOW", 0)
     index = Index.build(VECTORS, metadata={"far": (VECTORS @ VECTORS[0]) < 0}, kind="exact")
-    index.engine.ann = AnnSearch.build(VECTORS, "ip", Settings("IVF64,Flat", 1, 1))
+    index.engine.ann = AnnSearch.build(VECTORS, "ip", AnnSettings("IVF64,Flat", 1, 1))
     hits = index.search(VECTORS[:1], 10, where="far")
     assert hits.ids.tolist() == index.search(VECTORS[:1], 10, where="far", exact=True).ids.tolist()
 
@@ -117,7 +117,7 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 
 def test_faiss_never_sees_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index.build(VECTORS, kind="exact")
-    index.engine.ann = AnnSearch.build(VECTORS, "ip", Settings("IVF64,SQ8", 4, 2))
+    index.engine.ann = AnnSearch.build(VECTORS, "ip", AnnSettings("IVF64,SQ8", 4, 2))
     index.save(tmp_path)
     path = next(tmp_path.glob("ann-*"))
     whole = path.read_bytes()
@@ -126,13 +126,13 @@ def test_faiss_never_sees_a_damaged_file(tmp_path: Path, monkeypatch: pytest.Mon
         changed = bytearray(whole)
         changed[place] ^= 1
         path.write_bytes(changed)
-        assert bundle.damage(tmp_path)[0].startswith(f"{path.name}: damaged")
+        assert bundle.find_damage(tmp_path)[0].startswith(f"{path.name}: damaged")
         with pytest.raises(InputError, match=path.name):
             Index.open(tmp_path)
 
 
 def test_a_faiss_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    other = AnnSearch.build(VECTORS[:999], "ip", Settings("HNSW32", 16, 1))
+    other = AnnSearch.build(VECTORS[:999], "ip", AnnSettings("HNSW32", 16, 1))
     other.write(tmp_path / "ann.faiss")
     with pytest.raises(InputError, match="999 vectors of width 16, the manifest says 4001"):
         ann.read_faiss(tmp_path / "ann.faiss", 4001, 16, "ip")

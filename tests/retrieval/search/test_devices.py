@@ -13,11 +13,11 @@ from mmattn.errors import InputError
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.search import ann, devices
 from mmattn.retrieval.search.ann import AnnSearch
-from mmattn.retrieval.search.devices import place
+from mmattn.retrieval.search.devices import choose_placement
 from mmattn.retrieval.search.exact import METRICS, ExactSearch, Metric
 from mmattn.retrieval.search.float32_matmul import full_precision
-from mmattn.retrieval.search.index_selection import choose
-from mmattn.retrieval.search.plan import Settings
+from mmattn.retrieval.search.index_selection import select_index
+from mmattn.retrieval.search.plan import AnnSettings
 
 GB = 2**30
 VECTORS = np.random.default_rng(0).standard_normal((4001, 16)).astype(np.float32)
@@ -39,7 +39,7 @@ VECTORS = np.random.default_rng(0).standard_normal((4001, 16)).astype(np.float32
 def test_the_device_is_chosen_and_said(
     asked: str, count: int, free: list[int], device: str, reason: str
 ) -> None:
-    found = place(asked, count, 64, free)
+    found = choose_placement(asked, count, 64, free)
     assert found.device == device
     assert reason in str(found)
 
@@ -55,12 +55,12 @@ def test_the_device_is_chosen_and_said(
 )
 def test_a_device_that_cannot_be_had(asked: str, free: list[int], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        place(asked, 10**6, 64, free)
+        choose_placement(asked, 10**6, 64, free)
     assert message in str(caught.value)
 
 
 def test_an_index_says_where_it_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "free_memory", lambda: [])
+    monkeypatch.setattr(devices, "free_gpu_memory", lambda: [])
     index = Index.build(VECTORS)
     assert (index.device.device, index.plan().device) == ("cpu", "cpu: there is no CUDA device")
     assert str(index.plan()).splitlines()[1] == "on cpu: there is no CUDA device"
@@ -107,11 +107,11 @@ class FakeGpuIndex:
 
 def test_plain_searches_go_to_the_gpu_and_the_rest_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeFaiss()
-    search = AnnSearch.build(VECTORS, "ip", Settings("IVF64,Flat", 8, 1))
+    search = AnnSearch.build(VECTORS, "ip", AnnSettings("IVF64,Flat", 8, 1))
     expected = search.search(VECTORS, VECTORS[:9], 5)
     monkeypatch.setattr(ann, "load_faiss", lambda: fake)
     search.to("cuda:0")
-    assert search.copy is not None
+    assert search.gpu_copy is not None
     assert [part.tolist() for part in search.search(VECTORS, VECTORS[:9], 5)] == [
         part.tolist() for part in expected
     ]
@@ -119,16 +119,16 @@ def test_plain_searches_go_to_the_gpu_and_the_rest_does_not(monkeypatch: pytest.
     search.search(VECTORS, VECTORS[:9], 5, np.arange(0, 4001, 2))  # a filter
     search.search(VECTORS, VECTORS[:9], 2049)  # more than its kernels select among
     assert fake.asked == [("search", 5)]
-    search.added(VECTORS[:7] * 9, 4001)
+    search.add(VECTORS[:7] * 9, 4001)
     more = np.concatenate([VECTORS, VECTORS[:7] * 9])
     assert search.search(more, VECTORS[:1], 1)[1].tolist() == [[4001]]
     assert fake.asked[1:] == [("add", 7), ("search", 1)]
     keep = np.arange(4008) < 4001
-    search.dropped(keep)  # faiss cannot forget on a GPU: from here on, it is a filter
+    search.remove(keep)  # faiss cannot forget on a GPU: from here on, it is a filter
     assert search.search(more[keep], VECTORS[:1], 1)[1].tolist() == [[expected[1][0, 0]]]
     assert len(fake.asked) == 3
     search.to("cpu")
-    assert search.copy is None
+    assert search.gpu_copy is None
 
 
 @pytest.mark.parametrize(
@@ -145,20 +145,20 @@ def test_plain_searches_go_to_the_gpu_and_the_rest_does_not(monkeypatch: pytest.
 def test_a_gpu_is_never_needed(
     fake: FakeFaiss, kind: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = AnnSearch.build(VECTORS, "ip", Settings(kind, 16, 2))
+    search = AnnSearch.build(VECTORS, "ip", AnnSettings(kind, 16, 2))
     monkeypatch.setattr(ann, "load_faiss", lambda: fake)
     search.to(device)
-    assert search.copy is None
+    assert search.gpu_copy is None
     assert search.search(VECTORS, VECTORS[:3], 1)[1].shape == (3, 1)
 
 
 def test_exact_search_is_taken_where_it_is_quicker() -> None:
     """On a few thousand vectors it is, on a CPU as on a GPU; asked for, an approximate index comes."""
-    none, plan = choose(VECTORS[:2003], "ip", target_recall=0.99)
+    none, plan = select_index(VECTORS[:2003], "ip", target_recall=0.99)
     assert none is None
     assert plan.reason.startswith("exact search: ")
     assert [trial.recall for trial in plan.trials if trial.name == "exact search"] == [1.0]
-    some, plan = choose(VECTORS[:2003], "ip", target_recall=0.5, or_exact=False)
+    some, plan = select_index(VECTORS[:2003], "ip", target_recall=0.5, allow_exact=False)
     assert some is not None
     assert plan.trials[-1].verdict == "taken"
 
@@ -216,8 +216,8 @@ def test_faiss_on_the_gpu_finds_what_it_finds_on_the_cpu(kind: str) -> None:
     if not faiss.get_num_gpus():
         pytest.skip("this faiss sees no GPU")
     vectors = np.random.default_rng(3).standard_normal((50_021, 32)).astype(np.float32)
-    search = AnnSearch.build(vectors, "ip", Settings(kind, 16, 2))
+    search = AnnSearch.build(vectors, "ip", AnnSettings(kind, 16, 2))
     expected = search.search(vectors, vectors[:211], 10)[1]
     search.to("cuda:0")
-    assert search.copy is not None
+    assert search.gpu_copy is not None
     assert (search.search(vectors, vectors[:211], 10)[1] == expected).mean() > 0.99

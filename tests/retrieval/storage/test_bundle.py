@@ -95,11 +95,11 @@ def test_files_that_were_cut_or_are_missing(tmp_path: Path, cut: int) -> None:
     for path in sorted(tmp_path.iterdir()):
         whole = path.read_bytes()
         path.write_bytes(whole[:cut])
-        assert bundle.damage(tmp_path)[0].startswith(path.name)
+        assert bundle.find_damage(tmp_path)[0].startswith(path.name)
         path.unlink()
-        assert bundle.damage(tmp_path)[0].startswith(path.name)
+        assert bundle.find_damage(tmp_path)[0].startswith(path.name)
         path.write_bytes(whole)
-    assert bundle.damage(tmp_path) == []
+    assert bundle.find_damage(tmp_path) == []
 
 
 def lie(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -53,7 +53,7 @@ def is_whole(folder: Path) -> int:
     assert (index.vectors(ids(numbers)) == vectors(numbers)).all()
     found = index.search(index.vectors(ids(numbers[-2:])), 1, where=f"year >= {len(index) - 2}")
     assert found.ids.shape == (2, 1)
-    assert bundle.damage(folder) == []
+    assert bundle.find_damage(folder) == []
     return len(index)
 
 
@@ -189,7 +189,7 @@ def test_who_opens_while_another_process_saves_gets_a_whole_state(tmp_path: Path
             kinds.add(type(index))
             assert len(index) == 307
             assert (index.vectors(["item-5"]) == vectors(range(5, 6))).all()
-            assert bundle.damage(tmp_path) == []
+            assert bundle.find_damage(tmp_path) == []
         assert kinds == {Index, ShardedIndex}
     finally:
         child.kill()
@@ -201,8 +201,8 @@ def test_a_state_that_went_and_came_back_while_it_was_read_is_no_damage(tmp_path
     made(5).save(tmp_path)
     tries = []
 
-    def build(opened: bundle.Opened) -> int:
-        tries.append(opened.facts["count"])
+    def build(opened: bundle.OpenedBundle) -> int:
+        tries.append(opened.attributes["count"])
         if len(tries) == 1:
             made(6).save(tmp_path)
             made(5).save(tmp_path)
@@ -219,8 +219,8 @@ def test_damage_is_said_though_others_may_write(tmp_path: Path) -> None:
     before = manifest_bytes(tmp_path)
     tries = []
 
-    def build(opened: bundle.Opened) -> int:
-        tries.append(opened.facts["count"])
+    def build(opened: bundle.OpenedBundle) -> int:
+        tries.append(opened.attributes["count"])
         if len(tries) < 3:
             made(5 + len(tries)).save(tmp_path)  # another process, between the check and the reading
         if len(tries) == 2:

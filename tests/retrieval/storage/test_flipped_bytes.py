@@ -65,14 +65,14 @@ def flip(folder: Path, open_it: Callable[[Path], object], roles: set[str], most:
             changed = bytearray(whole)
             changed[place] ^= rng.randrange(1, 256)
             path.write_bytes(changed)
-            problems = bundle.damage(folder)
+            problems = bundle.find_damage(folder)
             assert len(problems) == 1, (path.name, place)
             assert problems[0].startswith(f"{path.relative_to(folder)}: "), (path.name, place)
         with pytest.raises(InputError, match=path.name):
             open_it(folder)
         path.write_bytes(whole)
         tried += len(places)
-    assert bundle.damage(folder) == []
+    assert bundle.find_damage(folder) == []
     open_it(folder)
     return tried
 

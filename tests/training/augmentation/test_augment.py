@@ -12,7 +12,7 @@ from mmattn.encoders.audio.log_mel import LogMel
 from mmattn.encoders.image.tiny_image import TinyImage
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
-from mmattn.training.augmentation.augment import build_augment, picture_augment
+from mmattn.training.augmentation.augment import build_augment, image_augment
 
 
 def encoders() -> dict[str, Any]:
@@ -25,7 +25,7 @@ def test_nothing_asked_for_is_nothing_done() -> None:
 
 def test_a_picture_moves_by_whole_pixels_and_repeats_its_edge() -> None:
     picture = torch.arange(13 * 13, dtype=torch.uint8).reshape(1, 13, 13).expand(3, 13, 13)
-    augment = picture_augment("image", shift=2, contrast=0.0)
+    augment = image_augment("image", shift=2, contrast=0.0)
     places = set()
     for _ in range(60):
         moved, target = augment({"image": picture, "text": "seven"}, "seven")
@@ -42,7 +42,7 @@ def test_a_picture_moves_by_whole_pixels_and_repeats_its_edge() -> None:
 
 def test_contrast_turns_about_the_middle_grey() -> None:
     picture = torch.full((3, 5, 5), 200, dtype=torch.uint8)
-    augment = picture_augment("image", shift=0, contrast=0.5)
+    augment = image_augment("image", shift=0, contrast=0.5)
     found = {int(augment({"image": picture}, None)[0]["image"][0, 0, 0]) for _ in range(40)}
     assert len(found) > 10
     assert min(found) >= 163
@@ -82,9 +82,9 @@ def test_a_frozen_encoder_s_tokens_cannot_be_changed() -> None:
 
 
 def test_boxes_would_have_to_move_along() -> None:
-    augment = picture_augment("image", shift=1)
+    augment = image_augment("image", shift=1)
     with pytest.raises(InputError, match="got a shift for a task with boxes"):
-        augment({"image": torch.zeros(3, 5, 5, dtype=torch.uint8)}, Boxes.none((5, 5)))
+        augment({"image": torch.zeros(3, 5, 5, dtype=torch.uint8)}, Boxes.empty((5, 5)))
 
 
 def test_boxes_move_along_where_that_is_asked_for() -> None:

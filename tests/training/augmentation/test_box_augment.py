@@ -63,7 +63,7 @@ def test_boxes_go_where_things_go(options: dict[str, Any], slack: float) -> None
 
 def test_each_outcome_of_turns_and_flips_occurs() -> None:
     """Eight pictures: the symmetries of a rectangle's content."""
-    augment = BoxAugment(flips=("horizontal",), turns=True)
+    augment = BoxAugment(flips=("horizontal",), quarter_turns=True)
     picture, boxes = scene()
     torch.manual_seed(0)
     outcomes = {tuple(augment(picture, boxes)[1].boxes.flatten().tolist()) for _ in range(99)}
@@ -78,24 +78,26 @@ def test_boxes_that_vanish_are_dropped_and_others_are_cut() -> None:
     _, found = BoxAugment(flips=(), zoom=(2.0, 2.0))(picture, boxes)
     assert found.labels == ("c", "d")
     assert found.boxes.tolist() == [[0, 2, 4, 6], [2, 2, 14, 16]]
-    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0), visible=0.5)(picture, boxes)
+    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0), min_visibility=0.5)(picture, boxes)
     assert found.labels == ("d",)
-    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0), visible=0.0)(picture, boxes)
+    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0), min_visibility=0.0)(picture, boxes)
     assert found.labels == ("b", "c", "d")
 
 
 def test_a_picture_without_boxes() -> None:
-    augment = BoxAugment(flips=("vertical",), turns=True, zoom=(0.5, 2.0), shift=0.1, crop=1.0, colours=1.0)
+    augment = BoxAugment(
+        flips=("vertical",), quarter_turns=True, zoom=(0.5, 2.0), shift=0.1, crop=1.0, photometric=1.0
+    )
     for seed in range(20):
         torch.manual_seed(seed)
-        changed, found = augment(scene()[0], Boxes.none(SIZE))
+        changed, found = augment(scene()[0], Boxes.empty(SIZE))
         assert (len(found), found.size) == (0, tuple(changed.shape[1:]))
 
 
 def test_colours_change_the_picture_and_no_box() -> None:
     picture, boxes = scene()
     torch.manual_seed(0)
-    changed, found = BoxAugment(flips=(), colours=1.0)(picture, boxes)
+    changed, found = BoxAugment(flips=(), photometric=1.0)(picture, boxes)
     assert not torch.equal(changed, picture)
     assert torch.equal(found.boxes, boxes.boxes)
 
@@ -111,7 +113,7 @@ def test_crops_are_drawn_anew_and_keep_the_size() -> None:
 
 
 def test_the_generator_is_torchs() -> None:
-    augment = BoxAugment(turns=True, zoom=(0.8, 1.2), shift=0.1, crop=0.5, colours=0.5)
+    augment = BoxAugment(quarter_turns=True, zoom=(0.8, 1.2), shift=0.1, crop=0.5, photometric=0.5)
     results = []
     for _ in range(2):
         torch.manual_seed(7)
@@ -130,7 +132,7 @@ def test_flips_that_cancel_leave_everything_as_it_was() -> None:
 
 
 def test_for_a_supervised_task() -> None:
-    augment = BoxAugment(flips=(), turns=True).of("photo")
+    augment = BoxAugment(flips=(), quarter_turns=True).for_modality("photo")
     picture, boxes = scene()
     torch.manual_seed(3)
     contents, found = augment({"photo": picture, "text": "a"}, boxes)
@@ -140,13 +142,13 @@ def test_for_a_supervised_task() -> None:
 
 
 def test_other_targets_stay_and_boxes_come_to_the_size_that_is_read() -> None:
-    augment = BoxAugment(flips=(), turns=True).of("photo")
+    augment = BoxAugment(flips=(), quarter_turns=True).for_modality("photo")
     picture, boxes = scene()
     torch.manual_seed(3)
     for target in (None, "seven", ["a", "b"]):
         assert augment({"photo": picture}, target)[1] is target
     squeezed = torch.zeros(3, 20, 20, dtype=torch.uint8)
-    as_read = BoxAugment(flips=()).of("photo")({"photo": squeezed}, boxes)[1]
+    as_read = BoxAugment(flips=()).for_modality("photo")({"photo": squeezed}, boxes)[1]
     assert as_read.size == (20, 20)
     assert torch.allclose(as_read.boxes, boxes.scaled((20, 20)).boxes)
 
@@ -168,4 +170,4 @@ def test_arguments_out_of_range(options: dict[str, Any], message: str) -> None:
 
 def test_boxes_of_another_picture() -> None:
     with pytest.raises(InputError, match=r"a picture \(3, 37, 53\) and boxes on \(53, 37\)"):
-        BoxAugment()(scene()[0], Boxes.none((53, 37)))
+        BoxAugment()(scene()[0], Boxes.empty((53, 37)))

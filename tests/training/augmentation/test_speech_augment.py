@@ -8,27 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmattn.encoders.audio.audio_io import mel_centres
+from mmattn.encoders.audio.audio_io import mel_center_frequencies
 from mmattn.encoders.audio.log_mel import LogMel
 from mmattn.errors import InputError
 from mmattn.training.augmentation.speech_augment import (
-    BandMask,
-    Chain,
+    AddNoise,
+    AudioTransform,
+    Compose,
     FrameShift,
+    FrequencyMask,
     Gain,
-    Noise,
-    Pitch,
-    Room,
-    Shift,
-    Sometimes,
-    Speed,
-    Step,
-    Tilt,
+    PitchShift,
+    RandomApply,
+    RoomReverb,
+    SpectralTilt,
+    SpeedPerturbation,
     TimeMask,
-    VocalTract,
-    frame_steps,
+    TimeShift,
+    VocalTractPerturbation,
+    default_spectrogram_transforms,
+    default_waveform_transforms,
     speech_augment,
-    wave_steps,
 )
 
 RATE = 8000
@@ -45,21 +45,27 @@ def pitch_of(sound: Tensor) -> float:
     return float(spectrum.argmax()) * RATE / len(sound)
 
 
-WAVES: list[Step] = [
-    Speed(),
-    Pitch(RATE),
+WAVES: list[AudioTransform] = [
+    SpeedPerturbation(),
+    PitchShift(RATE),
     Gain(),
-    Shift(RATE),
-    Noise(),
-    Tilt(),
-    Room(RATE),
-    wave_steps(RATE),
+    TimeShift(RATE),
+    AddNoise(),
+    SpectralTilt(),
+    RoomReverb(RATE),
+    default_waveform_transforms(RATE),
 ]
-SPECTRA: list[Step] = [VocalTract(RATE), FrameShift(), TimeMask(), BandMask(), frame_steps(RATE)]
+SPECTRA: list[AudioTransform] = [
+    VocalTractPerturbation(RATE),
+    FrameShift(),
+    TimeMask(),
+    FrequencyMask(),
+    default_spectrogram_transforms(RATE),
+]
 
 
 @pytest.mark.parametrize("step", WAVES + SPECTRA, ids=lambda step: type(step).__name__)
-def test_every_step_draws_from_the_global_generator_and_leaves_its_input_alone(step: Step) -> None:
+def test_every_step_draws_from_the_global_generator_and_leaves_its_input_alone(step: AudioTransform) -> None:
     sound = tone(440) if step in WAVES else FRAMES.clone()
     before, found = sound.clone(), []
     for seed in (1, 1, 2):
@@ -74,22 +80,22 @@ def test_every_step_draws_from_the_global_generator_and_leaves_its_input_alone(s
 
 @pytest.mark.parametrize("step", WAVES, ids=lambda step: type(step).__name__)
 @pytest.mark.parametrize("sound", [torch.zeros(797), torch.randn(211)], ids=["silence", "short"])
-def test_silence_and_short_clips_go_through(step: Step, sound: Tensor) -> None:
+def test_silence_and_short_clips_go_through(step: AudioTransform, sound: Tensor) -> None:
     changed = step(sound)
     assert changed.isfinite().all()
     assert bool(changed.any()) == bool(sound.any())
 
 
 def test_speed_changes_length_and_pitch_by_its_factor() -> None:
-    faster = Speed(1.25, 1.25)(tone(400, 5000))
+    faster = SpeedPerturbation(1.25, 1.25)(tone(400, 5000))
     assert len(faster) == 4000
     assert pitch_of(faster) == pytest.approx(500, abs=4)
-    assert torch.equal(Speed(1.0, 1.0)(tone(400)), tone(400))
+    assert torch.equal(SpeedPerturbation(1.0, 1.0)(tone(400)), tone(400))
 
 
 def test_pitch_keeps_the_length() -> None:
     torch.manual_seed(3)
-    heard = [Pitch(RATE, 3.0)(tone(440)) for _ in range(20)]
+    heard = [PitchShift(RATE, 3.0)(tone(440)) for _ in range(20)]
     assert {len(sound) for sound in heard} == {4001}
     semitones = [12 * math.log2(pitch_of(sound) / 440) for sound in heard]
     assert max(semitones) <= 3.3
@@ -102,7 +108,7 @@ def test_shift_moves_and_fills_with_silence() -> None:
     seen = set()
     for seed in range(30):
         torch.manual_seed(seed)
-        seen.add(tuple(Shift(1, 2.0)(sound).int().tolist()))
+        seen.add(tuple(TimeShift(1, 2.0)(sound).int().tolist()))
     assert seen == {
         (1, 2, 3, 4, 5, 6, 7),
         (0, 1, 2, 3, 4, 5, 6),
@@ -115,7 +121,7 @@ def test_shift_moves_and_fills_with_silence() -> None:
 @pytest.mark.parametrize("decibels", [0.0, 17.0])
 def test_noise_is_at_the_ratio_asked_for(decibels: float) -> None:
     sound = tone(300)
-    added = Noise(decibels, decibels)(sound) - sound
+    added = AddNoise(decibels, decibels)(sound) - sound
     ratio = 10 * math.log10(float(sound.square().sum() / added.square().sum()))
     assert ratio == pytest.approx(decibels, abs=0.05)
 
@@ -123,7 +129,7 @@ def test_noise_is_at_the_ratio_asked_for(decibels: float) -> None:
 def test_tilt_is_so_many_decibels_an_octave_and_keeps_the_power() -> None:
     torch.manual_seed(0)
     chord = tone(500, 8000) + tone(1000, 8000)
-    tilted = Tilt(6.0)(chord)
+    tilted = SpectralTilt(6.0)(chord)
     spectrum = torch.fft.rfft(tilted).abs()
     octave = 20 * math.log10(float(spectrum[1000] / spectrum[500]))
     torch.manual_seed(0)
@@ -133,7 +139,7 @@ def test_tilt_is_so_many_decibels_an_octave_and_keeps_the_power() -> None:
 
 def test_a_room_s_echo_falls_by_sixty_decibels_and_has_the_energy_asked_for() -> None:
     torch.manual_seed(5)
-    response = Room(RATE, 0.25, 0.25, ratio=0.5).response()
+    response = RoomReverb(RATE, 0.25, 0.25, max_echo_ratio=0.5).impulse_response()
     assert len(response) == 2000
     assert response[0] == 1.0
     echo = response[1:]
@@ -144,21 +150,21 @@ def test_a_room_s_echo_falls_by_sixty_decibels_and_has_the_energy_asked_for() ->
 
 
 def test_a_room_without_echo_changes_nothing() -> None:
-    torch.testing.assert_close(Room(RATE, ratio=0.0)(tone(440)), tone(440), atol=1e-5, rtol=0)
+    torch.testing.assert_close(RoomReverb(RATE, max_echo_ratio=0.0)(tone(440)), tone(440), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.25])
 def test_a_vocal_tract_moves_a_formant_by_its_factor(factor: float) -> None:
-    hertz = mel_centres(RATE, 79)
+    hertz = mel_center_frequencies(RATE, 79)
     frames = torch.exp(-(((hertz - 1000) / 150) ** 2)).repeat(7, 1)
-    changed = VocalTract(RATE, factor, factor)(frames)
+    changed = VocalTractPerturbation(RATE, factor, factor)(frames)
     assert float(hertz[changed[0].argmax()]) == pytest.approx(1000 * factor, abs=25)
-    assert torch.equal(VocalTract(RATE, 1.0, 1.0)(frames), frames)
+    assert torch.equal(VocalTractPerturbation(RATE, 1.0, 1.0)(frames), frames)
 
 
 def test_a_vocal_tract_keeps_a_flat_spectrum_flat() -> None:
     flat = torch.full((5, 41), 2.5)
-    torch.testing.assert_close(VocalTract(RATE, 0.83, 0.83)(flat), flat)
+    torch.testing.assert_close(VocalTractPerturbation(RATE, 0.83, 0.83)(flat), flat)
 
 
 def test_frames_shift_and_repeat_the_edge() -> None:
@@ -174,47 +180,49 @@ def test_masks_cover_whole_frames_and_whole_bands_with_the_mean() -> None:
     torch.manual_seed(1)
     frames = torch.randn(40, 13)
     mean = frames.mean(0)
-    timed = TimeMask(longest=30, share=0.25, count=1)
+    timed = TimeMask(max_frames=30, max_fraction=0.25, num_masks=1)
     sizes = {int(torch.isclose(timed(frames), mean, atol=1e-5).all(1).sum()) for _ in range(80)}
     assert max(sizes) == 9  # fewer than a quarter of 40
     assert 0 in sizes
-    banded = BandMask(widest=5, count=1)
+    banded = FrequencyMask(max_bands=5, num_masks=1)
     sizes = {int(torch.isclose(banded(frames), mean, atol=1e-5).all(0).sum()) for _ in range(80)}
     assert sizes == {0, 1, 2, 3, 4}
 
 
 def test_chains_and_chances() -> None:
     double = Gain(20 * math.log10(2), 20 * math.log10(2))
-    assert Chain((double, double))(torch.ones(1)).item() == pytest.approx(4)
+    assert Compose((double, double))(torch.ones(1)).item() == pytest.approx(4)
     torch.manual_seed(0)
-    taken = sum(Sometimes(double, 0.3)(torch.ones(1)).item() > 1.5 for _ in range(500))
+    taken = sum(RandomApply(double, 0.3)(torch.ones(1)).item() > 1.5 for _ in range(500))
     assert 110 < taken < 190
 
 
 def test_strength_zero_changes_next_to_nothing() -> None:
-    torch.testing.assert_close(wave_steps(RATE, 0.0)(tone(440)), tone(440), atol=1e-4, rtol=0)
-    torch.testing.assert_close(frame_steps(RATE, 0.0)(FRAMES), FRAMES)
+    torch.testing.assert_close(
+        default_waveform_transforms(RATE, 0.0)(tone(440)), tone(440), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(default_spectrogram_transforms(RATE, 0.0)(FRAMES), FRAMES)
     with pytest.raises(InputError, match="got strength -1"):
-        wave_steps(RATE, -1)
+        default_waveform_transforms(RATE, -1)
 
 
 class TestSpeechAugment:
     def test_waveforms_become_frames_that_the_encoder_takes(self) -> None:
-        encoder = LogMel(dim=16, rate=RATE, bands=23, keep="samples").eval()
+        encoder = LogMel(dim=16, sample_rate=RATE, n_mels=23, cache_as="samples").eval()
         content = encoder.read((tone(500).numpy(), RATE))
         assert content.shape == (4001,)
-        changed, target = speech_augment(encoder, share=1.0)({"audio": content, "text": ["a"]}, 7)
+        changed, target = speech_augment(encoder, probability=1.0)({"audio": content, "text": ["a"]}, 7)
         assert changed["audio"].dim() == 2
         assert changed["text"] == ["a"]
         assert target == 7
         assert len(encoder([changed["audio"], None])) == 2
 
     def test_frames_go_through_their_own_steps(self) -> None:
-        encoder = LogMel(dim=16, rate=RATE, bands=23)
-        changed, _ = speech_augment(encoder, share=1.0)({"audio": FRAMES}, 7)
+        encoder = LogMel(dim=16, sample_rate=RATE, n_mels=23)
+        changed, _ = speech_augment(encoder, probability=1.0)({"audio": FRAMES}, 7)
         assert changed["audio"].shape == FRAMES.shape
 
     def test_what_is_absent_stays_absent_and_some_clips_stay_as_they_are(self) -> None:
-        encoder = LogMel(dim=16, rate=RATE, bands=23)
+        encoder = LogMel(dim=16, sample_rate=RATE, n_mels=23)
         assert speech_augment(encoder)({"audio": None}, 7)[0]["audio"] is None
-        assert speech_augment(encoder, share=0.0)({"audio": FRAMES}, 7)[0]["audio"] is FRAMES
+        assert speech_augment(encoder, probability=0.0)({"audio": FRAMES}, 7)[0]["audio"] is FRAMES

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmattn import Tokens
 from mmattn.errors import InputError
-from mmattn.training.tasks.adversarial import FGM, PGD, attack
+from mmattn.training.tasks.adversarial import FGM, PGD, adversarial_tokens
 
 
 def parts_of(seed: int, requires_grad: bool = False) -> dict[str, Tokens]:
@@ -46,7 +46,7 @@ def lengths(parts: dict[str, Tokens], before: dict[str, Tokens]) -> list[list[fl
 @given(st.integers(0, 99), st.floats(0.01, 0.5), st.sampled_from([1, 2, 5]))
 def test_a_push_has_the_length_asked_for_and_raises_the_loss(seed: int, radius: float, steps: int) -> None:
     before = parts_of(seed)
-    after = attack(before, squares, radius, steps)
+    after = adversarial_tokens(before, squares, radius, steps)
     change, size = lengths(after, before)
     for sample in (0, 1):
         assert change[sample] <= radius * size[sample] * 1.0001
@@ -60,7 +60,7 @@ def test_a_push_has_the_length_asked_for_and_raises_the_loss(seed: int, radius: 
 
 def test_a_longer_search_finds_worse_places() -> None:
     before = parts_of(3)
-    found = [squares(attack(before, squares, 0.3, steps)).item() for steps in (1, 10)]
+    found = [squares(adversarial_tokens(before, squares, 0.3, steps)).item() for steps in (1, 10)]
     assert found[1] > found[0]
 
 
@@ -89,7 +89,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(InputError, match="steps 0"):
         PGD(steps=0)
     with pytest.raises(InputError, match=r"attack: got radius -1"):
-        attack(parts_of(0), squares, -1)
+        adversarial_tokens(parts_of(0), squares, -1)
 
 
 def test_training_with_pushes_makes_a_classifier_robust() -> None:
@@ -124,7 +124,7 @@ def test_training_with_pushes_makes_a_classifier_robust() -> None:
         def loss_of(parts: dict[str, Tokens]) -> Tensor:
             return nn.functional.cross_entropy(net(parts["text"].values), labels)
 
-        pushed = attack(parts, loss_of, 0.4, steps=5)
+        pushed = adversarial_tokens(parts, loss_of, 0.4, steps=5)
         return (net(pushed["text"].values).argmax(1) == labels).float().mean().item()
 
     plain, fgm, pgd = (accuracy(trained(perturb)) for perturb in (None, FGM(0.4), PGD(0.4, steps=3)))

@@ -9,26 +9,26 @@ import torch
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.audio.conv_mel import ConvMel
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.model.build import build_model
 from mmattn.training.loop import train
-from mmattn.training.tasks.mixup import MixedTask
+from mmattn.training.tasks.mixup import MixupTask
 
 DIGITS = ["one", "two", "two", "one", "one", "two"]
 
 
-def made(contents: list[Any], inputs: Inputs | None = None, **options: Any) -> MixedTask:
+def made(contents: list[Any], inputs: ModelInputs | None = None, **options: Any) -> MixupTask:
     torch.manual_seed(0)
-    encoder = ConvMel(dim=8, bands=5, channels=(3, 5))
+    encoder = ConvMel(dim=8, n_mels=5, channels=(3, 5))
     config = ModelConfig(
         {"audio": EncoderConfig("conv-mel", encoder.options())},
         FusionConfig(dim=8, heads=2, layers=0),
         {"said": HeadConfig("classification", {"classes": ["one", "two"]})},
     )
     model = build_model({"audio": encoder}, config)
-    inputs = inputs or Inputs({}, {"audio": contents})
-    return MixedTask(model, inputs, DIGITS, range(6), head="said", batch=6, **options)
+    inputs = inputs or ModelInputs({}, {"audio": contents})
+    return MixupTask(model, inputs, DIGITS, range(6), head="said", batch=6, **options)
 
 
 def frames(*lengths: int) -> list[Any]:
@@ -40,7 +40,7 @@ def test_contents_and_losses_are_mixed_in_one_share() -> None:
     contents = frames(*[7] * 6)
     task = made(contents)
     torch.manual_seed(3)
-    batch, both = task._drawn(torch.arange(6))
+    batch, both = task._load_batch(torch.arange(6))
     share = both[0].share
     assert 0 < share < 1
     assert len({one.share for one in both}) == 1
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_left_alone() -> None:
     contents = [*frames(7, 7, 4), None, None, frames(9)[0]]
     for seed in range(20):
         torch.manual_seed(seed)
-        batch, both = made(contents)._drawn(torch.arange(6))
+        batch, both = made(contents)._load_batch(torch.arange(6))
         found = batch.contents["audio"]
         assert [None if one is None else len(one) for one in found] == [7, 7, 4, None, None, 9]
         for place in (2, 5):
@@ -91,6 +91,6 @@ def test_it_trains_and_predicts_plain_samples() -> None:
 def test_refused() -> None:
     with pytest.raises(InputError, match="task 'said': got mixing 0"):
         made(frames(*[7] * 6), mixing=0)
-    tokens = ConvMel(dim=8, bands=5, channels=(3, 5)).eval()(frames(*[7] * 6))
+    tokens = ConvMel(dim=8, n_mels=5, channels=(3, 5)).eval()(frames(*[7] * 6))
     with pytest.raises(InputError, match="got stored tokens of audio"):
-        made([], Inputs({"audio": tokens}))
+        made([], ModelInputs({"audio": tokens}))

@@ -81,7 +81,7 @@ def test_two_tasks_on_one_core_both_improve(kind: str) -> None:
         pytest.importorskip("torchjd", reason="an extra: pip install 'mmattn[multitask]'")
     weighting = {
         "sum": FixedWeights,
-        "uncertainty": lambda: UncertaintyWeights(["digit", "ink"], squared=["ink"]),
+        "uncertainty": lambda: UncertaintyWeights(["digit", "ink"], regression_tasks=["ink"]),
         "UPGrad": GradientWeights,
     }[kind]()
     task = both(weighting)
@@ -102,7 +102,7 @@ def test_two_tasks_on_one_core_both_improve(kind: str) -> None:
 def test_the_first_task_s_batches_make_an_epoch_and_the_others_begin_anew() -> None:
     task = both()
     drawn = list(task.batches(1, torch.Generator().manual_seed(3)))
-    assert len(drawn) == task.batch_count(1) == 14  # 700 in batches of 53; 400 make only 8
+    assert len(drawn) == task.num_batches(1) == 14  # 700 in batches of 53; 400 make only 8
     ink = [batch["ink"] for batch in drawn]
     assert torch.cat(ink[:8]).sort().values.tolist() == list(range(700, 1100))
     again = torch.cat(ink[8:]).tolist()
@@ -157,7 +157,7 @@ def test_the_state_holds_the_model_once() -> None:
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict({})
     rates = dict.fromkeys(("body", "heads.ink"), 0.5)  # parts are named as without the other tasks
-    train(both(), **SETTINGS, rates=rates)
+    train(both(), **SETTINGS, lr_multipliers=rates)
 
 
 def test_what_it_refuses() -> None:
@@ -176,11 +176,11 @@ def test_what_it_refuses() -> None:
 
 def test_steps_and_judge_may_be_said() -> None:
     task = both()
-    task.steps, task.judge = 7, lambda: {"mean": 0.25, "digit": 0.5}
+    task.steps_per_epoch, task.validate_fn = 7, lambda: {"mean": 0.25, "digit": 0.5}
     history = train(task, **SETTINGS)
-    assert task.batch_count(1) == 7
+    assert task.num_batches(1) == 7
     assert sum(1 for _ in task.batches(1, torch.Generator().manual_seed(0))) == 7
     assert [row["mean"] for row in history.rows] == [0.25] * 3
     assert history.best_score == 0.25
     with pytest.raises(InputError, match="got -1 steps"):
-        MultiTask(dict(task.tasks), steps=-1)
+        MultiTask(dict(task.tasks), steps_per_epoch=-1)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmattn import InputError, Tokens
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.heads.recommendation.rating import RatingHead
 from mmattn.model.build import build_model
@@ -20,7 +20,7 @@ from mmattn.model.model import Model
 from mmattn.testing.plugin_checks import check_head
 from mmattn.training.loop import train
 from mmattn.training.tasks.multitask import MultiTask
-from mmattn.training.tasks.rating import RatingTask, given
+from mmattn.training.tasks.rating import RatingTask, dense_ratings
 from mmattn.training.tasks.recommendation import RecommendationTask, Recommender
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.training.tasks.task_weighting import UncertaintyWeights
@@ -45,7 +45,7 @@ class World:
         values = torch.from_numpy(np.c_[taste_I2, rng.standard_normal((ITEMS, 3))]).float()
         tokens = Tokens.from_lengths(values, torch.ones(ITEMS, dtype=torch.int64), "text")
         config = ModelConfig(
-            {"text": EncoderConfig("tiny-text", {"dim": 5, "layers": 1}, share=1.0)},
+            {"text": EncoderConfig("tiny-text", {"dim": 5, "layers": 1}, dim_fraction=1.0)},
             FusionConfig(dim=8, layers=1, heads=2, dropout=0.0),
             {
                 "recommendation": HeadConfig("recommendation", {"dropout": 0.0}),
@@ -55,23 +55,30 @@ class World:
         )
         torch.manual_seed(0)
         self.model = build_model({"text": TinyText(dim=5, layers=1)}, config)
-        self.model.core.entry.calibrate({"text": tokens})
-        inputs = Inputs({"text": tokens})
+        self.model.core.input_projection.calibrate({"text": tokens})
+        inputs = ModelInputs({"text": tokens})
         picks = sparse.csr_array(((seen & (like_UI > 0.3)) * 1.0).astype(np.float32))
         marks = sparse.csr_array((seen * ratings).astype(np.float32))
-        self.seen_known = given(marks[:, self.known])
+        self.seen_known = dense_ratings(marks[:, self.known])
         self.like = like_UI
         self.inputs = inputs
         self.click = RecommendationTask(
-            self.model, inputs, picks, self.known, self._ranks, steps=5, users=0, drop_modality=0.0
+            self.model,
+            inputs,
+            picks,
+            self.known,
+            self._ranks,
+            steps_per_epoch=5,
+            users_per_batch=0,
+            drop_modality=0.0,
         )
-        self.rating = RatingTask(self.model, inputs, marks, self.known, self._rates, steps=5)
+        self.rating = RatingTask(self.model, inputs, marks, self.known, self._rates, steps_per_epoch=5)
         said = [
             [name for name, there in zip(("first", "second"), row, strict=True) if there]
             for row in self.genres
         ]
         self.genre = SupervisedTask(
-            self.model, inputs, said, self.known, self._names, head="labels", batch=13
+            self.model, inputs, said, self.known, self._names, head="labels", batch_size=13
         )
 
     def _fused(self, model: Model) -> torch.Tensor:
@@ -101,7 +108,7 @@ def test_ranking_ratings_and_genres_of_new_items_all_improve(kind: str) -> None:
     world = World(kind)
     tasks = {"click": world.click, "rating": world.rating, "genre": world.genre}
     squared = ["rating"] if kind == "regression" else []
-    together = MultiTask(tasks, UncertaintyWeights(tasks, squared=squared))
+    together = MultiTask(tasks, UncertaintyWeights(tasks, regression_tasks=squared))
     together.eval()
     with torch.no_grad():
         before = together.validate()
@@ -120,14 +127,16 @@ def test_a_rating_by_hand() -> None:
     head = RatingHead(dim=2)
     with torch.no_grad():
         head.query.weight.copy_(torch.eye(2))
-        head.prior.fill_(math.log(1.0))  # k = 1, m = 3, g = 1, t = 1/2
-        head.quality.weight.copy_(torch.tensor([[0.0, 0.1]]))
+        head.log_shrinkage.fill_(math.log(1.0))  # k = 1, m = 3, g = 1, t = 1/2
+        head.item_bias.weight.copy_(torch.tensor([[0.0, 0.1]]))
     known, candidate = torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0]])
-    found = head.rate(torch.tensor([[5.0, 1.0, NAN], [NAN, NAN, NAN]]), known, candidate)
+    found = head.predict_ratings(torch.tensor([[5.0, 1.0, NAN], [NAN, NAN, NAN]]), known, candidate)
     # base = (3 + 5 + 1) / 3 = 3; residuals 2 and -2 at cosines 1 and 0.
     expected = 3 + 0.5 * (2 * math.e - 2) / (math.e + 1)
     assert found[:, 0].tolist() == pytest.approx([expected, 3.0], rel=1e-5)
-    assert head.rate(torch.full((1, 3), NAN), known, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(3.1)
+    assert head.predict_ratings(
+        torch.full((1, 3), NAN), known, torch.tensor([[0.0, 1.0]])
+    ).item() == pytest.approx(3.1)
 
 
 def test_ordinal_probabilities_by_hand() -> None:
@@ -137,7 +146,7 @@ def test_ordinal_probabilities_by_hand() -> None:
     expected = [sigmoid[0].item(), (sigmoid[1] - sigmoid[0]).item(), 1 - sigmoid[1].item()]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(InputError, match=r"got 3, expected one of \[1.0, 2.0, 4.0\]"):
-        head._levels_of(torch.tensor([[3.0]]), torch.tensor([[True]]))
+        head._level_indices(torch.tensor([[3.0]]), torch.tensor([[True]]))
 
 
 def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
@@ -157,11 +166,13 @@ def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
     def finds_its_picture(weight: float) -> tuple[float, list[str]]:
         torch.manual_seed(1)
         model = build_model(encoders, config)
-        model.core.entry.calibrate(parts)
+        model.core.input_projection.calibrate(parts)
         picks = sparse.csr_array((torch.rand(USERS, ITEMS) < 0.3).float().numpy())
         judge = lambda _: {"x": 0.0}  # noqa: E731
-        click = RecommendationTask(model, Inputs(parts), picks, np.arange(KNOWN), judge, steps=4)
-        task = with_alignment(click, weight, batch=40) if weight else click
+        click = RecommendationTask(
+            model, ModelInputs(parts), picks, np.arange(KNOWN), judge, steps_per_epoch=4
+        )
+        task = with_alignment(click, weight, batch_size=40) if weight else click
         history = train(task, epochs=10, learning_rate=0.01, progress=False)
         with torch.no_grad():
             said = [model.fuse({name: part}).pooled for name, part in parts.items()]
@@ -186,9 +197,9 @@ def test_the_head_keeps_its_contract() -> None:
 def test_what_is_to_be_rated_is_in_no_history() -> None:
     world = World()
     for step in world.rating.batches(1, torch.Generator().manual_seed(0)):
-        assert not set(step.candidates.tolist()) & set(step.known.tolist())
-        assert set(step.candidates.tolist()) | set(step.known.tolist()) == set(range(KNOWN))
-    assert given(sparse.csr_array(([0.0, 4.0], ([0, 0], [1, 2])), shape=(1, 3))).isnan().tolist() == [
+        assert not set(step.candidates.tolist()) & set(step.history_items.tolist())
+        assert set(step.candidates.tolist()) | set(step.history_items.tolist()) == set(range(KNOWN))
+    assert dense_ratings(sparse.csr_array(([0.0, 4.0], ([0, 0], [1, 2])), shape=(1, 3))).isnan().tolist() == [
         [True, False, False]
     ]
 
@@ -199,7 +210,7 @@ def test_what_they_refuse() -> None:
     with pytest.raises(InputError, match="got no rating"):
         RatingTask(world.model, world.inputs, none, world.known)
     with pytest.raises(InputError, match="got targets 1.5"):
-        RatingTask(world.model, world.inputs, world.rating.ratings, world.known, targets=1.5)
+        RatingTask(world.model, world.inputs, world.rating.ratings, world.known, candidate_fraction=1.5)
     with pytest.raises(InputError, match=r"got levels \(1.0, 1.0\)"):
         RatingHead(3, levels=(1.0, 1.0))
     with pytest.raises(InputError, match="got kind 'count'"):

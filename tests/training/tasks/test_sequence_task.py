@@ -12,10 +12,10 @@ import torch
 from mmattn import InputError, Tokens
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.histories import Histories
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.model.build import build_model
-from mmattn.recommenders.newcomers import WithNewcomers
+from mmattn.recommenders.newcomers import WithColdUserFallback
 from mmattn.recommenders.recent_popularity import RecentPopularity
 from mmattn.recommenders.sasrec import SASRec
 from mmattn.training.loop import train
@@ -30,8 +30,8 @@ def ring(users: int = USERS, steps: int = 7, seed: int = 0) -> Histories:
     start_U = np.random.default_rng(seed).integers(0, RING, users)
     items_UT = (start_U[:, None] + np.arange(steps)) % RING
     time_UT = np.arange(users)[:, None] * DAY + np.arange(steps) * 3600.0
-    return Histories.of(
-        np.repeat(np.arange(users), steps), items_UT.ravel(), time_UT.ravel(), user_count=users
+    return Histories.from_events(
+        np.repeat(np.arange(users), steps), items_UT.ravel(), time_UT.ravel(), num_users=users
     )
 
 
@@ -44,13 +44,13 @@ def world(histories: Histories | None = None, extra: int = 2, **options: Any) ->
     tokens = Tokens.from_lengths(values, torch.ones(items, dtype=torch.int64), "text")
     head = {"width": 16, "layers": 1, "heads": 1, "dropout": 0.0, **options.pop("head", {})}
     config = ModelConfig(
-        {"text": EncoderConfig("tiny-text", {"dim": 13, "layers": 1}, share=1.0)},
+        {"text": EncoderConfig("tiny-text", {"dim": 13, "layers": 1}, dim_fraction=1.0)},
         FusionConfig(dim=16, layers=0, heads=2, dropout=0.0),
         {"sequence": HeadConfig("sequence", head)},
     )
     model = build_model({"text": TinyText(dim=13, layers=1)}, config)
-    model.core.entry.calibrate({"text": tokens})
-    inputs = Inputs({"text": tokens})
+    model.core.input_projection.calibrate({"text": tokens})
+    inputs = ModelInputs({"text": tokens})
     judge = options.pop("judge", lambda recommender: {})
     return SequenceTask(
         model, inputs, histories or ring(), judge, **{"steps": 10, "drop_modality": 0.0, **options}
@@ -62,7 +62,7 @@ def follows(recommender: Any) -> dict[str, float]:
     new = ring(users=29, steps=4, seed=1)
     right_U = (new.items.reshape(29, 4)[:, -1] + 1) % RING
     scores = recommender.fit(new).score(np.arange(29), np.arange(RING))
-    scores[new.matrix(RING).toarray() > 0] = -np.inf  # what was met is not recommended again
+    scores[new.to_sparse(RING).toarray() > 0] = -np.inf  # what was met is not recommended again
     return {"right": float((scores.argmax(1) == right_U).mean())}
 
 
@@ -103,17 +103,21 @@ def test_sasrec_learns_the_ring_and_stops_where_it_was_best() -> None:
     def judge(score: Any) -> float:
         return float((score(np.arange(USERS), np.arange(RING)).argmax(1) == next_U).mean())
 
-    rival = SASRec(dim=16, layers=1, dropout=0.0, epochs=20, learning_rate=0.03, judge=judge, batch=17)
-    rival.fit(met.matrix(RING + 2), met)
+    rival = SASRec(
+        dim=16, layers=1, dropout=0.0, epochs=20, learning_rate=0.03, validate_fn=judge, batch_size=17
+    )
+    rival.fit(met.to_sparse(RING + 2), met)
     assert judge(rival.score) > 0.9
     assert rival.best_epoch <= 20
     scores = rival.score([0, 3], np.arange(RING + 2))
     assert (
         scores[:, RING:] < scores[:, :RING].min(1, keepdims=True)
     ).all()  # items that nobody chose come last
-    again = SASRec(dim=16, layers=1, dropout=0.0, epochs=20, learning_rate=0.03, judge=judge, batch=17)
+    again = SASRec(
+        dim=16, layers=1, dropout=0.0, epochs=20, learning_rate=0.03, validate_fn=judge, batch_size=17
+    )
     np.testing.assert_array_equal(
-        again.fit(met.matrix(RING + 2), met).score([0, 3], np.arange(RING + 2)), scores
+        again.fit(met.to_sparse(RING + 2), met).score([0, 3], np.arange(RING + 2)), scores
     )
 
 
@@ -132,11 +136,11 @@ def odd() -> Histories:
     met = ring()
     users = np.repeat(np.arange(USERS), met.lengths)
     long = np.arange(10_000) % RING
-    return Histories.of(
+    return Histories.from_events(
         [*users, USERS + 1, *[USERS + 2] * 10_000],
         [*met.items, 5, *long],
         [*met.time, 9.0, *np.arange(10_000.0)],
-        user_count=USERS + 3,
+        num_users=USERS + 3,
     )
 
 
@@ -151,7 +155,7 @@ def test_a_user_without_a_history_with_one_item_and_with_ten_thousand(
     scores = recommender.score([USERS, USERS + 1, USERS + 2], np.arange(RING + 2))
     assert np.isfinite(scores).all()
     # The last fifty events are what counts of the longest history.
-    short = odd().part([USERS + 2], [9_950], [10_000])
+    short = odd().slice_events([USERS + 2], [9_950], [10_000])
     np.testing.assert_allclose(
         recommender.fit(short).score([0], np.arange(RING + 2))[0], scores[2], atol=1e-5
     )
@@ -159,17 +163,17 @@ def test_a_user_without_a_history_with_one_item_and_with_ten_thousand(
 
 def test_nothing_known_of_a_user_is_answered_without_popularity() -> None:
     """The answer is the start's, the same for all of them, and counts do not enter it."""
-    lopsided = Histories.of([0] * 5 + [1], [0, 1, 2, 3, 4, 0], np.arange(6.0), user_count=4)
+    lopsided = Histories.from_events([0] * 5 + [1], [0, 1, 2, 3, 4, 0], np.arange(6.0), num_users=4)
     task = world(lopsided).eval()
     scores = task.recommender().score([2, 3], np.arange(RING))
     np.testing.assert_array_equal(scores[0], scores[1])
-    more = Histories.of([0] * 5 + [1] * 3, [0, 1, 2, 3, 4, 0, 1, 2], np.arange(8.0), user_count=4)
-    task.reveal(more)
+    more = Histories.from_events([0] * 5 + [1] * 3, [0, 1, 2, 3, 4, 0, 1, 2], np.arange(8.0), num_users=4)
+    task.set_test_histories(more)
     np.testing.assert_allclose(task.recommender().score([2], np.arange(RING))[0], scores[0], atol=1e-6)
 
 
 def test_popularity_is_that_of_the_moment_of_asking() -> None:
-    met = Histories.of([0, 0, 1], [0, 1, 1], np.array([0.0, 10.0, 20.0]) * DAY, user_count=3)
+    met = Histories.from_events([0, 0, 1], [0, 1, 1], np.array([0.0, 10.0, 20.0]) * DAY, num_users=3)
     task = world(met, head={"popularity": [0]}, now=400 * DAY).eval()
     recommender = task.recommender()
     np.testing.assert_allclose(recommender.item_vectors[:3, -1], np.log1p([1, 2, 0]), rtol=1e-5)
@@ -182,10 +186,10 @@ def test_popularity_is_that_of_the_moment_of_asking() -> None:
 
 
 def test_what_cannot_be_learned_from() -> None:
-    none = Histories.of([], [], [], user_count=3)
+    none = Histories.from_events([], [], [], num_users=3)
     with pytest.raises(InputError, match="got no event to learn from"):
         world(none)
-    unknown = Histories.of([0], [99], [0.0], user_count=1)
+    unknown = Histories.from_events([0], [99], [0.0], num_users=1)
     with pytest.raises(InputError, match="got items 99 to 99, expected 0 to 12"):
         world(unknown)
     with pytest.raises(InputError, match="choices at 86400 or later"):
@@ -193,8 +197,8 @@ def test_what_cannot_be_learned_from() -> None:
 
 
 def test_newcomers_are_answered_by_what_is_popular_of_late() -> None:
-    met = Histories.of([0, 1, 1], [0, 0, 2], np.array([0.0, 0.0, 900.0]) * DAY, user_count=3)
-    known = met.matrix(3)
+    met = Histories.from_events([0, 1, 1], [0, 0, 2], np.array([0.0, 0.0, 900.0]) * DAY, num_users=3)
+    known = met.to_sparse(3)
     popular = RecentPopularity(half_life=30.0).fit(known, met)
     assert popular.score([0], [0, 1, 2])[0].argsort().tolist() == [1, 0, 2]
 
@@ -202,6 +206,6 @@ def test_newcomers_are_answered_by_what_is_popular_of_late() -> None:
         def score(self, users: Any, items: Any) -> np.ndarray:
             return np.zeros((len(users), len(items)), np.float32)
 
-    scores = WithNewcomers(Same(), popular, known).score([0, 2], [0, 1, 2])
+    scores = WithColdUserFallback(Same(), popular, known).score([0, 2], [0, 1, 2])
     assert not scores[0].any()
     np.testing.assert_array_equal(scores[1], popular.score([2], [0, 1, 2])[0])

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from mmattn import InputError, Tokens
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
 from mmattn.training.loop import train
 from mmattn.training.tasks.adversarial import FGM
-from mmattn.training.tasks.distillation import DistilledTask, soft_loss
+from mmattn.training.tasks.distillation import DistillationTask, distillation_loss
 from mmattn.training.tasks.supervised import SupervisedTask
 
 COUNT, CLASSES = 97, ["ash", "beech", "cedar"]
@@ -36,7 +36,7 @@ def model_of(dim: int, classes: list[str] = CLASSES, seed: int = 0) -> Model:
     return build_model(build_encoders(config.encoders), config)
 
 
-def data() -> tuple[Inputs, list[str | None]]:
+def data() -> tuple[ModelInputs, list[str | None]]:
     """Words for most trees, stored leaves for some; the last five have no target."""
     rng = np.random.default_rng(0)
     targets: list[str | None] = [CLASSES[number] for number in rng.integers(3, size=COUNT)]
@@ -48,11 +48,11 @@ def data() -> tuple[Inputs, list[str | None]]:
         means[:, None] + 0.5 * torch.randn(COUNT, 5, generator=torch.Generator().manual_seed(1)),
         torch.ones(COUNT, dtype=torch.long), "leaf",
     )  # fmt: skip
-    return Inputs({"leaf": leaves}, {"text": contents}), [*targets[:-5], *[None] * 5]
+    return ModelInputs({"leaf": leaves}, {"text": contents}), [*targets[:-5], *[None] * 5]
 
 
 def task_of(
-    inputs: Inputs, targets: list[str | None], model: Model | None = None, **options: Any
+    inputs: ModelInputs, targets: list[str | None], model: Model | None = None, **options: Any
 ) -> SupervisedTask:
     return SupervisedTask(model or model_of(8), inputs, targets, range(COUNT), head="tree", **options)
 
@@ -65,12 +65,12 @@ def accuracy(task: SupervisedTask, truth: list[str | None]) -> float:
 def test_it_learns_and_predicts_in_order() -> None:
     inputs, targets = data()
     task = SupervisedTask(
-        model_of(8), inputs, targets, range(COUNT), head="tree", batch=13, drop_modality=0.2
+        model_of(8), inputs, targets, range(COUNT), head="tree", batch_size=13, drop_modality=0.2
     )
     assert sorted(row for batch in task.batches(1, torch.Generator()) for row in batch.tolist()) == list(
         range(92)
     )
-    assert task.batch_count(1) == 8
+    assert task.num_batches(1) == 8
     train(task, epochs=6, learning_rate=0.04, progress=False)
     assert accuracy(task, targets) > 0.95
     assert task.predict([5, 3]) == [task.predict([5])[0], task.predict([3])[0]]
@@ -97,7 +97,7 @@ def test_augmentation_changes_contents_and_targets() -> None:
         return {"text": cedar}, "cedar"
 
     task = SupervisedTask(
-        model, inputs.without("leaf"), targets, range(COUNT), head="tree", augment=all_cedars
+        model, inputs.without_modality("leaf"), targets, range(COUNT), head="tree", augment=all_cedars
     )
     loss = task(torch.tensor([4, 8, 15]))
     assert seen == [({"text"}, targets[row]) for row in (4, 8, 15)]
@@ -117,12 +117,12 @@ def test_perturbation_sees_the_tokens() -> None:
 def test_soft_loss_by_hand() -> None:
     """At temperature 2 the answers are (.5, .5) and (.731, .269): .731 ln(.731/.5) + .269 ln(.269/.5)."""
     divergence = 0.7310586 * np.log(0.7310586 / 0.5) + 0.2689414 * np.log(0.2689414 / 0.5)
-    found = soft_loss(torch.tensor([[3.0, 3.0]]), torch.tensor([[2.0, 0.0]]), 2.0)
+    found = distillation_loss(torch.tensor([[3.0, 3.0]]), torch.tensor([[2.0, 0.0]]), 2.0)
     assert found.item() == pytest.approx(4 * divergence, rel=1e-5)
-    several = soft_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]]), 2.0, several=True)
+    several = distillation_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]]), 2.0, multi_label=True)
     assert several.item() == pytest.approx(4 * divergence, rel=1e-5)
     with pytest.raises(InputError, match=r"the student says \(1, 2\), the teacher \(1, 3\)"):
-        soft_loss(torch.zeros(1, 2), torch.zeros(1, 3), 1.0)
+        distillation_loss(torch.zeros(1, 2), torch.zeros(1, 3), 1.0)
 
 
 def test_a_student_learns_from_the_teacher_alone() -> None:
@@ -133,8 +133,8 @@ def test_a_student_learns_from_the_teacher_alone() -> None:
     train(taught, epochs=5, learning_rate=0.04, progress=False)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     wrong = [None if name is None else "ash" for name in targets]
-    task = DistilledTask(
-        model_of(4), inputs, wrong, range(COUNT), teacher=teacher, head="tree", share=1.0, hidden=0.5,
+    task = DistillationTask(
+        model_of(4), inputs, wrong, range(COUNT), teacher=teacher, head="tree", teacher_weight=1.0, hint_weight=0.5,
         batch=13, drop_modality=0.1,
     )  # fmt: skip
     assert not any("teacher" in name for name in task.state_dict())
@@ -148,7 +148,9 @@ def test_distillation_is_a_mixture() -> None:
     teacher, student, rows = model_of(16, seed=3), model_of(4), torch.tensor([2, 3, 5])
 
     def loss(**options: float) -> float:
-        task = DistilledTask(student, inputs, targets, range(COUNT), teacher=teacher, head="tree", **options)
+        task = DistillationTask(
+            student, inputs, targets, range(COUNT), teacher=teacher, head="tree", **options
+        )
         return task(rows).item()
 
     own, soft = loss(share=0.0), loss(share=1.0, temperature=3.0)
@@ -167,6 +169,8 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
     inputs, targets = data()
     other = model_of(8, ["cedar", "beech", "ash"])
     with pytest.raises(InputError, match="teacher's head knows"):
-        DistilledTask(model_of(4), inputs, targets, range(COUNT), teacher=other, head="tree")
+        DistillationTask(model_of(4), inputs, targets, range(COUNT), teacher=other, head="tree")
     with pytest.raises(InputError, match="share 2"):
-        DistilledTask(model_of(4), inputs, targets, [0], teacher=model_of(8), head="tree", share=2)
+        DistillationTask(
+            model_of(4), inputs, targets, [0], teacher=model_of(8), head="tree", teacher_weight=2
+        )

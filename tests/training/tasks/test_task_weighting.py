@@ -19,7 +19,7 @@ from mmattn.training.tasks.task_weighting import (
 
 
 def test_uncertainty_follows_its_formula() -> None:
-    weighting = UncertaintyWeights(["click", "rating"], squared=["rating"])
+    weighting = UncertaintyWeights(["click", "rating"], regression_tasks=["rating"])
     with torch.no_grad():
         weighting.log_variance.copy_(torch.tensor([0.4, -0.6]))
     total = weighting({"rating": torch.tensor(3.0), "click": torch.tensor(2.0)}, [])  # in any order
@@ -32,7 +32,7 @@ def test_uncertainty_follows_its_formula() -> None:
 
 def test_uncertainty_settles_where_the_loss_says() -> None:
     """The minimum over s of exp(-s) L + s / 2 is at exp(s) = 2 L; of a squared error, at the error itself."""
-    weighting = UncertaintyWeights(["click", "rating"], squared=["rating"])
+    weighting = UncertaintyWeights(["click", "rating"], regression_tasks=["rating"])
     losses = {"click": torch.tensor(0.7), "rating": torch.tensor(2.3)}
     optimizer = torch.optim.Adam(weighting.parameters(), 0.05)
     for _ in range(400):
@@ -113,7 +113,7 @@ def test_what_the_weights_refuse() -> None:
     with pytest.raises(InputError, match=r"no method 'PCGrd' in torchjd. Did you mean 'PCGrad'\?"):
         GradientWeights("PCGrd")
     with pytest.raises(InputError, match=r"squared: no task 'ratng'. Did you mean 'rating'\?"):
-        UncertaintyWeights(["click", "rating"], squared=["ratng"])
+        UncertaintyWeights(["click", "rating"], regression_tasks=["ratng"])
     with pytest.raises(InputError, match="got -1 for 'a'"):
         FixedWeights({"a": -1})
     with pytest.raises(InputError, match="no task 'c'"):

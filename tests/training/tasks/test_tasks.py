@@ -13,9 +13,9 @@ from scipy import sparse
 from mmattn import InputError, Tokens
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.image.tiny_image import TinyImage
-from mmattn.encoders.model_inputs import Inputs
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.encoders.text.tiny_text import TinyText
-from mmattn.heads.recommendation.history_completion import co_occurrence
+from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.model.build import build_model
 from mmattn.model.model import Model
 from mmattn.training.loop import train
@@ -35,28 +35,28 @@ def world(**options: Any) -> RecommendationTask:
     values[:, 0] = values[:, 0] * 0.2 + torch.from_numpy(kind * 2.0 - 1.0).float()
     tokens = Tokens.from_lengths(values, torch.ones(ITEMS, dtype=torch.int64), "text")
     config = ModelConfig(
-        {"text": EncoderConfig("tiny-text", {"dim": 5, "layers": 1}, share=1.0)},
+        {"text": EncoderConfig("tiny-text", {"dim": 5, "layers": 1}, dim_fraction=1.0)},
         FusionConfig(dim=8, layers=1, heads=2),
         {"recommendation": HeadConfig("recommendation", options.pop("head", {}))},
     )
     model = build_model({"text": TinyText(dim=5, layers=1)}, config)
-    model.core.entry.calibrate({"text": tokens})
+    model.core.input_projection.calibrate({"text": tokens})
     interactions = sparse.csr_array(likes.astype(np.float32))
     known = np.arange(31)  # the last six are new
     judge = options.pop("judge", lambda recommender: {})
-    return RecommendationTask(model, Inputs({"text": tokens}), interactions, known, judge, **options)
+    return RecommendationTask(model, ModelInputs({"text": tokens}), interactions, known, judge, **options)
 
 
 def test_what_is_ranked_is_not_in_the_histories() -> None:
     task = world(steps=7, users=11, targets=0.3, history=0.5, drop_modality=0.0)
     matrix = task.interactions.toarray()
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
-        candidates, known = set(episode.candidates.tolist()), set(episode.known.tolist())
+        candidates, known = set(episode.candidates.tolist()), set(episode.known_items.tolist())
         assert not candidates & known
         assert candidates | known <= set(range(31))  # items that are new to the task take no part
         assert (len(candidates), len(known)) == (9, 15)
         rows = [row.tolist() for row in torch.cat([episode.history, episode.positives], 1)]
-        columns = [*episode.known.tolist(), *episode.candidates.tolist()]
+        columns = [*episode.known_items.tolist(), *episode.candidates.tolist()]
         possible = [matrix[user, columns].tolist() for user in range(USERS)]
         assert all(row in possible for row in rows)
 
@@ -68,7 +68,7 @@ def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
         episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
         if everybody_likes:  # now with other choices of what is to be predicted, and of all that is left out
             changed = task.interactions.toarray()
-            hidden = np.setdiff1d(np.arange(ITEMS), episodes[0].known.numpy())
+            hidden = np.setdiff1d(np.arange(ITEMS), episodes[0].known_items.numpy())
             changed[:, hidden] = 1 - changed[:, hidden]
             task.interactions = sparse.csr_array(changed)
             episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
@@ -101,7 +101,7 @@ def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path
     task.model.save_pretrained(tmp_path / "model")
     loaded = Model.from_pretrained(tmp_path / "model").head("recommendation")
     assert (loaded.completion, loaded.completion_ridge) == (0.7, 2.0)
-    again = Recommender(loaded, vectors, task.items, co_occurrence(task.interactions[:, task.items]))
+    again = Recommender(loaded, vectors, task.items, cooccurrence_counts(task.interactions[:, task.items]))
     np.testing.assert_array_equal(again.fit(sparse.csr_array(newcomer)).score([0, 1], new), scores)
     with pytest.raises(InputError, match="recommender: got no co-occurrence counts"):
         Recommender(loaded, vectors, task.items)
@@ -116,8 +116,8 @@ def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
     task = world(hide="pairs", steps=3, users=0, targets=1.0, history=0.5)
     matrix = torch.from_numpy(task.interactions.toarray())
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
-        assert torch.equal(episode.candidates, episode.known)
-        assert torch.equal(episode.history + episode.positives, matrix[:, episode.known])
+        assert torch.equal(episode.candidates, episode.known_items)
+        assert torch.equal(episode.history + episode.positives, matrix[:, episode.known_items])
         assert not (episode.history * episode.positives).any()
         assert episode.seen is not None
         assert torch.equal(episode.seen, episode.history > 0)
@@ -186,7 +186,7 @@ def test_shares_that_do_not_fit_and_nothing_to_learn_from() -> None:
             task.inputs,
             sparse.csr_array((USERS, ITEMS), dtype=np.float32),
             task.items,
-            task.judge,
+            task.validate_fn,
         )
 
 
@@ -194,7 +194,7 @@ def test_alignment_batches_hold_each_training_sample_once() -> None:
     task = world()
     samples = torch.tensor([2, 3, 5, 7, 11, 13, 17])
     aligned = AlignmentTask(
-        task.model, task.inputs, torch.arange(ITEMS), lambda _: {"x": 0.0}, samples=samples, batch=3
+        task.model, task.inputs, torch.arange(ITEMS), lambda _: {"x": 0.0}, samples=samples, batch_size=3
     )
     batches = list(aligned.batches(1, torch.Generator().manual_seed(1)))
     assert [len(batch) for batch in batches] == [3, 3]
@@ -214,7 +214,7 @@ def test_components_of_tokens_are_left_out_in_training_alone(monkeypatch: pytest
         seen.append(torch.cat([tokens.values.flatten() for tokens in parts.values()]))
         raise InterruptedError
 
-    monkeypatch.setattr(task.model, "fuse", fuse)
+    monkeypatch.setattr(task.model, "fuse_padded", fuse)
     for mode in (True, False):
         with pytest.raises(InterruptedError):
             aligned.train(mode)(torch.arange(ITEMS))
@@ -231,13 +231,13 @@ def test_batches_grow_with_the_epochs() -> None:
     users = [len(next(iter(task.batches(epoch, torch.Generator()))).history) for epoch in (1, 2, 3, 4)]
     assert users == [7, 7, 19, USERS]
     aligned = AlignmentTask(
-        task.model, task.inputs, torch.arange(ITEMS), lambda _: {}, batch={0: 5, 1: 11, 2: 0}
+        task.model, task.inputs, torch.arange(ITEMS), lambda _: {}, batch_size={0: 5, 1: 11, 2: 0}
     )
     for epoch, sizes in ((1, [5] * 7), (2, [11] * 3), (3, [37])):
         batches = list(aligned.batches(epoch, torch.Generator()))
         assert [len(batch) for batch in batches] == sizes
-        assert aligned.batch_count(epoch) == len(sizes)
-    assert [task.batch_count(epoch) for epoch in (1, 4)] == [3, 3]
+        assert aligned.num_batches(epoch) == len(sizes)
+    assert [task.num_batches(epoch) for epoch in (1, 4)] == [3, 3]
     with pytest.raises(InputError, match="batch sizes: got {1: 5}"):
         world(users={1: 5})
 
@@ -264,11 +264,18 @@ def test_items_of_one_modality_only_are_learned_and_recommended_across_modalitie
         {"recommendation": HeadConfig("recommendation")},
     )
     model = build_model({"text": TinyText(dim=5), "image": TinyImage(dim=5)}, config)
-    model.core.entry.calibrate(parts)
+    model.core.input_projection.calibrate(parts)
     interactions = sparse.csr_array(likes.astype(np.float32))
     known = np.arange(25)
     task = RecommendationTask(
-        model, Inputs(parts), interactions, known, lambda recommender: {}, steps=8, users=0, drop_modality=0.0
+        model,
+        ModelInputs(parts),
+        interactions,
+        known,
+        lambda recommender: {},
+        steps_per_epoch=8,
+        users_per_batch=0,
+        drop_modality=0.0,
     )
     train(task, epochs=12, learning_rate=3e-3, seed=0, progress=False)
     task.eval()

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from mmattn.errors import InputError
-from mmattn.heads.speech.ctc import frames_needed
-from mmattn.heads.speech.ctc_tokenizer import BLANK, Alphabet
+from mmattn.heads.speech.ctc import min_frames
+from mmattn.heads.speech.ctc_tokenizer import BLANK, CTCTokenizer
 
-__all__ = ["Word", "align"]
+__all__ = ["AlignedWord", "align_transcript"]
 
 
 @dataclass(frozen=True)
-class Word:
+class AlignedWord:
     """A word and its place in the sound.
 
     Args:
@@ -31,7 +31,9 @@ class Word:
     score: float
 
 
-def align(log_probs: Tensor, times: Tensor, text: str, alphabet: Alphabet) -> list[Word]:
+def align_transcript(
+    log_probs: Tensor, frame_times: Tensor, text: str, tokenizer: CTCTokenizer
+) -> list[AlignedWord]:
     """The likeliest places of a text's words.
 
     A network that was trained by CTC says a symbol at a few frames, somewhere in its sound: a word lasts
@@ -43,9 +45,9 @@ def align(log_probs: Tensor, times: Tensor, text: str, alphabet: Alphabet) -> li
 
     Args:
         log_probs: [T, C] as `CTCHead.forward` gives them for one sample.
-        times: [T] seconds, the middles of the frames (`time` of those tokens).
+        frame_times: [T] seconds, the middles of the frames (`time` of those tokens).
         text: what was said.
-        alphabet: of the head.
+        tokenizer: of the head.
 
     Raises:
         InputError: the text has characters outside the alphabet, or needs more frames than there are.
@@ -55,16 +57,16 @@ def align(log_probs: Tensor, times: Tensor, text: str, alphabet: Alphabet) -> li
         >>> likely = torch.full((6, 4), 0.01)
         >>> for frame, symbol in enumerate([1, 1, 0, 3, 2, 0]):
         ...     likely[frame, symbol] = 0.97
-        >>> words = align(likely.log(), torch.arange(6) * 0.02 + 0.01, "a b", Characters("ab "))
-        >>> [(word.text, round(word.start, 3), round(word.end, 3)) for word in words]
+        >>> words = align_transcript(likely.log(), torch.arange(6) * 0.02 + 0.01, "a b", Characters("ab "))
+        >>> [(word.decode, round(word.start, 3), round(word.end, 3)) for word in words]
         [('a', 0.0, 0.04), ('b', 0.08, 0.1)]
     """
     from torchaudio.functional import forced_align, merge_tokens
 
-    symbols = alphabet.encode(text)
+    symbols = tokenizer.encode(text)
     if not symbols:
         return []
-    if (needed := frames_needed(symbols)) > len(log_probs):
+    if (needed := min_frames(symbols)) > len(log_probs):
         raise InputError(
             f"align: {text[:40]!r} needs {needed} frames, and the sound has {len(log_probs)}; "
             "is it the text of this sound?"
@@ -73,27 +75,27 @@ def align(log_probs: Tensor, times: Tensor, text: str, alphabet: Alphabet) -> li
         log_probs[None].detach().float(), torch.tensor([symbols], device=log_probs.device), blank=BLANK
     )
     spans = merge_tokens(path[0], scores[0].exp(), blank=BLANK)
-    half = float(times.diff().median()) / 2 if len(times) > 1 else 0.0
+    half = float(frame_times.diff().median()) / 2 if len(frame_times) > 1 else 0.0
     words = []
-    for group in _words(symbols, alphabet):
+    for group in _group_by_word(symbols, tokenizer):
         own = [spans[place] for place in group]
         frames = sum(len(span) for span in own)
         words.append(
-            Word(
-                text=alphabet.text(symbols[place] for place in group).strip(),
-                start=max(0.0, float(times[own[0].start]) - half),
-                end=float(times[own[-1].end - 1]) + half,
+            AlignedWord(
+                text=tokenizer.decode(symbols[place] for place in group).strip(),
+                start=max(0.0, float(frame_times[own[0].start]) - half),
+                end=float(frame_times[own[-1].end - 1]) + half,
                 score=sum(span.score * len(span) for span in own) / frames,
             )
         )
     return words
 
 
-def _words(symbols: list[int], alphabet: Alphabet) -> list[list[int]]:
+def _group_by_word(symbols: list[int], tokenizer: CTCTokenizer) -> list[list[int]]:
     """Places of the symbols of each word, without spaces."""
     groups: list[list[int]] = [[]]
     for place, symbol in enumerate(symbols):
-        surface = alphabet.surfaces[symbol]
+        surface = tokenizer.symbol_texts[symbol]
         if surface.startswith(" "):
             groups.append([])
         if surface.strip():

@@ -86,11 +86,11 @@ class NGram:
         return cls(order, counts)
 
     @property
-    def start(self) -> tuple[Any, ...]:
+    def start_context(self) -> tuple[Any, ...]:
         """The context at the beginning of a text."""
         return (self.BEGIN,)[: self.order - 1]
 
-    def after(self, context: tuple[Any, ...], token: Hashable) -> tuple[Any, ...]:
+    def next_context(self, context: tuple[Any, ...], token: Hashable) -> tuple[Any, ...]:
         """The context after a further token: what still matters of it."""
         return (*context, token)[-(self.order - 1) :] if self.order > 1 else ()
 
@@ -103,10 +103,10 @@ class NGram:
         """How many equally likely tokens a token is as surprising as, ends among them."""
         total, count = 0.0, 0
         for sequence in sequences:
-            context = self.start
+            context = self.start_context
             for token in (*sequence, self.END):
                 total += self.log_prob(token, context)
-                context = self.after(context, token)
+                context = self.next_context(context, token)
                 count += 1
         return math.exp(-total / max(count, 1))
 

@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmattn.errors import InputError
-from mmattn.heads.speech.ctc_tokenizer import BLANK, Alphabet
+from mmattn.heads.speech.ctc_tokenizer import BLANK, CTCTokenizer
 from mmattn.types import Tokens
 
-__all__ = ["Greedy", "Search", "transcribe"]
+__all__ = ["GreedyDecoder", "StreamingDecoder", "transcribe"]
 
 
-class Search(ABC):
+class StreamingDecoder(ABC):
     """One utterance being decoded; whoever has another begins another search.
 
     Args:
-        alphabet: of the symbols.
+        tokenizer: of the symbols.
     """
 
-    def __init__(self, alphabet: Alphabet):
-        self.alphabet = alphabet
+    def __init__(self, tokenizer: CTCTokenizer):
+        self.tokenizer = tokenizer
 
     def feed(self, log_probs: NDArray[np.floating]) -> None:
         """Go on.
@@ -35,9 +35,9 @@ class Search(ABC):
         Raises:
             InputError: of another width than the alphabet, or with NaN.
         """
-        if log_probs.ndim != 2 or log_probs.shape[1] != len(self.alphabet) or np.isnan(log_probs).any():
+        if log_probs.ndim != 2 or log_probs.shape[1] != len(self.tokenizer) or np.isnan(log_probs).any():
             raise InputError(
-                f"search: got log-probabilities {log_probs.shape}, expected [T, {len(self.alphabet)}] "
+                f"search: got log-probabilities {log_probs.shape}, expected [T, {len(self.tokenizer)}] "
                 "without NaN, a column a symbol"
             )
         self._feed(log_probs)
@@ -56,20 +56,20 @@ class Search(ABC):
         return self.text
 
 
-class Greedy(Search):
+class GreedyDecoder(StreamingDecoder):
     """The likeliest symbol of every frame, repeats joined and blanks left out.
 
     Example:
         >>> from mmattn.heads.speech.ctc_tokenizer import Characters
-        >>> search = Greedy(Characters("ab"))
+        >>> search = GreedyDecoder(Characters("ab"))
         >>> search.feed(np.log([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.9, 0.05, 0.05]]))
         >>> search.feed(np.log([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]))
         >>> search.finish()
         'aab'
     """
 
-    def __init__(self, alphabet: Alphabet):
-        super().__init__(alphabet)
+    def __init__(self, tokenizer: CTCTokenizer):
+        super().__init__(tokenizer)
         self._symbols: list[int] = []
         self._last = BLANK
 
@@ -81,19 +81,19 @@ class Greedy(Search):
 
     @property
     def text(self) -> str:
-        return self.alphabet.text(self._symbols)
+        return self.tokenizer.decode(self._symbols)
 
 
-def transcribe(emissions: Tokens, start: Callable[[], Search]) -> list[str]:
+def transcribe(emissions: Tokens, make_decoder: Callable[[], StreamingDecoder]) -> list[str]:
     """The text of every sample.
 
     Args:
         emissions: log-probabilities [N, C] as the head gives them.
-        start: begins a search.
+        make_decoder: begins a search.
     """
-    return [_searched(start(), sequence) for sequence in emissions.sequences()]
+    return [_decode_sequence(make_decoder(), sequence) for sequence in emissions.sequences()]
 
 
-def _searched(search: Search, log_probs: Tensor) -> str:
-    search.feed(log_probs.detach().cpu().numpy())
-    return search.finish()
+def _decode_sequence(decoder: StreamingDecoder, log_probs: Tensor) -> str:
+    decoder.feed(log_probs.detach().cpu().numpy())
+    return decoder.finish()
