@@ -231,7 +231,7 @@ class Tokens:
             raise InputError("Tokens.cat: got no parts, expected at least one")
         first = parts[0]
         for index, part in enumerate(parts[1:], start=1):
-            for what in ("samples", "dim", "dtype", "device"):
+            for what in ("num_samples", "dim", "dtype", "device"):
                 got, expected = getattr(part, what), getattr(first, what)
                 if got != expected:
                     raise InputError(

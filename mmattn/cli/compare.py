@@ -1,9 +1,9 @@
-"""`mmattn compare RUN_A RUN_B ...`: is one better, by how much, and how sure?
+"""`mmattn compare RUN_A RUN_B ...`: compare systems by paired differences with significance tests.
 
-Takes folders of `mmattn fit`, or run files with --qrels. Of one folder alone, our system is compared with
-each of its rivals. Differences are the others minus the baseline, which is the first unless --baseline
-names another. Users or queries are the units, all seeds of one together; p-values are of the paired
-randomisation test, with Holm's correction for all the comparisons made at once.
+Takes folders of `mmattn fit`, or run files with --qrels. Within a single folder, every baseline is compared
+with mmattn. Differences are the other systems minus the baseline, by default the first (--baseline). Users or
+queries are the units, with all seeds pooled; p-values are from the paired randomization test, with Holm's
+correction for all comparisons together.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--empty", choices=get_args(EmptyPolicy), default="zero", help="a judged query with nothing relevant"
     )
     parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
-    parser.add_argument("--all_pairs", action="store_true", help="compare each with each")
+    parser.add_argument("--all-pairs", action="store_true", help="compare each with each")
     parser.add_argument(
         "--queries", type=int, default=0, metavar="N", help="list the N largest wins and losses"
     )
@@ -83,7 +83,8 @@ def run(arguments: Namespace) -> int:
     if form == "json":
         print(json.dumps(_to_json(found, measured, arguments.queries), indent=2, allow_nan=False))
         return 0
-    lines = [getattr(_table(found), form)()]
+    table = _table(found)
+    lines = [{"text": table.to_text, "markdown": table.to_markdown, "latex": table.to_latex}[form]()]
     for block in (measured.notes, _largest_differences(found, measured, arguments.queries)):
         lines += ["", *block] if block else []
     print("\n".join(lines))
@@ -131,7 +132,7 @@ def _measure_files(arguments: Namespace) -> _SystemValues:
 
 
 def _measure_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> _SystemValues:
-    """Per-user values of each system, [S, U]: of one folder all systems, of several ours."""
+    """Return per-user values [S, U]: all systems of one folder, or mmattn of several."""
     import numpy as np
 
     from mmattn.experiments.protocol import TIE_POLICY
@@ -169,7 +170,7 @@ def _selected_metrics(metrics: Sequence[str] | None, measured: Mapping[str, Any]
 
 
 def _check_same_protocol(folders: Sequence[Path]) -> None:
-    """Values of two runs can be paired only where data, split and seeds are the same."""
+    """Check that data, split and seeds agree, so that values can be paired."""
     import yaml
 
     first: dict[str, Any] | None = None
@@ -190,7 +191,7 @@ def _check_same_protocol(folders: Sequence[Path]) -> None:
 
 
 def _short_names(paths: Sequence[str]) -> dict[str, str]:
-    """A short name for each path: its last part where that tells them apart."""
+    """Return a short name for each path: its last part if unique."""
     short = [Path(path).stem if Path(path).is_file() else Path(path).resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else list(paths)
     if len(set(names)) < len(names):
@@ -215,7 +216,7 @@ def _table(found: Sequence[Comparison]) -> Table:
 
 
 def _extremes(one: Comparison, count: int) -> dict[str, list[int]]:
-    """The units that speak most for and most against the system."""
+    """Return the units with the largest wins and losses."""
     values = {row: value for row, value in enumerate(one.per_user.tolist()) if value == value and value}
     ordered = sorted(values, key=lambda row: values[row])
     return {

@@ -51,8 +51,9 @@ def _align_modalities(dataset: Dataset, out: Path, epochs: int, progress: bool) 
 
     from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
     from mmattn.encoders.model_inputs import prepare_inputs
-    from mmattn.evaluation.ranking.crossmodal import cross_modal_precision, modality_vectors
+    from mmattn.evaluation.ranking.crossmodal import cross_modal_precision
     from mmattn.model.build import build_encoders, build_model, choose_device
+    from mmattn.model.modality_vectors import modality_vectors
     from mmattn.model.model import Model
     from mmattn.training.loop import train
     from mmattn.training.tasks.alignment import AlignmentTask

@@ -1,4 +1,4 @@
-"""`mmattn evaluate --run FILE --qrels FILE --metrics ndcg@10 ...`: a run against judgements.
+"""`mmattn evaluate --run-file FILE --qrels FILE --metrics ndcg@10 ...`: a run against judgements.
 
 It needs no model. TREC files, parquet, CSV, TSV and numpy arrays are read; the judgements may be a BEIR
 folder. With the default policies the digits are those of `trec_eval -c`; `--missing skip` gives those of
@@ -21,15 +21,15 @@ _DEFAULT_METRICS = ["ndcg@10", "map", "mrr", "recall@100"]
 def add_arguments(parser: ArgumentParser) -> None:
     from mmattn.evaluation.trec.evaluate import EmptyPolicy, MissingPolicy, RunTiePolicy
 
-    parser.add_argument("--run", required=True, metavar="FILE", help="what was retrieved")
+    parser.add_argument("--run-file", required=True, metavar="FILE", help="run file")
     parser.add_argument("--qrels", required=True, metavar="FILE", help="judgements, or a BEIR folder")
     parser.add_argument("--split", default="test", help="of a BEIR folder")
     parser.add_argument(
         "--metrics", nargs="+", default=_DEFAULT_METRICS, metavar="NAME",
-        help="recall, precision, hit, ndcg, ndcg_exp, map, mrr, with a cut-off (@10) or without; rprec, auc",
+        help="recall, precision, hit, ndcg, ndcg_exp, map, mrr, with a cutoff (@10) or without; rprec, auc",
     )  # fmt: skip
     parser.add_argument(
-        "--ties", choices=get_args(RunTiePolicy), default="trec", help="what is first of equal scores"
+        "--ties", choices=get_args(RunTiePolicy), default="trec", help="order of equal scores"
     )
     parser.add_argument(
         "--missing", choices=get_args(MissingPolicy), default="zero", help="a judged query that the run lacks"
@@ -38,11 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--empty", choices=get_args(EmptyPolicy), default="zero", help="a judged query with nothing relevant"
     )
     parser.add_argument(
-        "--relevant_from", type=float, default=None, metavar="GAIN",
+        "--relevant-from", type=float, default=None, metavar="GAIN",
         help="lowest judgement that binary metrics call relevant (trec_eval -l); by default any above 0",
     )  # fmt: skip
-    parser.add_argument("--per_query", action="store_true", help="print each query's values too")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines instead of a table")
+    parser.add_argument("--per-query", action="store_true", help="print each query's values too")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(arguments: Namespace) -> int:
@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
     from mmattn.evaluation.trec.io import read_qrels, read_run
 
     found = evaluate_run(
-        read_run(arguments.run),
+        read_run(arguments.run_file),
         read_qrels(arguments.qrels, arguments.split),
         arguments.metrics,
         ties=arguments.ties,

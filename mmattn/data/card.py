@@ -159,7 +159,7 @@ class Card:
             if not file.is_file():
                 raise InputError(f"{self._where}{name}.file: no file {file}")
             types = column_types(file)
-            for place, column in table.named.items():
+            for place, column in table.named_columns.items():
                 if column not in types:
                     raise InputError(
                         f"{self._where}{name}.{place}: no column {column!r} in {table.file}, "
@@ -214,7 +214,7 @@ def _use_to_yaml(use: Column) -> Any:
     plain = Column(use.role)
     special = {
         name: value
-        for name in ("modality", "separator", "of")
+        for name in ("modality", "separator", "annotates")
         if (value := getattr(use, name)) != getattr(plain, name)
     }
     return {"role": use.role, **special} if special else use.role

@@ -48,7 +48,7 @@ class PretrainedEncoder(Encoder):
             nn.Module
         ] = []  # a list hides the frozen network from parameters() and state_dict()
         self._device_probe: Tensor
-        self.register_buffer("_place", torch.empty(0), persistent=False)  # follows .to(device)
+        self.register_buffer("_device_probe", torch.empty(0), persistent=False)  # follows .to(device)
         if not frozen:
             self.trained = load()
         self.train(not frozen)

@@ -16,13 +16,13 @@ __all__ = ["ModalityGap", "modality_gap"]
 
 @dataclass(frozen=True)
 class ModalityGap:
-    """How far two modalities of one space lie apart.
+    """Distance and similarity of two modalities in one embedding space.
 
     Args:
-        distance: between the centroids of the unit vectors, 0 to 2 (the modality gap).
+        distance: distance between the centroids of the unit vectors, 0 to 2 (the modality gap).
         matched: mean cosine between the two modalities of one sample.
-        unmatched: the same between those of two different samples.
-        samples: how many have both.
+        unmatched: mean cosine between the two modalities of different samples.
+        samples: number of samples with both modalities.
     """
 
     distance: float
@@ -34,32 +34,38 @@ class ModalityGap:
 def modality_gap(
     vectors: Mapping[str, NDArray[np.floating]], presence: Mapping[str, NDArray[np.bool_]] | None = None
 ) -> dict[tuple[str, str], ModalityGap]:
-    """The gap between each two modalities, over the samples that have both.
+    """Compute the modality gap of every pair of modalities, over the samples with both.
 
-    From Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
+    Paper: Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
     Representation Learning", NeurIPS 2022.
 
     Args:
-        vectors: modality -> [B, D], of any length but zero where present.
-        presence: modality -> [B]; by default all are present.
+        vectors: modality -> [B, D], nonzero where present.
+        presence: modality -> [B] mask; by default all samples have all modalities.
+
+    Returns:
+        (first modality, second modality) -> gap.
 
     Raises:
-        InputError: shapes that differ, a present vector that is zero or not finite.
+        InputError: the shapes differ, or a present vector is zero or not finite.
 
     Example:
         >>> gap = modality_gap({"a": np.eye(2), "b": -np.eye(2)})[("a", "b")]
         >>> round(gap.distance, 4), gap.matched, gap.unmatched
         (1.4142, -1.0, 0.0)
     """
-    shapes = {name: one.shape for name, one in vectors.items()}
+    shapes = {name: array.shape for name, array in vectors.items()}
     if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 2:
         raise InputError(f"modality_gap: got shapes {shapes}, expected one [B, D]")
     count = next(iter(shapes.values()))[0]
-    there = {name: np.ones(count, bool) if presence is None else presence[name] for name in vectors}
+    present = {name: np.ones(count, bool) if presence is None else presence[name] for name in vectors}
     units = {
-        name: _unit_vectors(name, np.asarray(one, np.float64), there[name]) for name, one in vectors.items()
+        name: _unit_vectors(name, np.asarray(array, np.float64), present[name])
+        for name, array in vectors.items()
     }
-    return {(one, other): _gap(units, there, one, other) for one, other in combinations(vectors, 2)}
+    return {
+        (first, second): _gap(units, present, first, second) for first, second in combinations(vectors, 2)
+    }
 
 
 def _gap(
@@ -74,9 +80,9 @@ def _gap(
     if not samples:
         return ModalityGap(float("nan"), float("nan"), float("nan"), 0)
     matched = float((left_BD * right_BD).sum(1).mean())
-    # All ordered pairs at once: the inner product of the sums.
-    every = float(left_BD.sum(0) @ right_BD.sum(0))
-    unmatched = (every - matched * samples) / (samples * (samples - 1)) if samples > 1 else float("nan")
+    # The sum over all ordered pairs is the inner product of the sums.
+    total = float(left_BD.sum(0) @ right_BD.sum(0))
+    unmatched = (total - matched * samples) / (samples * (samples - 1)) if samples > 1 else float("nan")
     distance = float(np.linalg.norm(left_BD.mean(0) - right_BD.mean(0)))
     return ModalityGap(distance, matched, unmatched, samples)
 

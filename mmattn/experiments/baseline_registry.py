@@ -20,11 +20,11 @@ from mmattn.recommenders.sasrec import SASRec
 
 __all__ = ["BASELINES", "BaselineKind", "baseline_arguments", "search_space", "with_settings"]
 
-_TRAINED_ARGUMENTS = ("seed", "judge", "device")
+_TRAINED_ARGUMENTS = ("seed", "validate_fn", "device")
 _PAIRWISE_SPACE: Mapping[str, FloatRange | IntRange] = {
     "dim": IntRange(16, 128, log=True),
     "learning_rate": FloatRange(1e-3, 5e-2, log=True),
-    "strength": FloatRange(1e-5, 1e-1, log=True),
+    "regularization": FloatRange(1e-5, 1e-1, log=True),
 }
 
 
@@ -42,7 +42,7 @@ class BaselineKind:
 
     factory: type[Any]
     content: Literal["", "features", "kernel", "histories"] = ""
-    regularization_argument: str = "strength"
+    regularization_argument: str = "regularization"
     runtime_arguments: tuple[str, ...] = ()
     tuning_space: Mapping[str, FloatRange | IntRange] = field(default_factory=dict)
 
@@ -75,13 +75,13 @@ BASELINES: Mapping[str, BaselineKind] = {
             "shrinkage": FloatRange(0.1, 1000.0, log=True),
         },
     ),
-    "ease": BaselineKind(recommenders.EASE, tuning_space={"strength": FloatRange(10.0, 5000.0, log=True)}),
+    "ease": BaselineKind(recommenders.EASE, tuning_space={"regularization": FloatRange(10.0, 5000.0, log=True)}),
     "als": BaselineKind(
         recommenders.ImplicitALS,
         runtime_arguments=("seed",),
         tuning_space={
             "dim": IntRange(16, 256, log=True),
-            "strength": FloatRange(1e-2, 1e3, log=True),
+            "regularization": FloatRange(1e-2, 1e3, log=True),
             "confidence": FloatRange(0.1, 100.0, log=True),
         },
     ),
@@ -98,7 +98,7 @@ BASELINES: Mapping[str, BaselineKind] = {
         tuning_space={**_PAIRWISE_SPACE, "visual_dim": IntRange(8, 64, log=True)},
     ),
     "content-ridge": BaselineKind(
-        recommenders.ContentRidge, "features", tuning_space={"strength": FloatRange(0.1, 1000.0, log=True)}
+        recommenders.ContentRidge, "features", tuning_space={"regularization": FloatRange(0.1, 1000.0, log=True)}
     ),
     "content-knn": BaselineKind(
         recommenders.ContentKNN,
@@ -107,7 +107,7 @@ BASELINES: Mapping[str, BaselineKind] = {
         tuning_space={"neighbours": IntRange(5, 1000, log=True)},
     ),
     "kernel-ridge": BaselineKind(
-        recommenders.KernelRidge, "kernel", tuning_space={"strength": FloatRange(0.1, 100.0, log=True)}
+        recommenders.KernelRidge, "kernel", tuning_space={"regularization": FloatRange(0.1, 100.0, log=True)}
     ),
 }
 
@@ -119,14 +119,14 @@ def baseline_arguments(config: BaselineConfig) -> dict[str, Any]:
         InputError: an argument that the class does not have, or a value of another type.
 
     Example:
-        >>> baseline_arguments(BaselineConfig("content-knn", strength=20.0))
+        >>> baseline_arguments(BaselineConfig("content-knn", regularization=20.0))
         {'neighbours': 20}
     """
     kind, defaults = BASELINES[config.kind], _default_arguments(config.kind)
     said = dict(config.options)
     if config.regularization:
         if not kind.regularization_argument:
-            raise InputError(f"rival {config.kind!r}: strength: got {config.regularization:g}, expected none")
+            raise InputError(f"rival {config.kind!r}: regularization: got {config.regularization:g}, expected none")
         said.setdefault(kind.regularization_argument, config.regularization)
     for name, value in said.items():
         where = f"rival {config.kind!r}: {name}"
@@ -149,7 +149,7 @@ def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
     Example:
         >>> space, start = search_space(BaselineConfig("kernel-ridge", vectors={"text": 1.0}, exponent=0.5))
         >>> start
-        {'strength': 3.0, 'exponent': 0.5, 'vectors.text': 1.0}
+        {'regularization': 3.0, 'exponent': 0.5, 'vectors.text': 1.0}
         >>> space["exponent"]
         Real(low=0.0625, high=4.0, log=True)
     """

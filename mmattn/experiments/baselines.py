@@ -154,7 +154,7 @@ def fit_baseline(
         InputError: an option that the kind does not have, or content that is not there.
     """
     kind = BASELINES[config.kind]
-    given = {"seed": seed, "judge": validate_fn, "device": device}
+    given = {"seed": seed, "validate_fn": validate_fn, "device": device}
     rival = kind.factory(
         **baseline_arguments(config), **{name: given[name] for name in kind.runtime_arguments}
     )

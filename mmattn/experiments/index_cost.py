@@ -9,19 +9,16 @@ into three: the model's (what exact scores lack of a perfect 1), the vectors', a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from mmattn.array_types import Floats32
-from mmattn.evaluation.index_loss import index_loss
+from mmattn.evaluation.index_loss import IndexCost, OperatingPoint, index_loss
 from mmattn.evaluation.ranking.metrics import Ranking, rank
 from mmattn.evaluation.splits.split import Split
-from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.experiments.protocol import TIE_POLICY, rank_part
 from mmattn.retrieval.search.ann import AnnSearch
 from mmattn.retrieval.search.exact import ExactSearch
@@ -30,72 +27,9 @@ from mmattn.serving.factors import factorise
 from mmattn.training.tasks.recommendation import Recommender
 from mmattn.training.tasks.sequence import SequenceRecommender
 
-__all__ = ["IndexCost", "OperatingPoint", "measure_index_cost"]
+__all__ = ["measure_index_cost"]
 
 _NUM_TIMED_RUNS = 3  # searches; the quickest counts
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A search at one effort.
-
-    Args:
-        nprobe: lists probed; 0 for exact search.
-        recall: share of what exact search ranks among the first k that is found.
-        metric: the task metric.
-        loss: exact search minus this, user by user: the index's loss.
-        queries_per_second: in one batch, on this machine.
-    """
-
-    nprobe: int
-    recall: float
-    metric: Interval
-    loss: Interval
-    queries_per_second: float
-
-
-@dataclass(frozen=True)
-class IndexCost:
-    """A task metric, taken apart from the scores to the index.
-
-    Args:
-        metric: its name.
-        n_items: candidates searched.
-        n_queries: users who have something to be found.
-        dim: of the vectors.
-        index_type: of the index, as faiss names it.
-        model_metric: the metric with the model's own scores; what is missing to 1 is the model's loss.
-        vector_loss: scores minus exact search in the vectors, user by user.
-        exact_search: exact search in the vectors.
-        operating_points: through the index, by rising effort.
-    """
-
-    metric: str
-    n_items: int
-    n_queries: int
-    dim: int
-    index_type: str
-    model_metric: Interval
-    vector_loss: Interval
-    exact_search: OperatingPoint
-    operating_points: tuple[OperatingPoint, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> IndexCost:
-        """What `to_dict` gave, also after a round through JSON."""
-        return cls(
-            **{
-                **content,
-                "scores": _interval(content["scores"]),
-                "vector_loss": _interval(content["vector_loss"]),
-                "exact": _point(content["exact"]),
-                "points": tuple(_point(point) for point in content["points"]),
-            }
-        )
 
 
 def measure_index_cost(
@@ -184,13 +118,3 @@ def _drop_seen(
     best = rank(scores, k)
     items = np.where(best.items < 0, -1, candidates[positions_UP[rows_U1, best.items.clip(0)]])
     return Ranking(items, best.scores, "stable")
-
-
-def _interval(content: Mapping[str, Any]) -> Interval:
-    return Interval(**{**content, "seeds": tuple(content["seeds"])})
-
-
-def _point(content: Mapping[str, Any]) -> OperatingPoint:
-    return OperatingPoint(
-        **{**content, "metric": _interval(content["metric"]), "loss": _interval(content["loss"])}
-    )

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mmattn.array_types import Floats, Ints
+from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.modality_gap import ModalityGap
-from mmattn.experiments.index_cost import IndexCost
 from mmattn.experiments.runner import save_seed
 from mmattn.training.loop import History
 
@@ -58,8 +58,8 @@ class SeedResult:
     hybrid_settings: Mapping[str, float] = field(default_factory=dict)
 
 
-_TABLES = ("values", "knockouts", "strata")  # name -> name -> array
-_ROWS = ("shown", "top")  # name -> array
+_TABLES = ("values", "ablations", "subgroups")  # name -> name -> array
+_ROWS = ("example_users", "example_items")  # name -> array
 
 
 def save_result(path: Path, result: SeedResult) -> None:
@@ -74,14 +74,14 @@ def save_result(path: Path, result: SeedResult) -> None:
     notes = {
         "seed": result.seed,
         "history": vars(result.history),
-        "parts": dict(result.part_sizes),
+        "part_sizes": dict(result.part_sizes),
         "seconds": dict(result.seconds),
-        "recall": {name: list(values) for name, values in result.recall_at_cutoffs.items()},
-        "depths": list(result.cutoffs),
-        "gaps": {name: asdict(gap) for name, gap in result.modality_gaps.items()},
-        "served": None if result.index_cost is None else result.index_cost.to_dict(),
-        "chosen": {name: dict(found) for name, found in result.baseline_settings.items()},
-        "settings": dict(result.hybrid_settings),
+        "recall_at_cutoffs": {name: list(values) for name, values in result.recall_at_cutoffs.items()},
+        "cutoffs": list(result.cutoffs),
+        "modality_gaps": {name: asdict(gap) for name, gap in result.modality_gaps.items()},
+        "index_cost": None if result.index_cost is None else result.index_cost.to_dict(),
+        "baseline_settings": {name: dict(found) for name, found in result.baseline_settings.items()},
+        "hybrid_settings": dict(result.hybrid_settings),
     }
     save_seed(path, notes, arrays)
 
@@ -90,8 +90,8 @@ def load_result(path: Path) -> SeedResult:
     """Read what `save_result` wrote."""
     notes: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     notes["history"] = History(**notes["history"])
-    notes["gaps"] = {name: ModalityGap(**gap) for name, gap in notes["gaps"].items()}
-    notes["served"] = None if notes["served"] is None else IndexCost.from_dict(notes["served"])
+    notes["modality_gaps"] = {name: ModalityGap(**gap) for name, gap in notes["modality_gaps"].items()}
+    notes["index_cost"] = None if notes["index_cost"] is None else IndexCost.from_dict(notes["index_cost"])
     found: dict[str, dict[str, Any]] = {name: {} for name in (*_TABLES, *_ROWS)}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:

@@ -93,8 +93,8 @@ def _ablations(results: Sequence[SeedResult]) -> tuple[Ablation, ...]:
     whole = _per_metric(results, "values", OURS)
     kinds: dict[str, AblationKind] = {prefix: kind for kind, prefix in ABLATION_PREFIXES.items()}
     found = []
-    for name in _common_names(results, "knockouts"):
-        values = _per_metric(results, "knockouts", name)
+    for name in _common_names(results, "ablations"):
+        values = _per_metric(results, "ablations", name)
         prefix, _, part = name.partition("-")
         kind = kinds.get(prefix, "subset")
         found.append(
@@ -145,9 +145,9 @@ def _subgroups(
 ) -> tuple[Subgroup, ...]:
     cut = experiment.config.protocol.metrics[0].partition("@")[2]
     found = []
-    for name in _common_names(results, "strata"):
+    for name in _common_names(results, "subgroups"):
         group, _, label = name.partition(": ")
-        values = _per_metric(results, "strata", name)
+        values = _per_metric(results, "subgroups", name)
         found.append(
             Subgroup(
                 group=group,
@@ -165,7 +165,7 @@ def _subgroups(
 def _mean_gaps(results: Sequence[SeedResult]) -> dict[str, ModalityGap]:
     """Means over the seeds, of the pairs that at least two items have both of."""
     found = {}
-    for pair in _common_names(results, "gaps"):
+    for pair in _common_names(results, "modality_gaps"):
         seeds = [result.modality_gaps[pair] for result in results]
         if min(gap.samples for gap in seeds) > 1:
             distance, matched, unmatched = np.mean(

@@ -1,4 +1,4 @@
-"""Why a model gives an item its score: attention, gradients, and what happens when a part is left out."""
+"""Attribute an item's score to its token spans: attention, gradients and leave-out effects."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["Attribution", "AttributionResult", "explain"]
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One way to weigh the parts of an item, over its U units and M modalities.
+    """Weights of the U spans and M modalities of an item by one method.
 
     Args:
-        total: [U], what each unit counts for the item as a whole (in its joint vector).
-        pairwise: [U, U], what each unit takes of each other one; None where there is no such thing.
-        flow: [M, M], the same by modality.
-        agreement: rank correlation of `total` with the effect of leaving units out, None below three.
+        total: [U] weight of each span in the joint vector.
+        pairwise: [U, U] weight of each span (column) for each other span (row); None if undefined.
+        flow: [M, M] the same by modality.
+        agreement: Spearman correlation of `total` with the leave-out effects; None below three spans.
     """
 
     total: Floats
@@ -44,16 +44,16 @@ class Attribution:
 
 @dataclass(frozen=True, eq=False)
 class AttributionResult:
-    """What `explain` found.
+    """Result of `explain`.
 
     Args:
-        score: of the whole item.
-        modalities: M names.
-        spans: modality -> its units; all units are numbered through in this order.
-        layers: [L] of [H] readings, the weights of each head.
-        attributions: "rollout", "relevance", "pool" and "left out" (how much lower the score is without it).
-        leave_out_changes: modality -> change of the score when all of it is left out.
-        layer_update_ratios: [L], how long what each layer adds is, as a share of its tokens; None where nobody knows.
+        score: score of the complete item.
+        modalities: names of the M modalities.
+        spans: modality -> its spans; spans are numbered in this order.
+        layers: attribution of each head of each layer.
+        attributions: "rollout", "relevance", "pool" and "leave_out" (decrease of the score without the span).
+        leave_out_changes: modality -> change of the score without the modality.
+        layer_update_ratios: norm of each layer's update relative to its tokens; None if undefined.
     """
 
     score: float
@@ -66,11 +66,15 @@ class AttributionResult:
 
     @property
     def numbered_spans(self) -> list[tuple[str, TokenSpan]]:
-        """(modality, unit), by unit number."""
+        """Modality and span of each span index."""
         return [(name, unit) for name in self.modalities for unit in self.spans[name]]
 
     def modality_shares(self, method: str) -> dict[str, float]:
-        """Modality -> sum of its units' totals."""
+        """Sum the weights of each modality.
+
+        Args:
+            method: key of `attributions`.
+        """
         total, sums, first = self.attributions[method].total, {}, 0
         for name in self.modalities:
             sums[name] = float(total[first : first + len(self.spans[name])].sum())
@@ -86,59 +90,67 @@ def explain(
     *,
     batch_size: int = 64,
 ) -> AttributionResult:
-    """Explain one item's score.
+    """Explain one item's score by attention, attention times gradient and leave-out effects.
+
+    Papers: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020 (rollout); Chefer et
+    al., "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers",
+    ICCV 2021 (relevance).
 
     Args:
-        core: the fusion core, in evaluation.
-        modality_tokens: modality -> tokens of the one sample, of the encoders.
-        spans: modality -> what these tokens stand for.
-        target: the score.
-        batch_size: versions of the item that are fused at a time.
+        core: fusion core in evaluation mode.
+        modality_tokens: modality -> encoder tokens of one sample.
+        spans: modality -> spans of these tokens.
+        target: the score to explain.
+        batch_size: number of reduced versions of the item per forward pass.
 
     Raises:
-        InputError: more than one sample, no token at all, or a pool that does not say what tokens count.
+        InputError: more than one sample, no token, or a pool without token shares.
     """
     names = tuple(core.input_projection.input_dims)
     sizes = {name: len(modality_tokens[name].values) if name in modality_tokens else 0 for name in names}
     if any(len(tokens) != 1 for tokens in modality_tokens.values()) or not sum(sizes.values()):
         raise InputError("explain: expected the tokens of one sample, and at least one token")
-    if not hasattr(core.pool, "modality_shares"):
-        raise InputError(f"explain: {type(core.pool).__name__} does not say what each token counts (shares)")
+    if not hasattr(core.pool, "token_weights"):
+        raise InputError(
+            f"explain: {type(core.pool).__name__} does not define the weight of each token (token_weights)"
+        )
     attends = any(isinstance(part, A.Attention) for part in core.modules())
     with (
         torch.enable_grad(),
-        record(core) if attends else nullcontext() as heard,
+        record(core) if attends else nullcontext() as recorded,
         _record_layer_updates(core) as changes,
     ):
         fused = core(modality_tokens)
         score = target.score(fused)[0]
-    layers = heard.weights(score) if heard is not None else []
-    look = _SpanAttributor(
+    layers = recorded.weights(score) if recorded is not None else []
+    attributor = _SpanAttributor(
         membership=_membership_matrix(spans, names, sizes).to(score),
         leave_out_effects=_leave_out_effects(core, modality_tokens, spans, names, target, batch_size),
         pool_weights=_pool_weights(core, fused),
     )
-    found = {
-        "rollout": look.path_attribution(rollout(layers) if layers else _identity_paths(fused.tokens)),
-        "relevance": look.path_attribution(
+    attributions = {
+        "rollout": attributor.path_attribution(rollout(layers) if layers else _identity_paths(fused.tokens)),
+        "relevance": attributor.path_attribution(
             relevance(layers) if layers else _identity_paths(fused.tokens),
             _pool_relevance(core, fused, score),
         ),
-        "pool": look.attribution(look.pool_weights),
-        "left out": Attribution(_to_numpy(look.leave_out_effects[1 : 1 + look.membership.shape[1]])),
+        "pool": attributor.attribution(attributor.pool_weights),
+        "leave_out": Attribution(
+            _to_numpy(attributor.leave_out_effects[1 : 1 + attributor.membership.shape[1]])
+        ),
     }
     return AttributionResult(
         score=score.item(),
         modalities=names,
         spans={name: tuple(spans.get(name, ())) for name in names},
         layers=tuple(
-            tuple(look.head_attribution(layer, head) for head in range(layer.heads)) for layer in layers
+            tuple(attributor.head_attribution(layer, head) for head in range(layer.heads)) for layer in layers
         ),
-        attributions=found,
+        attributions=attributions,
         leave_out_changes={
             name: -float(change)
             for name, change in zip(
-                names, look.leave_out_effects[1 + look.membership.shape[1] :], strict=True
+                names, attributor.leave_out_effects[1 + attributor.membership.shape[1] :], strict=True
             )
             if sizes[name]
         },
@@ -148,12 +160,12 @@ def explain(
 
 @dataclass(frozen=True, eq=False)
 class _SpanAttributor:
-    """From tokens to units.
+    """Aggregates token weights by span.
 
     Args:
-        membership: [N, U] ones where the token belongs to the unit.
-        leave_out_effects: [1 + U + M], how much lower the score is without nothing, each unit, each modality.
-        pool_weights: [N], what each token counts in the joint vector; adds up to one.
+        membership: [N, U] 1 where the token belongs to the span.
+        leave_out_effects: [1 + U + M] decrease of the score without nothing, each span, each modality.
+        pool_weights: [N] pooling weight of each token; sums to one.
     """
 
     membership: Tensor
@@ -163,7 +175,7 @@ class _SpanAttributor:
     def attribution(
         self, total_N: Tensor, rows_NN: Tensor | None = None, flow_MM: Tensor | None = None
     ) -> Attribution:
-        """What tokens count, and what they take of each other, by unit."""
+        """Aggregate token weights and pairwise token weights by span."""
         total_N = total_N / total_N.sum().clamp(min=1e-12)
         total_U = total_N @ self.membership
         rows_UU = None
@@ -178,12 +190,12 @@ class _SpanAttributor:
         )
 
     def head_attribution(self, layer: LayerWeights, head: int) -> Attribution:
-        """One head of one layer, read from the joint vector."""
+        """Attribute one head of one layer, starting at the joint vector."""
         rows_NN = layer.matrices[0][head]
         return self.attribution(self.pool_weights @ rows_NN, rows_NN, flow(layer)[0, head])
 
     def path_attribution(self, paths: Paths, start: Tensor | None = None) -> Attribution:
-        """All layers, read from the joint vector or from where the score comes from; rows add up to one."""
+        """Attribute all layers, starting at the joint vector or at `start`; rows sum to one."""
         (rows_NN,) = paths.matrices
         if rows_NN.shape != (len(self.membership), len(self.membership)):
             raise InputError("explain: the core's layers exchange the tokens, expected them to stay the same")
@@ -215,22 +227,22 @@ def _membership_matrix(
 
 
 def _identity_paths(tokens: Tokens) -> Paths:
-    """The paths of a core without attention: every token stays itself."""
+    """Return the paths of a core without attention: the identity."""
     return Paths(tokens, tokens, (torch.eye(len(tokens.values)).to(tokens.values),))
 
 
 @torch.no_grad()
 def _pool_weights(core: FusionCore, fused: Fused) -> Tensor:
-    """[N], what each token counts in the joint vector, the mean over the pool's heads."""
-    counts_N = core.pool.shares(fused.tokens).abs().mean(1)  # type: ignore[operator]
+    """Return the pooling weight of each token, averaged over heads, [N]."""
+    counts_N = core.pool.token_weights(fused.tokens).abs().mean(1)  # type: ignore[operator]
     return counts_N / counts_N.sum().clamp(min=1e-12)
 
 
 def _pool_relevance(core: FusionCore, fused: Fused, score: Tensor) -> Tensor:
-    """[N], weight times gradient in the pool, where positive: the same rule as in the layers."""
+    """Return positive pooling weight times gradient, [N]: the same rule as in the layers."""
     (of_pooled,) = torch.autograd.grad(score, fused.pooled, retain_graph=True)
     with torch.no_grad():
-        shares_NH = core.pool.shares(fused.tokens)  # type: ignore[operator]
+        shares_NH = core.pool.token_weights(fused.tokens)  # type: ignore[operator]
         heads = shares_NH.shape[1]
         toward_NH = (fused.tokens.values * of_pooled[0]).unflatten(1, (heads, -1)).sum(-1)
         return (shares_NH * toward_NH).clamp(min=0).mean(1)
@@ -245,7 +257,7 @@ def _leave_out_effects(
     target: ExplanationTarget,
     batch_size: int,
 ) -> Tensor:
-    """[1 + U + M], how much lower the score is without nothing, without each unit, without each modality."""
+    """Return the decrease of the score without nothing, each span, each modality, [1 + U + M]."""
     groups: list[tuple[str, tuple[int, ...]]] = [("", ())]
     groups += [(name, unit.tokens) for name in names for unit in spans.get(name, ())]
     groups += [
@@ -269,18 +281,18 @@ def _leave_out_effects(
 
 @contextmanager
 def _record_layer_updates(core: FusionCore) -> Iterator[list[float | None]]:
-    """How long what each block adds is, as a share of its tokens' length, the mean over the tokens."""
-    found: list[float | None] = []
+    """Record the norm of each block's update relative to its tokens, averaged over tokens."""
+    ratios: list[float | None] = []
 
     def measure(block: nn.Module, given: Any, result: Any) -> None:
         before, after = given[0].values.detach(), result.values.detach()
         alike = before.shape == after.shape
         share = (after - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-12) if alike else None
-        found.append(None if share is None else float(share.mean()))
+        ratios.append(None if share is None else float(share.mean()))
 
     handles = [block.register_forward_hook(measure) for block in core.blocks]
     try:
-        yield found
+        yield ratios
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""From a run's folder and an item's id to the page: which model, which content, which question."""
+"""Explain an item of a run: load the model and the data, encode the item, and attribute its score."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mmattn.types import Sample, Tokens
 
 __all__ = ["ItemExplanation", "ModalityContent", "explain_item", "item_title"]
 
-MAX_AUDIO_SPANS = 60  # of sound: more than anybody can tell apart on a page
+MAX_AUDIO_SPANS = 60  # more cannot be distinguished on a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +41,15 @@ class ModalityContent:
     """One modality of the item, as its encoder read it.
 
     Args:
-        modality: its name in the model.
+        modality: name in the model.
         source: key of the sample's content.
         kind: "text", "table", "image" or "audio".
-        encoder: that made the tokens.
-        content: raw; None where the item has none, or none that can be read.
-        error: why it cannot be read; "" where it can, or where there is none.
-        fields: names of the text's fields.
-        spans: what its tokens stand for.
-        hint: a line for people, "" for none.
+        encoder: encoder of the tokens.
+        content: raw content; None if missing or unreadable.
+        error: why the content is unreadable, otherwise "".
+        fields: names of the text fields.
+        spans: spans of the tokens.
+        hint: a remark for the reader, or "".
     """
 
     modality: str
@@ -65,16 +65,16 @@ class ModalityContent:
 
 @dataclass(frozen=True, eq=False)
 class ItemExplanation:
-    """Everything that the page shows.
+    """The content of the page.
 
     Args:
-        item: the sample.
-        title: what it is called.
-        target: what was asked.
-        result: the answer.
-        modalities: the model's modalities, in its order.
-        contributions: items of the user's history and their part of the score, where a user was asked about.
-        provenance: what made the numbers.
+        item: the explained item.
+        title: title of the item.
+        target: the explained score.
+        result: the attributions.
+        modalities: the modalities in the order of the model.
+        contributions: items of the user's history with their contributions, for a user score.
+        provenance: model, data and program behind the numbers.
     """
 
     item: Sample
@@ -101,19 +101,19 @@ def explain_item(
     """Explain an item of a run.
 
     Args:
-        run: the folder that `mmattn fit` left, or a model's own.
+        run: folder of a run of `mmattn fit`, or of a model.
         item: id of the item.
-        card: the data; left out, what the run's settings name.
-        user: id, to ask how well the item fits this user.
-        compare_to: id of another item, to ask what makes the two alike; with neither, what makes the
-            item's own vector.
-        seed: which of the run's models; left out, the first one.
-        head: whose vectors, where the model has several heads.
-        features: folder of the feature store; left out, what the run's settings name.
-        progress: show bars on long work.
+        card: dataset card; by default that of the run.
+        user: id of a user; explain the score for this user.
+        compare_to: id of another item; explain the similarity to it. By default, the item's own vector is
+            explained.
+        seed: seed of the model; by default the first.
+        head: head to explain, for models with several.
+        features: folder of the feature store; by default that of the run.
+        progress: show progress bars.
 
     Raises:
-        InputError: one line: no run, no such item or user, nothing in the item that can be encoded.
+        InputError: no run, an unknown item or user, or no content that can be encoded.
     """
     if user is not None and compare_to is not None:
         raise InputError("explain: got a user and an item to compare with, expected one of the two")
@@ -152,7 +152,11 @@ def explain_item(
 
 
 def item_title(item: Sample) -> str:
-    """What an item is called: the first of its texts, or its id."""
+    """Return the title of an item: its first text, or its id.
+
+    Args:
+        item: the item.
+    """
     text = item.content.get("text")
     fields = [text] if isinstance(text, str) else [field for field in text or () if field]
     return fields[0] if fields else item.id
@@ -165,34 +169,34 @@ def _run_config(run: Path) -> FitConfig | None:
 
 def _read_dataset(run: Path, config: FitConfig | None, card: str | Path | None) -> Dataset:
     if card is None and config is None:
-        raise InputError(f"explain: {run} is a model without a run, say with --items which card.yaml to read")
+        raise InputError(f"explain: {run} is a model without a run; pass its dataset with --card")
     chosen = Path(card) if card is not None else config.data.card  # type: ignore[union-attr]
     if card is None and not chosen.exists():
-        raise InputError(f"explain: {chosen}, the data of {run}, is not there; say where with --items")
+        raise InputError(f"explain: {chosen}, the dataset of {run}, does not exist; pass it with --card")
     return read_dataset(chosen, 0.5 if config is None else config.data.reject_limit)
 
 
 def _feature_store(config: FitConfig | None, features: str | Path | None) -> Path | None:
-    """The feature store: the one named, or the run's own where it is still there."""
+    """Return the given feature store, or that of the run if it exists."""
     if features is not None:
         return Path(features)
     return config.data.features if config is not None and config.data.features.is_dir() else None
 
 
 def _seed(encoder: RunEncoder) -> int:
-    """From the folder seed-N/model."""
+    """Read the seed from the folder seed-N/model."""
     return int(encoder.folder.parent.name.removeprefix("seed-"))
 
 
 def _encode_item(
     encoder: RunEncoder, dataset: Dataset, sample: Sample, store: Path | None
 ) -> tuple[tuple[ModalityContent, ...], dict[str, Tokens]]:
-    """The item's content and its tokens.
+    """Encode the content of the item.
 
     Raises:
-        InputError: there is nothing that the encoders can read.
+        InputError: no content can be encoded.
     """
-    with tempfile.TemporaryDirectory() as nowhere:  # one item is encoded faster than a store is made
+    with tempfile.TemporaryDirectory() as nowhere:  # a feature store does not pay off for one item
         inputs = prepare_inputs(
             [sample], encoder.model.encoders, store or nowhere, encoder.sources, progress=False
         )
@@ -231,7 +235,8 @@ def _encode_item(
 def _hint(encoder: Encoder, sample: Sample) -> str:
     if isinstance(encoder, AlignedEncoder):
         return (
-            f"one vector of another model; what is inside: mmattn explain {encoder.folder} --item {sample.id}"
+            "one vector of another model; to explain it, run: "
+            f"mmattn explain {encoder.folder} --item {sample.id}"
         )
     return ""
 

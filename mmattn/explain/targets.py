@@ -1,4 +1,4 @@
-"""What is asked about an item: a number that the model gives it, to be explained by the item's tokens."""
+"""Explanation targets: scores of an item that are attributed to its tokens."""
 
 from __future__ import annotations
 
@@ -26,35 +26,42 @@ __all__ = ["ExplanationTarget", "ItemSimilarity", "ItemVector", "UserScore", "in
 
 
 class ExplanationTarget(Protocol):
-    """A score of one item, whichever of its tokens are left."""
+    """A score of one item, defined for any subset of its tokens."""
 
     @property
     def question(self) -> str:
-        """The question, as a sentence for people."""
+        """The question that the explanation answers, as a sentence."""
         ...
 
     @property
     def name(self) -> str:
-        """What the score is called, in a few words."""
+        """Short name of the score."""
         ...
 
     def score(self, fused: Fused) -> Tensor:
-        """[B] scores of B versions of the item, with gradients."""
+        """Compute differentiable scores.
+
+        Args:
+            fused: B versions of the item.
+
+        Returns:
+            [B] scores.
+        """
         ...
 
 
 @dataclass(eq=False)
 class ItemVector:
-    """How much of the item's joint vector is left, along itself: 1 for the whole item.
+    """Projection of a version's joint vector onto that of the complete item: 1 for the complete item.
 
     Args:
-        vector: [D], the joint vector of the whole item.
+        vector: [D] joint vector of the complete item.
     """
 
     vector: Tensor
 
     question = "What makes this item's vector?"
-    name = "share of the vector"
+    name = "projection on the vector"
 
     def score(self, fused: Fused) -> Tensor:
         return fused.pooled @ self.vector / self.vector.square().sum().clamp(min=1e-12)
@@ -88,17 +95,17 @@ class ItemSimilarity:
 
 @dataclass(eq=False)
 class UserScore:
-    """How well the item fits a user: the score of the recommendation head.
+    """Score of the item for a user by the recommendation head.
 
     Args:
-        head: the recommendation head.
-        user_id: the user's id.
-        known_vectors: [I, D], vectors of the known items without this one: an item says nothing of itself.
-        history: [I] ones where the user met the known item.
-        known_items: [I], the known items' numbers in the data set.
-        learned_index: number of the item's learned vector, None where the model has none.
-        rank: 1 for the best of the candidates, None where the item is not one of them.
-        n_candidates: how many there are.
+        head: recommendation head.
+        user_id: id of the user.
+        known_vectors: [I, D] vectors of the known items, without this one.
+        history: [I] 1 for the known items in the user's history.
+        known_items: [I] indices of the known items in the dataset.
+        learned_index: index of the item's learned embedding; None without one.
+        rank: rank among the candidates from 1; None if the item is no candidate.
+        n_candidates: number of candidates.
     """
 
     head: RecommendationHead
@@ -120,7 +127,14 @@ class UserScore:
         return self.head.score(self.history[None], self.weights(fused))[0]
 
     def weights(self, fused: Fused) -> Tensor:
-        """[I, B], what each known item says of each version of the item."""
+        """Compute the weight of each known item for each version of the item.
+
+        Args:
+            fused: B versions of the item.
+
+        Returns:
+            [I, B] weights.
+        """
         count = len(fused)
         ids = (
             None
@@ -131,7 +145,15 @@ class UserScore:
 
     @torch.no_grad()
     def contributions(self, fused: Fused, max_items: int = 6) -> list[tuple[int, float]]:
-        """(item, part of the score) of the items in the history that say most for or against it."""
+        """Return the history items with the largest contributions to the score.
+
+        Args:
+            fused: the complete item.
+            max_items: maximum number of items.
+
+        Returns:
+            (item index, contribution), largest absolute contribution first.
+        """
         parts_I = self.history * self.weights(fused)[:, 0]
         total = float(parts_I.sum()) or 1.0
         factor = float(self.score(fused)[0]) / total
@@ -151,39 +173,39 @@ def user_score_target(
     features: str | Path,
     progress: bool = True,
 ) -> UserScore:
-    """The question for a user of the run: histories, known items and candidates as in its test.
+    """Create the target for a user of a run, with the histories and candidates of its test part.
 
     Args:
-        encoder: the run's model.
-        config: the run's settings.
-        dataset: the run's data.
-        user: id.
-        item: number of the item in the data set.
-        seed: which of the run's splits.
+        encoder: model of the run.
+        config: settings of the run.
+        dataset: data of the run.
+        user: id of the user.
+        item: index of the item in the dataset.
+        seed: seed of the split.
         features: folder of the feature store.
-        progress: show bars while encoding.
+        progress: show progress bars while encoding.
 
     Raises:
-        InputError: the head recommends nothing, no such user, or one without a history.
+        InputError: no recommendation head, an unknown user, or one without a history.
     """
     head = encoder.model.head(encoder.head)
     if not isinstance(head, RecommendationHead):
         raise InputError(f"explain: head {encoder.head!r} recommends nothing, so no user can be asked about")
     row = index_of(user, dataset.user_ids, "user")
     split = make_split(dataset, config.protocol, seed)
-    everything = split.known_items("test")
-    known = everything[everything != item]
+    all_known = split.known_items("test")
+    known = all_known[all_known != item]
     history = split.known("test")[[row]][:, known].toarray()[0].astype(np.float32)
     if not history.any():
         raise InputError(f"explain: user {user!r} has no history, so nothing fits or does not fit")
     inputs = encoder.read_inputs(dataset.items, features, progress=progress)
     vectors = item_vectors(
-        encoder.model, inputs, encoder.head, None if head.id_embedding is None else everything
+        encoder.model, inputs, encoder.head, None if head.id_embedding is None else all_known
     )
     device = vectors.device
     found = UserScore(
         head, user, vectors[torch.from_numpy(known).to(device)], torch.from_numpy(history).to(device), known,
-        learned_index=None if head.id_embedding is None else (item if item in everything else -1),
+        learned_index=None if head.id_embedding is None else (item if item in all_known else -1),
     )  # fmt: skip
     candidates = split.candidates("test")
     candidates = candidates[~np.isin(candidates, split.known("test")[[row]].indices)]
@@ -198,10 +220,15 @@ def user_score_target(
 
 
 def index_of(name: str, names: Sequence[str], kind: str) -> int:
-    """Where a name stands among the known ones.
+    """Return the index of a name.
+
+    Args:
+        name: name to find.
+        names: known names.
+        kind: kind of name, for the message.
 
     Raises:
-        InputError: nowhere; the nearest ones are named.
+        InputError: unknown name; the message lists the nearest names.
     """
     try:
         return list(names).index(name)

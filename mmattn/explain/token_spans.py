@@ -1,8 +1,8 @@
-"""What the tokens of an encoder stand for: the words, patches, stretches of sound and cells to look at.
+"""Token spans: the words, image patches, time ranges and table cells that tokens represent.
 
-`find_token_spans(encoder, content, tokens)` dispatches on the encoder's class. An encoder of one's own gets its
-geometry with `find_token_spans.register`; without it, tokens that have a time are stretches of sound, one token alone is
-the whole content, and others are counted.
+`find_token_spans` dispatches on the class of the encoder; register custom encoders with
+`find_token_spans.register`. By default, tokens with a time are time ranges, a single token is the whole
+content, and other tokens are numbered.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TextRange:
-    """Characters `start` to `end` of a text's field."""
+    """Characters of a text field.
+
+    Args:
+        field: index of the field.
+        start: first character.
+        end: end, exclusive.
+    """
 
     field: int
     start: int
@@ -45,7 +51,14 @@ class TextRange:
 
 @dataclass(frozen=True)
 class ImageBox:
-    """A part of a picture; 0 to 1 from its left and from its top."""
+    """A part of an image, in fractions of its width and height.
+
+    Args:
+        left: left edge.
+        top: top edge.
+        right: right edge.
+        bottom: bottom edge.
+    """
 
     left: float
     top: float
@@ -55,7 +68,12 @@ class ImageBox:
 
 @dataclass(frozen=True)
 class TimeRange:
-    """A stretch of sound, in seconds from its start."""
+    """A time range of a clip in seconds.
+
+    Args:
+        start: start.
+        end: end.
+    """
 
     start: float
     end: float
@@ -63,7 +81,12 @@ class TimeRange:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One value of a table's row."""
+    """One value of a table row.
+
+    Args:
+        column: name of the column.
+        value: the value as text.
+    """
 
     column: str
     value: str
@@ -71,12 +94,12 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """Tokens that stand for one thing.
+    """Tokens that represent one part of the content.
 
     Args:
-        tokens: their numbers within the item's tokens of this modality.
-        label: in words.
-        location: where the thing is in the content; None for all of it, or where nobody knows.
+        tokens: indices within the item's tokens of this modality.
+        label: label for the reader.
+        location: position in the content; None for the whole content or an unknown position.
     """
 
     tokens: tuple[int, ...]
@@ -85,15 +108,15 @@ class TokenSpan:
 
 
 def token_spans(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[TokenSpan, ...]:
-    """What one item's tokens stand for; each token is in exactly one unit.
+    """Return the spans of one item's tokens; each token is in exactly one span.
 
     Args:
-        encoder: that made them.
-        content: raw, as the encoder was given it.
-        tokens: of this content alone.
+        encoder: encoder of the tokens.
+        content: raw content of the item.
+        tokens: tokens of this content alone.
 
     Raises:
-        InputError: the tokens are others than this content gives.
+        InputError: the tokens do not match the content.
 
     Example:
         >>> encoder = TinyText(dim=8)
@@ -111,7 +134,13 @@ def token_spans(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[TokenSp
 
 @singledispatch
 def find_token_spans(encoder: Any, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
-    """See `token_spans`, which checks the result. This is for encoders that no rule is registered for."""
+    """Return the spans of an encoder without a registered rule; `token_spans` checks the result.
+
+    Args:
+        encoder: encoder of the tokens.
+        content: raw content of the item.
+        tokens: tokens of this content alone.
+    """
     count = len(tokens.values)
     if count == 1:
         return [TokenSpan((0,), "all of it")]
@@ -127,10 +156,10 @@ def find_token_spans(encoder: Any, content: Any, tokens: Tokens) -> Sequence[Tok
 @find_token_spans.register(PatchEncoder)
 @find_token_spans.register(TinyImage)
 def _(encoder: PatchEncoder | TinyImage, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
-    """grid x grid patches, row by row. The picture is squeezed, not cropped, so shares of it stay true."""
+    """Return grid x grid patches, row by row; the image is resized, not cropped, so fractions are exact."""
     grid = encoder.grid
     if grid == 1:
-        return [TokenSpan((0,), "the whole picture")]
+        return [TokenSpan((0,), "the whole image")]
     return [
         TokenSpan(
             (row * grid + column,),
@@ -165,7 +194,7 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[TokenS
             _text_span((token,), texts[field], field, 0, len(texts[field]))
             for token, field in enumerate(tokens.position.tolist())
         ]
-    if not encoder.tokenizer.is_fast:  # it does not say where its pieces stand
+    if not encoder.tokenizer.is_fast:  # slow tokenizers report no offsets
         return [TokenSpan((token,), f"piece {token + 1}") for token in range(len(tokens.values))]
     found: list[TokenSpan] = []
     first = 0
@@ -176,7 +205,7 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[TokenS
         read = [
             (word, offsets)
             for word, offsets in zip(pieces.word_ids(), pieces["offset_mapping"], strict=True)
-            if word is not None  # special pieces belong to no word
+            if word is not None  # special tokens belong to no word
         ]
         for _, alike in groupby(read, key=lambda piece: piece[0]):
             places = [place for _, place in alike]
@@ -187,7 +216,7 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[TokenS
 
 
 def _word_list_spans(words: Sequence[str], tokens: Tokens) -> list[TokenSpan]:
-    """The tokens of each word of a list, which is a field of its own."""
+    """Return the tokens of each word of a list; each word is its own field."""
     alike = groupby(enumerate(tokens.position.tolist()), key=lambda one: one[1])
     return [
         _text_span(tuple(token for token, _ in own), words[place], place, 0, len(words[place]))
@@ -210,7 +239,11 @@ def _(encoder: Tabular, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
 
 
 def merge_spans(spans: Sequence[TokenSpan], max_spans: int) -> tuple[TokenSpan, ...]:
-    """At most so many units: neighbouring stretches of sound are joined, other units stay.
+    """Merge neighboring time ranges into at most `max_spans`; other spans are unchanged.
+
+    Args:
+        spans: spans of one modality.
+        max_spans: maximum number of time ranges.
 
     Example:
         >>> quarter = [TokenSpan((i,), "", TimeRange(i / 4, (i + 1) / 4)) for i in range(4)]

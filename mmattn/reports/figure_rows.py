@@ -1,4 +1,4 @@
-"""The rows of the report's figures: what stands in each, and its drawing, on axes that rows share."""
+"""Rows of the report's figures with their drawings, on common axes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import IndexCost
 from mmattn.reports.results import OURS, Ablation, AblationKind, Curve, Panel, Report, Subgroup, System
 from mmattn.reports.sentences import metric_label
 from mmattn.reports.svg import Axis, bar, dot, dots
@@ -26,15 +26,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One part of what the model is given.
+    """The ablations of one modality or encoder.
 
     Args:
-        name: of the part.
-        is_encoder: whether it is one of several encoders of a content.
-        changes: way -> change of the primary metric; None where it was not paired.
-        svg: their dots.
-        interpretation: what the drop says, in a few words.
-        dropped: the drop, for its own figures.
+        name: name of the modality or encoder.
+        is_encoder: whether it is one of several encoders of a modality.
+        changes: kind of ablation -> change of the primary metric; None without a paired interval.
+        svg: dots of the changes.
+        interpretation: short interpretation of the drop.
+        dropped: the ablation of kind "drop", if any.
     """
 
     name: str
@@ -46,14 +46,23 @@ class AblationRow:
 
 
 def metric_bars(report: Report, metric: str) -> list[tuple[System, Interval, Markup]]:
-    """Every system by one metric, the best first."""
+    """Return a bar per system, best first.
+
+    Args:
+        report: the report.
+        metric: metric name.
+    """
     axis = Axis(0.0, 1.02 * max(system.metrics[metric].high for system in report.systems) or 1.0, ())
     ordered = sorted(report.systems, key=lambda system: -system.metrics[metric].mean)
     return [(s, s.metrics[metric], bar(s.metrics[metric], axis, s.name == OURS)) for s in ordered]
 
 
 def difference_rows(report: Report) -> list[tuple[System, Interval, Markup]]:
-    """Ours minus each rival by the primary metric, the hardest rival first."""
+    """Return the difference to each baseline on the primary metric, smallest first.
+
+    Args:
+        report: the report.
+    """
     compared = [s for s in report.systems if report.primary in s.difference]
     compared.sort(key=lambda system: system.difference[report.primary].mean)
     intervals = [system.difference[report.primary] for system in compared]
@@ -62,13 +71,19 @@ def difference_rows(report: Report) -> list[tuple[System, Interval, Markup]]:
 
 
 def ablation_rows(report: Report) -> list[AblationRow]:
-    """Every part with its change of the primary metric in each way; encoders after their content."""
-    taken = [one for one in report.ablations if one.kind != "subset"]
-    axis = _axis_around_zero([one.change[report.primary] for one in taken if report.primary in one.change])
-    names = dict.fromkeys(one.part or one.label for one in taken)
+    """Return the changes of the primary metric by input; encoders follow their modality.
+
+    Args:
+        report: the report.
+    """
+    ablations = [one for one in report.ablations if one.kind != "subset"]
+    axis = _axis_around_zero(
+        [one.change[report.primary] for one in ablations if report.primary in one.change]
+    )
+    names = dict.fromkeys(one.part or one.label for one in ablations)
     rows = []
     for name in sorted(names, key=lambda name: list(names).index(name.partition(".")[0])):
-        own = {one.kind: one for one in taken if (one.part or one.label) == name}
+        own = {one.kind: one for one in ablations if (one.part or one.label) == name}
         changes = {kind: one.change.get(report.primary) for kind, one in own.items()}
         marks = [(change, kind) for kind, change in changes.items() if change is not None]
         rows.append(
@@ -85,32 +100,44 @@ def ablation_rows(report: Report) -> list[AblationRow]:
 
 
 def subset_rows(report: Report) -> list[tuple[str, Interval, Markup]]:
-    """Every subset of the contents, and all of them, the best first."""
-    found = [(one.label, one.metrics[report.primary]) for one in report.ablations if one.kind == "subset"]
-    if not found:
+    """Return a bar per subset of modalities and for all modalities, best first.
+
+    Args:
+        report: the report.
+    """
+    subsets = [(one.label, one.metrics[report.primary]) for one in report.ablations if one.kind == "subset"]
+    if not subsets:
         return []
-    found.append(("all together", report.ours.metrics[report.primary]))
-    axis = Axis(0.0, 1.02 * max(interval.high for _, interval in found) or 1.0, ())
-    found.sort(key=lambda pair: -pair[1].mean)
-    return [(name, interval, bar(interval, axis, name == "all together")) for name, interval in found]
+    subsets.append(("all modalities", report.ours.metrics[report.primary]))
+    axis = Axis(0.0, 1.02 * max(interval.high for _, interval in subsets) or 1.0, ())
+    subsets.sort(key=lambda pair: -pair[1].mean)
+    return [(name, interval, bar(interval, axis, name == "all modalities")) for name, interval in subsets]
 
 
 def subgroup_rows(report: Report) -> dict[str, list[tuple[Subgroup, Markup]]]:
-    """What is divided -> its strata, with the dots of ours and of the strongest rival."""
-    rival = report.strongest_baseline
-    shown = [rival.name, OURS] if rival else [OURS]
-    ends = [stratum.systems[name].high for stratum in report.subgroups for name in shown]
+    """Return the subgroups of each group, with the dots of mmattn and the strongest baseline.
+
+    Args:
+        report: the report.
+    """
+    baseline = report.strongest_baseline
+    names = [baseline.name, OURS] if baseline else [OURS]
+    ends = [subgroup.systems[name].high for subgroup in report.subgroups for name in names]
     axis = Axis(0.0, 1.05 * max(ends, default=1.0) or 1.0, ())
     groups: dict[str, list[tuple[Subgroup, Markup]]] = {}
-    for stratum in report.subgroups:
-        marks = [(stratum.systems[name], "own" if name == OURS else "other") for name in shown]
-        groups.setdefault(stratum.group, []).append((stratum, dots(marks, axis, zero=False)))
+    for subgroup in report.subgroups:
+        marks = [(subgroup.systems[name], "own" if name == OURS else "other") for name in names]
+        groups.setdefault(subgroup.group, []).append((subgroup, dots(marks, axis, zero=False)))
     return groups
 
 
 def index_cost_panels(index_cost: IndexCost) -> list[Panel]:
-    """Against queries per second: how much of the exact result is found, and the task metric."""
-    titles = {"recall": "Found of what exact search finds", "metric": metric_label(index_cost.metric)}
+    """Return panels of recall and of the task metric against queries per second.
+
+    Args:
+        index_cost: measured index cost.
+    """
+    titles = {"recall": "Recall of exact search", "metric": metric_label(index_cost.metric)}
     panels = []
     for what, title in titles.items():
         curves = []
@@ -131,12 +158,12 @@ def _interpret(change: Interval | None) -> str:
     if change is None:
         return "no paired interval"
     if change.high < 0:
-        return "earns its place"
+        return "contributes"
     return "better without" if change.low > 0 else "no effect shown"
 
 
 def _axis_around_zero(intervals: Sequence[Interval]) -> Axis:
-    """An axis with zero in sight and a little air at the ends."""
+    """Return an axis that contains zero, with a margin."""
     ends = [0.0, *(end for interval in intervals for end in (interval.low, interval.high))]
-    air = 0.06 * (max(ends) - min(ends)) or 1.0
-    return Axis(min(ends) - air, max(ends) + air, ())
+    margin = 0.06 * (max(ends) - min(ends)) or 1.0
+    return Axis(min(ends) - margin, max(ends) + margin, ())

@@ -50,7 +50,11 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
 
 def render_report(report: Report) -> str:
-    """The page as a string of HTML."""
+    """Render the page as a string of HTML.
+
+    Args:
+        report: the report.
+    """
     page = template_environment()
     page.filters |= {
         "metric": sentences.metric_label,
@@ -65,31 +69,31 @@ def render_report(report: Report) -> str:
 
 
 def _template_context(report: Report) -> dict[str, Any]:
-    """What the templates speak of."""
+    """Return the variables of the templates."""
     metrics = list(report.ours.metrics)
-    served, knockouts = report.index_cost, ablation_rows(report)
+    cost, ablations = report.index_cost, ablation_rows(report)
     return {
         "report": report,
         "ours": OURS,
-        "rival": report.strongest_baseline,
+        "baseline": report.strongest_baseline,
         "tones": NUM_COLORS,
         "metrics": metrics,
         "best": {metric: max(s.metrics[metric].mean for s in report.systems) for metric in metrics},
         "bars": {metric: metric_bars(report, metric) for metric in metrics},
         "differences": difference_rows(report),
-        "knockouts": knockouts,
-        "ways": {
-            kind: way
-            for kind, way in ABLATION_LABELS.items()
-            if any(kind in row.changes for row in knockouts)
+        "ablations": ablations,
+        "ablation_kinds": {
+            kind: label
+            for kind, label in ABLATION_LABELS.items()
+            if any(kind in row.changes for row in ablations)
         },
         "subsets": subset_rows(report),
-        "gap_words": sentences.describe_gaps(report.modality_gaps),
-        "strata": subgroup_rows(report),
-        "strata_words": sentences.describe_subgroups(report),
-        "served_words": "" if served is None else sentences.describe_index_cost(served),
-        "served_charts": [] if served is None else _draw_panels(index_cost_panels(served)),
-        "depth": [] if report.recall_curve is None else _draw_panels([report.recall_curve]),
+        "gap_sentences": sentences.describe_gaps(report.modality_gaps),
+        "subgroups": subgroup_rows(report),
+        "subgroup_sentences": sentences.describe_subgroups(report),
+        "index_cost_sentences": "" if cost is None else sentences.describe_index_cost(cost),
+        "index_cost_charts": [] if cost is None else _draw_panels(index_cost_panels(cost)),
+        "recall_charts": [] if report.recall_curve is None else _draw_panels([report.recall_curve]),
         "charts": _draw_panels(report.learning_curves),
         "provenance": {"protocol": report.protocol, **report.provenance},
         "level": f"{report.ours.metrics[report.primary].confidence_level:.0%}",
@@ -97,9 +101,9 @@ def _template_context(report: Report) -> dict[str, Any]:
 
 
 def _by_reason(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
-    """The examples of each reason, reasons in the order in which they come."""
+    """Group examples by reason, in order of appearance."""
     reasons = dict.fromkeys(example.reason for example in examples)
-    return [(why, [example for example in examples if example.reason == why]) for why in reasons]
+    return [(reason, [example for example in examples if example.reason == reason]) for reason in reasons]
 
 
 def _draw_panels(panels: Sequence[Panel]) -> list[tuple[Panel, Any]]:
@@ -107,7 +111,7 @@ def _draw_panels(panels: Sequence[Panel]) -> list[tuple[Panel, Any]]:
 
 
 def _format_percent(part: int, whole: int) -> str:
-    """A percentage that says 100% or 0% only when that is exact."""
+    """Format a percentage; 0% and 100% only if exact."""
     percent = 100 * part / whole if whole else 0.0
     if 0 < percent < 0.1 or 99.9 < percent < 100:
         return f"{'<' if percent < 1 else '>'}{0.1 if percent < 1 else 99.9}%"
@@ -115,6 +119,6 @@ def _format_percent(part: int, whole: int) -> str:
 
 
 def _initials(title: str) -> str:
-    """One or two letters for the placeholder of an item without a picture."""
+    """Return one or two letters for the placeholder of an item without an image."""
     words = [word for word in title.split() if word[0].isalnum()]
     return "".join(word[0] for word in words[:2]).upper() or "?"

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from PIL import Image
 
 from mmattn.errors import InputError, did_you_mean
+from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import IndexCost
 from mmattn.reports import sentences
 
 __all__ = [
@@ -297,13 +297,13 @@ class Report:
         return {
             "protocol": dict(self.protocol),
             "systems": {system.name: _to_json(system.metrics) for system in self.systems},
-            "knockouts": {knockout.name: _to_json(knockout.metrics) for knockout in self.ablations},
+            "ablations": {ablation.name: _to_json(ablation.metrics) for ablation in self.ablations},
             "differences": {s.name: _to_json(s.difference) for s in self.systems if s.difference},
-            "changes": {k.name: _to_json(k.change) for k in self.ablations if k.change},
+            "ablation_changes": {a.name: _to_json(a.change) for a in self.ablations if a.change},
             "verdict": self.verdict,
-            "worth": self.ablation_summary,
+            "ablation_summary": self.ablation_summary,
             "recall_at_k": {} if self.recall_curve is None else _curves(self.recall_curve),
-            "strata": {
+            "subgroups": {
                 f"{one.group}: {one.name}": {
                     "metric": one.metric,
                     "systems": _to_json(one.systems),
@@ -311,8 +311,8 @@ class Report:
                 }
                 for one in self.subgroups
             },
-            "served": None if self.index_cost is None else self.index_cost.to_dict(),
-            "gaps": {name: asdict(gap) for name, gap in self.modality_gaps.items()},
+            "index_cost": None if self.index_cost is None else self.index_cost.to_dict(),
+            "modality_gaps": {name: asdict(gap) for name, gap in self.modality_gaps.items()},
         }
 
 

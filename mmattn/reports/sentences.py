@@ -1,4 +1,4 @@
-"""What the numbers of a report say, in words; nothing is claimed that an interval does not bear out."""
+"""Sentences that summarize the numbers of a report; a claim is made only if its interval supports it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from mmattn.evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
+    from mmattn.evaluation.index_loss import IndexCost
     from mmattn.evaluation.modality_gap import ModalityGap
-    from mmattn.experiments.index_cost import IndexCost
     from mmattn.reports.results import Ablation, Report
 
 __all__ = [
@@ -24,9 +24,8 @@ __all__ = [
     "task_metric_label",
 ]  # fmt: skip
 
-_ALIGNMENT_MARGIN = (
-    0.1  # how much closer, in cosine, the vectors of one item are where two contents share a space
-)
+# Minimum cosine margin, same item over different items, of two aligned modalities.
+_ALIGNMENT_MARGIN = 0.1
 
 _TASK_METRIC_LABELS = {
     "wer": "Word error rate",
@@ -38,34 +37,43 @@ _TASK_METRIC_LABELS = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "eer": "Equal error rate",
-    "min_dcf": "Least detection cost",
+    "min_dcf": "Minimum detection cost",
 }
 _METRIC_LABELS = {"ndcg": "nDCG", "mrr": "MRR", "hit": "Hit rate", "map": "MAP"}
 
 
 def metric_label(metric: str) -> str:
-    """How a metric's name is written for people.
+    """Return the display name of a ranking metric.
+
+    Args:
+        metric: name with or without a cutoff.
 
     Example:
         >>> metric_label("ndcg@20"), metric_label("recall@20")
         ('nDCG@20', 'Recall@20')
     """
-    name, at, cut = metric.partition("@")
-    return _METRIC_LABELS.get(name, name.capitalize()) + at + cut
+    name, at, cutoff = metric.partition("@")
+    return _METRIC_LABELS.get(name, name.capitalize()) + at + cutoff
 
 
-def task_metric_label(figure: str) -> str:
-    """How a figure's name is written for people.
+def task_metric_label(metric: str) -> str:
+    """Return the display name of a task metric.
+
+    Args:
+        metric: name of the metric.
 
     Example:
         >>> task_metric_label("wer"), task_metric_label("macro f1"), task_metric_label("word accuracy")
         ('Word error rate', 'Macro F1', 'Word accuracy')
     """
-    return _TASK_METRIC_LABELS.get(figure, figure[:1].upper() + figure[1:])
+    return _TASK_METRIC_LABELS.get(metric, metric[:1].upper() + metric[1:])
 
 
 def format_signed(value: float) -> str:
-    """A difference with its sign, to four places.
+    """Format a difference with its sign and four decimals.
+
+    Args:
+        value: the difference.
 
     Example:
         >>> format_signed(0.01234), format_signed(-0.5)
@@ -75,7 +83,10 @@ def format_signed(value: float) -> str:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """A list as people write it.
+    """Join words as an English enumeration.
+
+    Args:
+        words: any number of words.
 
     Example:
         >>> join_words(["text", "image", "table"])
@@ -85,46 +96,63 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def describe_outcome(report: Report) -> str:
-    """The outcome, from the strongest rival and the paired difference to it."""
+    """Describe how our system compares with the strongest baseline.
+
+    Args:
+        report: the report.
+    """
     metric, label = report.primary, metric_label(report.primary)
     ours = report.ours.metrics[metric]
     own = f"{report.ours.label} reaches {label} {ours.mean:.4f} ({ours.low:.4f} to {ours.high:.4f})"
-    rival = report.strongest_baseline
-    if rival is None:
-        return f"{own}. No rival was measured, so nothing can be said about how good that is."
-    against = f"the strongest rival, {rival.label}, {rival.metrics[metric].mean:.4f}"
-    difference = rival.difference.get(metric)
+    baseline = report.strongest_baseline
+    if baseline is None:
+        return f"{own}. No baseline was evaluated, so the result cannot be put into context."
+    against = f"the strongest baseline, {baseline.label}, {baseline.metrics[metric].mean:.4f}"
+    difference = baseline.difference.get(metric)
     if difference is None:
-        return f"{own}; {against}. No paired difference was computed, so neither is called better."
+        return f"{own}; {against}. Without a paired difference, no claim is made about which is better."
     apart = f"{format_signed(difference.mean)} ({_format_bounds(difference)})"
     if not difference.excludes_zero:
         return (
-            f"{report.ours.label} and {rival.label} cannot be told apart: {label} {ours.mean:.4f} against "
-            f"{rival.metrics[metric].mean:.4f}, and the paired difference of {apart} includes zero."
+            f"{report.ours.label} and {baseline.label} cannot be told apart: {label} {ours.mean:.4f} against "
+            f"{baseline.metrics[metric].mean:.4f}, and the paired difference of {apart} includes zero."
         )
-    better, worse = (report.ours, rival) if difference.mean > 0 else (rival, report.ours)
+    better, worse = (report.ours, baseline) if difference.mean > 0 else (baseline, report.ours)
     among = len(report.systems) - 1
-    rank = f", the strongest of {among} rivals" if worse is rival and among > 1 else ""
+    rank = f", the strongest of {among} baselines" if worse is baseline and among > 1 else ""
     return (
         f"{better.label} beats {worse.label}{rank}: {label} {better.metrics[metric].mean:.4f} against "
-        f"{worse.metrics[metric].mean:.4f}. The paired difference, ours minus the rival's, is {apart} "
+        f"{worse.metrics[metric].mean:.4f}. The paired difference, mmattn minus the baseline, is {apart} "
         "and excludes zero."
     )
 
 
 def summarize_ablations(ablations: Sequence[Ablation], whole: Interval, metric: str) -> str:
-    """Which contents earn their place, from what is lost without each; empty where none was dropped."""
-    dropped = [one for one in ablations if one.kind == "drop" and metric in one.change]
-    dropped = [one for one in dropped if one.part and "." not in one.part]
+    """Describe which modalities the system needs, from the change without each.
+
+    Args:
+        ablations: ablations of our system.
+        whole: metric of the complete system.
+        metric: name of the metric.
+
+    Returns:
+        Sentences; empty if no modality was dropped.
+    """
+    dropped = [
+        ablation
+        for ablation in ablations
+        if ablation.kind == "drop" and metric in ablation.change
+        if ablation.part and "." not in ablation.part
+    ]
     if not dropped:
         return ""
     label = metric_label(metric)
     groups: dict[str, list[tuple[str, Interval]]] = {"needed": [], "unclear": [], "harmful": []}
-    for one in dropped:
-        change = one.change[metric]
-        fate = "needed" if change.high < 0 else "harmful" if change.low > 0 else "unclear"
-        groups[fate].append((one.part, change))
-    words = []
+    for ablation in dropped:
+        change = ablation.change[metric]
+        effect = "needed" if change.high < 0 else "harmful" if change.low > 0 else "unclear"
+        groups[effect].append((ablation.part, change))
+    sentences = []
     if groups["needed"]:
         names = join_words([name for name, _ in groups["needed"]])
         lost = join_words(
@@ -133,91 +161,109 @@ def summarize_ablations(ablations: Sequence[Ablation], whole: Interval, metric: 
                 for name, c in groups["needed"]
             ]
         )
-        verb = "earn their places" if len(groups["needed"]) > 1 else "earns its place"
-        words.append(f"{_capitalize_first(names)} {verb}: {label} changes {lost}.")
+        verb = "contribute" if len(groups["needed"]) > 1 else "contributes"
+        sentences.append(f"{_capitalize_first(names)} {verb} to the result: {label} changes {lost}.")
     if groups["unclear"]:
-        found = join_words([f"{name} ({_format_bounds(c)})" for name, c in groups["unclear"]])
-        words.append(f"No effect is shown for {found}: the interval without it includes zero.")
+        names = join_words([f"{name} ({_format_bounds(c)})" for name, c in groups["unclear"]])
+        sentences.append(f"No effect is shown for {names}: the interval of the change includes zero.")
     if groups["harmful"]:
-        found = join_words(
+        names = join_words(
             [f"{name} ({format_signed(c.mean)}, {_format_bounds(c)})" for name, c in groups["harmful"]]
         )
-        words.append(f"It is better without {found}.")
-    alone = [one for one in ablations if one.kind == "subset" and "+" not in one.part]
-    if alone:
-        best = max(alone, key=lambda one: one.metrics[metric].mean)
-        words.append(
-            f"Alone, {best.part} reaches the most, {best.metrics[metric].mean:.4f}, against "
-            f"{whole.mean:.4f} of all together."
+        sentences.append(f"The result is better without {names}.")
+    single = [ablation for ablation in ablations if ablation.kind == "subset" and "+" not in ablation.part]
+    if single:
+        best = max(single, key=lambda ablation: ablation.metrics[metric].mean)
+        sentences.append(
+            f"The best single modality is {best.part} with {best.metrics[metric].mean:.4f}, compared with "
+            f"{whole.mean:.4f} for all modalities."
         )
-    return " ".join(words)
+    return " ".join(sentences)
 
 
 def describe_gaps(gaps: Mapping[str, ModalityGap]) -> str:
-    """Which contents speak of an item in one space; empty without two contents."""
-    told: dict[bool, list[str]] = {True: [], False: []}
+    """Describe which pairs of modalities are aligned in the embedding space.
+
+    Args:
+        gaps: "modality | modality" -> gap.
+
+    Returns:
+        Sentences; empty without a pair.
+    """
+    pairs: dict[bool, list[str]] = {True: [], False: []}
     for pair, gap in gaps.items():
-        found = f"{pair.replace(' | ', ' with ')} ({gap.matched:.3f} against {gap.unmatched:.3f})"
-        told[gap.matched - gap.unmatched >= _ALIGNMENT_MARGIN].append(found)
-    words = []
-    if told[True]:
-        words.append(
-            f"Aligned: {join_words(told[True])}. "
-            "The vectors of one item are closer than those of different items."
+        label = f"{pair.replace(' | ', ' with ')} ({gap.matched:.3f} versus {gap.unmatched:.3f})"
+        pairs[gap.matched - gap.unmatched >= _ALIGNMENT_MARGIN].append(label)
+    sentences = []
+    if pairs[True]:
+        sentences.append(
+            f"Aligned: {join_words(pairs[True])}. "
+            "The vectors of one item are closer than those of different items (mean cosines)."
         )
-    if told[False]:
-        words.append(
-            f"Not aligned: {join_words(told[False])}. The vectors of one item are closer than those of different "
-            f"items by less than {_ALIGNMENT_MARGIN} in cosine, so that neither would find the other. Recommending "
-            "does not need that; searching across contents does."
+    if pairs[False]:
+        sentences.append(
+            f"Not aligned: {join_words(pairs[False])}. The vectors of one item are closer than those of "
+            f"different items by less than {_ALIGNMENT_MARGIN} in cosine, so cross-modal search would not "
+            "work. Recommendation does not require alignment."
         )
-    return " ".join(words)
+    return " ".join(sentences)
 
 
 def describe_subgroups(report: Report) -> str:
-    """Where ours is better than the strongest rival and where it is worse; empty without either."""
+    """Describe the subgroups in which our system is better or worse than the strongest baseline.
+
+    Args:
+        report: the report.
+
+    Returns:
+        Sentences; empty without a baseline or subgroups.
+    """
     if report.strongest_baseline is None:
         return ""
-    ours, rival = report.ours.label, report.strongest_baseline.label
-    told: dict[str, list[str]] = {"better": [], "worse": [], "even": []}
-    for one in report.subgroups:
-        if one.outcome:
-            told[one.outcome].append(f"{one.group} {one.name}")
-    words = []
-    if told["better"]:
-        words.append(f"{ours} is better than {rival} for {join_words(told['better'])}.")
-    if told["worse"]:
-        words.append(f"{rival} is better for {join_words(told['worse'])}.")
-    if told["even"]:
-        words.append(f"The two cannot be told apart for {join_words(told['even'])}.")
-    return " ".join(words)
+    ours, baseline = report.ours.label, report.strongest_baseline.label
+    names: dict[str, list[str]] = {"better": [], "worse": [], "even": []}
+    for subgroup in report.subgroups:
+        if subgroup.outcome:
+            names[subgroup.outcome].append(f"{subgroup.group} {subgroup.name}")
+    sentences = []
+    if names["better"]:
+        sentences.append(f"{ours} is better than {baseline} for {join_words(names['better'])}.")
+    if names["worse"]:
+        sentences.append(f"{baseline} is better for {join_words(names['worse'])}.")
+    if names["even"]:
+        sentences.append(f"No difference is shown for {join_words(names['even'])}.")
+    return " ".join(sentences)
 
 
 def describe_index_cost(index_cost: IndexCost) -> str:
-    """What the model, the vectors and the index lose of a perfect 1."""
+    """Describe how much of the metric is lost by the model, the vectors and the index.
+
+    Args:
+        index_cost: the losses.
+    """
     label = metric_label(index_cost.metric)
-    words = (
-        f"Of a perfect {label} of 1 the model loses {1 - index_cost.model_metric.mean:.4f}. Vectors of width "
-        f"{index_cost.dim} in place of its own scores lose {_format_loss(index_cost.vector_loss)} more."
+    text = (
+        f"The model loses {1 - index_cost.model_metric.mean:.4f} of a perfect {label} of 1. Replacing its "
+        f"scores by vectors of width {index_cost.dim} loses another {_format_loss(index_cost.vector_loss)}."
     )
     cheap = next((point for point in index_cost.operating_points if point.loss.low <= 0), None)
     if cheap is not None:
-        words += (
-            f" The index ({index_cost.index_type}) loses nothing that can be shown from {cheap.nprobe} probed "
-            f"{'list' if cheap.nprobe == 1 else 'lists'} on: {_format_loss(cheap.loss)}, while it finds "
-            f"{cheap.recall:.1%} of what exact search finds."
+        text += (
+            f" The index ({index_cost.index_type}) has no measurable loss from {cheap.nprobe} probed "
+            f"{'list' if cheap.nprobe == 1 else 'lists'} on: {_format_loss(cheap.loss)}, with "
+            f"{cheap.recall:.1%} recall of exact search."
         )
     elif index_cost.operating_points:
         last = index_cost.operating_points[-1]
-        words += (
-            f" The index ({index_cost.index_type}) loses {_format_loss(last.loss)} at {last.nprobe} probed lists, where it "
-            f"finds {last.recall:.1%} of what exact search finds."
+        text += (
+            f" The index ({index_cost.index_type}) loses {_format_loss(last.loss)} at {last.nprobe} probed "
+            f"lists, with {last.recall:.1%} recall of exact search."
         )
     if index_cost.operating_points and max(
         point.queries_per_second for point in index_cost.operating_points
     ) < (index_cost.exact_search.queries_per_second):
-        words += f" Among {index_cost.n_items:,} items exact search is the quicker one anyway."
-    return words
+        text += f" Among {index_cost.n_items:,} items exact search is faster."
+    return text
 
 
 def _format_loss(interval: Interval) -> str:
@@ -228,5 +274,5 @@ def _format_bounds(interval: Interval) -> str:
     return f"{format_signed(interval.low)} to {format_signed(interval.high)}"
 
 
-def _capitalize_first(words: str) -> str:
-    return words[:1].upper() + words[1:]
+def _capitalize_first(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Tables as text, Markdown and LaTeX: the numbers of a report where a page is of no use."""
+"""Tables as plain text, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Table:
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = field(default_factory=frozenset)
 
     def to_text(self) -> str:
-        """Columns of one width, for a terminal."""
+        """Format as aligned columns for a terminal."""
         table = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
@@ -60,7 +60,7 @@ class Table:
         return "\n".join(lines)
 
     def to_markdown(self) -> str:
-        """A pipe table under its title."""
+        """Format as a Markdown pipe table with its title."""
         rule = " | ".join(["---", *["---:"] * (len(self.columns) - 1)])
         cells = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
         for row, column in self.bold:
@@ -70,7 +70,7 @@ class Table:
         return f"**{self.title}**\n\n{body}"
 
     def to_latex(self) -> str:
-        """A table environment; it needs the package booktabs."""
+        """Format as a LaTeX table environment, which needs the package booktabs."""
         cells = [[cell.translate(_LATEX) for cell in row] for row in self.rows]
         for row, column in self.bold:
             cells[row][column] = f"\\textbf{{{cells[row][column]}}}"
@@ -93,15 +93,33 @@ class Table:
 
 
 def write_tables(page: str | os.PathLike[str], tables: Sequence[Table]) -> None:
-    """Write tables.md and tables.tex beside a page, each atomically."""
+    """Write tables.md and tables.tex beside a page, each atomically.
+
+    Args:
+        page: path of the HTML page.
+        tables: tables to write.
+    """
     for name, form in (("tables.md", Table.to_markdown), ("tables.tex", Table.to_latex)):
         write_text(Path(page).with_name(name), "\n\n".join(map(form, tables)) + "\n")
 
 
 def report_tables(report: Report) -> list[Table]:
-    """The tables of a report: systems, differences, knockouts, subsets, strata, what an index loses."""
-    found = [_systems(report), _differences(report), _ablations(report), _subsets(report), _subgroups(report)]
-    return [table for table in [*found, _index_cost(report)] if table.rows]
+    """Build the tables of a report: systems, differences, ablations, subsets, subgroups and index cost.
+
+    Args:
+        report: the report.
+
+    Returns:
+        The tables with at least one row.
+    """
+    tables = [
+        _systems(report),
+        _differences(report),
+        _ablations(report),
+        _subsets(report),
+        _subgroups(report),
+    ]
+    return [table for table in [*tables, _index_cost(report)] if table.rows]
 
 
 def _systems(report: Report) -> Table:
@@ -122,13 +140,14 @@ def _systems(report: Report) -> Table:
 
 
 def _differences(report: Report) -> Table:
-    rivals = [one for one in report.systems if one.difference]
-    metrics = [metric for metric in report.ours.metrics if all(metric in one.difference for one in rivals)]
+    baselines = [one for one in report.systems if one.difference]
+    metrics = [metric for metric in report.ours.metrics if all(metric in one.difference for one in baselines)]
     return Table(
-        "Ours minus each rival, paired user by user",
-        ("rival", *map(metric_label, metrics)),
+        "mmattn minus each baseline, paired by user",
+        ("baseline", *map(metric_label, metrics)),
         tuple(
-            (one.label, *(format_difference(one.difference[metric]) for metric in metrics)) for one in rivals
+            (one.label, *(format_difference(one.difference[metric]) for metric in metrics))
+            for one in baselines
         ),
     )
 
@@ -141,8 +160,8 @@ def _ablations(report: Report) -> Table:
             parts.setdefault(one.part or one.label, {})[one.kind] = one
     kinds = [kind for kind in ABLATION_LABELS if any(kind in own for own in parts.values())]
     return Table(
-        f"Knockouts: change of {metric_label(metric)}, paired user by user",
-        ("part", *(ABLATION_LABELS[kind] for kind in kinds)),
+        f"Ablations: change of {metric_label(metric)}, paired by user",
+        ("input", *(ABLATION_LABELS[kind] for kind in kinds)),
         tuple(
             (part, *(format_difference(own[kind].change[metric]) if kind in own and own[kind].change else "-"
                      for kind in kinds))
@@ -158,24 +177,25 @@ def _subsets(report: Report) -> Table:
         key=lambda one: -one.metrics[report.primary].mean,
     )
     return Table(
-        "Ours with some of the contents only",
-        ("contents", *map(metric_label, metrics)),
+        "mmattn with a subset of the modalities",
+        ("modalities", *map(metric_label, metrics)),
         tuple((one.part, *(format_interval(one.metrics[metric]) for metric in metrics)) for one in subsets),
     )
 
 
 def _subgroups(report: Report) -> Table:
-    rival = report.strongest_baseline
-    against = (f"{rival.label}", "difference") if rival else ()
+    baseline = report.strongest_baseline
+    compared = (baseline.label, "difference") if baseline else ()
     return Table(
-        f"Strata: {metric_label(report.subgroups[0].metric)}" if report.subgroups else "Strata",
-        ("stratum", "users", report.ours.label, *against),
+        f"Subgroups: {metric_label(report.subgroups[0].metric)}" if report.subgroups else "Subgroups",
+        ("subgroup", "users", report.ours.label, *compared),
         tuple(
             (
                 f"{one.group}: {one.name}", f"{one.systems[report.ours.name].n_samples:,}",
                 format_interval(one.systems[report.ours.name]),
-                *((format_interval(one.systems[rival.name]), format_difference(one.difference) if one.difference else "-")
-                  if rival else ()),
+                *((format_interval(one.systems[baseline.name]),
+                   format_difference(one.difference) if one.difference else "-")
+                  if baseline else ()),
             )
             for one in report.subgroups
         ),
@@ -183,12 +203,12 @@ def _subgroups(report: Report) -> Table:
 
 
 def _index_cost(report: Report) -> Table:
-    served = report.index_cost
-    points = [] if served is None else [served.exact_search, *served.operating_points]
+    cost = report.index_cost
+    points = [] if cost is None else [cost.exact_search, *cost.operating_points]
     return Table(
-        "" if served is None else f"What an index loses: {served.index_type}, width {served.dim}, "
-        f"{served.n_items:,} items, {served.n_queries:,} queries",
-        ("lists probed", "found of the exact", metric_label(report.primary), "index loss", "queries/s"),
+        "" if cost is None else f"Index cost: {cost.index_type}, width {cost.dim}, "
+        f"{cost.n_items:,} items, {cost.n_queries:,} queries",
+        ("lists probed", "recall of exact search", metric_label(report.primary), "index loss", "queries/s"),
         tuple(
             (
                 str(point.nprobe or "all (exact)"), f"{point.recall:.4f}", format_interval(point.metric),
@@ -200,10 +220,18 @@ def _index_cost(report: Report) -> Table:
 
 
 def format_interval(interval: Interval) -> str:
-    """A figure with its interval, as a cell."""
+    """Format a value with its interval as a table cell.
+
+    Args:
+        interval: value with its interval.
+    """
     return f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})"
 
 
 def format_difference(interval: Interval) -> str:
-    """A difference with its interval, as a cell."""
+    """Format a signed difference with its interval as a table cell.
+
+    Args:
+        interval: difference with its interval.
+    """
     return f"{format_signed(interval.mean)} ({format_signed(interval.low)} to {format_signed(interval.high)})"

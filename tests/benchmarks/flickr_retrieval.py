@@ -31,10 +31,11 @@ from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read_dataset
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
-from mmattn.evaluation.ranking.crossmodal import first_relevant_ranks, subset_vectors
+from mmattn.evaluation.ranking.crossmodal import first_relevant_ranks
 from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired_bootstrap
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.model.modality_vectors import subset_vectors
 from mmattn.model.model import Model
 from mmattn.training.loop import train
 from mmattn.training.tasks.alignment import AlignmentTask

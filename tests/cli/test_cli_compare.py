@@ -31,7 +31,7 @@ def test_run_files(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert content["policies"]["ties"] == {"policy": "trec", "rates": {"bad": 0.0, "good": 0.0}}
     assert (found["system"], found["baseline"], found["metric"]) == ("good", "bad", "mrr")
     assert found["difference"]["mean"] == pytest.approx(0.125)
-    assert (found["wins"], found["losses"], found["draws"]) == (2, 1, 1)
+    assert (found["wins"], found["losses"], found["ties"]) == (2, 1, 1)
     assert found["p_value"] == 1.0  # every sum of three signs of .5 is at least .5 away from 0
     assert main(["compare", *runs, "--metrics", "mrr", "--queries", "5"]) == 0
     text = capsys.readouterr().out
@@ -66,7 +66,7 @@ def test_missing_queries(runs: list[str], tmp_path: Path, capsys: pytest.Capture
     assert main([*asked, "--missing", "skip"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["comparisons"]
     assert found["difference"]["mean"] == pytest.approx(0.0)
-    assert (found["wins"], found["losses"], found["draws"]) == (1, 1, 1)
+    assert (found["wins"], found["losses"], found["ties"]) == (1, 1, 1)
     assert main([*asked, "--missing", "error"]) == 2
     assert "1 judged queries are missing from the run, the first '0'" in capsys.readouterr().err
 
@@ -103,7 +103,7 @@ def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = json.loads(capsys.readouterr().out)["comparisons"]
     assert (found["system"], found["baseline"], found["wins"]) == ("two", "one", 53)
     assert found["difference"]["seeds"] == pytest.approx([0.2, 0.2])
-    assert found["adjusted"] < 0.001
+    assert found["adjusted_p_value"] < 0.001
     assert main(["compare", two, "--json"]) == 0  # within one run: the rivals against ours
     (found,) = json.loads(capsys.readouterr().out)["comparisons"]
     assert (found["system"], found["baseline"]) == ("rival", "mmattn")

@@ -38,8 +38,8 @@ def test_the_same_digits_as_trec_eval(files: tuple[str, str], capsys: pytest.Cap
         official = pytrec_eval.RelevanceEvaluator(judged, set(NAMES.values())).evaluate(
             pytrec_eval.parse_run(file)
         )
-    arguments = ["evaluate", "--run", run, "--qrels", qrels, "--metrics", *NAMES]
-    assert main([*arguments, "--missing", "skip", "--json", "--per_query"]) == 0
+    arguments = ["evaluate", "--run-file", run, "--qrels", qrels, "--metrics", *NAMES]
+    assert main([*arguments, "--missing", "skip", "--json", "--per-query"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         "queries",
@@ -72,13 +72,13 @@ def test_the_same_digits_as_trec_eval(files: tuple[str, str], capsys: pytest.Cap
         (["--metrics", "ndgc@10"], "metric 'ndgc@10': 'ndgc' is not one. Did you mean 'ndcg'?"),
         (["--ties", "trek"], "trek"),
         (["--missing", "error"], "1 judged queries are missing from the run, the first '6'"),
-        (["--run", "nowhere.txt"], "nowhere.txt: No such file"),
+        (["--run-file", "nowhere.txt"], "nowhere.txt: No such file"),
     ],
 )
 def test_mistakes_are_one_line(
     files: tuple[str, str], capsys: pytest.CaptureFixture[str], change: list[str], message: str
 ) -> None:
-    assert main(["evaluate", "--run", files[0], "--qrels", files[1], *change]) == 2
+    assert main(["evaluate", "--run-file", files[0], "--qrels", files[1], *change]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err

@@ -28,7 +28,7 @@ SETTINGS = {
         "text": {"name": "tiny-text", "options": {"dim": 16, "layers": 1}, "standardise": True},
         "audio": {
             "name": "log-mel",
-            "options": {"dim": 16, "rate": 8000, "bands": 20, "layers": 1},
+            "options": {"dim": 16, "sample_rate": 8000, "n_mels": 20, "layers": 1},
             "standardise": True,
         },
         "table": {
@@ -40,9 +40,9 @@ SETTINGS = {
         "dim": 32, "heads": 2, "layers": 2,
         "program": "Program(score=dot() >> modality_bias('pair'), mask=full, norm=softmax())",
     },
-    "training": {"epochs": 1, "steps": 2, "users": 30, "refit": False},
-    "rivals": {},
-    "evaluation": {"knockouts": []},
+    "training": {"epochs": 1, "steps_per_epoch": 2, "users_per_batch": 30, "refit": False},
+    "baselines": {},
+    "evaluation": {"ablations": []},
 }  # fmt: skip
 
 
@@ -111,8 +111,8 @@ def test_the_page_needs_nothing_from_outside(ids: dict[str, str], tmp_path: Path
         "data:image/png",
         "data:audio/wav",
         'class="unit cell"',
-        "Who looks at whom",
-        "Most rests on",
+        "Attention between modalities",
+        "The score depends most on",
     ):
         assert words in text
 
@@ -120,12 +120,12 @@ def test_the_page_needs_nothing_from_outside(ids: dict[str, str], tmp_path: Path
 def test_numbers_for_machines_hold_together(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     found = explained(capsys, "--item", ids["full"])
     assert found["score"] == pytest.approx(1.0, abs=1e-4)
-    units, flow = found["units"], found["flow"]
-    assert {unit["modality"] for unit in units} == {"image", "text", "audio", "table"}  # type: ignore[attr-defined,index]
-    assert sum(unit["rollout"] for unit in units) == pytest.approx(1.0, abs=1e-4)  # type: ignore[attr-defined,index]
+    spans, flow = found["spans"], found["flow"]
+    assert {span["modality"] for span in spans} == {"image", "text", "audio", "table"}  # type: ignore[attr-defined,index]
+    assert sum(span["rollout"] for span in spans) == pytest.approx(1.0, abs=1e-4)  # type: ignore[attr-defined,index]
     np.testing.assert_allclose(np.array(flow["layers"]).sum(-1), 1.0, atol=1e-3)  # type: ignore[index]
     assert np.array(flow["layers"]).shape == (2, 2, 4, 4)  # type: ignore[index]
-    assert sum(found["shares"]["rollout"].values()) == pytest.approx(1.0, abs=1e-4)  # type: ignore[index]
+    assert sum(found["modality_shares"]["rollout"].values()) == pytest.approx(1.0, abs=1e-4)  # type: ignore[index]
 
 
 def test_a_user_and_another_item_can_be_asked_about(
@@ -135,18 +135,18 @@ def test_a_user_and_another_item_can_be_asked_about(
     user = str(pairs["user"].value_counts().index[0])
     found = explained(capsys, "--item", ids["full"], "--user", user)
     assert found["history"]
-    assert any(abs(change) > 1e-6 for change in found["without"].values())  # type: ignore[attr-defined]
-    alike = explained(capsys, "--item", ids["full"], "--against", ids["full"])
+    assert any(abs(change) > 1e-6 for change in found["leave_out_changes"].values())  # type: ignore[attr-defined]
+    alike = explained(capsys, "--item", ids["full"], "--compare-to", ids["full"])
     assert alike["score"] == pytest.approx(1.0, abs=1e-5)
-    assert explained(capsys, "--item", ids["full"], "--against", ids["other"])["score"] < 1  # type: ignore[operator]
+    assert explained(capsys, "--item", ids["full"], "--compare-to", ids["other"])["score"] < 1  # type: ignore[operator]
 
 
 def test_a_picture_that_cannot_be_read_is_said(ids: dict[str, str], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert main(["explain", "runs/small", "--item", ids["broken"], "--out", str(page), "--quiet"]) == 0
     text = page.read_text(encoding="utf-8")
-    assert "It cannot be read: " in text
-    assert "No token stands in for it" in text
+    assert "It could not be read: " in text
+    assert "It contributes no tokens" in text
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_a_picture_that_cannot_be_read_is_said(ids: dict[str, str], tmp_path: Pa
         (["runs/small", "--item", "9x9"], "no item '9x9' among 100; the nearest are '9"),
         (["runs/small", "--item", "EMPTY"], "has no content, expected one of audio, image, table, text that"),
         (["runs/small", "--item", "FULL", "--user", "nobody"], "no user 'nobody' among 40"),
-        (["runs/small", "--item", "FULL", "--against", "9x9"], "no item '9x9' among 100"),
-        (["runs/small", "--item", "FULL", "--user", "1", "--against", "1"], "expected one of the two"),
+        (["runs/small", "--item", "FULL", "--compare-to", "9x9"], "no item '9x9' among 100"),
+        (["runs/small", "--item", "FULL", "--user", "1", "--compare-to", "1"], "expected one of the two"),
         (["runs/small", "--item", "FULL", "--seed", "7"], "no seed 7, expected one of 0"),
         (["data", "--item", "FULL"], "data: holds no finished run"),
         (["nowhere", "--item", "FULL"], "nowhere: holds no finished run"),
-        (["runs/small/seed-0/model", "--item", "FULL"], "is a model without a run, say with --items"),
+        (["runs/small/seed-0/model", "--item", "FULL"], "is a model without a run; pass its dataset with --card"),
     ],
 )
 def test_mistakes_end_with_one_line(
@@ -188,9 +188,9 @@ PROBE = """<!doctype html><pre id="out">not run</pre>
 <script>
 addEventListener("load", () => {
   const page = document.getElementById("page").contentDocument, root = page.documentElement;
-  const inside = e => e.closest(".scroll, svg, .sound, .over");
+  const inside = e => e.closest(".scroll, svg, .clip, .over");
   const spills = e => !inside(e) && e.getBoundingClientRect().right > root.clientWidth + 1;
-  const says = () => page.getElementById("says").textContent;
+  const says = () => page.getElementById("description").textContent;
   const shades = () => [...page.querySelectorAll(".unit")].map(e => e.style.getPropertyValue("--v")).join();
   const found = {
     overflow: root.scrollWidth - root.clientWidth,
@@ -201,14 +201,14 @@ addEventListener("load", () => {
     small: page.querySelectorAll("#small svg").length,
   };
   const before = shades();
-  page.querySelector('[data-measure="left out"]').click();
+  page.querySelector('[data-method="leave_out"]').click();
   found.left = says(); found.changed = shades() !== before;
   page.querySelectorAll("#small button")[3].click();
   found.head = says();
   page.querySelector(".words .unit").click();
-  found.from = page.getElementById("whole").textContent;
-  page.getElementById("whole").click();
-  found.back = page.getElementById("from").hidden;
+  found.from = page.getElementById("clear").textContent;
+  page.getElementById("clear").click();
+  found.back = page.getElementById("selection").hidden;
   document.getElementById("out").textContent = JSON.stringify(found);
 });
 </script>"""
@@ -240,11 +240,11 @@ def test_in_a_browser(ids: dict[str, str], tmp_path: Path, width: int) -> None:
     assert found["overflow"] == 0
     assert found["spills"] == []
     assert found["broken"] == 0
-    assert found["first"].startswith("Attention, rolled out through all layers")
+    assert found["first"].startswith("Attention of the joint vector, rolled out through all layers")
     assert (found["rows"], found["small"]) == (4, 4)
-    assert found["left"].startswith("How much lower the score is without this part")
+    assert found["left"].startswith("Decrease of the score without this part")
     assert found["changed"]
-    assert found["head"].startswith("Attention of layer 2, head 2")
+    assert found["head"].startswith("Attention of the joint vector in layer 2, head 2")
     assert found["from"]
     assert found["back"]
     assert "CONSOLE" not in done.stderr

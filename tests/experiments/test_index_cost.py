@@ -12,7 +12,8 @@ from mmattn.evaluation.ranking.metrics import evaluate
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.experiments.index_cost import IndexCost, measure_index_cost
+from mmattn.evaluation.index_loss import IndexCost
+from mmattn.experiments.index_cost import measure_index_cost
 from mmattn.experiments.protocol import rank_part
 from mmattn.experiments.system_evaluation import (
     SystemEvaluator,

@@ -12,7 +12,7 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.evaluation.splits import strategies
-from mmattn.evaluation.splits.strategies import Split
+from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.tuning import Choice, FloatRange, IntRange, TunableSystem, ValidationData, tune
 
 

@@ -57,7 +57,7 @@ def test_leaving_out_is_what_the_core_does_without_it(parts: dict[str, Tokens], 
         return float(left.detach() @ whole / whole.square().sum())
 
     expected = [without("text", 0, 1), without("text", 2), without("image", 0), without("image", 1)]
-    np.testing.assert_allclose(found.attributions["left out"].total, 1 - np.array(expected), atol=1e-5)
+    np.testing.assert_allclose(found.attributions["leave_out"].total, 1 - np.array(expected), atol=1e-5)
     assert found.leave_out_changes == pytest.approx(
         {"text": without("text", 0, 1, 2) - 1, "image": without("image", 0, 1) - 1}, abs=1e-5
     )
@@ -86,7 +86,7 @@ def test_without_layers_gradients_are_the_tokens_own_parts(parts: dict[str, Toke
     fused = core(parts)
     whole = fused.pooled[0].detach()
     found = explain(core, parts, UNITS, ItemVector(whole))
-    shares_NH = core.pool.shares(fused.tokens)  # type: ignore[operator]
+    shares_NH = core.pool.token_weights(fused.tokens)  # type: ignore[operator]
     adds = (shares_NH[..., None] * (fused.tokens.values * whole).unflatten(1, (3, -1))).sum(2)
     expected_N = adds.clamp(min=0).mean(1)
     expected_N = (expected_N / expected_N.sum()).detach().numpy()
@@ -106,7 +106,7 @@ def test_what_cannot_be_explained_is_said(parts: dict[str, Tokens]) -> None:
     with pytest.raises(InputError, match="expected the tokens of one sample"):
         explain(core, {"text": parts["text"].select([0, 0])}, UNITS, question)
     core.pool = torch.nn.Identity()
-    with pytest.raises(InputError, match="Identity does not say what each token counts"):
+    with pytest.raises(InputError, match="Identity does not define the weight of each token"):
         explain(core, parts, UNITS, question)
 
 

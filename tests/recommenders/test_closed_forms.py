@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from mmattn.errors import InputError
 from mmattn.evaluation.ranking.metrics import evaluate, rank
 from mmattn.evaluation.splits import strategies
-from mmattn.evaluation.splits.strategies import Split
+from mmattn.evaluation.splits.split import Split
 from mmattn.recommenders import EASE, ContentKNN, ContentRidge, KernelRidge, Popularity, kernels
 
 USERS, ITEMS, WIDTH = 23, 19, 7

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmattn.evaluation.index_loss import IndexCost, OperatingPoint
 from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import IndexCost, OperatingPoint
 from mmattn.reports.report import render_report, write_report
 from mmattn.reports.results import (
     Ablation,
@@ -161,18 +161,21 @@ def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
     assert page.count('class="badge">ours') == 1
     best = re.findall(r'class="numeric best".*?data-value="([\d.]+)"', page, re.S)
     assert [float(value) for value in best] == pytest.approx([0.31, 0.33, 0.35, 0.37, 0.39])
-    rows = re.findall(r'class="strip knockout">.*?</span></span>', page)
+    rows = re.findall(r'class="strip ablation">.*?</span></span>', page)
     found = [re.sub("<.*?>", " ", row).split(">")[-1].strip().split(maxsplit=1) for row in rows]
     assert found == [
-        ["images", "earns its place"], ["text", "no effect shown"],
+        ["images", "contributes"], ["text", "no effect shown"],
         ["years", "better without"], ["noise", "no paired interval"],
     ]  # fmt: skip
-    assert "Images earns its place: Recall@20 changes without images by −0.0500 (−0.0600 to −0.0400)." in page
+    assert (
+        "Images contributes to the result: Recall@20 changes without images by −0.0500 (−0.0600 to −0.0400)."
+        in page
+    )
     assert "mmattn is better than Content ridge for items head." in page
-    assert "The two cannot be told apart for history 1 to 9." in page
+    assert "No difference is shown for history 1 to 9." in page
     assert "from 8 probed lists on" in page
-    assert "Among 652 items exact search is the quicker one anyway." not in page
-    assert "kept at 2" in page
+    assert "Among 652 items exact search is faster." not in page
+    assert "selected at 2" in page
     assert re.search(r"<dt>text</dt>\s*<dd>\s*<dl>\s*<dt>dim</dt>\s*<dd>384</dd>", page)
     assert re.search(r"<dt>seeds</dt>\s*<dd>0, 1, 2</dd>", page)
     assert ">99.9%" in page.replace("&gt;", ">")
@@ -194,7 +197,7 @@ def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(full_r
 def test_a_bare_report_has_no_empty_sections() -> None:
     ours = System("mmattn", "mmattn", {"recall@20": interval(0.2)})
     page = render_report(Report("Bare", DataSummary("toy", 1, 2, 3, {"text": 2}), (ours,), {}))
-    for name in ("knockouts", "strata", "serving", "examples", "learning"):
+    for name in ("ablations", "subgroups", "index-cost", "examples", "learning"):
         assert f'id="{name}"' not in page
 
 

@@ -33,8 +33,8 @@ def rival(mean: float, difference: Interval | None = None, name: str = "ridge") 
 def test_verdict_when_ours_is_better() -> None:
     verdict = report(0.4, rival(0.1, name="weak"), rival(0.3, interval(0.1, 0.02))).verdict
     assert verdict == (
-        "mmattn beats Ridge, the strongest of 2 rivals: nDCG@20 0.4000 against 0.3000. The paired "
-        "difference, ours minus the rival's, is +0.1000 (+0.0800 to +0.1200) and excludes zero."
+        "mmattn beats Ridge, the strongest of 2 baselines: nDCG@20 0.4000 against 0.3000. The paired "
+        "difference, mmattn minus the baseline, is +0.1000 (+0.0800 to +0.1200) and excludes zero."
     )
 
 
@@ -51,8 +51,8 @@ def test_verdict_when_they_cannot_be_told_apart() -> None:
 
 
 def test_verdict_claims_nothing_without_a_paired_difference_or_a_rival() -> None:
-    assert "neither is called better" in report(0.9, rival(0.1)).verdict
-    assert "nothing can be said" in report(0.9).verdict
+    assert "no claim is made" in report(0.9, rival(0.1)).verdict
+    assert "cannot be put into context" in report(0.9).verdict
     assert report(0.9, verdict="Said by hand.").verdict == "Said by hand."
 
 
@@ -60,12 +60,12 @@ def test_json_is_the_format_of_metrics_json() -> None:
     without = Ablation(
         "without-text", "Without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.1)}
     )
-    found = report(0.3, rival(0.25, interval(0.05)), knockouts=(without,)).to_json()
-    assert list(found)[:3] == ["protocol", "systems", "knockouts"]
+    found = report(0.3, rival(0.25, interval(0.05)), ablations=(without,)).to_json()
+    assert list(found)[:3] == ["protocol", "systems", "ablations"]
     assert found["protocol"] == {"seeds": [0]}
     assert found["systems"]["mmattn"]["ndcg@20"] == {"mean": 0.3, "low": 0.29, "high": 0.31, "seeds": [0.3]}
-    assert found["knockouts"]["without-text"]["ndcg@20"]["mean"] == 0.2
-    assert found["changes"]["without-text"]["ndcg@20"]["mean"] == -0.1
+    assert found["ablations"]["without-text"]["ndcg@20"]["mean"] == 0.2
+    assert found["ablation_changes"]["without-text"]["ndcg@20"]["mean"] == -0.1
     assert found["differences"]["ridge"]["ndcg@20"]["mean"] == 0.05
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from mmattn.evaluation.index_loss import IndexCost, OperatingPoint
 from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.experiments.index_cost import IndexCost, OperatingPoint
 from mmattn.reports.results import Ablation, DataSummary, Report, Subgroup, System
 from mmattn.reports.sentences import (
     describe_gaps,
@@ -44,23 +44,23 @@ def report(*rivals: System, ours: float = 0.4, **more: Any) -> Report:
 
 def test_without_a_rival_nothing_is_claimed() -> None:
     assert describe_outcome(report()) == (
-        "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100). No rival was measured, so nothing can be said "
-        "about how good that is."
+        "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100). No baseline was evaluated, so the result "
+        "cannot be put into context."
     )
 
 
 def test_without_a_paired_difference_nobody_is_better() -> None:
     assert describe_outcome(report(system("knn", 0.1))) == (
-        "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100); the strongest rival, knn, 0.1000. No paired "
-        "difference was computed, so neither is called better."
+        "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100); the strongest baseline, knn, 0.1000. Without a "
+        "paired difference, no claim is made about which is better."
     )
 
 
 def test_ours_wins_against_the_strongest_of_several() -> None:
     weak = system("weak", 0.1, interval(0.3))
     assert describe_outcome(report(weak, system("knn", 0.35, interval(0.05)))) == (
-        "mmattn beats knn, the strongest of 2 rivals: nDCG@20 0.4000 against 0.3500. The paired difference, "
-        "ours minus the rival's, is +0.0500 (+0.0400 to +0.0600) and excludes zero."
+        "mmattn beats knn, the strongest of 2 baselines: nDCG@20 0.4000 against 0.3500. The paired difference, "
+        "mmattn minus the baseline, is +0.0500 (+0.0400 to +0.0600) and excludes zero."
     )
 
 
@@ -73,7 +73,7 @@ def test_of_one_rival_it_is_not_said_that_it_is_the_strongest() -> None:
 def test_the_rival_wins_and_is_named_first() -> None:
     weak = system("weak", 0.1, interval(0.3))
     assert describe_outcome(report(weak, system("knn", 0.45, interval(-0.05)))) == (
-        "knn beats mmattn: nDCG@20 0.4500 against 0.4000. The paired difference, ours minus the rival's, is "
+        "knn beats mmattn: nDCG@20 0.4500 against 0.4000. The paired difference, mmattn minus the baseline, is "
         "−0.0500 (−0.0600 to −0.0400) and excludes zero."
     )
 
@@ -98,9 +98,9 @@ def test_contents_that_are_needed_unclear_and_harmful() -> None:
         [dropped("text", -0.05), dropped("image", 0.005), dropped("table", 0.02)], interval(0.4), METRIC
     )
     assert words == (
-        "Text earns its place: nDCG@20 changes without text by −0.0500 (−0.0600 to −0.0400). "
-        "No effect is shown for image (−0.0050 to +0.0150): the interval without it includes zero. "
-        "It is better without table (+0.0200, +0.0100 to +0.0300)."
+        "Text contributes to the result: nDCG@20 changes without text by −0.0500 (−0.0600 to −0.0400). "
+        "No effect is shown for image (−0.0050 to +0.0150): the interval of the change includes zero. "
+        "The result is better without table (+0.0200, +0.0100 to +0.0300)."
     )
 
 
@@ -113,9 +113,9 @@ def test_two_contents_earn_their_places_and_one_is_best_alone() -> None:
         [dropped("text", -0.05), dropped("image", -0.03), *alone], interval(0.4), METRIC
     )
     assert words == (
-        "Text and image earn their places: nDCG@20 changes without text by −0.0500 (−0.0600 to −0.0400) and "
+        "Text and image contribute to the result: nDCG@20 changes without text by −0.0500 (−0.0600 to −0.0400) and "
         "without image by −0.0300 (−0.0400 to −0.0200). "
-        "Alone, text reaches the most, 0.3000, against 0.4000 of all together."
+        "The best single modality is text with 0.3000, compared with 0.4000 for all modalities."
     )
 
 
@@ -141,11 +141,11 @@ def test_where_ours_is_better_and_where_not() -> None:
         stratum("history", "nobody", None),
     )
     rival = system("knn", 0.35, interval(0.05))
-    assert describe_subgroups(report(rival, strata=strata)) == (
+    assert describe_subgroups(report(rival, subgroups=strata)) == (
         "mmattn is better than knn for items head. knn is better for items tail. "
-        "The two cannot be told apart for history 1 to 9 and history 10 to 19."
+        "No difference is shown for history 1 to 9 and history 10 to 19."
     )
-    assert describe_subgroups(report(strata=strata)) == ""
+    assert describe_subgroups(report(subgroups=strata)) == ""
     assert describe_subgroups(report(rival)) == ""
 
 
@@ -157,11 +157,11 @@ def test_contents_that_align_and_contents_that_do_not() -> None:
         "image | table": ModalityGap(1.2, -0.2, 0.1, samples=9),
     }
     assert describe_gaps(gaps) == (
-        "Aligned: text with image (0.400 against 0.100) and text with audio (0.301 against 0.200). The "
-        "vectors of one item are closer than those of different items. "
-        "Not aligned: text with table (0.101 against 0.100) and image with table (-0.200 against 0.100). The "
-        "vectors of one item are closer than those of different items by less than 0.1 in cosine, so that "
-        "neither would find the other. Recommending does not need that; searching across contents does."
+        "Aligned: text with image (0.400 versus 0.100) and text with audio (0.301 versus 0.200). The "
+        "vectors of one item are closer than those of different items (mean cosines). "
+        "Not aligned: text with table (0.101 versus 0.100) and image with table (-0.200 versus 0.100). The "
+        "vectors of one item are closer than those of different items by less than 0.1 in cosine, so "
+        "cross-modal search would not work. Recommendation does not require alignment."
     )
     assert describe_gaps({}) == ""
     assert "Not aligned" not in describe_gaps({"text | image": ModalityGap(0.8, 0.4, 0.1, samples=9)})
@@ -181,18 +181,18 @@ def served(*points: tuple[int, float, float, float], exact: float = 9000.0) -> I
 
 def test_an_index_that_loses_nothing_from_some_effort_on() -> None:
     assert describe_index_cost(served((1, 0.5, 0.1, 90_000.0), (8, 0.99, 0.001, 20_000.0))) == (
-        "Of a perfect nDCG@20 of 1 the model loses 0.5000. Vectors of width 128 in place of its own scores "
-        "lose +0.0020 (−0.0080 to +0.0120) more. The index (IVF26,Flat) loses nothing that can be shown from "
-        "8 probed lists on: +0.0010 (−0.0090 to +0.0110), while it finds 99.0% of what exact search finds."
+        "The model loses 0.5000 of a perfect nDCG@20 of 1. Replacing its scores by vectors of width 128 loses "
+        "another +0.0020 (−0.0080 to +0.0120). The index (IVF26,Flat) has no measurable loss from 8 probed "
+        "lists on: +0.0010 (−0.0090 to +0.0110), with 99.0% recall of exact search."
     )
     assert "from 1 probed list on" in describe_index_cost(served((1, 0.9, 0.0, 90_000.0)))
 
 
 def test_an_index_that_always_loses_and_one_that_is_slower_than_exact_search() -> None:
     words = describe_index_cost(served((1, 0.5, 0.1, 900.0), (8, 0.9, 0.02, 200.0)))
-    assert "loses +0.0200 (+0.0100 to +0.0300) at 8 probed lists, where it finds 90.0%" in words
-    assert words.endswith("Among 651 items exact search is the quicker one anyway.")
-    assert describe_index_cost(served()).endswith("more.")
+    assert "loses +0.0200 (+0.0100 to +0.0300) at 8 probed lists, with 90.0% recall" in words
+    assert words.endswith("Among 651 items exact search is faster.")
+    assert describe_index_cost(served()).endswith("(−0.0080 to +0.0120).")
 
 
 def test_small_words() -> None:

@@ -49,7 +49,7 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
     assert systems.rows == (("mmattn", "0.4000 (0.3900 to 0.4100)"), ("ridge", "0.3000 (0.2900 to 0.3100)"))
     assert systems.bold == {(0, 1)}
     assert differences.rows == (("ridge", "+0.1000 (+0.0900 to +0.1100)"),)
-    assert knockouts.columns == ("part", "without it", "noise")
+    assert knockouts.columns == ("input", "without it", "noise")
     assert [row[0] for row in knockouts.rows] == ["text", "image"]
     assert knockouts.rows[1][2] == "-"  # there was no noise for images
     assert subsets.rows == (("text", "0.3500 (0.3400 to 0.3600)"),)
@@ -58,7 +58,8 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 2
     assert (tmp_path / "tables.md").read_text().count("| --- |") == 2
     assert report.ablation_summary == (
-        "Text earns its place: nDCG@20 changes without text by \N{MINUS SIGN}0.2000 (\N{MINUS SIGN}0.2100 to "
+        "Text contributes to the result: nDCG@20 changes without text by \N{MINUS SIGN}0.2000 (\N{MINUS SIGN}0.2100 to "
         "\N{MINUS SIGN}0.1900). No effect is shown for image (\N{MINUS SIGN}0.0100 to +0.0100): the interval "
-        "without it includes zero. Alone, text reaches the most, 0.3500, against 0.4000 of all together."
+        "of the change includes zero. The best single modality is text with 0.3500, compared with 0.4000 for all "
+        "modalities."
     )

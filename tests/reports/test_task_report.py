@@ -25,8 +25,8 @@ def outcome(change: float, primary: str = "accuracy", **more: Any) -> TaskOutcom
     lower = frozenset({"wer"})
     defaults: dict[str, Any] = {
         "name": "digit", "head": "classification", "target": "digit", "data": "toy", "kind": "class",
-        "reads": ("image", "text"), "parts": {"train": 5, "validation": 2, "test": 3}, "primary": primary,
-        "lower": lower, "metrics": {primary: around(0.5 + change)}, "alone": {primary: around(0.5)},
+        "inputs": ("image", "text"), "parts": {"train": 5, "validation": 2, "test": 3}, "primary_metric": primary,
+        "lower_is_better": lower, "metrics": {primary: around(0.5 + change)}, "single_task": {primary: around(0.5)},
         "gain": {primary: around(change)},
     }  # fmt: skip
     return TaskOutcome(**{**defaults, **more})
@@ -39,11 +39,16 @@ def words_of(page: str) -> str:
 @pytest.mark.parametrize(
     ("change", "primary", "expected", "said"),
     [
-        (0.1, "accuracy", "gained", "it is better than alone (0.5000): +0.1000 (+0.0800 to +0.1200)"),
-        (-0.1, "accuracy", "lost", "it is worse than alone"),
-        (0.01, "accuracy", "even", "Together and alone (0.5000) cannot be told apart"),
-        (0.1, "wer", "lost", "it is worse than alone"),
-        (-0.1, "wer", "gained", "it is better than alone"),
+        (
+            0.1,
+            "accuracy",
+            "gained",
+            "Joint training is better than single-task training (0.5000): +0.1000 (+0.0800 to +0.1200)",
+        ),
+        (-0.1, "accuracy", "lost", "Joint training is worse than single-task training"),
+        (0.01, "accuracy", "even", "Joint and single-task training (0.5000) cannot be told apart"),
+        (0.1, "wer", "lost", "Joint training is worse than single-task training"),
+        (-0.1, "wer", "gained", "Joint training is better than single-task training"),
     ],
 )
 def test_what_was_gained_or_lost(change: float, primary: str, expected: str, said: str) -> None:
@@ -51,16 +56,16 @@ def test_what_was_gained_or_lost(change: float, primary: str, expected: str, sai
     assert task.outcome == expected
     page = render_tasks(TaskReport("A run", (task,), {"seeds": [0, 1]}))
     assert said in words_of(page)
-    assert (", less is better" in page) == (primary == "wer")
+    assert (", lower is better" in page) == (primary == "wer")
     assert task.to_json()["outcome"] == expected
 
 
 def test_a_task_alone_claims_nothing_of_others() -> None:
-    task = outcome(0.0, alone={}, gain={})
+    task = outcome(0.0, single_task={}, gain={})
     page = render_tasks(TaskReport("A run", (task,), {}))
     assert task.outcome == ""
-    assert "alone" not in words_of(page)
-    assert "gained or lost" not in page
+    assert "single-task" not in words_of(page)
+    assert "Effect of joint training" not in page
 
 
 def test_everything_has_its_place(tmp_path: Path) -> None:
@@ -74,10 +79,10 @@ def test_everything_has_its_place(tmp_path: Path) -> None:
     )
     whole = outcome(
         0.0,
-        taken=taken,
-        disturbed=(Perturbation("all", 0.5, {"accuracy": around(0.4)}),),
+        ablations=taken,
+        perturbations=(Perturbation("all", 0.5, {"accuracy": around(0.4)}),),
         classes=(ClassRow("one", 0.25, 0.75, 0.375, 2), ClassRow("<two>", 1.0, 1.0, 1.0, 1)),
-        names=("one", "<two>"),
+        class_names=("one", "<two>"),
         confusion=np.array([[1, 3], [0, 2]]),
         examples=(TaskExample("item 7", None, "a <b>bold</b> text", ("text",), "one", "<two>"),),
     )
@@ -101,17 +106,20 @@ def test_everything_has_its_place(tmp_path: Path) -> None:
     said = words_of(page)
     for expected in (
         "Two &lt;tasks&gt;", "Said &amp; done.", "For digit, image cannot be left out.", "no effect shown",
-        "noise on everything", "Some that are wrong", "5 items to learn from, 2 to choose on, 3 to test",
-        "York", "O ≠ B-place", "Every subset of the contents",
+        "noise on all modalities", "Examples of errors", "5 training items, 2 validation items, 3 test items",
+        "York", "O ≠ B-place", "All subsets of modalities",
     ):  # fmt: skip
         assert expected in said, expected
     assert "--v:0.750" in page  # three of the four ones were taken for another class
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["tasks"]["digit"]["confusion"] == {"names": ["one", "<two>"], "counts": [[1, 3], [0, 2]]}
+    assert metrics["tasks"]["digit"]["confusion"] == {
+        "class_names": ["one", "<two>"],
+        "counts": [[1, 3], [0, 2]],
+    }
     assert metrics["systems"]["mmattn"]["places f1"]["mean"] == 0.5
-    assert metrics["tasks"]["digit"]["disturbed"][0]["level"] == 0.5
+    assert metrics["tasks"]["digit"]["perturbations"][0]["level"] == 0.5
 
 
 def test_a_matrix_too_large_to_read_is_left_out() -> None:
-    many = outcome(0.0, names=tuple(map(str, range(31))), confusion=np.eye(31, dtype=np.int64))
+    many = outcome(0.0, class_names=tuple(map(str, range(31))), confusion=np.eye(31, dtype=np.int64))
     assert "Confusion matrix" not in render_tasks(TaskReport("A run", (many,), {}))

@@ -132,9 +132,9 @@ class Recording:
     @torch.no_grad()
     def _record_call(self, name: str, layer: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         q, kv, context = _call_arguments(*args, **kwargs)
-        call = layer._call(q, kv, context, *layer._project(q, kv))
+        call = layer._build_call(q, kv, context, *layer._project(q, kv))
         matrices = tuple(
-            torch.cat([reference.attention_weights(part, sample) for part in layer._split(call)])
+            torch.cat([reference.attention_weights(part, sample) for part in layer._split_by_program(call)])
             for sample in range(len(q))
         )
         out = (result[0] if isinstance(result, tuple) else result).values

@@ -19,7 +19,8 @@ __all__ = ["MelEncoder"]
 
 # What decides the frames of a clip.
 _FRAME_OPTIONS = (
-    "rate", "bands", "hop", "window", "max_seconds", "normalise", "root", "floor", "trim", "stretch",
+    "sample_rate", "n_mels", "hop", "window", "max_seconds", "normalise", "power_compression", "floor_db",
+    "trim_db", "fixed_length",
 )  # fmt: skip
 _NORMALIZE = ("clip", "band")
 _CACHE_AS = ("frames", "samples")
@@ -112,7 +113,7 @@ class MelEncoder(Encoder):
         )
 
     def options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("dim", *_FRAME_OPTIONS, "keep", "modality")}
+        return {name: getattr(self, name) for name in ("dim", *_FRAME_OPTIONS, "cache_as", "modality")}
 
     def read(self, content: Any) -> Tensor:
         """Samples [n] at `rate` or log-mel frames [T, bands] on the CPU, as `keep` says."""

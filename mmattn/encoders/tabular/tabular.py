@@ -247,7 +247,7 @@ class Tabular(Encoder):
             return torch.tensor(flat, dtype=dtype, device=self.device)
 
         column_N = joined("column", torch.int64)
-        row_N = joined("row", torch.int64)
+        row_N = joined("value_index", torch.int64)
         number_N = joined("number", torch.float32)
         is_number_N = row_N < 0
         values_ND = self.column_embedding(column_N)

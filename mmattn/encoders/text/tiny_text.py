@@ -109,8 +109,8 @@ class TinyText(Encoder):
             "buckets": self.buckets,
             "max_words": self.max_words,
             "layers": len(self.mixers),
-            "shapes": self.word_shapes,
-            "words": self.is_split_into_words,
+            "word_shapes": self.word_shapes,
+            "is_split_into_words": self.is_split_into_words,
             "modality": self.modality,
         }
 
@@ -143,10 +143,10 @@ class TinyText(Encoder):
                 [n for words in read for n in getattr(words, field)], device=self.device
             ).long()
 
-        count_N, place_N = joined("counts"), joined("place")
+        count_N, place_N = joined("ngram_counts"), joined("position")
         lengths = torch.tensor([len(words.ngram_counts) for words in read], device=self.device).long()
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        x_ND = self.ngram_embedding(joined("grams"), count_N.cumsum(0) - count_N)
+        x_ND = self.ngram_embedding(joined("ngrams"), count_N.cumsum(0) - count_N)
         sample_N = torch.arange(len(read), device=self.device).repeat_interleave(lengths)
         x_ND = self._mix_neighbours(x_ND, sample_N * (1 << 32) + place_N // _FIELD_STRIDE)
         return Tokens(x_ND, offsets, torch.zeros_like(place_N), place_N, (self.modality,))

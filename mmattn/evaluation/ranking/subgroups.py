@@ -1,4 +1,4 @@
-"""The same ranking, looked at apart: popular and rare items, users with much and with no history."""
+"""Metrics of subgroups of items (by popularity) and of users (by history length) within one ranking."""
 
 from __future__ import annotations
 
@@ -16,76 +16,89 @@ __all__ = ["activity_groups", "metrics_by_item_group", "metrics_by_user_group", 
 
 
 def popularity_groups(counts: ArrayLike, shares: tuple[float, float] = (0.5, 0.8)) -> dict[str, Bools]:
-    """Items by how much of the training they hold.
+    """Group items by popularity.
 
     Args:
-        counts: [I] how often each item was chosen, in training.
-        shares: the most popular items that hold the first share of all choices are the "head", the next
-            up to the second the "middle", the others the "tail". Items that nobody chose are "cold".
+        counts: [I] number of training interactions of each item.
+        shares: cumulative shares of all interactions. The most popular items up to the first share are the
+            "head", the next up to the second the "middle", the rest the "tail"; items without interactions
+            are "cold".
 
     Returns:
-        name -> [I]; every item in one of them.
+        Group name -> [I] mask; each item is in exactly one group.
+
+    Raises:
+        InputError: counts of the wrong shape, or shares that do not increase between 0 and 1.
 
     Example:
         >>> {name: mask.tolist() for name, mask in popularity_groups([5, 0, 3, 2]).items()}["head"]
         [True, False, False, False]
     """
-    chosen_I = np.asarray(counts, np.float64)
-    if chosen_I.ndim != 1 or not np.isfinite(chosen_I).all() or (chosen_I < 0).any():
-        raise InputError(f"popularity: got counts of shape {chosen_I.shape}, expected [I] from 0")
+    counts_I = np.asarray(counts, np.float64)
+    if counts_I.ndim != 1 or not np.isfinite(counts_I).all() or (counts_I < 0).any():
+        raise InputError(f"popularity: got counts of shape {counts_I.shape}, expected [I] from 0")
     if not 0 < shares[0] < shares[1] < 1:
-        raise InputError(f"popularity: got shares {shares}, expected two that rise between 0 and 1")
-    order = np.argsort(-chosen_I, kind="stable")
-    held = np.empty(len(chosen_I))
-    # What more popular items hold: the first item is in the head however much it holds by itself.
-    held[order] = (np.cumsum(chosen_I[order]) - chosen_I[order]) / max(chosen_I.sum(), 1)
-    warm = chosen_I > 0
+        raise InputError(f"popularity: got shares {shares}, expected two increasing numbers between 0 and 1")
+    order = np.argsort(-counts_I, kind="stable")
+    share_before_I = np.empty(len(counts_I))
+    # Share of more popular items: the first item is always in the head.
+    share_before_I[order] = (np.cumsum(counts_I[order]) - counts_I[order]) / max(counts_I.sum(), 1)
+    warm = counts_I > 0
     return {
-        "head": warm & (held < shares[0]),
-        "middle": warm & (held >= shares[0]) & (held < shares[1]),
-        "tail": warm & (held >= shares[1]),
+        "head": warm & (share_before_I < shares[0]),
+        "middle": warm & (share_before_I >= shares[0]) & (share_before_I < shares[1]),
+        "tail": warm & (share_before_I >= shares[1]),
         "cold": ~warm,
     }
 
 
 def activity_groups(histories: sparse.csr_array, edges: Sequence[int] = (1, 10, 50)) -> dict[str, Bools]:
-    """Users by the length of their history.
+    """Group users by the length of their history.
 
     Args:
-        histories: [U, I], as `Split.histories` gives them.
-        edges: rising lengths at which a stratum begins.
+        histories: [U, I], as `Split.histories` returns them.
+        edges: increasing lengths at which a group starts.
 
     Returns:
-        "0", "1 to 9", "10 to 49", "50 and more" -> [U].
+        Group name ("0", "1 to 9", "10 to 49", "50 and more") -> [U] mask.
+
+    Raises:
+        InputError: edges that do not increase from 1.
 
     Example:
         >>> list(activity_groups(sparse.csr_array(np.eye(2)), edges=[1, 5]))
         ['0', '1 to 4', '5 and more']
     """
     if not edges or list(edges) != sorted(set(edges)) or edges[0] < 1:
-        raise InputError(f"activity: got edges {list(edges)}, expected rising numbers from 1")
+        raise InputError(f"activity: got edges {list(edges)}, expected increasing numbers from 1")
     lengths_U = np.diff(histories.indptr)
     starts, ends = [0, *edges], [*edges, None]
-    found = {}
+    groups = {}
     for start, end in zip(starts, ends, strict=True):
         if end is None:
-            found[f"{start} and more"] = lengths_U >= start
+            groups[f"{start} and more"] = lengths_U >= start
         else:
             name = str(start) if end == start + 1 else f"{start} to {end - 1}"
-            found[name] = (lengths_U >= start) & (lengths_U < end)
-    return found
+            groups[name] = (lengths_U >= start) & (lengths_U < end)
+    return groups
 
 
 def metrics_by_item_group(
     ranking: Ranking, positives: sparse.csr_array, subgroups: Mapping[str, Bools], metrics: Sequence[str]
 ) -> dict[str, MetricResult]:
-    """Measure how well the items of each stratum are found, in the one ranking of all.
+    """Evaluate the ranking of all items against the relevant items of each group.
 
     Args:
-        ranking: of U users over all candidates.
-        positives: [U, I] what is right.
-        subgroups: name -> [I].
-        metrics: names with cut-offs.
+        ranking: ranking of U users over all candidates.
+        positives: [U, I] relevant items.
+        subgroups: group name -> [I] mask.
+        metrics: metric names with cutoffs.
+
+    Returns:
+        Group name -> metrics.
+
+    Raises:
+        InputError: a mask of the wrong shape, or metrics that the ranking cannot provide.
     """
     return {
         name: evaluate(ranking, _restrict_to_items(positives, mask, name), metrics)
@@ -93,25 +106,28 @@ def metrics_by_item_group(
     }
 
 
-def metrics_by_user_group(measured: MetricResult, subgroups: Mapping[str, Bools]) -> dict[str, MetricResult]:
-    """The values of the users in each stratum, NaN for the others.
+def metrics_by_user_group(result: MetricResult, subgroups: Mapping[str, Bools]) -> dict[str, MetricResult]:
+    """Restrict metrics to the users of each group.
 
     Args:
-        measured: of U users.
-        subgroups: name -> [U].
+        result: metrics of U users.
+        subgroups: group name -> [U] mask.
+
+    Returns:
+        Group name -> metrics, NaN for users outside the group.
     """
-    found = {}
+    results = {}
     for name, mask in subgroups.items():
-        values = {metric: np.where(mask, one, np.nan) for metric, one in measured.values.items()}
+        values = {metric: np.where(mask, values_U, np.nan) for metric, values_U in result.values.items()}
         missing = np.isnan(next(iter(values.values()))) if values else np.zeros(0, bool)
-        found[name] = MetricResult(values, int((missing & mask).sum()), measured.ties)
-    return found
+        results[name] = MetricResult(values, int((missing & mask).sum()), result.ties)
+    return results
 
 
 def _restrict_to_items(positives: sparse.csr_array, mask: Bools, name: str) -> sparse.csr_array:
     if mask.shape != (positives.shape[1],):
         raise InputError(
-            f"stratum {name!r}: got a mask of shape {mask.shape}, expected [{positives.shape[1]}]"
+            f"subgroup {name!r}: got a mask of shape {mask.shape}, expected [{positives.shape[1]}]"
         )
     kept = mask[positives.indices]
     rows = np.repeat(np.arange(positives.shape[0]), np.diff(positives.indptr))[kept]

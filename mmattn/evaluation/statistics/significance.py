@@ -1,8 +1,8 @@
-"""Which system is better, by how much, and how sure: paired tests over users or queries, seeds pooled.
+"""Paired comparisons of systems over users or queries, with seeds pooled.
 
-The same users stand behind every seed, so a user is one unit: drawn, or turned round, in all seeds at
-once. Smucker, Allan and Carterette, "A Comparison of Statistical Significance Tests for Information
-Retrieval Evaluation", CIKM 2007, find the randomisation and the bootstrap test to agree; both are given.
+All seeds share the same users, so a user is resampled, or its sign flipped, in all seeds at once. Both the
+randomization and the bootstrap test are reported; they usually agree (Smucker, Allan and Carterette, "A
+Comparison of Statistical Significance Tests for Information Retrieval Evaluation", CIKM 2007).
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from mmattn.evaluation.statistics.bootstrap import Interval, paired_bootstrap
 __all__ = ["Comparison", "compare_systems", "holm_correction", "randomization_test"]
 
 
-# Up to this many users every assignment of signs is tried.
+# Up to this many users, all sign assignments are enumerated.
 _MAX_EXACT_USERS = 14
-# Two values closer than this are one value that was summed in another order.
+# Differences below this are rounding errors of the summation order.
 _TOLERANCE = 1e-12
-_SIGNS_AT_ONCE = 4_000_000
+_MAX_SIGNS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system against another on one metric.
+    """Comparison of two systems on one metric.
 
     Args:
-        metric: its name.
-        system: the one that a positive difference speaks for.
-        baseline: the other.
+        metric: name of the metric.
+        system: name of the first system; a positive difference is in its favor.
+        baseline: name of the second system.
         difference: system - baseline with its paired bootstrap interval.
-        p_value: two-sided, of the paired randomisation test.
-        adjusted_p_value: the same after Holm's correction for all comparisons made together.
+        p_value: two-sided p-value of the paired randomization test.
+        adjusted_p_value: p-value with Holm's correction for all comparisons made together.
         effect_size: mean over standard deviation of the users' differences (Cohen's d of paired values); 0
             where nobody differs, infinite where all differ by the same.
-        wins: users for whom the system is better, in the mean over the seeds.
-        losses: users for whom the baseline is.
-        ties: the rest.
-        per_user: [U] difference of each user in the mean over the seeds, NaN where it has none.
+        wins: number of users for whom the system is better, averaged over seeds.
+        losses: number of users for whom the baseline is better.
+        ties: number of other users.
+        per_user: [U] difference of each user, averaged over seeds; NaN for users without values.
     """
 
     metric: str
@@ -61,11 +61,11 @@ class Comparison:
     per_user: Floats = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """What `mmattn compare --json` prints for it; an infinite effect is null."""
-        names = ("metric", "system", "baseline", "p_value", "adjusted", "wins", "losses", "draws")
+        """Return what `mmattn compare --json` prints; an infinite effect size is null."""
+        names = ("metric", "system", "baseline", "p_value", "adjusted_p_value", "wins", "losses", "ties")
         return {
             **{name: getattr(self, name) for name in names},
-            "effect": self.effect_size if np.isfinite(self.effect_size) else None,
+            "effect_size": self.effect_size if np.isfinite(self.effect_size) else None,
             "difference": self.difference.to_json(),
         }
 
@@ -79,23 +79,27 @@ def compare_systems(
     confidence_level: float = 0.95,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Compare systems that were measured on the same users and seeds.
+    """Compare systems that were evaluated on the same users and seeds.
 
     Args:
-        systems: name -> metric -> [U] values or [S, U] of several seeds, NaN where a user has none.
-        baseline: the one that the others are compared with; by default the first.
-        all_pairs: compare each with each instead.
-        n_resamples: random sign assignments and bootstrap draws.
+        systems: system name -> metric -> [U] or [S, U] values; NaN where a user has no value.
+        baseline: system that the others are compared with; by default the first.
+        all_pairs: compare all pairs of systems instead.
+        n_resamples: number of random sign assignments and of bootstrap resamples.
         confidence_level: coverage of the intervals.
-        seed: of both.
+        seed: seed of both.
+
+    Returns:
+        One comparison per metric and pair.
 
     Raises:
-        InputError: fewer than two systems, an unknown baseline, or systems measured differently.
+        InputError: fewer than two systems, an unknown baseline, or systems with different metrics or users.
 
     Example:
-        >>> found = compare_systems({"old": {"mrr": [0.1, 0.5, 0.2]}, "new": {"mrr": [0.4, 0.6, 0.2]}})[0]
-        >>> found.system, round(found.difference.mean, 4), found.wins, found.losses, found.p_value
-        ('new', 0.1333, 2, 0, 0.5)
+        >>> systems = {"old": {"mrr": [0.1, 0.5, 0.2]}, "new": {"mrr": [0.4, 0.6, 0.2]}}
+        >>> comparison = compare_systems(systems)[0]
+        >>> comparison.system, round(comparison.difference.mean, 4), comparison.wins, comparison.p_value
+        ('new', 0.1333, 2, 0.5)
     """
     names = list(systems)
     if len(names) < 2:
@@ -111,11 +115,11 @@ def compare_systems(
                 f"compare: {name!r} has metrics {sorted(systems[name])}, expected {sorted(metrics)} as "
                 f"{names[0]!r} has"
             )
-    first = names[0] if baseline is None else baseline
-    pairs = [(name, first) for name in names if name != first]
+    reference = names[0] if baseline is None else baseline
+    pairs = [(name, reference) for name in names if name != reference]
     if all_pairs:
-        pairs = [(one, other) for other, one in itertools.combinations(names, 2)]
-    found = [
+        pairs = [(second, first) for first, second in itertools.combinations(names, 2)]
+    comparisons = [
         _compare_pair(
             metric, system, other, systems[system][metric], systems[other][metric],
             n_resamples=n_resamples, confidence_level=confidence_level, seed=seed,
@@ -123,26 +127,32 @@ def compare_systems(
         for metric in metrics
         for system, other in pairs
     ]  # fmt: skip
-    adjusted = holm_correction([one.p_value for one in found])
+    adjusted = holm_correction([comparison.p_value for comparison in comparisons])
     return tuple(
-        replace(one, adjusted_p_value=float(value)) for one, value in zip(found, adjusted, strict=True)
+        replace(comparison, adjusted_p_value=float(p_value))
+        for comparison, p_value in zip(comparisons, adjusted, strict=True)
     )
 
 
 def randomization_test(
     ours: ArrayLike, theirs: ArrayLike, *, n_resamples: int = 10_000, seed: int = 0
 ) -> float:
-    """Two-sided p-value of the paired randomisation test (Fisher's).
+    """Compute the two-sided p-value of Fisher's paired randomization test.
 
-    If the two systems were alike, a user's two values could as well be exchanged. The p-value is the
-    share of exchanges that give a mean difference at least as large: of all where few users differ,
-    otherwise of random ones, the observed one counted among them.
+    Under the null hypothesis, the two values of a user are exchangeable. The p-value is the fraction of
+    exchanges with a mean difference at least as large as observed: of all exchanges if at most 14 users
+    differ, otherwise of random ones, with the observed assignment included.
+
+    Reference: Fisher, "The Design of Experiments", 1935.
 
     Args:
-        ours: [U] or [S, U]; a user is exchanged in all seeds at once.
-        theirs: the same users and seeds.
-        n_resamples: random exchanges.
-        seed: of them.
+        ours: [U] or [S, U] values of one system; a user is exchanged in all seeds at once.
+        theirs: values of the other system for the same users and seeds.
+        n_resamples: number of random exchanges.
+        seed: seed of the exchanges.
+
+    Raises:
+        InputError: the systems were not measured on the same users and seeds.
 
     Example:
         >>> randomization_test([0.5, 0.7, 0.9], [0.1, 0.2, 0.3])
@@ -156,19 +166,27 @@ def randomization_test(
         signs_RU = 1.0 - 2 * ((np.arange(2**users)[:, None] >> np.arange(users)) & 1)
         return float((np.abs(signs_RU @ weights_U) >= observed - _TOLERANCE).mean())
     rng = np.random.default_rng(seed)
-    block = max(1, _SIGNS_AT_ONCE // users)
+    block = max(1, _MAX_SIGNS // users)
     reached = 1
     for start in range(0, n_resamples, block):
         rows = min(block, n_resamples - start)
         bits_RU = np.unpackbits(rng.integers(0, 256, (rows, -(-users // 8)), np.uint8), axis=1, count=users)
-        # The sum with random signs is the whole minus twice the part that is turned round.
+        # The sum with random signs is the total minus twice the flipped part.
         sums_R = weights_U.sum() - 2 * (bits_RU.astype(np.float64) @ weights_U)
         reached += int((np.abs(sums_R) >= observed - _TOLERANCE).sum())
     return reached / (n_resamples + 1)
 
 
 def holm_correction(p_values: Sequence[float] | Floats) -> Floats:
-    """Holm's step-down correction: p-values that hold for all tests together (Holm, 1979).
+    """Adjust p-values by Holm's step-down correction for multiple tests.
+
+    Paper: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+
+    Args:
+        p_values: one p-value per test.
+
+    Returns:
+        Adjusted p-values in the same order.
 
     Example:
         >>> holm_correction([0.01, 0.04, 0.03]).round(4).tolist()
@@ -187,10 +205,10 @@ def _compare_pair(
     n_resamples: int, confidence_level: float, seed: int,
 ) -> Comparison:  # fmt: skip
     differences_SU = _differences(ours, theirs)
-    there_U = ~np.isnan(differences_SU).all(0)
+    present_U = ~np.isnan(differences_SU).all(0)
     per_user = np.full(differences_SU.shape[1], np.nan)
-    per_user[there_U] = np.nanmean(differences_SU[:, there_U], axis=0)
-    counted = np.where(np.abs(per_user[there_U]) < _TOLERANCE, 0.0, per_user[there_U])
+    per_user[present_U] = np.nanmean(differences_SU[:, present_U], axis=0)
+    differences_U = np.where(np.abs(per_user[present_U]) < _TOLERANCE, 0.0, per_user[present_U])
     p_value = randomization_test(ours, theirs, n_resamples=n_resamples, seed=seed)
     return Comparison(
         metric=metric,
@@ -201,16 +219,16 @@ def _compare_pair(
         ),
         p_value=p_value,
         adjusted_p_value=p_value,
-        effect_size=_cohens_d(counted),
-        wins=int((counted > 0).sum()),
-        losses=int((counted < 0).sum()),
-        ties=int((counted == 0).sum()),
+        effect_size=_cohens_d(differences_U),
+        wins=int((differences_U > 0).sum()),
+        losses=int((differences_U < 0).sum()),
+        ties=int((differences_U == 0).sum()),
         per_user=per_user,
     )
 
 
 def _differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
-    """[S, U]."""
+    """Return the paired differences, [S, U]."""
     ours_SU, theirs_SU = (np.atleast_2d(np.asarray(values, np.float64)) for values in (ours, theirs))
     same = ours_SU.shape == theirs_SU.shape and (np.isnan(ours_SU) == np.isnan(theirs_SU)).all()
     if not same or np.isnan(ours_SU).all(1).any():
@@ -222,9 +240,9 @@ def _differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
 
 
 def _user_contributions(differences_SU: Floats) -> Floats:
-    """[U] what each user adds to the mean over the seeds of the seeds' means."""
-    there_SU = ~np.isnan(differences_SU)
-    shares_SU = np.where(there_SU, differences_SU, 0.0) / there_SU.sum(1, keepdims=True)
+    """Return the contribution of each user to the mean over seeds, [U]."""
+    present_SU = ~np.isnan(differences_SU)
+    shares_SU = np.where(present_SU, differences_SU, 0.0) / present_SU.sum(1, keepdims=True)
     sums: Floats = shares_SU.mean(0)
     return np.where(np.abs(sums) < _TOLERANCE / len(sums), 0.0, sums)
 

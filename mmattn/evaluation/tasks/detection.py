@@ -1,18 +1,20 @@
-"""How well boxes are found: COCO's average precision and recall, through faster-coco-eval.
+"""Object detection metrics: COCO average precision and recall through faster-coco-eval, and F1.
 
-A prediction is right where its IoU with a box of the same label that no better prediction took is at least
-the threshold. Average precision is the mean over 101 recalls of the best precision at that recall or above;
-`map` is its mean over IoU thresholds .50, .55, ..., .95 and over classes, `ap50` and `ap75` are those at one
-threshold. `recall` is the mean over thresholds and classes of what share of the truth was found by at most
-100 predictions a picture and class.
+Each prediction is greedily matched to the unmatched ground-truth box of its label with the highest IoU, in
+order of decreasing score. Average precision is the mean over 101 recall levels of the interpolated precision.
+`map` averages it over the IoU thresholds .50, .55, ..., .95 and over classes; `ap50` and `ap75` use one
+threshold. `recall` is the maximum recall with 100 predictions per image and class, averaged likewise.
 
-What is predicted where there is nothing counts as wrong. A class that never truly occurs has no average
-precision and is left out of the means, as COCO does it; without any truth at all the figures are NaN.
+Predictions on images without targets are false positives. Classes without a target have no average precision
+and are excluded from the means, as in COCO; without any target all metrics are NaN.
+
+Paper: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,11 @@ import numpy as np
 from mmattn.array_types import Floats
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError, MissingDependency
+from mmattn.evaluation.tasks.task_metrics import PerClassMetrics
 
 __all__ = [
     "IOU_THRESHOLDS",
+    "DetectionMetrics",
     "check_predictions",
     "detection_metrics",
     "per_class_detection_metrics",
@@ -31,101 +35,154 @@ __all__ = [
 ]
 
 
-# The IoU from which a box counts as found.
+# IoU thresholds of a match.
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
-_AP50, _AP75 = 0, 5  # places of .50 and .75 among the thresholds
+_AP50, _AP75 = 0, 5  # indices of .50 and .75 in IOU_THRESHOLDS
+
+
+@dataclass(frozen=True)
+class DetectionMetrics(PerClassMetrics):
+    """Precision, recall and F1 of matched boxes, plus average precision over all samples.
+
+    Average precision is not a function of summed counts: `evaluate` adds it, and epochs are selected by
+    `ap50`, but it has no intervals here (see `mmattn.evaluation.tasks.detection_intervals`).
+
+    Args:
+        class_names: names of the labels.
+        iou_threshold: minimum IoU of a match.
+        score_threshold: minimum score of a predicted box that counts.
+    """
+
+    iou_threshold: float = 0.5
+    score_threshold: float = 0.5
+
+    primary_metric = "f1"
+
+    def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
+        counts_N3C = np.zeros((len(targets), 3, len(self.class_names)))
+        for row, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+            confident = _above_threshold(prediction, self.score_threshold)
+            matched = _matched_labels(confident, target, self.iou_threshold)
+            self.add_counts(counts_N3C[row], matched, confident.labels, target.labels)
+        return counts_N3C.reshape(len(targets), -1)
+
+    def compute(self, sums: Floats) -> dict[str, Floats]:
+        scores = self.micro_average(sums)
+        return {"f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"]}
+
+    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+        coco = detection_metrics(predictions, targets)
+        return {**super().evaluate(predictions, targets), "ap50": coco["ap50"], "map": coco["map"]}
+
+    def selection_score(self, metrics: Mapping[str, float]) -> float:
+        return metrics["ap50"]
 
 
 def detection_metrics(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> dict[str, float]:
-    """map, ap50, ap75 and recall over all pictures.
+    """Compute COCO average precision and recall over all images.
 
     Args:
-        predictions: one a picture, with scores.
-        targets: the truth, in the same order, on pictures of the same sizes.
+        predictions: boxes of each image, with scores.
+        targets: ground-truth boxes of the same images.
+
+    Returns:
+        "map", "ap50", "ap75" and "recall".
 
     Raises:
-        InputError: lists of different lengths, sizes that differ, or predictions without finite scores.
+        InputError: different numbers of images, different image sizes, or predictions without finite scores.
         MissingDependency: faster-coco-eval is not installed.
 
     Example:
         >>> import torch
-        >>> truth = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
-        >>> found = Boxes(torch.tensor([[2.0, 3.0, 10.0, 11.0]]), ["seven"], (24, 32), torch.tensor([0.9]))
-        >>> figures = detection_metrics([found], [truth])  # IoU 8 / 9: found up to the threshold .85
-        >>> {name: round(value, 3) for name, value in figures.items()}
+        >>> target = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
+        >>> box = Boxes(torch.tensor([[2.0, 3.0, 10.0, 11.0]]), ["seven"], (24, 32), torch.tensor([0.9]))
+        >>> metrics = detection_metrics([box], [target])  # IoU 8 / 9: a match up to the threshold .85
+        >>> {name: round(value, 3) for name, value in metrics.items()}
         {'map': 0.8, 'ap50': 1.0, 'ap75': 1.0, 'recall': 0.8}
     """
-    curves = _evaluate_coco(predictions, targets)
+    results = _evaluate_coco(predictions, targets)
     return {
-        "map": _nanmean(curves.precision_TC),
-        "ap50": _nanmean(curves.precision_TC[_AP50]),
-        "ap75": _nanmean(curves.precision_TC[_AP75]),
-        "recall": _nanmean(curves.recall_TC),
+        "map": _nanmean(results.precision_TC),
+        "ap50": _nanmean(results.precision_TC[_AP50]),
+        "ap75": _nanmean(results.precision_TC[_AP75]),
+        "recall": _nanmean(results.recall_TC),
     }
 
 
 def per_class_detection_metrics(
     predictions: Sequence[Boxes], targets: Sequence[Boxes]
 ) -> dict[str, dict[str, float]]:
-    """Each class's map, ap50, ap75 and recall, and how many boxes it truly has (`true`).
+    """Compute COCO average precision and recall of each class.
 
     Args:
-        predictions, targets: as `detection_metrics`. A class that never truly occurs has NaN figures.
+        predictions: boxes of each image, with scores.
+        targets: ground-truth boxes of the same images.
+
+    Returns:
+        Label -> "map", "ap50", "ap75", "recall" (NaN without targets) and "support", the number of targets.
 
     Raises:
-        InputError, MissingDependency: as `detection_metrics`.
+        InputError: different numbers of images, different image sizes, or predictions without finite scores.
+        MissingDependency: faster-coco-eval is not installed.
 
     Example:
         >>> import torch
-        >>> truth = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
-        >>> per_class_detection_metrics([Boxes(truth.boxes, ["six"], (24, 32), torch.tensor([0.9]))], [truth])["seven"]
-        {'map': 0.0, 'ap50': 0.0, 'ap75': 0.0, 'recall': 0.0, 'true': 1.0}
+        >>> target = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
+        >>> box = Boxes(target.boxes, ["six"], (24, 32), torch.tensor([0.9]))
+        >>> per_class_detection_metrics([box], [target])["seven"]
+        {'map': 0.0, 'ap50': 0.0, 'ap75': 0.0, 'recall': 0.0, 'support': 1.0}
     """
-    curves = _evaluate_coco(predictions, targets)
-    true = dict.fromkeys(curves.labels, 0)
-    for target in targets:
-        for label in target.labels:
-            true[label] += 1
+    results = _evaluate_coco(predictions, targets)
+    support = Counter(label for target in targets for label in target.labels)
     return {
         label: {
-            "map": _nanmean(curves.precision_TC[:, column]),
-            "ap50": _nanmean(curves.precision_TC[_AP50, column]),
-            "ap75": _nanmean(curves.precision_TC[_AP75, column]),
-            "recall": _nanmean(curves.recall_TC[:, column]),
-            "true": float(true[label]),
+            "map": _nanmean(results.precision_TC[:, column]),
+            "ap50": _nanmean(results.precision_TC[_AP50, column]),
+            "ap75": _nanmean(results.precision_TC[_AP75, column]),
+            "recall": _nanmean(results.recall_TC[:, column]),
+            "support": float(support[label]),
         }
-        for column, label in enumerate(curves.labels)
+        for column, label in enumerate(results.labels)
     }
 
 
 def check_predictions(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> None:
-    """Refuse predictions that do not answer the targets.
+    """Check that predictions fit the targets.
+
+    Args:
+        predictions: boxes of each image, with scores.
+        targets: ground-truth boxes of the same images.
 
     Raises:
-        InputError: as `detection_metrics`.
+        InputError: different numbers of images, different image sizes, or predictions without finite scores.
     """
     if len(predictions) != len(targets):
         raise InputError(
             f"detection: got {len(predictions)} predictions and {len(targets)} targets, expected as many"
         )
-    for row, (found, truth) in enumerate(zip(predictions, targets, strict=True)):
-        if tuple(found.size) != tuple(truth.size):
+    for row, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+        if tuple(prediction.size) != tuple(target.size):
             raise InputError(
-                f"detection: picture {row} is {truth.size} in the targets and {found.size} in the "
+                f"detection: image {row} is {target.size} in the targets and {prediction.size} in the "
                 "predictions, expected the same (height, width); see Boxes.scaled"
             )
-        if found.scores is None or not bool(found.scores.isfinite().all()):
-            raise InputError(f"detection: picture {row} has predictions without finite scores")
+        if prediction.scores is None or not bool(prediction.scores.isfinite().all()):
+            raise InputError(f"detection: image {row} has predictions without finite scores")
 
 
 def unique_labels(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> list[str]:
-    """Every label, in order."""
+    """Return all labels of predictions and targets, sorted.
+
+    Args:
+        predictions: predicted boxes of each image.
+        targets: ground-truth boxes of each image.
+    """
     return sorted({label for boxes in (*predictions, *targets) for label in boxes.labels})
 
 
 @dataclass(frozen=True, eq=False)
 class _CocoResults:
-    """By IoU threshold and class: average precision and recall, NaN where a class never truly occurs."""
+    """Average precision and recall, [T, C] by IoU threshold and class; NaN for classes without targets."""
 
     labels: list[str]
     precision_TC: Floats
@@ -135,56 +192,82 @@ class _CocoResults:
 def _evaluate_coco(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> _CocoResults:
     check_predictions(predictions, targets)
     labels = unique_labels(predictions, targets)
-    nothing = np.full((len(IOU_THRESHOLDS), len(labels)), np.nan)
+    nan_TC = np.full((len(IOU_THRESHOLDS), len(labels)), np.nan)
     if not any(len(target) for target in targets):
-        return _CocoResults(labels, nothing, nothing)
+        return _CocoResults(labels, nan_TC, nan_TC)
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise MissingDependency(
-            "detection measures need faster-coco-eval: pip install 'mmattn[detection]'"
+            "detection metrics need faster-coco-eval: pip install 'mmattn[detection]'"
         ) from error
-    number = {label: place for place, label in enumerate(labels, start=1)}
-    truth = COCO(
+    category_ids = {label: index for index, label in enumerate(labels, start=1)}
+    coco = COCO(
         {
             "images": [{"id": row, "height": b.size[0], "width": b.size[1]} for row, b in enumerate(targets)],
-            "categories": [{"id": place, "name": label} for label, place in number.items()],
-            "annotations": _coco_annotations(targets, number),
+            "categories": [{"id": index, "name": label} for label, index in category_ids.items()],
+            "annotations": _coco_annotations(targets, category_ids),
         }
     )
-    judge = COCOeval_faster(truth, truth.loadRes(_coco_annotations(predictions, number)), iouType="bbox")
-    judge.evaluate()
-    judge.accumulate()
-    # [T, 101 recalls, C, areas, most predictions], of which the first area is all and the last most is 100.
-    precision_TRC = np.asarray(judge.eval["precision"])[:, :, :, 0, -1]
-    recall_TC = np.asarray(judge.eval["recall"])[:, :, 0, -1]
+    evaluator = COCOeval_faster(
+        coco, coco.loadRes(_coco_annotations(predictions, category_ids)), iouType="bbox"
+    )
+    evaluator.evaluate()
+    evaluator.accumulate()
+    # [T, 101 recalls, C, areas, max detections]: area 0 is "all", the last maximum is 100.
+    precision_TRC = np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]
+    recall_TC = np.asarray(evaluator.eval["recall"])[:, :, 0, -1]
     precision_TC = np.where(precision_TRC < 0, np.nan, precision_TRC).mean(1)
     return _CocoResults(labels, precision_TC, np.where(recall_TC < 0, np.nan, recall_TC))
 
 
 def _coco_annotations(boxes: Sequence[Boxes], category_ids: dict[str, int]) -> list[dict[str, Any]]:
-    """COCO's rows: left, top, width, height."""
+    """Convert boxes to COCO annotations: left, top, width, height."""
     rows: list[dict[str, Any]] = []
-    for picture, one in enumerate(boxes):
-        corners_K4 = one.boxes.double().cpu()
+    for image, image_boxes in enumerate(boxes):
+        corners_K4 = image_boxes.boxes.double().cpu()
         sides_K4 = corners_K4.clone()
         sides_K4[:, 2:] -= corners_K4[:, :2]
-        for place, (box, label) in enumerate(zip(sides_K4.tolist(), one.labels, strict=True)):
+        for index, (box, label) in enumerate(zip(sides_K4.tolist(), image_boxes.labels, strict=True)):
             row = {
                 "id": len(rows) + 1,
-                "image_id": picture,
+                "image_id": image,
                 "category_id": category_ids[label],
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": 0,
             }
-            if one.scores is not None:
-                row["score"] = float(one.scores[place])
+            if image_boxes.scores is not None:
+                row["score"] = float(image_boxes.scores[index])
             rows.append(row)
     return rows
 
 
 def _nanmean(values: Floats) -> float:
-    """Over what there is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else float("nan")
+    """Average the values that are not NaN, without numpy's warning where all are."""
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if valid.size else float("nan")
+
+
+def _above_threshold(boxes: Boxes, threshold: float) -> Boxes:
+    """Keep confident boxes, by decreasing score."""
+    if boxes.scores is None:
+        return boxes
+    order = [int(i) for i in boxes.scores.argsort(descending=True) if boxes.scores[i] >= threshold]
+    return Boxes(boxes.boxes[order], [boxes.labels[i] for i in order], boxes.size)
+
+
+def _matched_labels(predicted: Boxes, actual: Boxes, iou_threshold: float) -> list[str]:
+    """Match each predicted box to the free target of its label with the highest IoU; return their labels."""
+    from torchvision.ops import box_iou
+
+    if not len(predicted) or not len(actual):
+        return []
+    free, matched = set(range(len(actual))), []
+    iou_KT = box_iou(predicted.boxes.float(), actual.boxes.float()).tolist()
+    for label, iou_T in zip(predicted.labels, iou_KT, strict=True):
+        candidates = [i for i in free if actual.labels[i] == label and iou_T[i] >= iou_threshold]
+        if candidates:
+            free.remove(max(candidates, key=iou_T.__getitem__))
+            matched.append(label)
+    return matched

@@ -1,42 +1,80 @@
-"""Entities in tagged words, as seqeval counts them: strictly or as forgivingly as the shared tasks did.
-
-Intervals over sentences come from `mmattn.evaluation.tasks.task_metrics.EntityMetrics`, which is forgiving.
-"""
+"""Entity metrics of BIO-tagged words, as seqeval counts them: strict (IOB2) or lenient (conlleval)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from mmattn.errors import InputError, MissingDependency
+import numpy as np
 
-__all__ = ["entity_metrics", "pad_tags"]
+from mmattn.array_types import Floats
+from mmattn.errors import InputError, MissingDependency
+from mmattn.evaluation.tasks.task_metrics import PerClassMetrics, safe_divide
+
+__all__ = ["EntityMetrics", "entity_metrics", "pad_tags"]
+
+
+class EntityMetrics(PerClassMetrics):
+    """Entity F1, precision and recall, and accuracy per word, from counts per sentence.
+
+    Entities are read leniently, as conlleval does: an orphan I- tag begins an entity.
+
+    Paper: Tjong Kim Sang and De Meulder, "Introduction to the CoNLL-2003 Shared Task", 2003.
+
+    Args:
+        class_names: names of the entity types.
+
+    Example:
+        >>> EntityMetrics(("place",)).evaluate([["B-place", "O"]], [["B-place", "I-place"]])["f1"]
+        0.0
+    """
+
+    primary_metric = "f1"
+
+    def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
+        get_entities = _load_get_entities()
+        counts_N3C = np.zeros((len(targets), 3, len(self.class_names)))
+        words_N2 = np.zeros((len(targets), 2))
+        for row, (tags, target) in enumerate(zip(pad_tags(predictions, targets), targets, strict=True)):
+            predicted, actual = set(get_entities(tags)), set(get_entities(list(target)))
+            groups = (predicted & actual, predicted, actual)
+            self.add_counts(counts_N3C[row], *([name for name, *_ in group] for group in groups))
+            words_N2[row] = sum(map(str.__eq__, tags, target)), len(target)
+        return np.hstack([counts_N3C.reshape(len(targets), -1), words_N2])
+
+    def compute(self, sums: Floats) -> dict[str, Floats]:
+        scores = self.micro_average(sums)
+        return {
+            "f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"],
+            "word accuracy": safe_divide(sums[..., -2], sums[..., -1]),
+        }  # fmt: skip
 
 
 def entity_metrics(
     predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, strict: bool = False
 ) -> dict[str, float]:
-    """Precision, recall and F1 of entities: kind, beginning and end have to be right.
+    """Compute precision, recall and F1 of entities; type, start and end must match.
 
     Paper: Tjong Kim Sang and De Meulder, "Introduction to the CoNLL-2003 Shared Task", 2003.
 
     Args:
-        predictions: BIO tags of each sentence; words that are missing at the end are "O".
-        targets: the true ones.
-        strict: an entity begins with a B-kind, as IOB2 has it, and what does not is none; otherwise an
-            I-kind that continues nothing begins one, as in conlleval.
+        predictions: BIO tags of each sentence; missing tags at the end count as "O".
+        targets: BIO tags of the same sentences.
+        strict: read tags as IOB2, where an entity must begin with a B- tag; otherwise an orphan I- tag begins
+            an entity, as in conlleval.
 
     Returns:
-        "f1", "precision", "recall" over all entities, "macro f1" over kinds, and "f1 KIND" of each kind that
-        is true or said.
+        "f1", "precision" and "recall" over all entities, "macro f1" over types, and "f1 TYPE" of each type in
+        the predictions or targets.
 
     Raises:
-        InputError: other sentences, or more tags than words.
+        InputError: different numbers of sentences, more tags than words, or a tag that is not BIO.
         MissingDependency: seqeval is not installed.
 
     Example:
-        >>> said, true = [["B-place", "O", "I-work"]], [["B-place", "O", "B-work"]]
-        >>> entity_metrics(said, true)["f1"], round(entity_metrics(said, true, strict=True)["f1"], 3)
+        >>> predictions, targets = [["B-place", "O", "I-work"]], [["B-place", "O", "B-work"]]
+        >>> lenient, strict = (entity_metrics(predictions, targets, strict=flag) for flag in (False, True))
+        >>> lenient["f1"], round(strict["f1"], 3)
         (1.0, 0.667)
     """
     try:
@@ -44,25 +82,36 @@ def entity_metrics(
         from seqeval.scheme import IOB2
     except ImportError as error:
         raise MissingDependency("seqeval is not installed: pip install 'mmattn[tagging]'") from error
-    true, said = [list(one) for one in targets], pad_tags(predictions, targets)
-    _check_bio([*true, *said])
-    none = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0}
-    there = any(tag != "O" for one in (*true, *said) for tag in one)
-    options: dict[str, Any] = {"mode": "strict", "scheme": IOB2} if strict else {}
-    report = classification_report(true, said, output_dict=True, zero_division=0, **options) if there else {}
-    kinds = {name: row for name, row in report.items() if not name.endswith(" avg")}
-    micro = report.get("micro avg", none)
+    actual, predicted = [list(tags) for tags in targets], pad_tags(predictions, targets)
+    _check_bio([*actual, *predicted])
+    zeros = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0}
+    report: dict[str, Any] = {}
+    if any(tag != "O" for tags in (*actual, *predicted) for tag in tags):
+        options: dict[str, Any] = {"mode": "strict", "scheme": IOB2} if strict else {}
+        report = classification_report(actual, predicted, output_dict=True, zero_division=0, **options)
+    types = {name: row for name, row in report.items() if not name.endswith(" avg")}
+    micro = report.get("micro avg", zeros)
     return {
         "f1": float(micro["f1-score"]),
         "precision": float(micro["precision"]),
         "recall": float(micro["recall"]),
-        "macro f1": float(report.get("macro avg", none)["f1-score"]),
-        **{f"f1 {name}": float(row["f1-score"]) for name, row in sorted(kinds.items())},
+        "macro f1": float(report.get("macro avg", zeros)["f1-score"]),
+        **{f"f1 {name}": float(row["f1-score"]) for name, row in sorted(types.items())},
     }
 
 
 def pad_tags(predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Predictions with "O" for the words at the end that an encoder has cut off.
+    """Pad predictions with "O" for words at the end that an encoder truncated.
+
+    Args:
+        predictions: tags of each sentence, at most one per word.
+        targets: tags of each word.
+
+    Returns:
+        One tag per word.
+
+    Raises:
+        InputError: different numbers of sentences, or more tags than words.
 
     Example:
         >>> pad_tags([["B-place"]], [["B-place", "I-place", "O"]])
@@ -72,16 +121,24 @@ def pad_tags(predictions: Sequence[Sequence[str]], targets: Sequence[Sequence[st
         raise InputError(
             f"tagging: got {len(predictions)} predictions, expected {len(targets)}, one a sentence"
         )
-    found = []
-    for row, (said, true) in enumerate(zip(predictions, targets, strict=True)):
-        if len(said) > len(true):
-            raise InputError(f"tagging: sentence {row} has {len(true)} words, got {len(said)} tags")
-        found.append([*said, *["O"] * (len(true) - len(said))])
-    return found
+    padded = []
+    for row, (tags, target) in enumerate(zip(predictions, targets, strict=True)):
+        if len(tags) > len(target):
+            raise InputError(f"tagging: sentence {row} has {len(target)} words, got {len(tags)} tags")
+        padded.append([*tags, *["O"] * (len(target) - len(tags))])
+    return padded
 
 
 def _check_bio(sentences: Sequence[Sequence[str]]) -> None:
-    """Seqeval would take any other tag for an entity, with a warning."""
+    """Refuse other tags; seqeval would read them as entities with a warning."""
     for tag in {tag for sentence in sentences for tag in sentence}:
         if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) < 3):
             raise InputError(f"tagging: got the tag {tag!r}, expected O, B-kind or I-kind")
+
+
+def _load_get_entities() -> Any:
+    try:
+        from seqeval.metrics.sequence_labeling import get_entities
+    except ImportError as error:
+        raise MissingDependency("seqeval is not installed: pip install 'mmattn[tagging]'") from error
+    return get_entities

@@ -1,65 +1,75 @@
-"""How far transcripts are from what was said: word and character error rates, and where the errors are.
+"""Word and character error rates of transcripts, and the utterances with the most errors.
 
-Texts are compared as they are, words between white space: bring both to one spelling (lower case, no
-punctuation) before, where that is no error. An utterance in which nothing was said has no words to get
-wrong: whatever is heard in it counts as insertions in the rate over all utterances.
+Texts are compared as they are, split at white space; normalize case and punctuation first if they should not
+count. The target of a silent utterance is empty: every predicted word counts as an insertion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmattn.array_types import Floats, Ints
 from mmattn.errors import InputError, MissingDependency
 from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics, safe_divide
 
-__all__ = ["Edits", "Mistake", "count_edits", "error_rate", "transcription_metrics", "worst_predictions"]
+__all__ = [
+    "Edits",
+    "Mistake",
+    "TranscriptMetrics",
+    "count_edits",
+    "error_rate",
+    "transcription_metrics",
+    "worst_predictions",
+]
 
 TextUnit = Literal["word", "character"]
 
-_AT_ONCE = 4_000_000  # resampled counts held at once
+_TEXT_UNITS: tuple[TextUnit, ...] = get_args(TextUnit)
+
+_MAX_COUNTS = 4_000_000  # resampled counts in memory at once
 
 
 @dataclass(frozen=True, eq=False)
 class Edits:
-    """What it takes to turn predictions into what was said, one number an utterance, [U] each.
+    """Edits between targets and predictions, per utterance.
 
     Args:
-        substitutions: units that are other ones.
-        deletions: units that were said and not heard.
-        insertions: units that were heard and not said.
-        lengths: units that were said.
+        substitutions: [U] replaced units.
+        deletions: [U] units of the target that the prediction lacks.
+        insertions: [U] units that only the prediction has.
+        lengths: [U] units of the target.
     """
 
-    substitutions: NDArray[np.int64]
-    deletions: NDArray[np.int64]
-    insertions: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    substitutions: Ints
+    deletions: Ints
+    insertions: Ints
+    lengths: Ints
 
     @property
-    def errors(self) -> NDArray[np.int64]:
-        """[U], the edit distance."""
+    def errors(self) -> Ints:
+        """Edit distance of each utterance, [U]."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors a unit that was said, over all utterances; may be above 1. NaN where nothing was said."""
+        """Errors / target units over all utterances; can exceed 1, NaN without target units."""
         return float(self.errors.sum() / self.lengths.sum()) if self.lengths.any() else float("nan")
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An utterance that was not understood.
+    """An utterance with errors.
 
     Args:
-        row: its place among the targets.
-        target: what was said.
-        prediction: what was heard.
-        errors: edits of words between the two.
+        row: index of the utterance.
+        target: reference transcript.
+        prediction: predicted transcript.
+        errors: word-level edit distance.
     """
 
     row: int
@@ -68,16 +78,44 @@ class Mistake:
     errors: int
 
 
+class TranscriptMetrics(TaskMetrics):
+    """Word error rate, character error rate and the fraction of faultless transcripts.
+
+    Example:
+        >>> TranscriptMetrics().evaluate(["one two"], ["one too"])["wer"]
+        0.5
+    """
+
+    primary_metric = "wer"
+    lower_is_better = frozenset({"wer", "cer"})
+
+    def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
+        words, characters = (count_edits(predictions, targets, unit) for unit in _TEXT_UNITS)
+        columns = [
+            words.errors, words.lengths, characters.errors, characters.lengths,
+            words.errors == 0, np.ones(len(targets)),
+        ]  # fmt: skip
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    def compute(self, sums: Floats) -> dict[str, Floats]:
+        return {
+            name: safe_divide(sums[..., 2 * index], sums[..., 2 * index + 1])
+            for index, name in enumerate(("wer", "cer", "faultless"))
+        }
+
+
 def count_edits(predictions: Sequence[str], targets: Sequence[str], unit: TextUnit = "word") -> Edits:
-    """The edits of every utterance.
+    """Count substitutions, deletions and insertions per utterance, through jiwer.
+
+    Paper: Levenshtein, "Binary codes capable of correcting deletions, insertions, and reversals", 1966.
 
     Args:
-        predictions: [U] transcripts.
-        targets: [U] what was said; may be "".
-        unit: "word" or "character"; spaces between words are characters.
+        predictions: U transcripts.
+        targets: U reference transcripts; may be empty strings.
+        unit: "word" or "character"; spaces between words count as characters.
 
     Raises:
-        InputError: as many predictions as targets are expected, all of them texts.
+        InputError: the lengths differ, or an element is not a string.
         MissingDependency: jiwer is not installed.
 
     Example:
@@ -90,36 +128,47 @@ def count_edits(predictions: Sequence[str], targets: Sequence[str], unit: TextUn
     process = {"word": jiwer.process_words, "character": jiwer.process_characters}[unit]
     rows = []
     for pair in zip(predictions, targets, strict=True):
-        heard, said = (" ".join(text.split()) if unit == "word" else text.strip() for text in pair)
-        heard_count, said_count = (len(text.split() if unit == "word" else text) for text in (heard, said))
-        if heard and said:
-            found: Any = process([said], [heard])
-            rows.append((found.substitutions, found.deletions, found.insertions, said_count))
-        else:  # nothing to align, and jiwer takes no empty text
-            rows.append((0, said_count, heard_count, said_count))
+        prediction, target = (" ".join(text.split()) if unit == "word" else text.strip() for text in pair)
+        predicted_count, target_count = (
+            len(text.split() if unit == "word" else text) for text in (prediction, target)
+        )
+        if prediction and target:
+            edits: Any = process([target], [prediction])
+            rows.append((edits.substitutions, edits.deletions, edits.insertions, target_count))
+        else:  # jiwer accepts no empty text
+            rows.append((0, target_count, predicted_count, target_count))
     return Edits(*np.array(rows, np.int64).reshape(-1, 4).T)
 
 
 def transcription_metrics(predictions: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Word and character error rates, what the words' errors are, and the share of faultless utterances.
+    """Compute word and character error rates, the kinds of word errors, and the faultless fraction.
 
-    Raises: as `count_edits`; InputError where nothing was said in any utterance.
+    Args:
+        predictions: U transcripts.
+        targets: U reference transcripts.
+
+    Returns:
+        "wer", "cer", "substitutions", "deletions", "insertions" (each per target word) and "faultless".
+
+    Raises:
+        InputError: the lengths differ, an element is not a string, or no target has a word.
+        MissingDependency: jiwer is not installed.
 
     Example:
-        >>> figures = transcription_metrics(["one too", "three"], ["one two", "three"])
-        >>> round(figures["wer"], 3), round(figures["cer"], 3), figures["faultless"]
+        >>> metrics = transcription_metrics(["one too", "three"], ["one two", "three"])
+        >>> round(metrics["wer"], 3), round(metrics["cer"], 3), metrics["faultless"]
         (0.333, 0.083, 0.5)
     """
-    words, characters = (count_edits(predictions, targets, unit) for unit in ("word", "character"))
-    said = int(words.lengths.sum())
-    if not said:
+    words, characters = (count_edits(predictions, targets, unit) for unit in _TEXT_UNITS)
+    total = int(words.lengths.sum())
+    if not total:
         raise InputError(f"transcripts: got {len(targets)} targets without a word, expected some words")
     return {
         "wer": words.rate,
         "cer": characters.rate,
-        "substitutions": float(words.substitutions.sum() / said),
-        "deletions": float(words.deletions.sum() / said),
-        "insertions": float(words.insertions.sum() / said),
+        "substitutions": float(words.substitutions.sum() / total),
+        "deletions": float(words.deletions.sum() / total),
+        "insertions": float(words.insertions.sum() / total),
         "faultless": float((words.errors == 0).mean()),
     }
 
@@ -127,16 +176,16 @@ def transcription_metrics(predictions: Sequence[str], targets: Sequence[str]) ->
 def error_rate(
     edits: Edits | Sequence[Edits], *, confidence_level: float = 0.95, n_resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The error rate with its bootstrap interval over utterances.
+    """Compute the error rate with its percentile bootstrap interval over utterances.
 
     Args:
-        edits: of one seed, or of several that heard the same utterances.
+        edits: edits of one seed, or of several seeds on the same utterances.
         confidence_level: coverage, between 0 and 1.
-        n_resamples: how many times the utterances are drawn anew.
-        seed: of the resampling.
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
 
     Raises:
-        InputError: seeds with other utterances, or without a word that was said.
+        InputError: no seed, seeds on different utterances, or no target unit.
 
     Example:
         >>> interval = error_rate(count_edits(["one"] * 9 + ["two"], ["one"] * 10))
@@ -150,13 +199,13 @@ def error_rate(
         )
     lengths_U = runs[0].lengths
     if not lengths_U.any():
-        raise InputError(f"error rate: nothing was said in any of {len(lengths_U)} utterances")
+        raise InputError(f"error rate: none of {len(lengths_U)} targets has a word")
     errors_U = np.mean([run.errors for run in runs], axis=0)
     rng, rates = np.random.default_rng(seed), []
-    for first in range(0, n_resamples, block := max(1, _AT_ONCE // len(lengths_U))):
-        drawn_RU = rng.integers(len(lengths_U), size=(min(block, n_resamples - first), len(lengths_U)))
-        said_R = lengths_U[drawn_RU].sum(1)
-        rates.append(errors_U[drawn_RU].sum(1)[said_R > 0] / said_R[said_R > 0])
+    for first in range(0, n_resamples, block := max(1, _MAX_COUNTS // len(lengths_U))):
+        sample_RU = rng.integers(len(lengths_U), size=(min(block, n_resamples - first), len(lengths_U)))
+        lengths_R = lengths_U[sample_RU].sum(1)
+        rates.append(errors_U[sample_RU].sum(1)[lengths_R > 0] / lengths_R[lengths_R > 0])
     low, high = np.quantile(np.concatenate(rates), [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     seeds = tuple(run.rate for run in runs)
     return Interval(float(np.mean(seeds)), float(low), float(high), seeds, confidence_level, len(lengths_U))
@@ -165,7 +214,15 @@ def error_rate(
 def worst_predictions(
     predictions: Sequence[str], targets: Sequence[str], max_results: int = 10
 ) -> list[Mistake]:
-    """The utterances with the most errors, faultless ones left out; the earlier first among equals.
+    """Return the utterances with the most word errors, most errors first, ties in input order.
+
+    Args:
+        predictions: U transcripts.
+        targets: U reference transcripts.
+        max_results: maximum number of utterances; faultless ones are never returned.
+
+    Raises:
+        InputError: the lengths differ, or an element is not a string.
 
     Example:
         >>> [mistake.row for mistake in worst_predictions(["a", "b c", "d"], ["a", "x y", "e"])]

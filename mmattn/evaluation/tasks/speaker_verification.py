@@ -1,4 +1,4 @@
-"""How well vectors tell speakers apart, as counts of every recording."""
+"""Speaker verification metrics as counts per recording, for bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NUM_BINS = 400  # of the cosines between -1 and 1
 
 
 class SpeakerVerificationMetrics(TaskMetrics):
-    """Verification: equal error rate and least cost, of recordings against speakers.
+    """Equal error rate and minimum detection cost of recordings against speakers.
 
-    Each recording is compared with every speaker: with the mean vector of the speaker's recordings, itself
-    left out. So every trial belongs to one recording, and an interval may draw these anew, as it may not
-    where pairs of recordings are compared (`mmattn.evaluation.tasks.verification`). Cosines are sorted into bins
-    of .005. Speakers need not have been heard in training. Where nothing tells one from another, the error
-    rate is a half, and so it is where there are no two speakers.
+    Each recording is compared with the mean vector of every speaker, excluding the recording itself. Every
+    trial thus belongs to one recording, so a bootstrap over recordings is valid; pairs of recordings
+    (`mmattn.evaluation.tasks.verification`) would not be independent. Cosines are binned with width .005.
+    Speakers need not occur in training. Without both kinds of trials the equal error rate is 0.5.
 
     Example:
-        >>> found = SpeakerVerificationMetrics().measure([[1, 0], [1, 0], [0, 1], [0, 1]], ["ann", "ann", "bob", "bob"])
-        >>> round(found["eer"], 4), round(found["min_dcf"], 4)
+        >>> vectors, speakers = [[1, 0], [1, 0], [0, 1], [0, 1]], ["ann", "ann", "bob", "bob"]
+        >>> metrics = SpeakerVerificationMetrics().evaluate(vectors, speakers)
+        >>> round(metrics["eer"], 4), round(metrics["min_dcf"], 4)
         (0.0, 0.0)
     """
 
@@ -36,24 +36,36 @@ class SpeakerVerificationMetrics(TaskMetrics):
     lower_is_better = frozenset({"eer", "min_dcf"})
 
     def counts(self, predictions: Sequence[Any], targets: Sequence[Hashable]) -> Floats:
-        """[N, 2 * bins]: of each recording, the same speaker's cosines and the others'."""
+        """Count the binned cosines of each recording with its own and with other speakers.
+
+        Args:
+            predictions: N vectors of shape [K]; None for a recording without one.
+            targets: N speakers.
+
+        Returns:
+            [N, 2 * bins] counts: own speaker first, then the others.
+        """
         counts_N2B = np.zeros((len(targets), 2, _NUM_BINS))
-        there = np.array([row for row, vector in enumerate(predictions) if vector is not None], np.int64)
-        if not len(there):
+        present_V = np.array([row for row, vector in enumerate(predictions) if vector is not None], np.int64)
+        if not len(present_V):
             return counts_N2B.reshape(len(targets), -1)
-        x_VK = _normalize(np.stack([np.asarray(predictions[row], np.float64) for row in there]))
-        names = {name: number for number, name in enumerate(dict.fromkeys(targets[row] for row in there))}
-        own_V = np.array([names[targets[row]] for row in there])
-        sums_SK = np.zeros((len(names), x_VK.shape[1]))
-        np.add.at(sums_SK, own_V, x_VK)
-        cosine_VS = x_VK @ _normalize(sums_SK).T
-        cosine_VS[np.arange(len(there)), own_V] = (x_VK * _normalize(sums_SK[own_V] - x_VK)).sum(1)
-        same_VS = own_V[:, None] == np.arange(len(names))
-        lone_V = np.bincount(own_V)[own_V] == 1  # nothing of the same speaker to be compared with
-        vector_T, speaker_T = np.nonzero(~(same_VS & lone_V[:, None]))
+        vectors_VK = _normalize(np.stack([np.asarray(predictions[row], np.float64) for row in present_V]))
+        speaker_ids = {
+            speaker: i for i, speaker in enumerate(dict.fromkeys(targets[row] for row in present_V))
+        }
+        own_V = np.array([speaker_ids[targets[row]] for row in present_V])
+        sums_SK = np.zeros((len(speaker_ids), vectors_VK.shape[1]))
+        np.add.at(sums_SK, own_V, vectors_VK)
+        cosine_VS = vectors_VK @ _normalize(sums_SK).T
+        cosine_VS[np.arange(len(present_V)), own_V] = (
+            vectors_VK * _normalize(sums_SK[own_V] - vectors_VK)
+        ).sum(1)
+        same_VS = own_V[:, None] == np.arange(len(speaker_ids))
+        is_only_V = np.bincount(own_V)[own_V] == 1  # no other recording of the speaker to compare with
+        vector_T, speaker_T = np.nonzero(~(same_VS & is_only_V[:, None]))
         bin_T = ((cosine_VS[vector_T, speaker_T] + 1) / 2 * _NUM_BINS).astype(np.int64).clip(0, _NUM_BINS - 1)
         side_T = np.where(same_VS[vector_T, speaker_T], 0, 1)
-        np.add.at(counts_N2B, (there[vector_T], side_T, bin_T), 1)
+        np.add.at(counts_N2B, (present_V[vector_T], side_T, bin_T), 1)
         return counts_N2B.reshape(len(targets), -1)
 
     def compute(self, sums: Floats) -> dict[str, Floats]:
@@ -67,13 +79,14 @@ class SpeakerVerificationMetrics(TaskMetrics):
 
 
 def _cumulative_fractions(counts: Floats) -> Floats:
-    """[..., bins + 1]: the share of the trials below each edge; spread evenly where there are none."""
+    """Return the fraction of trials below each bin edge, [..., bins + 1]; uniform without trials."""
     total = counts.sum(-1, keepdims=True)
-    even = np.broadcast_to(np.arange(1, counts.shape[-1] + 1) / counts.shape[-1], counts.shape)
-    shares = np.divide(counts.cumsum(-1), total, out=even.copy(), where=total > 0)
-    return np.concatenate([np.zeros_like(total), shares], axis=-1)
+    uniform = np.broadcast_to(np.arange(1, counts.shape[-1] + 1) / counts.shape[-1], counts.shape)
+    fractions = np.divide(counts.cumsum(-1), total, out=uniform.copy(), where=total > 0)
+    return np.concatenate([np.zeros_like(total), fractions], axis=-1)
 
 
-def _normalize(x_NK: Floats) -> Floats:
-    """Rows of length 1; zeros stay."""
-    return x_NK / np.maximum(np.linalg.norm(x_NK, axis=1, keepdims=True), 1e-12)
+def _normalize(vectors_NK: Floats) -> Floats:
+    """Scale rows to unit length; zero rows stay zero."""
+    unit_NK: Floats = vectors_NK / np.maximum(np.linalg.norm(vectors_NK, axis=1, keepdims=True), 1e-12)
+    return unit_NK

@@ -1,12 +1,12 @@
-"""How close written texts are to what people wrote: BLEU and chrF by sacrebleu, several references a sample.
+"""Metrics of generated text: BLEU and chrF through sacrebleu, with several references per sample.
 
-Both are functions of counts that add up over samples (n-grams that were written, that were right, lengths),
-so a bootstrap over samples asks sacrebleu for the figure of each draw's sums. What was computed is said by
-sacrebleu's signature, which belongs beside every figure.
+Both are functions of counts that add up over samples (n-gram matches and lengths), so a bootstrap over
+samples evaluates sacrebleu on resampled sums. Report sacrebleu's signature with every value.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -21,44 +21,45 @@ from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["References", "TranslationMetrics", "translation_metrics"]
 
-References = str | Sequence[str]  # what people wrote of one sample
+References = str | Sequence[str]  # one or several reference texts of a sample
 
 _TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none")
 
 
 class TranslationMetrics(TaskMetrics):
-    """BLEU, chrF, and the share of texts that are exactly a reference; 0 to 100, 0 to 100, and 0 to 1.
+    """BLEU (0 to 100), chrF (0 to 100) and the fraction of exact matches with a reference (0 to 1).
 
     Papers: Papineni et al., "BLEU", 2002; Popovic, "chrF", 2015; Post, "A Call for Clarity in Reporting BLEU
     Scores", 2018.
 
     Args:
         lowercase: compare in lower case.
-        tokenize: how BLEU parts texts: one of sacrebleu's tokenizers, "char" for languages without spaces.
-        effective_order: leave n-grams out of BLEU that are longer than every text; otherwise texts of less
-            than four words have a BLEU of 0.
+        tokenize: sacrebleu tokenizer of BLEU; "char" for languages without spaces.
+        effective_order: ignore n-gram orders without a match in BLEU; otherwise texts of fewer than four
+            words have a BLEU of 0.
 
     Raises:
-        InputError: no such tokenizer.
-        MissingDependency: sacrebleu is not installed.
+        InputError: unknown tokenizer.
 
     Example:
-        >>> measure = TranslationMetrics()
-        >>> figures = measure.evaluate(["a dog runs here"], [["a dog runs here", "the dog is running"]])
-        >>> round(figures["bleu"], 1), round(figures["chrf"], 1), figures["exact"]
+        >>> metrics = TranslationMetrics()
+        >>> values = metrics.evaluate(["a dog runs here"], [["a dog runs here", "the dog is running"]])
+        >>> round(values["bleu"], 1), round(values["chrf"], 1), values["exact"]
         (100.0, 100.0, 1.0)
-        >>> measure.signatures["chrf"]
+        >>> metrics.signatures["chrf"]
         'nrefs:2|case:mixed|eff:yes|nc:6|nw:0|space:no|version:...'
     """
 
     primary_metric = "chrf"
     best_value = 100.0
 
-    def __init__(self, *, lowercase: bool = False, tokenize: str = "13a", effective_order: bool = False):
+    def __init__(
+        self, *, lowercase: bool = False, tokenize: str = "13a", effective_order: bool = False
+    ) -> None:
         if tokenize not in _TOKENIZERS:
             raise InputError(f"BLEU: got tokenize={tokenize!r}, expected one of {', '.join(_TOKENIZERS)}")
         self.lowercase, self.tokenize, self.effective_order = lowercase, tokenize, effective_order
-        self.signatures: dict[str, str] = {}  # of what was counted last
+        self.signatures: dict[str, str] = {}  # sacrebleu signatures of the last `counts`
 
     @cached_property
     def _sacrebleu_metrics(self) -> dict[str, Any]:
@@ -71,49 +72,54 @@ class TranslationMetrics(TaskMetrics):
         }
 
     def counts(self, predictions: Sequence[str], targets: Sequence[References]) -> Floats:
-        """[N, K] of N samples: sacrebleu's statistics, then 1 where a text is one of its references, then 1.
+        """Count sacrebleu's statistics, exact matches and samples.
 
         Args:
             predictions: N texts.
-            targets: N references: a text, or several.
+            targets: one or several references of each sample.
+
+        Returns:
+            [N, K] counts.
 
         Raises:
-            InputError: other numbers of texts and references, a sample without references, no text.
+            InputError: different numbers of samples, no sample, a sample without references, or no text.
+            MissingDependency: sacrebleu is not installed.
         """
         references = _check_references(predictions, targets)
-        widest = max(map(len, references), default=1)
-        # sacrebleu wants a list a reference, not a sample; None is one that is not there.
-        turned = [
-            [each[place] if place < len(each) else None for each in references] for place in range(widest)
-        ]
+        # sacrebleu expects one list per reference index, not per sample; None marks a missing reference.
+        by_reference = list(map(list, itertools.zip_longest(*references)))
         columns = []
         for name, metric in self._sacrebleu_metrics.items():
-            columns.append(np.array(metric._extract_corpus_statistics(list(predictions), turned), np.float64))
+            columns.append(
+                np.array(metric._extract_corpus_statistics(list(predictions), by_reference), np.float64)
+            )
             self.signatures[name] = str(metric.get_signature())
         exact = [
-            self._normalize(text) in map(self._normalize, own)
-            for text, own in zip(predictions, references, strict=True)
+            self._normalize(text) in map(self._normalize, texts)
+            for text, texts in zip(predictions, references, strict=True)
         ]
-        return np.hstack([*columns, np.array([[float(same), 1.0] for same in exact])])
+        return np.hstack([*columns, np.array([[float(match), 1.0] for match in exact])])
 
     def compute(self, sums: Floats) -> dict[str, Floats]:
-        """Figure -> [...] from sums [..., K] over samples."""
         *parts, exact = np.split(sums, [_BLEU_COUNTS, sums.shape[-1] - 2], axis=-1)
-        found = {
+        values = {
             name: np.apply_along_axis(_score_from_counts, -1, part, metric)
             for part, (name, metric) in zip(parts, self._sacrebleu_metrics.items(), strict=True)
         }
-        return {**found, "exact": exact[..., 0] / np.maximum(exact[..., 1], 1)}
+        return {**values, "exact": exact[..., 0] / np.maximum(exact[..., 1], 1)}
 
     def intervals(
         self, predictions: Sequence[Sequence[str]], targets: Sequence[References], **options: Any
     ) -> dict[str, Interval]:
-        """Every figure with its bootstrap interval over samples.
+        """Compute every metric with its bootstrap interval over samples.
 
         Args:
-            predictions: of each seed N texts, of the same samples.
-            targets: N references.
-            options: level, resamples, seed of `mmattn.evaluation.statistics.count_bootstrap.bootstrap_metrics`.
+            predictions: N texts of each seed, on the same samples.
+            targets: one or several references of each sample.
+            **options: keyword arguments of `bootstrap_metrics`.
+
+        Returns:
+            Metric name -> interval.
         """
         return bootstrap_metrics(
             [self.counts(texts, targets) for texts in predictions], self.compute, **options
@@ -126,10 +132,20 @@ class TranslationMetrics(TaskMetrics):
         targets: Sequence[References],
         **options: Any,
     ) -> dict[str, Interval]:
-        """Every figure of ours minus that of theirs, on the same draws of samples; as `intervals`."""
-        counts = [self.counts(texts, targets) for texts in ours]
-        others = [self.counts(texts, targets) for texts in theirs]
-        return paired_bootstrap_metrics(counts, others, self.compute, **options)
+        """Compute the paired difference of two systems on every metric, ours minus theirs.
+
+        Args:
+            ours: N texts of each seed.
+            theirs: N texts of each seed by the other system.
+            targets: one or several references of each sample.
+            **options: keyword arguments of `paired_bootstrap_metrics`.
+
+        Returns:
+            Metric name -> interval of the difference.
+        """
+        our_counts = [self.counts(texts, targets) for texts in ours]
+        their_counts = [self.counts(texts, targets) for texts in theirs]
+        return paired_bootstrap_metrics(our_counts, their_counts, self.compute, **options)
 
     def _normalize(self, text: str) -> str:
         text = " ".join(text.split())
@@ -139,22 +155,29 @@ class TranslationMetrics(TaskMetrics):
 def translation_metrics(
     predictions: Sequence[str], targets: Sequence[References], **options: Any
 ) -> dict[str, float]:
-    """BLEU, chrF and the share of exact texts.
+    """Compute BLEU, chrF and the fraction of exact matches.
 
     Args:
         predictions: N texts.
-        targets: N references: a text, or several.
-        options: of `TranslationMetrics`.
+        targets: one or several references of each sample.
+        **options: arguments of `TranslationMetrics`.
+
+    Returns:
+        "bleu", "chrf" and "exact".
+
+    Raises:
+        InputError: unknown tokenizer, different numbers of samples, or a sample without references.
+        MissingDependency: sacrebleu is not installed.
 
     Example:
-        >>> figures = translation_metrics(["ein roter hund"], ["ein roter hund"], effective_order=True)
-        >>> {name: round(value, 6) for name, value in figures.items()}
+        >>> metrics = translation_metrics(["ein roter hund"], ["ein roter hund"], effective_order=True)
+        >>> {name: round(value, 6) for name, value in metrics.items()}
         {'bleu': 100.0, 'chrf': 100.0, 'exact': 1.0}
     """
     return TranslationMetrics(**options).evaluate(predictions, targets)
 
 
-_BLEU_COUNTS = 10  # two lengths, right and written n-grams of four orders
+_BLEU_COUNTS = 10  # two lengths, matched and predicted n-grams of four orders
 
 
 def _score_from_counts(counts: Floats, metric: Any) -> float:
@@ -162,19 +185,19 @@ def _score_from_counts(counts: Floats, metric: Any) -> float:
 
 
 def _check_references(predictions: Sequence[str], targets: Sequence[References]) -> list[list[str]]:
-    """The references of each sample, as a list each."""
+    """Return the references of each sample as a list."""
     if len(predictions) != len(targets) or not len(predictions):
         raise InputError(
             f"translation: got {len(predictions)} texts and references of {len(targets)} samples, "
             "expected as many, and some"
         )
     references = [[target] if isinstance(target, str) else list(target) for target in targets]
-    for row, (text, own) in enumerate(zip(predictions, references, strict=True)):
-        if not own:
+    for row, (text, texts) in enumerate(zip(predictions, references, strict=True)):
+        if not texts:
             raise InputError(f"translation: sample {row} has no reference, expected at least one")
-        wrong = [each for each in (text, *own) if not isinstance(each, str)]
-        if wrong:
-            raise InputError(f"translation: sample {row} has {wrong[0]!r}, expected texts")
+        invalid = [value for value in (text, *texts) if not isinstance(value, str)]
+        if invalid:
+            raise InputError(f"translation: sample {row} has {invalid[0]!r}, expected texts")
     return references
 
 

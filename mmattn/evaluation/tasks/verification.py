@@ -1,7 +1,7 @@
-"""Are these two recordings of one speaker? What vectors say of pairs, measured as verification is.
+"""Speaker verification metrics from pairs of vectors: equal error rate and minimum detection cost.
 
-A trial is a pair with a score and whether both sides are the same. At a threshold, different pairs at or
-above it are accepted wrongly, same pairs below it are missed.
+A trial is a pair with a score and a label (same speaker or not). At a threshold, different-speaker pairs with
+at least that score are false accepts, same-speaker pairs below it are misses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmattn.array_types import Floats
+from mmattn.array_types import Bools, Floats, Floats32, Ints
 from mmattn.errors import InputError
 
 __all__ = [
@@ -31,62 +31,67 @@ _MAX_PAIRS = 20_000_000
 
 @dataclass(frozen=True, eq=False)
 class ErrorTradeoffCurve:
-    """The trade-off of a verifier, threshold by threshold: the points of its DET curve.
+    """Detection error tradeoff (DET) curve of a verifier.
 
-    Paper: Martin et al., "The DET curve in assessment of detection task performance", 1997.
+    Paper: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
 
     Args:
-        thresholds: [P] rising; pairs that score at least as much are accepted. The last accepts nothing.
-        false_accepts: [P] share of the different pairs that is accepted, falling from 1 to 0.
-        misses: [P] share of the same pairs that is not, rising from 0 to 1.
+        thresholds: [P] increasing; pairs that score at least as much are accepted. The last one is infinite.
+        false_accepts: [P] rate of accepted different-speaker pairs, decreasing from 1 to 0.
+        misses: [P] rate of rejected same-speaker pairs, increasing from 0 to 1.
     """
 
-    thresholds: NDArray[np.float64]
-    false_accepts: NDArray[np.float64]
-    misses: NDArray[np.float64]
+    thresholds: Floats
+    false_accepts: Floats
+    misses: Floats
 
     @property
     def equal_error_rate(self) -> float:
-        """Where both errors are the same, on the straight line between the points around it."""
+        """Error rate at which both errors are equal, linearly interpolated."""
         return float(equal_error_rate(self.false_accepts, self.misses))
 
     def min_cost(self, prior: float = 0.05, miss_cost: float = 1.0, false_accept_cost: float = 1.0) -> float:
-        """The least detection cost (minDCF) at any threshold; 1 is what accepting or refusing all costs.
+        """Return the minimum normalized detection cost (minDCF) over all thresholds.
 
-        Paper: NIST, "2016 Speaker Recognition Evaluation Plan".
+        Accepting or rejecting all pairs, whichever is cheaper, costs 1.
+
+        Reference: NIST, "2016 Speaker Recognition Evaluation Plan".
 
         Args:
-            prior: probability that a pair is of one speaker.
+            prior: probability of a same-speaker pair.
             miss_cost: cost of a miss.
-            false_accept_cost: cost of accepting wrongly.
+            false_accept_cost: cost of a false accept.
+
+        Raises:
+            InputError: the prior is not between 0 and 1, or a cost is not positive.
         """
         return float(min_detection_cost(self.false_accepts, self.misses, prior, miss_cost, false_accept_cost))
 
 
 def equal_error_rate(false_accepts: Floats, misses: Floats) -> Floats:
-    """Where both errors are the same, on the straight line between the thresholds around it.
+    """Compute the equal error rate, linearly interpolated between thresholds.
 
     Args:
-        false_accepts: [..., P] falling from 1 to 0 as the threshold rises.
-        misses: [..., P] rising from 0 to 1.
+        false_accepts: [..., P] rates for increasing thresholds, decreasing from 1 to 0.
+        misses: [..., P] rates for the same thresholds, increasing from 0 to 1.
 
     Returns:
-        [...] the error there.
+        [...] rates at which both errors are equal.
 
     Example:
         >>> float(equal_error_rate(np.array([1.0, 0.5, 0.0]), np.array([0.0, 0.0, 1.0])))
         0.3333333333333333
     """
     gap = false_accepts - misses
-    ahead = np.argmax(gap <= 0, axis=-1)[..., None]
-    before = ahead - 1
+    after = np.argmax(gap <= 0, axis=-1)[..., None]
+    before = after - 1
 
-    def at(values: Floats, place: NDArray[np.int64]) -> Floats:
-        return np.take_along_axis(values, place, -1)[..., 0]
+    def take(values: Floats, index: Ints) -> Floats:
+        return np.take_along_axis(values, index, -1)[..., 0]
 
-    share = at(gap, before) / (at(gap, before) - at(gap, ahead))
-    low, high = at(misses, before), at(misses, ahead)
-    return np.asarray(low + share * (high - low))
+    fraction = take(gap, before) / (take(gap, before) - take(gap, after))
+    low, high = take(misses, before), take(misses, after)
+    return np.asarray(low + fraction * (high - low))
 
 
 def min_detection_cost(
@@ -96,35 +101,57 @@ def min_detection_cost(
     miss_cost: float = 1.0,
     false_accept_cost: float = 1.0,
 ) -> Floats:
-    """[...] the least detection cost over the thresholds of [..., P]: see `ErrorTradeoffCurve.min_cost`.
+    """Compute the minimum normalized detection cost over thresholds.
+
+    Reference: NIST, "2016 Speaker Recognition Evaluation Plan".
+
+    Args:
+        false_accepts: [..., P] rates for increasing thresholds.
+        misses: [..., P] rates for the same thresholds.
+        prior: probability of a same-speaker pair.
+        miss_cost: cost of a miss.
+        false_accept_cost: cost of a false accept.
+
+    Returns:
+        [...] costs; 1 is the cost of accepting or rejecting all pairs.
 
     Raises:
-        InputError: no probability, or costs that are none.
+        InputError: the prior is not between 0 and 1, or a cost is not positive.
+
+    Example:
+        >>> float(min_detection_cost(np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.5, 1.0])))
+        0.5
     """
     if not 0 < prior < 1 or miss_cost <= 0 or false_accept_cost <= 0:
         raise InputError(
-            f"verification: got {prior}, {miss_cost}, {false_accept_cost} as prior and costs, expected 0 < prior < 1 and "
-            "costs above 0"
+            f"verification: got {prior}, {miss_cost}, {false_accept_cost} as prior and costs, expected "
+            "0 < prior < 1 and costs above 0"
         )
     costs = miss_cost * prior * misses + false_accept_cost * (1 - prior) * false_accepts
     return np.asarray(costs.min(-1) / min(miss_cost * prior, false_accept_cost * (1 - prior)))
 
 
 def error_tradeoff_curve(scores: ArrayLike, same: ArrayLike) -> ErrorTradeoffCurve:
-    """The points of the curve, one for each score that occurs and one above all; equal scores share one.
+    """Compute the DET curve of trials, through scikit-learn's ROC curve.
 
     Args:
-        scores: [N] of trials, higher where the two are more alike.
-        same: [N] boolean, whether they are one speaker.
+        scores: [N] similarity of each pair.
+        same: [N] boolean, True for same-speaker pairs.
+
+    Returns:
+        One point per distinct score, and one above all scores.
 
     Raises:
-        InputError: no same or no different pair, or scores that are not finite.
+        InputError: no same-speaker or no different-speaker pair, or scores that are not finite.
 
     Example:
-        >>> curve = error_tradeoff_curve([0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [True, True, True, False, False, False])
+        >>> scores, same = [0.9, 0.8, 0.3, 0.7, 0.2, 0.1], [True, True, True, False, False, False]
+        >>> curve = error_tradeoff_curve(scores, same)
         >>> round(curve.equal_error_rate, 4)
         0.3333
     """
+    from sklearn.metrics import roc_curve
+
     scores_N, same_N = np.asarray(scores, np.float64), np.asarray(same, bool)
     if scores_N.shape != same_N.shape or scores_N.ndim != 1 or not np.isfinite(scores_N).all():
         raise InputError(
@@ -135,14 +162,8 @@ def error_tradeoff_curve(scores: ArrayLike, same: ArrayLike) -> ErrorTradeoffCur
         raise InputError(
             f"verification: got {count} same and {len(same_N) - count} different pairs, expected some of both"
         )
-    thresholds, place_N = np.unique(scores_N, return_inverse=True)
-    same_P = np.bincount(place_N[same_N], minlength=len(thresholds))
-    other_P = np.bincount(place_N[~same_N], minlength=len(thresholds))
-    return ErrorTradeoffCurve(
-        thresholds=np.append(thresholds, np.inf),
-        false_accepts=1 - np.append(0, other_P.cumsum()) / (len(same_N) - count),
-        misses=np.append(0, same_P.cumsum()) / count,
-    )
+    false_accepts_P, hits_P, thresholds_P = roc_curve(same_N, scores_N, drop_intermediate=False)
+    return ErrorTradeoffCurve(thresholds_P[::-1], false_accepts_P[::-1], 1 - hits_P[::-1])
 
 
 def pair_scores(
@@ -151,38 +172,48 @@ def pair_scores(
     *,
     max_pairs: int = _MAX_PAIRS,
     seed: int = 0,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Cosines of all pairs of vectors, each pair once, and whether the two are of one group.
+) -> tuple[Floats32, Bools]:
+    """Compute the cosines of all pairs of vectors, each pair once.
 
     Args:
-        vectors: [B] vectors [K]; None where a sample has none.
-        groups: [B] the speakers; a sample with None takes no part.
-        max_pairs: pairs at most; of more, so many are drawn.
-        seed: of the drawing.
+        vectors: B vectors of shape [K]; None for a sample without a vector.
+        groups: B speakers; None excludes the sample.
+        max_pairs: maximum number of pairs; of more, this many are sampled.
+        seed: seed of the sampling.
+
+    Returns:
+        [N] cosines, and [N] whether both vectors belong to one group.
 
     Raises:
-        InputError: as many groups as vectors are expected, with two of each at least.
+        InputError: the lengths differ, or fewer than two samples have both a vector and a group.
+
+    Example:
+        >>> cosines, same = pair_scores([[1, 0], [2, 0], [0, 1]], ["ann", "ann", "bob"])
+        >>> cosines.tolist(), same.tolist()
+        ([1.0, 0.0, 0.0], [True, False, False])
     """
     if len(vectors) != len(groups):
         raise InputError(
             f"verification: got {len(vectors)} vectors and {len(groups)} speakers, expected as many"
         )
-    there = [
-        place
-        for place, (vector, group) in enumerate(zip(vectors, groups, strict=True))
+    present = [
+        index
+        for index, (vector, group) in enumerate(zip(vectors, groups, strict=True))
         if vector is not None and group is not None
     ]
-    if len(there) < 2:
-        raise InputError(f"verification: got {len(there)} samples with a vector and a speaker, expected two")
-    x_BK = np.stack([np.asarray(vectors[place], np.float32) for place in there])
-    x_BK /= np.maximum(np.linalg.norm(x_BK, axis=1, keepdims=True), 1e-12)
-    names = {name: number for number, name in enumerate(dict.fromkeys(groups[place] for place in there))}
-    group_B = np.array([names[groups[place]] for place in there])
-    left, right = _sample_pairs(len(there), max_pairs, seed)
-    return np.einsum("nk,nk->n", x_BK[left], x_BK[right]), group_B[left] == group_B[right]
+    if len(present) < 2:
+        raise InputError(
+            f"verification: got {len(present)} samples with a vector and a speaker, expected two"
+        )
+    vectors_BK = np.stack([np.asarray(vectors[index], np.float32) for index in present])
+    vectors_BK /= np.maximum(np.linalg.norm(vectors_BK, axis=1, keepdims=True), 1e-12)
+    group_ids = {group: i for i, group in enumerate(dict.fromkeys(groups[index] for index in present))}
+    group_B = np.array([group_ids[groups[index]] for index in present])
+    left, right = _sample_pairs(len(present), max_pairs, seed)
+    return np.einsum("nk,nk->n", vectors_BK[left], vectors_BK[right]), group_B[left] == group_B[right]
 
 
-def _sample_pairs(count: int, max_pairs: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _sample_pairs(count: int, max_pairs: int, seed: int) -> tuple[Ints, Ints]:
     total = count * (count - 1) // 2
     if total <= max_pairs:
         left, right = np.triu_indices(count, 1)
@@ -195,18 +226,18 @@ def _sample_pairs(count: int, max_pairs: int, seed: int) -> tuple[NDArray[np.int
 def verification_metrics(
     predictions: Sequence[Any], targets: Sequence[Hashable], *, prior: float = 0.05
 ) -> dict[str, float]:
-    """What a verifier that compares these vectors by their cosine does on all pairs of them.
+    """Evaluate a verifier that compares vectors by their cosine, on all pairs.
 
     Args:
-        predictions: [B] vectors, as `SpeakerHead.predict` gives them.
-        targets: [B] speakers.
-        prior: of a pair of one speaker, for the cost.
+        predictions: B vectors, as `SpeakerHead.predict` returns them.
+        targets: B speakers.
+        prior: probability of a same-speaker pair, for the cost.
 
     Returns:
-        "eer" (equal error rate), "min_dcf" (least cost, see `ErrorTradeoffCurve.min_cost`), "pairs".
+        "eer" (equal error rate), "min_dcf" (see `ErrorTradeoffCurve.min_cost`) and "pairs" (their number).
 
     Raises:
-        InputError: all are of one speaker, or no two of them are.
+        InputError: no same-speaker or no different-speaker pair.
 
     Example:
         >>> verification_metrics([[1, 0], [1, 0], [0, 1], [0, 1]], ["ann", "ann", "bob", "bob"])

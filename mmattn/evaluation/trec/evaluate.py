@@ -1,15 +1,14 @@
-"""Measure a run against judgements, under policies that are declared and reported.
+"""Evaluate a run against relevance judgements, with explicit and reported policies.
 
-Three questions on which evaluation tools disagree in silence, and their answers here:
+Evaluation tools differ in three cases:
 
-* what comes first among equal scores (`ties`): "trec", as trec_eval has it, the higher document name as a
-  string ("9" before "10"); "stable", the document that stands earlier in the run; "expected", no
-  order at all: each metric is its mean over all orders, in closed form.
-* a judged query that the run does not have (`missing_queries`): "zero", as `trec_eval -c`; "skip", as `trec_eval`
-  without `-c`; "error".
-* a judged query without any relevant document (`empty_queries`): "zero", as trec_eval; "skip".
+* equal scores (`ties`): "trec" orders descending by document name as a string ("9" before "10"), as
+  trec_eval; "stable" keeps the order of the run; "expected" averages each metric over all orders.
+* judged queries that the run lacks (`missing`): "zero", as `trec_eval -c`; "skip", as `trec_eval` without
+  `-c`; "error".
+* judged queries without a relevant document (`empty`): "zero", as trec_eval; "skip".
 
-Scores are compared as float32 under every policy, which is what trec_eval does.
+Scores are compared as float32, as in trec_eval.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmattn.array_types import Bools, Floats, Ints
+from mmattn.array_types import Bools, Floats, Floats32, Ints
 from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.ranking.formulas import JudgedRanking, parse_metrics
 from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap
@@ -44,13 +43,13 @@ class Evaluation:
     """Metric values of each judged query.
 
     Args:
-        queries: [Q] names, in the order of the judgements.
-        values: metric -> [Q] float64, NaN for a query that is left out.
-        ties: the policy for equal scores.
-        tie_rate: share of the ranked documents whose score another document of their query has too.
-        missing_queries: judged queries that the run does not have.
+        queries: [Q] query names, in the order of the judgements.
+        values: metric -> [Q] values; NaN for skipped queries.
+        ties: policy for equal scores.
+        tie_rate: fraction of ranked documents that share their score with another document of the query.
+        missing_queries: judged queries that the run lacks.
         empty_queries: judged queries without a relevant document.
-        n_unjudged: how many queries of the run are not judged; they count nowhere.
+        n_unjudged: number of queries of the run without judgements; they are ignored.
     """
 
     queries: Sequence[str]
@@ -62,26 +61,36 @@ class Evaluation:
     n_unjudged: int
 
     def mean(self, metric: str) -> float:
-        """The mean over the queries that count; NaN where none does."""
+        """Average a metric over the queries with a value; NaN without one.
+
+        Args:
+            metric: metric name.
+        """
         values = self.values[metric]
-        counted = values[~np.isnan(values)]
-        return float(counted.mean()) if len(counted) else float("nan")
+        valid = values[~np.isnan(values)]
+        return float(valid.mean()) if len(valid) else float("nan")
 
     def interval(self, metric: str, **settings: Any) -> Interval:
-        """The mean with its bootstrap interval over queries; `settings` are those of `bootstrap`."""
+        """Compute the mean of a metric with its bootstrap interval over queries.
+
+        Args:
+            metric: metric name.
+            **settings: keyword arguments of `bootstrap`.
+        """
         return bootstrap(self.values[metric], **settings)
 
     def to_json(self) -> dict[str, Any]:
-        """What `mmattn evaluate --json` prints."""
-        found = {}
+        """Return what `mmattn evaluate --json` prints."""
+        metrics = {}
         for name, values in self.values.items():
             interval = None if np.isnan(values).all() else self.interval(name)
-            found[name] = {
-                end: None if interval is None else getattr(interval, end) for end in ("mean", "low", "high")
+            metrics[name] = {
+                field: None if interval is None else getattr(interval, field)
+                for field in ("mean", "low", "high")
             }
         return {
             "queries": len(self.queries),
-            "metrics": found,
+            "metrics": metrics,
             "ties": {"policy": self.ties, "rate": self.tie_rate},
             "missing": len(self.missing_queries),
             "without_relevant": len(self.empty_queries),
@@ -99,25 +108,25 @@ def evaluate_run(
     empty: EmptyPolicy = "zero",
     relevant_from: float | None = None,
 ) -> Evaluation:
-    """Measure a run.
+    """Evaluate a run against judgements.
 
     Args:
-        run: what was retrieved.
-        qrels: what is right. Queries meet by name, or by number where neither has names; so do documents.
-        metrics: names: recall, precision, hit, ndcg, ndcg_exp, map, mrr with a cut-off ("ndcg@10") or
-            without, over all that was retrieved; rprec and auc without.
-        ties: what comes first among equal scores.
-        missing: what a judged query counts that the run does not have.
-        empty: what a judged query counts without a relevant document.
-        relevant_from: the lowest gain that the binary metrics call relevant; by default any above 0.
+        run: retrieved documents.
+        qrels: judgements. Queries and documents are matched by name, or by number if neither has names.
+        metrics: recall, precision, hit, ndcg, ndcg_exp, map and mrr with a cutoff ("ndcg@10") or without, for
+            all retrieved documents; rprec and auc without.
+        ties: policy for equal scores.
+        missing: policy for judged queries that the run lacks.
+        empty: policy for judged queries without a relevant document.
+        relevant_from: minimum gain of a relevant document for the binary metrics; by default any above 0.
 
     Raises:
         InputError: an unknown metric or policy, no common query, a missing query under "error".
 
     Example:
         >>> run = Run.from_dict({"q": {"a": 1.0, "b": 1.0, "c": 1.0}})
-        >>> right = Qrels.from_dict({"q": {"a": 1}})
-        >>> [round(evaluate_run(run, right, ["mrr"], ties=t).mean("mrr"), 4) for t in get_args(RunTiePolicy)]
+        >>> qrels = Qrels.from_dict({"q": {"a": 1}})
+        >>> [round(evaluate_run(run, qrels, ["mrr"], ties=t).mean("mrr"), 4) for t in get_args(RunTiePolicy)]
         [0.3333, 1.0, 0.6111]
     """
     functions = parse_metrics(metrics)
@@ -133,16 +142,16 @@ def evaluate_run(
     row_of_Q = _align_queries(run, qrels)
     absent_Q = row_of_Q < 0
     _check_missing(run, qrels, absent_Q, missing)
-    placed, tie_rate = _locate_judged(run, qrels, row_of_Q, ties, relevant_from)
-    empty_Q = placed.n_relevant() == 0
+    judged, tie_rate = _locate_judged(run, qrels, row_of_Q, ties, relevant_from)
+    empty_Q = judged.n_relevant() == 0
     values = {}
-    for name, (function, cut) in functions.items():
-        values_Q = function(placed, cut)
+    for name, (metric_fn, cutoff) in functions.items():
+        values_Q = metric_fn(judged, cutoff)
         if empty == "zero":
             values_Q = np.where(empty_Q & np.isnan(values_Q), 0.0, values_Q)
-        # A metric that nothing was ranked for may be undefined (auc); the policy decides all the same.
-        unanswered = np.where(empty_Q, values_Q, 0.0) if missing == "zero" else np.nan
-        values[name] = np.where(absent_Q, unanswered, values_Q)
+        # Without ranked documents a metric may be undefined (auc); the policy still applies.
+        missing_values = np.where(empty_Q, values_Q, 0.0) if missing == "zero" else np.nan
+        values[name] = np.where(absent_Q, missing_values, values_Q)
     names = list(map(str, range(len(qrels)))) if qrels.queries is None else list(qrels.queries)
     return Evaluation(
         queries=names,
@@ -156,7 +165,7 @@ def evaluate_run(
 
 
 def _align_queries(run: Run, qrels: Qrels) -> Ints:
-    """[Q] row of the run for each judged query, -1 where there is none."""
+    """Return the row of the run for each judged query, [Q]; -1 where there is none."""
     if run.queries is None and qrels.queries is None:
         rows_Q = np.arange(len(qrels))
         return np.where(rows_Q < len(run), rows_Q, -1)
@@ -183,8 +192,8 @@ def _locate_judged(
 ) -> tuple[JudgedRanking, float]:
     judged = _JudgmentIndex(run, qrels)
     lengths_Q = np.where(row_of_Q < 0, 0, run.lengths[row_of_Q])
-    nothing = np.zeros(0, np.int64)
-    parts = [(nothing, nothing, nothing, nothing)]
+    empty = np.zeros(0, np.int64)
+    parts = [(empty, empty, empty, empty)]
     tied = 0
     for rows_B, within_BK in length_blocks(lengths_Q):
         scores_BK = pad_rows(run.scores, run.offsets[row_of_Q[rows_B]], within_BK, fill=0)
@@ -222,9 +231,9 @@ def _locate_judged(
 
 
 class _JudgmentIndex:
-    """The judged documents with a gain, by the run's own document numbers, ready to be looked up."""
+    """Index of the judged documents with a gain, by the document numbers of the run."""
 
-    def __init__(self, run: Run, qrels: Qrels):
+    def __init__(self, run: Run, qrels: Qrels) -> None:
         documents = _align_documents(run, qrels)
         counts = qrels.gains > 0
         self.rows = qrels.rows[counts]
@@ -234,31 +243,31 @@ class _JudgmentIndex:
         keys = self.rows[retrievable] * self.width + documents[counts][retrievable]
         order = np.argsort(keys)
         self.keys, self.entries = keys[order], retrievable[order]
-        # A table of hashed keys: most documents of a run are not judged, and one look settles that.
+        # A hash filter rejects most documents of a run, which are not judged, with one lookup.
         self.bits = max(10, int(len(keys) * 8).bit_length())
         self.filter = np.zeros(1 << self.bits, bool)
         self.filter[self._hash(self.keys)] = True
 
     def lookup(self, rows_B: Ints, documents_BK: Ints) -> tuple[Ints, Ints]:
-        """Flat places of the block that hold a judged document, and its entry in `gains`."""
+        """Return the flat positions of judged documents in a block, and their entries in `gains`."""
         keys_BK = rows_B[:, None] * self.width + documents_BK
         maybe = np.flatnonzero(self.filter[self._hash(keys_BK.ravel())])
-        maybe = maybe[documents_BK.ravel()[maybe] >= 0]  # -1 stands behind the end of a row
-        wanted = keys_BK.ravel()[maybe]
-        found = np.searchsorted(self.keys, wanted).clip(max=max(len(self.keys) - 1, 0))
-        there = self.keys[found] == wanted if len(self.keys) else np.zeros(0, bool)
-        return maybe[there], self.entries[found[there]]
+        maybe = maybe[documents_BK.ravel()[maybe] >= 0]  # -1 pads the end of a row
+        candidates = keys_BK.ravel()[maybe]
+        positions = np.searchsorted(self.keys, candidates).clip(max=max(len(self.keys) - 1, 0))
+        present = self.keys[positions] == candidates if len(self.keys) else np.zeros(0, bool)
+        return maybe[present], self.entries[positions[present]]
 
-    def _hash(self, keys: Ints) -> NDArray[np.int64]:
+    def _hash(self, keys: Ints) -> Ints:
         mixed = keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return (mixed >> np.uint64(64 - self.bits)).view(np.int64)
 
 
 def _align_documents(run: Run, qrels: Qrels) -> Ints:
-    """[N] documents of the judgements by the run's numbers, -1 where the run never names one."""
+    """Return the judged documents by the numbers of the run, [N]; -1 where the run lacks one."""
     if run.names is qrels.names:
         return qrels.documents
-    if run.names is None:  # the run's numbers, written in decimal, are its names
+    if run.names is None:  # the names of the run are its numbers in decimal
         numbers = pd.to_numeric(pd.Series(qrels.names), errors="coerce").to_numpy(np.float64)
         exact = np.array(
             [-1 if np.isnan(number) or str(int(number)) != name else int(name)
@@ -272,15 +281,18 @@ def _align_documents(run: Run, qrels: Qrels) -> Ints:
 
 
 def _sort_by_score(
-    documents_BK: Ints, scores_BK: NDArray[np.float32], within_BK: Bools, name_source: Run | None
+    documents_BK: Ints, scores_BK: Floats32, within_BK: Bools, name_source: Run | None
 ) -> tuple[Ints, NDArray[np.uint64]]:
-    """Documents best first, and a number that is the same where scores are; one sort of 64-bit keys.
+    """Sort documents by decreasing score with one sort of 64-bit keys.
 
-    The upper half of a key is the score, turned round; the lower half is what decides among equals: the
-    place of the document's name where `name_source` gives it, its place in the run otherwise.
+    The upper half of a key is the inverted score, the lower half breaks ties: the rank of the document's name
+    in `name_source`, or its position in the run without one.
+
+    Returns:
+        [B, K] sorted documents, and [B, K] numbers that are equal where scores are equal.
     """
     columns_K = np.arange(documents_BK.shape[1], dtype=np.uint64)
-    bits_BK = (scores_BK + np.float32(0)).view(np.int32)  # adding 0 makes -0 the same as 0
+    bits_BK = (scores_BK + np.float32(0)).view(np.int32)  # adding 0 turns -0 into 0
     turned_BK = (bits_BK ^ (0x7FFFFFFF & ~(bits_BK >> 31))).view(np.uint32)
     keys_BK = turned_BK.astype(np.uint64) << _SHIFT
     keys_BK |= columns_K if name_source is None else name_source.name_rank[documents_BK].view(np.uint64)
@@ -297,7 +309,7 @@ def _sort_by_score(
         sorted_BK = np.take_along_axis(documents_BK, second_BK, axis=1)
     else:
         sorted_BK = name_source.name_order[second_BK]
-    if ragged:  # behind the end of a row is no document, and nothing is level with anything
+    if ragged:  # padding holds no document and ties with nothing
         sorted_BK[~within_BK] = -1
         level_BK[~within_BK] = (_MAX_KEY - np.broadcast_to(columns_K, within_BK.shape))[~within_BK]
     return sorted_BK, level_BK
@@ -314,7 +326,7 @@ def _count_tied(level_BK: NDArray[np.uint64]) -> int:
 
 
 def _tie_groups(level_BK: NDArray[np.uint64], within_BK: Bools, hit_H: Ints) -> tuple[Ints, Ints]:
-    """[H] first place and size of the group of equal scores that each place belongs to."""
+    """Return the first rank and the size of the tie group of each hit, [H]."""
     longest = level_BK.shape[1]
     opens_BK = np.ones(level_BK.shape, bool)
     opens_BK[:, 1:] = level_BK[:, 1:] != level_BK[:, :-1]

@@ -1,6 +1,6 @@
-"""Runs and judgements from files: TREC, BEIR folders, parquet, CSV, TSV, numpy; runs written for trec_eval.
+"""Read runs and judgements (TREC, BEIR, parquet, CSV, TSV, numpy) and write runs for trec_eval.
 
-A bad line ends the reading with its number, what it holds and what was expected there.
+A malformed line raises an error with its number, its content and what was expected.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mmattn.array_types import Floats
 from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.trec.run import Qrels, Run
 from mmattn.files import atomic_path
@@ -34,13 +35,13 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     """Read a run.
 
     Args:
-        path: by its ending: .parquet, .csv and .tsv with columns for query, document and score under
-            their usual names; .npz with arrays offsets, documents, scores and optional queries and
-            names; anything else as TREC lines `query Q0 document rank score tag`. As trec_eval does, the
-            score decides and the rank is not looked at.
+        path: file; its suffix selects the format: .parquet, .csv and .tsv with columns for query, document
+            and score under their common names; .npz with arrays offsets, documents, scores and optionally
+            queries and names; otherwise TREC lines `query Q0 document rank score tag`. As in trec_eval, the
+            rank is ignored.
 
     Raises:
-        InputError: a bad line, with its number; a document twice for one query; an empty file.
+        InputError: a malformed line, a duplicate document of a query, or an empty file.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -56,13 +57,13 @@ def read_qrels(path: str | os.PathLike[str], split: str = "test") -> Qrels:
     """Read judgements.
 
     Args:
-        path: as for `read_run`, with a column for the judgement or the array gains; TREC lines are `query 0
-            document judgement`. A folder is a BEIR data set: qrels/<split>.tsv is read, and its queries must
-            be in queries.jsonl where that lies beside it.
-        split: of a BEIR folder.
+        path: file as for `read_run`, with a judgement column or an array gains; TREC lines are `query 0
+            document judgement`. A folder is read as a BEIR dataset: qrels/<split>.tsv, whose queries must
+            occur in queries.jsonl if that exists.
+        split: split of a BEIR dataset.
 
     Raises:
-        InputError: a bad line, with its number; a document judged twice; an empty file.
+        InputError: a malformed line, a duplicate judgement, or an empty file.
     """
     path = Path(path)
     if path.is_dir():
@@ -77,12 +78,17 @@ def read_qrels(path: str | os.PathLike[str], split: str = "test") -> Qrels:
 
 
 def write_run(path: str | os.PathLike[str], run: Run, tag: str = "mmattn") -> None:
-    """Write a run as trec_eval reads it, atomically: `query Q0 document rank score tag`.
+    """Write a run atomically in TREC format: `query Q0 document rank score tag`.
 
-    Ranks count from 1 in trec_eval's order; scores have the nine digits that give a float32 back exactly.
+    Ranks count from 1 in the order of trec_eval; scores have nine digits, which restore a float32 exactly.
+
+    Args:
+        path: file to write.
+        run: the run.
+        tag: name of the system, without spaces.
 
     Raises:
-        InputError: a name with white space in it, or an empty one, which the format cannot hold.
+        InputError: an empty name, or a name with white space, which the format cannot represent.
     """
     for what, names in (("query", run.queries or ()), ("document", run.names or ()), ("tag", (tag,))):
         bad = next((name for name in names if name.split() != [name]), None)
@@ -93,30 +99,30 @@ def write_run(path: str | os.PathLike[str], run: Run, tag: str = "mmattn") -> No
         for row in range(len(run)):
             start, end = int(run.offsets[row]), int(run.offsets[row + 1])
             query = run.query_name(row)
-            for rank, place in enumerate(order[start:end], 1):
-                document = run.document_name(int(run.documents[place]))
-                file.write(f"{query} Q0 {document} {rank} {run.scores[place]:.9g} {tag}\n")
+            for rank, index in enumerate(order[start:end], 1):
+                document = run.document_name(int(run.documents[index]))
+                file.write(f"{query} Q0 {document} {rank} {run.scores[index]:.9g} {tag}\n")
 
 
 @dataclass(frozen=True)
 class _Triples:
-    """Named triples, with where each stands in its file."""
+    """Triples of query, document and value with their line numbers."""
 
     path: Path
     queries: Sequence[str]
     documents: Sequence[str]
-    values: NDArray[np.float64]
+    values: Floats
     first_line: int  # line of the first row
     value_name: str
-    line_numbers: Sequence[int] | None = None  # where blank lines break the count
+    line_numbers: Sequence[int] | None = None  # set where blank lines were skipped
 
     def line_number(self, row: int) -> int:
         return self.first_line + row if self.line_numbers is None else self.line_numbers[row]
 
 
 def _read_trec_lines(path: Path, fields: int, layout: str, *, value_column: int, value_name: str) -> _Triples:
-    """White-space separated lines; names are taken from places 0 and 2, the number from `value_column`."""
-    queries, documents, written, lines = [], [], [], []
+    """Read whitespace-separated lines: query in column 0, document in column 2, value in `value_column`."""
+    queries, documents, values, lines = [], [], [], []
     for number, line in _decode_lines(path):
         cells = line.split()
         if not cells:
@@ -125,10 +131,10 @@ def _read_trec_lines(path: Path, fields: int, layout: str, *, value_column: int,
             raise InputError(f"{path}, line {number}: got {len(cells)} fields, expected {fields}: {layout}")
         queries.append(cells[0])
         documents.append(cells[2])
-        written.append(cells[value_column])
+        values.append(cells[value_column])
         lines.append(number)
     return _Triples(
-        path, queries, documents, _parse_numbers(path, value_name, written, lines), 1, value_name, lines
+        path, queries, documents, _parse_numbers(path, value_name, values, lines), 1, value_name, lines
     )  # fmt: skip
 
 
@@ -143,21 +149,19 @@ def _decode_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from error
 
 
-def _parse_numbers(
-    path: Path, value_name: str, texts: Sequence[Any], line_numbers: Sequence[int]
-) -> NDArray[np.float64]:
-    found = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(found))
+def _parse_numbers(path: Path, value_name: str, texts: Sequence[Any], line_numbers: Sequence[int]) -> Floats:
+    values = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         row = int(bad[0])
         raise InputError(
             f"{path}, line {line_numbers[row]}: got the {value_name} {texts[row]!r}, expected a number"
         )
-    return found
+    return values
 
 
 def _read_table(path: Path, value_columns: Sequence[str], value_name: str) -> _Triples:
-    """Columns under their usual names; ids are text, whatever they look like."""
+    """Read a table with common column names; ids are read as text."""
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
@@ -193,7 +197,7 @@ def _find_column(path: Path, columns: Sequence[str], candidates: Sequence[str]) 
 
 
 def _read_npz(path: Path, value_array: str) -> dict[str, Any]:
-    """What `numpy.savez` wrote; nothing is unpickled."""
+    """Read a file of `numpy.savez` without unpickling."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -219,21 +223,21 @@ def _read_beir(folder: Path, split: str) -> Qrels:
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file():
         there = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
-        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR data set.{did_you_mean(split, there)}")
+        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR dataset.{did_you_mean(split, there)}")
     rows = _read_table(path, ("score",), "score")
-    asked = folder / "queries.jsonl"
-    if asked.is_file():
-        known = _read_beir_queries(asked)
+    queries_file = folder / "queries.jsonl"
+    if queries_file.is_file():
+        known = _read_beir_queries(queries_file)
         for row, query in enumerate(rows.queries):
             if query not in known:
                 raise InputError(
-                    f"{path}, line {rows.line_number(row)}: the query {query!r} is not in {asked.name}"
+                    f"{path}, line {rows.line_number(row)}: the query {query!r} is not in {queries_file.name}"
                 )
     return _to_qrels(rows)
 
 
 def _read_beir_queries(path: Path) -> set[str]:
-    found: set[str] = set()
+    queries: set[str] = set()
     for number, line in _decode_lines(path):
         if not line.strip():
             continue
@@ -243,10 +247,10 @@ def _read_beir_queries(path: Path) -> set[str]:
             raise InputError(
                 f"{path}, line {number}: expected a JSON object with an _id and a text"
             ) from error
-        if str(name) in found:
+        if str(name) in queries:
             raise InputError(f"{path}, line {number}: a second query of the name {name!r}")
-        found.add(str(name))
-    return found
+        queries.add(str(name))
+    return queries
 
 
 def _to_run(rows: _Triples) -> Run:
@@ -262,7 +266,7 @@ def _to_qrels(rows: _Triples) -> Qrels:
 
 
 def _group_by_query(rows: _Triples) -> tuple[Any, Any, tuple[str, ...], tuple[str, ...], NDArray[np.intp]]:
-    """Lines of one query together, in the order of the file, which the tie policy "stable" keeps."""
+    """Group lines by query in file order, which the tie policy "stable" keeps."""
     if not len(rows.queries):
         raise InputError(f"{rows.path}: no line in it, expected at least one")
     query, queries = pd.factorize(np.asarray(rows.queries, dtype=object))
@@ -270,12 +274,12 @@ def _group_by_query(rows: _Triples) -> tuple[Any, Any, tuple[str, ...], tuple[st
     order = np.argsort(query, kind="stable")
     pairs = query.astype(np.int64) * len(names) + document
     by_pair = np.argsort(pairs, kind="stable")
-    again = by_pair[1:][np.diff(pairs[by_pair]) == 0]
-    if len(again):
-        row = int(again.min())
+    duplicates = by_pair[1:][np.diff(pairs[by_pair]) == 0]
+    if len(duplicates):
+        row = int(duplicates.min())
         raise InputError(
-            f"{rows.path}, line {rows.line_number(row)}: the document {rows.documents[row]!r} comes twice for the "
-            f"query {rows.queries[row]!r}, expected each once"
+            f"{rows.path}, line {rows.line_number(row)}: the document {rows.documents[row]!r} "
+            f"comes twice for the query {rows.queries[row]!r}, expected each once"
         )
     offsets = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=len(queries)))])
     return offsets, document[order].astype(np.int64), tuple(names), tuple(queries), order

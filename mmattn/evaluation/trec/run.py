@@ -1,31 +1,32 @@
-"""Runs and judgements as index arrays: what any retrieval system and any collection comes down to."""
+"""Runs and judgements as index arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from mmattn.array_types import Ints
+from mmattn.array_types import Bools, Floats, Floats32, Ints
 from mmattn.errors import InputError
 
 __all__ = ["Qrels", "Run"]
 
 
-# Numbers above this are names in disguise (hashes, keys of a database): tables by number would be too long.
+# Larger numbers are treated as names (hashes, database keys): tables indexed by them would be too long.
 _MAX_DENSE_NUMBER = 1 << 24
 
-# Cells of a block that is worked on at once: a few arrays of this many stay in the processor's cache.
+# Cells per block: a few arrays of this size fit in the processor cache.
 BLOCK_SIZE = 1 << 18
 
 
 class _QueryDocuments:
-    """Rows of documents, one row a query. Documents and queries are numbers; names are optional."""
+    """Documents of each query, as numbers with optional names."""
 
     offsets: Ints
     documents: Ints
@@ -70,20 +71,28 @@ class _QueryDocuments:
 
     @property
     def lengths(self) -> Ints:
-        """[Q] documents of each query."""
+        """Number of documents of each query, [Q]."""
         return np.diff(self.offsets)
 
     @property
     def rows(self) -> Ints:
-        """[N] query of each document."""
+        """Query of each document, [N]."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def query_name(self, row: int) -> str:
-        """The name of a query: its number where it has none."""
+        """Return the name of a query; without names, its number.
+
+        Args:
+            row: number of the query.
+        """
         return str(row) if self.queries is None else self.queries[row]
 
     def document_name(self, number: int) -> str:
-        """The name of a document: its number where it has none."""
+        """Return the name of a document; without names, its number.
+
+        Args:
+            number: number of the document.
+        """
         return str(number) if self.names is None else self.names[number]
 
     def _check_duplicates(self) -> None:
@@ -102,17 +111,17 @@ class _QueryDocuments:
 
 @dataclass(frozen=True, eq=False)
 class Run(_QueryDocuments):
-    """What a system retrieved.
+    """Retrieved documents and scores of each query.
 
     Args:
-        offsets: [Q + 1] where the documents of each query begin and, at last, end.
-        documents: [N] document numbers, from 0; with `names`, places in it.
-        scores: [N], kept and compared as float32, as trec_eval does; no NaN.
-        queries: [Q] names; left out, the queries are "0", "1", ...
-        names: of the documents; left out, a document's name is its number in decimal.
+        offsets: [Q + 1] start of the documents of each query, and the end of the last.
+        documents: [N] document numbers from 0; with `names`, indices into it.
+        scores: [N] scores, stored and compared as float32, as in trec_eval; no NaN.
+        queries: [Q] query names; by default "0", "1", ...
+        names: document names; by default the document numbers in decimal.
 
     Raises:
-        InputError: arrays that do not fit together, NaN, two queries of one name, a document twice.
+        InputError: inconsistent arrays, NaN, duplicate query names, or a duplicate document of a query.
 
     Example:
         >>> run = Run([0, 2, 3], [7, 5, 7], [0.5, 0.9, 0.1])
@@ -122,7 +131,7 @@ class Run(_QueryDocuments):
 
     offsets: Ints
     documents: Ints
-    scores: NDArray[np.float32]
+    scores: Floats32
     queries: Sequence[str] | None = None
     names: Sequence[str] | None = None
 
@@ -139,7 +148,10 @@ class Run(_QueryDocuments):
 
     @classmethod
     def from_dict(cls, run: Mapping[str, Mapping[str, float]]) -> Run:
-        """From query -> document -> score, the form of pytrec_eval.
+        """Create a run from nested mappings, the format of pytrec_eval.
+
+        Args:
+            run: query -> document -> score.
 
         Example:
             >>> len(Run.from_dict({"q1": {"a": 1.0, "b": 0.5}}))
@@ -150,10 +162,16 @@ class Run(_QueryDocuments):
 
     @classmethod
     def from_matrix(cls, items: ArrayLike, scores: ArrayLike) -> Run:
-        """From dense rankings: [Q, K] items, -1 where there is none, and their scores.
+        """Create a run from dense rankings, as `metrics.rank` returns them.
 
-        `metrics.rank(...)` gives both; with k the number of candidates it keeps every tie, which the
-        policy "expected" needs.
+        The tie policy "expected" needs complete rankings, with k the number of candidates.
+
+        Args:
+            items: [Q, K] item ids; -1 where there is none.
+            scores: [Q, K] scores.
+
+        Raises:
+            InputError: the shapes differ.
 
         Example:
             >>> Run.from_matrix([[3, 1], [2, -1]], [[0.9, 0.1], [0.5, 0.0]]).offsets.tolist()
@@ -165,50 +183,55 @@ class Run(_QueryDocuments):
                 f"Run: got items of shape {items_QK.shape} and scores of shape {scores_QK.shape}, "
                 "expected [Q, K] of both"
             )
-        there_QK = items_QK >= 0
-        offsets = np.concatenate([[0], np.cumsum(there_QK.sum(1))])
-        return cls(offsets, items_QK[there_QK], scores_QK[there_QK])
+        present_QK = items_QK >= 0
+        offsets = np.concatenate([[0], np.cumsum(present_QK.sum(1))])
+        return cls(offsets, items_QK[present_QK], scores_QK[present_QK])
 
     @cached_property
     def name_order(self) -> Ints:
-        """The documents' numbers sorted by name, descending: what trec_eval puts first among equal scores.
+        """Document numbers in descending order of name, the order of trec_eval among equal scores.
 
-        Names are compared as strings, by code point, which is the order of their UTF-8 bytes.
+        Names are compared by code point, which is also the order of their UTF-8 bytes.
         """
         if self.names is not None:
             return np.argsort(np.asarray(self.names, dtype=str), kind="stable")[::-1]
-        # Decimal strings without writing them: the digits, filled up with zeros, then the shorter first.
+        # Sort decimal strings without formatting them: by zero-padded digits, then by length.
         numbers = np.arange(int(self.documents.max(initial=-1)) + 1)
         digits = np.searchsorted(10 ** np.arange(1, 18), numbers, side="right") + 1
         return np.argsort(numbers * 10 ** (digits.max(initial=1) - digits) * 32 + digits)[::-1]
 
     @cached_property
     def name_rank(self) -> Ints:
-        """[documents' numbers] the place of each in `name_order`."""
-        places = np.empty(len(self.name_order), np.int64)
-        places[self.name_order] = np.arange(len(places))
-        return places
+        """Rank of each document number in `name_order`."""
+        ranks = np.empty(len(self.name_order), np.int64)
+        ranks[self.name_order] = np.arange(len(ranks))
+        return ranks
 
 
 @dataclass(frozen=True, eq=False)
 class Qrels(_QueryDocuments):
-    """What is known to be right.
+    """Relevance judgements of each query.
 
     Args:
-        offsets: [Q + 1] where the documents of each query begin and, at last, end.
-        documents: [N] document numbers, from 0; with `names`, places in it.
-        gains: [N] how right each is: a grade or any other number. 0 and below count as not relevant.
-        queries: [Q] names; left out, the queries are "0", "1", ...
-        names: of the documents; left out, a document's name is its number in decimal.
+        offsets: [Q + 1] start of the documents of each query, and the end of the last.
+        documents: [N] document numbers from 0; with `names`, indices into it.
+        gains: [N] grades; 0 and below are not relevant.
+        queries: [Q] query names; by default "0", "1", ...
+        names: document names; by default the document numbers in decimal.
 
     Raises:
-        InputError: arrays that do not fit together, gains that are not finite, two queries of one
-            name, a document judged twice.
+        InputError: inconsistent arrays, gains that are not finite, duplicate query names, or a duplicate
+            judgement.
+
+    Example:
+        >>> qrels = Qrels([0, 1], [4], [2.0])
+        >>> len(qrels), qrels.document_name(4)
+        (1, '4')
     """
 
     offsets: Ints
     documents: Ints
-    gains: NDArray[np.float64]
+    gains: Floats
     queries: Sequence[str] | None = None
     names: Sequence[str] | None = None
 
@@ -223,13 +246,20 @@ class Qrels(_QueryDocuments):
 
     @classmethod
     def from_dict(cls, qrels: Mapping[str, Mapping[str, float]]) -> Qrels:
-        """From query -> document -> judgement, the form of pytrec_eval."""
+        """Create judgements from nested mappings, the format of pytrec_eval.
+
+        Args:
+            qrels: query -> document -> grade.
+        """
         offsets, documents, names, gains = _from_dict(qrels)
         return cls(offsets, documents, gains, tuple(qrels), names)
 
     @classmethod
     def from_matrix(cls, positives: sparse.csr_array) -> Qrels:
-        """From [Q, D] stored entries; their values are the gains.
+        """Create judgements from a sparse matrix.
+
+        Args:
+            positives: [Q, D]; stored values are the gains.
 
         Example:
             >>> Qrels.from_matrix(sparse.csr_array(np.array([[0, 2], [1, 0]]))).gains.tolist()
@@ -240,21 +270,38 @@ class Qrels(_QueryDocuments):
         )
 
 
-def length_blocks(lengths: Ints) -> list[tuple[Ints, NDArray[np.bool_]]]:
-    """Rows of similar length together, in blocks of bounded size: row numbers, and [B, K] what is filled."""
+def length_blocks(lengths: Ints) -> list[tuple[Ints, Bools]]:
+    """Group rows of similar length into blocks of bounded size.
+
+    Args:
+        lengths: [Q] length of each row.
+
+    Returns:
+        For each block: [B] row numbers, and [B, K] mask of the filled cells.
+    """
     by_length = np.argsort(lengths, kind="stable")
-    found = []
+    blocks = []
     end = len(lengths)
     while end > 0 and (longest := int(lengths[by_length[end - 1]])) > 0:
         start = max(0, end - max(1, BLOCK_SIZE // longest))
         rows = by_length[start:end]
-        found.append((rows, np.arange(longest) < lengths[rows][:, None]))
+        blocks.append((rows, np.arange(longest) < lengths[rows][:, None]))
         end = start
-    return found[::-1]
+    return blocks[::-1]
 
 
-def pad_rows(flat: NDArray, starts: Ints, within: NDArray[np.bool_], fill: int | float) -> NDArray:
-    """[B, K] the rows that begin at `starts`, `fill` behind their ends."""
+def pad_rows(flat: NDArray[Any], starts: Ints, within: Bools, fill: int | float) -> NDArray[Any]:
+    """Gather rows of a flat array into a padded block.
+
+    Args:
+        flat: [N] values of all rows.
+        starts: [B] start of each row.
+        within: [B, K] mask of the filled cells.
+        fill: padding value.
+
+    Returns:
+        [B, K] values.
+    """
     rows, longest = within.shape
     if within.all() and (np.diff(starts) == longest).all():
         return flat[starts[0] : starts[0] + rows * longest].reshape(rows, longest).copy()
@@ -265,10 +312,10 @@ def pad_rows(flat: NDArray, starts: Ints, within: NDArray[np.bool_], fill: int |
 
 def _from_dict(
     table: Mapping[str, Mapping[str, float]],
-) -> tuple[Ints, Ints, tuple[str, ...], NDArray[np.float64]]:
+) -> tuple[Ints, Ints, tuple[str, ...], Floats]:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in table.values()], dtype=np.int64)])
-    written = [document for row in table.values() for document in row]
-    documents, names = pd.factorize(np.asarray(written, dtype=object))
+    all_documents = [document for row in table.values() for document in row]
+    documents, names = pd.factorize(np.asarray(all_documents, dtype=object))
     numbers = np.array([value for row in table.values() for value in row.values()], np.float64)
     return offsets.astype(np.int64), documents.astype(np.int64), tuple(names), numbers
 

@@ -132,10 +132,10 @@ def _class_rows(task: TaskData, counts: Sequence[NDArray[np.float64]]) -> tuple[
             precision=float(columns["precision"].mean()),
             recall=float(columns["recall"].mean()),
             f1=float(columns["f1"].mean()),
-            support=int(columns["true"][0]),
+            support=int(columns["support"][0]),
         )
         for name, columns in rows.items()
-        if columns["true"].any()
+        if columns["support"].any()
     )
 
 

@@ -89,9 +89,9 @@ def _example(sample: Sample, target: Any, prediction: Any, task: TaskData, sourc
     texts = [content for content in contents.values() if isinstance(content, (str, list))]
     example: dict[str, Any] = {
         "item": sample.id,
-        "picture": picture,
+        "image": picture,
         "text": " ".join(_word_list(texts[0])) if texts else "",
-        "has": tuple(contents),
+        "contents": tuple(contents),
     }
     if task.kind == "tags":
         words = _word_list(texts[0]) if texts else [""] * len(target)
@@ -100,7 +100,7 @@ def _example(sample: Sample, target: Any, prediction: Any, task: TaskData, sourc
     elif task.kind == "boxes":
         example["picture"] = _image_with_boxes(picture, target, prediction, task.metrics.class_names)
     else:
-        example |= {"true": _as_text(target), "said": _as_text(prediction)}
+        example |= {"target": _as_text(target), "prediction": _as_text(prediction)}
     return TaskExample(**example)
 
 

@@ -22,7 +22,7 @@ from mmattn.reports.templating import template_environment
 __all__ = ["render_tasks", "write_task_report"]
 
 _MAX_CLASSES_SHOWN = 30  # a larger confusion matrix cannot be read
-_PERTURBATION_LABELS = {"attack": "attack along the gradient", "all": "noise on everything"}
+_PERTURBATION_LABELS = {"attack": "gradient attack", "all": "noise on all modalities"}
 
 
 def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
@@ -33,7 +33,7 @@ def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
         >>> from mmattn.evaluation.statistics.bootstrap import bootstrap
         >>> digit = TaskOutcome(
         ...     name="digit", head="classification", target="digit", data="toy", kind="class",
-        ...     reads=("image",), parts={"test": 2}, primary="accuracy", lower=frozenset(),
+        ...     inputs=("image",), parts={"test": 2}, primary_metric="accuracy", lower_is_better=frozenset(),
         ...     metrics={"accuracy": bootstrap([0.0, 1.0])})
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_task_report(folder / "report.html", TaskReport("A toy", (digit,), {"seeds": [0]}))
@@ -50,7 +50,7 @@ def render_tasks(report: TaskReport) -> str:
     """The page as a string of HTML."""
     page = template_environment()
     page.filters |= {
-        "figure": task_metric_label,
+        "metric": task_metric_label,
         "number": lambda value: f"{value:.4f}",
         "signed": format_signed,
         "count": lambda value: f"{value:,}",
@@ -59,9 +59,9 @@ def render_tasks(report: TaskReport) -> str:
     return page.get_template("tasks.html.j2").render(
         report=report,
         verdict=[_summary_sentence(task) for task in report.tasks],
-        worth=_needed_contents(report),
+        needed=_needed_contents(report),
         gains=_gains(report),
-        shown=[_task_section(task, report) for task in report.tasks],
+        sections=[_task_section(task, report) for task in report.tasks],
         tones=NUM_COLORS,
         charts=[(panel, chart(panel)) for panel in report.panels if panel.curves],
         provenance={"protocol": report.protocol, **report.provenance},
@@ -122,9 +122,9 @@ def _summary_sentence(task: TaskOutcome) -> str:
     return (
         said
         + {
-            "gained": f" Trained together it is better than alone ({alone.mean:.4f}): {apart}.",
-            "lost": f" Trained together it is worse than alone ({alone.mean:.4f}): {apart}.",
-            "even": f" Together and alone ({alone.mean:.4f}) cannot be told apart: {apart}.",
+            "gained": f" Joint training is better than single-task training ({alone.mean:.4f}): {apart}.",
+            "lost": f" Joint training is worse than single-task training ({alone.mean:.4f}): {apart}.",
+            "even": f" Joint and single-task training ({alone.mean:.4f}) cannot be told apart: {apart}.",
         }[task.outcome]
     )
 
@@ -180,10 +180,10 @@ def _subsets(task: TaskOutcome) -> list[tuple[str, Interval, Markup]]:
     ]
     if not found:
         return []
-    found.append(("all together", task.metrics[task.primary_metric]))
+    found.append(("all modalities", task.metrics[task.primary_metric]))
     axis = Axis(0.0, 1.02 * max(interval.high for _, interval in found) or 1.0, ())
     found.sort(key=lambda pair: pair[1].mean, reverse=task.primary_metric not in task.lower_is_better)
-    return [(name, interval, bar(interval, axis, name == "all together")) for name, interval in found]
+    return [(name, interval, bar(interval, axis, name == "all modalities")) for name, interval in found]
 
 
 def _robustness_chart(task: TaskOutcome) -> tuple[Panel, Chart] | None:
@@ -201,7 +201,7 @@ def _robustness_chart(task: TaskOutcome) -> tuple[Panel, Chart] | None:
         return None
     panel = Panel(
         task_metric_label(task.primary_metric),
-        "strength, as a share of the tokens' norm",
+        "strength relative to the token norm",
         tuple(curves),
         markers=True,
     )

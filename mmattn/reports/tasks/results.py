@@ -124,21 +124,21 @@ class TaskOutcome:
             "target": self.target,
             "data": self.data,
             "parts": dict(self.parts),
-            "primary": self.primary_metric,
-            "figures": _intervals_to_json(self.metrics),
-            "alone": _intervals_to_json(self.single_task),
+            "primary_metric": self.primary_metric,
+            "metrics": _intervals_to_json(self.metrics),
+            "single_task": _intervals_to_json(self.single_task),
             "gain": _intervals_to_json(self.gain),
             "outcome": self.outcome,
-            "knockouts": {one.name: _intervals_to_json(one.metrics) for one in self.ablations},
-            "changes": {one.name: _intervals_to_json(one.change) for one in self.ablations},
-            "disturbed": [
-                {"what": one.target, "level": one.level, "figures": _intervals_to_json(one.metrics)}
+            "ablations": {one.name: _intervals_to_json(one.metrics) for one in self.ablations},
+            "ablation_changes": {one.name: _intervals_to_json(one.change) for one in self.ablations},
+            "perturbations": [
+                {"target": one.target, "level": one.level, "metrics": _intervals_to_json(one.metrics)}
                 for one in self.perturbations
             ],
             "classes": [vars(row) for row in self.classes],
             "confusion": None
             if self.confusion is None
-            else {"names": list(self.class_names), "counts": self.confusion.tolist()},
+            else {"class_names": list(self.class_names), "counts": self.confusion.tolist()},
         }
 
 
@@ -168,7 +168,7 @@ class TaskReport:
         """The content of metrics.json; `systems` has every task's figures in one row, as other runs do."""
         systems = {"mmattn": self._row("metrics")}
         if any(task.single_task for task in self.tasks):
-            systems["alone"] = self._row("alone")
+            systems["single_task"] = self._row("single_task")
         return {
             "protocol": dict(self.protocol),
             "systems": systems,

@@ -169,12 +169,12 @@ class RecommendationTask(Task):
             positives=episode.positives.to(device),
             seen=None if episode.seen is None else episode.seen.to(device),
             ids=items.to(device) if self.use_item_embeddings else None,
-            together=None if episode.cooccurrence is None else episode.cooccurrence.to(device),
+            cooccurrence=None if episode.cooccurrence is None else episode.cooccurrence.to(device),
         )
 
     @property
     def _completes_histories(self) -> bool:
-        return self.model.head(self.head_name).completion is not None
+        return self.model.head(self.head_name).completion_dropout is not None
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the recommender as it stands."""

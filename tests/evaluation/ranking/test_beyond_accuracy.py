@@ -25,7 +25,7 @@ def lists() -> np.ndarray:
 
 
 def test_against_loops(lists: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beyond_accuracy, "_VALUES_AT_ONCE", 100)
+    monkeypatch.setattr(beyond_accuracy, "_MAX_VALUES", 100)
     rng = np.random.default_rng(1)
     vectors, chosen = rng.normal(size=(ITEMS, 5)), rng.integers(0, 101, ITEMS)
     counts = [int((lists == item).sum()) for item in range(ITEMS)]
@@ -57,7 +57,7 @@ def test_nothing_shown() -> None:
         (lambda: gini([0, 1], 3), r"shape \(2,\)"),
         (lambda: novelty([[0]], [5], 4), "expected .I. from 0 to 4"),
         (lambda: diversity([[0]], [[np.nan]]), "expected finite"),
-        (lambda: diversity([[1]], [[1.0], [0.0]]), "item 1 is shown and its vector is zero"),
+        (lambda: diversity([[1]], [[1.0], [0.0]]), "item 1 is recommended, but its vector is zero"),
     ],
 )
 def test_refusals(call, message: str) -> None:

@@ -87,11 +87,11 @@ def test_exponential_gain_by_hand() -> None:
     ("name", "message"),
     [
         ("ndgc@10", "'ndgc' is not one. Did you mean 'ndcg'"),
-        ("recall@0", "the cut-off '0', expected a whole number from 1"),
-        ("recall@", "the cut-off '', expected a whole number"),
-        ("recall@²", "the cut-off '²', expected a whole number"),
-        ("recall@1.5", "the cut-off '1.5'"),
-        ("auc@10", "expected 'auc', which has no cut-off"),
+        ("recall@0", "the cutoff '0', expected a whole number from 1"),
+        ("recall@", "the cutoff '', expected a whole number"),
+        ("recall@²", "the cutoff '²', expected a whole number"),
+        ("recall@1.5", "the cutoff '1.5'"),
+        ("auc@10", "expected 'auc', which has no cutoff"),
     ],
 )
 def test_a_name_that_is_no_metric(name: str, message: str) -> None:

@@ -166,7 +166,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, ties: metrics.Ti
     scores = rng.integers(0, 5, (31, 17)).astype(np.float32)
     seen = sparse.csr_array(rng.random((31, 17)) < 0.3)
     whole = rank(scores, 5, exclude=seen, ties=ties)
-    monkeypatch.setattr(metrics, "_SCORES_AT_ONCE", 17 * 3)
+    monkeypatch.setattr(metrics, "_MAX_SCORES", 17 * 3)
     assert rank(scores, 5, exclude=seen, ties=ties).items.tolist() == whole.items.tolist()
     chosen = np.array([30, 2, 11])
 
@@ -188,7 +188,7 @@ def test_auc_by_hand_and_only_of_the_whole_ranking() -> None:
     right = sparse.csr_array([[1, 0, 1, 0]])
     scores = [[0.8, 0.9, 0.1, 0.2]]
     assert evaluate(rank(scores, 5), right, ["auc"]).mean("auc") == 0.25
-    with pytest.raises(InputError, match="expected the whole ranking, got one cut at depth 3"):
+    with pytest.raises(InputError, match="expected the complete ranking, got one cut at depth 3"):
         evaluate(rank(scores, 3), right, ["auc"])
 
 
@@ -209,7 +209,7 @@ def test_no_candidates_rank_nothing() -> None:
         (lambda: rank([[1.0]], 1, ties="trek"), "Did you mean 'trec'"),
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["recal@1"]), "Did you mean 'recall'"),
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["recall@2"]), "ranking's depth, 1"),
-        (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["recall"]), "expected a cut-off"),
+        (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["recall"]), "expected a cutoff"),
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1], [0]])), "2 users, expected 1"),
         (lambda: evaluate(rank([[1.0, 2.0]], 1), sparse.csr_array([[1, 1]]), ["rprec"]), "depth 2, got 1"),
         (lambda: evaluate(rank([[1.0]], 1), sparse.csr_array([[1]]), ["auc@1"]), "'auc', which has no cut"),

@@ -49,13 +49,13 @@ def test_hits_of_the_strata_add_up() -> None:
     ("call", "message"),
     [
         (lambda: popularity_groups([[1]]), r"expected \[I\] from 0"),
-        (lambda: popularity_groups([1], (0.8, 0.5)), "two that rise between 0 and 1"),
-        (lambda: activity_groups(sparse.csr_array((1, 1)), [5, 5]), "rising numbers from 1"),
+        (lambda: popularity_groups([1], (0.8, 0.5)), "two increasing numbers between 0 and 1"),
+        (lambda: activity_groups(sparse.csr_array((1, 1)), [5, 5]), "increasing numbers from 1"),
         (
             lambda: metrics_by_item_group(
                 rank([[1.0]], 1), sparse.csr_array([[1]]), {"s": np.ones(2, bool)}, ["hit@1"]
             ),
-            r"stratum 's': got a mask of shape \(2,\), expected \[1\]",
+            r"subgroup 's': got a mask of shape \(2,\), expected \[1\]",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmattn.data.dataset import Interactions
 from mmattn.errors import InputError
 from mmattn.evaluation.splits import strategies
-from mmattn.evaluation.splits.strategies import Split
+from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.config import ProtocolConfig
 from mmattn.experiments.protocol import make_split
 
@@ -281,9 +281,9 @@ def test_leaks_of_users_are_refused() -> None:
             {"train": [], "test": [2], "cold_users": [1], "validation_users": [1]},
             "both cold and for validation",
         ),
-        ({"train": [0], "test": [2], "given": [3]}, "given of a user that is not held out"),
+        ({"train": [0], "test": [2], "given_history": [3]}, "given of a user that is not held out"),
         (
-            {"train": [0], "test": [2], "given": [2], "cold_users": [1]},
+            {"train": [0], "test": [2], "given_history": [2], "cold_users": [1]},
             "1 pairs are given and to be predicted",
         ),
     ):

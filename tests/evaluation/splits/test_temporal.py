@@ -44,7 +44,7 @@ def test_what_is_known_is_all_that_came_before() -> None:
 
 def test_time_has_to_divide_the_split() -> None:
     split = strategies.random_split([0] * 10, np.arange(10), seed=0)
-    with pytest.raises(InputError, match="needs protocol.split: time, one moment for all; got random"):
+    with pytest.raises(InputError, match="needs protocol.split: time; got random"):
         known_histories(split, "test")
 
 
@@ -98,25 +98,25 @@ def ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
     settings: dict[str, Any] = {
         "name": "small",
-        "data": {"card": "card.yaml", "positive_from": 3.0},
+        "data": {"card": "card.yaml", "min_rating": 3.0},
         "protocol": {"split": "time", "seeds": [0], "test": 0.2, "validation": 0.2, "metrics": ["ndcg@5"]},
         "encoders": {
             "text": {"name": "tiny-text", "options": {"dim": 8, "layers": 1}, "standardise": True},
             "genre": {
                 "name": "tabular",
                 "options": {"columns": {"genre": "category"}, "dim": 8},
-                "content": "table",
+                "source": "table",
             },
         },
         "fusion": {"dim": 16, "heads": 2, "layers": 0},
-        "head": {"name": "sequence", "options": {"width": 8, "heads": 1, "layers": 1, "popularity": [90]}},
-        "training": {"epochs": 1, "steps": 2, "users": 7},
-        "rivals": {
-            "recent": {"kind": "recent-popularity", "strength": 90},
-            "ease": {"kind": "ease", "strength": 10, "newcomers": 90},
+        "head": {"name": "sequence", "options": {"width": 8, "heads": 1, "layers": 1, "popularity_half_lives": [90]}},
+        "training": {"epochs": 1, "steps_per_epoch": 2, "users_per_batch": 7},
+        "baselines": {
+            "recent": {"kind": "recent-popularity", "regularization": 90},
+            "ease": {"kind": "ease", "regularization": 10, "cold_user_half_life": 90},
             "sasrec": {"kind": "sasrec", "options": {"dim": 8, "layers": 1, "epochs": 1}},
         },
-        "evaluation": {"knockouts": ["drop"], "subsets": False, "strata_metric": "ndcg", "index": 8},
+        "evaluation": {"ablations": ["drop"], "subsets": False, "subgroup_metric": "ndcg", "index_dim": 8},
     }
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.chdir(tmp_path)
@@ -139,10 +139,10 @@ def test_a_run_over_histories(ratings: Path, refit: bool) -> None:
     assert main(arguments) == 0
     metrics = json.loads((ratings / "runs/small/metrics.json").read_text())
     assert set(metrics["systems"]) == {"mmattn", "recent", "ease", "sasrec"}
-    assert {"items: warm", "history: 0"} <= set(metrics["strata"])
-    assert metrics["served"]["vector_loss"]["mean"] == pytest.approx(0.0, abs=1e-6)  # it ends in vectors
+    assert {"items: warm", "history: 0"} <= set(metrics["subgroups"])
+    assert metrics["index_cost"]["vector_loss"]["mean"] == pytest.approx(0.0, abs=1e-6)  # it ends in vectors
     # Of users without a history, one popularity speaks for both.
-    newcomers = metrics["strata"]["history: 0"]["systems"]
+    newcomers = metrics["subgroups"]["history: 0"]["systems"]
     assert newcomers["ease"]["mean"] == pytest.approx(newcomers["recent"]["mean"])
 
 

@@ -58,13 +58,11 @@ def test_paired_sees_what_the_single_intervals_cannot() -> None:
 
 
 def test_same_seed_same_interval_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmattn.evaluation.statistics import bootstrap
-
     values = np.random.default_rng(4).random(97)
     whole = bootstrap(values, seed=7)
     assert whole == bootstrap(values, seed=7)
     assert whole != bootstrap(values, seed=8)
-    monkeypatch.setattr(bootstrap, "_COUNTS_AT_ONCE", 97 * 13)
+    monkeypatch.setattr("mmattn.evaluation.statistics.bootstrap._MAX_COUNTS", 97 * 13)
     assert bootstrap(values, seed=7) == whole
 
 
@@ -77,7 +75,7 @@ def test_json_is_what_metrics_json_holds() -> None:
     [
         (lambda: bootstrap([]), "a value in each seed"),
         (lambda: bootstrap([[1.0, 2.0], [np.nan, np.nan]]), "a value in each seed"),
-        (lambda: bootstrap([1.0], confidence_level=95), "0 < level < 1"),
+        (lambda: bootstrap([1.0], confidence_level=95), "0 < confidence_level < 1"),
         (lambda: paired_bootstrap([1.0, 2.0], [1.0]), "same users in the same seeds"),
         (lambda: paired_bootstrap([1.0, np.nan], [1.0, 2.0]), "same users in the same seeds"),
     ],

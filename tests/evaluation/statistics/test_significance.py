@@ -86,7 +86,7 @@ def test_many_systems_are_corrected_together() -> None:
 def test_the_same_everywhere_is_an_infinite_effect_and_valid_json() -> None:
     (found,) = compare_systems({"a": {"m": [0.25, 0.5]}, "b": {"m": [0.5, 0.75]}})
     assert found.effect_size == np.inf
-    assert found.to_json()["effect"] is None
+    assert found.to_json()["effect_size"] is None
     assert compare_systems({"a": {"m": [0.25, 0.5]}, "b": {"m": [0.25, 0.5]}})[0].effect_size == 0.0
 
 

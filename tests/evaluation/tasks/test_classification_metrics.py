@@ -12,13 +12,14 @@ from sklearn import metrics
 from mmattn import InputError
 from mmattn.evaluation.statistics.bootstrap import bootstrap
 from mmattn.evaluation.tasks.classification import (
+    ClassificationMetrics,
+    MultilabelMetrics,
     calibration_error,
     confusion_matrix,
     is_correct,
     multiclass_probability_metrics,
     multilabel_probability_metrics,
 )
-from mmattn.evaluation.tasks.task_metrics import ClassificationMetrics, MultilabelMetrics
 from mmattn.reports.confusion import plot_confusion_matrix
 
 NAMES = ("bird", "cat", "dog", "emu", "fox")
@@ -42,7 +43,7 @@ def test_the_counts_say_of_classes_what_scikit_learn_says(said_and_true: tuple[l
     assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(true, said))
     by_class = metrics.precision_recall_fscore_support(true, said, labels=NAMES, zero_division=0)
     for place, name in enumerate(NAMES):
-        for figure, values in zip(("precision", "recall", "f1", "true"), by_class, strict=True):
+        for figure, values in zip(("precision", "recall", "f1", "support"), by_class, strict=True):
             assert float(rows[name][figure]) == pytest.approx(values[place])
     there = sorted(set(true))  # means are over the classes that are there
     macro = metrics.precision_recall_fscore_support(

@@ -142,11 +142,11 @@ def test_classes_apart() -> None:
     targets = [truth(HERE), truth(THERE, AWAY, label="b")]
     predictions = [said((HERE, 0.9)), said((THERE, 0.8), label="b")]
     figures = per_class_detection_metrics([*predictions, said((HERE, 0.9), label="z")], [*targets, truth()])
-    assert figures["a"] == pytest.approx({"map": 1, "ap50": 1, "ap75": 1, "recall": 1, "true": 1})
+    assert figures["a"] == pytest.approx({"map": 1, "ap50": 1, "ap75": 1, "recall": 1, "support": 1})
     assert figures["b"]["ap50"] == pytest.approx(51 / 101)
-    assert figures["b"]["true"] == 2
+    assert figures["b"]["support"] == 2
     assert math.isnan(figures["z"]["ap50"])
-    assert figures["z"]["true"] == 0
+    assert figures["z"]["support"] == 0
     both = detection_metrics([*predictions, said((HERE, 0.9), label="z")], [*targets, truth()])
     assert both["ap50"] == pytest.approx((1 + 51 / 101) / 2)
 
@@ -160,7 +160,7 @@ def test_the_same_as_an_oracle(seed: int) -> None:
         assert row["ap50"] == pytest.approx(by_threshold[0], abs=1e-12, nan_ok=True)
         assert row["ap75"] == pytest.approx(by_threshold[5], abs=1e-12, nan_ok=True)
         assert row["map"] == pytest.approx(float(np.mean(by_threshold)), abs=1e-12, nan_ok=True)
-    there = [row["map"] for row in figures.values() if row["true"]]
+    there = [row["map"] for row in figures.values() if row["support"]]
     assert detection_metrics(predictions, targets)["map"] == pytest.approx(np.mean(there))
 
 
@@ -168,9 +168,9 @@ def test_the_same_as_an_oracle(seed: int) -> None:
     ("predictions", "message"),
     [
         ([], "got 0 predictions and 1 targets, expected as many"),
-        ([truth(HERE)], "picture 0 has predictions without finite scores"),
-        ([said((HERE, float("nan")))], "picture 0 has predictions without finite scores"),
-        ([said((HERE, 0.5)).scaled((1, 1))], r"picture 0 is \(101, 103\) in the targets and \(1, 1\)"),
+        ([truth(HERE)], "image 0 has predictions without finite scores"),
+        ([said((HERE, float("nan")))], "image 0 has predictions without finite scores"),
+        ([said((HERE, 0.5)).scaled((1, 1))], r"image 0 is \(101, 103\) in the targets and \(1, 1\)"),
     ],
 )
 def test_predictions_that_do_not_answer(predictions: list[Boxes], message: str) -> None:
@@ -203,7 +203,7 @@ def test_every_draw_has_cocos_own_figures(seed: int) -> None:
         )
         for label, found in matches.items():
             values = found.average_precision(weight[None].astype(float))[0]
-            if label not in expected or not expected[label]["true"]:
+            if label not in expected or not expected[label]["support"]:
                 assert np.isnan(values).all()
                 continue
             assert values[0] == pytest.approx(expected[label]["ap50"], abs=1e-9)
@@ -231,7 +231,7 @@ def test_interval_around_the_figure() -> None:
 def test_more_than_a_block_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, targets = random_set(3)
     whole = bootstrap_detection([predictions], targets, n_resamples=37)
-    monkeypatch.setattr("mmattn.evaluation.tasks.detection_intervals._NUMBERS_AT_ONCE", 300)
+    monkeypatch.setattr("mmattn.evaluation.tasks.detection_intervals._MAX_VALUES", 300)
     assert bootstrap_detection([predictions], targets, n_resamples=37)["map"] == whole["map"]
 
 
@@ -248,9 +248,9 @@ def test_differences_are_paired() -> None:
 def test_intervals_without_truth_or_seeds() -> None:
     empty = bootstrap_detection([[said((HERE, 0.5))]], [truth()], n_resamples=3)
     assert math.isnan(empty["ap50"].mean)
-    with pytest.raises(InputError, match="got 0 seeds and 1 pictures, expected at least one each"):
+    with pytest.raises(InputError, match="got 0 seeds and 1 images, expected at least one each"):
         bootstrap_detection([], [truth()])
-    with pytest.raises(InputError, match="got 1 seeds and 0 pictures"):
+    with pytest.raises(InputError, match="got 1 seeds and 0 images"):
         bootstrap_detection([[]], [])
     with pytest.raises(InputError, match="got 1 and 2 seeds, expected the same"):
         paired_bootstrap_detection([[said()]], [[said()]] * 2, [truth()])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmattn import InputError
-from mmattn.evaluation.tasks.entities import entity_metrics, pad_tags
-from mmattn.evaluation.tasks.task_metrics import EntityMetrics
+from mmattn.evaluation.tasks.entities import EntityMetrics, entity_metrics, pad_tags
 
 TRUE = [
     ["B-place", "I-place", "O", "B-work"],

@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.task_metrics import metrics_for_kind
+from mmattn.evaluation.tasks.metrics_by_kind import metrics_for_kind
 
 NAMES = st.sampled_from(["ant", "bee", "cat"])
 TAGS = st.sampled_from(["O", "B-place", "I-place", "B-person", "I-person"])
@@ -36,7 +36,7 @@ def test_classes_as_scikit_learn_measures_them(rows: list[tuple[str, str]]) -> N
         by_class = sklearn.precision_recall_fscore_support(true, said, labels=there, zero_division=0)[score]
         assert found[f"macro {name}"] == pytest.approx(by_class.mean())
     rows_of = measure.per_class(measure.counts(said, true).sum(0))
-    assert {name: int(row["true"]) for name, row in rows_of.items()} == {
+    assert {name: int(row["support"]) for name, row in rows_of.items()} == {
         name: true.count(name) for name in measure.class_names
     }
     assert measure.selection_score(found) == found["accuracy"]

@@ -76,8 +76,8 @@ def test_case_and_tokens_are_said_in_the_signature() -> None:
 
 def test_intervals_hold_the_figure_and_narrow_with_samples() -> None:
     measure = TranslationMetrics()
-    few = measure.intervals([SAID], WRITTEN, resamples=300)
-    many = measure.intervals([SAID * 25, SAID * 25], WRITTEN * 25, resamples=300)
+    few = measure.intervals([SAID], WRITTEN, n_resamples=300)
+    many = measure.intervals([SAID * 25, SAID * 25], WRITTEN * 25, n_resamples=300)
     for name in ("bleu", "chrf", "exact"):
         assert few[name].low <= few[name].mean <= few[name].high
         assert many[name].mean == pytest.approx(few[name].mean)
@@ -87,10 +87,10 @@ def test_intervals_hold_the_figure_and_narrow_with_samples() -> None:
 
 def test_a_difference_is_paired() -> None:
     measure = TranslationMetrics()
-    same = measure.difference([SAID * 9], [SAID * 9], WRITTEN * 9, resamples=100)
+    same = measure.difference([SAID * 9], [SAID * 9], WRITTEN * 9, n_resamples=100)
     assert all(interval.low == interval.mean == interval.high == 0 for interval in same.values())
     worse = [text.replace("a", "o") for text in SAID]
-    assert measure.difference([SAID * 9], [worse * 9], WRITTEN * 9, resamples=100)["chrf"].low > 0
+    assert measure.difference([SAID * 9], [worse * 9], WRITTEN * 9, n_resamples=100)["chrf"].low > 0
 
 
 def test_an_empty_text_is_wrong_and_no_error() -> None:

@@ -86,7 +86,7 @@ def test_a_thousand_adversarial_cases_as_trec_eval_has_them(batch: int) -> None:
             continue
         official = pytrec_eval.RelevanceEvaluator(qrels, ASKED).evaluate(run)
         found = evaluate_run(Run.from_dict(run), Qrels.from_dict(qrels), [*TREC, "mrr@3"], missing="skip")
-        reciprocal = found.values["mrr"]  # trec_eval has no cut-off for it
+        reciprocal = found.values["mrr"]  # trec_eval has no cutoff for it
         np.testing.assert_array_equal(
             found.values["mrr@3"], np.where(reciprocal < 1 / 3.5, 0 * reciprocal, reciprocal)
         )
@@ -175,7 +175,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     qrels = Qrels(np.arange(102) * 5, np.concatenate([rng.choice(37, 5, replace=False) for _ in range(101)]),
                   rng.random(505))  # fmt: skip
     whole = {ties: evaluate_run(run, qrels, list(TREC), ties=ties) for ties in ("trec", "stable", "expected")}
-    monkeypatch.setattr(run, "BLOCK_SIZE", 67)
+    monkeypatch.setattr("mmattn.evaluation.trec.run.BLOCK_SIZE", 67)
     for ties, before in whole.items():
         after = evaluate_run(run, qrels, list(TREC), ties=ties)
         assert after.tie_rate == before.tie_rate

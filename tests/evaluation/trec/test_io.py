@@ -189,7 +189,7 @@ def test_bad_arrays(tmp_path: Path) -> None:
 
 def test_bad_beir_folders(tmp_path: Path) -> None:
     folder = beir(tmp_path / "beir")
-    with pytest.raises(InputError, match=r"no qrels/tset.tsv of a BEIR data set. Did you mean 'test'"):
+    with pytest.raises(InputError, match=r"no qrels/tset.tsv of a BEIR dataset. Did you mean 'test'"):
         read_qrels(folder, "tset")
     for line, message in (
         ({"_id": "q1"}, "line 3: a second query of the name 'q1'"),
