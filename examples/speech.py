@@ -50,7 +50,7 @@ def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -
     """The word error rate on other recordings, and whether the streams say what the wholes do."""
     torch.manual_seed(0)
     ear = EncoderConfig(
-        "causal-log-mel", {"dim": 64, "rate": 8000, "keep": "samples"}, positional_encoding=False
+        "causal-log-mel", {"dim": 64, "sample_rate": 8000, "cache_as": "samples"}, positional_encoding=False
     )
     fusion = FusionConfig(dim=64, program="Program(score=dot(), mask=causal & window(24))")
     config = ModelConfig({"audio": ear}, fusion, {"ctc": HeadConfig("ctc", PIECES)})

@@ -49,9 +49,9 @@ def assert_same(one: Tokens, other: Tokens) -> None:
 @given(batches(), st.integers(0, 5))
 def test_padding_round_trip(tokens: Tokens, extra: int) -> None:
     longest = int(tokens.lengths.max()) if len(tokens) else 0
-    values, mask = tokens.to_padded(longest + extra, value=float("nan"))
+    values, mask = tokens.to_padded(longest + extra, padding_value=float("nan"))
     assert values.shape == (len(tokens), longest + extra, 3)
-    assert mask.sum(1).tolist() == tokens.sizes
+    assert mask.sum(1).tolist() == tokens.length_list
     assert values[~mask].isnan().all()
 
     def padded(field: torch.Tensor | None) -> torch.Tensor | None:
@@ -75,9 +75,9 @@ def test_padding_round_trip(tokens: Tokens, extra: int) -> None:
 
 @given(batches())
 def test_splitting_by_modality_and_joining_again_keeps_every_token(tokens: Tokens) -> None:
-    parts = [tokens.only(name) for name in NAMES]
+    parts = [tokens.select_modalities(name) for name in NAMES]
     joined = Tokens.cat(parts)
-    assert joined.sizes == tokens.sizes
+    assert joined.length_list == tokens.length_list
     for sample in range(len(tokens)):
         before = tokens.sequences()[sample][:, 0].sort().values
         after = joined.sequences()[sample][:, 0].sort().values
@@ -91,7 +91,7 @@ def test_select_all_is_the_identity_and_select_composes(tokens: Tokens) -> None:
     assert_same(tokens.select(everything), tokens)
     twice = torch.cat([everything.flip(0), everything])
     chosen = tokens.select(twice)
-    assert chosen.sizes == tokens.sizes[::-1] + tokens.sizes
+    assert chosen.length_list == tokens.length_list[::-1] + tokens.length_list
     assert_same(chosen.select(torch.arange(len(tokens), 2 * len(tokens))), tokens)
 
 
@@ -109,7 +109,7 @@ def test_cat_interleaves_sample_by_sample(data: st.DataObject, count: int) -> No
 def test_filter_everything_away_leaves_samples_without_tokens(tokens: Tokens) -> None:
     nothing = tokens.filter(torch.zeros(len(tokens.values), dtype=torch.bool))
     assert len(nothing) == len(tokens)
-    assert nothing.sizes == [0] * len(tokens)
+    assert nothing.length_list == [0] * len(tokens)
     assert not nothing.presence.any()
     assert nothing.to_padded()[0].shape == (len(tokens), 0, 3)
 
@@ -152,14 +152,14 @@ def test_layout_is_derived_once_for_a_stack_of_layers() -> None:
     wider = tokens.with_values(torch.ones(5, 13))
     assert wider.sample is tokens.sample
     assert wider.dim == 13
-    assert tokens.select([0]).sizes == [2]  # another layout has its own
+    assert tokens.select([0]).length_list == [2]  # another layout has its own
 
 
 def test_zero_samples_and_zero_tokens() -> None:
     for tokens in (Tokens.empty(0, 3, ("text",)), Tokens.empty(5, 3, ("text",))):
         assert tokens.presence.shape == (len(tokens), 1)
         assert tokens.to_padded()[0].shape == (len(tokens), 0, 3)
-        assert Tokens.cat([tokens, tokens]).sizes == [0] * len(tokens)
+        assert Tokens.cat([tokens, tokens]).length_list == [0] * len(tokens)
 
 
 def test_to_changes_dtype_and_repr_says_what_it_is() -> None:
@@ -235,7 +235,7 @@ def test_selecting_and_padding_outside_the_range_is_refused() -> None:
     with pytest.raises(InputError, match="got length 2, expected at least 3"):
         tokens.to_padded(2)
     with pytest.raises(InputError, match="no modality 'imgae'. Did you mean 'image'"):
-        tokens.only("imgae")
+        tokens.select_modalities("imgae")
     with pytest.raises(InputError, match="got 4 rows, expected 5"):
         tokens.with_values(torch.zeros(4, 3))
     with pytest.raises(InputError, match="lengths add up to 4, expected 5"):

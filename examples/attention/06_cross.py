@@ -31,7 +31,7 @@ def main() -> tuple[list[int], float, bool]:
     show.shades(weight_QK, ["word 0", "word 1", "word 2"])
     print(f"the sink keeps the rest: the weights of word 0 sum to {weight_QK[0].sum():.2f}")
     finite = all(bool(p.grad.isfinite().all()) for p in layer.parameters() if p.grad is not None)
-    return result.sizes, blind.abs().max().item(), finite
+    return result.length_list, blind.abs().max().item(), finite
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> tuple[list[bool], bool]:
         return bool(gradient_ND[tokens.modality == tokens.modality_index("audio")].any())
 
     reached = [heard(joint, 1), heard(joint, 2)]
-    without = heard(joint.without("bottleneck"), 2)
+    without = heard(joint.drop_modalities("bottleneck"), 2)
     print(f"\ndo the words hear the sound? after 1, 2 layers {reached}; without a bottleneck {without}")
     return reached, without
 

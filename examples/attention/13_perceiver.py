@@ -36,8 +36,8 @@ def main() -> tuple[list[int], int, float]:
     heard = read(latents, tokens)
     result = think(latents.with_values(latents.values + heard.values))
     pairs = LATENTS * len(tokens.values)
-    squared = sum(size**2 for size in tokens.sizes)
-    print(f"\n{tokens.sizes} tokens in, {result.sizes} out; {pairs:,} pairs, not {squared:,}")
+    squared = sum(size**2 for size in tokens.length_list)
+    print(f"\n{tokens.length_list} tokens in, {result.length_list} out; {pairs:,} pairs, not {squared:,}")
     with torch.no_grad():  # one number tells every latent to leave the long sound alone
         read.program_parameters()["reads"][:, 3, 2] = -4.0
     share = show.weights(read, latents, tokens)[:, :, -700:].sum(-1).mean().item()

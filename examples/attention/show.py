@@ -43,7 +43,7 @@ def weights(
     layer: A.Attention, q: Tokens, kv: Tokens | None = None, context: Mapping[str, Any] | None = None
 ) -> Tensor:
     """[H, Q, K], the exact weights of the first sample, whatever backend runs the layer."""
-    _, seen = layer(q, kv, context, explain=A.rows(range(q.sizes[0])))
+    _, seen = layer(q, kv, context, explain=A.rows(range(q.length_list[0])))
     return torch.stack([row.weights for row in seen.rows], dim=1)
 
 

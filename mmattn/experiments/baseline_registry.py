@@ -75,7 +75,9 @@ BASELINES: Mapping[str, BaselineKind] = {
             "shrinkage": FloatRange(0.1, 1000.0, log=True),
         },
     ),
-    "ease": BaselineKind(recommenders.EASE, tuning_space={"regularization": FloatRange(10.0, 5000.0, log=True)}),
+    "ease": BaselineKind(
+        recommenders.EASE, tuning_space={"regularization": FloatRange(10.0, 5000.0, log=True)}
+    ),
     "als": BaselineKind(
         recommenders.ImplicitALS,
         runtime_arguments=("seed",),
@@ -98,7 +100,9 @@ BASELINES: Mapping[str, BaselineKind] = {
         tuning_space={**_PAIRWISE_SPACE, "visual_dim": IntRange(8, 64, log=True)},
     ),
     "content-ridge": BaselineKind(
-        recommenders.ContentRidge, "features", tuning_space={"regularization": FloatRange(0.1, 1000.0, log=True)}
+        recommenders.ContentRidge,
+        "features",
+        tuning_space={"regularization": FloatRange(0.1, 1000.0, log=True)},
     ),
     "content-knn": BaselineKind(
         recommenders.ContentKNN,
@@ -126,7 +130,9 @@ def baseline_arguments(config: BaselineConfig) -> dict[str, Any]:
     said = dict(config.options)
     if config.regularization:
         if not kind.regularization_argument:
-            raise InputError(f"rival {config.kind!r}: regularization: got {config.regularization:g}, expected none")
+            raise InputError(
+                f"rival {config.kind!r}: regularization: got {config.regularization:g}, expected none"
+            )
         said.setdefault(kind.regularization_argument, config.regularization)
     for name, value in said.items():
         where = f"rival {config.kind!r}: {name}"
@@ -162,7 +168,7 @@ def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
     around = {"exponent": config.exponent} if config.exponent else {}
     weights = {
         f"{part}.{name}": weight
-        for part in ("vectors", "tags", "rare")
+        for part in ("vectors", "tags", "tfidf")
         for name, weight in getattr(config, part).items()
     }
     if len(weights) > 1 or config.exponent:  # a single weight is one over the strength

@@ -73,7 +73,7 @@ class PaddedModel(nn.Module):
             inputs: as `input_names` names them, of B samples.
         """
         parts = {
-            name: form(**{tensor: inputs[f"{name}.{tensor}"] for tensor in form.lengths})
+            name: form(**{tensor: inputs[f"{name}.{tensor}"] for tensor in form.dynamic_dims})
             for name, form in self.encoders.items()
         }
         fused = fuse_padded(self.core, parts, self.task)

@@ -92,7 +92,7 @@ class FusionCore(nn.Module):
         tokens, context = self._project_inputs(tokens_by_modality, context)
         kept: list[Cache] = []
         for number, block in enumerate(self.blocks):
-            tokens, cache = block.step(tokens, caches[number] if caches else None, context)  # type: ignore[operator]
+            tokens, cache = block.decode(tokens, caches[number] if caches else None, context)  # type: ignore[operator]
             kept.append(cache)
         return tokens, tuple(kept)
 

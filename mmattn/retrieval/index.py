@@ -319,7 +319,7 @@ class Index:
 
         def build(opened: OpenedBundle) -> Index | ShardedIndex:
             kind: Any = ShardedIndex if opened.attributes.get("kind") == "shards" else cls
-            return kind.from_opened(opened, device)
+            return kind.from_bundle(opened, device)
 
         return open_bundle(folder, build)
 

@@ -112,7 +112,7 @@ def test_absent_pictures_stay_absent_where_cornac_gives_another_item_s() -> None
     found = dataset_contents(split.train_set)["image"]
     assert set(found) == set(with_picture)
     assert all(np.array_equal(found[item], pictures[item]) for item in with_picture)
-    model = TowerRecommender(dim=4, ids=False, epochs=1).fit(split.train_set)
+    model = TowerRecommender(dim=4, use_item_embeddings=False, epochs=1).fit(split.train_set)
     present = np.array([item in pictures for item in model.item_ids])
     vectors = np.linalg.norm(model.get_item_vectors(), axis=1)
     assert (vectors > 0).tolist() == present.tolist()
@@ -148,7 +148,7 @@ def test_a_user_who_is_new_gets_what_nobody_in_particular_likes() -> None:
 
 def test_clone_keeps_every_setting_and_gives_the_same_numbers() -> None:
     data = Dataset.from_uir(ratings())
-    model = recommender(epochs=2, hidden=0.3, seed=17)
+    model = recommender(epochs=2, hidden_fraction=0.3, seed=17)
     again = model.clone({"learning_rate": 0.02})
     assert again.learning_rate == 0.02
     assert (again.hidden_fraction, again.seed, again.contents) == (0.3, 17, model.contents)

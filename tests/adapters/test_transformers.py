@@ -206,7 +206,7 @@ def test_a_recommender_is_trained_on_its_own_targets() -> None:
     history = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     loss = model(samples, history=history, positives=torch.tensor([[0.0, 1.0], [1.0, 0.0]])).loss
     loss.backward()
-    assert model.encoders["text"].grams.weight.grad.abs().sum() > 0
+    assert model.encoders["text"].ngram_embedding.weight.grad.abs().sum() > 0
     assert model.eval()(samples).vectors.shape == (4, 16)
 
 

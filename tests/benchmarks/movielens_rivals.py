@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--card", required=True, help="the prepared data set")
     parser.add_argument("--features", default="features", help="folder of the feature store")
     parser.add_argument("--trials", type=int, default=4, help="for each rival")
-    parser.add_argument("--rivals", nargs="*", default=list(RIVALS), choices=list(RIVALS))
+    parser.add_argument("--baselines", nargs="*", default=list(RIVALS), choices=list(RIVALS))
     parser.add_argument("--json", action="store_true", help="print JSON; the tables go to standard error")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

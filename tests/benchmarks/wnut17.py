@@ -36,8 +36,7 @@ from mmattn.data.reader import read_dataset
 from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.evaluation.statistics.count_bootstrap import bootstrap_metrics, paired_bootstrap_metrics
-from mmattn.evaluation.tasks.entities import entity_metrics
-from mmattn.evaluation.tasks.entities import EntityMetrics
+from mmattn.evaluation.tasks.entities import EntityMetrics, entity_metrics
 from mmattn.files import write_json
 from mmattn.heads.text.tagging import TaggingHead
 from mmattn.model.build import build_encoders, build_model, choose_device

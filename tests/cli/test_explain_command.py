@@ -160,7 +160,10 @@ def test_a_picture_that_cannot_be_read_is_said(ids: dict[str, str], tmp_path: Pa
         (["runs/small", "--item", "FULL", "--seed", "7"], "no seed 7, expected one of 0"),
         (["data", "--item", "FULL"], "data: holds no finished run"),
         (["nowhere", "--item", "FULL"], "nowhere: holds no finished run"),
-        (["runs/small/seed-0/model", "--item", "FULL"], "is a model without a run; pass its dataset with --card"),
+        (
+            ["runs/small/seed-0/model", "--item", "FULL"],
+            "is a model without a run; pass its dataset with --card",
+        ),
     ],
 )
 def test_mistakes_end_with_one_line(

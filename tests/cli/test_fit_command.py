@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
         "text": {"name": "tiny-text", "options": {"dim": 16, "layers": 1}, "standardise": True},
     },
     "fusion": {"dim": 32, "heads": 2},
-    "training": {"epochs": 2, "steps": 2, "users": 50},
+    "training": {"epochs": 2, "steps_per_epoch": 2, "users_per_batch": 50},
 }
 
 
@@ -93,8 +93,8 @@ def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> No
         "knn": {"kind": "item-knn"},
         "bpr": {"kind": "bpr", "options": {"dim": 4, "epochs": 4, "every": 2}},
     }
-    (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "rivals": rivals}))
-    assert fit("--protocol.budget", "2", "--protocol.seeds", "[0]") == 0
+    (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "baselines": rivals}))
+    assert fit("--protocol.tuning_trials", "2", "--protocol.seeds", "[0]") == 0
     folder = here / "runs" / "small"
     search = json.loads((folder / "seed-0" / "rivals.json").read_text())
     assert {name: len(one["trials"]) for name, one in search["systems"].items()} == dict.fromkeys(rivals, 2)
@@ -106,7 +106,7 @@ def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> No
         for key, value in search["systems"][name]["best"].items():
             assert f"{key} {value:.3g}" in page, (name, key)
     # From the disk, the report is the same.
-    assert fit("--protocol.budget", "2", "--protocol.seeds", "[0]", "--resume") == 0
+    assert fit("--protocol.tuning_trials", "2", "--protocol.seeds", "[0]", "--resume") == 0
     assert "had 2 trials on validation" in (folder / "report.html").read_text()
 
 
@@ -134,7 +134,7 @@ def test_a_killed_run_resumes_to_the_numbers_of_an_uninterrupted_one(here: Path)
 def test_a_saved_model_gives_the_same_vectors(here: Path) -> None:
     from mmattn.data.reader import read_dataset
 
-    assert fit("--protocol.seeds", "[0]", "--rivals", "{}") == 0
+    assert fit("--protocol.seeds", "[0]", "--baselines", "{}") == 0
     folder = here / "runs" / "small" / "seed-0" / "model"
     one, other = Model.from_pretrained(folder), Model.from_pretrained(folder)
     samples = read_dataset(here / "data").items[:7]
@@ -148,7 +148,7 @@ def test_a_saved_model_gives_the_same_vectors(here: Path) -> None:
 
 
 def test_another_encoder_is_refused_by_name(here: Path) -> None:
-    assert fit("--protocol.seeds", "[0]", "--rivals", "{}") == 0
+    assert fit("--protocol.seeds", "[0]", "--baselines", "{}") == 0
     folder = here / "runs" / "small" / "seed-0" / "model"
     content = json.loads((folder / "config.json").read_text())
     content["encoders"]["image"] = "0" * 64
@@ -159,7 +159,7 @@ def test_another_encoder_is_refused_by_name(here: Path) -> None:
 
 @pytest.mark.parametrize("split", ["random", "time"])
 def test_warm_protocols_run_too(here: Path, split: str) -> None:
-    assert fit("--protocol.split", split, "--protocol.seeds", "[0]", "--head.options.ids", "120") == 0
+    assert fit("--protocol.split", split, "--protocol.seeds", "[0]", "--head.options.num_ids", "120") == 0
     found = json.loads((here / "runs" / "small" / "metrics.json").read_text())["systems"]
     assert 0 < found["mmattn"]["recall@5"]["mean"] <= 1
 
@@ -167,7 +167,7 @@ def test_warm_protocols_run_too(here: Path, split: str) -> None:
 @pytest.mark.parametrize("split", ["mixed", "cold"])
 def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, split: str) -> None:
     grid = {"strength": [1.0, 10.0], "user_strength": [1.0], "share": [0.5, 1.0], "evidence": [1.0]}
-    chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--rivals", "{}"]
+    chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--baselines", "{}"]
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"
     found = json.loads((folder / "seed-0" / "result.json").read_text())["settings"]
@@ -188,7 +188,7 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
         (["--trainng.epochs", "3"], "fit.yaml: unknown key 'trainng'. Did you mean 'training'?"),
         (["--training.epochs", "many"], "training.epochs: got 'many' (str), expected a whole number"),
         (["--training.epochs"], "--training.epochs has no value"),
-        (["--hybrid.share", "[]"], "hybrid: share: got no value, expected one or several"),
+        (["--hybrid.user_weight", "[]"], "hybrid: share: got no value, expected one or several"),
         (
             ["--encoders.image.name", "tiny-imag"],
             "no encoders plugin 'tiny-imag'. Did you mean 'tiny-image'?",
@@ -197,7 +197,10 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
         (["--data.card", "nowhere"], "nowhere"),
         (["--protocol.metrics", "[ndgc@5]"], "Did you mean 'ndcg'?"),
         (["--protocol.split", "warm"], "expected one of cold, mixed, random, time, given"),
-        (["--training.targets", "0.9"], "expected shares of the items that together make at most 1"),
+        (
+            ["--training.candidate_fraction", "0.9"],
+            "expected shares of the items that together make at most 1",
+        ),
     ],
 )
 def test_mistakes_end_with_one_line(
@@ -215,7 +218,7 @@ def test_a_run_never_writes_over_another(here: Path, capsys: pytest.CaptureFixtu
     assert fit() == 2
     assert "exists and is no run; choose another name" in capsys.readouterr().err
     shutil.rmtree(here / "runs")
-    assert fit("--protocol.seeds", "[0]", "--rivals", "{}") == 0
+    assert fit("--protocol.seeds", "[0]", "--baselines", "{}") == 0
     assert fit() == 2
     assert "this run exists; choose another name, or --resume" in capsys.readouterr().err
     assert fit("--resume") == 2
@@ -227,7 +230,7 @@ def test_a_picture_that_cannot_be_read_is_listed_and_the_run_goes_on(here: Path,
     shutil.copytree(digits, broken)
     first = sorted((broken / "images").iterdir())[0]
     first.write_bytes(first.read_bytes()[:60])
-    assert fit("--data.card", "broken", "--protocol.seeds", "[0]", "--rivals", "{}") == 0
+    assert fit("--data.card", "broken", "--protocol.seeds", "[0]", "--baselines", "{}") == 0
     rejected = (here / "runs" / "small" / "rejected.csv").read_text().splitlines()
     assert rejected[0] == "id,modality,reason"
     assert len(rejected) == 2

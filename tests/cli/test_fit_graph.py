@@ -25,10 +25,10 @@ SETTINGS: dict[str, Any] = {
         },
     },
     "fusion": {"dim": 16, "heads": 2, "program": 'Program(score=dot() >> graph_bias("kg", relations=2))'},
-    "head": {"options": {"completion": 0.7, "completion_ridge": 1.0}},
-    "training": {"epochs": 2, "steps": 3, "users": 0},
-    "rivals": {"popularity": {"kind": "popularity"}},
-    "evaluation": {"knockouts": ["drop"], "encoders": False, "subsets": False},
+    "head": {"options": {"completion_dropout": 0.7, "completion_ridge": 1.0}},
+    "training": {"epochs": 2, "steps_per_epoch": 3, "users_per_batch": 0},
+    "baselines": {"popularity": {"kind": "popularity"}},
+    "evaluation": {"ablations": ["drop"], "ablate_encoders": False, "subsets": False},
 }
 
 

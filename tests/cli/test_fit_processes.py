@@ -22,7 +22,7 @@ SETTINGS = {
         "text": {"name": "tiny-text", "options": {"dim": 16, "layers": 1}},
     },
     "fusion": {"dim": 32, "heads": 2},
-    "evaluation": {"knockouts": ["drop"], "subsets": False, "index": 0},
+    "evaluation": {"ablations": ["drop"], "subsets": False, "index_dim": 0},
 }
 
 

@@ -39,16 +39,16 @@ SETTINGS: dict[str, Any] = {
     },
     "tasks": {
         "digit": {"head": HEAD, "target": "digit", "drop_modality": 0.2, "augment": {"image": {"shift": 1}}},
-        "language": {"head": HEAD, "target": "language", "reads": ["text"], "weight": 0.5},
+        "language": {"head": HEAD, "target": "language", "inputs": ["text"], "weight": 0.5},
     },
-    "training": {"epochs": 2, "steps": 3},
+    "training": {"epochs": 2, "steps_per_epoch": 3},
     "protocol": {"seeds": [0, 1]},
-    "robustness": {"noise": [0.5], "attacks": [0.1]},
+    "robustness": {"noise_levels": [0.5], "attack_radii": [0.1]},
 }
 QUICK = (
     "--protocol.seeds",
     "[0]",
-    "--alone",
+    "--single_task_baselines",
     "false",
     "--robustness",
     "{knockouts: [], subsets: false, noise: []}",
@@ -131,11 +131,11 @@ def test_a_run_says_what_each_task_gained_or_lost(
 def test_voices_are_told_apart_by_vectors(here: Path) -> None:
     audio = {"name": "conv-mel", "options": {"dim": 16, "channels": [4, 8, 8]}, "standardise": True}
     voice = {
-        "head": {"name": "speaker", "options": {"size": 8, "loss": "ArcFaceLoss"}},
+        "head": {"name": "speaker", "options": {"embedding_dim": 8, "loss": "ArcFaceLoss"}},
         "target": "voice", "reads": ["audio"],
     }  # fmt: skip
     rewrite(encoders={**SETTINGS["encoders"], "audio": audio}, tasks={"voice": voice})
-    assert fit(*QUICK, "--training.epochs", "3", "--training.steps", "6") == 0
+    assert fit(*QUICK, "--training.epochs", "3", "--training.steps_per_epoch", "6") == 0
     folder = here / "runs" / "small"
     metrics = json.loads((folder / "metrics.json").read_text())["tasks"]["voice"]
     assert metrics["primary"] == "eer"
@@ -149,7 +149,7 @@ def test_voices_are_told_apart_by_vectors(here: Path) -> None:
 def test_heads_that_training_has_closed_are_not_kept(here: Path) -> None:
     gated = {**SETTINGS["fusion"], "program": "Program(score=dot() >> head_gate('gate'))"}
     rewrite(fusion=gated, tasks={"digit": SETTINGS["tasks"]["digit"]})
-    assert fit(*QUICK, "--training.gate_penalty", "9", "--training.gate_rate", "9") == 0
+    assert fit(*QUICK, "--training.gate_penalty", "9", "--training.gate_learning_rate", "9") == 0
     model = Model.from_pretrained(here / "runs" / "small" / "seed-0" / "model")
     assert [layer.heads for _, layer in A.layers(model)] == [1] * len(model.core.blocks)
 

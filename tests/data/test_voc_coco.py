@@ -183,7 +183,7 @@ def test_missing_and_damaged_pictures_are_listed(layout: Callable[..., Read], tm
     (tmp_path / "JPEGImages/a.png").unlink()
     (tmp_path / "JPEGImages/b.png").write_bytes(b"no picture")
     rejected = RejectionLog()
-    assert [path.name for path, _ in read(rejected=rejected, limit=0.9)] == ["c.png"]
+    assert [path.name for path, _ in read(rejected=rejected, reject_limit=0.9)] == ["c.png"]
     assert [row.effect for row in rejected] == ["row dropped", "row dropped"]
     assert "no file" in next(iter(rejected)).reason
     with pytest.raises(InputError, match="2 of 3 are bad, expected at most 5%"):
@@ -271,7 +271,7 @@ class TestVoc:
         (tmp_path / "Annotations/a.xml").unlink()
         (tmp_path / "Annotations/c.xml").write_text("<annotation><object>")
         rejected = RejectionLog()
-        read(rejected=rejected, limit=0.9)
+        read(rejected=rejected, reject_limit=0.9)
         assert [(row.id, row.effect) for row in rejected] == [
             ("a", "row dropped"),
             ("b", "part dropped"),

@@ -92,7 +92,9 @@ def test_every_kind_can_be_fitted(content: BaselineContent, kind: str) -> None:
 @pytest.mark.parametrize("kind", BASELINES)
 def test_what_may_be_tuned_is_an_argument_and_begins_with_the_file_s_own(kind: str) -> None:
     options = {"dim": 7} if "dim" in BASELINES[kind].tuning_space else {}
-    config = small(kind, options=options, strength=9e4 if "strength" in BASELINES[kind].tuning_space else 0.0)
+    config = small(
+        kind, options=options, regularization=9e4 if "strength" in BASELINES[kind].tuning_space else 0.0
+    )
     space, start = search_space(config)
     assert set(start) == set(space)
     for name, value in start.items():

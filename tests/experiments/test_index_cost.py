@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.ranking.metrics import evaluate
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.evaluation.index_loss import IndexCost
 from mmattn.experiments.index_cost import measure_index_cost
 from mmattn.experiments.protocol import rank_part
 from mmattn.experiments.system_evaluation import (

@@ -55,7 +55,7 @@ def test_noise_is_as_loud_as_said_and_leaves_nothing_else_changed() -> None:
     noisy = add_noise({"text": tokens}, 0.25, torch.Generator().manual_seed(1))["text"]
     change = (noisy.values - tokens.values)[:4000].norm() / tokens.values[:4000].norm()
     assert change.item() == pytest.approx(0.25, rel=0.02)
-    assert noisy.length_list == tokens.sizes
+    assert noisy.length_list == tokens.length_list
     again = add_noise({"text": tokens}, 0.5, torch.Generator().manual_seed(1))["text"]
     assert torch.allclose(again.values - tokens.values, 2 * (noisy.values - tokens.values), atol=1e-5)
 

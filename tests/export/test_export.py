@@ -25,7 +25,7 @@ from mmattn.model.model import Model
 ENCODERS = {
     "text": EncoderConfig("tiny-text", {"dim": 14}, source="title"),
     "image": EncoderConfig("tiny-image", {"dim": 10, "size": 11, "grid": 3}, standardise=True),
-    "audio": EncoderConfig("log-mel", {"dim": 12, "rate": 8000, "bands": 13, "heads": 3}),
+    "audio": EncoderConfig("log-mel", {"dim": 12, "sample_rate": 8000, "n_mels": 13, "heads": 3}),
 }
 KIND = {"kind": HeadConfig("classification", {"classes": ["a", "b", "c"]})}
 EVERY_WORD = (
@@ -142,7 +142,7 @@ def test_fields_and_times_and_every_encoder_in_padded_form() -> None:
         torch.testing.assert_close(found, model.fuse(model.encode(samples)).pooled)
 
 
-DETECTION = {"boxes": HeadConfig("detection", {"labels": ["a", "b"], "queries": 11, "layers": 2})}
+DETECTION = {"boxes": HeadConfig("detection", {"labels": ["a", "b"], "num_queries": 11, "layers": 2})}
 
 
 def detector_of(*names: str, **options: Any) -> Model:
@@ -156,7 +156,7 @@ def detector_of(*names: str, **options: Any) -> Model:
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"propose": False}, {"picture": ""}])
+@pytest.mark.parametrize("options", [{}, {"use_proposals": False}, {"image_modality": ""}])
 def test_the_detection_head_in_padded_form(options: dict[str, Any]) -> None:
     model = detector_of("text", "image", **options)
     samples = [*samples_of(("text", "image"), 7), Sample("nothing", {})]

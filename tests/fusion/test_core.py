@@ -80,7 +80,7 @@ def test_the_network_gives_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPat
     parts = {name: tokens.to(dtype=torch.float64) for name, tokens in parts.items()}
     whole, pieces = [], []
     for found, rows in ((whole, 2048), (pieces, 3)):
-        monkeypatch.setattr("mmattn.fusion.block._ROWS", rows)
+        monkeypatch.setattr("mmattn.fusion.block._CHUNK_ROWS", rows)
         core.zero_grad()
         fused = core(parts)
         fused.tokens.values.pow(2).sum().backward()

@@ -54,7 +54,7 @@ def test_edges_are_held_and_saved_with_the_model(tmp_path: Path) -> None:
         given = built.fuse(tokens, {"kg": EDGES}).pooled
         with pytest.raises(InputError, match="needs context\\['kg'\\], which is missing"):
             built.fuse(tokens)
-        built.core.edges.hold("kg", EDGES)
+        built.core.edges.register_edges("kg", EDGES)
         assert torch.equal(built.fuse(tokens).pooled, given)
         assert not torch.equal(built.fuse(tokens, {"kg": EDGES[:, :0]}).pooled, given)  # what is given counts
         built.save_pretrained(tmp_path)
@@ -65,7 +65,7 @@ def test_edges_are_held_and_saved_with_the_model(tmp_path: Path) -> None:
 
 def test_edges_of_another_shape_are_refused() -> None:
     with pytest.raises(InputError, match=r"edges 'kg': got \(2, 5\) torch.int64, expected int64 \[3, E\]"):
-        model().core.edges.hold("kg", torch.zeros(2, 5, dtype=torch.int64))
+        model().core.edges.register_edges("kg", torch.zeros(2, 5, dtype=torch.int64))
 
 
 def test_items_without_the_graph_are_fused_all_the_same() -> None:

@@ -59,7 +59,7 @@ def test_without_balance_it_is_ease() -> None:
 
 @given(
     seed=st.integers(0, 99),
-    share=st.floats(0, 1),
+    user_weight=st.floats(0, 1),
     evidence=st.floats(0, 30),
     lift=st.floats(0, 5),
     modesty=st.floats(0, 1),
@@ -84,11 +84,11 @@ def test_the_score_is_the_credibility_formula(
 
 def test_a_cold_item_is_judged_by_content_and_one_that_all_chose_by_choices() -> None:
     chosen, content = world()
-    hybrid = fitted(evidence=0.01)
+    hybrid = fitted(shrinkage=0.01)
     cold = np.setdiff1d(EVERYTHING, WARM)
     by_content = chosen.toarray()[:, WARM] @ content[:, cold]
     np.testing.assert_allclose(hybrid.score(EVERYBODY, cold), by_content, atol=1e-5)
-    without = fitted(evidence=0.01).with_content(None)
+    without = fitted(shrinkage=0.01).with_content(None)
     assert not without.score(EVERYBODY, cold).any()
     np.testing.assert_allclose(without.score(EVERYBODY, WARM), hybrid.score(EVERYBODY, WARM), atol=0.02)
 

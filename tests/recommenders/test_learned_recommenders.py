@@ -54,7 +54,7 @@ RIVALS: dict[str, Callable[[], Any]] = {
     "als": lambda: ImplicitALS(dim=8, regularization=1.0, num_threads=1),
     "bpr": lambda: BPR(dim=8, epochs=60, learning_rate=0.02, batch_size=256),
     "lightgcn": lambda: LightGCN(layers=2, dim=8, epochs=60, learning_rate=0.02, batch_size=256),
-    "vbpr": lambda: VBPR(dim=4, visual_dim=4, epochs=60, learning_rate=0.02, batch=256),
+    "vbpr": lambda: VBPR(dim=4, visual_dim=4, epochs=60, learning_rate=0.02, batch_size=256),
 }
 
 
@@ -112,7 +112,7 @@ def test_item_neighbours_by_hand() -> None:
 def test_item_neighbours_are_the_dense_formula_in_blocks_of_any_size(
     planted, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmattn.recommenders.knn._BLOCK", block)
+    monkeypatch.setattr("mmattn.recommenders.knn._BLOCK_SIZE", block)
     train, _, _ = planted
     x = train.toarray()
     common = x.T @ x
@@ -318,7 +318,7 @@ def test_training_is_the_same_written_out_in_dense_numpy(planted, kind: type) ->
     train, _, _ = planted
     pictures = np.random.default_rng(3).normal(size=(ITEMS, 7))
     pictures[::3] = 0  # absent
-    rival = kind(dim=3, epochs=3, batch=150, learning_rate=0.02, strength=0.05, seed=4)
+    rival = kind(dim=3, epochs=3, batch_size=150, learning_rate=0.02, regularization=0.05, seed=4)
     scores = rival.fit(train, pictures).score(EVERYBODY, np.arange(ITEMS))
     before, expected = (in_numpy(rival, train, pictures, epochs) for epochs in (0, 3))
     largest = np.abs(expected).max()
@@ -394,7 +394,13 @@ def test_a_user_without_a_choice_gets_what_holds_for_everybody(planted) -> None:
 
 def test_refusals(planted) -> None:
     train, _, _ = planted
-    for wrong in ({"dim": 0}, {"epochs": 0}, {"learning_rate": 0.0}, {"strength": -1.0}, {"batch": 0}):
+    for wrong in (
+        {"dim": 0},
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"regularization": -1.0},
+        {"batch_size": 0},
+    ):
         with pytest.raises(InputError, match=f"BPR: {next(iter(wrong))}: got"):
             BPR(**wrong)
     with pytest.raises(InputError, match=r"VBPR.fit: got no features, expected \[61, F\]"):

@@ -117,7 +117,7 @@ def test_of_many_users_some_are_drawn_and_the_others_are_answered_as_new() -> No
 
 def test_the_kernel_is_made_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = UserKernel(1.0).fit(sparse.csr_array(choices(6))).score([1, 2], [3, 4])
-    monkeypatch.setattr("mmattn.recommenders.user_kernel._BLOCK", 5)
+    monkeypatch.setattr("mmattn.recommenders.user_kernel._BLOCK_SIZE", 5)
     blocks = UserKernel(1.0).fit(sparse.csr_array(choices(6))).score([1, 2], [3, 4])
     np.testing.assert_allclose(whole, blocks, atol=1e-6)
 

@@ -127,8 +127,11 @@ def test_what_cannot_be_built(changes: dict[str, Any], message: str) -> None:
         ({"k": 102}, "got k=102, expected 1 to 101"),
         ({"k": 0}, "got k=0, expected 1 to 101"),
         ({"k": 2.5}, "got k=2.5"),
-        ({"among": ["film-3", "film-3000"]}, "1 unknown ids, the first is 'film-3000'. Did you mean 'film-"),
-        ({"among": [5]}, "unknown ids, the first is 5"),
+        (
+            {"allowed_ids": ["film-3", "film-3000"]},
+            "1 unknown ids, the first is 'film-3000'. Did you mean 'film-",
+        ),
+        ({"allowed_ids": [5]}, "unknown ids, the first is 5"),
         ({"where": "year >"}, "does not parse"),
         ({"where": "yaer > 3"}, "Did you mean 'year'?"),
         (

@@ -38,8 +38,8 @@ def same(ours: Index | ShardedIndex, whole: Index | ShardedIndex) -> None:
         (7, {}),
         (len(whole), {}),
         (9, {"where": "year > 190 and year < 230"}),
-        (9, {"among": some}),
-        (200, {"where": "year > 100", "among": some}),
+        (9, {"allowed_ids": some}),
+        (200, {"where": "year > 100", "allowed_ids": some}),
     ):
         found, expected = ours.search(QUERIES, k, **filters), whole.search(QUERIES, k, **filters)  # type: ignore[arg-type]
         assert found.ids.tolist() == expected.ids.tolist()
@@ -110,7 +110,10 @@ def test_shards_change_as_one_index_does(tmp_path: Path) -> None:
         (lambda s: s.update(VECTORS[:2], ["i7", "i9999"], metadata={"year": [1, 2]}), "first is 'i9999'"),
         (lambda s: s.remove(["i7", "i9999"]), "first is 'i9999'"),
         (lambda s: s.search(QUERIES, 308), "got k=308, expected 1 to 307"),
-        (lambda s: s.search(QUERIES, among=["i7", "i9999"]), "filter: 1 unknown ids, the first is 'i9999'"),
+        (
+            lambda s: s.search(QUERIES, allowed_ids=["i7", "i9999"]),
+            "filter: 1 unknown ids, the first is 'i9999'",
+        ),
         (lambda s: s.search(QUERIES, where="yaer > 3"), "no column 'yaer'"),
         (lambda s: s.search(QUERIES[:, :3]), "got width 3, expected 11"),
         (lambda s: s.search(np.full((1, 11), np.nan)), "the first is query 0"),

@@ -33,7 +33,7 @@ def test_exact(
     data: tuple[np.ndarray, ...], share: float | None, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors, queries, seen = data
-    monkeypatch.setattr(unseen_search, "_SMALL", small)
+    monkeypatch.setattr(unseen_search, "_MAX_EXHAUSTIVE_ITEMS", small)
     monkeypatch.setattr(
         unseen_search, "_MAX_SCORES", 5 * len(vectors)
     )  # several blocks, the last one smaller

@@ -46,7 +46,7 @@ def test_the_gradient_s_norm_is_clipped(norm: float) -> None:
     task(torch.arange(31)).backward()
     free = torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None]).norm()
     assert free > 1
-    once = {**SETTINGS, "epochs": 1, "learning_rate": 1e-3, "warmup": 0.0}
+    once = {**SETTINGS, "epochs": 1, "learning_rate": 1e-3, "warmup_ratio": 0.0}
     train(task, **once, optimizer="sgd", weight_decay=0.0, max_grad_norm=norm)
     moved = torch.cat([(p - q).flatten() for p, q in zip(task.parameters(), before, strict=True)]).norm()
     assert moved.item() == pytest.approx(1e-3 * (norm or free.item()), rel=1e-3)
@@ -135,9 +135,9 @@ PartialState().destroy_process_group()
 
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     """Seven batches an epoch: two steps of two each for each process, and a last one of three batches."""
-    settings = {**SETTINGS, "average": 0.9, "patience": 5, "accumulate": 2, "save_every": 1}
+    settings = {**SETTINGS, "ema_decay": 0.9, "patience": 5, "grad_accumulation": 2, "save_every": 1}
     whole = Line()
-    expected = train(whole, **{**settings, "accumulate": 4})
+    expected = train(whole, **{**settings, "grad_accumulation": 4})
     script = tmp_path / "two.py"
     script.write_text(SCRIPT, encoding="utf-8")
     # What `accelerate launch` starts for several GPUs; on CPUs it would want MPI, where this takes gloo.

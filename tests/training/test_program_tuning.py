@@ -27,7 +27,7 @@ def model_of(seed: int = 0) -> Model:
             for name in ("text", "title")
         },
         fusion=FusionConfig(dim=20, layers=2, heads=5, dropout=0.0),
-        heads={"alignment": HeadConfig("alignment", {"out": 3})},
+        heads={"alignment": HeadConfig("alignment", {"embedding_dim": 3})},
     )
     torch.manual_seed(seed)
     model = build_model(build_encoders(config.encoders), config).eval()

@@ -15,15 +15,15 @@ from lines import Line
 
 from mmattn.training.loop import train
 
-SETTINGS: dict[str, Any] = {"epochs": 6, "learning_rate": 0.05, "progress": False, "decay": 0.5}
+SETTINGS: dict[str, Any] = {"epochs": 6, "learning_rate": 0.05, "progress": False, "lr_decay": 0.5}
 WAYS: dict[str, dict[str, Any]] = {
-    "cosine": {"schedule": "cosine", "warmup": 0.3},
+    "cosine": {"schedule": "cosine", "warmup_ratio": 0.3},
     "constant": {"schedule": "constant"},
-    "step": {"schedule": "step", "decay_epochs": 2},
-    "exponential": {"schedule": "exponential", "decay_epochs": 1},
-    "plateau": {"schedule": "plateau", "decay_epochs": 1},
-    "accumulate": {"accumulate": 3},  # seven batches an epoch: the last step has one only
-    "average": {"average": 0.9},
+    "step": {"schedule": "step", "lr_decay_epochs": 2},
+    "exponential": {"schedule": "exponential", "lr_decay_epochs": 1},
+    "plateau": {"schedule": "plateau", "lr_decay_epochs": 1},
+    "grad_accumulation": {"grad_accumulation": 3},  # seven batches an epoch: the last step has one only
+    "ema_decay": {"ema_decay": 0.9},
     "sgd": {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "learning_rate": 0.01},
     "adagrad": {"optimizer": "adagrad"},
     "bf16": {"precision": "bf16"},
@@ -68,7 +68,7 @@ def test_every_way_of_training_resumes_to_the_same_numbers(way: str, after: int,
 
 
 def test_a_kill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
-    settings = {**SETTINGS, "average": 0.9, "accumulate": 2, "warmup": 0.3}
+    settings = {**SETTINGS, "ema_decay": 0.9, "grad_accumulation": 2, "warmup_ratio": 0.3}
     whole = Line()
     expected = train(whole, **settings)
     script = (

@@ -74,12 +74,12 @@ def test_groups_keep_their_own_peaks() -> None:
 
 
 def test_epochs_of_different_lengths() -> None:
-    schedule = build("step", [4, 2, 1], decay=0.1, decay_epochs=1)
+    schedule = build("step", [4, 2, 1], lr_decay=0.1, lr_decay_epochs=1)
     assert walk(schedule, 7) == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01])
 
 
 def test_the_plateau_waits_and_then_falls() -> None:
-    schedule = build("plateau", [1] * 9, decay=0.5, decay_epochs=2)
+    schedule = build("plateau", [1] * 9, lr_decay=0.5, decay_epochs=2)
     rates = []
     for score in (0.1, 0.3, 0.2, 0.3, 0.25, 0.1, 0.4, 0.3, 0.2):  # as good as the best is not better
         rates += walk(schedule, 1)

@@ -44,7 +44,7 @@ class _Chainable(Term):
     def __rshift__(self, other: ScoreModifier) -> Chain:
         if not isinstance(other, ScoreModifier):
             hint = (
-                f": write {other.word}(...)"
+                f": write {other.term_name}(...)"
                 if isinstance(other, type) and issubclass(other, ScoreModifier)
                 else ""
             )

@@ -126,7 +126,7 @@ class CausalLogMel(Encoder):
         self.norm = nn.LayerNorm(dim)
 
     def describe(self) -> EncoderCard:
-        heard = ("rate", "bands", "hop", "window", "tail", "max_seconds")
+        heard = ("sample_rate", "n_mels", "hop", "window", "tail", "max_seconds")
         preprocessing = {name: getattr(self, name) for name in heard}
         return EncoderCard(self.name, self.modality, self.dim, revision="1", preprocessing=preprocessing)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError, PluginError, did_you_mean
-from mmattn.evaluation.tasks.speaker_verification import SpeakerVerificationMetrics
 from mmattn.evaluation.tasks.metrics_by_kind import metrics_for_kind
+from mmattn.evaluation.tasks.speaker_verification import SpeakerVerificationMetrics
 from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.evaluation.tasks.translation import TranslationMetrics
 from mmattn.experiments.tasks.config import TaskConfig, TaskFitConfig

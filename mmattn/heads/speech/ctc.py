@@ -126,7 +126,7 @@ class CTCHead(SupervisedHead):
             None if text is None else self.tokenizer.encode(text, drop_unknown=self.handle_unknown == "drop")
             for text in _check_transcripts(targets)
         ]
-        rows = self._trainable_rows(labels, emissions.sizes)
+        rows = self._trainable_rows(labels, emissions.length_list)
         if not rows:
             return emissions.values.sum() * 0.0  # nothing to learn from, but a gradient to go on with
         chosen = [labels[row] or [] for row in rows]

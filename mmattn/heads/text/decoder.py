@@ -178,7 +178,7 @@ class DecodingState:
 
     def __init__(self, decoder: TextDecoder, memory: Tokens):
         self.decoder = decoder
-        self.memory_caches = [layer.other.remember(memory) for layer in decoder.layers]
+        self.memory_caches = [layer.cross_attention.cache_keys(memory) for layer in decoder.layers]
         self.past_caches: list[Cache | None] = [None] * len(self.memory_caches)
         self.counts_B = torch.ones(len(memory), dtype=torch.int64, device=memory.device)
         self.length = 0

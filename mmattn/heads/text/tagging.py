@@ -120,13 +120,13 @@ class TaggingHead(SupervisedHead):
         words = self(fused)
         if len(targets) != len(words):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(words)}, one a sample")
-        known = [row for row, target in enumerate(targets) if target is not None and words.sizes[row]]
+        known = [row for row, target in enumerate(targets) if target is not None and words.length_list[row]]
         if not known:
             return words.values.sum() * 0.0
         words = words.select(known)
         true = [
             self._tag_indices(targets[row], place_T.tolist(), row)
-            for row, place_T in zip(known, words.position.split(words.sizes), strict=True)
+            for row, place_T in zip(known, words.position.split(words.length_list), strict=True)
         ]
         if not self.use_crf:
             numbers_N = torch.cat(true).to(words.device)
@@ -169,7 +169,7 @@ class TaggingHead(SupervisedHead):
         """
         words = self(fused)
         if not len(words.values):
-            return [[] for _ in words.sizes]
+            return [[] for _ in words.length_list]
         best = self.crf_layer.viterbi_decode(*words.to_padded())
         found = []
         for place_T, numbers in zip(words.position.split(words.sizes), best, strict=True):

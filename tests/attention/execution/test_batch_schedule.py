@@ -42,8 +42,8 @@ def pairs_seen(found: Schedule, layout: Layout) -> torch.Tensor:
 def test_every_allowed_pair_is_scored_once(
     settings: CostModel, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmattn.attention.execution.block_sparsity._QUERIES", 8)
-    monkeypatch.setattr("mmattn.attention.execution.block_sparsity._KEYS", 4)
+    monkeypatch.setattr("mmattn.attention.execution.block_sparsity._QUERY_BLOCK_SIZE", 8)
+    monkeypatch.setattr("mmattn.attention.execution.block_sparsity._KEY_BLOCK_SIZE", 4)
     monkeypatch.setattr("mmattn.attention.execution.tiling._LONG", 8)
     rng = random.Random(seed)
     q = random_tokens(rng, 5, 1)

@@ -59,7 +59,7 @@ def _with_padding(padded: PaddedTokens) -> PaddedTokens:
 
 
 def _boxes(boxes: torch.Tensor, tokens: Tokens, side: PaddedTokens) -> torch.Tensor:
-    return tokens.with_values(boxes).to_padded(side.mask.shape[1], value=float("nan"))[0]
+    return tokens.with_values(boxes).to_padded(side.mask.shape[1], padding_value=float("nan"))[0]
 
 
 def test_a_word_that_needs_the_entities_is_named() -> None:

@@ -139,7 +139,7 @@ def model_of() -> Model:
     config = ModelConfig(
         encoders={name: EncoderConfig("tiny-text", {"dim": 6, "buckets": 31}) for name in ("text", "title")},
         fusion=FusionConfig(dim=20, layers=2, heads=5, program=str(GATED)),
-        heads={"alignment": HeadConfig("alignment", {"out": 3})},
+        heads={"alignment": HeadConfig("alignment", {"embedding_dim": 3})},
     )
     torch.manual_seed(0)
     model = build_model(build_encoders(config.encoders), config).eval()

@@ -20,8 +20,8 @@ needs_onednn = pytest.mark.skipif(
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use oneDNN's product whatever the processor and the size."""
     monkeypatch.setattr(linear, "is_onednn_faster", lambda: True)
-    monkeypatch.setattr(linear, "_WORTH", 0)
-    monkeypatch.setattr(linear, "_ROWS", 53)
+    monkeypatch.setattr(linear, "_MIN_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(linear, "_GRADIENT_CHUNK_ROWS", 53)
 
 
 def results(layer: nn.Linear, x: Tensor, gradient: Tensor) -> list[Tensor]:

@@ -52,7 +52,7 @@ def test_random_programs(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 for module in (eager, sdpa):
                     for name in ("eager_settings", "fused_settings"):
                         patch.setattr(module, name, _always(settings), raising=False)
-                patch.setattr(block_sparsity, "_QUERIES", 8)
+                patch.setattr(block_sparsity, "_QUERY_BLOCK_SIZE", 8)
                 patch.setattr(block_sparsity, "_KEY_BLOCK_SIZE", 4)
                 patch.setattr(tiling, "_LONG_SAMPLE_TOKENS", 8)
             report.merge(A.check(random_program(random.Random(seed)), heads=4, batches=1, seed=seed))

@@ -24,7 +24,7 @@ def test_in_a_batch_as_alone_after_training_steps() -> None:
         encoder(clips()).values.sum().backward()
     encoder.eval()
     together = encoder(clips())
-    assert together.sizes == [(length + 3) // 4 for length in LENGTHS]
+    assert together.length_list == [(length + 3) // 4 for length in LENGTHS]
     for number, clip in enumerate(clips()):
         alone = encoder([clip]).values
         torch.testing.assert_close(together.select([number]).values, alone, atol=1e-5, rtol=0)
@@ -65,7 +65,7 @@ def test_whole_channels_of_a_clip_are_dropped() -> None:
 def test_words_of_one_length_have_as_many_tokens() -> None:
     encoder = ConvMel(dim=6, channels=(3, 5), fixed_length=24, cache_as="samples").eval()
     tokens = encoder([torch.randn(3001), None, torch.randn(977)])
-    assert tokens.sizes == [6, 0, 6]
+    assert tokens.length_list == [6, 0, 6]
     assert tokens.position.tolist() == [0, 1, 2, 3, 4, 5] * 2
 
 

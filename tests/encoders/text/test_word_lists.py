@@ -25,17 +25,19 @@ bundled = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def minilm() -> Encoder:
-    return encoders.create("minilm", words=True)
+    return encoders.create("minilm", is_split_into_words=True)
 
 
 @bundled
 def test_minilm_keeps_the_contract_with_lists_of_words() -> None:
-    check_encoder("minilm", LISTS, words=True, max_length=9)
-    assert encoders.create("minilm", words=True).describe() != encoders.create("minilm").describe()
+    check_encoder("minilm", LISTS, is_split_into_words=True, max_length=9)
+    assert (
+        encoders.create("minilm", is_split_into_words=True).describe() != encoders.create("minilm").describe()
+    )
 
 
 def test_tiny_text_keeps_the_contract_with_lists_of_words() -> None:
-    check_encoder("tiny-text", LISTS, words=True, shapes=True)
+    check_encoder("tiny-text", LISTS, is_split_into_words=True, word_shapes=True)
 
 
 @bundled

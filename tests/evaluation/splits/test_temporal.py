@@ -109,7 +109,10 @@ def ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             },
         },
         "fusion": {"dim": 16, "heads": 2, "layers": 0},
-        "head": {"name": "sequence", "options": {"width": 8, "heads": 1, "layers": 1, "popularity_half_lives": [90]}},
+        "head": {
+            "name": "sequence",
+            "options": {"width": 8, "heads": 1, "layers": 1, "popularity_half_lives": [90]},
+        },
         "training": {"epochs": 1, "steps_per_epoch": 2, "users_per_batch": 7},
         "baselines": {
             "recent": {"kind": "recent-popularity", "regularization": 90},

@@ -53,7 +53,7 @@ def test_cross_entropy_by_hand_and_unknown_samples_take_no_part() -> None:
 def test_balanced_classes_count_alike_whatever_their_number() -> None:
     targets = ["cat"] * 9 + ["dog"]
     options = ClassificationHead.options_for(targets)
-    assert options == {"classes": ["cat", "dog"], "shares": [0.9, 0.1]}
+    assert options == {"labels": ["cat", "dog"], "class_frequencies": [0.9, 0.1]}
     head = ClassificationHead(DIM, **options, balanced=True)
     fused = says(head, [[1.0, 0.0]] * 10)
     right, wrong = (-math.log(1 / (1 + math.exp(sign))) for sign in (-1.0, 1.0))

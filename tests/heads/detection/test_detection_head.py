@@ -34,7 +34,7 @@ def box(*corners: float, label: str = "cat", size: tuple[int, int] = (10, 10)) -
 
 
 def head_of(**options: Any) -> DetectionHead:
-    return DetectionHead(12, ["cat", "dog"], **{"queries": 5, "layers": 2, "heads": 3, **options})
+    return DetectionHead(12, ["cat", "dog"], **{"num_queries": 5, "layers": 2, "heads": 3, **options})
 
 
 def test_it_keeps_the_contract_of_heads() -> None:
@@ -53,7 +53,7 @@ def test_patches_that_are_no_square_and_pictures_under_another_name_are_refused(
     with pytest.raises(InputError, match=r"got \[3\] tokens of 'image', expected a square"):
         patch_boxes(Tokens.from_sequences([torch.randn(3, 12)], "image"), "image")
     with pytest.raises(InputError, match="no tokens of 'imagge'.*Did you mean 'image'"):
-        head_of(picture="imagge")(fused_of(pictures(2)))
+        head_of(image_modality="imagge")(fused_of(pictures(2)))
 
 
 def test_where_no_picture_is_known_tokens_have_no_place() -> None:
@@ -88,7 +88,7 @@ def test_pictures_without_objects_and_unknown_targets() -> None:
 
 @pytest.mark.parametrize("denoise", [0, 2])
 def test_what_cannot_be_learned_from_is_refused(denoise: int) -> None:
-    head, fused = head_of(denoise=denoise), fused_of(pictures(2))
+    head, fused = head_of(num_denoising_groups=denoise), fused_of(pictures(2))
     many = Boxes(torch.tensor([[1.0, 1.0, 5.0, 5.0]] * 6), ["cat"] * 6, (10, 10))
     with pytest.raises(InputError, match="got 6 boxes in a picture, expected at most 5, one a query"):
         head.loss(fused, [many])
@@ -112,7 +112,7 @@ def test_boxes_that_reach_over_the_edge_are_cut() -> None:
 
 
 def test_learned_places_are_learned_where_nothing_is_proposed() -> None:
-    head = head_of(propose=False)
+    head = head_of(use_proposals=False)
     head.loss(fused_of(pictures(2)), [box(1, 1, 5, 5)]).backward()
     assert head.reference_boxes.grad.abs().sum() > 0
     unused = [name for name, parameter in head.named_parameters() if parameter.grad is None]
@@ -120,7 +120,7 @@ def test_learned_places_are_learned_where_nothing_is_proposed() -> None:
 
 
 def test_predictions_are_sorted_and_relative_and_scale_to_their_picture() -> None:
-    head = head_of(threshold=0.0)
+    head = head_of(score_threshold=0.0)
     torch.nn.init.normal_(head.classifier.weight)
     (found,) = head.predict(fused_of(pictures(3)))
     assert len(found) == 5
@@ -177,14 +177,14 @@ def test_options_follow_from_the_targets() -> None:
     three = Boxes(torch.rand(4, 4), ["cat", "dog", "cat", "ape"], (9, 9))
     assert DetectionHead.options_for([None, three, Boxes.empty((9, 9))]) == {
         "labels": ["ape", "cat", "dog"],
-        "queries": 12,
+        "num_queries": 12,
     }
     with pytest.raises(InputError, match="expected mmattn.boxes.Boxes"):
         DetectionHead.options_for(["cat"])
 
 
 @pytest.mark.parametrize(
-    "options", [{"queries": 0}, {"queries": 2000}, {"layers": 0}, {"threshold": 1.0}, {"denoise": -1}]
+    "options", [{"num_queries": 0}, {"num_queries": 2000}, {"layers": 0}, {"threshold": 1.0}, {"denoise": -1}]
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="detection head: got"):

@@ -51,14 +51,17 @@ def test_events_of_one_moment_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"before": 30.0}, "1 events lie in the future of the split, which is at 30.*user 0 with item 3"),
+        (
+            {"cutoff_time": 30.0},
+            "1 events lie in the future of the split, which is at 30.*user 0 with item 3",
+        ),
         ({"time": [1.0, np.nan, 0.0]}, "1 events without a time"),
         ({"users": [0, 1, 7]}, "got users 0 to 7, expected 0 to 2"),
         ({"items": [1]}, "got 3 users, 1 items and 3 times"),
     ],
 )
 def test_histories_that_cannot_be(change: dict, message: str) -> None:
-    good = {"users": [0, 1, 0], "items": [2, 1, 3], "time": [3.0, 4.0, 30.0], "user_count": 3}
+    good = {"users": [0, 1, 0], "items": [2, 1, 3], "time": [3.0, 4.0, 30.0], "num_users": 3}
     with pytest.raises(InputError, match=message):
         Histories.from_events(**{**good, **change})
 
@@ -326,9 +329,9 @@ def test_ids_are_dropped_in_training_and_never_without_content() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"user": "bags"}, "user: got 'bags', expected one of"),
+        ({"tower": "bags"}, "user: got 'bags', expected one of"),
         ({"loss": "uniforms"}, "loss: got 'uniforms', expected one of"),
-        ({"longest": 0}, "got longest 0"),
+        ({"max_length": 0}, "got longest 0"),
         ({"content": False}, "neither content nor ids"),
     ],
 )

@@ -68,7 +68,7 @@ def test_samples_do_not_meet_and_other_modalities_take_no_part() -> None:
     assert head.predict(together) == [head.predict(one)[0] for one in alone]
     mixed = fused([7, 5], 6, other=True)
     assert head(mixed).modalities == ("audio",)
-    assert head(mixed).sizes == [7, 5]
+    assert head(mixed).length_list == [7, 5]
 
 
 def test_what_takes_no_part() -> None:
@@ -110,7 +110,7 @@ def test_more_frames_a_token_make_room_for_longer_labels() -> None:
     given = fused([3, 2], 4, step=0.06)
     assert head.loss(given, ["abababab", "aab"]).isfinite()
     emissions = head(given)
-    assert emissions.sizes == [9, 6]
+    assert emissions.length_list == [9, 6]
     assert emissions.position.tolist() == [*range(9), *range(6)]
     assert emissions.time is not None
     # Tokens in the middle of 0.06 s each: frames in the middle of 0.02 s.

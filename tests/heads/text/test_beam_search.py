@@ -76,7 +76,7 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty: float, least
 @pytest.mark.parametrize("seed", range(5))
 def test_a_beam_of_one_takes_the_likeliest_symbol_each_time(seed: int, penalty: float) -> None:
     samples, longest = 7, 11
-    found = search(Table(samples, 5, seed), samples, beam=1, max_length=longest, length_penalty=penalty)
+    found = search(Table(samples, 5, seed), samples, num_beams=1, max_length=longest, length_penalty=penalty)
     table = Table(samples, 5, seed)
     for sample, (hypothesis,) in enumerate(found):
         said: tuple[int, ...] = (START,)
@@ -94,7 +94,9 @@ def test_a_beam_of_one_takes_the_likeliest_symbol_each_time(seed: int, penalty: 
 def test_samples_do_not_meet(beam: int) -> None:
     """A batch gives what each sample gives alone, and a wider beam is followed for each of them."""
     samples = 5
-    together = search(Table(samples, 7, 3), samples, beam=beam, best=beam, max_length=6, length_penalty=0.5)
+    together = search(
+        Table(samples, 7, 3), samples, num_beams=beam, best=beam, max_length=6, length_penalty=0.5
+    )
     for sample in range(samples):
         alone = Table(samples, 7, 3)
         alone.rows = [(sample, ())]
@@ -150,8 +152,8 @@ def test_a_length_penalty_likes_long_texts() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam": 0}, "got beam 0 and best 1, expected 1 <= best <= beam"),
-        ({"beam": 2, "best": 3}, "got beam 2 and best 3"),
+        ({"num_beams": 0}, "got beam 0 and best 1, expected 1 <= best <= beam"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "got beam 2 and best 3"),
         ({"min_length": 5, "max_length": 4}, "got lengths from 5 to 4, expected 0 <= min <= max"),
         ({"length_penalty": -0.1}, "got length penalty -0.1, expected 0 or more"),
     ],

@@ -53,9 +53,9 @@ def test_the_contract() -> None:
 )
 def test_step_by_step_is_the_whole_text(own: str) -> None:
     """Logits of cached decoding, rows of unequal number a sample, equal those of whole texts."""
-    made = head(own=own, layers=3).double()
+    made = head(self_attention=own, layers=3).double()
     for layer in made.decoder.layers:
-        for number in layer.own.program_parameters().values():
+        for number in layer.self_attention.program_parameters().values():
             torch.nn.init.normal_(number)
     memory = fused([3, 5, 1]).tokens.to(dtype=torch.float64)
     texts = torch.tensor([[0, 4, 7, 3, 5, 1], [0, 6, 3, 3, 4, 7], [0, 5, 5, 6, 7, 3]])
@@ -127,14 +127,14 @@ def test_lengths_are_kept_and_unknown_is_never_written() -> None:
 
 
 def test_the_loss_by_hand() -> None:
-    made, scene = head(smoothing=0.0), fused([3, 2, 0, 1])
+    made, scene = head(label_smoothing=0.0), fused([3, 2, 0, 1])
     costs = []
     for row, symbols in ((0, [3, UNKNOWN]), (3, [])):
         logits = made.decoder([torch.tensor([START, *symbols])], scene.tokens.select([row]))
         costs.append(F.cross_entropy(logits, torch.tensor([*symbols, END]), reduction="none"))
     loss = made.loss(scene, ["a zebra", None, "dog", ""])  # no target; no token
     torch.testing.assert_close(loss, torch.cat(costs).mean())
-    smooth = head(smoothing=0.2).loss(scene, ["a zebra", None, "dog", ""])
+    smooth = head(label_smoothing=0.2).loss(scene, ["a zebra", None, "dog", ""])
     assert abs(smooth - loss).item() > 1e-3
     nothing = made.loss(scene, [None, None, "dog", None])
     assert nothing.item() == 0.0
@@ -158,7 +158,7 @@ def test_only_what_was_written_before_and_what_is_there_counts() -> None:
 
 def test_a_route_chooses_what_is_read() -> None:
     other = "Program(score=dot(), mask=route({'written': ['image']}), norm=softmax())"
-    made, scene = head(other=other), fused([3, 2])
+    made, scene = head(cross_attention=other), fused([3, 2])
     sound = fused([2, 4], seed=5, modality="audio")
     both = Tokens.cat([scene.tokens, sound.tokens])
     texts = [torch.tensor([0, 3]), torch.tensor([0, 4, 5])]
@@ -215,8 +215,8 @@ def test_the_saved_weights_are_the_head(tmp_path: Path) -> None:
     [
         ({"smoothing": 1.0}, "got smoothing 1.0, expected a share from 0 to below 1"),
         ({"layers": 0}, "got 0 layers, expected at least one"),
-        ({"own": "Program(mask=full)"}, r"decode: the mask full may look ahead"),
-        ({"beam": 0}, "search: got beam 0"),
+        ({"self_attention": "Program(mask=full)"}, r"decode: the mask full may look ahead"),
+        ({"num_beams": 0}, "search: got beam 0"),
         ({"unit": "words"}, "generation head: got unit='words'"),
     ],
 )

@@ -26,7 +26,7 @@ def drawn(shape: tuple[int, int], seed: int, metric: Metric) -> np.ndarray:
 
 @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
 def first_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_bfloat16_pays", lambda: request.param)
+    monkeypatch.setattr(exact, "_bfloat16_is_faster", lambda: request.param)
 
 
 @pytest.mark.usefixtures("first_pass")
@@ -99,7 +99,7 @@ def test_scores_below_zero(share: float) -> None:
 def test_several_threads_share_the_queries(
     metric: Metric, filtered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exact, "_FEWEST", 17)
+    monkeypatch.setattr(exact, "_MIN_QUERIES_PER_CORE", 17)
     vectors, asked = drawn((12_011, 13), 21, metric), drawn((101, 13), 22, metric)
     rows = np.arange(0, 12_011, 2) if filtered else None
     one = ExactSearch(vectors, metric)(asked, 3, rows)

@@ -50,7 +50,7 @@ def test_contrast_turns_about_the_middle_grey() -> None:
 
 
 def test_several_encoders_and_what_is_absent() -> None:
-    augment = build_augment(encoders(), {"image": {}, "audio": {"share": 1.0}})
+    augment = build_augment(encoders(), {"image": {}, "audio": {"probability": 1.0}})
     assert augment is not None
     frames = torch.randn(40, 64)
     contents, _ = augment({"image": None, "audio": frames}, "seven")

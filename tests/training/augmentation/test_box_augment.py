@@ -35,8 +35,8 @@ def seen(picture: Tensor, label: str) -> Tensor:
     ("options", "slack"),
     [
         ({"flips": ("horizontal", "vertical")}, 0.0),
-        ({"flips": (), "turns": True}, 0.0),
-        ({"flips": ("vertical",), "turns": True, "colours": 0.0}, 0.0),
+        ({"flips": (), "quarter_turns": True}, 0.0),
+        ({"flips": ("vertical",), "quarter_turns": True, "photometric": 0.0}, 0.0),
         ({"flips": (), "zoom": (0.7, 1.3), "shift": 0.2}, 1.0),
         ({"flips": ("horizontal",), "crop": 1.0}, 1.0),
     ],
@@ -160,7 +160,7 @@ def test_other_targets_stay_and_boxes_come_to_the_size_that_is_read() -> None:
         ({"zoom": (1.2, 0.8)}, "expected 0 < least <= most"),
         ({"zoom": (0.0, 1.0)}, "expected 0 < least"),
         ({"crop": 2.0}, "got crop 2.0, expected 0 to 1"),
-        ({"visible": -0.1}, "got visible -0.1"),
+        ({"min_visibility": -0.1}, "got visible -0.1"),
     ],
 )
 def test_arguments_out_of_range(options: dict[str, Any], message: str) -> None:

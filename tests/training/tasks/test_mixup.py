@@ -28,7 +28,7 @@ def made(contents: list[Any], inputs: ModelInputs | None = None, **options: Any)
     )
     model = build_model({"audio": encoder}, config)
     inputs = inputs or ModelInputs({}, {"audio": contents})
-    return MixupTask(model, inputs, DIGITS, range(6), head="said", batch=6, **options)
+    return MixupTask(model, inputs, DIGITS, range(6), head="said", batch_size=6, **options)
 
 
 def frames(*lengths: int) -> list[Any]:
@@ -41,7 +41,7 @@ def test_contents_and_losses_are_mixed_in_one_share() -> None:
     task = made(contents)
     torch.manual_seed(3)
     batch, both = task._load_batch(torch.arange(6))
-    share = both[0].share
+    share = both[0].first_weight
     assert 0 < share < 1
     assert len({one.share for one in both}) == 1
     assert sorted(one.second for one in both) == sorted(DIGITS)
@@ -90,7 +90,7 @@ def test_it_trains_and_predicts_plain_samples() -> None:
 
 def test_refused() -> None:
     with pytest.raises(InputError, match="task 'said': got mixing 0"):
-        made(frames(*[7] * 6), mixing=0)
+        made(frames(*[7] * 6), alpha=0)
     tokens = ConvMel(dim=8, n_mels=5, channels=(3, 5)).eval()(frames(*[7] * 6))
     with pytest.raises(InputError, match="got stored tokens of audio"):
         made([], ModelInputs({"audio": tokens}))

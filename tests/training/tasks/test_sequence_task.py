@@ -53,7 +53,7 @@ def world(histories: Histories | None = None, extra: int = 2, **options: Any) ->
     inputs = ModelInputs({"text": tokens})
     judge = options.pop("judge", lambda recommender: {})
     return SequenceTask(
-        model, inputs, histories or ring(), judge, **{"steps": 10, "drop_modality": 0.0, **options}
+        model, inputs, histories or ring(), judge, **{"steps_per_epoch": 10, "drop_modality": 0.0, **options}
     )
 
 
@@ -68,12 +68,12 @@ def follows(recommender: Any) -> dict[str, float]:
 
 CONTENT = {
     "content only": {},
-    "ids": {"ids": 13, "id_dropout": 0.3},
-    "ids only": {"ids": 13, "content": False},
+    "num_ids": {"num_ids": 13, "id_dropout": 0.3},
+    "ids only": {"num_ids": 13, "use_content": False},
 }
 SAMPLED = {
-    "uniform": {"loss": "uniform", "negatives": 64},
-    "popularity": {"loss": "popularity", "negatives": 64},
+    "uniform": {"loss": "uniform", "num_negatives": 64},
+    "popularity_half_lives": {"loss": "popularity", "num_negatives": 64},
 }
 
 
@@ -82,7 +82,7 @@ HEADS: dict[str, dict[str, Any]] = {**CONTENT, **SAMPLED}
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_a_ring_is_learned(head: dict[str, Any]) -> None:
-    task = world(head={**head, "positions": True}, judge=follows, users=0)
+    task = world(head={**head, "positional_encoding": True}, judge=follows, users_per_batch=0)
     before = task.eval().validate()["right"]
     history = train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
     assert history.rows[-1]["loss"] < history.rows[0]["loss"]
@@ -91,7 +91,7 @@ def test_a_ring_is_learned(head: dict[str, Any]) -> None:
 
 
 def test_the_bag_learns_what_belongs_together() -> None:
-    task = world(head={"user": "bag"}, judge=follows, users=0)
+    task = world(head={"tower": "bag"}, judge=follows, users=0)
     history = train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
     assert history.best_score > 0.5  # order says nothing here: of four in a row the next is guessed
 
@@ -148,7 +148,7 @@ def test_a_user_without_a_history_with_one_item_and_with_ten_thousand(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
-        task = world(odd(), users=0, steps=1, head={"longest": 50})
+        task = world(odd(), users=0, steps=1, head={"max_length": 50})
     assert "1 of 46 histories are longer than 50 events" in caplog.text
     train(task, epochs=1, learning_rate=0.01, progress=False)
     recommender = task.recommender()
@@ -174,7 +174,7 @@ def test_nothing_known_of_a_user_is_answered_without_popularity() -> None:
 
 def test_popularity_is_that_of_the_moment_of_asking() -> None:
     met = Histories.from_events([0, 0, 1], [0, 1, 1], np.array([0.0, 10.0, 20.0]) * DAY, num_users=3)
-    task = world(met, head={"popularity": [0]}, now=400 * DAY).eval()
+    task = world(met, head={"popularity_half_lives": [0]}, query_time=400 * DAY).eval()
     recommender = task.recommender()
     np.testing.assert_allclose(recommender.item_vectors[:3, -1], np.log1p([1, 2, 0]), rtol=1e-5)
     np.testing.assert_allclose(
@@ -193,7 +193,7 @@ def test_what_cannot_be_learned_from() -> None:
     with pytest.raises(InputError, match="got items 99 to 99, expected 0 to 12"):
         world(unknown)
     with pytest.raises(InputError, match="choices at 86400 or later"):
-        world(ring(), head={"popularity": [0]}, now=DAY)
+        world(ring(), head={"popularity_half_lives": [0]}, now=DAY)
 
 
 def test_newcomers_are_answered_by_what_is_popular_of_late() -> None:

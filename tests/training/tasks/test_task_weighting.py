@@ -97,7 +97,7 @@ def test_weights_by_name() -> None:
     fixed = build_weighting({"name": "fixed", "options": {"weights": {"b": 0.25}}}, ["a", "b"])
     assert isinstance(fixed, FixedWeights)
     assert Two([2.0], [4.0]).gradients(fixed)[0] == [3.0]
-    by_noise = build_weighting({"name": "uncertainty", "options": {"squared": ["b"]}}, ["a", "b"])
+    by_noise = build_weighting({"name": "uncertainty", "options": {"regression_tasks": ["b"]}}, ["a", "b"])
     assert isinstance(by_noise, UncertaintyWeights)
     assert isinstance(build_weighting("UPGrad", ["a", "b"]), GradientWeights)
 

@@ -48,7 +48,7 @@ def world(**options: Any) -> RecommendationTask:
 
 
 def test_what_is_ranked_is_not_in_the_histories() -> None:
-    task = world(steps=7, users=11, targets=0.3, history=0.5, drop_modality=0.0)
+    task = world(steps_per_epoch=7, users_per_batch=11, targets=0.3, history=0.5, drop_modality=0.0)
     matrix = task.interactions.toarray()
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
         candidates, known = set(episode.candidates.tolist()), set(episode.known_items.tolist())
@@ -64,7 +64,7 @@ def test_what_is_ranked_is_not_in_the_histories() -> None:
 def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
     drawn: list[list[Any]] = []
     for everybody_likes in (False, True):
-        task = world(steps=2, users=11, targets=0.3, history=0.5, head={"completion": 0.7})
+        task = world(steps_per_epoch=2, users=11, targets=0.3, history=0.5, head={"completion_dropout": 0.7})
         episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
         if everybody_likes:  # now with other choices of what is to be predicted, and of all that is left out
             changed = task.interactions.toarray()
@@ -83,7 +83,7 @@ def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
 
 
 def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path) -> None:
-    task = world(head={"completion": 0.7, "completion_ridge": 2.0}).eval()
+    task = world(head={"completion_dropout": 0.7, "completion_ridge": 2.0}).eval()
     head, new = task.model.head("recommendation"), np.arange(31, ITEMS)
     vectors = item_vectors(task.model, task.inputs, "recommendation")
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path
     assert not scores[1].any()
     task.model.save_pretrained(tmp_path / "model")
     loaded = Model.from_pretrained(tmp_path / "model").head("recommendation")
-    assert (loaded.completion, loaded.completion_ridge) == (0.7, 2.0)
+    assert (loaded.completion_dropout, loaded.completion_ridge) == (0.7, 2.0)
     again = Recommender(loaded, vectors, task.items, cooccurrence_counts(task.interactions[:, task.items]))
     np.testing.assert_array_equal(again.fit(sparse.csr_array(newcomer)).score([0, 1], new), scores)
     with pytest.raises(InputError, match="recommender: got no co-occurrence counts"):
@@ -109,7 +109,7 @@ def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path
 
 def test_histories_that_training_completes_are_refused_where_pairs_are_hidden() -> None:
     with pytest.raises(InputError, match="completion would see the pairs that a step hides"):
-        world(hide="pairs", head={"completion": 0.7})
+        world(hide="pairs", head={"completion_dropout": 0.7})
 
 
 def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
@@ -167,7 +167,7 @@ def test_the_recommender_scores_as_the_head_does() -> None:
 
 
 def test_learned_ids_are_for_known_items_only() -> None:
-    task = world(head={"ids": ITEMS}, ids=True).eval()
+    task = world(head={"num_ids": ITEMS}, num_ids=True).eval()
     with torch.no_grad():
         task.model.head("recommendation").ids.weight.fill_(3.0)
     with_ids = task.recommender().vectors
@@ -178,7 +178,7 @@ def test_learned_ids_are_for_known_items_only() -> None:
 
 def test_shares_that_do_not_fit_and_nothing_to_learn_from() -> None:
     with pytest.raises(InputError, match="got targets 0.5 and history 0.6"):
-        world(targets=0.5, history=0.6)
+        world(candidate_fraction=0.5, history_fraction=0.6)
     task = world()
     with pytest.raises(InputError, match="got no interaction to learn from"):
         RecommendationTask(
@@ -227,7 +227,7 @@ def test_components_of_tokens_are_left_out_in_training_alone(monkeypatch: pytest
 
 
 def test_batches_grow_with_the_epochs() -> None:
-    task = world(users={0: 7, 2: 19, 3: 0}, steps=3)
+    task = world(users_per_batch={0: 7, 2: 19, 3: 0}, steps=3)
     users = [len(next(iter(task.batches(epoch, torch.Generator()))).history) for epoch in (1, 2, 3, 4)]
     assert users == [7, 7, 19, USERS]
     aligned = AlignmentTask(
