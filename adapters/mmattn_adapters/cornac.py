@@ -197,9 +197,9 @@ class TowerRecommender(Recommender, ANNMixin):
             sources,
             self.fusion,
             dim=2 * self.dim,
-            ids=self.total_items if self.use_item_embeddings else 0,
+            num_ids=self.total_items if self.use_item_embeddings else 0,
             id_dropout=self.item_embedding_dropout,
-            drop_modality=self.modality_dropout,
+            modality_dropout=self.modality_dropout,
         )
         tower.calibrate(self._items, self._known_items())
         return TwoTower(tower, self.dropout)

@@ -42,7 +42,7 @@ def main() -> tuple[list[int], int, float]:
         read.program_parameters()["reads"][:, 3, 2] = -4.0
     share = show.weights(read, latents, tokens)[:, :, -700:].sum(-1).mean().item()
     print(f"sounds are two thirds of sample 0; with a bias of -4 they get {share:.0%} of the weight")
-    return result.sizes, pairs, share
+    return result.length_list, pairs, share
 
 
 if __name__ == "__main__":

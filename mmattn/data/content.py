@@ -163,7 +163,7 @@ class ContentTable:
 
     def split(self) -> np.ndarray | None:
         """The part that each row belongs to, "" where it is not said or not known."""
-        column = getattr(self.spec, "split_by_program", None)
+        column = getattr(self.spec, "split", None)
         if column is None:
             return None
         parts = [as_text(cell) for cell in self._cells(column)]

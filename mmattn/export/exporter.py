@@ -127,6 +127,6 @@ def _description(model: Model, network: PaddedModel, example: dict[str, Tensor])
         "names": {
             name: list(names)
             for name, head in network.heads.items()
-            if (names := getattr(head, "classes", None) or getattr(head, "num_labels", None))
+            if (names := getattr(head, "classes", None) or getattr(head, "labels", None))
         },
     }

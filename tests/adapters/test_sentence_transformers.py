@@ -33,7 +33,7 @@ def made() -> Model:
             "image": EncoderConfig("tiny-image", {"dim": 5, "grid": 2, "size": 16}),
         },
         FusionConfig(dim=16, heads=4, dropout=0.0),
-        {"alignment": HeadConfig("alignment", {"out": 7})},
+        {"alignment": HeadConfig("alignment", {"embedding_dim": 7})},
     )
     return build_model(build_encoders(config.encoders), config).eval()
 

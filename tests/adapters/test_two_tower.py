@@ -58,7 +58,7 @@ def test_the_loss_is_the_surprise_at_what_was_hidden(items: ModelInputs) -> None
 def test_what_is_hidden_is_found_again(items: ModelInputs) -> None:
     torch.manual_seed(1)
     model = TwoTower(
-        build_item_tower({"image": 5}, FusionConfig(dim=8), dim=16, ids=7, id_dropout=0.0), dropout=0.0
+        build_item_tower({"image": 5}, FusionConfig(dim=8), dim=16, num_ids=7, id_dropout=0.0), dropout=0.0
     )
     met = torch.eye(7) + torch.eye(7).roll(1, dims=1)  # who met item i met i + 1
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

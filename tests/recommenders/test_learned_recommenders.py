@@ -258,7 +258,7 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
     """Training written out anew with dense matrices and Adam's formulas, from the same first vectors and
     the same drawn pairs: the scores [U, I]."""
     pairs = InteractionPairs.from_interactions(train, np.flatnonzero(train.toarray().any(0)))
-    begun = rival._vectors(pairs, features, torch.Generator().manual_seed(rival.seed))
+    begun = rival._build_model(pairs, features, torch.Generator().manual_seed(rival.seed))
     value = {name: one.detach().numpy().astype(float) for name, one in begun.named_parameters()}
     moved = {name: [np.zeros_like(one), np.zeros_like(one)] for name, one in value.items()}
     passed = np.eye(USERS + ITEMS)

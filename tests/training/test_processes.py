@@ -117,8 +117,8 @@ from mmattn.files import write_json
 import torch
 
 out, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-saves, original = [], state.State.save
-state.State.save = lambda self, *given: (saves.append(1), original(self, *given))
+saves, original = [], state.TrainingState.save
+state.TrainingState.save = lambda self, *given: (saves.append(1), original(self, *given))
 task = Line()
 validated, ask = [], task.validate
 task.validate = lambda: (validated.append(1), ask())[1]

@@ -44,14 +44,14 @@ GOLDEN = {
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_every_step_of_every_schedule(kind: str) -> None:
-    schedule = build(kind, [3, 3, 3, 3], warmup=1 / 3, decay=0.5, decay_epochs=2)
+    schedule = build(kind, [3, 3, 3, 3], warmup_ratio=1 / 3, lr_decay=0.5, decay_epochs=2)
     assert walk(schedule, 12) == pytest.approx(GOLDEN[kind])
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("cut", [1, 4, 5, 9])
 def test_a_schedule_goes_on_from_its_state(kind: str, cut: int) -> None:
-    options: dict[str, Any] = {"warmup": 1 / 3, "decay": 0.5, "decay_epochs": 2}
+    options: dict[str, Any] = {"warmup_ratio": 1 / 3, "decay": 0.5, "decay_epochs": 2}
     first = build(kind, [3, 3, 3, 3], **options)
     walk(first, cut)
     second = build(kind, [3, 3, 3, 3], **options)
@@ -79,7 +79,7 @@ def test_epochs_of_different_lengths() -> None:
 
 
 def test_the_plateau_waits_and_then_falls() -> None:
-    schedule = build("plateau", [1] * 9, lr_decay=0.5, decay_epochs=2)
+    schedule = build("plateau", [1] * 9, lr_decay=0.5, lr_decay_epochs=2)
     rates = []
     for score in (0.1, 0.3, 0.2, 0.3, 0.25, 0.1, 0.4, 0.3, 0.2):  # as good as the best is not better
         rates += walk(schedule, 1)

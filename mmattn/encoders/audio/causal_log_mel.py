@@ -126,13 +126,13 @@ class CausalLogMel(Encoder):
         self.norm = nn.LayerNorm(dim)
 
     def describe(self) -> EncoderCard:
-        heard = ("sample_rate", "n_mels", "hop", "window", "tail", "max_seconds")
+        heard = ("sample_rate", "n_mels", "hop", "window", "tail_seconds", "max_seconds")
         preprocessing = {name: getattr(self, name) for name in heard}
         return EncoderCard(self.name, self.modality, self.dim, revision="1", preprocessing=preprocessing)
 
     def options(self) -> dict[str, Any]:
         same = (
-            "dim", "rate", "bands", "hop", "window", "kernel", "dropout", "tail", "max_seconds", "keep",
+            "dim", "sample_rate", "bands", "hop", "window", "kernel", "dropout", "tail", "max_seconds", "keep",
             "modality",
         )  # fmt: skip
         options = {name: getattr(self, name) for name in same}

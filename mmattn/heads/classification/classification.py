@@ -63,7 +63,7 @@ class ClassificationHead(SupervisedHead):
         shares_C = check_class_frequencies(class_frequencies, self.vocabulary) if balanced else None
         self.class_weights: Tensor | None
         self.register_buffer(
-            "weights", None if shares_C is None else 1 / (len(shares_C) * shares_C), persistent=False
+            "class_weights", None if shares_C is None else 1 / (len(shares_C) * shares_C), persistent=False
         )
 
     @property
@@ -77,12 +77,12 @@ class ClassificationHead(SupervisedHead):
 
         Example:
             >>> options = ClassificationHead.options_for(["cat", "dog", None, "cat", "cat"])
-            >>> options["classes"], options["shares"]
+            >>> options["classes"], options["class_frequencies"]
             (['cat', 'dog'], [0.75, 0.25])
         """
         counts = count_names([target for target in targets if target is not None], _WHERE, "class")
         total = sum(counts.values())
-        return {"classes": list(counts), "shares": [count / total for count in counts.values()]}
+        return {"classes": list(counts), "class_frequencies": [count / total for count in counts.values()]}
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, C] logits."""

@@ -65,7 +65,7 @@ class MultiLabelHead(SupervisedHead):
         shares_L = check_class_frequencies(label_frequencies, self.vocabulary) if balanced else None
         self.positive_weights: Tensor | None
         self.register_buffer(
-            "weights", None if shares_L is None else (1 - shares_L) / shares_L, persistent=False
+            "positive_weights", None if shares_L is None else (1 - shares_L) / shares_L, persistent=False
         )
 
     @property
@@ -78,7 +78,7 @@ class MultiLabelHead(SupervisedHead):
         """The labels and their shares; one that is over ten times as frequent as another is logged.
 
         Example:
-            >>> MultiLabelHead.options_for([["drama", "crime"], None, ["drama"], []])["classes"]
+            >>> MultiLabelHead.options_for([["drama", "crime"], None, ["drama"], []])["labels"]
             ['crime', 'drama']
         """
         known = [target for target in targets if target is not None]
@@ -86,7 +86,7 @@ class MultiLabelHead(SupervisedHead):
         count_names([name for one in stated for name, there in one.items() if there], _WHERE, "label")
         names = sorted({name for one in stated for name in one})
         shares_L = cls(1, names).target_matrix(known).nanmean(0)
-        return {"classes": names, "shares": shares_L.tolist()}
+        return {"labels": names, "label_frequencies": shares_L.tolist()}
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, L] logits."""

@@ -137,7 +137,7 @@ class DetectionHead(SupervisedHead):
                 raise InputError(f"{_WHERE}: got a target {target!r}, expected mmattn.boxes.Boxes")
         names = count_names([name for target in known for name in target.labels], _WHERE, "label")
         most = max(len(target) for target in known)
-        return {"labels": list(names), "queries": min(max(3 * most, 10), GROUP_SIZE)}
+        return {"labels": list(names), "num_queries": min(max(3 * most, 10), GROUP_SIZE)}
 
     def forward(self, fused: Fused) -> tuple[Tensor, Tensor]:
         """[B, Q, L] logits, and [B, Q, 4] left, top, right, bottom, relative to the picture."""

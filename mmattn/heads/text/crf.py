@@ -45,8 +45,8 @@ class LinearChainCRF(nn.Module):
         begins = torch.ones(num_tags, dtype=torch.bool) if allowed_starts is None else allowed_starts
         self.transition_mask: Tensor
         self.start_mask: Tensor
-        self.register_buffer("ways", torch.where(ways, 0.0, FORBIDDEN_SCORE), persistent=False)
-        self.register_buffer("begins", torch.where(begins, 0.0, FORBIDDEN_SCORE), persistent=False)
+        self.register_buffer("transition_mask", torch.where(ways, 0.0, FORBIDDEN_SCORE), persistent=False)
+        self.register_buffer("start_mask", torch.where(begins, 0.0, FORBIDDEN_SCORE), persistent=False)
         self.transitions = nn.Parameter(torch.zeros(num_tags, num_tags), requires_grad=learn_transitions)
         self.start_transitions = nn.Parameter(torch.zeros(num_tags), requires_grad=learn_transitions)
         self.end_transitions = nn.Parameter(torch.zeros(num_tags), requires_grad=learn_transitions)

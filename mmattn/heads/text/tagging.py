@@ -172,7 +172,7 @@ class TaggingHead(SupervisedHead):
             return [[] for _ in words.length_list]
         best = self.crf_layer.viterbi_decode(*words.to_padded())
         found = []
-        for place_T, numbers in zip(words.position.split(words.sizes), best, strict=True):
+        for place_T, numbers in zip(words.position.split(words.length_list), best, strict=True):
             places = place_T.tolist()
             tags = [OUTSIDE] * (places[-1] + 1 if places else 0)
             for place, number in zip(places, numbers, strict=True):

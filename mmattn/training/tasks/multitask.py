@@ -63,7 +63,7 @@ class MultiTask(Task):
                 f"multitask: got {steps_per_epoch} steps, expected some, or 0 for the first task's own"
             )
         self.steps_per_epoch, self.validate_fn = steps_per_epoch, validate_fn
-        models = {name: getattr(task, "model_config", None) for name, task in tasks.items()}
+        models = {name: getattr(task, "model", None) for name, task in tasks.items()}
         if not models or len({id(model) for model in models.values()}) > 1 or None in models.values():
             found = {name: type(model).__name__ for name, model in models.items()}
             raise InputError(f"multitask: got {found}, expected tasks that share one model")
@@ -73,7 +73,7 @@ class MultiTask(Task):
         self.weighting = weighting or FixedWeights()
         # Kept with the weights, so that a resumed epoch reports the mean loss of all its batches.
         self.loss_sums: Tensor
-        self.register_buffer("sums", torch.zeros(len(tasks) + 1, dtype=torch.float64))
+        self.register_buffer("loss_sums", torch.zeros(len(tasks) + 1, dtype=torch.float64))
         self.register_state_dict_post_hook(_drop_shared_model)
         self.register_load_state_dict_post_hook(_ignore_shared_model)
 
@@ -100,7 +100,7 @@ class MultiTask(Task):
 
     def num_batches(self, epoch: int) -> int:
         """The steps that were asked for, or as many as the first task has batches."""
-        return self.steps_per_epoch or self.tasks[self.main_task].batch_count(epoch)
+        return self.steps_per_epoch or self.tasks[self.main_task].num_batches(epoch)
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """The weighed loss of one batch of each task."""

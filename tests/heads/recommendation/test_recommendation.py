@@ -26,7 +26,7 @@ def set_scalars(head: RecommendationHead, **values: float) -> None:
 
 def test_plain_attention_by_hand() -> None:
     head = RecommendationHead(dim=2, dropout=0.0, decorrelate=False)
-    set_scalars(head, sharpness=math.log(0.5), temperature=math.log(0.2), smoothing=0.5)
+    set_scalars(head, log_kernel_scale=math.log(0.5), log_score_scale=math.log(0.2), length_exponent=0.5)
     known = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     candidate = torch.tensor([[1.0, 1.0]])
     # exp(0.5 * 2) and exp(0.5 * 4); scale 0.2 * 10 = 2; a history of n is divided by sqrt(n / 50).
@@ -40,7 +40,7 @@ def test_plain_attention_by_hand() -> None:
 def test_decorrelated_attention_is_kernel_ridge_regression() -> None:
     torch.manual_seed(0)
     head = RecommendationHead(dim=11, dropout=0.0)
-    set_scalars(head, strength=math.log(1.7))
+    set_scalars(head, log_regularization=math.log(1.7))
     known, candidates = torch.randn(7, 11) / 3, torch.randn(5, 11) / 3
     kernel = np.exp(0.5 * (known @ known.T).double().numpy()) + 1.7 * np.eye(7)
     expected = np.linalg.inv(kernel) @ np.exp(0.5 * (known @ candidates.T).double().numpy())
@@ -63,7 +63,7 @@ def test_a_known_candidate_is_judged_as_if_it_were_new() -> None:
 
 def test_two_alike_items_say_together_what_one_says() -> None:
     head = RecommendationHead(dim=2, dropout=0.0)
-    set_scalars(head, strength=math.log(1e-3))
+    set_scalars(head, log_regularization=math.log(1e-3))
     one, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.2]])
     alone = head.weights(one, candidate).sum()
     twice = head.weights(one.repeat(2, 1), candidate).sum()
@@ -78,7 +78,7 @@ def test_completed_histories_speak_through_the_items_that_go_with_them() -> None
     head = RecommendationHead(
         dim=2, dropout=0.0, decorrelate=False, completion_dropout=0.5, completion_ridge=1.0
     )
-    set_scalars(head, sharpness=0.0, temperature=math.log(0.1), smoothing=0.0)
+    set_scalars(head, log_kernel_scale=0.0, log_score_scale=math.log(0.1), length_exponent=0.0)
     known, candidate = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     together = torch.tensor([[3.0, 3.0], [3.0, 3.0]])  # the same three users met both
     # Each item becomes 3/10 of both (see `completed`), which say e^2 and 1 of the candidate.

@@ -332,7 +332,7 @@ def test_ids_are_dropped_in_training_and_never_without_content() -> None:
         ({"tower": "bags"}, "user: got 'bags', expected one of"),
         ({"loss": "uniforms"}, "loss: got 'uniforms', expected one of"),
         ({"max_length": 0}, "got longest 0"),
-        ({"content": False}, "neither content nor ids"),
+        ({"use_content": False}, "neither content nor ids"),
     ],
 )
 def test_heads_that_cannot_be(options: dict, message: str) -> None:

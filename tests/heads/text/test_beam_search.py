@@ -95,7 +95,7 @@ def test_samples_do_not_meet(beam: int) -> None:
     """A batch gives what each sample gives alone, and a wider beam is followed for each of them."""
     samples = 5
     together = search(
-        Table(samples, 7, 3), samples, num_beams=beam, best=beam, max_length=6, length_penalty=0.5
+        Table(samples, 7, 3), samples, num_beams=beam, num_return_sequences=beam, max_length=6, length_penalty=0.5
     )
     for sample in range(samples):
         alone = Table(samples, 7, 3)
@@ -111,12 +111,12 @@ def search_one(table: Table, beam: int) -> list[Hypothesis]:
 
     one = One(1, table.symbols, table.seed)
     one.rows = table.rows
-    return search(one, 1, beam=beam, best=beam, max_length=6, length_penalty=0.5)[0]
+    return search(one, 1, num_beams=beam, best=beam, max_length=6, length_penalty=0.5)[0]
 
 
 def test_what_ended_leaves_and_lengths_are_kept() -> None:
     table = Table(3, 9)
-    found = search(table, 3, beam=4, best=4, min_length=2, max_length=5)
+    found = search(table, 3, num_beams=4, num_return_sequences=4, min_length=2, max_length=5)
     assert table.widest <= 3 * 4
     assert all(2 <= len(each.symbols) <= 5 for hypotheses in found for each in hypotheses)
     assert all(not {START, END, NEVER} & set(each.symbols) for hypotheses in found for each in hypotheses)

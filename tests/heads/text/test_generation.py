@@ -76,7 +76,7 @@ def test_step_by_step_is_the_whole_text(own: str) -> None:
 @pytest.mark.parametrize("beam", [1, 4])
 def test_what_is_found_has_the_probability_that_the_whole_text_has(beam: int) -> None:
     made, scene = head(max_length=6), fused([3, 5, 1, 2])
-    for row, written in enumerate(made.search(scene, beam=beam, best=beam)):
+    for row, written in enumerate(made.search(scene, num_beams=beam, num_return_sequences=beam)):
         for each in written:
             symbols = tuple(made.tokenizer.encode(each.text))
             found = log_probability(made, scene.tokens.select([row]), symbols)
@@ -87,7 +87,7 @@ def test_what_is_found_has_the_probability_that_the_whole_text_has(beam: int) ->
 def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
     made, scene = head(3), fused([4, 2], seed=1)
     options = {"max_length": 3, "length_penalty": 0.0}
-    for row, written in enumerate(made.search(scene, beam=5**4, best=5, **options)):
+    for row, written in enumerate(made.search(scene, num_beams=5**4, best=5, **options)):
         memory = scene.tokens.select([row])
         texts = [t for n in range(4) for t in itertools.product(range(3, 8), repeat=n)]
         ranked = sorted(texts, key=lambda text: -log_probability(made, memory, text))
@@ -213,7 +213,7 @@ def test_the_saved_weights_are_the_head(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"smoothing": 1.0}, "got smoothing 1.0, expected a share from 0 to below 1"),
+        ({"label_smoothing": 1.0}, "got smoothing 1.0, expected a share from 0 to below 1"),
         ({"layers": 0}, "got 0 layers, expected at least one"),
         ({"self_attention": "Program(mask=full)"}, r"decode: the mask full may look ahead"),
         ({"num_beams": 0}, "search: got beam 0"),

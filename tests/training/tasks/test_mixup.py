@@ -43,7 +43,7 @@ def test_contents_and_losses_are_mixed_in_one_share() -> None:
     batch, both = task._load_batch(torch.arange(6))
     share = both[0].first_weight
     assert 0 < share < 1
-    assert len({one.share for one in both}) == 1
+    assert len({one.first_weight for one in both}) == 1
     assert sorted(one.second for one in both) == sorted(DIGITS)
     for place, (mixed, one) in enumerate(zip(batch.contents["audio"], both, strict=True)):
         assert one.first == DIGITS[place]

@@ -160,7 +160,7 @@ def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
     config = ModelConfig(
         {name: EncoderConfig("tiny-text") for name in parts},
         FusionConfig(dim=16, layers=1, heads=2, dropout=0.0),
-        {"recommendation": HeadConfig(), "alignment": HeadConfig("alignment", {"out": 6})},
+        {"recommendation": HeadConfig(), "alignment": HeadConfig("alignment", {"embedding_dim": 6})},
     )
 
     def finds_its_picture(weight: float) -> tuple[float, list[str]]:

@@ -91,7 +91,7 @@ def test_a_ring_is_learned(head: dict[str, Any]) -> None:
 
 
 def test_the_bag_learns_what_belongs_together() -> None:
-    task = world(head={"tower": "bag"}, judge=follows, users=0)
+    task = world(head={"tower": "bag"}, judge=follows, users_per_batch=0)
     history = train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
     assert history.best_score > 0.5  # order says nothing here: of four in a row the next is guessed
 
@@ -122,7 +122,7 @@ def test_sasrec_learns_the_ring_and_stops_where_it_was_best() -> None:
 
 
 def test_new_items_rank_by_content() -> None:
-    task = world(users=0)
+    task = world(users_per_batch=0)
     train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
     vectors = task.recommender().item_vectors
     # Items 11 and 12 were never met; they look like 0 and 1, and end beside them.
@@ -193,7 +193,7 @@ def test_what_cannot_be_learned_from() -> None:
     with pytest.raises(InputError, match="got items 99 to 99, expected 0 to 12"):
         world(unknown)
     with pytest.raises(InputError, match="choices at 86400 or later"):
-        world(ring(), head={"popularity_half_lives": [0]}, now=DAY)
+        world(ring(), head={"popularity_half_lives": [0]}, query_time=DAY)
 
 
 def test_newcomers_are_answered_by_what_is_popular_of_late() -> None:
