@@ -54,7 +54,7 @@ if __name__ == "__main__":
         train_sounds, test_sounds = FsddAudio(given.root, "train"), FsddAudio(given.root, "test")
     torch.manual_seed(0)
     detector = Detector.build(
-        "fcos", DIGITS, backbone="resnet10t", levels=(2,), top="none", width=64, convolutions=1,
+        "fcos", DIGITS, backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=64, num_convs=1,
         conditioning={"text": TinyText(dim=64), "audio": ConvMel(dim=64)}, options={"score_thresh": 0.05},
     ).to(choose_device())  # fmt: skip
 

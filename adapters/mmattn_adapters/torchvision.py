@@ -57,7 +57,7 @@ class Detector(nn.Module):
         >>> from mmattn.encoders.tiny import TinyText
         >>> _ = torch.manual_seed(0)
         >>> detector = Detector.build(
-        ...     "fcos", ["asked for"], backbone="resnet10t", levels=(2,), top="none", width=32,
+        ...     "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32,
         ...     conditioning={"text": TinyText(dim=8)}, options={"score_thresh": 0.0},
         ... )
         >>> scene = np.zeros((48, 64), np.uint8)
@@ -333,7 +333,7 @@ class Detector(nn.Module):
         from mmattn.encoders.text.tiny_text import TinyText
 
         detector = cls.build(
-            "fcos", ["asked for"], backbone="resnet10t", levels=(2,), top="none", width=32, convolutions=1,
+            "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32, num_convs=1,
             conditioning={"text": TinyText(dim=8)},
         )  # fmt: skip
         scene = torch.zeros(3, 32, 48)

@@ -109,10 +109,10 @@ def task_metrics_table(metrics: dict[str, Any]) -> str:
     """Figures of tasks x together, alone and their difference, with intervals, for the terminal."""
     rows: list[tuple[str, ...]] = [("task", "", "mmattn", "alone", "mmattn - alone")]
     for name, task in metrics["tasks"].items():
-        for figure, own in task["figures"].items():
-            others = (task[which].get(figure) for which in ("alone", "gain"))
+        for figure, own in task["metrics"].items():
+            others = (task[which].get(figure) for which in ("single_task", "gain"))
             rows.append((name, figure, *map(_cell, (own, *others))))
-    if not any(task["alone"] for task in metrics["tasks"].values()):
+    if not any(task["single_task"] for task in metrics["tasks"].values()):
         rows = [row[:3] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -71,7 +71,7 @@ BASELINES: Mapping[str, BaselineKind] = {
         recommenders.ItemKNN,
         regularization_argument="shrinkage",
         tuning_space={
-            "neighbours": IntRange(5, 1000, log=True),
+            "num_neighbors": IntRange(5, 1000, log=True),
             "shrinkage": FloatRange(0.1, 1000.0, log=True),
         },
     ),
@@ -84,7 +84,7 @@ BASELINES: Mapping[str, BaselineKind] = {
         tuning_space={
             "dim": IntRange(16, 256, log=True),
             "regularization": FloatRange(1e-2, 1e3, log=True),
-            "confidence": FloatRange(0.1, 100.0, log=True),
+            "alpha": FloatRange(0.1, 100.0, log=True),
         },
     ),
     "bpr": BaselineKind(recommenders.BPR, runtime_arguments=_TRAINED_ARGUMENTS, tuning_space=_PAIRWISE_SPACE),
@@ -107,8 +107,8 @@ BASELINES: Mapping[str, BaselineKind] = {
     "content-knn": BaselineKind(
         recommenders.ContentKNN,
         "features",
-        regularization_argument="neighbours",
-        tuning_space={"neighbours": IntRange(5, 1000, log=True)},
+        regularization_argument="num_neighbors",
+        tuning_space={"num_neighbors": IntRange(5, 1000, log=True)},
     ),
     "kernel-ridge": BaselineKind(
         recommenders.KernelRidge, "kernel", tuning_space={"regularization": FloatRange(0.1, 100.0, log=True)}
@@ -124,7 +124,7 @@ def baseline_arguments(config: BaselineConfig) -> dict[str, Any]:
 
     Example:
         >>> baseline_arguments(BaselineConfig("content-knn", regularization=20.0))
-        {'neighbours': 20}
+        {'num_neighbors': 20}
     """
     kind, defaults = BASELINES[config.kind], _default_arguments(config.kind)
     said = dict(config.options)
@@ -173,7 +173,7 @@ def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
     }
     if len(weights) > 1 or config.exponent:  # a single weight is one over the strength
         around |= weights
-    around |= {f"numbers.{name}": width for name, width in config.gaussian.items()}
+    around |= {f"gaussian.{name}": width for name, width in config.gaussian.items()}
     if kind.content:
         space |= {
             name: FloatRange(value / 8, value * 8, log=True) for name, value in around.items() if value > 0

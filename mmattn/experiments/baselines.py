@@ -76,14 +76,14 @@ class BaselineContent:
         parts += [(weight, self.tags(name).toarray()) for name, weight in config.tags.items()]
         parts += [(weight, kernels.tfidf(self.tags(name)).toarray()) for name, weight in config.tfidf.items()]
         if not parts:
-            raise InputError(f"rival {config.kind!r}: got no content, expected vectors, tags or rare")
+            raise InputError(f"rival {config.kind!r}: got no content, expected vectors, tags or tfidf")
         return np.hstack([weight**0.5 * kernels.concat_normalized(part) for weight, part in parts])
 
     def kernel(self, config: BaselineConfig) -> NDArray[np.float64]:
         """[I, I] for kernel rivals."""
         parts = [(weight, self._cosine_kernel("vectors", name)) for name, weight in config.vectors.items()]
         parts += [(weight, self._cosine_kernel("tags", name)) for name, weight in config.tags.items()]
-        parts += [(weight, self._cosine_kernel("rare", name)) for name, weight in config.tfidf.items()]
+        parts += [(weight, self._cosine_kernel("tfidf", name)) for name, weight in config.tfidf.items()]
         for name, width in config.gaussian.items():
             values = [np.nan if value is None else float(value) for value in self.column(name)]
             parts.append((1.0, kernels.gaussian(values, width)))
@@ -118,7 +118,7 @@ class BaselineContent:
                 kernel = kernels.cosine(self.mean_token(name))
             else:
                 tags = self.tags(name)
-                kernel = kernels.cosine(kernels.tfidf(tags) if kind == "rare" else tags)
+                kernel = kernels.cosine(kernels.tfidf(tags) if kind == "tfidf" else tags)
             self._kernels[kind, name] = kernel
         return self._kernels[kind, name]
 

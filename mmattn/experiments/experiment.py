@@ -258,7 +258,7 @@ class RecommendationExperiment:
                 configs, content, split,
                 metric=protocol.metrics[0], trials=protocol.tuning_trials, seed=seed, device=self.device,
             )  # fmt: skip
-            tuning.save(self.folder / f"seed-{seed}" / "rivals.json")
+            tuning.save(self.folder / f"seed-{seed}" / "baselines.json")
             chosen = {name: found.parameters for name, found in tuning.systems.items()}
         examined = {}
         for name, config in configs.items():

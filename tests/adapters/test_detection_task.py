@@ -42,7 +42,7 @@ def questions() -> tuple[list[Sample], list[Boxes]]:
 def detector() -> Detector:
     torch.manual_seed(0)
     return Detector.build(
-        "fcos", ["asked for"], backbone="resnet10t", levels=(2,), top="none", width=32, convolutions=1,
+        "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32, num_convs=1,
         conditioning={"text": TinyText(dim=16, layers=0)},
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_a_batch_holds_all_questions_about_its_pictures() -> None:
 
 def test_killed_and_resumed_it_passes_through_the_same_numbers(tmp_path: Path) -> None:
     samples, targets = questions()
-    settings: dict[str, Any] = {"epochs": 3, "learning_rate": 1e-3, "average": 0.9, "progress": False}
+    settings: dict[str, Any] = {"epochs": 3, "learning_rate": 1e-3, "ema_decay": 0.9, "progress": False}
 
     def task(dies: bool = False) -> DetectionTask:
         judged: list[int] = []

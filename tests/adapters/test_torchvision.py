@@ -27,12 +27,12 @@ from mmattn_adapters.torchvision import Detector
 
 KINDS = ("faster-rcnn", "retinanet", "fcos")
 SIZES = ((43, 61), (59, 47), (43, 61))
-SMALL: dict[str, Any] = {"backbone": "resnet10t", "levels": (2,), "top": "none", "width": 32}
+SMALL: dict[str, Any] = {"backbone": "resnet10t", "levels": (2,), "extra_levels": "none", "fpn_channels": 32}
 
 
 def made(kind: Any = "fcos", classes: Any = ("seven", "two"), **options: Any) -> Detector:
     torch.manual_seed(0)
-    given = {**SMALL, "convolutions": 1, "representation": 32, "size": 53, "max_size": 97, **options}
+    given = {**SMALL, "num_convs": 1, "representation_size": 32, "min_size": 53, "max_size": 97, **options}
     if kind == "faster-rcnn":  # an untrained detector, asked for everything that it may have found
         given["options"] = {
             "box_score_thresh": 0.0,
@@ -204,7 +204,7 @@ def test_questions_about_one_picture_share_the_backbone() -> None:
     detector.network.backbone.register_forward_hook(
         lambda module, given, result: passed.append(len(given[0]))
     )
-    shared = detector(pictures(), tokens=words(3, 2, 4, 1), asked=[2, 0, 0, 1])
+    shared = detector(pictures(), tokens=words(3, 2, 4, 1), image_index=[2, 0, 0, 1])
     alone = detector([pictures()[place] for place in (2, 0, 0, 1)], tokens=words(3, 2, 4, 1))
     assert passed == [3, 4]
     for one, other in zip(shared, alone, strict=True):
@@ -263,7 +263,7 @@ def test_gradients_reach_what_reads_the_phrase_and_the_sound() -> None:
     losses = detector.losses(asked(), [target] * 4)
     torch.stack(list(losses.values())).sum().backward()
     for part in (
-        detector.conditioning_model.encoders["text"].grams.weight,
+        detector.conditioning_model.encoders["text"].ngram_embedding.weight,
         detector.conditioning_model.encoders["audio"].order.weight,
     ):  # type: ignore[union-attr]
         assert part.grad is not None
@@ -286,7 +286,7 @@ def test_one_picture_is_read_once_and_samples_keep_their_order() -> None:
 def test_a_whole_model_and_an_example_picture_may_say_what_to_look_for(tmp_path: Path) -> None:
     configs = {
         "text": EncoderConfig("tiny-text", {"dim": 8}),
-        "crop": EncoderConfig("tiny-image", {"dim": 8, "size": 8, "grid": 1}),
+        "crop": EncoderConfig("tiny-image", {"dim": 8, "min_size": 8, "grid": 1}),
     }
     config = ModelConfig(configs, FusionConfig(dim=8, layers=1, heads=2))
     model = build_model(build_encoders(configs), config)
@@ -382,7 +382,7 @@ def test_tokens_that_do_not_fit() -> None:
     with pytest.raises(InputError, match="it was built without conditioning"):
         made().eval()(pictures(), tokens=words(1, 2, 3))
     with pytest.raises(InputError, match=r"ask about \[0, 3\], expected pictures 0 to 2"):
-        detector(pictures(), asked=[0, 3])
+        detector(pictures(), image_index=[0, 3])
     with pytest.raises(InputError, match="got no picture"):
         detector([])
 
@@ -418,10 +418,10 @@ def test_pictures_of_every_sort_are_read() -> None:
         ({"classes": []}, r"got classes \[\], expected different names, at least one"),
         ({"classes": ["a", "a"]}, "expected different names"),
         ({"widht": 64}, "unknown key 'widht'. Did you mean 'width'?"),
-        ({"width": 48}, "got width 48, expected a multiple of 32"),
+        ({"fpn_channels": 48}, "got width 48, expected a multiple of 32"),
         ({"backbone": "resnet10"}, "timm has no network 'resnet10'"),
         ({"levels": (7,)}, r"resnet10t has not the feature levels \(7,\)"),
-        ({"frozen": 9}, "got frozen=9, expected 0 to 5 stages of resnet10t, or 'all'"),
+        ({"frozen_stages": 9}, "got frozen=9, expected 0 to 5 stages of resnet10t, or 'all'"),
         ({"options": {"score_tresh": 0.1}}, "FCOS takes no 'score_tresh' here. Did you mean 'score_thresh'?"),
         ({"options": {"transform": 1}}, "FCOS takes no 'transform' here"),
         ({"conditioning": {}}, "got conditioning without an encoder"),

@@ -62,7 +62,7 @@ def made(**heads: HeadConfig) -> Model:
             "text": EncoderConfig("tiny-text", {"dim": 11, "layers": 1}, standardise=True),
         },
         FusionConfig(dim=16, heads=4, dropout=0.0, program=PROGRAM),
-        heads or {"alignment": HeadConfig("alignment", {"out": 7})},
+        heads or {"alignment": HeadConfig("alignment", {"embedding_dim": 7})},
     )
     return build_model(build_encoders(config.encoders), config)
 

@@ -120,9 +120,9 @@ class Plain(nn.Module):
 
 def ours(kind: str) -> Detector:
     """What was chosen on val."""
-    shared: dict[str, Any] = {"levels": LEVELS, "width": WIDTH, "frozen": FROZEN}
+    shared: dict[str, Any] = {"levels": LEVELS, "fpn_channels": WIDTH, "frozen_stages": FROZEN}
     if kind == "fcos":
-        return Detector.build("fcos", LABELS, **shared, top="none", convolutions=3)
+        return Detector.build("fcos", LABELS, **shared, extra_levels="none", num_convs=3)
     options = {
         "rpn_pre_nms_top_n_train": 600,
         "rpn_post_nms_top_n_train": 300,

@@ -79,7 +79,7 @@ def build(seed: int) -> Detector:
     }
     encoders = {"text": text, "pattern": pattern, "speech": ear}
     detector = Detector.build(
-        "fcos", DIGITS, backbone="resnet10t", levels=(2,), top="none", width=64, convolutions=1,
+        "fcos", DIGITS, backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=64, num_convs=1,
         conditioning=build_model(encoders, ModelConfig(configs, FUSION)),
         options={"score_thresh": 0.02, "detections_per_img": 30},
     )  # fmt: skip

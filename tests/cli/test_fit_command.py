@@ -66,13 +66,13 @@ def test_a_run_leaves_models_metrics_and_a_report(here: Path, capsys: pytest.Cap
     assert ours["low"] <= ours["mean"] <= ours["high"]
     assert ours["mean"] == pytest.approx(np.mean(ours["seeds"]))
     kinds = ("without", "shuffled", "only")  # no noise: both encoders are trained along
-    assert set(metrics["knockouts"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
-    assert set(metrics["changes"]) == set(metrics["knockouts"])
+    assert set(metrics["ablations"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
+    assert set(metrics["ablation_changes"]) == set(metrics["ablations"])
     assert "image" in metrics["worth"]
     assert "text" in metrics["worth"]
     assert metrics["gaps"]["image | text"]["samples"] > 2
     assert metrics["served"]["points"]
-    assert {name.partition(":")[0] for name in metrics["strata"]} == {"cold items", "history"}
+    assert {name.partition(":")[0] for name in metrics["subgroups"]} == {"cold items", "history"}
     assert set(metrics["recall_at_k"]) == set(metrics["systems"])
     assert "| mmattn |" in (folder / "tables.md").read_text()
     assert r"\begin{tabular}" in (folder / "tables.tex").read_text()
@@ -96,7 +96,7 @@ def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> No
     (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "baselines": rivals}))
     assert fit("--protocol.tuning_trials", "2", "--protocol.seeds", "[0]") == 0
     folder = here / "runs" / "small"
-    search = json.loads((folder / "seed-0" / "rivals.json").read_text())
+    search = json.loads((folder / "seed-0" / "baselines.json").read_text())
     assert {name: len(one["trials"]) for name, one in search["systems"].items()} == dict.fromkeys(rivals, 2)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["protocol"]["budget"] == 2
@@ -166,7 +166,7 @@ def test_warm_protocols_run_too(here: Path, split: str) -> None:
 
 @pytest.mark.parametrize("split", ["mixed", "cold"])
 def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, split: str) -> None:
-    grid = {"strength": [1.0, 10.0], "user_strength": [1.0], "share": [0.5, 1.0], "evidence": [1.0]}
+    grid = {"regularization": [1.0, 10.0], "user_regularization": [1.0], "user_weight": [0.5, 1.0], "shrinkage": [1.0]}
     chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--baselines", "{}"]
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"
@@ -176,9 +176,9 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
     metrics = json.loads((folder / "metrics.json").read_text())
     assert 0 < metrics["systems"]["mmattn"]["recall@5"]["mean"] <= 1
     assert metrics["served"] is None
-    assert abs(metrics["changes"]["without-image"]["recall@5"]["mean"]) > 0
+    assert abs(metrics["ablation_changes"]["without-image"]["recall@5"]["mean"]) > 0
     # Cold items have a stratum of their own where they share the list.
-    assert ("items: cold" in metrics["strata"]) == (split == "mixed")
+    assert ("items: cold" in metrics["subgroups"]) == (split == "mixed")
     assert "attention over users" in (folder / "report.html").read_text()
 
 
@@ -188,7 +188,7 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
         (["--trainng.epochs", "3"], "fit.yaml: unknown key 'trainng'. Did you mean 'training'?"),
         (["--training.epochs", "many"], "training.epochs: got 'many' (str), expected a whole number"),
         (["--training.epochs"], "--training.epochs has no value"),
-        (["--hybrid.user_weight", "[]"], "hybrid: share: got no value, expected one or several"),
+        (["--hybrid.user_weight", "[]"], "hybrid: user_weight: got no value, expected one or several"),
         (
             ["--encoders.image.name", "tiny-imag"],
             "no encoders plugin 'tiny-imag'. Did you mean 'tiny-image'?",

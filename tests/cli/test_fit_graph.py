@@ -62,7 +62,7 @@ def test_new_items_are_recommended_by_what_the_graph_joins_them_to(here: Path) -
     ours, popular = (metrics["systems"][name]["ndcg@5"]["mean"] for name in ("mmattn", "popularity"))
     assert ours > max(0.5, popular + 0.1)
     # Without the graph no edge joins anything, and nothing tells the films apart.
-    assert metrics["knockouts"]["without-graph"]["ndcg@5"]["mean"] < ours - 0.1
+    assert metrics["ablations"]["without-graph"]["ndcg@5"]["mean"] < ours - 0.1
 
 
 def test_a_graph_that_is_not_there_is_asked_for(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ QUICK = (
     "--single_task_baselines",
     "false",
     "--robustness",
-    "{knockouts: [], subsets: false, noise: []}",
+    "{ablations: [], subsets: false, noise_levels: []}",
 )
 
 
@@ -88,24 +88,24 @@ def test_a_run_says_what_each_task_gained_or_lost(
     assert set(metrics["systems"]) == {"mmattn", "alone"}
     assert list(metrics["tasks"]) == ["digit", "language"]
     digit = metrics["tasks"]["digit"]
-    whole, alone, gain = (digit[which]["accuracy"] for which in ("figures", "alone", "gain"))
+    whole, alone, gain = (digit[which]["accuracy"] for which in ("metrics", "single_task", "gain"))
     assert len(whole["seeds"]) == 2
     assert whole["low"] <= whole["mean"] <= whole["high"]
     assert gain["mean"] == pytest.approx(whole["mean"] - alone["mean"])
     assert gain["seeds"] == pytest.approx(np.subtract(whole["seeds"], alone["seeds"]).tolist())
     assert digit["outcome"] in ("gained", "lost", "even")
     kinds = ("without", "shuffled", "only")  # no noise: both encoders are trained along
-    assert set(digit["knockouts"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
-    without, only = digit["knockouts"]["without-image"], digit["knockouts"]["only-text"]
+    assert set(digit["ablations"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
+    without, only = digit["ablations"]["without-image"], digit["ablations"]["only-text"]
     assert without == only
-    assert {(one["what"], one["level"]) for one in digit["disturbed"]} == {
+    assert {(one["target"], one["level"]) for one in digit["perturbations"]} == {
         ("image", 0.5), ("text", 0.5), ("all", 0.5), ("attack", 0.1),
     }  # fmt: skip
     assert sum(map(sum, digit["confusion"]["counts"])) == 2 * digit["parts"]["test"]
-    assert sum(row["true"] for row in digit["classes"]) == digit["parts"]["test"]
+    assert sum(row["support"] for row in digit["classes"]) == digit["parts"]["test"]
     # What reads words alone has nothing to take away, and learns from items with words alone.
     language = metrics["tasks"]["language"]
-    assert language["knockouts"].keys() <= {"shuffled-text"}
+    assert language["ablations"].keys() <= {"shuffled-text"}
     dataset = read_dataset(here / "data")
     there = dataset.presence[:, dataset.modalities.index("text")] & (dataset.item_split == "test")
     assert language["parts"]["test"] == there.sum()
@@ -139,7 +139,7 @@ def test_voices_are_told_apart_by_vectors(here: Path) -> None:
     folder = here / "runs" / "small"
     metrics = json.loads((folder / "metrics.json").read_text())["tasks"]["voice"]
     assert metrics["primary"] == "eer"
-    error = metrics["figures"]["eer"]
+    error = metrics["metrics"]["eer"]
     assert error["low"] <= error["mean"] <= error["high"] < 0.5
     vectors = json.loads((folder / "seed-0" / "result.json").read_text())["predictions"]["voice"]
     assert np.shape(vectors) == (metrics["parts"]["test"], 8)
@@ -212,15 +212,15 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
         tasks={"digit": SETTINGS["tasks"]["digit"], "places": tags},
         training={"epochs": 3, "steps": 8, "learning_rate": 0.01},
     )
-    shuffled = ("--robustness", "{knockouts: [shuffle], subsets: false, noise: []}")
+    shuffled = ("--robustness", "{ablations: [shuffle], subsets: false, noise_levels: []}")
     assert fit(*QUICK, *shuffled, "--protocol.validation", "0.2") == 0
     metrics = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]
     places = metrics["places"]
     assert places["data"] == "sentences"
     assert places["parts"] == {"train": 12, "validation": 3, "test": 5}
-    assert places["figures"]["f1"]["mean"] == 1.0
+    assert places["metrics"]["f1"]["mean"] == 1.0
     # Another sentence's words are at other places, and may be more than there are.
-    assert places["knockouts"]["shuffled-sentence"]["f1"]["mean"] <= 1.0
+    assert places["ablations"]["shuffled-sentence"]["f1"]["mean"] <= 1.0
     assert metrics["digit"]["data"] == "digits"
     page = (here / "runs" / "small" / "report.html").read_text()
     assert "<h3>sentences</h3>" in page
@@ -255,7 +255,7 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
     assert fit(*QUICK) == 0
     found = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["squares"]
     assert found["parts"] == {"train": 12, "validation": 6, "test": 6}
-    assert {"f1", "ap50", "map"} <= set(found["figures"])
+    assert {"f1", "ap50", "map"} <= set(found["metrics"])
     notes = json.loads((here / "runs" / "small" / "seed-0" / "result.json").read_text())
     assert notes["predictions"]["squares"][0]["size"] == [32, 32]
     page = (here / "runs" / "small" / "report.html").read_text()
@@ -387,6 +387,6 @@ def test_texts_are_measured_as_transcripts_or_translations(
     )
     assert fit(*QUICK) == 0
     word = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["word"]
-    assert set(word["figures"]) == figures
+    assert set(word["metrics"]) == figures
     page = (here / "runs" / "small" / "report.html").read_text()
     assert "The transcripts with most errors" in page

@@ -57,7 +57,7 @@ def test_the_parts_are_chosen_by_themselves() -> None:
     )
     strengths = {BalancedEASE: 30.0, UserKernel: 4.0}
     chosen = tune_hybrid(
-        config, CHOSEN, None, KNOWN, lambda one: -abs(one.strength - strengths.get(type(one), 0.0))
+        config, CHOSEN, None, KNOWN, lambda one: -abs(one.regularization - strengths.get(type(one), 0.0))
         if not isinstance(one, Hybrid) else 0.0,
     )  # fmt: skip
     assert (chosen["strength"], chosen["user_strength"], chosen["sharpness"]) == (30.0, 4.0, 1.0)
@@ -78,8 +78,8 @@ def test_what_the_table_of_users_says_is_heard() -> None:
     chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge, profiles)
     assert heard.count(True) == 3  # of three strengths; then profile 0, the first of equals, is mixed
     assert chosen["profile"] == 0.0
-    with_them = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN, profiles).score([0], KNOWN)
-    without = fit_hybrid(chosen | {"profile": 2.0}, CHOSEN, None, KNOWN).score([0], KNOWN)
+    with_them = fit_hybrid(chosen | {"profile_scale": 2.0}, CHOSEN, None, KNOWN, profiles).score([0], KNOWN)
+    without = fit_hybrid(chosen | {"profile_scale": 2.0}, CHOSEN, None, KNOWN).score([0], KNOWN)
     assert abs(with_them - without).max() > 1e-3
 
 

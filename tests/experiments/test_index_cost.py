@@ -28,7 +28,7 @@ class Linear:
 
     def __init__(self, split: Split, dim: int = 5):
         self.histories = split.known("test")
-        self.known = np.arange(split.item_count)
+        self.known_items = np.arange(split.item_count)
         rng = np.random.default_rng(0)
         items = rng.normal(size=(split.item_count, dim)).astype(np.float32)
         self.table = torch.from_numpy(items @ items.T)

@@ -31,7 +31,7 @@ def items() -> ModelInputs:
 @pytest.fixture
 def tower() -> ItemTower:
     torch.manual_seed(3)
-    return build_item_tower({"text": TinyText(dim=11), "image": 7}, FUSION, dim=5, ids=5).eval()
+    return build_item_tower({"text": TinyText(dim=11), "image": 7}, FUSION, dim=5, num_ids=5).eval()
 
 
 def test_the_catalogue_and_its_tokens_give_the_same_vectors(tower: ItemTower, items: ModelInputs) -> None:

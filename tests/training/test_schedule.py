@@ -44,14 +44,14 @@ GOLDEN = {
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_every_step_of_every_schedule(kind: str) -> None:
-    schedule = build(kind, [3, 3, 3, 3], warmup_ratio=1 / 3, lr_decay=0.5, decay_epochs=2)
+    schedule = build(kind, [3, 3, 3, 3], warmup_ratio=1 / 3, lr_decay=0.5, lr_decay_epochs=2)
     assert walk(schedule, 12) == pytest.approx(GOLDEN[kind])
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("cut", [1, 4, 5, 9])
 def test_a_schedule_goes_on_from_its_state(kind: str, cut: int) -> None:
-    options: dict[str, Any] = {"warmup_ratio": 1 / 3, "decay": 0.5, "decay_epochs": 2}
+    options: dict[str, Any] = {"warmup_ratio": 1 / 3, "lr_decay": 0.5, "decay_epochs": 2}
     first = build(kind, [3, 3, 3, 3], **options)
     walk(first, cut)
     second = build(kind, [3, 3, 3, 3], **options)
@@ -63,7 +63,7 @@ def test_a_schedule_goes_on_from_its_state(kind: str, cut: int) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_a_warm_up_of_one_step_and_none(steps: int) -> None:
     assert walk(build("cosine", [steps]), 1) == [1.0]
-    one = walk(build("cosine", [4], warmup=0.25), 4)
+    one = walk(build("cosine", [4], warmup_ratio=0.25), 4)
     assert one == pytest.approx([1, 1, 0.75, 0.25])  # three steps down: 0, 60 and 120 degrees
 
 

@@ -124,7 +124,7 @@ def _register(
         name,
         fields,
         bases=(NullaryTerm, base_class) if needs_nothing else (base_class,),
-        namespace={"word": name, "install": install, "function": staticmethod(function)},
+        namespace={"term_name": name, "install": install, "function": staticmethod(function)},
         frozen=True,
         repr=False,
     )

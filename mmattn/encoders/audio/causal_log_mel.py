@@ -132,7 +132,7 @@ class CausalLogMel(Encoder):
 
     def options(self) -> dict[str, Any]:
         same = (
-            "dim", "sample_rate", "bands", "hop", "window", "kernel", "dropout", "tail", "max_seconds", "keep",
+            "dim", "sample_rate", "n_mels", "hop", "window", "kernel", "dropout", "tail", "max_seconds", "keep",
             "modality",
         )  # fmt: skip
         options = {name: getattr(self, name) for name in same}

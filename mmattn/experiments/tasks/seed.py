@@ -51,7 +51,7 @@ def save_task_result(path: Path, result: TaskSeedResult) -> None:
     notes = {
         "seed": result.seed,
         "history": vars(result.history),
-        "alone": {name: vars(history) for name, history in result.single_task_histories.items()},
+        "single_task_histories": {name: vars(history) for name, history in result.single_task_histories.items()},
         "seconds": dict(result.seconds),
         "parts": {name: dict(parts) for name, parts in result.parts.items()},
         "predictions": {
@@ -70,7 +70,9 @@ def load_task_result(path: Path) -> TaskSeedResult:
     """Read what `save_task_result` wrote."""
     notes: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     notes["history"] = History(**notes["history"])
-    notes["alone"] = {name: History(**history) for name, history in notes["alone"].items()}
+    notes["single_task_histories"] = {
+        name: History(**history) for name, history in notes["single_task_histories"].items()
+    }
     notes["predictions"] = {
         name: [_prediction_from_json(one) for one in found] for name, found in notes["predictions"].items()
     }

@@ -4,7 +4,7 @@ Every step takes one clip and gives one: waveforms are float32 [samples], frames
 `frames` makes them. A step is plain values, so that it can be printed and compared, and it draws from
 torch's global generator alone, which `mmattn.training.loop.train` seeds anew for every batch.
 
-Waveforms reach `SupervisedTask.augment` where the encoder keeps them: `keep="samples"`. What helps words of
+Waveforms reach `SupervisedTask.augment` where the encoder keeps them: `cache_as="samples"`. What helps words of
 voices that were never heard, on spoken digits of two people after learning from four others (points of
 accuracy on validation, one short run each; tests/benchmarks/RESULTS.md):
 
@@ -127,22 +127,22 @@ def speech_augment(encoder: Any, *, strength: float = 1.0, probability: float = 
     """The default augmentation of one modality, for `SupervisedTask(augment=...)`.
 
     Args:
-        encoder: has `rate`, `modality` and `frames`, as "log-mel" has. Waveforms, which its `read` leaves
-            with `keep="samples"`, go through both chains, frames through theirs only.
+        encoder: has `sample_rate`, `modality` and `frames`, as "log-mel" has. Waveforms, which its `read` leaves
+            with `cache_as="samples"`, go through both chains, frames through theirs only.
         strength: factor on what is changed.
         probability: of the clips that are changed; the others are heard as they are.
 
     Example:
         >>> import torch
         >>> from mmattn.encoders.audio.log_mel import LogMel
-        >>> augment = speech_augment(LogMel(dim=16, rate=8000, bands=40, keep="samples"), probability=1.0)
+        >>> augment = speech_augment(LogMel(dim=16, sample_rate=8000, n_mels=40, cache_as="samples"), probability=1.0)
         >>> changed, target = augment({"audio": torch.randn(4000)}, "seven")
         >>> changed["audio"].shape[1], target
         (40, 'seven')
     """
     waves, frames = (
-        default_waveform_transforms(encoder.rate, strength),
-        default_spectrogram_transforms(encoder.rate, strength),
+        default_waveform_transforms(encoder.sample_rate, strength),
+        default_spectrogram_transforms(encoder.sample_rate, strength),
     )
 
     def augment(contents: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:

@@ -111,7 +111,7 @@ def search_one(table: Table, beam: int) -> list[Hypothesis]:
 
     one = One(1, table.symbols, table.seed)
     one.rows = table.rows
-    return search(one, 1, num_beams=beam, best=beam, max_length=6, length_penalty=0.5)[0]
+    return search(one, 1, num_beams=beam, num_return_sequences=beam, max_length=6, length_penalty=0.5)[0]
 
 
 def test_what_ended_leaves_and_lengths_are_kept() -> None:
@@ -123,7 +123,7 @@ def test_what_ended_leaves_and_lengths_are_kept() -> None:
     for hypotheses in found:
         assert len({each.symbols for each in hypotheses}) == len(hypotheses) == 4
         assert [e.score for e in hypotheses] == sorted((e.score for e in hypotheses), reverse=True)
-    assert search(Table(0, 4), 0, beam=2) == []
+    assert search(Table(0, 4), 0, num_beams=2) == []
 
 
 def test_a_length_penalty_likes_long_texts() -> None:

@@ -87,7 +87,7 @@ def test_what_is_found_has_the_probability_that_the_whole_text_has(beam: int) ->
 def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
     made, scene = head(3), fused([4, 2], seed=1)
     options = {"max_length": 3, "length_penalty": 0.0}
-    for row, written in enumerate(made.search(scene, num_beams=5**4, best=5, **options)):
+    for row, written in enumerate(made.search(scene, num_beams=5**4, num_return_sequences=5, **options)):
         memory = scene.tokens.select([row])
         texts = [t for n in range(4) for t in itertools.product(range(3, 8), repeat=n)]
         ranked = sorted(texts, key=lambda text: -log_probability(made, memory, text))
@@ -106,7 +106,7 @@ def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
 def test_a_batch_is_its_samples_one_by_one() -> None:
     made = head(max_length=7)
     scene = fused([3, 0, 5, 1])
-    together = made.search(scene, beam=3, best=2)
+    together = made.search(scene, num_beams=3, best=2)
     assert together[1][0].text == ""
     for row in (0, 2, 3):
         tokens = scene.tokens.select([row])

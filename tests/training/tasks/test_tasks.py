@@ -64,7 +64,7 @@ def test_what_is_ranked_is_not_in_the_histories() -> None:
 def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
     drawn: list[list[Any]] = []
     for everybody_likes in (False, True):
-        task = world(steps_per_epoch=2, users_per_batch=11, candidate_fraction=0.3, history=0.5, head={"completion_dropout": 0.7})
+        task = world(steps_per_epoch=2, users_per_batch=11, candidate_fraction=0.3, history_fraction=0.5, head={"completion_dropout": 0.7})
         episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
         if everybody_likes:  # now with other choices of what is to be predicted, and of all that is left out
             changed = task.interactions.toarray()
@@ -113,7 +113,7 @@ def test_histories_that_training_completes_are_refused_where_pairs_are_hidden() 
 
 
 def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
-    task = world(hide="pairs", steps_per_epoch=3, users_per_batch=0, targets=1.0, history=0.5)
+    task = world(hide="pairs", steps_per_epoch=3, users_per_batch=0, candidate_fraction=1.0, history=0.5)
     matrix = torch.from_numpy(task.interactions.toarray())
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
         assert torch.equal(episode.candidates, episode.known_items)
@@ -143,7 +143,7 @@ def test_it_learns_to_rank_new_items(hide: str) -> None:
         ]
         return {"right order": float(np.mean(right))}
 
-    task = world(hide=hide, steps_per_epoch=10, users=0, judge=judge, drop_modality=0.0)
+    task = world(hide=hide, steps_per_epoch=10, users_per_batch=0, judge=judge, drop_modality=0.0)
     before = task.eval().validate()["right order"]
     history = train(task, epochs=6, learning_rate=0.005, progress=False)
     assert history.rows[-1]["loss"] < history.rows[0]["loss"]
@@ -227,7 +227,7 @@ def test_components_of_tokens_are_left_out_in_training_alone(monkeypatch: pytest
 
 
 def test_batches_grow_with_the_epochs() -> None:
-    task = world(users_per_batch={0: 7, 2: 19, 3: 0}, steps=3)
+    task = world(users_per_batch={0: 7, 2: 19, 3: 0}, steps_per_epoch=3)
     users = [len(next(iter(task.batches(epoch, torch.Generator()))).history) for epoch in (1, 2, 3, 4)]
     assert users == [7, 7, 19, USERS]
     aligned = AlignmentTask(
