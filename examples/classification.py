@@ -44,12 +44,12 @@ if __name__ == "__main__":
     learned, tested = (np.flatnonzero(data.item_split == part) for part in ("train", "test"))
 
     torch.manual_seed(0)
-    encoders = {"audio": EncoderConfig("log-mel", {"rate": 8000, "bands": 40}, standardise=True)}
+    encoders = {"audio": EncoderConfig("log-mel", {"sample_rate": 8000, "n_mels": 40}, standardise=True)}
     if not given.root:
         encoders["image"] = EncoderConfig("tiny-image", standardise=True)
         encoders["text"] = EncoderConfig("tiny-text", standardise=True)
     options = ClassificationHead.options_for([digits[row] for row in learned])
-    head = HeadConfig("classification", {**options, "smoothing": 0.1})
+    head = HeadConfig("classification", {**options, "label_smoothing": 0.1})
     config = ModelConfig(encoders, FusionConfig(dim=64), {"digit": head})
     built = build_encoders(config.encoders)
     model = build_model(built, config).to(choose_device())

@@ -39,7 +39,7 @@ def tune(kind: str, samples: list[Sample], test: int, epochs: int, features: Pat
             "image": EncoderConfig("efficientnet-lite0", finetune=kind, lora={"r": 4}),
         },
         FusionConfig(dim=128, layers=0),
-        {"alignment": HeadConfig("alignment", {"out": 64})},
+        {"alignment": HeadConfig("alignment", {"embedding_dim": 64})},
     )
     torch.manual_seed(0)
     encoders = build_encoders(config.encoders)

@@ -58,12 +58,12 @@ if __name__ == "__main__":
         data = read_dataset(Wnut17().prepare(given.root, folder))
         samples, tags, part = list(data.items), data.targets["tags"], data.item_split
         text, rates = (
-            EncoderConfig("minilm", {"words": True}, finetune="full", dim_fraction=1.0),
+            EncoderConfig("minilm", {"is_split_into_words": True}, finetune="full", dim_fraction=1.0),
             {"encoders": 0.1},
         )
     else:
         samples, tags, part = composed(1500)
-        text, rates = EncoderConfig("tiny-text", {"words": True, "shapes": True}), {}
+        text, rates = EncoderConfig("tiny-text", {"is_split_into_words": True, "word_shapes": True}), {}
     learned, tested = (np.flatnonzero(part == name) for name in ("train", "test"))
 
     torch.manual_seed(0)

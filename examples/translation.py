@@ -56,7 +56,7 @@ if __name__ == "__main__":
     config = ModelConfig(
         {"text": EncoderConfig("tiny-text", standardise=True)},
         FusionConfig(dim=64, layers=1, program="Program(score=dot() >> relative('order', 8))", dropout=0.0),
-        {"translation": HeadConfig("generation", {**texts, "layers": 2, "dropout": 0.0, "beam": 3})},
+        {"translation": HeadConfig("generation", {**texts, "layers": 2, "dropout": 0.0, "num_beams": 3})},
     )
     encoders = build_encoders(config.encoders)
     model = build_model(encoders, config).to(choose_device())

@@ -20,7 +20,7 @@ _PUBLIC = {
     "MmattnError": "mmattn.errors",
     "Model": "mmattn.model.model",
     "Sample": "mmattn.types",
-    "Service": "mmattn.serving.service",
+    "RecommenderService": "mmattn.serving.service",
     "Tokens": "mmattn.types",
     "recommend": "mmattn.serving.service",
     "registries": "mmattn.registry",

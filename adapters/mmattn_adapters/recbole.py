@@ -109,9 +109,9 @@ class TowerRecommender(GeneralRecommender):
             sources,
             options.fusion,
             dim=2 * options.dim,
-            ids=self.n_items if options.use_item_embeddings else 0,
+            num_ids=self.n_items if options.use_item_embeddings else 0,
             id_dropout=options.item_embedding_dropout,
-            drop_modality=options.modality_dropout,
+            modality_dropout=options.modality_dropout,
         )
         tower.calibrate(items)
         self.model = TwoTower(tower, dropout=options.dropout)

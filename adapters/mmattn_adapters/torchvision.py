@@ -54,7 +54,7 @@ class Detector(nn.Module):
 
     Example:
         >>> import numpy as np
-        >>> from mmattn.encoders.tiny import TinyText
+        >>> from mmattn.encoders.text.tiny_text import TinyText
         >>> _ = torch.manual_seed(0)
         >>> detector = Detector.build(
         ...     "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32,

@@ -35,10 +35,10 @@ class TwoTower(nn.Module):
         InputError: a tower of an odd width.
 
     Example:
-        >>> from mmattn.model.build import build_tower
-        >>> from mmattn.encoders.tiny import TinyText
+        >>> from mmattn.model.build import build_item_tower
+        >>> from mmattn.encoders.text.tiny_text import TinyText
         >>> items = ModelInputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
-        >>> model = TwoTower(build_tower({"text": TinyText(dim=16)}, dim=8, ids=3))
+        >>> model = TwoTower(build_item_tower({"text": TinyText(dim=16)}, dim=8, num_ids=3))
         >>> history = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
         >>> model.score(model.tower.vectors(items), history).shape
         torch.Size([2, 3])

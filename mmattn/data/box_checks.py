@@ -53,7 +53,7 @@ class BoxValidator:
     Example:
         >>> checks = BoxValidator("boxes.json", RejectionLog())
         >>> found = checks.validate([("cat", [2, 3, 70, 12]), ("dog", [5, 5, 5, 9])], (24, 32), 1, "a.jpg")
-        >>> found.validate.tolist(), found.labels
+        >>> found.boxes.tolist(), found.labels
         ([[2.0, 3.0, 32.0, 12.0]], ('cat',))
         >>> [(row.effect, row.reason) for row in checks.rejected][1]
         ('part dropped', 'box 2 of 2: [5, 5, 5, 9] has no area, expected right > left and bottom > top')

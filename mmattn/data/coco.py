@@ -60,7 +60,7 @@ def read_coco(
         ...     "annotations": [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 2]}]}
         >>> _ = (folder / "all.json").write_text(json.dumps(content))
         >>> ((path, boxes),) = read_coco(folder / "all.json", folder)
-        >>> path.name, boxes.validate.tolist(), boxes.labels
+        >>> path.name, boxes.boxes.tolist(), boxes.labels
         ('a.png', [[1.0, 2.0, 4.0, 4.0]], ('cat',))
     """
     file = Path(file)

@@ -24,7 +24,7 @@ class Histories:
         time: [N] float64, in seconds.
 
     Example:
-        >>> met = Histories.from_events([1, 0, 1], [7, 5, 3], [30.0, 10.0, 20.0], user_count=3)
+        >>> met = Histories.from_events([1, 0, 1], [7, 5, 3], [30.0, 10.0, 20.0], num_users=3)
         >>> met.offsets.tolist(), met.items.tolist()
         ([0, 1, 3, 3], [5, 3, 7])
     """

@@ -68,7 +68,7 @@ class Column:
             raise InputError(f"got modality {self.modality!r} for a {self.role}, which belongs to none")
         if self.annotates and self.role not in _ANNOTATED_KIND:
             raise InputError(
-                f"got of {self.annotates!r} for a {self.role}, expected it for tags and boxes only"
+                f"got annotates {self.annotates!r} for a {self.role}, expected it for tags and boxes only"
             )
         if not self.separator:
             object.__setattr__(self, "separator", _SEPARATORS.get(self.role, "|"))

@@ -62,7 +62,7 @@ def read_voc(
         >>> _ = (root / "Annotations/a.xml").write_text(
         ...     f"<annotation><object><name>cat</name><bndbox>{box}</bndbox></object></annotation>")
         >>> ((path, boxes),) = read_voc(root)
-        >>> path.name, boxes.validate.tolist(), boxes.labels
+        >>> path.name, boxes.boxes.tolist(), boxes.labels
         ('a.jpg', [[0.0, 1.0, 7.0, 5.0]], ('cat',))
     """
     root = Path(root)

@@ -157,7 +157,7 @@ def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
         >>> start
         {'regularization': 3.0, 'exponent': 0.5, 'vectors.text': 1.0}
         >>> space["exponent"]
-        Real(low=0.0625, high=4.0, log=True)
+        FloatRange(low=0.0625, high=4.0, log=True)
     """
     kind, settings = BASELINES[config.kind], {**_default_arguments(config.kind), **baseline_arguments(config)}
     # What a configuration switches off stays off: no range by logarithm has a 0.

@@ -76,8 +76,8 @@ class ValidationData:
         ties: what comes first among equal scores.
 
     Example:
-        >>> from mmattn.evaluation import splits
-        >>> view = ValidationData(splits.random(np.zeros(10, int), np.arange(10), seed=0))
+        >>> from mmattn.evaluation.splits.strategies import random_split
+        >>> view = ValidationData(random_split(np.zeros(10, int), np.arange(10), seed=0))
         >>> view.train.nnz, view.candidates.tolist()
         (7, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """

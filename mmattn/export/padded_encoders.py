@@ -101,7 +101,7 @@ class PaddedTextEncoder(PaddedEncoder):
             rows = torch.tensor(words.ngrams).long().split(list(words.ngram_counts))
             for word, row in enumerate(rows if words.ngram_counts else ()):
                 grams_BTG[sample, word, : len(row)] = row
-        return {"grams": grams_BTG, "place": place_BT}
+        return {"ngrams": grams_BTG, "position": place_BT}
 
     def forward(self, ngrams: Tensor, position: Tensor) -> PaddedTokens:  # type: ignore[override]
         encoder: TinyText = self.encoder
@@ -152,7 +152,7 @@ class PaddedImageEncoder(PaddedEncoder):
     ) -> dict[str, Tensor]:
         none = torch.zeros(3, reader.size, reader.size, dtype=torch.uint8)
         there = torch.tensor([content is not None for content in contents])
-        return {"pixels": torch.stack([none if c is None else c for c in contents]), "there": there}
+        return {"pixels": torch.stack([none if c is None else c for c in contents]), "present": there}
 
     def forward(self, pixels: Tensor, present: Tensor) -> PaddedTokens:  # type: ignore[override]
         patches_BTD = self.patches(pixels)

@@ -36,7 +36,7 @@ class FusionBlock(nn.Module):
         >>> from mmattn import Tokens
         >>> from mmattn import attention as A
         >>> block = FusionBlock(A.Attention(A.Program(score=A.dot()), dim=8, heads=2), dim=8)
-        >>> block(Tokens.from_sequences([torch.randn(3, 8), torch.randn(5, 8)], "text")).sizes
+        >>> block(Tokens.from_sequences([torch.randn(3, 8), torch.randn(5, 8)], "text")).length_list
         [3, 5]
     """
 

@@ -32,7 +32,7 @@ class FusionCore(nn.Module):
     Example:
         >>> import torch
         >>> from mmattn.fusion.pool import AttentionPool
-        >>> core = FusionCore(InputProjection({"text": 3}, dim=8), [], AttentionPool(dim=8, modalities=1))
+        >>> core = FusionCore(InputProjection({"text": 3}, dim=8), [], AttentionPool(dim=8, num_modalities=1))
         >>> core({"text": Tokens.from_sequences([torch.randn(2, 3)], "text")}).pooled.shape
         torch.Size([1, 8])
     """

@@ -65,14 +65,14 @@ class AlignedEncoder(Encoder):
             modality=self.modality,
             dim=self.dim,
             revision="1",
-            preprocessing={"reads": self.source_modality, "encoder": encoder.fingerprint()},
+            preprocessing={"source_modality": self.source_modality, "encoder": encoder.fingerprint()},
             weights_hash=hash_weights(self.model.trained_state()),
         )
 
     def options(self) -> dict[str, Any]:
         return {
             "model": self.folder,
-            "reads": self.source_modality,
+            "source_modality": self.source_modality,
             "head": self.head,
             "batch_size": self.batch_size,
             "modality": self.modality,

@@ -29,7 +29,7 @@ class ItemTower(nn.Module):
     learned about single items beside their content is optional and dropped at random in training, so that
     a new item is scored like an old one.
 
-    `mmattn.model.build.build_tower` makes one from the encoders (or only the widths of tokens stored before);
+    `mmattn.model.build.build_item_tower` makes one from the encoders (or only the widths of tokens stored before);
     `ItemTower(model.core, model.encoders)` is the tower of a trained `Model`.
 
     Args:
@@ -44,11 +44,11 @@ class ItemTower(nn.Module):
 
     Example:
         >>> import torch
-        >>> from mmattn.model.build import build_tower
+        >>> from mmattn.model.build import build_item_tower
         >>> from mmattn.encoders.model_inputs import ModelInputs
-        >>> from mmattn.encoders.tiny import TinyText
+        >>> from mmattn.encoders.text.tiny_text import TinyText
         >>> items = ModelInputs(contents={"text": ["Heat (1995)", None, "Up (2009)"]})
-        >>> tower = build_tower({"text": TinyText(dim=16)}, dim=8)
+        >>> tower = build_item_tower({"text": TinyText(dim=16)}, dim=8)
         >>> tower(items, torch.tensor([2, 0])).shape
         torch.Size([2, 8])
     """

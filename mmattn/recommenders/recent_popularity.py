@@ -24,8 +24,8 @@ class RecentPopularity:
 
     Example:
         >>> day = 86_400.0
-        >>> met = Histories.of([0, 1, 2], [0, 0, 1], [0.0, 0.0, 365 * day], user_count=3)
-        >>> scores = RecentPopularity(half_life=180.0).fit(met.matrix(2), met).score([0], [0, 1])
+        >>> met = Histories.from_events([0, 1, 2], [0, 0, 1], [0.0, 0.0, 365 * day], num_users=3)
+        >>> scores = RecentPopularity(half_life=180.0).fit(met.to_sparse(2), met).score([0], [0, 1])
         >>> bool(scores[0, 1] > scores[0, 0])
         True
     """

@@ -59,9 +59,9 @@ class SASRec:
     Example:
         >>> event = np.arange(35)  # 35 users go round a ring of 7, five items each
         >>> users, items = np.repeat(event, 5), (event[:, None] + np.arange(5)).ravel() % 7
-        >>> turns = Histories.of(users, items, np.arange(175.0), user_count=35)
+        >>> turns = Histories.from_events(users, items, np.arange(175.0), num_users=35)
         >>> rival = SASRec(dim=8, layers=1, epochs=60, learning_rate=0.03, dropout=0.0)
-        >>> scores = rival.fit(turns.matrix(7), turns).score([0], range(7))  # after 3, 4 comes 5
+        >>> scores = rival.fit(turns.to_sparse(7), turns).score([0], range(7))  # after 3, 4 comes 5
         >>> int(scores.argmax())
         5
     """

@@ -51,7 +51,7 @@ def render_clip(content: Any, encoder: Any = None) -> AudioClip:
     """
     import soundfile
 
-    rate = int(getattr(encoder, "rate", _RATE))
+    rate = int(getattr(encoder, "sample_rate", _RATE))
     samples = read_clip(content, rate, max_seconds=float(getattr(encoder, "max_seconds", 30.0)))
     power_TF = mel_power(samples, rate, n_mels=_BANDS, hop=_HOP, window=_WINDOW).numpy()
     decibels_TF = 10 * np.log10(power_TF + 1e-12)

@@ -41,7 +41,7 @@ class StreamingRecognizer:
         >>> from mmattn.model.build import build_encoders, build_model
         >>> from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
         >>> config = ModelConfig(
-        ...     {"audio": EncoderConfig("causal-log-mel", {"dim": 16, "rate": 8000}, positions=False)},
+        ...     {"audio": EncoderConfig("causal-log-mel", {"dim": 16, "sample_rate": 8000}, positional_encoding=False)},
         ...     FusionConfig(dim=16, heads=2, program="Program(mask=causal & window(16))"),
         ...     {"ctc": HeadConfig("ctc", {"alphabet": "ab "})},
         ... )
@@ -80,7 +80,7 @@ class StreamingRecognizer:
     @property
     def sample_rate(self) -> int:
         """Samples a second that `feed` expects."""
-        return int(self.encoder.rate)
+        return int(self.encoder.sample_rate)
 
     @property
     def seconds(self) -> float:

@@ -37,7 +37,7 @@ def model_of(names: tuple[str, ...], dim: int) -> Model:
     every = {
         "text": EncoderConfig("tiny-text", {"dim": 64}),
         "image": EncoderConfig("tiny-image", {"dim": 64}),
-        "audio": EncoderConfig("log-mel", {"dim": 128, "rate": 8000, "bands": 40}),
+        "audio": EncoderConfig("log-mel", {"dim": 128, "sample_rate": 8000, "n_mels": 40}),
     }
     encoders = {name: every[name] for name in names}
     heads = {"word": HeadConfig("classification", {"classes": WORDS})}

@@ -155,7 +155,7 @@ def build(photographs: Photographs, seed: int, temperature: float) -> Model:
         photographs.configs,
         FusionConfig(dim=SETTINGS["dim"], layers=SETTINGS["layers"], heads=4, expansion=1.0),
         {"alignment": HeadConfig("alignment", {
-            "out": SETTINGS["dim"], "options": {"temperature": temperature},
+            "embedding_dim": SETTINGS["dim"], "loss_options": {"temperature": temperature},
         })},
     )  # fmt: skip
     return build_model(photographs.encoders, config).to(choose_device())

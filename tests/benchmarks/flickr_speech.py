@@ -77,7 +77,7 @@ def config(characters: list[str]) -> ModelConfig:
         FusionConfig(
             dim=144, layers=2, heads=4, program="Program(score=dot(), mask=window(15))", dropout=0.15
         ),
-        {"ctc": HeadConfig("ctc", {"alphabet": characters, "frames": 2, "dropout": 0.15})},
+        {"ctc": HeadConfig("ctc", {"vocabulary": characters, "frames_per_token": 2, "dropout": 0.15})},
     )
 
 

@@ -214,7 +214,7 @@ def words_of_known_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, see
 
 def _digit_head(clips: Clips) -> HeadConfig:
     return HeadConfig(
-        "classification", {"classes": sorted(set(clips.digits)), "smoothing": 0.1, "dropout": 0.3}
+        "classification", {"classes": sorted(set(clips.digits)), "label_smoothing": 0.1, "dropout": 0.3}
     )
 
 

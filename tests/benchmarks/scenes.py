@@ -185,7 +185,7 @@ def learn_words(
     """Train the ear to tell the ten words apart, and put it into the detector."""
     torch.manual_seed(seed)
     ear = ConvMel(modality="speech", **EAR)
-    head = HeadConfig("classification", {"classes": list(DIGITS), "smoothing": 0.1, "dropout": 0.3})
+    head = HeadConfig("classification", {"classes": list(DIGITS), "label_smoothing": 0.1, "dropout": 0.3})
     model = build_model({"speech": ear}, ModelConfig({"speech": speech(ear)}, FUSION, {"word": head}))
     words = [DIGITS[int(file.name[0])] for file in files]
 

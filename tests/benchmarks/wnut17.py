@@ -177,7 +177,7 @@ def ours(data: Sentences, variant: Variant) -> Ours:
     encoders = {"text": EncoderConfig("minilm", text, finetune="full", dim_fraction=384 / dim)}
     if variant.shapes:
         encoders["shapes"] = EncoderConfig("tiny-text", shapes, source="text", dim_fraction=64 / dim)
-    head = HeadConfig("tagging", {"tags": data.names, "crf": variant.crf})
+    head = HeadConfig("tagging", {"tags": data.names, "use_crf": variant.crf})
     config = ModelConfig(encoders, variant.fusion, {"tags": head})
     built = build_encoders(config.encoders)
     model = build_model(built, config).to(choose_device())

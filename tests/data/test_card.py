@@ -128,15 +128,15 @@ def test_modalities_come_in_the_cards_order_and_a_column_may_have_several_uses()
                 )
             },
             ": items: columns.title: boxes speak of a modality of image, and the card has 2 of these, "
-            "name one with `of`: image, back",
+            "name one with `annotates`: image, back",
         ),
         (
-            {"items": items(columns={"title": {"role": "boxes", "of": "imag"}, "poster": "image"})},
+            {"items": items(columns={"title": {"role": "boxes", "annotates": "imag"}, "poster": "image"})},
             ": items: columns.title: no modality 'imag' of image. Did you mean 'image'?",
         ),
         (
-            {"items": items(columns={"title": {"role": "text", "of": "image"}, "poster": "image"})},
-            ": items: columns.title: got of 'image' for a text, expected it for tags and boxes only",
+            {"items": items(columns={"title": {"role": "text", "annotates": "image"}, "poster": "image"})},
+            ": items: columns.title: got annotates 'image' for a text, expected it for tags and boxes only",
         ),
         (
             {"items": items(columns={"title": "text", "year": "words"})},

@@ -38,7 +38,7 @@ def test_the_configuration_says_what_is_trained(train: str, tmp_path: Path) -> N
     config = ModelConfig(
         {"text": EncoderConfig("minilm", {"pool": "fields"}, finetune=train, lora={"r": 2})},  # type: ignore[arg-type]
         FusionConfig(dim=8, heads=2, dropout=0.0),
-        {"alignment": HeadConfig("alignment", {"out": 5})},
+        {"alignment": HeadConfig("alignment", {"embedding_dim": 5})},
     )
     torch.manual_seed(0)
     model = build_model(build_encoders(config.encoders), config).train()

@@ -32,7 +32,7 @@ def required_options(name: str, request: pytest.FixtureRequest) -> dict[str, Any
     if name == "tabular":
         return {"columns": Tabular.fit(ROWS, COLUMNS).columns}
     if name == "aligned":
-        return {"model": str(request.getfixturevalue("aligned_model")), "reads": "image"}
+        return {"model": str(request.getfixturevalue("aligned_model")), "source_modality": "image"}
     return {}
 
 
@@ -42,7 +42,7 @@ def aligned_model(tmp_path: Path) -> Path:
     config = ModelConfig(
         {"image": EncoderConfig("tiny-image", {"dim": 12})},
         FusionConfig(dim=16, heads=2),
-        {"alignment": HeadConfig("alignment", {"out": 11})},
+        {"alignment": HeadConfig("alignment", {"embedding_dim": 11})},
     )
     build_model(build_encoders(config.encoders), config).save_pretrained(tmp_path)
     return tmp_path

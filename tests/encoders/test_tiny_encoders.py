@@ -53,7 +53,7 @@ class TestTinyText:
         torch.testing.assert_close(one[1], other[1])
 
     def test_hashes_are_the_same_in_every_process(self) -> None:
-        code = "from mmattn.encoders.tiny import TinyText; print(TinyText().read('öst').grams)"
+        code = "from mmattn.encoders.text.tiny_text import TinyText; print(TinyText().read('öst').ngrams)"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert other.stdout.strip() == str(TinyText().read("öst").ngrams)
 

@@ -29,7 +29,7 @@ def model_of(on: str, width: int = 0, tasks: tuple[str, ...] = TASKS) -> Model:
         fusion=FusionConfig(
             dim=22, layers=2, heads=2, width=width, program=program, dropout=0.0, tasks=tasks
         ),
-        heads={"alignment": HeadConfig("alignment", {"out": 3})},
+        heads={"alignment": HeadConfig("alignment", {"embedding_dim": 3})},
     )
     torch.manual_seed(0)
     model = build_model(build_encoders(config.encoders), config).eval()

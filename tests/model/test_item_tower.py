@@ -63,7 +63,7 @@ def test_learned_vectors_are_added_to_known_items_only(tower: ItemTower, items: 
 
 
 def test_learned_vectors_are_dropped_at_the_rate_asked_for(items: ModelInputs) -> None:
-    tower = build_item_tower({"text": TinyText(dim=8), "image": 7}, FUSION, ids=5, id_dropout=0.3)
+    tower = build_item_tower({"text": TinyText(dim=8), "image": 7}, FUSION, num_ids=5, id_dropout=0.3)
     assert tower.id_embedding is not None
     torch.nn.init.constant_(tower.id_embedding.weight, 100.0)
     torch.manual_seed(0)
@@ -73,12 +73,12 @@ def test_learned_vectors_are_dropped_at_the_rate_asked_for(items: ModelInputs) -
 
 
 def test_gradients_reach_encoder_core_and_ids(items: ModelInputs) -> None:
-    tower = build_item_tower({"text": TinyText(dim=8), "image": 7}, FUSION, dim=5, ids=5, id_dropout=0.0)
+    tower = build_item_tower({"text": TinyText(dim=8), "image": 7}, FUSION, dim=5, num_ids=5, id_dropout=0.0)
     with torch.no_grad():  # the network after the attention starts at zero and would hide its own weights
         blocks: Any = tower.core.blocks
         for block in blocks:
             block.attention.o_proj.weight.normal_()
-            block.network[-1].weight.normal_()
+            block.feed_forward[-1].weight.normal_()
     tower(items, torch.arange(5)).square().sum().backward()
     without = {name for name, value in tower.named_parameters() if value.grad is None or not value.grad.any()}
     # A softmax does not move when all keys move together; one position's code is scaled by zero.
@@ -102,7 +102,7 @@ def test_wrong_numbers_are_named(tower: ItemTower, items: ModelInputs) -> None:
 
 
 def test_its_weights_load_into_another(tower: ItemTower, items: ModelInputs) -> None:
-    other = build_item_tower({"text": TinyText(dim=11), "image": 7}, FUSION, dim=5, ids=5).eval()
+    other = build_item_tower({"text": TinyText(dim=11), "image": 7}, FUSION, dim=5, num_ids=5).eval()
     assert not torch.allclose(other.vectors(items), tower.vectors(items))
     other.load_state_dict(tower.state_dict())
     assert torch.equal(other.vectors(items), tower.vectors(items))

@@ -28,9 +28,9 @@ def built(program: str = PROGRAM, encoder: str = "causal-log-mel", width: int = 
     """A small model whose weights are all at work; its guesses change often."""
     torch.manual_seed(3)
     config = ModelConfig(
-        {"audio": EncoderConfig(encoder, {"dim": 12, "rate": RATE}, positional_encoding=False)},
+        {"audio": EncoderConfig(encoder, {"dim": 12, "sample_rate": RATE}, positional_encoding=False)},
         FusionConfig(dim=16, layers=2, heads=heads, width=width, program=program),
-        {"ctc": HeadConfig("ctc", {"alphabet": "abcdef "})},
+        {"ctc": HeadConfig("ctc", {"vocabulary": "abcdef "})},
     )
     model = build_model(build_encoders(config.encoders), config).eval()
     with torch.no_grad():

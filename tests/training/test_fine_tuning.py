@@ -33,7 +33,7 @@ def test_a_language_model_is_trained_along(kind: Any) -> None:
     config = ModelConfig(
         {"text": EncoderConfig("minilm", {"pool": "all", "max_length": 16}, finetune=kind)},
         FusionConfig(dim=32, layers=0, dropout=0.0),
-        {"alignment": HeadConfig("alignment", {"out": 16})},
+        {"alignment": HeadConfig("alignment", {"embedding_dim": 16})},
     )
     torch.manual_seed(0)
     encoders = build_encoders(config.encoders)

@@ -96,7 +96,7 @@ def as_conditioning_model(conditioning: Model | Mapping[str, Encoder]) -> Model:
         InputError: no encoder, or one of another modality.
 
     Example:
-        >>> from mmattn.encoders.tiny import TinyText
+        >>> from mmattn.encoders.text.tiny_text import TinyText
         >>> as_conditioning_model({"text": TinyText(dim=7)}).core.dim
         8
     """

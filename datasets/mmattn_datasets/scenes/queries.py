@@ -191,7 +191,7 @@ def make_queries(
         InputError: an argument out of its range.
 
     Example:
-        >>> from mmattn_datasets.scenes.sample import make_scenes
+        >>> from mmattn_datasets.scenes.draw import make_scenes
         >>> query, *_ = make_queries(make_scenes(3), absent_rate=0)
         >>> set(query.boxes.labels) == {DIGITS[query.digit]}
         True

@@ -79,7 +79,7 @@ class CausalLogMel(Encoder):
         >>> whole = encoder([tone])
         >>> first, state = encoder.step(tone[:1234])
         >>> second, state = encoder.step(tone[1234:], state)
-        >>> whole.sizes, first.sizes, second.sizes, second.position[:2].tolist()
+        >>> whole.length_list, first.length_list, second.length_list, second.position[:2].tolist()
         ([12], [3], [9], [3, 4])
         >>> torch.allclose(whole.values, torch.cat([first.values, second.values]), atol=1e-5)
         True
@@ -107,16 +107,17 @@ class CausalLogMel(Encoder):
         super().__init__()
         if not 0 < hop <= window or n_mels < 1 or sample_rate < 1000:
             raise InputError(
-                f"causal-log-mel: got rate={sample_rate}, bands={n_mels}, hop={hop}, window={window}, "
-                "expected rate >= 1000, bands >= 1, 0 < hop <= window"
+                f"causal-log-mel: got sample_rate={sample_rate}, n_mels={n_mels}, hop={hop}, window={window}, "
+                "expected sample_rate >= 1000, n_mels >= 1, 0 < hop <= window"
             )
         if num_halvings < 1 or layers < 0 or kernel_size < 1 or tail_seconds < 0:
             raise InputError(
-                f"causal-log-mel: got halvings={num_halvings}, layers={layers}, kernel={kernel_size}, tail={tail_seconds}, "
-                "expected halvings >= 1, layers >= 0, kernel >= 1, tail >= 0"
+                f"causal-log-mel: got num_halvings={num_halvings}, layers={layers}, kernel_size={kernel_size}, "
+                f"tail_seconds={tail_seconds}, expected num_halvings >= 1, layers >= 0, kernel_size >= 1, "
+                "tail_seconds >= 0"
             )
         if cache_as not in _CACHE_AS:
-            raise InputError(f"causal-log-mel: got keep={cache_as!r}.{did_you_mean(cache_as, _CACHE_AS)}")
+            raise InputError(f"causal-log-mel: got cache_as={cache_as!r}.{did_you_mean(cache_as, _CACHE_AS)}")
         self.dim = dim
         self.sample_rate, self.n_mels, self.hop, self.window = sample_rate, n_mels, hop, window
         self.kernel_size, self.dropout, self.tail_seconds = kernel_size, dropout, tail_seconds
@@ -132,11 +133,11 @@ class CausalLogMel(Encoder):
 
     def options(self) -> dict[str, Any]:
         same = (
-            "dim", "sample_rate", "n_mels", "hop", "window", "kernel", "dropout", "tail", "max_seconds", "keep",
-            "modality",
+            "dim", "sample_rate", "n_mels", "hop", "window", "kernel_size", "dropout", "tail_seconds", "max_seconds",
+            "cache_as", "modality",
         )  # fmt: skip
         options = {name: getattr(self, name) for name in same}
-        return options | {"halvings": len(self.stem), "layers": len(self.layers)}
+        return options | {"num_halvings": len(self.stem), "layers": len(self.layers)}
 
     @property
     def token_seconds(self) -> float:

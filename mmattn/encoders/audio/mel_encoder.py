@@ -76,17 +76,17 @@ class MelEncoder(Encoder):
         super().__init__()
         if not 0 < hop <= window or n_mels < 1 or sample_rate < 1000:
             raise InputError(
-                f"{self.name}: got rate={sample_rate}, bands={n_mels}, hop={hop}, window={window}, "
-                "expected rate >= 1000, bands >= 1, 0 < hop <= window"
+                f"{self.name}: got sample_rate={sample_rate}, n_mels={n_mels}, hop={hop}, window={window}, "
+                "expected sample_rate >= 1000, n_mels >= 1, 0 < hop <= window"
             )
-        for option, value, known in (("normalise", normalise, _NORMALIZE), ("keep", cache_as, _CACHE_AS)):
+        for option, value, known in (("normalise", normalise, _NORMALIZE), ("cache_as", cache_as, _CACHE_AS)):
             if value not in known:
                 raise InputError(f"{self.name}: got {option}={value!r}.{did_you_mean(value, known)}")
         if not 0 <= power_compression <= 1:
             raise InputError(
-                f"{self.name}: got root={power_compression}, expected a power up to 1, or 0 for the logarithm"
+                f"{self.name}: got power_compression={power_compression}, expected a power up to 1, or 0 for the logarithm"
             )
-        for option, least in (("floor", floor_db), ("trim", trim_db), ("stretch", fixed_length)):
+        for option, least in (("floor_db", floor_db), ("trim_db", trim_db), ("fixed_length", fixed_length)):
             if least < 0:
                 raise InputError(f"{self.name}: got {option}={least}, expected 0 for none, or more")
         self.dim = dim

@@ -76,7 +76,7 @@ class Resemblyzer(PretrainedEncoder):
             raise InputError(f"resemblyzer: got pool={pool!r}.{did_you_mean(pool, self.pools)}")
         if not _HOP <= step_seconds <= _SEGMENT_FRAMES * _HOP:
             raise InputError(
-                f"resemblyzer: got step={step_seconds}, expected {_HOP} to {_SEGMENT_FRAMES * _HOP} seconds"
+                f"resemblyzer: got step_seconds={step_seconds}, expected {_HOP} to {_SEGMENT_FRAMES * _HOP} seconds"
             )
         self._file = _weights_file()
         super().__init__(
@@ -96,18 +96,18 @@ class Resemblyzer(PretrainedEncoder):
 
     def preprocessing(self) -> Mapping[str, Any]:
         return {
-            "rate": _SAMPLE_RATE,
-            "bands": _N_MELS,
+            "sample_rate": _SAMPLE_RATE,
+            "n_mels": _N_MELS,
             "loudness": f"raised to {_MIN_LOUDNESS_DB} dBFS",
             "pool": self.pool,
-            "step": self.step_seconds,
+            "step_seconds": self.step_seconds,
             "max_seconds": self.max_seconds,
         }
 
     def options(self) -> dict[str, Any]:
         return {
             "pool": self.pool,
-            "step": self.step_seconds,
+            "step_seconds": self.step_seconds,
             "batch_size": self.batch_size,
             "max_seconds": self.max_seconds,
             "frozen": self.frozen,

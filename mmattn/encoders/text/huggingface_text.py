@@ -106,7 +106,7 @@ class HuggingFaceText(HuggingFaceEncoder):
         return {**steps, "words": True} if self.is_split_into_words else steps
 
     def options(self) -> dict[str, Any]:
-        own = {"pool": self.pool, "max_length": self.max_length, "words": self.is_split_into_words}
+        own = {"pool": self.pool, "max_length": self.max_length, "is_split_into_words": self.is_split_into_words}
         return {**super().options(), **own}
 
     def read(self, content: Any) -> tuple[str | None, ...]:

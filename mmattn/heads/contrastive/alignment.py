@@ -68,14 +68,14 @@ class AlignmentHead(nn.Module):
         """[B, out] unit vectors of the joint vectors."""
         return F.normalize(self.project(fused.pooled), dim=1)
 
-    def loss(self, fused: Fused, groups: Tensor) -> Tensor:
+    def loss(self, fused: Fused, group: Tensor) -> Tensor:
         """The contrastive loss.
 
         Args:
             fused: B views.
-            groups: [B] int64, equal for views of the same thing.
+            group: [B] int64, equal for views of the same thing.
         """
-        return self.contrastive_loss(self(fused), groups)
+        return self.contrastive_loss(self(fused), group)
 
     @classmethod
     def example(cls, dim: int) -> tuple[AlignmentHead, Fused, dict[str, Any]]:
@@ -99,7 +99,7 @@ def single_modality_views(tokens_by_modality: dict[str, Tokens]) -> tuple[dict[s
         >>> text = Tokens.from_sequences([torch.ones(2, 3), torch.ones(0, 3)], "text")
         >>> image = Tokens.from_sequences([torch.ones(1, 5), torch.ones(4, 5)], "image")
         >>> views, sample = single_modality_views({"text": text, "image": image})
-        >>> sample.tolist(), views["text"].sizes, views["image"].sizes
+        >>> sample.tolist(), views["text"].length_list, views["image"].length_list
         ([0, 0, 1], [2, 0, 0], [0, 1, 4])
     """
     if not tokens_by_modality:

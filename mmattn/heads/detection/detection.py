@@ -129,7 +129,7 @@ class DetectionHead(SupervisedHead):
         Example:
             >>> two = Boxes(torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2), ["six", "two"], size=(9, 9))
             >>> DetectionHead.options_for([two, None, Boxes.empty((9, 9))])
-            {'labels': ['six', 'two'], 'queries': 10}
+            {'labels': ['six', 'two'], 'num_queries': 10}
         """
         known = [target for target in targets if target is not None]
         for target in known:

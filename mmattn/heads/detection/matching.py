@@ -66,7 +66,7 @@ class CostWeights:
 
         Example:
             >>> here, there = torch.tensor([[0.2, 0.2, 0.2, 0.2]]), torch.tensor([[0.8, 0.8, 0.2, 0.2]])
-            >>> cost = CostWeights(label=0.0, overlap=0.0).cost_matrix(
+            >>> cost = CostWeights(classification=0.0, giou=0.0).cost_matrix(
             ...     torch.zeros(2, 1), torch.cat([here, there]), torch.tensor([0]), here
             ... )
             >>> [round(float(number), 3) for number in cost[:, 0]]

@@ -58,7 +58,7 @@ def history_steps(histories: Histories, item_to_row: Ints | None = None) -> Sequ
         item_to_row: [I] of each item among the vectors that the steps point at; None where those are all items.
 
     Example:
-        >>> met = Histories.of([0, 0, 2], [4, 3, 1], [0.0, 1.0, 2.0], user_count=3)
+        >>> met = Histories.from_events([0, 0, 2], [4, 3, 1], [0.0, 1.0, 2.0], num_users=3)
         >>> history_steps(met).items.tolist(), history_steps(met).lengths.tolist()
         ([-1, 4, 3, -1, -1, 1], [3, 1, 2])
     """
@@ -99,7 +99,7 @@ def sample_training_steps(
         generator: on the CPU.
 
     Example:
-        >>> met = Histories.of([0, 0, 0], [4, 3, 1], [0.0, 1.0, 2.0], user_count=1)
+        >>> met = Histories.from_events([0, 0, 0], [4, 3, 1], [0.0, 1.0, 2.0], num_users=1)
         >>> steps = sample_training_steps(met, np.array([0]), np.arange(5), max_length=9, generator=torch.Generator())
         >>> steps.items.tolist(), steps.targets.tolist()
         ([-1, 4, 3], [4, 3, 1])

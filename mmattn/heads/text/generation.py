@@ -67,7 +67,7 @@ class GenerationHead(SupervisedHead):
 
     Example:
         >>> head, fused, inputs = GenerationHead.example(dim=8)
-        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused)), len(head.search(fused, best=3)[0])
+        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused)), len(head.search(fused, num_return_sequences=3)[0])
         (0, 4, 3)
     """
 

@@ -34,7 +34,7 @@ def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[st
             not exist.
 
     Example:
-        >>> from mmattn.encoders.tiny import TinyImage
+        >>> from mmattn.encoders.image.tiny_image import TinyImage
         >>> augment = build_augment({"image": TinyImage(dim=8, size=16)}, {"image": {"shift": 2}})
         >>> augment({"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "seven")[1]
         'seven'

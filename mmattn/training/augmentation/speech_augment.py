@@ -9,8 +9,8 @@ voices that were never heard, on spoken digits of two people after learning from
 accuracy on validation, one short run each; tests/benchmarks/RESULTS.md):
 
 * frames that are level over the clip (`normalise="clip"`): levelling each band lost 8 in a kernel ridge;
-  powers (`root=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the kernel ridge;
-* for single words, one length for all (`stretch=24`) and a projection for each position
+  powers (`power_compression=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the kernel ridge;
+* for single words, one length for all (`fixed_length=24`) and a projection for each position
   (`EncoderConfig(fields=6)`), for pooling over time forgets the order of sounds: 13, with the level;
 * changed waveforms (`default_waveform_transforms`) 3 to 6, `FrameShift` 2, mixtures (`mmattn.training.tasks.mixup`) 2.
 

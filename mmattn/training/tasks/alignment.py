@@ -85,7 +85,7 @@ class AlignmentTask(Task):
         views, sample = single_modality_views(parts)
         head: AlignmentHead = self.model.head(self.head_name)
         fused = self.model.fuse(views, self.context)
-        return head.loss(fused, groups=self.groups[samples][sample.cpu()].to(sample.device))
+        return head.loss(fused, group=self.groups[samples][sample.cpu()].to(sample.device))
 
     def validate(self) -> dict[str, float]:
         """What `judge` says of the model as it stands."""

@@ -103,7 +103,7 @@ def model_of() -> Model:
             "image": EncoderConfig("tiny-image", options={"dim": 24}),
         },
         FusionConfig(dim=24, heads=4, layers=2, program="Program(score=dot() >> head_gate('gate'))"),
-        {"labels": HeadConfig("labels", {"classes": ["a", "b", "c", "d", "e"]})},
+        {"labels": HeadConfig("labels", {"labels": ["a", "b", "c", "d", "e"]})},
     )
     return build_model(build_encoders(config.encoders), config)
 

@@ -17,7 +17,7 @@ SOUND = torch.randn(9001, generator=torch.Generator().manual_seed(0)) * 0.1
 
 def encoder(**options: object) -> CausalLogMel:
     torch.manual_seed(1)
-    return CausalLogMel(**{"dim": 10, "rate": RATE, "bands": 11, "kernel": 5, **options}).eval()  # type: ignore[arg-type]
+    return CausalLogMel(**{"dim": 10, "sample_rate": RATE, "n_mels": 11, "kernel_size": 5, **options}).eval()  # type: ignore[arg-type]
 
 
 MADE = encoder()
@@ -25,7 +25,7 @@ MADE = encoder()
 
 @torch.no_grad()
 def test_a_token_knows_nothing_of_what_comes_later() -> None:
-    made = encoder(tail=0.0)
+    made = encoder(tail_seconds=0.0)
     whole = made([SOUND])
     changed = SOUND.clone()
     changed[5000:] = torch.randn(4001)
@@ -55,16 +55,16 @@ def test_pieces_give_the_tokens_of_the_whole(sizes: list[int]) -> None:
 def test_tokens_and_times_by_hand() -> None:
     # 9,001 samples and 1,920 of tail: 136 whole frames of 80, 34 tokens of four.
     tokens = MADE([SOUND])
-    assert tokens.sizes == [34]
+    assert tokens.length_list == [34]
     assert tokens.time is not None
     assert tokens.time[:3].tolist() == pytest.approx([0.02, 0.06, 0.10])
-    assert encoder(halvings=1, tail=0.0)([SOUND]).sizes == [112 // 2]
+    assert encoder(num_halvings=1, tail_seconds=0.0)([SOUND]).length_list == [112 // 2]
 
 
 @torch.no_grad()
 def test_kept_samples_and_kept_frames_give_the_same() -> None:
     clip = (SOUND.numpy(), RATE)
-    frames, samples = encoder(keep="frames").read(clip), encoder(keep="samples").read(clip)
+    frames, samples = encoder(cache_as="frames").read(clip), encoder(cache_as="samples").read(clip)
     assert (frames.dim(), samples.dim()) == (2, 1)
     torch.testing.assert_close(MADE([frames]).values, MADE([samples]).values)
 
@@ -80,13 +80,13 @@ def test_a_convolution_looks_at_its_kernel_and_no_further() -> None:
 
 
 def test_what_it_refuses() -> None:
-    with pytest.raises(InputError, match="got keep='sample'. Did you mean 'samples'"):
-        encoder(keep="sample")
-    with pytest.raises(InputError, match="halvings=0"):
-        encoder(halvings=0)
-    with pytest.raises(InputError, match="bands=0"):
-        encoder(bands=0)
+    with pytest.raises(InputError, match="got cache_as='sample'. Did you mean 'samples'"):
+        encoder(cache_as="sample")
+    with pytest.raises(InputError, match="num_halvings=0"):
+        encoder(num_halvings=0)
+    with pytest.raises(InputError, match="n_mels=0"):
+        encoder(n_mels=0)
     with pytest.raises(Unreadable, match="the clip is shorter than 0.04 s"):
-        encoder(tail=0.0).read((SOUND.numpy()[:300], RATE))
+        encoder(tail_seconds=0.0).read((SOUND.numpy()[:300], RATE))
     with pytest.raises(Unreadable, match="expected \\[n\\] or \\[T, 11\\]"):
         MADE.read(torch.zeros(5, 7))

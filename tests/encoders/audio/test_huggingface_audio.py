@@ -66,13 +66,13 @@ class TestLogMel:
             LogMel(dim=10)
         with pytest.raises(InputError, match="hop=0.05"):
             LogMel(hop=0.05)
-        with pytest.raises(InputError, match=r"got keep='sample'.*'samples'"):
+        with pytest.raises(InputError, match=r"got cache_as='sample'.*'samples'"):
             LogMel(cache_as="sample")
         with pytest.raises(InputError, match=r"got normalise='bands'.*'band'"):
             LogMel(normalise="bands")
-        with pytest.raises(InputError, match="got floor=-3"):
+        with pytest.raises(InputError, match="got floor_db=-3"):
             LogMel(floor_db=-3)
-        with pytest.raises(InputError, match="got root=2"):
+        with pytest.raises(InputError, match="got power_compression=2"):
             LogMel(power_compression=2)
 
     @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ class TestResemblyzer:
         torch.testing.assert_close(loud, quiet, atol=1e-4, rtol=1e-3)
 
     def test_options_out_of_range(self) -> None:
-        with pytest.raises(InputError, match="got step=2.0"):
+        with pytest.raises(InputError, match="got step_seconds=2.0"):
             Resemblyzer(step_seconds=2.0)
         with pytest.raises(InputError, match="pool='part'"):
             Resemblyzer(pool="part")

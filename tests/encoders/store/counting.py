@@ -38,7 +38,7 @@ class Counting(Encoder):
         if str(content).startswith("bad"):
             raise Unreadable(f"{content} is no good")
 
-    def cost(self, content: Any) -> int:
+    def size_hint(self, content: Any) -> int:
         return len(str(content))
 
     def encode(self, contents: Sequence[Any]) -> Tokens:

@@ -50,7 +50,7 @@ class World:
             {
                 "recommendation": HeadConfig("recommendation", {"dropout": 0.0}),
                 "rating": HeadConfig("rating", {"kind": kind}),
-                "labels": HeadConfig("labels", {"classes": ["first", "second"]}),
+                "labels": HeadConfig("labels", {"labels": ["first", "second"]}),
             },
         )
         torch.manual_seed(0)

@@ -53,12 +53,12 @@ def align_transcript(
         InputError: the text has characters outside the alphabet, or needs more frames than there are.
 
     Example:
-        >>> from mmattn.heads.speech.ctc_tokenizer import Characters
+        >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
         >>> likely = torch.full((6, 4), 0.01)
         >>> for frame, symbol in enumerate([1, 1, 0, 3, 2, 0]):
         ...     likely[frame, symbol] = 0.97
-        >>> words = align_transcript(likely.log(), torch.arange(6) * 0.02 + 0.01, "a b", Characters("ab "))
-        >>> [(word.decode, round(word.start, 3), round(word.end, 3)) for word in words]
+        >>> words = align_transcript(likely.log(), torch.arange(6) * 0.02 + 0.01, "a b", CharacterTokenizer("ab "))
+        >>> [(word.text, round(word.start, 3), round(word.end, 3)) for word in words]
         [('a', 0.0, 0.04), ('b', 0.08, 0.1)]
     """
     from torchaudio.functional import forced_align, merge_tokens

@@ -85,10 +85,10 @@ class PrefixBeamDecoder(StreamingDecoder):
         Two frames say "a" with probability 0.4 and nothing with 0.6 each: the likeliest spelling is empty,
         the likeliest text is not.
 
-        >>> from mmattn.heads.speech.ctc_tokenizer import Characters
-        >>> search = PrefixBeamDecoder(Characters("a"), beam_size=4)
+        >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
+        >>> search = PrefixBeamDecoder(CharacterTokenizer("a"), beam_size=4)
         >>> search.feed(np.log([[0.6, 0.4], [0.6, 0.4]]))
-        >>> [(found.decode, round(float(np.exp(found.log_prob)), 2)) for found in search.hypotheses()]
+        >>> [(found.text, round(float(np.exp(found.log_prob)), 2)) for found in search.hypotheses()]
         [('a', 0.64), ('', 0.36)]
     """
 

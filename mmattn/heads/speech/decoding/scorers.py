@@ -80,11 +80,11 @@ class SymbolNGramScorer(Scorer):
         insertion_bonus: for every symbol: without it, short texts win.
 
     Example:
-        >>> from mmattn.heads.speech.ctc_tokenizer import Characters
-        >>> letters = Characters("ab")
+        >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
+        >>> letters = CharacterTokenizer("ab")
         >>> ngram = NGram.train([letters.encode(text) for text in ("ab", "ab", "aab")], order=2)
         >>> scorer = SymbolNGramScorer(ngram, letters)
-        >>> after_a = scorer.scores(scorer.next_state(scorer.start(), 1))
+        >>> after_a = scorer.scores(scorer.next_state(scorer.start_state(), 1))
         >>> bool(after_a[2] > after_a[1])
         True
     """
@@ -157,9 +157,9 @@ class LexiconScorer(Scorer):
         InputError: no words, or one that the alphabet cannot write.
 
     Example:
-        >>> from mmattn.heads.speech.ctc_tokenizer import Characters
-        >>> scorer = LexiconScorer(["ab", "b"], Characters("ab "))
-        >>> scorer.scores(scorer.next_state(scorer.start(), 1)).tolist()  # after "a": only "b"
+        >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
+        >>> scorer = LexiconScorer(["ab", "b"], CharacterTokenizer("ab "))
+        >>> scorer.scores(scorer.next_state(scorer.start_state(), 1)).tolist()  # after "a": only "b"
         [0.0, -inf, 0.0, -inf]
     """
 

@@ -60,8 +60,8 @@ class GreedyDecoder(StreamingDecoder):
     """The likeliest symbol of every frame, repeats joined and blanks left out.
 
     Example:
-        >>> from mmattn.heads.speech.ctc_tokenizer import Characters
-        >>> search = GreedyDecoder(Characters("ab"))
+        >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
+        >>> search = GreedyDecoder(CharacterTokenizer("ab"))
         >>> search.feed(np.log([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.9, 0.05, 0.05]]))
         >>> search.feed(np.log([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]))
         >>> search.finish()
