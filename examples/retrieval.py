@@ -1,7 +1,7 @@
 """Find things by what they are: an index is built, filtered, changed, split, saved; then two modalities.
 
 Reach for `mmattn.retrieval` when a trained model has given every item a vector. The vectors here are drawn by
-chance around one point a genre; yours come from `mmattn embed RUN --items FILE --out vectors.parquet`.
+chance around one point a genre; yours come from `mmattn embed RUN --input FILE --out vectors.parquet`.
 
     python examples/retrieval.py
 """

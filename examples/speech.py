@@ -24,7 +24,7 @@ from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.sounds import synthesize, voices
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-PIECES = {"alphabet": WORDS, "unit": "word-piece"}
+PIECES = {"vocabulary": WORDS, "unit": "word-piece"}
 
 
 def recordings(root: Path | None, test: bool) -> list:
@@ -72,7 +72,7 @@ def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -
     ]
     same = [text[-1] for text in texts] == heard
     print(f"in pieces of 0.4 s: the same text {same}; {said[0]!r} as it came:", *texts[0], sep="\n  ")
-    for word in align_transcript(first.values, first.time, said[0], model.head("ctc").alphabet):
+    for word in align_transcript(first.values, first.time, said[0], model.head("ctc").tokenizer):
         print(f"{word.start:5.2f} to {word.end:.2f} s  {word.text}  ({word.score:.2f})")
     return error, same
 

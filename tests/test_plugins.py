@@ -16,7 +16,7 @@ import pytest
 GOOD = """
 import torch
 from mmattn.encoders.base import Encoder, EncoderCard
-from mmattn.encoders.text.pretrained_text import fields_of
+from mmattn.encoders.text.huggingface_text import split_fields
 
 
 class Lengths(Encoder):
@@ -33,7 +33,7 @@ class Lengths(Encoder):
     def encode(self, contents):
         rows = []
         for content in contents:
-            fields = [] if content is None else [field for field in fields_of(content) if field]
+            fields = [] if content is None else [field for field in split_fields(content) if field]
             rows.append(self.table(torch.tensor([len(field) % 7 for field in fields]).long()))
         return self.pack(rows)
 

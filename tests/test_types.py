@@ -220,7 +220,7 @@ def test_joining_what_does_not_fit_is_refused() -> None:
     tokens = Tokens(**GOOD)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="part 1 has dim 7, expected 3 as in part 0"):
         Tokens.cat([tokens, tokens.with_values(torch.zeros(5, 7))])
-    with pytest.raises(InputError, match="part 1 has samples 1, expected 2"):
+    with pytest.raises(InputError, match="part 1 has num_samples 1, expected 2"):
         Tokens.cat([tokens, tokens.select([0])])
     with pytest.raises(InputError, match="got no parts"):
         Tokens.cat([])

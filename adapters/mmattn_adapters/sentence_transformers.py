@@ -41,7 +41,7 @@ class MmattnText(InputModule):
     """
 
     config_file_name = "mmattn_text.json"
-    config_keys = ["reads", "head"]  # noqa: RUF012 (the name and the kind are theirs)
+    config_keys = ["modality", "head"]  # noqa: RUF012 (the name and the kind are theirs)
 
     def __init__(self, model: Model, modality: str = "text", head: str = ""):
         super().__init__()
@@ -68,7 +68,7 @@ class MmattnText(InputModule):
 
     def get_embedding_dimension(self) -> int:
         """Width D of the vectors."""
-        projection = getattr(self.model.heads[self.head], "projection", None)
+        projection = getattr(self.model.heads[self.head], "project", None)
         return self.model.core.dim if projection is None else projection.out_features
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""`mmattn embed RUN --items FILE --out FILE.parquet`: vectors of items, through a run's model.
+"""`mmattn embed RUN --input FILE --out FILE.parquet`: vectors of items, through a run's model.
 
 Under `accelerate launch` or `torchrun` the processes share the work, and with `--ray` actors of Ray do.
 Everybody writes shards beside the result, which a later call finds and keeps: after a kill only what was
@@ -20,12 +20,12 @@ _WORKERS = 2
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run, or of a model")
-    parser.add_argument("--items", required=True, metavar="FILE", help="a card, or a table like the run's")
+    parser.add_argument("--input", required=True, metavar="FILE", help="a card, or a table like the run's")
     parser.add_argument("--out", required=True, metavar="FILE", help="the parquet file to write")
     parser.add_argument("--seed", type=int, help="which of the run's models; the first one by default")
     parser.add_argument("--head", default="", help="whose vectors, where the model has several heads")
     parser.add_argument("--features", default="features", metavar="DIR", help="folder of the feature store")
-    parser.add_argument("--shard", type=int, default=2048, help="items a shard: what a kill loses at most")
+    parser.add_argument("--shard-size", type=int, default=2048, help="items a shard: what a kill loses at most")
     parser.add_argument("--ray", action="store_true", help="encode with actors of Ray (mmattn[ray])")
     parser.add_argument("--workers", type=int, help=f"actors of Ray; {_WORKERS} by default")
     parser.add_argument("--json", action="store_true", help="print counts as JSON, for machines")
@@ -38,9 +38,9 @@ def run(arguments: Namespace) -> int:
 
     workers = _ray_workers(arguments)
     encoder = RunEncoder.from_run(arguments.run, arguments.seed, arguments.head)
-    items = Path(arguments["items"])  # `arguments.items` is a method
+    items = Path(arguments.input)
     samples, source = read_items(items, Path(arguments.run)), sha256_file(resolve_item_file(items))
-    shards = EmbeddingShards.create(samples, Path(arguments.out), arguments.shard, source, encoder.provenance)
+    shards = EmbeddingShards.create(samples, Path(arguments.out), arguments.shard_size, source, encoder.provenance)
     counts = embed(encoder, shards, arguments.features, ray_workers=workers, progress=not arguments.quiet)
     if counts is not None:  # the first process speaks for all
         text = (

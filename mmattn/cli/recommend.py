@@ -2,7 +2,7 @@
 
 For one user, `--history` has the ids of the items met; without any id it is somebody new. For many,
 `--users FILE.parquet --out FILE.parquet` reads a table with columns user and item, in any order and of any
-length, and writes user, rank, item and score; after a kill, the same command goes on. `--add FILE` first
+length, and writes user, rank, item and score; after a kill, the same command goes on. `--add-items FILE` first
 adds the new items of a card or a table to the run's index: nothing is trained again.
 """
 
@@ -28,13 +28,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--history", nargs="*", metavar="ID", help="items that the user has met")
     parser.add_argument("--users", metavar="FILE", help="parquet with user and item, for many users")
     parser.add_argument("--out", metavar="FILE", help="the parquet file to write for --users")
-    parser.add_argument("--add", metavar="FILE", help="card or table with new items, added first")
+    parser.add_argument("--add-items", metavar="FILE", help="card or table with new items, added first")
     parser.add_argument("-k", "--k", type=int, default=20, help="how many items a user")
     parser.add_argument("--where", help="""a condition, "genre == 'Comedy' and year > 1990" """)
     parser.add_argument(
         "--skip-unknown", action="store_true", help="with --users: pass over items not in the catalogue"
     )
-    parser.add_argument("--features", metavar="DIR", help="with --add: feature store for what is encoded")
+    parser.add_argument("--features", metavar="DIR", help="with --add-items: feature store for what is encoded")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -47,9 +47,11 @@ def run(arguments: Namespace) -> int:
     service, progress = RecommenderService.open(arguments.run), not arguments.quiet
     told: dict[str, Any] = {}
     lines: list[str] = []
-    if arguments.add is not None:
-        added = service.add_items(Path(arguments.add), features=arguments.features, progress=progress)
-        told["added"] = {"ids": added.ids, "there": added.existing, "without": added.skipped_no_content}
+    if arguments.add_items is not None:
+        added = service.add_items(Path(arguments.add_items), features=arguments.features, progress=progress)
+        told["added"] = {
+            "ids": added.ids, "existing": added.existing, "skipped_no_content": added.skipped_no_content,
+        }  # fmt: skip
         lines.append(_added_sentence(added))
     if arguments.history is not None:
         found = service.recommend(arguments.history, arguments.k, arguments.where)
@@ -69,8 +71,8 @@ def run(arguments: Namespace) -> int:
 
 def _check_arguments(arguments: Namespace) -> None:
     """Do the arguments belong together?"""
-    if arguments.history is None and arguments.users is None and arguments.add is None:
-        raise InputError("recommend: got none of --history, --users and --add, expected one")
+    if arguments.history is None and arguments.users is None and arguments.add_items is None:
+        raise InputError("recommend: got none of --history, --users and --add-items, expected one")
     if arguments.history is not None and arguments.users is not None:
         raise InputError("recommend: got --history and --users, expected one of the two")
     if (arguments.users is None) != (arguments.out is None):

@@ -1,4 +1,4 @@
-"""Which boxes can be used: a finite area on the picture. Others are dropped and listed, or refused."""
+"""Validate boxes: a finite area inside the image. Others are dropped and listed, or refused."""
 
 from __future__ import annotations
 
@@ -32,28 +32,30 @@ logger = logging.getLogger(__name__)
 
 BadBoxPolicy = Literal["drop", "refuse"]
 SIDES = ("left", "top", "right", "bottom")
-_EXIF_ORIENTATION = 0x0112  # EXIF; from 5 on the picture lies on its side
+_EXIF_ORIENTATION = 0x0112  # EXIF tag; values from 5 on mean a rotation by 90 degrees
 
 
 @dataclass
 class BoxValidator:
-    """The boxes of a data set's pictures, one picture after the other.
+    """Validate the boxes of a dataset's images, image by image.
 
-    A box without area, with numbers that are not finite, or wholly outside its picture cannot be used. One
-    that is partly outside is cut at the picture's edge. A picture that is left without boxes stays: it
-    shows what there is where nothing is. Names that are not known are refused, for they are a mistake in
-    the names, not in single boxes.
+    A box is invalid if it has no area, numbers that are not finite, or lies completely outside its image. A box
+    that is partly outside is clipped. An image without valid boxes is kept as a negative example. Unknown
+    labels are refused, since they are a mistake in the label names rather than in single boxes.
 
     Args:
-        table: the file that the boxes stand in, for complaints.
-        rejected: where complaints go.
-        bad_boxes: "drop" (and list) what cannot be used, and list what is cut; or "refuse" the data.
-        labels: the names that may occur; None for any.
+        table: the file with the boxes, for messages.
+        rejected: log of the rejections.
+        bad_boxes: "drop" (and list) invalid boxes, and list clipped ones; or "refuse" the data.
+        labels: the allowed labels; None for any.
+
+    Raises:
+        InputError: an unknown value of `bad_boxes`.
 
     Example:
         >>> checks = BoxValidator("boxes.json", RejectionLog())
-        >>> found = checks.validate([("cat", [2, 3, 70, 12]), ("dog", [5, 5, 5, 9])], (24, 32), 1, "a.jpg")
-        >>> found.boxes.tolist(), found.labels
+        >>> boxes = checks.validate([("cat", [2, 3, 70, 12]), ("dog", [5, 5, 5, 9])], (24, 32), 1, "a.jpg")
+        >>> boxes.boxes.tolist(), boxes.labels
         ([[2.0, 3.0, 32.0, 12.0]], ('cat',))
         >>> [(row.effect, row.reason) for row in checks.rejected][1]
         ('part dropped', 'box 2 of 2: [5, 5, 5, 9] has no area, expected right > left and bottom > top')
@@ -74,42 +76,45 @@ class BoxValidator:
     def validate(
         self, entries: Sequence[tuple[str, Sequence[Any]]], size: tuple[int, int], row: int, id: str
     ) -> Boxes:
-        """The boxes of one picture that can be used.
+        """Validate the boxes of one image.
 
         Args:
-            entries: label, and left, top, right, bottom in pixels.
-            size: (height, width) of the picture.
-            row: where it stands in the file, for complaints.
-            id: of the picture, for complaints.
+            entries: label, and left, top, right, bottom in pixels, of each box.
+            size: (height, width) of the image.
+            row: row of the image in the file, for messages.
+            id: id of the image, for messages.
+
+        Returns:
+            The valid boxes.
 
         Raises:
-            InputError: a label that is not known; with "refuse", a box that cannot be used or must be cut.
+            InputError: an unknown label; with "refuse", an invalid or clipped box.
         """
         boxes, labels = [], []
-        for number, (label, given) in enumerate(entries, start=1):
-            place = f"box {number} of {len(entries)}"
+        for number, (label, values) in enumerate(entries, start=1):
+            where = f"box {number} of {len(entries)}"
             if self.labels is not None and label and label not in self.labels:
                 raise InputError(
-                    f"{self.table}: {id}: {place}: no label {label!r}.{did_you_mean(label, self.labels)}"
+                    f"{self.table}: {id}: {where}: no label {label!r}.{did_you_mean(label, self.labels)}"
                 )
             try:
                 if not label:
                     raise BadCell("it has no label")
-                corners = parse_corners(given)
+                corners = parse_corners(values)
                 box = clip_box(corners, width=size[1], height=size[0])
             except BadCell as error:
-                self._reject(row, id, "part dropped", f"{place}: {error}")
+                self._reject(row, id, "part dropped", f"{where}: {error}")
                 continue
             if box != corners:
-                edge = f"cut at the picture's edge, {size[1]} x {size[0]}"
-                self._reject(row, id, "kept", f"{place}: {format_box(corners)} {edge}")
+                note = f"cut at the image's edge, {size[1]} x {size[0]}"
+                self._reject(row, id, "kept", f"{where}: {format_box(corners)} {note}")
             boxes.append(box)
             labels.append(label)
         self.label_counts.update(labels)
         return Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels, size)
 
     def warn_if_unbalanced(self) -> None:
-        """Say that the classes are unbalanced, where they are: in the log and in the list."""
+        """Warn of unbalanced classes, in the log and in the list of rejections."""
         if message := imbalance_warning(self.label_counts, "class"):
             logger.warning("%s: %s", self.table, message)
             self.rejected.add(self.table, 0, "", "boxes", "kept", message)
@@ -121,10 +126,16 @@ class BoxValidator:
 
 
 def parse_corners(values: Any) -> list[float]:
-    """Four finite numbers.
+    """Parse the four corners of a box.
+
+    Args:
+        values: left, top, right, bottom.
+
+    Returns:
+        Four finite numbers.
 
     Raises:
-        BadCell: it is something else.
+        BadCell: anything else.
 
     Example:
         >>> parse_corners((1, 2, 30.5, 4))
@@ -142,10 +153,18 @@ def parse_corners(values: Any) -> list[float]:
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
-    """The part of a box [left, top, right, bottom] that is on the picture.
+    """Clip a box to its image.
+
+    Args:
+        box: left, top, right, bottom.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
+
+    Returns:
+        The clipped box.
 
     Raises:
-        BadCell: it has no area, or none of it is there.
+        BadCell: the box has no area, or lies outside the image.
 
     Example:
         >>> clip_box([-3.0, 2.0, 5.0, 9.0], width=7, height=8)
@@ -154,54 +173,67 @@ def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
     left, top, right, bottom = box
     if right <= left or bottom <= top:
         raise BadCell(f"{format_box(box)} has no area, expected right > left and bottom > top")
-    cut = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
-    if cut[2] <= cut[0] or cut[3] <= cut[1]:
-        raise BadCell(f"{format_box(box)} lies outside the picture, {width} x {height}")
-    return cut
+    clipped = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        raise BadCell(f"{format_box(box)} lies outside the image, {width} x {height}")
+    return clipped
 
 
 def format_box(box: Iterable[float]) -> str:
-    """A box for a message."""
+    """Format a box for a message.
+
+    Args:
+        box: left, top, right, bottom.
+    """
     return "[" + ", ".join(f"{side:g}" for side in box) + "]"
 
 
 def stored_and_upright_size(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of a picture as its pixels are stored, and as it is seen; from the head of its file.
+    """Read the size of an image from the header of its file, as stored and upright.
 
-    The two differ where EXIF says that the camera lay on its side.
+    The two differ where EXIF declares a rotation by 90 degrees.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        (height, width) of the stored pixels, and of the upright image.
 
     Raises:
-        BadCell: there is no such picture, or it cannot be read.
+        BadCell: there is no such file, or it cannot be read.
     """
     from PIL import Image
 
     if not path.is_file():
         raise BadCell(f"no file {path}")
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            on_its_side = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except Exception as error:  # on damaged files the decoders raise nearly anything
+        with Image.open(path) as image:
+            width, height = image.size
+            rotated = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+    except Exception as error:  # decoders can raise anything on damaged files
         raise BadCell(f"the size of {path.name} cannot be read ({type(error).__name__})") from error
     stored = (height, width)
-    return stored, stored[::-1] if on_its_side else stored
+    return stored, stored[::-1] if rotated else stored
 
 
 def upright_size(path: Path, stated_size: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) of a picture as it is seen, which boxes refer to.
+    """Return the size of the upright image, to which boxes refer.
 
     Args:
-        path: of the picture.
-        stated_size: the size that the file of the boxes gives; None where it gives none.
+        path: the image file.
+        stated_size: (height, width) in the annotation; None where it has none.
+
+    Returns:
+        (height, width) of the upright image.
 
     Raises:
-        BadCell: the picture cannot be read, or its boxes were drawn on something of another size.
+        BadCell: the image cannot be read, or the annotation has another size.
     """
     stored, upright = stored_and_upright_size(path)
     if stated_size is not None and stated_size != upright:
-        turned = ", turned as its EXIF says" if stated_size == stored else ""
+        rotated = ", turned as its EXIF says" if stated_size == stored else ""
         raise BadCell(
             f"its boxes were drawn on {stated_size[1]} x {stated_size[0]} pixels, but {path.name} "
-            f"is seen with {upright[1]} x {upright[0]}{turned}"
+            f"is seen with {upright[1]} x {upright[0]}{rotated}"
         )
     return upright

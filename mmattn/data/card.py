@@ -1,4 +1,4 @@
-"""The card of a data set: which files it has and what each column means.
+"""The card of a dataset: its files and the meaning of their columns.
 
     format: 1
     name: films
@@ -11,13 +11,13 @@
         genres: [categories, text]                       # one column, two uses
         year: number
         poster: image
-        cover: {role: image, modality: back}             # a second picture needs a name of its own
-        mood: labels                                     # what is to be learned is never content
+        cover: {role: image, modality: back}             # a second image needs a modality of its own
+        mood: labels                                     # targets are never content
     interactions: {file: interactions.parquet, user: user, item: item, time: time}
     graph: {file: triples.parquet, head: head, relation: relation, tail: tail}
 
-Paths are relative to the card. A card is checked when it is loaded, against the files too, so that a
-mistyped key or a column that is not there is one clear line and not a surprise an hour later.
+Paths are relative to the card. A card is checked when it is loaded, including the files, so that a mistyped key
+or a missing column is reported at once.
 """
 
 from __future__ import annotations
@@ -44,17 +44,21 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Card:
-    """Everything the reader must know about a data set.
+    """The description of a dataset.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         items: the table of items.
-        interactions, users, graph: further tables, where there are any.
-        description: what it is, for people.
-        licence: what one may do with it.
-        made_by: the command that wrote the folder, where one did.
+        interactions: the table of interactions, if any.
+        users: the table of users, if any.
+        graph: the table of triples, if any.
+        description: description for readers.
+        licence: licence of the data.
+        made_by: the command that wrote the folder, if any.
         format: version of this format.
-        path: set by `load`: its folder is what file names are relative to.
+
+    Raises:
+        InputError: another version of the format.
 
     Example:
         >>> card = Card.parse({"name": "films", "items": {"file": "items.csv", "id": "id",
@@ -85,10 +89,10 @@ class Card:
         """Load and check a card, with the files that it names.
 
         Args:
-            path: the YAML file, or the folder in which it is called card.yaml.
+            path: the YAML file, or a folder with card.yaml.
 
         Raises:
-            InputError: one line with the card's path, the place in it and what was expected.
+            InputError: in one line, the card's path, the key and what was expected.
         """
         card = cls.read(path)
         card.check_files()
@@ -96,10 +100,13 @@ class Card:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Card:
-        """Load a card without a look at the files that it names.
+        """Load a card without checking the files that it names.
+
+        Args:
+            path: as in `load`.
 
         Raises:
-            InputError: no such file, no YAML, or a key or value that does not belong there.
+            InputError: no such file, no YAML, or a wrong key or value.
         """
         path = card_path(path)
         card = cls.parse(read_yaml(path), where=str(path))
@@ -108,19 +115,19 @@ class Card:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], where: str = "the card") -> Card:
-        """A card from the mapping that the YAML file holds.
+        """Parse the mapping of a YAML file.
 
         Args:
-            raw: keys and values.
-            where: what each message begins with.
+            raw: the mapping.
+            where: prefix of the error messages.
 
         Raises:
-            InputError: as `read`.
+            InputError: a wrong key or value.
         """
         return from_mapping(cls, raw, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """What the YAML file holds: `Card.parse(card.to_dict()) == card`."""
+        """Return the mapping of the YAML file: `Card.parse(card.to_dict()) == card`."""
         texts = {name: getattr(self, name) for name in ("description", "licence", "made_by")}
         tables = {name: table for name in _TABLES if (table := getattr(self, name)) is not None}
         return {
@@ -131,7 +138,14 @@ class Card:
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the card (atomically) and return where: `path`, or card.yaml in that folder."""
+        """Write the card atomically.
+
+        Args:
+            path: the YAML file, or the folder for card.yaml.
+
+        Returns:
+            The path of the file.
+        """
         path = card_path(path)
         text = yaml.safe_dump(
             self.to_dict(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
@@ -142,14 +156,18 @@ class Card:
     # --- the files ------------------------------------------------------------------------------
 
     def resolve_path(self, name: str) -> Path:
-        """A file that the card names, relative to the card's folder (an absolute path stays)."""
+        """Resolve a file name of the card.
+
+        Args:
+            name: path relative to the card's folder, or an absolute path.
+        """
         return (self.path.parent if self.path else Path()) / name
 
     def check_files(self) -> None:
         """Compare the card with the files.
 
         Raises:
-            InputError: a file or a column that is not there, or a role that the column cannot have.
+            InputError: a missing file or column, or a role that does not fit the column's type.
         """
         for name in _TABLES:
             table = getattr(self, name)
@@ -159,15 +177,15 @@ class Card:
             if not file.is_file():
                 raise InputError(f"{self._where}{name}.file: no file {file}")
             types = column_types(file)
-            for place, column in table.named_columns.items():
+            for key, column in table.named_columns.items():
                 if column not in types:
                     raise InputError(
-                        f"{self._where}{name}.{place}: no column {column!r} in {table.file}, "
+                        f"{self._where}{name}.{key}: no column {column!r} in {table.file}, "
                         f"which has {', '.join(types)}"
                     )
-                uses = table.columns[column] if place.startswith("columns.") else (None,)
+                uses = table.columns[column] if key.startswith("columns.") else (None,)
                 for use in uses:
-                    _check_type(f"{self._where}{name}.{place}", column, types[column], use)
+                    _check_type(f"{self._where}{name}.{key}", column, types[column], use)
 
     @property
     def _where(self) -> str:
@@ -178,13 +196,17 @@ _TABLES = ("items", "interactions", "users", "graph")
 
 
 def card_path(path: str | os.PathLike[str]) -> Path:
-    """The card's own file: `path`, or card.yaml in it where it is a folder."""
+    """Return the path of a card's file.
+
+    Args:
+        path: the YAML file, or a folder with card.yaml.
+    """
     path = Path(path)
     return path if path.suffix in (".yaml", ".yml") else path / "card.yaml"
 
 
 def _check_type(where: str, column: str, column_type: pa.DataType, use: Column | None) -> None:
-    """A list, or a number as a path, is a mistake in the card, not in single rows."""
+    """Refuse lists for single values and numbers for paths: a mistake in the card, not in single rows."""
     is_list = pa.types.is_list(column_type) or pa.types.is_large_list(column_type)
     role = use.role if use else "id"
     if is_list and role in ("id", "category", "number", "entity", "image", "audio", "transcript"):
@@ -199,22 +221,22 @@ def _check_type(where: str, column: str, column_type: pa.DataType, use: Column |
 
 
 def _table_to_dict(table: Any) -> dict[str, Any]:
-    found = {each.name: getattr(table, each.name) for each in fields(table)}
-    if "columns" in found:
-        found["columns"] = {name: _uses_to_yaml(uses) for name, uses in table.columns.items()}
-    return {name: value for name, value in found.items() if value not in (None, {})}
+    values = {field.name: getattr(table, field.name) for field in fields(table)}
+    if "columns" in values:
+        values["columns"] = {name: _uses_to_yaml(uses) for name, uses in table.columns.items()}
+    return {name: value for name, value in values.items() if value not in (None, {})}
 
 
 def _uses_to_yaml(uses: tuple[Column, ...]) -> Any:
-    written = [_use_to_yaml(use) for use in uses]
-    return written[0] if len(written) == 1 else written
+    values = [_use_to_yaml(use) for use in uses]
+    return values[0] if len(values) == 1 else values
 
 
 def _use_to_yaml(use: Column) -> Any:
-    plain = Column(use.role)
-    special = {
+    default = Column(use.role)
+    options = {
         name: value
         for name in ("modality", "separator", "annotates")
-        if (value := getattr(use, name)) != getattr(plain, name)
+        if (value := getattr(use, name)) != getattr(default, name)
     }
-    return {"role": use.role, **special} if special else use.role
+    return {"role": use.role, **options} if options else use.role

@@ -1,4 +1,4 @@
-"""Cells of a table as the values that they stand for, or the reason why they are none."""
+"""Parse table cells; raise BadCell with the reason."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ __all__ = [
 
 
 class BadCell(ValueError):
-    """A cell that is there and cannot be what its role says. The message is the reason."""
+    """A cell whose value does not fit its role. The message is the reason."""
 
 
 def parse_texts(cell: Any) -> list[str]:
-    """What stands in a cell, without empty parts: a list has several.
+    """Parse a cell into texts, without empty ones.
+
+    Args:
+        cell: a value, or a list of values.
+
+    Returns:
+        One text a value.
 
     Example:
         >>> parse_texts([7.0, None, "a"]), parse_texts(" b "), parse_texts(None)
@@ -36,12 +42,20 @@ def parse_texts(cell: Any) -> list[str]:
 
 
 def is_empty(cell: Any) -> bool:
-    """Does the cell say nothing? An empty list says that there is none of something."""
+    """Return whether a cell is empty. An empty list is a value, not an empty cell.
+
+    Args:
+        cell: the cell.
+    """
     return not isinstance(cell, list) and not as_text(cell)
 
 
 def split_list(cell: Any, separator: str) -> list[Any]:
-    """A list as it stands, or text cut at each separator; a blank one stands for any white space.
+    """Return a list unchanged, or split text at each separator.
+
+    Args:
+        cell: a list or text.
+        separator: the separator; " " for any white space.
 
     Example:
         >>> split_list("a|b", "|"), split_list(["a|b"], "|"), split_list("so  it is ", " ")
@@ -51,10 +65,17 @@ def split_list(cell: Any, separator: str) -> list[Any]:
 
 
 def parse_words(cell: Any, separator: str) -> list[str] | None:
-    """The words of a cell as they are; None where there is none.
+    """Parse a cell into words, unchanged.
+
+    Args:
+        cell: a list, JSON, or text with separators.
+        separator: separator of text.
+
+    Returns:
+        The words; None where there is none.
 
     Raises:
-        BadCell: one of them is no text, or empty: what is said of the words after it would move.
+        BadCell: a word is no text, or empty; dropping it would shift the tags of the words after it.
 
     Example:
         >>> parse_words(["New", "York"], " "), parse_words("New York", " "), parse_words([], " ")
@@ -68,10 +89,14 @@ def parse_words(cell: Any, separator: str) -> list[str] | None:
 
 
 def parse_list(cell: Any, separator: str) -> list[Any]:
-    """A list, text that is a JSON list, or text with a separator.
+    """Parse a list, a JSON list, or text with separators.
+
+    Args:
+        cell: the cell.
+        separator: separator of text.
 
     Raises:
-        BadCell: something else.
+        BadCell: anything else.
     """
     if is_empty(cell):
         return []
@@ -84,10 +109,13 @@ def parse_list(cell: Any, separator: str) -> list[Any]:
 
 
 def parse_json_list(cell: Any) -> list[Any]:
-    """A list, or text that is a JSON list.
+    """Parse a list or a JSON list.
+
+    Args:
+        cell: the cell.
 
     Raises:
-        BadCell: something else.
+        BadCell: anything else.
     """
     if isinstance(cell, str):
         try:
@@ -100,10 +128,13 @@ def parse_json_list(cell: Any) -> list[Any]:
 
 
 def parse_number(text: str) -> float:
-    """A finite number.
+    """Parse a finite number.
+
+    Args:
+        text: the number as text.
 
     Raises:
-        BadCell: it is none.
+        BadCell: anything else.
     """
     try:
         number = float(text)

@@ -1,4 +1,4 @@
-"""COCO's JSON of pictures, categories and boxes."""
+"""Read COCO's JSON of images, categories and boxes."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ def read_coco(
     rejected: RejectionLog | None = None,
     reject_limit: float = 0.05,
 ) -> list[tuple[Path, Boxes]]:
-    """Pictures with their boxes, from an instances file and the folder of its pictures.
+    """Read images and their boxes from a COCO instances file and a folder of images.
 
-    COCO's box is left, top, width, height from 0. A crowd (`iscrowd`) is no object: it is dropped and listed.
+    COCO's box is left, top, width, height from 0. A crowd (`iscrowd`) is not an object: it is dropped and
+    listed. Boxes refer to the upright image, rotated by its EXIF tag. Where the file states another size, the
+    image is dropped and listed.
 
-    Boxes belong to the picture as it is seen, that is, turned as EXIF says. Where the file states another
-    size than that, its boxes were drawn on something else, and the picture is dropped and listed.
+    Reference: Lin et al. 2014, "Microsoft COCO: Common Objects in Context", arXiv:1405.0312.
 
     Args:
         file: the JSON with images, annotations and categories.
         image_folder: the folder that `file_name` is relative to.
-        labels: the names of categories that may occur; None for any.
-        bad_boxes: "drop" and list boxes that cannot be used, or "refuse" the data (see `BoxValidator`).
-        rejected: where complaints go; left out, they are lost.
-        reject_limit: largest fraction of the pictures that may be dropped.
+        labels: the allowed category names; None for any.
+        bad_boxes: "drop" and list invalid boxes, or "refuse" the data (see `BoxValidator`).
+        rejected: log of the rejections; left out, they are not kept.
+        reject_limit: maximum fraction of the images that may be dropped.
 
     Returns:
-        (path, boxes) of each picture, in the file's order; pictures without boxes are there, too.
+        (path, boxes) of each image, in the order of the file, including images without boxes.
 
     Raises:
-        InputError: not such a file, a category or label that is not known, an id that stands for two
-            pictures, or more bad pictures than the limit.
+        InputError: not a COCO file, an unknown category or label, an id of several images, or more rejected
+            images than the limit.
 
     Example:
         >>> import tempfile
@@ -67,50 +68,52 @@ def read_coco(
     content = _read_sections(file)
     rejected = RejectionLog() if rejected is None else rejected
     checks = BoxValidator(file.name, rejected, bad_boxes, labels)
-    names = {each.get("id"): str(each.get("name", "")).strip() for each in content["categories"]}
+    names = {
+        category.get("id"): str(category.get("name", "")).strip() for category in content["categories"]
+    }
     boxes_of = _boxes_by_image(content, names, file, rejected)
-    found: list[tuple[Path, Boxes]] = []
-    first = ""
+    images: list[tuple[Path, Boxes]] = []
+    first_reason = ""
     for row, image in enumerate(content["images"], start=1):
         id = str(image.get("file_name") or image.get("id"))
         try:
             path = Path(image_folder) / id
             size = upright_size(path, _stated_size(image))
         except BadCell as error:
-            first = first or f"{id}: {error}"
+            first_reason = first_reason or f"{id}: {error}"
             rejected.add(file.name, row, id, "", "row dropped", str(error))
             continue
-        found.append((path, checks.validate(boxes_of[image.get("id")], size, row, id)))
-    images = len(content["images"])
-    rejected.check_limit(f"{file}: pictures", images - len(found), images, reject_limit, first)
+        images.append((path, checks.validate(boxes_of[image.get("id")], size, row, id)))
+    total = len(content["images"])
+    rejected.check_limit(f"{file}: images", total - len(images), total, reject_limit, first_reason)
     checks.warn_if_unbalanced()
-    return found
+    return images
 
 
 def _read_sections(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """The three lists of the file."""
+    """Read the three lists of the file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be opened: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{file}: not JSON: {error}") from error
-    found = {}
+    sections = {}
     for name in ("images", "annotations", "categories"):
         entries = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise InputError(f"{file}: no list {name!r} of mappings in it, expected COCO's instances")
-        found[name] = entries
-    ids = [image.get("id") for image in found["images"]]
-    if twice := [id for id, count in Counter(ids).items() if count > 1]:
-        raise InputError(f"{file}: id {twice[0]!r} stands for several pictures, expected each id once")
-    return found
+        sections[name] = entries
+    ids = [image.get("id") for image in sections["images"]]
+    if duplicates := [id for id, count in Counter(ids).items() if count > 1]:
+        raise InputError(f"{file}: id {duplicates[0]!r} stands for several images, expected each id once")
+    return sections
 
 
 def _boxes_by_image(
     content: Mapping[str, list[dict[str, Any]]], names: Mapping[Any, str], file: Path, rejected: RejectionLog
 ) -> Mapping[Any, list[tuple[str, Any]]]:
-    """Id of a picture -> label and corners of each of its boxes."""
+    """Map the id of each image to the label and corners of each of its boxes."""
     boxes_of: dict[Any, list[tuple[str, Any]]] = defaultdict(list)
     known = {image.get("id") for image in content["images"]}
     for row, entry in enumerate(content["annotations"], start=1):
@@ -119,7 +122,7 @@ def _boxes_by_image(
             hint = did_you_mean(str(category), map(str, names))
             raise InputError(f"{file}: annotation {row}: no category {category!r}.{hint}")
         if image not in known:
-            rejected.add(file.name, row, str(image), "image_id", "part dropped", "a box of no picture")
+            rejected.add(file.name, row, str(image), "image_id", "part dropped", "a box of no image")
         elif entry.get("iscrowd"):
             rejected.add(file.name, row, str(image), "iscrowd", "part dropped", "a crowd, not one object")
         else:
@@ -128,7 +131,7 @@ def _boxes_by_image(
 
 
 def _xywh_to_xyxy(bbox: Any) -> Any:
-    """Corners of [left, top, width, height]; what is none is left to `BoxValidator` to find."""
+    """Convert [left, top, width, height] to corners; `BoxValidator` rejects anything else."""
     try:
         left, top, width, height = bbox
         return [left, top, left + width, top + height]
@@ -137,6 +140,6 @@ def _xywh_to_xyxy(bbox: Any) -> Any:
 
 
 def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (height, width) that the file states, where it does."""
+    """The (height, width) stated in the file, or None."""
     height, width = image.get("height"), image.get("width")
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None

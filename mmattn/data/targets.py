@@ -68,7 +68,7 @@ def parse_boxes(cell: Any, image_path: Path | None) -> tuple[Boxes | None, list[
         return None, []
     entries = parse_json_list(cell)
     if image_path is None:
-        raise BadCell(f"got {len(entries)} boxes, but there is no picture that can be used")
+        raise BadCell(f"got {len(entries)} boxes, but there is no image that can be used")
     height, width = stored_and_upright_size(image_path)[1]
     boxes, labels, problems = [], [], []
     for number, entry in enumerate(entries, start=1):
@@ -79,7 +79,7 @@ def parse_boxes(cell: Any, image_path: Path | None) -> tuple[Boxes | None, list[
             problems.append(("part dropped", f"box {number} of {len(entries)}: {error}"))
             continue
         if box != given:
-            outside = f"box {number} of {len(entries)}: {format_box(given)} cut at the picture's edge"
+            outside = f"box {number} of {len(entries)}: {format_box(given)} cut at the image's edge"
             problems.append(("kept", f"{outside}, {width} x {height}"))
         boxes.append(box)
         labels.append(label)

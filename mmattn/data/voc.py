@@ -1,4 +1,4 @@
-"""Pascal VOC folders: a picture, an XML file of boxes, and lists of names as splits."""
+"""Read Pascal VOC folders: images, XML files of boxes, and lists of names as splits."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ def read_voc(
     rejected: RejectionLog | None = None,
     reject_limit: float = 0.05,
 ) -> list[tuple[Path, Boxes]]:
-    """Pictures with their boxes, from Annotations/, JPEGImages/ and ImageSets/Main/ in a folder.
+    """Read images and their boxes from Annotations/, JPEGImages/ and ImageSets/Main/ in a folder.
 
-    VOC counts pixels from 1 and includes both corners: its (1, 1, 640, 480) is the whole of a picture 640
-    wide, which is (0, 0, 640, 480) here. A box whose corners fall together was not drawn: it has no area.
+    VOC counts pixels from 1 and includes both corners: its (1, 1, 640, 480) covers an image 640 wide, which is
+    (0, 0, 640, 480) here. A box with equal corners has no area. Boxes refer to the upright image, rotated by
+    its EXIF tag. Where a file states another size, the image is dropped and listed.
 
-    Boxes belong to the picture as it is seen, that is, turned as EXIF says. Where a file states another
-    size than that, its boxes were drawn on something else, and the picture is dropped and listed.
+    Reference: Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge".
 
     Args:
         root: the folder.
-        split: a list in ImageSets/Main without its ".txt"; None for all that have an XML file.
-        labels: the names that may occur; None for any.
-        bad_boxes: "drop" and list boxes that cannot be used, or "refuse" the data (see `BoxValidator`).
-        rejected: where complaints go; left out, they are lost.
-        reject_limit: largest fraction of the pictures that may be dropped.
+        split: name of a list in ImageSets/Main; None for all images with an XML file.
+        labels: the allowed labels; None for any.
+        bad_boxes: "drop" and list invalid boxes, or "refuse" the data (see `BoxValidator`).
+        rejected: log of the rejections; left out, they are not kept.
+        reject_limit: maximum fraction of the images that may be dropped.
 
     Returns:
-        (path, boxes) of each picture, in the order of the list; pictures without boxes are there, too.
+        (path, boxes) of each image, in the order of the list, including images without boxes.
 
     Raises:
-        InputError: no such folder or split, a label that is not known, or more bad pictures than the limit.
+        InputError: no such folder or split, an unknown label, or more rejected images than the limit.
 
     Example:
         >>> import tempfile
@@ -70,25 +70,25 @@ def read_voc(
     table = f"ImageSets/Main/{split}.txt" if split else "Annotations"
     checks = BoxValidator(table, rejected, bad_boxes, labels)
     names = _split_names(root, split)
-    found: list[tuple[Path, Boxes]] = []
-    first = ""
+    images: list[tuple[Path, Boxes]] = []
+    first_reason = ""
     for row, name in enumerate(names, start=1):
         try:
-            entries, stated, file = _read_annotation(root / "Annotations" / f"{name}.xml")
-            picture = _find_image(root / "JPEGImages", name, file)
-            size = upright_size(picture, stated)
+            entries, stated_size, file = _read_annotation(root / "Annotations" / f"{name}.xml")
+            path = _find_image(root / "JPEGImages", name, file)
+            size = upright_size(path, stated_size)
         except BadCell as error:
-            first = first or f"{name}: {error}"
+            first_reason = first_reason or f"{name}: {error}"
             rejected.add(table, row, name, "", "row dropped", str(error))
             continue
-        found.append((picture, checks.validate(entries, size, row, name)))
-    rejected.check_limit(f"{root}: pictures", len(names) - len(found), len(names), reject_limit, first)
+        images.append((path, checks.validate(entries, size, row, name)))
+    rejected.check_limit(f"{root}: images", len(names) - len(images), len(names), reject_limit, first_reason)
     checks.warn_if_unbalanced()
-    return found
+    return images
 
 
 def _split_names(root: Path, split: str | None) -> list[str]:
-    """Names of the pictures that belong to a split."""
+    """Read the names of the images of a split."""
     folder = root / ("ImageSets/Main" if split else "Annotations")
     if not folder.is_dir():
         raise InputError(f"{root}: no folder {folder.relative_to(root)}, expected the layout of Pascal VOC")
@@ -96,17 +96,17 @@ def _split_names(root: Path, split: str | None) -> list[str]:
         return sorted(path.stem for path in folder.glob("*.xml"))
     file = folder / f"{split}.txt"
     if not file.is_file():
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
-        raise InputError(f"{root}: no split {split!r}, expected one of: {there}")
-    # Lists of a class have a second column, 1 or -1.
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
+        raise InputError(f"{root}: no split {split!r}, expected one of: {known}")
+    # Lists of a single class have a second column, 1 or -1.
     return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _read_annotation(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int] | None, str]:
-    """Boxes, the stated (height, width), and the name of the picture's file.
+    """Read the boxes, the stated (height, width), and the file name of the image.
 
     Raises:
-        BadCell: no such file, or not one of VOC.
+        BadCell: no such file, or a damaged one.
     """
     if not path.is_file():
         raise BadCell(f"no file Annotations/{path.name}")
@@ -115,29 +115,28 @@ def _read_annotation(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[i
     except ElementTree.ParseError as error:
         raise BadCell(f"Annotations/{path.name} is damaged: {error}") from error
     width, height = (_parse_number(tree.findtext(f"size/{side}")) for side in ("width", "height"))
-    stated = (int(height), int(width)) if width > 0 and height > 0 else None  # some tools write 0 x 0
+    stated_size = (int(height), int(width)) if width > 0 and height > 0 else None  # some tools write 0 x 0
     entries = []
-    for thing in tree.findall("object"):
-        label = (thing.findtext("name") or "").strip()
+    for element in tree.findall("object"):
+        label = (element.findtext("name") or "").strip()
         left, top, right, bottom = (
-            _parse_number(thing.findtext(f"bndbox/{corner}")) for corner in _CORNER_TAGS
+            _parse_number(element.findtext(f"bndbox/{corner}")) for corner in _CORNER_TAGS
         )
         if right > left and bottom > top:
             left, top = left - 1, top - 1
         entries.append((label, [left, top, right, bottom]))
-    return entries, stated, Path((tree.findtext("filename") or "").strip()).name
+    return entries, stated_size, Path((tree.findtext("filename") or "").strip()).name
 
 
 def _find_image(folder: Path, name: str, file: str) -> Path:
-    """The picture's own file: as the annotation calls it, or else called like the annotation."""
-    candidates = [
-        folder / each for each in (file, *(f"{name}{suffix}" for suffix in _IMAGE_SUFFIXES)) if each
-    ]
+    """Find the image file: the one named in the annotation, or one with the annotation's own name."""
+    file_names = (file, *(f"{name}{suffix}" for suffix in _IMAGE_SUFFIXES))
+    candidates = [folder / file_name for file_name in file_names if file_name]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _parse_number(text: str | None) -> float:
-    """NaN where there is none, which `BoxValidator` then finds."""
+    """Parse a number; NaN where there is none, which `BoxValidator` rejects."""
     try:
         return float(text or "")
     except ValueError:

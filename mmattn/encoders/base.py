@@ -1,6 +1,6 @@
-"""What an encoder is: raw contents in, one token sequence a sample out, and a card that says what made them.
+"""The contract of an encoder: raw contents in, one token sequence a sample out, and a card of its provenance.
 
-To add one, read README.md beside this file.
+README.md in this folder describes how to add one.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["Encoder", "EncoderCard", "Unreadable", "hash_content", "hash_weights
 
 
 class Unreadable(InputError):
-    """A content that cannot be read (a broken picture, an empty clip). The message is the reason."""
+    """A content that cannot be read (a damaged image, an empty clip). The message is the reason."""
 
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """The provenance of a token: everything that decides its value.
+    """The provenance of tokens: everything that determines their values.
 
     Args:
         name: registry name of the encoder.
-        modality: what it encodes, for example "image".
-        dim: width D of its tokens.
-        revision: version of the model or of the package that carries it.
+        modality: modality of the tokens, for example "image".
+        dim: width D of the tokens.
+        revision: version of the model or of the package with its weights.
         preprocessing: the steps before the network and their settings (JSON values).
         weights_hash: hash of all weights; "" for a trainable encoder, whose weights change.
-        dtype: of the tokens, for example "float32".
+        dtype: dtype of the tokens, for example "float32".
     """
 
     name: str
@@ -50,21 +50,22 @@ class EncoderCard:
     dtype: str = "float32"
 
     def fingerprint(self) -> str:
-        """A hash of the whole card: equal fingerprints mean interchangeable tokens."""
+        """Return a hash of the whole card: equal fingerprints mean interchangeable tokens."""
         text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Encoder(nn.Module, ABC):
-    """Base of the encoders. Subclasses set `name`, `modality`, `dim`, `frozen`, and write `encode`.
+    """Base of the encoders.
 
-    Call an encoder like any module, `encoder(contents)`: what `encode` gives is then checked.
+    Subclasses set `name`, `modality`, `dim` and `frozen`, and write `encode` and `describe`. Call an encoder
+    like any module, `encoder(contents)`: the result of `encode` is then checked.
 
     Attributes:
-        name: the name under which the registry finds it.
+        name: name in the registry.
         modality: name of the modality in the tokens (and the key in `Sample.content`).
         dim: width D of the tokens.
-        frozen: True where the weights never change, so that tokens can be stored and used again.
+        frozen: True where the weights never change, so that tokens can be stored and reused.
     """
 
     name: str
@@ -74,57 +75,93 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        """Tokens of one modality, one sequence a content.
+        """Encode contents as tokens of one modality, one sequence a content.
 
         Args:
-            contents: raw values or what `read` made of them, one a sample; None where the modality
-                is absent, which gives a sequence without tokens.
+            contents: B raw contents or results of `read`, one a sample; None where the modality is absent,
+                which gives a sequence without tokens.
 
         Returns:
             `Tokens` with `len(contents)` samples, width `dim`, modalities `(self.modality,)`, on the
             encoder's device.
 
         Raises:
-            Unreadable: a content that is there cannot be read.
+            Unreadable: a content cannot be read.
         """
 
     @abstractmethod
     def describe(self) -> EncoderCard:
-        """The card of this encoder as it stands."""
+        """Return the card of this encoder in its current state."""
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments (JSON values) that build this encoder again through the registry."""
+        """Return the keyword arguments (JSON values) that rebuild this encoder through the registry."""
         return {}
 
     def read(self, content: Any) -> Any:
-        """Decode one raw content into what `encode` works on; what is decoded already passes through.
+        """Decode one raw content into the input of `encode`; decoded contents pass through.
 
         A training loop reads once and encodes many times.
 
+        Args:
+            content: a raw or decoded content.
+
+        Returns:
+            The decoded content.
+
         Raises:
-            Unreadable: with the reason, in a few words.
+            Unreadable: the content cannot be read; the message is the reason in a few words.
         """
         return content
 
     def content_hash(self, content: Any) -> str:
-        """A hash of the raw content: file bytes for a path, otherwise the value itself."""
+        """Hash a raw content: the file's bytes for a path, otherwise the value itself.
+
+        Args:
+            content: a raw content.
+
+        Raises:
+            Unreadable: the file cannot be opened, or the value has an unknown type.
+        """
         return hash_content(content)
 
     def size_hint(self, content: Any) -> int:
-        """How long the content is, in any unit: the feature store encodes like lengths together."""
+        """Estimate the length of a content, by which the feature store forms batches.
+
+        Args:
+            content: a raw content.
+
+        Returns:
+            The length in any unit.
+        """
         return 0
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are (the CPU for an encoder that has none)."""
+        """The device of the parameters (the CPU for an encoder without any)."""
         tensors = chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def train(self, mode: bool = True) -> Self:
-        """As in `torch.nn.Module`, but a frozen encoder stays in evaluation: no dropout in its features."""
+        """Set training mode as in `torch.nn.Module`; a frozen encoder stays in evaluation mode.
+
+        Args:
+            mode: True for training.
+        """
         return super().train(mode and not self.frozen)
 
     def forward(self, contents: Sequence[Any]) -> Tokens:
+        """Encode contents and check the tokens.
+
+        Args:
+            contents: as in `encode`.
+
+        Returns:
+            As in `encode`.
+
+        Raises:
+            PluginError: `encode` returned tokens with the wrong number of samples, width, modality or device.
+            Unreadable: a content cannot be read.
+        """
         tokens = self.encode(contents)
         self._check(tokens, len(contents))
         return tokens
@@ -148,12 +185,15 @@ class Encoder(nn.Module, ABC):
         positions: Sequence[Tensor | None] | None = None,
         times: Sequence[Tensor | None] | None = None,
     ) -> Tokens:
-        """Tokens of this encoder's modality from one sequence a sample: what most `encode`s end with.
+        """Pack one sequence a sample into tokens of this encoder's modality.
 
         Args:
-            sequences: [T_b, D] each; None for a sample without tokens.
-            positions: [T_b] int64 each; left out, the tokens of a sample are counted from 0.
+            sequences: [T_b, D] for each of the B samples; None for a sample without tokens.
+            positions: [T_b] int64 each; left out, tokens are numbered from 0 in each sample.
             times: [T_b] seconds each; left out, the tokens have no time.
+
+        Returns:
+            Tokens of B samples.
         """
         device = self.device
         lengths = [0 if sequence is None else len(sequence) for sequence in sequences]
@@ -166,20 +206,27 @@ class Encoder(nn.Module, ABC):
         )
         if positions is None:
             return tokens
-        none = torch.zeros(0, dtype=torch.int64, device=device)
-        return replace(tokens, position=_concatenated(positions, none))
+        no_positions = torch.zeros(0, dtype=torch.int64, device=device)
+        return replace(tokens, position=_concatenated(positions, no_positions))
 
 
 def _concatenated(parts: Sequence[Tensor | None], empty: Tensor) -> Tensor:
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else empty
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else empty
 
 
 def hash_content(content: Any) -> str:
-    """SHA-256 of a raw content: a path's bytes, a string, an array, a tuple of these, or any JSON value.
+    """Compute the SHA-256 of a raw content.
+
+    Args:
+        content: a path (its bytes are hashed), bytes, an array, a PIL image, a tuple of these, or any JSON
+            value.
+
+    Returns:
+        The hash in hexadecimal.
 
     Raises:
-        Unreadable: the file cannot be opened, or the value is of no kind known here.
+        Unreadable: the file cannot be opened, or the value has an unknown type.
     """
     digest = hashlib.sha256()
     if isinstance(content, Path):
@@ -206,7 +253,14 @@ def hash_content(content: Any) -> str:
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """A hash of a state dict: names, shapes, dtypes and every value, in the order of the names."""
+    """Hash a state dict: names, shapes, dtypes and values, in the order of the names.
+
+    Args:
+        state: name -> tensor.
+
+    Returns:
+        The SHA-256 in hexadecimal.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""What the Hugging Face encoders of text and of sound have in common: loading, hashes, revisions."""
+"""Base of the Hugging Face encoders of text and audio: loading, hashes, revisions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ class HuggingFaceEncoder(PretrainedEncoder):
     """Base of the encoders around a transformers model.
 
     Args:
-        model: a local folder, or a name on the Hugging Face hub (which then downloads it).
+        model: a local folder, or a name on the Hugging Face hub, from which it is downloaded.
         revision: branch, tag or commit on the hub.
-        tower: attribute that holds the part wanted, where a model has several ("text_model").
+        tower: attribute of the part to use, where a model has several ("text_model").
+        frozen: False to fine-tune the network as `encoder.trained`.
+        batch_size: contents per batch of the network.
+        modality: name of the modality in the tokens.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -70,13 +73,13 @@ class HuggingFaceEncoder(PretrainedEncoder):
 
     @property
     def processor_hash(self) -> str:
-        """Of the tokenizer's or feature extractor's files; on the hub the revision says it."""
+        """Hash of the files of the tokenizer or feature extractor; on the hub, the revision name."""
         return hash_files(self._local_folder, _PROCESSOR) if self._local_folder else self.revision_name
 
     @property
     def revision_name(self) -> str:
         if self._local_folder:
-            return "local folder"  # its hashes say which; its path is nobody else's business
+            return "local folder"  # identified by its hashes; its path may be private
         commit = getattr(self.network.config, "_commit_hash", None)
         return f"{self.model}@{commit or self.revision}"
 
@@ -105,12 +108,12 @@ def _load_model(model: str, revision: str | None, tower: str) -> nn.Module:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """Without the progress bar that transformers draws for every model it loads."""
+    """Hide the progress bar that transformers shows for every model it loads."""
     logging = import_optional("transformers.utils.logging", "hf")
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()

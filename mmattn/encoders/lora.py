@@ -1,4 +1,4 @@
-"""LoRA on the network inside an encoder: small trained matrices beside weights that stay as they are."""
+"""LoRA for the network of an encoder: small trained matrices beside frozen weights."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["add_lora"]
 
 
 def add_lora(encoder: Encoder, options: Mapping[str, Any] | None = None) -> None:
-    """Put LoRA beside the layers of an encoder's network, which then trains nothing else.
+    """Add LoRA adapters to the layers of an encoder's network; only the adapters are then trained.
 
-    What the encoder says does not change until it is trained. The adapters are peft's; the encoder's
-    `trained` keeps its type, and the names of its weights get `base_layer` where an adapter stands.
+    The encoder's output does not change until it is trained. The adapters are peft's: `encoder.trained` keeps
+    its type, and the names of adapted weights get the part `base_layer`.
 
-    Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
+    Paper: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
 
     Args:
-        encoder: around a pretrained network, made with `frozen=False`.
-        options: of `peft.LoraConfig`; by default rank 8 beside every linear layer, or beside every
-            convolution over single pixels where there is none.
+        encoder: a pretrained encoder, created with `frozen=False`.
+        options: keyword arguments of `peft.LoraConfig`; by default rank 8 for every linear layer, or for
+            every 1 x 1 convolution where there is no linear layer.
 
     Raises:
         InputError: the encoder has no network to adapt, or peft refuses the options.

@@ -1,4 +1,4 @@
-"""What the model is fed with: stored tokens of frozen encoders, contents for those that learn along."""
+"""The inputs of a model: stored tokens of frozen encoders, contents for trainable ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from mmattn.encoders.base import Encoder, Unreadable
-from mmattn.encoders.store.feature_store import FeatureStore, RejectedContent
+from mmattn.encoders.store.feature_store import FeatureStore
+from mmattn.encoders.store.rejected_content import RejectedContent
 from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Sample, Tokens
 
@@ -20,16 +21,15 @@ __all__ = ["ModelInputs", "prepare_inputs"]
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """All samples of a data set, ready for the model.
+    """All samples of a dataset, ready for the model.
 
     Args:
-        tokens: modality -> tokens of all samples, made by a frozen encoder.
-        contents: modality -> contents of all samples as the trainable encoder's `read` leaves them,
-            None where absent.
+        tokens: modality -> tokens of all samples, from a frozen encoder.
+        contents: modality -> contents of all samples, read by the trainable encoder; None where absent.
         rejected: contents that could not be read; their samples keep their other modalities.
 
     Raises:
-        InputError: modalities with different numbers of samples, or one that is in both.
+        InputError: modalities with different numbers of samples, or a modality in both mappings.
     """
 
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -51,10 +51,18 @@ class ModelInputs:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of all modalities."""
         return (*self.tokens, *self.contents)
 
     def without_modality(self, modality: str) -> ModelInputs:
-        """As if no sample had this modality."""
+        """Return the same samples without a modality.
+
+        Args:
+            modality: name of the modality.
+
+        Raises:
+            InputError: no such modality.
+        """
         self._check_modality(modality)
         return replace(
             self,
@@ -63,18 +71,32 @@ class ModelInputs:
         )
 
     def shuffled(self, modality: str, order: Sequence[int] | np.ndarray) -> ModelInputs:
-        """Sample b gets this modality of sample `order[b]`: what is left of a result if it says nothing?"""
+        """Permute one modality over the samples, to measure how much a result depends on it.
+
+        Args:
+            modality: name of the modality.
+            order: [n] permutation; sample b gets the modality of sample `order[b]`.
+
+        Raises:
+            InputError: no such modality.
+        """
         self._check_modality(modality)
         index = np.asarray(order, np.int64)
         if modality in self.tokens:
             return replace(
                 self, tokens={**self.tokens, modality: self.tokens[modality].select(index.tolist())}
             )
-        moved = [self.contents[modality][place] for place in index]
-        return replace(self, contents={**self.contents, modality: moved})
+        shuffled = [self.contents[modality][number] for number in index]
+        return replace(self, contents={**self.contents, modality: shuffled})
 
     def subset(self, indices: Tensor) -> ModelInputs:
-        """Of the named samples alone, in that order.
+        """Select samples.
+
+        Args:
+            indices: [n] int64 indices of the samples, in the order of the result.
+
+        Returns:
+            Inputs of the n samples, without `rejected`.
 
         Example:
             >>> import torch
@@ -84,11 +106,19 @@ class ModelInputs:
         numbers = indices.tolist()
         return ModelInputs(
             {name: tokens.select(indices) for name, tokens in self.tokens.items()},
-            {name: [found[number] for number in numbers] for name, found in self.contents.items()},
+            {name: [contents[number] for number in numbers] for name, contents in self.contents.items()},
         )
 
     def select_tokens(self, indices: Tensor, encoders: Mapping[str, Encoder]) -> dict[str, Tokens]:
-        """Tokens of the named samples; trainable encoders run, so that gradients reach them."""
+        """Return the tokens of some samples; trainable encoders run, so that gradients reach them.
+
+        Args:
+            indices: [n] int64 indices of the samples.
+            encoders: modality -> encoder.
+
+        Returns:
+            modality -> tokens of the n samples, of those modalities that are present here and in `encoders`.
+        """
         numbers = indices.tolist()
         selected = {}
         for name, encoder in encoders.items():
@@ -111,14 +141,20 @@ def prepare_inputs(
     *,
     progress: bool = True,
 ) -> ModelInputs:
-    """Run the frozen encoders (or fetch what they made before) and read the contents for the others.
+    """Run the frozen encoders, or load their stored tokens, and read the contents for trainable ones.
 
     Args:
         samples: all samples.
         encoders: modality -> encoder.
         features: folder of the feature store.
-        sources: modality -> key of `Sample.content`, where it is not the modality's own name.
-        progress: show a bar while encoding.
+        sources: modality -> key of `Sample.content`, where it differs from the modality's name.
+        progress: show a progress bar while encoding.
+
+    Returns:
+        The inputs; contents that cannot be read are listed in `rejected`.
+
+    Raises:
+        InputError: the feature store cannot be written.
     """
     ids = [sample.id for sample in samples]
     tokens: dict[str, Tokens] = {}
@@ -138,7 +174,7 @@ def prepare_inputs(
 def _read_contents(
     raw: Sequence[Any], ids: Sequence[str], modality: str, encoder: Encoder, rejected: list[RejectedContent]
 ) -> list[Any]:
-    """Decode every content once; one that cannot be read is noted and absent from here on."""
+    """Decode every content once; one that cannot be read becomes None and is added to `rejected`."""
     decoded = []
     for sample, content in zip(ids, raw, strict=True):
         try:

@@ -1,4 +1,4 @@
-"""Encoders around a network that somebody else trained: loaded late, frozen unless asked otherwise."""
+"""Base of the encoders with a pretrained network: loaded on first use, frozen by default."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ __all__ = ["PretrainedEncoder", "hash_files", "import_optional", "read_state_dic
 
 
 class PretrainedEncoder(Encoder):
-    """Base of the encoders whose weights come from elsewhere.
+    """Base of the encoders with a pretrained network.
 
-    Frozen, the network is loaded when something is first encoded (so that a run which finds all its
-    features stored never loads it), runs without gradients, and is no submodule: it has no place in a
-    checkpoint, where its card's hash names it. Not frozen, it is the submodule `trained` and is
-    fine-tuned with everything else; wrap `encoder.trained` to tune only a part of it.
+    A frozen network is loaded on first use (a run that finds all features stored never loads it), runs
+    without gradients and is no submodule: checkpoints hold the hash of its card instead of its weights. A
+    network that is not frozen is the submodule `trained` and is fine-tuned with the model; wrap
+    `encoder.trained` to tune only a part of it.
 
     Args:
-        load: makes the network, weights and all.
+        load: returns the network with its weights.
         modality: name of the modality in the tokens.
-        frozen: whether the weights stay as they are.
-        batch_size: how many contents go through the network at once.
+        frozen: whether the weights are frozen.
+        batch_size: contents per batch of the network.
+
+    Raises:
+        InputError: `batch_size` is below 1.
     """
 
     def __init__(self, load: Callable[[], nn.Module], *, modality: str, frozen: bool, batch_size: int):
@@ -44,9 +47,8 @@ class PretrainedEncoder(Encoder):
         self.frozen = frozen
         self.batch_size = batch_size
         self._load = load
-        self._hidden_network: list[
-            nn.Module
-        ] = []  # a list hides the frozen network from parameters() and state_dict()
+        # A list hides the frozen network from parameters() and state_dict().
+        self._hidden_network: list[nn.Module] = []
         self._device_probe: Tensor
         self.register_buffer("_device_probe", torch.empty(0), persistent=False)  # follows .to(device)
         if not frozen:
@@ -63,30 +65,34 @@ class PretrainedEncoder(Encoder):
         return self._hidden_network[0].to(self._device_probe.device)
 
     def train(self, mode: bool = True) -> Self:
-        """As in `Encoder`; batch norms whose weights stay (beside LoRA) keep their statistics, too."""
+        """Set training mode as in `Encoder`; batch norms with frozen weights (LoRA) keep their statistics.
+
+        Args:
+            mode: True for training.
+        """
         super().train(mode)
-        for part in self.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and not _is_trainable(part):
-                part.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not _is_trainable(module):
+                module.eval()
         return self
 
     def grad_context(self) -> AbstractContextManager[Any]:
-        """The context in which the network runs: without gradients where it is frozen."""
+        """Return the context in which the network runs: without gradients where it is frozen."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
 
     @cached_property
     def weights_hash(self) -> str:
-        """Hash of the frozen weights. Subclasses that have them in a file hash the file: no loading."""
+        """Hash of the frozen weights. Subclasses with a file of weights hash the file, without loading it."""
         return hash_weights(self.network.state_dict())
 
     @property
     @abstractmethod
     def revision_name(self) -> str:
-        """What the card says about where the weights come from."""
+        """Source and version of the weights, for the card."""
 
     @abstractmethod
     def preprocessing(self) -> Mapping[str, Any]:
-        """What the card says about the steps before and after the network."""
+        """Return the steps before and after the network, for the card (JSON values)."""
 
     def describe(self) -> EncoderCard:
         return EncoderCard(
@@ -99,15 +105,22 @@ class PretrainedEncoder(Encoder):
         )
 
 
-def _is_trainable(part: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters(recurse=False))
+def _is_trainable(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
 def import_optional(name: str, extra: str) -> Any:
     """Import an optional library.
 
+    Args:
+        name: module name.
+        extra: extra of mmattn that installs it.
+
+    Returns:
+        The module.
+
     Raises:
-        MissingDependency: it is not installed; the message holds the command that installs it.
+        MissingDependency: it is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module(name)
@@ -116,17 +129,31 @@ def import_optional(name: str, extra: str) -> Any:
 
 
 def hash_files(folder: Path, patterns: Iterable[str]) -> str:
-    """One hash of the names and bytes of the files in `folder` that match a pattern."""
+    """Hash the names and bytes of the files in a folder that match a pattern.
+
+    Args:
+        folder: the folder.
+        patterns: glob patterns.
+
+    Returns:
+        The SHA-256 in hexadecimal.
+    """
     names = sorted({path.name for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     lines = [f"{name}:{sha256_file(folder / name)}" for name in names]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or a torch file that holds tensors only (no code is run).
+    """Read a state dict from a .safetensors file, or a torch file of plain tensors (no code is run).
+
+    Args:
+        path: the file.
+
+    Returns:
+        name -> tensor.
 
     Raises:
-        InputError: the file is not there, or holds something else.
+        InputError: the file does not exist, or holds something else.
     """
     if not path.is_file():
         raise InputError(f"weights: no file {path}")
@@ -136,7 +163,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign file makes the unpickler say
+    except Exception as error:  # a foreign file can make the unpickler raise anything
         raise InputError(f"weights: {path} holds no plain tensors ({str(error).splitlines()[0]})") from error
     for key in ("state_dict", "model_state", "model"):
         state = state.get(key, state) if isinstance(state, dict) else state

@@ -23,7 +23,7 @@ from mmattn.data.graph_neighbours import GRAPH_CONTENT, bidirectional_edges, wit
 from mmattn.data.reader import read_dataset
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
-from mmattn.encoders.store.feature_store import write_rejected
+from mmattn.encoders.store.rejected_content import write_rejected
 from mmattn.errors import InputError
 from mmattn.evaluation.splits.split import Part, Split
 from mmattn.evaluation.splits.temporal import known_histories, part_start

@@ -180,7 +180,7 @@ class PaddedPatchEncoder(PaddedImageEncoder):
         self.network = encoder.network  # which a frozen encoder hides from its parameters
 
     def patches(self, pixels: Tensor) -> Tensor:
-        patches_BTD: Tensor = self.encoder._patches(pixels)
+        patches_BTD: Tensor = self.encoder.encode_pixels(pixels)
         return patches_BTD
 
 
@@ -198,7 +198,7 @@ class PaddedMelEncoder(PaddedEncoder):
     @staticmethod
     def collate(reader: LogMel, contents: Sequence[Tensor | None], min_length: int) -> dict[str, Tensor]:
         read = iter(reader.batch_frames([content for content in contents if content is not None]))
-        frames = [torch.zeros(0, reader.n_mels) if content is None else next(read) for content in contents]
+        frames = [torch.zeros(0, reader.mel.n_mels) if content is None else next(read) for content in contents]
         length_B = torch.tensor([len(frames_TF) for frames_TF in frames])
         # Two halvings leave `least` tokens of four times as many frames.
         longest = max(4 * min_length, int(length_B.max()))
@@ -217,7 +217,7 @@ class PaddedMelEncoder(PaddedEncoder):
         for layer in encoder.layers:
             x_BTD = layer(x_BTD, src_key_padding_mask=absent_BT)
         position_BT = position_T.expand(frames.shape[0], -1)
-        time_BT = position_BT * (4 * encoder.hop)
+        time_BT = position_BT * (4 * encoder.mel.hop)
         return self.tokens(encoder.norm(x_BTD), position_BT < length_B[:, None], position_BT, time_BT)
 
 

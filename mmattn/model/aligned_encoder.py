@@ -1,4 +1,4 @@
-"""A trained mmattn model as a frozen encoder: what one run has learned, another one builds on."""
+"""A trained mmattn model as a frozen encoder of another model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["AlignedEncoder"]
 
 
 class AlignedEncoder(Encoder):
-    """One token a content: its vector in the space where a trained model has aligned the modalities.
+    """Encode a content as one token: its vector from the alignment head of a trained model.
 
     Args:
-        model: folder that `Model.save_pretrained` wrote; the model has an alignment head.
-        source_modality: the modality of that model which is encoded.
+        model: folder from `Model.save_pretrained`; the model has an alignment head.
+        source_modality: modality of that model which encodes the contents.
         head: name of the alignment head.
-        batch_size: contents at a time.
+        batch_size: contents per batch.
         modality: name of the modality in the tokens; left out, `source_modality`.
 
     Raises:
@@ -52,7 +52,8 @@ class AlignedEncoder(Encoder):
         self.model = Model.from_pretrained(model).requires_grad_(False)
         if source_modality not in self.model.encoders:
             raise InputError(
-                f"{model}: no modality {source_modality!r}.{did_you_mean(source_modality, self.model.encoders)}"
+                f"{model}: no modality {source_modality!r}."
+                f"{did_you_mean(source_modality, self.model.encoders)}"
             )
         self.source_modality, self.head, self.batch_size = source_modality, head, batch_size
         self.modality = modality or source_modality
@@ -87,18 +88,19 @@ class AlignedEncoder(Encoder):
     @torch.no_grad()
     def encode(self, contents: Sequence[Any]) -> Tokens:
         self.model.eval()
-        parts = [
+        batches = [
             self._vectors(contents[start : start + self.batch_size])
             for start in range(0, len(contents), self.batch_size)
         ]
-        if not parts:
+        if not batches:
             return Tokens.empty(0, self.dim, (self.modality,), device=self.model.device)
-        there = torch.cat([found for found, _ in parts])
-        return Tokens.from_lengths(torch.cat([vectors for _, vectors in parts]), there.long(), self.modality)
+        present_B = torch.cat([present for present, _ in batches])
+        vectors_ND = torch.cat([vectors for _, vectors in batches])
+        return Tokens.from_lengths(vectors_ND, present_B.long(), self.modality)
 
     def _vectors(self, contents: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which contents gave tokens, and the vectors of these."""
+        """Return which contents have tokens [B], and the vectors of those [N, dim]."""
         tokens = self.model.encoders[self.source_modality].encode(contents)
         vectors_BD = self.model.head(self.head)(self.model.fuse({self.source_modality: tokens}))
-        there_B = tokens.lengths > 0
-        return there_B, vectors_BD[there_B]
+        present_B = tokens.lengths > 0
+        return present_B, vectors_BD[present_B]

@@ -1,112 +1,63 @@
-"""The composition root: the one place where configuration meets constructors."""
+"""The composition root: build models and item towers from their configuration."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from mmattn import attention
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
-from mmattn.encoders.lora import add_lora
-from mmattn.fusion.block import BottleneckBlock, FusionBlock
-from mmattn.fusion.core import FusionCore
-from mmattn.fusion.input_projection import InputProjection
-from mmattn.fusion.pool import AttentionPool
-from mmattn.fusion.task_embeddings import TaskEmbeddings
+from mmattn.model.components import build_block, build_core, build_encoders, build_heads
 from mmattn.model.item_tower import ItemTower
 from mmattn.model.model import Model
-from mmattn.registry import encoders as encoder_registry
-from mmattn.registry import heads as head_registry
 
-__all__ = ["build_block", "build_core", "build_encoders", "build_item_tower", "build_model", "choose_device"]
+__all__ = [
+    "build_block",
+    "build_core",
+    "build_encoders",
+    "build_heads",
+    "build_item_tower",
+    "build_model",
+    "choose_device",
+]
 
 
 def choose_device() -> torch.device:
-    """A GPU where there is one (each process of `accelerate launch` has its own), otherwise the CPU."""
+    """Return the GPU where there is one (one per process of `accelerate launch`), otherwise the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def build_encoders(
-    configs: Mapping[str, EncoderConfig], contents: Mapping[str, list[Any]] | None = None
-) -> dict[str, Encoder]:
-    """One encoder a modality, through the registry.
-
-    Args:
-        configs: modality -> which encoder, with which options.
-        contents: modality -> raw contents of the training items, for encoders that learn a vocabulary
-            or a scale from them (those with a `fit` of their own); None where the options have it.
-    """
-    built = {}
-    for modality, config in configs.items():
-        factory = encoder_registry.load(config.name)
-        options = {**config.options, "modality": modality}
-        if config.finetune:
-            options["frozen"] = config.finetune == "frozen"
-        if contents is not None and hasattr(factory, "fit"):
-            built[modality] = factory.fit(contents[modality], **options)
-        else:
-            built[modality] = encoder_registry.create(config.name, **options)
-        if config.finetune == "lora":
-            add_lora(built[modality], config.lora)
-    return built
-
-
-def build_core(widths: Mapping[str, int], config: ModelConfig) -> FusionCore:
-    """The fusion core.
-
-    Args:
-        widths: modality -> width of its encoder's tokens.
-        config: of the same modalities.
-    """
-    fusion, encoders = config.fusion, config.encoders
-    entry = InputProjection(
-        widths,
-        fusion.dim,
-        fields={name: encoders[name].fields for name in widths},
-        dim_fractions={name: encoders[name].dim_fraction for name in widths},
-        standardise=[name for name in widths if encoders[name].standardise],
-        without_positions=[name for name in widths if not encoders[name].positional_encoding],
-    )
-    pool = AttentionPool(
-        fusion.dim, len(widths), fusion.heads, initial_gains=[encoders[name].initial_gain for name in widths]
-    )
-    blocks = [build_block(fusion, tuple(widths)) for _ in range(fusion.layers)]
-    tasks = TaskEmbeddings(fusion.tasks, fusion.dim) if fusion.tasks else None
-    return FusionCore(entry, blocks, pool, tasks)
-
-
-def build_block(config: FusionConfig, modalities: Sequence[str]) -> FusionBlock | BottleneckBlock:
-    """One layer of the core; parameters over modalities have their rows in the order given."""
-    width = config.width or config.dim
-    layer = attention.Attention(attention.parse(config.program), dim=width, heads=config.heads)
-    layer.register_modalities(modalities)
-    block = FusionBlock(
-        layer,
-        dim=width,
-        expansion=config.expansion,
-        dropout=config.dropout,
-    )
-    return block if width == config.dim else BottleneckBlock(block, config.dim, width)
-
-
 def build_model(encoders: Mapping[str, Encoder], config: ModelConfig) -> Model:
-    """Encoders that are there already, with a core and heads for them.
+    """Build a model around existing encoders, with a new core and new heads.
 
     Args:
-        encoders: modality -> encoder, as `build_encoders` made them.
-        config: the same encoders' configuration, the core's and the heads'.
+        encoders: modality -> encoder, from `build_encoders`.
+        config: configuration of these encoders, the core and the heads.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        PluginError: no head of that name, or it does not take the options.
+
+    Example:
+        >>> from mmattn.config import HeadConfig
+        >>> config = ModelConfig(
+        ...     {"text": EncoderConfig("tiny-text", {"dim": 8})},
+        ...     FusionConfig(dim=16, heads=2),
+        ...     {"alignment": HeadConfig("alignment", {"embedding_dim": 4})},
+        ... )
+        >>> model = build_model(build_encoders(config.encoders), config)
+        >>> model.fuse({"text": model.encoders["text"](["Heat", None])}).pooled.shape
+        torch.Size([2, 16])
     """
     widths = {name: encoder.dim for name, encoder in encoders.items()}
-    heads = {
-        name: head_registry.create(head.name, config.fusion.dim, **head.options)
-        for name, head in config.heads.items()
-    }
+    heads = build_heads(config)  # before the core: a seed then gives the weights that it always gave
     return Model(encoders, build_core(widths, config), heads, config)
 
 
@@ -116,21 +67,24 @@ def build_item_tower(
     encoders: Mapping[str, EncoderConfig] | None = None,
     **options: Any,
 ) -> ItemTower:
-    """An item tower for other people's recommenders.
+    """Build an item tower, for use in a recommender of another library.
 
     Args:
-        sources: modality -> its encoder, or the width of its tokens where they were made before.
-        fusion: the core's configuration.
-        encoders: modality -> how its tokens enter the core (fields, share, weight), where that is not the
-            default; the names of the encoders in it are not looked at.
-        options: keyword arguments of `ItemTower` (dim, ids, dropouts).
+        sources: modality -> its encoder, or the width of its tokens where they are stored already.
+        fusion: configuration of the core; left out, the default one.
+        encoders: modality -> how its tokens enter the core (`fields`, `dim_fraction`, `initial_gain`), where
+            that is not the default; the encoder names in it are ignored.
+        **options: keyword arguments of `ItemTower` (`dim`, `num_ids`, dropouts).
+
+    Returns:
+        The tower, with new weights.
 
     Example:
         >>> build_item_tower({"text": 384, "image": 1280}, FusionConfig(dim=32), dim=16).dim
         16
     """
-    entering = {name: (encoders or {}).get(name, EncoderConfig(name="")) for name in sources}
+    configs = {name: (encoders or {}).get(name, EncoderConfig(name="")) for name in sources}
     widths = {name: source if isinstance(source, int) else source.dim for name, source in sources.items()}
-    core = build_core(widths, ModelConfig(entering, fusion or FusionConfig()))
-    trained = {name: source for name, source in sources.items() if isinstance(source, Encoder)}
-    return ItemTower(core, trained, **options)
+    core = build_core(widths, ModelConfig(configs, fusion or FusionConfig()))
+    trainable = {name: source for name, source in sources.items() if isinstance(source, Encoder)}
+    return ItemTower(core, trainable, **options)

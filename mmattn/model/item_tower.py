@@ -1,6 +1,6 @@
-"""The item tower alone: what an item's content gives as one vector, for recommenders of other people.
+"""The item tower: item content to one vector an item, for recommenders of any library.
 
-A plain `torch.nn.Module` that knows nothing of users, losses or training loops.
+A plain `torch.nn.Module`, independent of users, losses and training loops.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ __all__ = ["ItemTower"]
 
 
 class ItemTower(nn.Module):
-    """Items in, vectors out: tokens of all modalities, fused, and pooled to one vector an item.
+    """Fuse the tokens of all modalities of an item and pool them to one vector.
 
-    An item may lack any modality; one that has no content at all (and no id) gets the zero vector. What is
-    learned about single items beside their content is optional and dropped at random in training, so that
-    a new item is scored like an old one.
+    An item may lack any modality; one without any content (and without an id vector) gets the zero vector.
+    Learned id vectors are optional and dropped at random in training, so that the scores of new items are
+    comparable to those of known ones.
 
-    `mmattn.model.build.build_item_tower` makes one from the encoders (or only the widths of tokens stored before);
+    `mmattn.model.build.build_item_tower` builds one from encoders, or from the widths of stored tokens;
     `ItemTower(model.core, model.encoders)` is the tower of a trained `Model`.
 
     Args:
         core: the fusion core.
-        encoders: modality -> encoder, for the modalities that come as contents. Modalities that come as
-            tokens (frozen encoders' features) need none.
-        dim: width of the item vectors; 0 keeps the core's own.
-        num_ids: number of items that get a learned vector beside their content; 0 for none.
-        id_dropout: share of the items whose learned vector is dropped in a training step.
+        encoders: modality -> encoder, for modalities given as contents; those given as stored tokens need
+            none.
+        dim: width of the item vectors; 0 keeps the core's width.
+        num_ids: number of items with a learned vector in addition to their content; 0 for none.
+        id_dropout: probability of dropping the learned vector of an item in a training step.
         modality_dropout: probability of dropping a modality of an item in a training step.
         dropout: probability of dropping a component of an item vector in training.
 
@@ -68,7 +68,7 @@ class ItemTower(nn.Module):
         self.core = core
         self.encoders: Any = nn.ModuleDict(encoders or {})  # modality -> Encoder
         self.dim = dim or core.dim
-        # Without a bias: nothing in, nothing out.
+        # No bias: an item without content keeps the zero vector.
         self.output_projection = nn.Linear(core.dim, dim, bias=False) if dim else nn.Identity()
         self.id_embedding = nn.Embedding(num_ids, self.dim) if num_ids else None
         if self.id_embedding is not None:
@@ -79,36 +79,47 @@ class ItemTower(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the core's weights are."""
+        """The device of the core's weights."""
         return next(self.core.parameters()).device
 
     def forward(
         self, items: ModelInputs | Mapping[str, Tokens], item_ids: Tensor | None = None, context: Any = None
     ) -> Tensor:
-        """The vectors of some items.
+        """Compute the vectors of some items.
 
         Args:
-            items: the whole catalogue, or tokens of the wanted items by modality.
-            item_ids: [B] int64, the wanted items' numbers, which are also those of their learned vectors.
-                With tokens, they are needed for the learned vectors only; -1 is an item without one.
-            context: for the attention programs.
+            items: the whole catalogue, or modality -> tokens of the B items.
+            item_ids: [B] int64 indices of the items, which also select their learned vectors. With tokens,
+                they are needed for the learned vectors only; -1 is an item without one.
+            context: context of the attention programs.
 
         Returns:
             [B, dim].
 
         Raises:
-            InputError: a catalogue without numbers, or numbers that are not in it.
+            InputError: a catalogue without indices, or indices out of range.
         """
-        parts = self.tokens(items, item_ids) if isinstance(items, ModelInputs) else items
+        tokens = self.tokens(items, item_ids) if isinstance(items, ModelInputs) else items
         if self.training and self.modality_dropout:
-            parts = drop_modalities(parts, self.modality_dropout)
-        vectors_BD = self.output_projection(self.core(parts, context).pooled)
+            tokens = drop_modalities(tokens, self.modality_dropout)
+        vectors_BD = self.output_projection(self.core(tokens, context).pooled)
         if self.id_embedding is not None and item_ids is not None:
             vectors_BD = vectors_BD + self._id_vectors(item_ids.to(vectors_BD.device))
         return self.dropout(vectors_BD)
 
     def tokens(self, items: ModelInputs, item_ids: Tensor | None) -> dict[str, Tokens]:
-        """Tokens of some items of a catalogue by modality; encoders that learn run now."""
+        """Return the tokens of some items of a catalogue; trainable encoders run now.
+
+        Args:
+            items: the whole catalogue.
+            item_ids: [B] int64 indices of the items.
+
+        Returns:
+            modality -> tokens of the B items, on the tower's device.
+
+        Raises:
+            InputError: no indices, or indices out of range.
+        """
         if item_ids is None:
             raise InputError("item tower: got a catalogue without item numbers, expected int64 [B]")
         if len(item_ids) and not (0 <= int(item_ids.min()) and int(item_ids.max()) < len(items)):
@@ -117,19 +128,25 @@ class ItemTower(nn.Module):
                 f"expected 0 to {len(items) - 1}"
             )
         stored = {name: tokens.select(item_ids.to(tokens.device)) for name, tokens in items.tokens.items()}
-        made = ModelInputs(contents=items.contents).select_tokens(item_ids, self.encoders)
-        return {name: tokens.to(self.device) for name, tokens in {**stored, **made}.items()}
+        encoded = ModelInputs(contents=items.contents).select_tokens(item_ids, self.encoders)
+        return {name: tokens.to(self.device) for name, tokens in {**stored, **encoded}.items()}
 
     def calibrate(self, items: ModelInputs, item_ids: Tensor | None = None) -> None:
-        """Start from the principal axes of the stored tokens, see `mmattn.fusion.input_projection`.
+        """Initialise the input projections with the principal axes of the stored tokens.
+
+        See `mmattn.fusion.input_projection`.
 
         Args:
-            items: the catalogue.
-            item_ids: the items that may be looked at (those of training); None for all.
+            items: the whole catalogue.
+            item_ids: [K] int64 indices of the items to use (those of training); None for all.
+
+        Raises:
+            InputError: indices out of range.
         """
-        chosen = torch.arange(len(items)) if item_ids is None else item_ids
+        if item_ids is None:
+            item_ids = torch.arange(len(items))
         self.core.input_projection.calibrate(
-            self.tokens(ModelInputs(items.tokens), chosen) if items.tokens else {}
+            self.tokens(ModelInputs(items.tokens), item_ids) if items.tokens else {}
         )
 
     @torch.no_grad()
@@ -141,24 +158,24 @@ class ItemTower(nn.Module):
         context: Any = None,
         batch_size: int = 1024,
     ) -> Tensor:
-        """Vectors of a whole catalogue, in evaluation mode, a block at a time.
+        """Compute the vectors of a whole catalogue, in evaluation mode and in batches.
 
         Args:
-            items: I items.
-            known_ids: [K] int64, the items that are given their learned vectors; None for content alone.
-            context: for the attention programs.
-            batch_size: items at a time.
+            items: the catalogue of I items.
+            known_ids: [K] int64 indices of the items whose learned vectors are added; None for content alone.
+            context: context of the attention programs.
+            batch_size: items per batch.
 
         Returns:
             [I, dim] on the tower's device.
         """
         rows = [torch.zeros(0, self.dim, device=self.device)]
-        learned = torch.full((len(items),), -1)
+        learned_ids = torch.full((len(items),), -1)
         if known_ids is not None:
-            learned[known_ids] = known_ids
+            learned_ids[known_ids] = known_ids
         with _eval_mode(self):
-            for numbers in torch.arange(len(items)).split(batch_size):
-                rows.append(self(self.tokens(items, numbers), learned[numbers], context))
+            for batch in torch.arange(len(items)).split(batch_size):
+                rows.append(self(self.tokens(items, batch), learned_ids[batch], context))
         return torch.cat(rows)
 
     def _id_vectors(self, ids_B: Tensor) -> Tensor:

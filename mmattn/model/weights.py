@@ -1,4 +1,4 @@
-"""Weights of a model as a file, and whether they are those of the model that wants them."""
+"""Write weights as safetensors, and check that weights fit a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ __all__ = ["check_weights", "write_weights"]
 
 
 def write_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
-    """Write weights as safetensors, atomically, from whatever device they are on."""
+    """Write weights as safetensors, atomically.
+
+    Args:
+        path: the file.
+        state_dict: name -> weight, on any device.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     with atomic_path(path) as temporary:
         save_file(plain, str(temporary))
@@ -24,19 +29,21 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
 def check_weights(
     expected: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], where: str, owner: str
 ) -> None:
-    """Are these the weights that are expected, by name and shape?
+    """Check that weights have the expected names and shapes.
 
     Args:
-        expected: those of the model as it is.
-        state_dict: what it is given.
-        where: what the error begins with.
-        owner: what has such weights, "model" for example.
+        expected: name -> weight of the model as it is.
+        state_dict: name -> weight to be loaded.
+        where: prefix of the error message.
+        owner: what the weights belong to, for the message ("model", for example).
 
     Raises:
         InputError: weights are missing, left over, or of another shape; the first one is named.
     """
-    wrong = sorted(set(expected) ^ set(state_dict)) or sorted(
+    mismatches = sorted(set(expected) ^ set(state_dict)) or sorted(
         name for name, value in expected.items() if value.shape != state_dict[name].shape
     )
-    if wrong:
-        raise InputError(f"{where}: weights of another {owner}; the first that does not fit is {wrong[0]!r}")
+    if mismatches:
+        raise InputError(
+            f"{where}: weights of another {owner}; the first that does not fit is {mismatches[0]!r}"
+        )

@@ -44,7 +44,7 @@ class ImplicitALS:
         num_threads: int = 0,
     ):
         self.dim = check_at_least_one("ImplicitALS: dim", dim)
-        self.regularization = check_positive("ImplicitALS: strength", regularization)
+        self.regularization = check_positive("ImplicitALS: regularization", regularization)
         if not alpha >= 0:
             raise InputError(f"ImplicitALS: confidence: got {alpha}, expected 0 or more")
         self.alpha = alpha

@@ -40,7 +40,7 @@ class BalancedEASE(EASE):
     """
 
     def __init__(self, regularization: float = 700.0, activity_power: float = 0.5):
-        self.regularization = check_positive("BalancedEASE: strength", regularization)
+        self.regularization = check_positive("BalancedEASE: regularization", regularization)
         if not activity_power >= 0:
             raise InputError(f"BalancedEASE: balance: got {activity_power}, expected a number from 0")
         self.activity_power = activity_power
@@ -69,7 +69,7 @@ class Hybrid:
     on how many there are: with n_j of them,
 
         trust_j     = n_j / (n_j + evidence)
-        score(u, j) = trust_j (share users(u, j) + (1 - share) choices(u, j)) / n_j^modesty
+        score(u, j) = trust_j (w users(u, j) + (1 - w) choices(u, j)) / n_j^penalty
                     + (1 - trust_j) lift content(u, j)
 
     the credibility formula of insurers: an item that nobody chose is judged by its content alone, one that
@@ -200,7 +200,8 @@ class Hybrid:
             shrinkage >= 0 and content_scale >= 0 and popularity_penalty >= 0
         ):
             raise InputError(
-                f"Hybrid: got share {user_weight}, evidence {shrinkage}, lift {content_scale} and modesty {popularity_penalty}, "
+                f"Hybrid: got user_weight {user_weight}, shrinkage {shrinkage}, content_scale {content_scale} and "
+                f"popularity_penalty {popularity_penalty}, "
                 "expected 0 to 1, and numbers from 0"
             )
         self.user_weight = user_weight if self.user_model is not None else 0.0

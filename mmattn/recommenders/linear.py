@@ -32,7 +32,7 @@ class EASE(LinearRecommender):
     """
 
     def __init__(self, regularization: float = 500.0):
-        self.regularization = check_positive("EASE: strength", regularization)
+        self.regularization = check_positive("EASE: regularization", regularization)
 
     def _compute_weights(
         self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
@@ -48,7 +48,7 @@ class EASE(LinearRecommender):
 
 
 class KernelRidge(LinearRecommender):
-    """Ridge over items with users as targets: weights (K_known + strength)^-1 K_known,all.
+    """Ridge over items with users as targets: weights (K_known + regularization I)^-1 K_known,all.
 
     `fit` takes the kernel [I, I] of the items' content as its features; `mmattn.recommenders.kernels` makes one.
     An item whose row is zero scores zero for everybody.
@@ -70,7 +70,7 @@ class KernelRidge(LinearRecommender):
     def __init__(
         self, regularization: float = 3.0, completion_dropout: float = 0.0, completion_ridge: float = 10.0
     ):
-        self.regularization = check_positive(f"{type(self).__name__}: strength", regularization)
+        self.regularization = check_positive(f"{type(self).__name__}: regularization", regularization)
         self.completion_dropout, self.completion_ridge = completion_dropout, completion_ridge
 
     def _compute_weights(

@@ -78,11 +78,11 @@ class PairwiseRecommender(ABC):
         self.epochs = check_at_least_one(f"{name}: epochs", epochs)
         self.learning_rate = check_positive(f"{name}: learning_rate", learning_rate)
         if not regularization >= 0:
-            raise InputError(f"{name}: strength: got {regularization}, expected 0 or more")
+            raise InputError(f"{name}: regularization: got {regularization}, expected 0 or more")
         self.regularization = regularization
-        self.batch_size = check_at_least_one(f"{name}: batch", batch_size)
+        self.batch_size = check_at_least_one(f"{name}: batch_size", batch_size)
         self.validate_fn = validate_fn
-        self.validate_every = check_at_least_one(f"{name}: every", validate_every)
+        self.validate_every = check_at_least_one(f"{name}: validate_every", validate_every)
         self.patience = check_at_least_one(f"{name}: patience", patience)
         self.seed = seed
         self.device = torch.device(device)

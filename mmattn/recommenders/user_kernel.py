@@ -70,7 +70,7 @@ class UserKernel:
         max_users: int = 20_000,
         seed: int = 0,
     ):
-        self.regularization = check_positive("UserKernel: strength", regularization)
+        self.regularization = check_positive("UserKernel: regularization", regularization)
         self.kernel_scale = check_positive("UserKernel: sharpness", kernel_scale)
         for name, value in (("rarity", idf_power), ("balance", activity_power), ("profile", profile_scale)):
             if not 0 <= value:

@@ -219,7 +219,7 @@ class MaxSimIndex:
 
     def _set_items(self, ids: np.ndarray, metadata: pd.DataFrame) -> None:
         self.ids, self.metadata = ids, metadata
-        self.__dict__.pop("_places", None)
+        self.__dict__.pop("_id_to_row", None)
 
     # --- on the disk -----------------------------------------------------------------------------
 

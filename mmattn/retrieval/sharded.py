@@ -227,7 +227,7 @@ class ShardedIndex:
         if smallest is not like:
             like.check(vectors, ids, metadata, provenance)
         smallest.add(vectors, ids, metadata=metadata, provenance=provenance)
-        self.__dict__.pop("_places", None)
+        self.__dict__.pop("_id_to_row", None)
 
     def update(
         self,
@@ -247,7 +247,7 @@ class ShardedIndex:
         for number in np.unique(owners):
             part = new.take(owners == number)
             self.shards[number].update(part.vectors, part.ids, metadata=part.metadata, provenance=provenance)
-        self.__dict__.pop("_places", None)
+        self.__dict__.pop("_id_to_row", None)
 
     def remove(self, ids: Sequence[Any] | np.ndarray) -> None:
         """Remove items.
@@ -258,7 +258,7 @@ class ShardedIndex:
         names, owners = np.asarray(ids, dtype=self.ids.dtype), self._shard_of_ids(ids, "index")
         for number in np.unique(owners):
             self.shards[number].remove(names[owners == number])
-        self.__dict__.pop("_places", None)
+        self.__dict__.pop("_id_to_row", None)
 
     # --- on the disk -----------------------------------------------------------------------------
 

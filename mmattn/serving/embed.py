@@ -61,7 +61,7 @@ class EmbeddingShards:
             InputError: a size below 1.
         """
         if shard_size < 1:
-            raise InputError(f"embed: got --shard {shard_size}, expected at least 1")
+            raise InputError(f"embed: got --shard-size {shard_size}, expected at least 1")
         told = json.dumps([dict(provenance), source, shard_size, [sample.id for sample in samples]])
         folder = out.parent / f".{out.name}.{hashlib.sha256(told.encode()).hexdigest()[:16]}.shards"
         return cls(samples, out, shard_size, folder)

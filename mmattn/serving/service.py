@@ -113,10 +113,10 @@ class RecommenderService:
         shape = (known, known) if facts["completes"] else (0, 0)
         service = cls(
             folder, index,
-            item_to_user=index_files.read_array(opened, "item_to_user", (len(index), width), np.float32),
-            weights_to_vector=index_files.read_array(opened, "weights_to_vector", (width, known), np.float32),
-            known_rows=index_files.read_array(opened, "known_rows", (known,), np.int64),
-            known_vectors=index_files.read_array(opened, "known_vectors", (known, facts["dim"]), np.float32),
+            item_to_user=index_files.read_array(opened, "item-to-user", (len(index), width), np.float32),
+            weights_to_vector=index_files.read_array(opened, "weights-to-vector", (width, known), np.float32),
+            known_rows=index_files.read_array(opened, "known-rows", (known,), np.int64),
+            known_vectors=index_files.read_array(opened, "known-vectors", (known, facts["dim"]), np.float32),
             cooccurrence=index_files.read_array(opened, "cooccurrence", shape, np.float32),
             attributes=facts,
         )  # fmt: skip
@@ -137,7 +137,7 @@ class RecommenderService:
             raise InputError(f"{self.folder}: was changed since it was opened; open it again, then change it")
         arrays = ("item_to_user", "weights_to_vector", "known_rows", "known_vectors", "cooccurrence")
         writers = {
-            f"{name}.npy": index_files.write_array(np.ascontiguousarray(getattr(self, name)))
+            f"{name.replace('_', '-')}.npy": index_files.write_array(np.ascontiguousarray(getattr(self, name)))
             for name in arrays
         }
         save_bundle(self.folder, self.attributes, writers, {"items": self.index.save})

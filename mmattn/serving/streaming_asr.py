@@ -65,7 +65,7 @@ class StreamingRecognizer:
                 f"recogniser: head {head!r} reads {modality!r}, of which the model has no encoder"
             )
         self.encoder = model.encoders[modality]
-        if not hasattr(self.encoder, "decode"):
+        if not hasattr(self.encoder, "step"):
             raise InputError(
                 f"recogniser: encoder {self.encoder.name!r} looks at whole clips, expected one that can go "
                 "on, such as 'causal-log-mel'"

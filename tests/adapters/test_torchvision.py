@@ -71,7 +71,7 @@ def wake(detector: Detector) -> Detector:
     """Give the conditioning weights, as training would: it starts at zero."""
     torch.manual_seed(3)
     for name, parameter in detector.named_parameters():
-        if name.startswith(("maps.", "regions.")) and ".down." in name:
+        if name.startswith(("map_conditioning.", "region_conditioning.")) and ".down." in name:
             torch.nn.init.normal_(parameter, std=0.3)
     return detector
 
@@ -124,7 +124,7 @@ def test_without_tokens_boxes_are_torchvision_s_to_the_bit(kind: str) -> None:
 def test_a_sample_without_tokens_is_as_ever_beside_one_that_is_told_something(
     kind: str, shared: bool
 ) -> None:
-    detector = made(kind, conditioning=6, shared=shared, levels=(1, 2)).eval()
+    detector = made(kind, conditioning=6, share_levels=shared, levels=(1, 2)).eval()
     plain = detector(pictures())
     at_first = detector(pictures(), tokens=words(3, 0, 2))
     assert all(same(one, other) for one, other in zip(plain, at_first, strict=True))  # it starts at zero
@@ -264,7 +264,7 @@ def test_gradients_reach_what_reads_the_phrase_and_the_sound() -> None:
     torch.stack(list(losses.values())).sum().backward()
     for part in (
         detector.conditioning_model.encoders["text"].ngram_embedding.weight,
-        detector.conditioning_model.encoders["audio"].order.weight,
+        detector.conditioning_model.encoders["audio"].position_convolution.weight,
     ):  # type: ignore[union-attr]
         assert part.grad is not None
         assert float(part.grad.abs().max()) > 0
@@ -286,7 +286,7 @@ def test_one_picture_is_read_once_and_samples_keep_their_order() -> None:
 def test_a_whole_model_and_an_example_picture_may_say_what_to_look_for(tmp_path: Path) -> None:
     configs = {
         "text": EncoderConfig("tiny-text", {"dim": 8}),
-        "crop": EncoderConfig("tiny-image", {"dim": 8, "min_size": 8, "grid": 1}),
+        "crop": EncoderConfig("tiny-image", {"dim": 8, "size": 8, "grid": 1}),
     }
     config = ModelConfig(configs, FusionConfig(dim=8, layers=1, heads=2))
     model = build_model(build_encoders(configs), config)
@@ -391,7 +391,7 @@ def test_samples_that_do_not_fit() -> None:
     detector = spoken()
     with pytest.raises(InputError, match="sample 'x' has no 'image', expected a picture"):
         detector.predict([Sample("x", {"text": "the sevens"})])
-    with pytest.raises(Unreadable, match="not a picture in any known format"):
+    with pytest.raises(Unreadable, match="not an image in any known format"):
         detector.predict([Sample("x", {"image": b"nothing"})])
     with pytest.raises(Unreadable, match=r"got a tensor \(1, 5, 7\), expected \[3, H, W\]"):
         detector.predict([Sample("x", {"image": torch.zeros(1, 5, 7)})])
@@ -417,7 +417,7 @@ def test_pictures_of_every_sort_are_read() -> None:
         ({"kind": "fcoss"}, "kind: got 'fcoss', expected one of faster-rcnn, retinanet, fcos"),
         ({"classes": []}, r"got classes \[\], expected different names, at least one"),
         ({"classes": ["a", "a"]}, "expected different names"),
-        ({"widht": 64}, "unknown key 'widht'. Did you mean 'width'?"),
+        ({"fpn_chanels": 64}, "unknown key 'fpn_chanels'. Did you mean 'fpn_channels'?"),
         ({"fpn_channels": 48}, "got width 48, expected a multiple of 32"),
         ({"backbone": "resnet10"}, "timm has no network 'resnet10'"),
         ({"levels": (7,)}, r"resnet10t has not the feature levels \(7,\)"),

@@ -68,10 +68,10 @@ def test_a_run_leaves_models_metrics_and_a_report(here: Path, capsys: pytest.Cap
     kinds = ("without", "shuffled", "only")  # no noise: both encoders are trained along
     assert set(metrics["ablations"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
     assert set(metrics["ablation_changes"]) == set(metrics["ablations"])
-    assert "image" in metrics["worth"]
-    assert "text" in metrics["worth"]
-    assert metrics["gaps"]["image | text"]["samples"] > 2
-    assert metrics["served"]["points"]
+    assert "image" in metrics["ablation_summary"]
+    assert "text" in metrics["ablation_summary"]
+    assert metrics["modality_gaps"]["image | text"]["samples"] > 2
+    assert metrics["index_cost"]["points"]
     assert {name.partition(":")[0] for name in metrics["subgroups"]} == {"cold items", "history"}
     assert set(metrics["recall_at_k"]) == set(metrics["systems"])
     assert "| mmattn |" in (folder / "tables.md").read_text()
@@ -91,7 +91,7 @@ def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> No
     rivals = {
         "ease": {"kind": "ease"},
         "knn": {"kind": "item-knn"},
-        "bpr": {"kind": "bpr", "options": {"dim": 4, "epochs": 4, "every": 2}},
+        "bpr": {"kind": "bpr", "options": {"dim": 4, "epochs": 4, "validate_every": 2}},
     }
     (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "baselines": rivals}))
     assert fit("--protocol.tuning_trials", "2", "--protocol.seeds", "[0]") == 0
@@ -99,7 +99,7 @@ def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> No
     search = json.loads((folder / "seed-0" / "baselines.json").read_text())
     assert {name: len(one["trials"]) for name, one in search["systems"].items()} == dict.fromkeys(rivals, 2)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["protocol"]["budget"] == 2
+    assert metrics["protocol"]["tuning_trials"] == 2
     page = (folder / "report.html").read_text()
     assert "had 2 trials on validation" in page
     for name in rivals:
@@ -171,11 +171,11 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"
     found = json.loads((folder / "seed-0" / "result.json").read_text())["settings"]
-    assert found["strength"] in (1.0, 10.0)
-    assert found["share"] in (0.5, 1.0)
+    assert found["regularization"] in (1.0, 10.0)
+    assert found["user_weight"] in (0.5, 1.0)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert 0 < metrics["systems"]["mmattn"]["recall@5"]["mean"] <= 1
-    assert metrics["served"] is None
+    assert metrics["index_cost"] is None
     assert abs(metrics["ablation_changes"]["without-image"]["recall@5"]["mean"]) > 0
     # Cold items have a stratum of their own where they share the list.
     assert ("items: cold" in metrics["subgroups"]) == (split == "mixed")

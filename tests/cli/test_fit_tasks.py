@@ -204,7 +204,7 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
     columns = {"words": {"role": "words", "modality": "sentence"}, "tags": "tags"}
     card = {"file": "items.parquet", "id": "id", "split": "part", "columns": columns}
     (other / "card.yaml").write_text(yaml.safe_dump({"name": "sentences", "items": card}))
-    words = {"name": "tiny-text", "options": {"dim": 16, "words": True}}
+    words = {"name": "tiny-text", "options": {"dim": 16, "is_split_into_words": True}}
     head = {"name": "tagging", "options": {"modality": "sentence"}}
     tags = {"head": head, "target": "tags", "card": "sentences"}
     rewrite(
@@ -379,7 +379,7 @@ def test_texts_are_measured_as_transcripts_or_translations(
         table["said"] = [names[digit] for digit in table["digit"]]
 
     cut(here, spell, said="transcript")
-    audio = {"name": "log-mel", "options": {"dim": 16, "rate": 8000, "bands": 20, "layers": 1, "heads": 2}}
+    audio = {"name": "log-mel", "options": {"dim": 16, "sample_rate": 8000, "n_mels": 20, "layers": 1, "heads": 2}}
     rewrite(
         data={"card": "cut"},
         encoders={"audio": audio},

@@ -77,7 +77,7 @@ def vectors(run: Path, tmp_path: Path) -> Path:
     items = tmp_path / "data" / "items.csv"
     features = tmp_path / "features"
     assert (
-        call(embed_command, run, "--items", items, "--out", out, "--features", features, "--shard", "2") == 0
+        call(embed_command, run, "--input", items, "--out", out, "--features", features, "--shard-size", "2") == 0
     )
     return out
 
@@ -98,7 +98,7 @@ def test_a_killed_call_goes_on_where_it_stopped(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, items = tmp_path / "v.parquet", tmp_path / "data" / "items.csv"
-    arguments = (run, "--items", items, "--out", out, "--features", tmp_path / "f", "--shard", "2")
+    arguments = (run, "--input", items, "--out", out, "--features", tmp_path / "f", "--shard-size", "2")
     encoded = []
     usual = RunEncoder.read_inputs
 
@@ -134,7 +134,7 @@ LAUNCHERS = {
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_share_the_work(launcher: str, run: Path, vectors: Path, tmp_path: Path) -> None:
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "items.csv"
-    options = ("embed", run, "--items", items, "--out", out, "--features", tmp_path / "f2", "--shard", "1")
+    options = ("embed", run, "--input", items, "--out", out, "--features", tmp_path / "f2", "--shard-size", "1")
     subprocess.run(
         [sys.executable, *LAUNCHERS[launcher], *options], check=True, capture_output=True, timeout=300
     )
@@ -149,7 +149,7 @@ def test_one_of_two_processes_is_killed(launcher: str, rank: int, run: Path, tmp
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "many.csv"
     lines = [f"film-{number},{TITLES[number % 5]} {number}," for number in range(307)]
     items.write_text("id,title,poster\n" + "\n".join(lines) + "\n")
-    options = ["embed", run, "--items", items, "--out", out, "--features", tmp_path / "f4", "--shard", "1"]
+    options = ["embed", run, "--input", items, "--out", out, "--features", tmp_path / "f4", "--shard-size", "1"]
     command = [sys.executable, *LAUNCHERS[launcher], *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
         while len(list(tmp_path.glob(".*.shards/*.parquet"))) < 11:  # both are at work
@@ -163,7 +163,7 @@ def test_one_of_two_processes_is_killed(launcher: str, rank: int, run: Path, tmp
     assert 11 <= len(list(tmp_path.glob(".*.shards/*.parquet"))) < 307
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     alone = tmp_path / "alone.parquet"
-    call(embed_command, run, "--items", items, "--out", alone, "--features", tmp_path / "f5", "--quiet")
+    call(embed_command, run, "--input", items, "--out", alone, "--features", tmp_path / "f5", "--quiet")
     assert read_vectors(out).ids.tolist() == [f"film-{number}" for number in range(307)]
     assert read_vectors(out).ids.tolist() == read_vectors(alone).ids.tolist()
     assert np.allclose(read_vectors(out).vectors, read_vectors(alone).vectors, atol=1e-5)
@@ -181,7 +181,7 @@ def test_actors_of_ray_write_the_same_vectors(
     ray = pytest.importorskip("ray")
     out, items = tmp_path / "by-ray.parquet", tmp_path / "data" / "items.csv"
     (tmp_path / "data" / "4.png").write_bytes(b"no picture")
-    arguments = ("--items", items, "--out", out, "--features", tmp_path / "f3", "--shard", "1", "--quiet")
+    arguments = ("--input", items, "--out", out, "--features", tmp_path / "f3", "--shard-size", "1", "--quiet")
     capsys.readouterr()
     assert call(embed_command, run, *arguments, "--ray", "--workers", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"vectors": 4, "without": 1, "unreadable": 1}
@@ -195,7 +195,7 @@ def test_actors_of_ray_write_the_same_vectors(
 
 
 def test_ray_that_cannot_be_had(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = (run, "--items", tmp_path / "data" / "items.csv", "--out", tmp_path / "v.parquet")
+    arguments = (run, "--input", tmp_path / "data" / "items.csv", "--out", tmp_path / "v.parquet")
     for options, message in (
         (("--workers", "2"), "--workers is for --ray"),
         (("--ray", "--workers", "0"), "got --workers 0, expected at least 1"),
@@ -232,7 +232,7 @@ def test_an_actor_says_why_it_refuses_a_shard(run: Path, tmp_path: Path) -> None
 
 
 class BrokenEncoder:
-    def inputs(self, *arguments: Any, **options: Any) -> Any:
+    def read_inputs(self, *arguments: Any, **options: Any) -> Any:
         raise InputError("no such thing")
 
 
@@ -358,7 +358,7 @@ def test_a_clip_finds_its_like(tmp_path: Path, capsys: pytest.CaptureFixture[str
         run / "seed-0" / "model"
     )
     out, bundle = tmp_path / "sounds.parquet", tmp_path / "index"
-    call(embed_command, run, "--items", card.path, "--out", out, "--features", tmp_path / "f", "--quiet")
+    call(embed_command, run, "--input", card.path, "--out", out, "--features", tmp_path / "f", "--quiet")
     call(index_command, "build", bundle, "--vectors", out, "--metric", "cosine")
     items = read_dataset(card).items
 

@@ -132,8 +132,8 @@ GOOD = {"label": "red", "box": [0, 0, 2, 2]}
         (["red", 0, 0, 1, 1], "part dropped", "expected label and box"),
         ({"label": "red", "box": [3, 0, 3, 1]}, "part dropped", "[3, 0, 3, 1] has no area"),
         ({"label": "red", "box": [3, 4, 5, 2]}, "part dropped", "[3, 4, 5, 2] has no area"),
-        ({"label": "red", "box": [7, 0, 9, 1]}, "part dropped", "lies outside the picture, 7 x 5"),
-        ({"label": "red", "box": [-1, 1, 9, 9]}, "kept", "[-1, 1, 9, 9] cut at the picture's edge, 7 x 5"),
+        ({"label": "red", "box": [7, 0, 9, 1]}, "part dropped", "lies outside the image, 7 x 5"),
+        ({"label": "red", "box": [-1, 1, 9, 9]}, "kept", "[-1, 1, 9, 9] cut at the image's edge, 7 x 5"),
     ],
 )
 def test_a_bad_box_is_listed_and_the_others_stay(
@@ -166,7 +166,7 @@ def test_cells_that_are_no_boxes_and_pictures_without_a_size(tmp_path: Path) -> 
             "got '[{', expected a list, or JSON (Expecting property name enclosed in double quotes)",
         ),
         (2, "cell dropped", "got {'label': 'red'}, expected a list"),
-        (3, "cell dropped", "got 0 boxes, but there is no picture that can be used"),
+        (3, "cell dropped", "got 0 boxes, but there is no image that can be used"),
         (4, "cell dropped", "the size of broken.png cannot be read (UnidentifiedImageError)"),
     ]
 

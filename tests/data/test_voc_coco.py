@@ -103,10 +103,10 @@ def test_bad_boxes_are_dropped_and_listed(layout: Callable[..., Read], tmp_path:
     assert rejected.counts() == {"part dropped": 4, "kept": 1}
     reasons = [row.reason for row in rejected]
     assert "has no area" in reasons[0]
-    assert "box 2 of 5: [31, 0, 40, 9] lies outside the picture, 31 x 23" in reasons[1]
-    assert "lies outside the picture" in reasons[2]
+    assert "box 2 of 5: [31, 0, 40, 9] lies outside the image, 31 x 23" in reasons[1]
+    assert "lies outside the image" in reasons[2]
     assert "expected four finite numbers" in reasons[3]
-    assert reasons[4] == "box 5 of 5: [-2, 20, 5, 30] cut at the picture's edge, 31 x 23"
+    assert reasons[4] == "box 5 of 5: [-2, 20, 5, 30] cut at the image's edge, 31 x 23"
 
 
 corners = st.builds(
@@ -132,8 +132,8 @@ def test_both_layouts_say_the_same(pictures: list[list[Entry]]) -> None:
     ("box", "reason"),
     [
         ((9, 4, 4, 9), "box 1 of 1: .* has no area"),
-        ((31, 0, 40, 9), "lies outside the picture"),
-        ((30, 0, 32, 9), "cut at the picture's edge"),
+        ((31, 0, 40, 9), "lies outside the image"),
+        ((30, 0, 32, 9), "cut at the image's edge"),
         ((float("inf"), 0, 3, 3), "finite"),
     ],
 )
@@ -295,7 +295,7 @@ class TestCoco:
         ("changes", "reason"),
         [
             ({"iscrowd": 1}, "a crowd, not one object"),
-            ({"image_id": 77}, "a box of no picture"),
+            ({"image_id": 77}, "a box of no image"),
             ({"bbox": [1, 2, 3]}, "got [1, 2, 3], expected four numbers"),
             ({"bbox": None}, "got None, expected four numbers"),
             ({"bbox": ["a", "b", "c", "d"]}, "expected four finite numbers"),
@@ -325,5 +325,5 @@ class TestCoco:
         with pytest.raises(InputError, match="no list 'annotations' of mappings"):
             read_coco(file, tmp_path)
         _write(file, {"images": [{"id": 3}, {"id": 3}], "annotations": [], "categories": []})
-        with pytest.raises(InputError, match="id 3 stands for several pictures"):
+        with pytest.raises(InputError, match="id 3 stands for several images"):
             read_coco(file, tmp_path)

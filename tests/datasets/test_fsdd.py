@@ -86,7 +86,7 @@ def test_refused(root: Path, tmp_path: Path) -> None:
         Fsdd().prepare(root, tmp_path / "out", validation=15)
     for index in range(13):
         (root / "recordings" / f"3_ann_{index}.flac").write_bytes(b"no sound")
-    with pytest.raises(InputError, match=r"13 of 52 are bad, .*3_ann_0.flac: not a sound file"):
+    with pytest.raises(InputError, match=r"13 of 52 are bad, .*3_ann_0.flac: not an audio file"):
         Fsdd().prepare(root, tmp_path / "out")
     assert not (tmp_path / "out" / "card.yaml").exists()
 

@@ -61,7 +61,7 @@ def test_linear_features_have_the_linear_kernel(content: BaselineContent) -> Non
 
 
 SMALL: dict[str, dict[str, Any]] = {
-    "als": {"dim": 2, "threads": 1},
+    "als": {"dim": 2, "num_threads": 1},
     "bpr": {"dim": 2, "epochs": 2},
     "lightgcn": {"dim": 2, "epochs": 2},
     "vbpr": {"dim": 2, "epochs": 2},
@@ -93,23 +93,23 @@ def test_every_kind_can_be_fitted(content: BaselineContent, kind: str) -> None:
 def test_what_may_be_tuned_is_an_argument_and_begins_with_the_file_s_own(kind: str) -> None:
     options = {"dim": 7} if "dim" in BASELINES[kind].tuning_space else {}
     config = small(
-        kind, options=options, regularization=9e4 if "strength" in BASELINES[kind].tuning_space else 0.0
+        kind, options=options, regularization=9e4 if "regularization" in BASELINES[kind].tuning_space else 0.0
     )
     space, start = search_space(config)
     assert set(start) == set(space)
     for name, value in start.items():
         assert space[name].low <= value <= space[name].high, name  # even a value beyond the usual range
     assert start.get("dim", 7) == 7
-    assert start.get("strength", 9e4) == 9e4
+    assert start.get("regularization", 9e4) == 9e4
     fully = baseline_arguments(with_settings(config, start))
     for name in BASELINES[kind].tuning_space:
         assert fully[name] == start[name]
 
 
 def test_what_is_switched_off_stays_off() -> None:
-    space, start = search_space(BaselineConfig("bpr", options={"strength": 0.0}))
-    assert "strength" not in space
-    assert "strength" not in start
+    space, start = search_space(BaselineConfig("bpr", options={"regularization": 0.0}))
+    assert "regularization" not in space
+    assert "regularization" not in start
 
 
 def test_contents_are_weighed_by_tuning_where_there_are_several(content: BaselineContent) -> None:
@@ -117,12 +117,12 @@ def test_contents_are_weighed_by_tuning_where_there_are_several(content: Baselin
         "kernel-ridge", vectors={"text": 2.0}, tags={"genres": 0.0}, gaussian={"year": 5.0}, exponent=0.5
     )
     _, start = search_space(config)
-    assert start == {"strength": 3.0, "exponent": 0.5, "vectors.text": 2.0, "numbers.year": 5.0}
-    found = with_settings(config, {"strength": 1.0, "exponent": 0.25, "vectors.text": 1.0})
+    assert start == {"regularization": 3.0, "exponent": 0.5, "vectors.text": 2.0, "gaussian.year": 5.0}
+    found = with_settings(config, {"regularization": 1.0, "exponent": 0.25, "vectors.text": 1.0})
     assert (found.exponent, found.vectors, found.gaussian) == (0.25, {"text": 1.0}, {"year": 5.0})
-    assert baseline_arguments(found) == {"strength": 1.0}
+    assert baseline_arguments(found) == {"regularization": 1.0}
     alone, _ = search_space(BaselineConfig("content-ridge", vectors={"text": 1.0}))
-    assert set(alone) == {"strength"}  # the weight of the only content is one over the strength
+    assert set(alone) == {"regularization"}  # the weight of the only content is one over the strength
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_contents_are_weighed_by_tuning_where_there_are_several(content: Baselin
         (BaselineConfig("lightgcn", options={"layers": "two"}), "got 'two', expected a number like 3"),
         (
             BaselineConfig("popularity", regularization=1.0),
-            "rival 'popularity': strength: got 1, expected none",
+            "rival 'popularity': regularization: got 1, expected none",
         ),
     ],
 )
@@ -167,8 +167,8 @@ def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
         "popularity": BaselineConfig("popularity"),
         "ease": BaselineConfig("ease", regularization=30.0),
         "item-knn": BaselineConfig("item-knn"),
-        "bpr": BaselineConfig("bpr", options={"dim": 8, "epochs": 12, "every": 4, "learning_rate": 0.02}),
-        "vbpr": BaselineConfig("vbpr", options={"epochs": 4, "every": 2}, vectors={"text": 1.0}),
+        "bpr": BaselineConfig("bpr", options={"dim": 8, "epochs": 12, "validate_every": 4, "learning_rate": 0.02}),
+        "vbpr": BaselineConfig("vbpr", options={"epochs": 4, "validate_every": 2}, vectors={"text": 1.0}),
     }
     found, tuning = tune_baselines(configs, pictured, split, metric="ndcg@5", trials=3, seed=5)
     systems = tuning.manifest["systems"]
@@ -184,7 +184,7 @@ def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
         # The configuration that comes out gives the figure again, without a judge to stop it.
         fitted = fit_baseline(found[name], pictured, view.train, view.items, seed=5)
         assert view.mean_metric(fitted.score, "ndcg@5") == pytest.approx(one["value"], abs=1e-9)
-    assert systems["ease"]["start"] == {"strength": 30.0}
+    assert systems["ease"]["start"] == {"regularization": 30.0}
     assert found["bpr"].options["epochs"] in (4, 8, 12)
     assert systems["bpr"]["best"]["epochs"] == found["bpr"].options["epochs"]
     json.dumps(tuning.manifest)
@@ -246,7 +246,7 @@ def test_a_budget_below_none_is_refused() -> None:
             "no stored modality 'txt'. Did you mean 'text'",
         ),
         (BaselineConfig("content-ridge", tags={"genre": 1.0}), "no column 'genre'. Did you mean 'genres'"),
-        (BaselineConfig("content-ridge"), "got no content, expected vectors, tags or rare"),
+        (BaselineConfig("content-ridge"), "got no content, expected vectors, tags or tfidf"),
     ],
 )
 def test_what_is_missing_is_named(content: BaselineContent, config: BaselineConfig, message: str) -> None:

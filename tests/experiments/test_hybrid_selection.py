@@ -40,9 +40,9 @@ def test_the_best_of_each_setting_is_taken(share: float, evidence: float) -> Non
         shrinkage=(0.0, 5.0),
         popularity_penalty=(0.0,),
     )
-    judge = Judge(share=share, evidence=evidence)
+    judge = Judge(user_weight=share, shrinkage=evidence)
     chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge)
-    assert (chosen["share"], chosen["evidence"], chosen["lift"]) == (share, evidence, 1.0)
+    assert (chosen["user_weight"], chosen["shrinkage"], chosen["content_scale"]) == (share, evidence, 1.0)
     assert judge.shown == ["BalancedEASE"] * 2 + ["UserKernel"] * 2 + ["Hybrid"] * 4
     hybrid = fit_hybrid(chosen, CHOSEN, None, KNOWN)
     assert (hybrid.user_weight, hybrid.shrinkage) == (share, evidence)
@@ -60,7 +60,7 @@ def test_the_parts_are_chosen_by_themselves() -> None:
         config, CHOSEN, None, KNOWN, lambda one: -abs(one.regularization - strengths.get(type(one), 0.0))
         if not isinstance(one, Hybrid) else 0.0,
     )  # fmt: skip
-    assert (chosen["strength"], chosen["user_strength"], chosen["sharpness"]) == (30.0, 4.0, 1.0)
+    assert (chosen["regularization"], chosen["user_regularization"], chosen["kernel_scale"]) == (30.0, 4.0, 1.0)
 
 
 def test_what_the_table_of_users_says_is_heard() -> None:
@@ -77,7 +77,7 @@ def test_what_the_table_of_users_says_is_heard() -> None:
     )
     chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge, profiles)
     assert heard.count(True) == 3  # of three strengths; then profile 0, the first of equals, is mixed
-    assert chosen["profile"] == 0.0
+    assert chosen["profile_scale"] == 0.0
     with_them = fit_hybrid(chosen | {"profile_scale": 2.0}, CHOSEN, None, KNOWN, profiles).score([0], KNOWN)
     without = fit_hybrid(chosen | {"profile_scale": 2.0}, CHOSEN, None, KNOWN).score([0], KNOWN)
     assert abs(with_them - without).max() > 1e-3
@@ -94,7 +94,7 @@ def test_where_there_is_no_choice_nothing_is_measured() -> None:
     )
     judge = Judge()
     chosen = tune_hybrid(config, CHOSEN, None, KNOWN, judge)
-    assert (chosen["strength"], chosen["user_strength"], chosen["share"]) == (2.0, 3.0, 0.5)
+    assert (chosen["regularization"], chosen["user_regularization"], chosen["user_weight"]) == (2.0, 3.0, 0.5)
     assert judge.shown == []
 
 

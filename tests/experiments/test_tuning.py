@@ -86,7 +86,7 @@ def test_the_manifest_says_everything_and_is_json(split: Split, tmp_path: Path) 
     found.save(tmp_path / "tuning.json")
     manifest = json.loads((tmp_path / "tuning.json").read_text())
     assert manifest["protocol"]["split"] == "random"
-    assert manifest["systems"]["flat"]["space"] == {"x": {"Real": {"low": 0, "high": 1, "log": False}}}
+    assert manifest["systems"]["flat"]["space"] == {"x": {"FloatRange": {"low": 0, "high": 1, "log": False}}}
     assert len(manifest["systems"]["flat"]["trials"]) == 2
     assert manifest["data_sha256"] == ValidationData(split).fingerprint()
     assert {"python", "numpy", "optuna"} <= set(manifest["versions"])

@@ -90,9 +90,9 @@ def test_dynamic_numbers_learn_through_the_whole_model(on: str, width: int) -> N
     assert before > 1e-4  # there is something to learn
     assert -task.validate()["error"] < 0.1 * before
     changed = {name for name, value in student.state_dict().items() if not torch.equal(value, still[name])}
-    assert all("terms.t" in name or name == "core.tasks.vectors" for name in changed)
+    assert all("terms.t" in name or name == "core.task_embeddings.embeddings" for name in changed)
     assert sum("terms.t" in name for name in changed) == 2
-    assert ("core.tasks.vectors" in changed) == (on == "task")
+    assert ("core.task_embeddings.embeddings" in changed) == (on == "task")
 
 
 def test_a_task_is_a_name_names_numbers_or_a_vector() -> None:

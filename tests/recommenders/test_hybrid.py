@@ -60,23 +60,23 @@ def test_without_balance_it_is_ease() -> None:
 @given(
     seed=st.integers(0, 99),
     user_weight=st.floats(0, 1),
-    evidence=st.floats(0, 30),
-    lift=st.floats(0, 5),
-    modesty=st.floats(0, 1),
+    shrinkage=st.floats(0, 30),
+    content_scale=st.floats(0, 5),
+    popularity_penalty=st.floats(0, 1),
 )
 def test_the_score_is_the_credibility_formula(
-    seed: int, share: float, evidence: float, lift: float, modesty: float
+    seed: int, user_weight: float, shrinkage: float, content_scale: float, popularity_penalty: float
 ) -> None:
     chosen, content = world(seed)
-    blend = {"share": share, "evidence": evidence, "lift": lift, "modesty": modesty}
+    blend = {"user_weight": user_weight, "shrinkage": shrinkage, "content_scale": content_scale, "popularity_penalty": popularity_penalty}
     hybrid = fitted(seed, **blend)
     history = chosen.toarray()[:, WARM]
     n = chosen.toarray().sum(0)
-    trust = np.divide(n, n + evidence, out=np.zeros(ITEMS), where=n > 0)
+    trust = np.divide(n, n + shrinkage, out=np.zeros(ITEMS), where=n > 0)
     users = UserKernel(2.0).fit(chosen, known=WARM).score(EVERYBODY, EVERYTHING)
     choices = BalancedEASE(3.0).fit(chosen, known=WARM).score(EVERYBODY, EVERYTHING)
-    heeded = trust * np.maximum(n, 1) ** -modesty
-    expected = heeded * (share * users + (1 - share) * choices) + (1 - trust) * lift * (history @ content)
+    heeded = trust * np.maximum(n, 1) ** -popularity_penalty
+    expected = heeded * (user_weight * users + (1 - user_weight) * choices) + (1 - trust) * content_scale * (history @ content)
     np.testing.assert_allclose(hybrid.score(EVERYBODY, EVERYTHING), expected, atol=1e-4)
     reblended = fitted(seed).with_weights(**blend)
     np.testing.assert_allclose(reblended.score([4], [1, 5]), expected[[4]][:, [1, 5]], atol=1e-4)
@@ -157,12 +157,12 @@ def test_cold_and_warm_items_share_a_list(cold_taste: int) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: BalancedEASE(0.0), "strength: got 0.0, expected a number above 0"),
+        (lambda: BalancedEASE(0.0), "regularization: got 0.0, expected a number above 0"),
         (lambda: BalancedEASE(activity_power=-1), "balance: got -1, expected a number from 0"),
-        (lambda: Hybrid(user_weight=1.5), "got share 1.5"),
-        (lambda: Hybrid(shrinkage=float("nan")), "evidence nan"),
-        (lambda: fitted().with_weights(content_scale=-1), "lift -1"),
-        (lambda: fitted().with_weights(popularity_penalty=-1), "modesty -1"),
+        (lambda: Hybrid(user_weight=1.5), "got user_weight 1.5"),
+        (lambda: Hybrid(shrinkage=float("nan")), "shrinkage nan"),
+        (lambda: fitted().with_weights(content_scale=-1), "content_scale -1"),
+        (lambda: fitted().with_weights(popularity_penalty=-1), "popularity_penalty -1"),
         (
             lambda: Hybrid().fit(world()[0], np.ones((2, ITEMS))),
             r"shape \(2, 19\), expected finite .*15, 19\]",

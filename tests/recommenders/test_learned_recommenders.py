@@ -268,11 +268,11 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
     def vectors() -> tuple[np.ndarray, ...]:
         users, items = np.split(passed @ np.concatenate([value["users"], value["items"]]), [USERS])
         bias = value.get("bias", np.zeros(ITEMS))
-        if "eyes" not in value:
+        if "visual_users" not in value:
             return users, items, bias
         seen = features @ value["projection"]
         return (
-            np.hstack([users, value["eyes"]]),
+            np.hstack([users, value["visual_users"]]),
             np.hstack([items, seen]),
             bias + features @ value["visual_bias"],
         )
@@ -288,14 +288,14 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
         own = value["users"].shape[1]
         first = passed.T @ np.concatenate([by_user_UK[:, :own], by_item_IK[:, :own]])
         found = {"users": first[:USERS], "items": first[USERS:], "bias": slope_UI.sum(0)}
-        found["eyes"] = by_user_UK[:, own:]
-        if "eyes" in value:
+        found["visual_users"] = by_user_UK[:, own:]
+        if "visual_users" in value:
             found["projection"] = features.T @ by_item_IK[:, own:]
             found["visual_bias"] = features.T @ slope_UI.sum(0)
         weight = rival.regularization / len(users)
         of_user = weight * np.bincount(users, minlength=USERS)
         of_item = weight * np.bincount(np.concatenate([better, worse]), minlength=ITEMS)
-        for name, often in {"users": of_user, "eyes": of_user, "items": of_item, "bias": of_item}.items():
+        for name, often in {"users": of_user, "visual_users": of_user, "items": of_item, "bias": of_item}.items():
             if name in value:
                 found[name] = found[name] + (often * value[name].T).T
         return found
@@ -338,7 +338,7 @@ def test_vbpr_scores_as_the_paper_s_formula(planted) -> None:
     scores = (
         part["bias"]
         + part["users"] @ part["items"].T
-        + part["eyes"] @ (pictures @ part["projection"]).T
+        + part["visual_users"] @ (pictures @ part["projection"]).T
         + pictures @ part["visual_bias"]
     )
     frozen = Factors(*(one.detach().numpy() for one in vectors.factors()))

@@ -125,7 +125,7 @@ def test_the_kernel_is_made_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: UserKernel(0), "strength: got 0, expected a number above 0"),
+        (lambda: UserKernel(0), "regularization: got 0, expected a number above 0"),
         (lambda: UserKernel(kernel_scale=-1), "sharpness: got -1, expected a number above 0"),
         (lambda: UserKernel(idf_power=float("nan")), "rarity: got nan, expected a number from 0"),
         (lambda: UserKernel(activity_power=-1), "balance: got -1, expected a number from 0"),

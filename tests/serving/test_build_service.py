@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mmattn
-from mmattn import InputError, Sample, Service
+from mmattn import InputError, Sample, RecommenderService
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
 from mmattn.data.reader import read_dataset
 from mmattn.data.roles import ItemTable
 from mmattn.experiments.config import DataConfig, FitConfig, ProtocolConfig
 from mmattn.experiments.experiment import RecommendationExperiment
 from mmattn.experiments.protocol import make_split
-from mmattn.serving import build_service
+from mmattn.serving import build_service as build_service_module
 from mmattn.serving.build_service import build_service
 from mmattn.serving.item_metadata import item_columns
 from mmattn.serving.run_encoder import RunEncoder
@@ -42,9 +42,9 @@ def exact_scores(run: Path, data: Path, history: list[int]) -> np.ndarray:
 
 
 def test_it_recommends_as_the_model_does(finished: Path, data: Path) -> None:
-    service = Service.open(finished)
-    assert service.facts["seed"] == 3
-    assert service.facts["agreement"] > 0.9
+    service = RecommenderService.open(finished)
+    assert service.attributes["seed"] == 3
+    assert service.attributes["agreement"] > 0.9
     dataset = read_dataset(data)
     history = dataset.interactions.items[dataset.interactions.users == 5][:9].tolist()
     scores = exact_scores(finished, data, history)
@@ -59,7 +59,7 @@ def test_it_recommends_as_the_model_does(finished: Path, data: Path) -> None:
 def test_at_full_width_the_scores_are_the_model_s(
     run: Path, data: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_service, "WIDTHS", (512,))
+    monkeypatch.setattr(build_service_module, "WIDTHS", (512,))
     service = build_service(run, read_dataset(data), progress=False)
     assert service is not None
     scores = exact_scores(finished, data, [2, 3, 5])
@@ -72,8 +72,8 @@ def test_at_full_width_the_scores_are_the_model_s(
 def test_who_is_known_is_who_was_met(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = read_dataset(data)
     met = np.unique(dataset.interactions.items)
-    assert Service.open(run).places.tolist() == met.tolist()
-    monkeypatch.setattr(build_service, "MAX_KNOWN_ITEMS", 17)
+    assert RecommenderService.open(run).known_rows.tolist() == met.tolist()
+    monkeypatch.setattr(build_service_module, "MAX_KNOWN_ITEMS", 17)
     service = build_service(run, dataset, progress=False)
     assert service is not None
     assert len(service.known_rows) == 17
@@ -84,12 +84,12 @@ def test_who_is_known_is_who_was_met(run: Path, data: Path, monkeypatch: pytest.
 
 
 def test_a_new_item_is_recommended_and_met(run: Path, data: Path) -> None:
-    service = Service.open(run)
+    service = RecommenderService.open(run)
     pictured = next(item for item in read_dataset(data).items if len(item.content) > 1)
     known = int(pictured.id)
     added = service.add_items([Sample("90001", dict(pictured.content)), pictured, Sample("90002")])
-    assert (added.ids, added.there, added.without) == ([90001], 1, [90002])
-    opened = Service.open(run)
+    assert (added.ids, added.existing, added.skipped_no_content) == ([90001], 1, [90002])
+    opened = RecommenderService.open(run)
     # The same content as an item that is there: the same neighbours, as a candidate and in a history.
     assert known in opened.recommend([90001], k=5).ids
     like = service.recommend([known], k=110)
@@ -99,7 +99,7 @@ def test_a_new_item_is_recommended_and_met(run: Path, data: Path) -> None:
     assert opened.index.metadata.iloc[-1].equals(opened.index.metadata.iloc[service.rows([known])[0]]) or (
         opened.index.metadata.iloc[-1]["text"] == opened.index.metadata.iloc[service.rows([known])[0]]["text"]
     )
-    for array in (opened.maps, opened.index.matrix):
+    for array in (opened.item_to_user, opened.index.matrix):
         assert len(array) == 114
 
 
@@ -107,9 +107,9 @@ def test_a_table_with_a_title_and_a_picture(run: Path, data: Path, tmp_path: Pat
     picture = next(item.content["image"] for item in read_dataset(data).items if "image" in item.content)
     shutil.copy(picture, tmp_path / "new.png")
     (tmp_path / "new.csv").write_text("item,text,image\n801,seven,new.png\n802,,new.png\n803,eight,\n804,,\n")
-    service = Service.open(run)
+    service = RecommenderService.open(run)
     added = service.add_items(tmp_path / "new.csv")
-    assert (added.ids, added.without) == ([801, 802, 803], [804])
+    assert (added.ids, added.skipped_no_content) == ([801, 802, 803], [804])
     assert service.index.metadata.iloc[-3:]["text"].tolist()[0] == "seven"
     assert set(service.recommend([801, 803], k=200).ids) >= {802}
     assert service.recommend([5], k=5, where="text == 'eight'").ids == [803]
@@ -120,18 +120,18 @@ def test_a_catalogue_that_grew(run: Path, data: Path, tmp_path: Path) -> None:
     items = pd.read_parquet(grown / "items.parquet")
     more = items.head(7).assign(item=lambda table: table["item"] + 5000)
     pd.concat([items, more]).to_parquet(grown / "items.parquet", index=False)
-    service = Service.open(run)
+    service = RecommenderService.open(run)
     added = service.add_items(grown)
-    assert (len(added.ids) + len(added.without), added.there) == (7, 113)
-    assert Service.open(run).add_items(grown).there == 113 + len(added.ids)  # again, nothing is new
-    assert Service.open(run).index.metadata["digit"].tail(1).notna().all()
+    assert (len(added.ids) + len(added.skipped_no_content), added.existing) == (7, 113)
+    assert RecommenderService.open(run).add_items(grown).existing == 113 + len(added.ids)  # again, nothing is new
+    assert RecommenderService.open(run).index.metadata["digit"].tail(1).notna().all()
 
 
 def test_what_is_not_its_own_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
     card = (data / "card.yaml").read_text()
     other = shutil.copytree(data, tmp_path / "other")
     (other / "card.yaml").write_text(card.replace("name: digits", "name: letters"))
-    service = Service.open(run)
+    service = RecommenderService.open(run)
     with pytest.raises(InputError, match="the card of 'letters', but the run's catalogue is 'digits'"):
         service.add_items(other)
     (tmp_path / "t.csv").write_text("item,txet\n1,x\n")
@@ -144,28 +144,28 @@ def test_what_is_not_its_own_is_refused(run: Path, data: Path, tmp_path: Path) -
         service.add_items([Sample("x", {"text": "x"})])
     with pytest.raises(InputError, match="id 700 comes twice"):
         service.add_items([Sample("700", {"text": "x"}), Sample("700", {"text": "y"})])
-    assert len(Service.open(run).index) == 113
+    assert len(RecommenderService.open(run).index) == 113
 
 
 def test_a_checkpoint_of_another_program_is_refused(run: Path) -> None:
     model = run / "seed-3" / "model"
     config = (model / "config.json").read_text()
-    made = Service.open(run).index.provenance
+    made = RecommenderService.open(run).index.provenance
     assert made is not None
     (model / "config.json").write_text(config.replace(made["program"], "0123456789abcdef"))
     with pytest.raises(InputError, match=f"another program, 0123456789abcdef; .* with {made['program']}"):
-        Service.open(run)
+        RecommenderService.open(run)
     (model / "config.json").write_text(config)
     weights = (model / "model.safetensors").read_bytes()
     state = load_file(model / "model.safetensors")
     state["heads.recommendation.sharpness"] += 0.5
     save_file(state, model / "model.safetensors")
     with pytest.raises(InputError, match=rf"a model of another weights, \w+; .* made with {made['weights']}"):
-        Service.open(run)
+        RecommenderService.open(run)
     (model / "model.safetensors").write_bytes(weights)
-    assert Service.open(run).recommend([], k=3).basis == "catalogue"
+    assert RecommenderService.open(run).recommend([], k=3).basis == "catalogue"
     shutil.rmtree(model)  # a bundle goes to production without its model, but takes no new items there
-    assert Service.open(run).recommend([], k=3).basis == "catalogue"
+    assert RecommenderService.open(run).recommend([], k=3).basis == "catalogue"
 
 
 def test_histories_that_are_completed(data: Path, tmp_path: Path) -> None:
@@ -174,16 +174,16 @@ def test_histories_that_are_completed(data: Path, tmp_path: Path) -> None:
     config = FitConfig(
         name="completed", data=DataConfig(data, data.parent / "features"),
         encoders=encoders, fusion=FusionConfig(dim=32, heads=2), out=tmp_path, baselines={},
-        protocol=ProtocolConfig(seeds=(0,)), head=HeadConfig(options={"completion": 0.7}),
+        protocol=ProtocolConfig(seeds=(0,)), head=HeadConfig(options={"completion_dropout": 0.7}),
     )  # fmt: skip
     experiment = RecommendationExperiment(config, progress=False)
     task, _ = experiment._build_task(make_split(experiment.dataset, config.protocol, 0), "test", 0)
     task.model.save_pretrained(experiment.folder / "seed-0" / "model")
     service = build_service(experiment.folder, experiment.dataset, progress=False)
     assert service is not None
-    opened = Service.open(experiment.folder)
-    assert opened.together.shape == (len(opened.places),) * 2
-    assert opened.together.diagonal().sum() == len(experiment.dataset.interactions)
+    opened = RecommenderService.open(experiment.folder)
+    assert opened.cooccurrence.shape == (len(opened.known_rows),) * 2
+    assert opened.cooccurrence.diagonal().sum() == len(experiment.dataset.interactions)
     worded = next(item for item in experiment.dataset.items if "text" in item.content)
     opened.add_items([Sample("7001", dict(worded.content))])
     assert np.corrcoef(opened.index.vectors([int(worded.id), 7001]))[0, 1] > 0.9

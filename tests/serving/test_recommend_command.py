@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mmattn import Service
+from mmattn import RecommenderService
 from mmattn.cli import main
 
 
@@ -21,7 +21,7 @@ def told(run: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> dict
 
 def test_one_user(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(run, "--history", "3", "5", "-k", "4", "--where", "digit == '7'", capsys=capsys)
-    expected = Service.open(run).recommend([3, 5], 4, "digit == '7'")
+    expected = RecommenderService.open(run).recommend([3, 5], 4, "digit == '7'")
     assert found["basis"] == "history"
     items: list[dict[str, dict[str, str]]] = found["items"]  # type: ignore[assignment]
     assert [item["item"] for item in items] == expected.ids
@@ -42,10 +42,10 @@ def test_a_new_item_comes_in_and_is_met(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "new.csv").write_text("item,text\n900,nine\n901,\n")
-    found = told(run, "--add", str(tmp_path / "new.csv"), "--history", "900", capsys=capsys)
+    found = told(run, "--add-items", str(tmp_path / "new.csv"), "--history", "900", capsys=capsys)
     assert found["added"] == {"ids": [900], "there": 0, "without": [901]}
     assert told(run, "--history", "900", "-k", "1", capsys=capsys)["basis"] == "history"
-    assert main(["recommend", str(run), "--add", str(tmp_path / "new.csv"), "--quiet"]) == 0
+    assert main(["recommend", str(run), "--add-items", str(tmp_path / "new.csv"), "--quiet"]) == 0
     assert "0 items added, 1 were there, 1 left out for lack of content, the first is 901" in (
         capsys.readouterr().out
     )
@@ -57,13 +57,13 @@ def test_many_users(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = told(run, "--users", str(users), "--out", str(out), "-k", "3", capsys=capsys)
     assert found == {"users": 2, "rows": 6, "unknown": 0}
     rows = pa.parquet.read_table(out).to_pandas()
-    assert rows["item"][rows["user"] == "a"].tolist() == Service.open(run).recommend([3, 7], 3).ids
+    assert rows["item"][rows["user"] == "a"].tolist() == RecommenderService.open(run).recommend([3, 7], 3).ids
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "got none of --history, --users and --add"),
+        ([], "got none of --history, --users and --add-items"),
         (["--history", "1", "--users", "u.parquet", "--out", "o.parquet"], "got --history and --users"),
         (["--users", "u.parquet"], "--users FILE and --out FILE belong together"),
         (["--history", "1", "--out", "o.parquet"], "--users FILE and --out FILE belong together"),
@@ -71,7 +71,7 @@ def test_many_users(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--history", "1", "--where", "digt == '7'"], "no column 'digt'. Did you mean 'digit'?"),
         (["--history", "1", "-k", "0"], "got k=0, expected a whole number from 1"),
         (["--users", "nowhere.parquet", "--out", "o.parquet"], "nowhere.parquet: cannot be read as parquet"),
-        (["--add", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--add-items", "nowhere.csv"], "nowhere.csv: no such file"),
     ],
 )
 def test_mistakes_end_with_one_line(

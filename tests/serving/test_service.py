@@ -106,9 +106,9 @@ def test_nobody_writes_over_what_another_has_written(service: RecommenderService
 
 def test_damage_is_named(service: RecommenderService) -> None:
     service.save()
-    maps = next(service.folder.glob("maps-*.npy"))
+    maps = next(service.folder.glob("item-to-user-*.npy"))
     maps.write_bytes(maps.read_bytes()[:-1] + b"x")
-    with pytest.raises(InputError, match=r"maps-\w+.npy: damaged"):
+    with pytest.raises(InputError, match=r"item-to-user-\w+.npy: damaged"):
         RecommenderService.open(service.folder.parent)
 
 

@@ -29,7 +29,7 @@ def test_the_names_are_the_same_in_both() -> None:
     assert set(get_args(hints["optimizer"])) == set(OPTIMIZERS)
     assert set(get_args(hints["schedule"])) == set(SCHEDULES)
     assert set(get_args(hints["precision"])) == set(PRECISIONS)
-    assert set(get_args(get_args(hints["track"])[0])) == set(LOGGERS)
+    assert set(get_args(get_args(hints["loggers"])[0])) == set(LOGGERS)
 
 
 @pytest.mark.parametrize("kind", [LoopConfig, TrainingConfig])
@@ -41,13 +41,13 @@ def test_every_key_has_help(kind: type) -> None:
 
 def test_unknown_values_are_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"schedule: got 'cosin', expected one of .*Did you mean 'cosine'\?"):
-        schema.from_mapping(config.TrainingConfig, {"schedule": "cosin"}, "fit.yaml")
-    with pytest.raises(InputError, match=r"track\[0\]: got 'tensorbord'.*Did you mean 'tensorboard'\?"):
-        schema.from_mapping(config.TrainingConfig, {"track": ["tensorbord"]}, "fit.yaml")
-    with pytest.raises(InputError, match=r"unknown key 'tracker'. Did you mean 'track'\?"):
-        schema.from_mapping(config.TrainingConfig, {"tracker": "wandb"}, "fit.yaml")
+        schema.from_mapping(TrainingConfig, {"schedule": "cosin"}, "fit.yaml")
+    with pytest.raises(InputError, match=r"loggers\[0\]: got 'tensorbord'.*Did you mean 'tensorboard'\?"):
+        schema.from_mapping(TrainingConfig, {"loggers": ["tensorbord"]}, "fit.yaml")
+    with pytest.raises(InputError, match=r"unknown key 'logger'. Did you mean 'loggers'\?"):
+        schema.from_mapping(TrainingConfig, {"logger": "wandb"}, "fit.yaml")
 
 
 def test_a_batch_size_by_epoch_is_read() -> None:
-    read = schema.from_mapping(config.TrainingConfig, {"users": {0: 256, 10: 1024}}, "fit.yaml")
-    assert read.users == {0: 256, 10: 1024}
+    read = schema.from_mapping(TrainingConfig, {"users_per_batch": {0: 256, 10: 1024}}, "fit.yaml")
+    assert read.users_per_batch == {0: 256, 10: 1024}

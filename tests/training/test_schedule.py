@@ -51,7 +51,7 @@ def test_every_step_of_every_schedule(kind: str) -> None:
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("cut", [1, 4, 5, 9])
 def test_a_schedule_goes_on_from_its_state(kind: str, cut: int) -> None:
-    options: dict[str, Any] = {"warmup_ratio": 1 / 3, "lr_decay": 0.5, "decay_epochs": 2}
+    options: dict[str, Any] = {"warmup_ratio": 1 / 3, "lr_decay": 0.5, "lr_decay_epochs": 2}
     first = build(kind, [3, 3, 3, 3], **options)
     walk(first, cut)
     second = build(kind, [3, 3, 3, 3], **options)
@@ -96,12 +96,12 @@ def test_more_steps_than_were_promised_keep_the_last_rate() -> None:
 def test_what_a_schedule_refuses() -> None:
     with pytest.raises(InputError, match=r"no schedule 'cosin'. Did you mean 'cosine'\?"):
         build("cosin", [3])
-    with pytest.raises(InputError, match="warmup: got 1.5"):
-        build("cosine", [3], warmup=1.5)
-    with pytest.raises(InputError, match="decay: got 0"):
-        build("step", [3], decay=0)
-    with pytest.raises(InputError, match="decay_epochs: got 0"):
-        build("step", [3], decay_epochs=0)
+    with pytest.raises(InputError, match="warmup_ratio: got 1.5"):
+        build("cosine", [3], warmup_ratio=1.5)
+    with pytest.raises(InputError, match="lr_decay: got 0"):
+        build("step", [3], lr_decay=0)
+    with pytest.raises(InputError, match="lr_decay_epochs: got 0"):
+        build("step", [3], lr_decay_epochs=0)
 
 
 @pytest.mark.parametrize("sizes", [{1: 5}, {}, {0: -1}, {0: 2.5}, -3, {0: True}])

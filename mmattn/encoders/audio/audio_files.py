@@ -1,4 +1,4 @@
-"""Sound files a block at a time, whatever their length; one that ends too early is noticed."""
+"""Read audio files of any length in blocks, and detect truncated ones."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mmattn.encoders.base import Unreadable
 
 __all__ = ["AudioReader"]
 
-# What libsndfile notes of samples that are fewer than their chunk's header says.
+# The note of libsndfile on a chunk with fewer samples than its header declares.
 _TRUNCATION_NOTE = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_SIZE_UNKNOWN = 0x7FFF0000  # who writes into a pipe cannot know the size, and puts down the largest
-_OGG_PAGE = 65536  # bytes of a page, at most
+_SIZE_UNKNOWN = 0x7FFF0000  # a writer into a pipe cannot know the size and declares the largest
+_OGG_PAGE = 65536  # maximum bytes of a page
 _OGG_HEADER, _OGG_FLAGS, _OGG_LAST = 27, 5, 4  # bytes of a page's header, its flags, and the last page's flag
 
 
 class AudioReader:
-    """A WAV, FLAC, OGG, MP3, AIFF or AU file that is read a block at a time.
+    """Read a WAV, FLAC, OGG, MP3, AIFF or AU file in blocks.
 
     Args:
         content: a path or the file's bytes.
 
     Raises:
-        Unreadable: it cannot be opened, is empty, or is no sound in a known format.
+        Unreadable: the file cannot be opened, is empty, or is no audio in a known format.
 
     Example:
         >>> import io, numpy, soundfile
         >>> file = io.BytesIO()
         >>> soundfile.write(file, numpy.zeros((700, 2)), 8000, format="FLAC")
-        >>> with AudioReader(file.getvalue()) as sound:
-        ...     sound.sample_rate, [block.shape for block in sound.blocks(500)]
+        >>> with AudioReader(file.getvalue()) as audio:
+        ...     audio.sample_rate, [block.shape for block in audio.blocks(500)]
         (8000, [(500, 2), (200, 2)])
     """
 
@@ -53,7 +53,7 @@ class AudioReader:
             self._file = soundfile.SoundFile(self._handle)
         except (soundfile.SoundFileError, RuntimeError) as error:
             self._handle.close()
-            raise Unreadable("not a sound file in a known format, or damaged") from error
+            raise Unreadable("not an audio file in a known format, or damaged") from error
         except Unreadable:
             self._handle.close()
             raise
@@ -67,40 +67,47 @@ class AudioReader:
         self._handle.close()
 
     def blocks(self, block_frames: int, max_frames: float = float("inf")) -> Iterator[np.ndarray]:
-        """Blocks [T, channels] of float32, from -1 to 1, in their order; the last may be shorter.
+        """Read the file in blocks.
 
         Args:
-            block_frames: of a block.
-            max_frames: frames in all; what comes later is not read.
+            block_frames: frames per block.
+            max_frames: maximum frames in all; the rest is not read.
+
+        Yields:
+            float32 [T, channels], from -1 to 1; the last block may be shorter.
 
         Raises:
-            Unreadable: the file is damaged, or ends before its header says, within what is read.
+            Unreadable: the part that is read is damaged or truncated.
         """
         import soundfile
 
-        taken = 0
-        while taken < max_frames:
-            wanted = int(min(block_frames, max_frames - taken))
+        frames_read = 0
+        while frames_read < max_frames:
+            size = int(min(block_frames, max_frames - frames_read))
             try:
-                block = self._file.read(wanted, dtype="float32", always_2d=True)
+                block = self._file.read(size, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
-                raise Unreadable(f"damaged or cut off after {taken / self.sample_rate:.3g} s") from error
-            taken += len(block)
+                raise Unreadable(
+                    f"damaged or cut off after {frames_read / self.sample_rate:.3g} s"
+                ) from error
+            frames_read += len(block)
             if len(block):
                 yield block
-            if len(block) < wanted:
-                return self._check_complete(taken)
+            if len(block) < size:
+                return self._check_complete(frames_read)
         return None
 
     def _check_complete(self, frames_read: int) -> None:
-        """The end of the file was reached: was it meant to be there?"""
-        header = self._file.frames
-        for said, found in _TRUNCATION_NOTE.findall(self._file.extra_info):
-            if int(found) < int(said) < _SIZE_UNKNOWN:
-                header = max(header, round(frames_read * int(said) / max(int(found), 1)))
-        if frames_read < header:
+        """Compare the frames read up to the end of the file with what its header declares."""
+        declared_frames = self._file.frames
+        for declared, actual in _TRUNCATION_NOTE.findall(self._file.extra_info):
+            if int(actual) < int(declared) < _SIZE_UNKNOWN:
+                frames = round(frames_read * int(declared) / max(int(actual), 1))
+                declared_frames = max(declared_frames, frames)
+        if frames_read < declared_frames:
             raise Unreadable(
-                f"cut off: it ends after {frames_read / self.sample_rate:.3g} s, expected {header / self.sample_rate:.3g} s"
+                f"cut off: it ends after {frames_read / self.sample_rate:.3g} s, "
+                f"expected {declared_frames / self.sample_rate:.3g} s"
             )
         if self._file.format == "OGG" and not self._has_last_page():
             raise Unreadable(
@@ -108,11 +115,11 @@ class AudioReader:
             )
 
     def _has_last_page(self) -> bool:
-        """Whether the last page of an OGG stream is there, and all of it."""
+        """Whether the last page of an OGG stream is present and complete."""
         size = self._handle.seek(0, io.SEEK_END)
         self._handle.seek(max(0, size - _OGG_PAGE))
         tail = self._handle.read()
         page = tail[max(0, tail.rfind(b"OggS")) :]
         table = page[_OGG_HEADER : _OGG_HEADER + page[_OGG_HEADER - 1]] if len(page) > _OGG_HEADER else b""
-        whole = bool(table) and len(page) >= _OGG_HEADER + len(table) + sum(table)
-        return whole and bool(page[_OGG_FLAGS] & _OGG_LAST)
+        complete = bool(table) and len(page) >= _OGG_HEADER + len(table) + sum(table)
+        return complete and bool(page[_OGG_FLAGS] & _OGG_LAST)

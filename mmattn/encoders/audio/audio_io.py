@@ -1,4 +1,4 @@
-"""Reading sound: one channel at one rate, at once or in pieces, or a reason why not; and its mel spectrum."""
+"""Read audio as one channel at one sample rate, at once or in chunks, and compute mel spectra."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from mmattn.errors import InputError
 
 __all__ = ["Resampler", "iter_clip", "mel_center_frequencies", "mel_power", "read_clip"]
 
-_SILENCE_PEAK = 1e-4  # of full scale: 80 dB below it
-_BLOCK_SECONDS = 30.0  # seconds of a file that are read at a time
+_SILENCE_PEAK = 1e-4  # 80 dB below full scale
+_BLOCK_SECONDS = 30.0  # read at a time
 
 
 def read_clip(content: Any, sample_rate: int, *, max_seconds: float = 30.0) -> Tensor:
-    """A clip as float32 samples [T] at `sample_rate`, its channels averaged.
+    """Read a clip, average its channels and resample it.
 
     Args:
         content: a path or the bytes of a WAV, FLAC, OGG or MP3 file; or (samples, rate) with an array
             [T] or [T, channels], floating point from -1 to 1 or integers of full scale.
-        sample_rate: samples a second of the result.
-        max_seconds: what comes later is left out, and not read.
+        sample_rate: samples per second of the result.
+        max_seconds: the rest of a longer clip is not read.
+
+    Returns:
+        float32 samples [T].
 
     Raises:
-        Unreadable: with the reason: no sound file, no samples, silence, values that are not finite, a
-            file that is cut off.
+        Unreadable: no audio file, a truncated one, no samples, silence, or values that are not finite.
 
     Example:
         >>> import numpy as np
@@ -52,40 +54,44 @@ def read_clip(content: Any, sample_rate: int, *, max_seconds: float = 30.0) -> T
 def iter_clip(
     content: Any, sample_rate: int, *, chunk_seconds: float = 10.0, max_seconds: float = math.inf
 ) -> Iterator[Tensor]:
-    """A clip of any length, a piece at a time, in memory that does not grow with its length.
+    """Read a clip of any length in chunks, with memory that does not grow with its length.
 
-    Put together the pieces are what `read_clip` gives; whether they are silent is for the caller to say.
+    The concatenated chunks are the result of `read_clip`, except that silence is not refused.
 
     Args:
-        content, sample_rate, max_seconds: as in `read_clip`.
-        chunk_seconds: of sound that is read at a time.
+        content: as in `read_clip`.
+        sample_rate: samples per second of the result.
+        chunk_seconds: length of a chunk.
+        max_seconds: the rest of a longer clip is not read.
 
     Yields:
-        Float32 samples [T] at `sample_rate`, never none, about `chunk_seconds` of them.
+        float32 samples [T] at `sample_rate`, T > 0, about `chunk_seconds` of them.
 
     Raises:
-        Unreadable: as `read_clip`, but not for silence; a fault late in a file comes after its good part.
+        InputError: `chunk_seconds` is not positive.
+        Unreadable: as in `read_clip`, but not for silence; damage late in a file shows after its good part.
 
     Example:
         >>> import numpy as np
         >>> tone = np.sin(np.arange(20000) * 0.3).astype(np.float32)
-        >>> [len(piece) for piece in iter_clip((tone, 8000), 8000, chunk_seconds=1.0)]
+        >>> [len(chunk) for chunk in iter_clip((tone, 8000), 8000, chunk_seconds=1.0)]
         [8000, 8000, 4000]
     """
     if not chunk_seconds > 0:
-        raise InputError(f"iter_clip: got pieces of {chunk_seconds} s, expected more than 0")
+        raise InputError(f"iter_clip: got chunk_seconds={chunk_seconds}, expected more than 0")
     if isinstance(content, (Path, bytes)):
-        with AudioReader(content) as sound:
-            blocks = sound.blocks(
-                math.ceil(chunk_seconds * sound.sample_rate), _max_samples(max_seconds, sound.sample_rate)
+        with AudioReader(content) as audio:
+            blocks = audio.blocks(
+                math.ceil(chunk_seconds * audio.sample_rate), _max_samples(max_seconds, audio.sample_rate)
             )
-            yield from _resampled_blocks(blocks, sound.sample_rate, sample_rate)
+            yield from _resampled_blocks(blocks, audio.sample_rate, sample_rate)
     elif isinstance(content, tuple) and len(content) == 2 and isinstance(content[0], np.ndarray):
-        samples, found = content
-        _check_array(samples, found)
-        step, end = math.ceil(chunk_seconds * found), min(len(samples), _max_samples(max_seconds, found))
+        samples, source_rate = content
+        _check_array(samples, source_rate)
+        step = math.ceil(chunk_seconds * source_rate)
+        end = min(len(samples), _max_samples(max_seconds, source_rate))
         blocks = (samples[start : min(start + step, end)] for start in range(0, int(end), step))
-        yield from _resampled_blocks(blocks, int(found), sample_rate)
+        yield from _resampled_blocks(blocks, int(source_rate), sample_rate)
     else:
         raise Unreadable(f"got {type(content).__name__}, expected a Path, bytes, or (samples, rate)")
 
@@ -104,7 +110,7 @@ def _check_array(samples: np.ndarray, sample_rate: Any) -> None:
 
 
 def _resampled_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[Tensor]:
-    """One channel at the rate wanted, block by block."""
+    """Average the channels of each block and resample it."""
     resampler = Resampler(source_rate, target_rate)
     count = 0
     for block in blocks:
@@ -132,13 +138,13 @@ def _to_mono(block: np.ndarray) -> np.ndarray:
 
 
 class Resampler:
-    """Resamples a stream: what comes out does not depend on where it is cut.
+    """Resample a stream in chunks; the result does not depend on the division into chunks.
 
-    It keeps as many samples before and after each piece as the filter of `resample_poly` (SciPy) reaches.
+    As many samples around each chunk are buffered as the filter of `scipy.signal.resample_poly` reaches.
 
     Args:
-        source_rate: samples a second that come in.
-        target_rate: samples a second that go out.
+        source_rate: samples per second of the input.
+        target_rate: samples per second of the output.
 
     Example:
         >>> resampler = Resampler(8000, 16000)
@@ -149,53 +155,59 @@ class Resampler:
     def __init__(self, source_rate: int, target_rate: int):
         common = math.gcd(source_rate, target_rate)
         self.up, self.down = target_rate // common, source_rate // common
-        reach = math.ceil(
-            10 * max(self.up, self.down) / self.up
-        )  # half of the filter, in samples that come in
+        reach = math.ceil(10 * max(self.up, self.down) / self.up)  # half the filter, in input samples
         self._context = self.down * math.ceil(reach / self.down)
         self._buffer = np.zeros(0)
-        self._consumed = 0  # samples held that have gone out
+        self._consumed = 0  # buffered samples whose output was returned
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Samples that are certain, now that these have come."""
+        """Add samples and return the output that no later samples can change.
+
+        Args:
+            samples: [n] at `source_rate`.
+
+        Returns:
+            [m] at `target_rate`.
+        """
         if self.up == self.down:
             return samples
         self._buffer = np.concatenate([self._buffer, samples])
         ready = (len(self._buffer) - self._consumed - self._context) // self.down * self.down
         if ready <= 0:
             return np.zeros(0)
-        done = self._consumed + ready
-        out = self._resample(self._buffer[: done + self._context], done)
-        kept = min(self._context, done)
-        self._buffer, self._consumed = self._buffer[done - kept :], kept
-        return out
+        end = self._consumed + ready
+        output = self._resample(self._buffer[: end + self._context], end)
+        context = min(self._context, end)
+        self._buffer, self._consumed = self._buffer[end - context :], context
+        return output
 
     def finish(self) -> np.ndarray:
-        """The rest, now that nothing comes any more."""
-        return (
-            self._resample(self._buffer, len(self._buffer))
-            if len(self._buffer) > self._consumed
-            else np.zeros(0)
-        )
+        """Return the rest of the output at the end of the stream, [m] at `target_rate`."""
+        if len(self._buffer) <= self._consumed:
+            return np.zeros(0)
+        return self._resample(self._buffer, len(self._buffer))
 
     def _resample(self, samples: np.ndarray, end_sample: int) -> np.ndarray:
         from scipy.signal import resample_poly
 
-        begin, end = (-(-place * self.up // self.down) for place in (self._consumed, end_sample))
+        begin, end = (-(-sample * self.up // self.down) for sample in (self._consumed, end_sample))
         return resample_poly(samples, self.up, self.down)[begin:end]
 
 
 def mel_power(samples: Tensor, sample_rate: int, *, n_mels: int, hop: float, window: float) -> Tensor:
-    """Mel power spectrum [..., T, bands] of samples [..., n]; frame i is centred on i hops.
+    """Compute the mel power spectrum; frame i is centred on i hops.
 
-    Slaney's mel scale and area normalisation, as librosa has them.
+    Slaney's mel scale and area normalisation, as in librosa.
 
     Args:
         samples: float32 [n] or [B, n] at `sample_rate`.
-        sample_rate: samples a second.
+        sample_rate: samples per second.
         n_mels: mel bands.
         hop: seconds from one frame to the next.
-        window: seconds that a frame looks at.
+        window: length of a frame in seconds.
+
+    Returns:
+        [T, n_mels] or [B, T, n_mels].
     """
     spectrum = _mel_spectrogram(
         sample_rate, n_mels, round(hop * sample_rate), round(window * sample_rate)
@@ -204,9 +216,16 @@ def mel_power(samples: Tensor, sample_rate: int, *, n_mels: int, hop: float, win
 
 
 def mel_center_frequencies(sample_rate: int, n_mels: int) -> Tensor:
-    """The frequency in hertz, [bands], at which each band of `mel_power` is highest.
+    """Return the centre frequency of each band of `mel_power`.
 
     Slaney's scale: even steps of 200/3 Hz up to 1 kHz, then 27 steps for each factor of 6.4.
+
+    Args:
+        sample_rate: samples per second.
+        n_mels: mel bands.
+
+    Returns:
+        [n_mels] in hertz.
 
     Example:
         >>> mel_center_frequencies(8000, 5).round().tolist()

@@ -1,4 +1,4 @@
-"""Sound through any Hugging Face model; beside it the other audio encoders, under one roof."""
+"""Audio through any Hugging Face speech model."""
 
 from __future__ import annotations
 
@@ -13,38 +13,34 @@ import torch
 from torch import Tensor
 
 from mmattn.encoders.audio.audio_io import read_clip
-from mmattn.encoders.audio.log_mel import LogMel
-from mmattn.encoders.audio.resemblyzer import Resemblyzer
 from mmattn.encoders.base import Unreadable
 from mmattn.encoders.huggingface import HuggingFaceEncoder
 from mmattn.encoders.pretrained import import_optional
 from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
 
-__all__ = ["HuggingFaceAudio", "LogMel", "Resemblyzer"]
+__all__ = ["HuggingFaceAudio"]
 
-_MIN_SECONDS = 0.025  # seconds: one window of every speech model there is
+_MIN_SECONDS = 0.025  # one window of all usual speech models
 
 
 class HuggingFaceAudio(HuggingFaceEncoder):
     """Tokens from the last hidden layer of a Hugging Face speech model: wav2vec 2.0, HuBERT, WavLM, Whisper.
 
-    Clips of equal length go through the network together and no others: some of these models give
-    other values as soon as there is padding.
+    Only clips of equal length share a batch: the output of some of these models depends on padding.
 
     Args:
-        model: a local folder, or a name on the Hugging Face hub (which then downloads it).
-        pool: "frames": one token a frame, its middle as `time`, in seconds from the clip's start;
+        model: a local folder, or a name on the Hugging Face hub, from which it is downloaded.
+        pool: "frames": one token a frame, with its middle as `time`, in seconds from the start of the clip;
             "all": one token, the mean over the frames.
-        batch_size: clips that go through the network at once.
-        max_seconds: what comes later in a clip is left out (Whisper itself stops at 30).
+        batch_size: clips per batch of the network.
+        max_seconds: the rest of a longer clip is left out (Whisper itself stops at 30).
         revision: branch, tag or commit on the hub.
         frozen: False to fine-tune the model as `encoder.trained`.
         modality: name of the modality in the tokens.
 
     Raises:
         InputError: the model cannot be loaded, or an option is out of range.
-        Unreadable: a clip cannot be read, is silent, or is shorter than 25 ms.
         MissingDependency: transformers is not installed.
     """
 
@@ -77,7 +73,7 @@ class HuggingFaceAudio(HuggingFaceEncoder):
 
     @cached_property
     def feature_extractor(self) -> Any:
-        """The model's own feature extractor, which knows its rate."""
+        """The model's feature extractor, which has its sample rate."""
         transformers = import_optional("transformers", "hf")
         return transformers.AutoFeatureExtractor.from_pretrained(self.model, revision=self.revision)
 
@@ -88,7 +84,17 @@ class HuggingFaceAudio(HuggingFaceEncoder):
         return {**super().options(), "pool": self.pool, "max_seconds": self.max_seconds}
 
     def read(self, content: Any) -> Tensor:
-        """Samples [n] at the model's rate."""
+        """Read a clip at the model's sample rate.
+
+        Args:
+            content: as in `mmattn.encoders.audio.audio_io.read_clip`, or samples [n], which pass through.
+
+        Returns:
+            Samples [n].
+
+        Raises:
+            Unreadable: the clip cannot be read, is silent or shorter than 25 ms, or the tensor is not [n].
+        """
         if isinstance(content, Tensor):
             if content.dim() != 1:
                 raise Unreadable(f"got a tensor {tuple(content.shape)}, expected samples [n]")
@@ -104,28 +110,28 @@ class HuggingFaceAudio(HuggingFaceEncoder):
         times: list[Tensor | None] = [None] * len(contents)
         by_length = sorted(clips, key=lambda index: len(clips[index]))
         for length, group in groupby(by_length, key=lambda index: len(clips[index])):
-            alike = list(group)
-            for start in range(0, len(alike), self.batch_size):
-                batch = alike[start : start + self.batch_size]
+            same_length = list(group)
+            for start in range(0, len(same_length), self.batch_size):
+                batch = same_length[start : start + self.batch_size]
                 for index, row in zip(batch, self._hidden([clips[index] for index in batch]), strict=True):
                     seconds = length / self.feature_extractor.sampling_rate
                     rows[index] = row if self.pool == "frames" else row.mean(0, keepdim=True)
-                    places = torch.arange(len(row), device=self.device)
-                    times[index] = (places + 0.5) * (seconds / len(row))
+                    frame_T = torch.arange(len(row), device=self.device)
+                    times[index] = (frame_T + 0.5) * (seconds / len(row))
         return self.pack(rows, times=times if self.pool == "frames" else None)
 
     def _hidden(self, clips: list[Tensor]) -> Tensor:
-        """The last hidden layer [B, T, D] of clips of one length, without frames of filling."""
+        """The last hidden layer [B, T, D] of clips of equal length, without padding frames."""
         features = self.feature_extractor(
             [clip.cpu().numpy() for clip in clips],
             sampling_rate=self.feature_extractor.sampling_rate,
             return_tensors="pt",
         )
         network = self.network
-        given = features[network.main_input_name].to(self.device)
+        inputs = features[network.main_input_name].to(self.device)
         with self.grad_context():
-            hidden_BTD: Tensor = network(given).last_hidden_state
-        whole = getattr(self.feature_extractor, "n_samples", None)  # Whisper fills every clip up to 30 s
-        if whole:
-            hidden_BTD = hidden_BTD[:, : math.ceil(hidden_BTD.shape[1] * len(clips[0]) / whole)]
+            hidden_BTD: Tensor = network(inputs).last_hidden_state
+        padded_samples = getattr(self.feature_extractor, "n_samples", None)  # Whisper pads clips to 30 s
+        if padded_samples:
+            hidden_BTD = hidden_BTD[:, : math.ceil(hidden_BTD.shape[1] * len(clips[0]) / padded_samples)]
         return hidden_BTD

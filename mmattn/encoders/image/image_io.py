@@ -1,4 +1,4 @@
-"""Reading pictures that other people made: the right RGB, or a reason why not."""
+"""Read images from files, bytes and arrays as upright RGB."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ MAX_PIXELS = 64_000_000  # 8,000 x 8,000: 190 MB decoded
 
 
 def read_square_image(content: Any, size: int) -> Tensor:
-    """A picture as the networks take it: squeezed to a square, uint8 [3, size, size].
+    """Read an image and resize it to a square.
 
-    Nothing is cut off: a poster's title is at its edge. What is such a tensor already passes through.
+    It is not cropped, since a poster's title is at its edge.
 
     Args:
-        content: a path, the bytes of a file, a PIL image, or an array (see `read_image`).
+        content: a path, the bytes of a file, a PIL image, or an array, as in `read_image`; a tensor of the
+            result's shape and dtype passes through.
         size: side in pixels.
 
+    Returns:
+        uint8 [3, size, size].
+
     Raises:
-        Unreadable: with the reason.
+        Unreadable: the image cannot be read, or the tensor has another shape or dtype.
     """
     if isinstance(content, Tensor):
         if content.dtype != torch.uint8 or content.shape != (3, size, size):
@@ -37,22 +41,25 @@ def read_square_image(content: Any, size: int) -> Tensor:
                 f"got a {content.dtype} tensor {tuple(content.shape)}, expected uint8 [3, {size}, {size}]"
             )
         return content
-    picture = read_image(content, min_size=size)
-    squeezed = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return torch.from_numpy(np.array(squeezed)).permute(2, 0, 1).contiguous()
+    image = read_image(content, min_size=size)
+    square = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
 def read_image(content: Any, *, min_size: int = 0, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A picture in RGB, upright, transparency on white, 16 bits brought to 8.
+    """Read an image as upright RGB with 8 bits; transparency becomes white.
 
     Args:
-        content: a path, the bytes of a file, a PIL image, or an array [H, W] or [H, W, 1, 3 or 4] of
-            uint8, uint16, or floating point from 0 to 1.
-        min_size: side in pixels that is enough: a larger JPEG is decoded at a fraction of its size.
-        max_pixels: what declares more is refused before anything is decoded.
+        content: a path, the bytes of a file, a PIL image, or an array [H, W] or [H, W, C] with C = 1, 3 or 4,
+            of uint8, uint16, or floating point from 0 to 1.
+        min_size: sufficient side in pixels: a larger JPEG is decoded at a fraction of its size.
+        max_pixels: an image that declares more is refused before it is decoded.
+
+    Returns:
+        The image.
 
     Raises:
-        Unreadable: with the reason, in a few words.
+        Unreadable: the image cannot be read; the message is the reason in a few words.
 
     Example:
         >>> import numpy as np
@@ -70,23 +77,23 @@ def read_image(content: Any, *, min_size: int = 0, max_pixels: int = MAX_PIXELS)
         raise Unreadable("the file is empty")
     try:
         with warnings.catch_warnings():
-            # Its limit is Pillow's own; ours is checked right after the header has been read.
+            # Pillow warns at a limit of its own; `max_pixels` is checked after the header has been read.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-        if picture.width * picture.height > max_pixels:
+            image = Image.open(io.BytesIO(data))
+        if image.width * image.height > max_pixels:
             raise Unreadable(
-                f"it declares {picture.width} x {picture.height} pixels, at most {max_pixels:,} are read"
+                f"it declares {image.width} x {image.height} pixels, at most {max_pixels:,} are read"
             )
         if min_size:
-            picture.draft(None, (2 * min_size, 2 * min_size))  # twice: the rest is resized properly
-        return _to_rgb(picture)
+            image.draft(None, (2 * min_size, 2 * min_size))  # twice: the rest is resized properly
+        return _to_rgb(image)
     except Unreadable:
         raise
     except UnidentifiedImageError as error:
-        raise Unreadable("not a picture in any known format") from error
+        raise Unreadable("not an image in any known format") from error
     except Image.DecompressionBombError as error:
         raise Unreadable(f"it declares far more than {max_pixels:,} pixels") from error
-    except Exception as error:  # on damaged files the decoders raise nearly anything
+    except Exception as error:  # decoders can raise anything on damaged files
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Unreadable(f"damaged: {reason}") from error
 
@@ -109,7 +116,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    """From [H, W] or [H, W, C]. Pillow itself would clip 16-bit values instead of scaling them."""
+    """Convert [H, W] or [H, W, C]; Pillow would clip 16-bit values instead of scaling them."""
     shape = array.shape
     if array.ndim == 3 and shape[2] == 1:
         array = array[:, :, 0]
@@ -117,8 +124,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise Unreadable(f"got an array {shape}, expected [H, W] or [H, W, 3 or 4]")
     if array.dtype == np.uint8:
         return _to_rgb(Image.fromarray(array))
-    full = 65535 if array.dtype.kind in "iu" else 1
+    maximum = 65535 if array.dtype.kind in "iu" else 1
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= full):  # written so that NaN is refused as well
-        raise Unreadable(f"got {array.dtype} values from {low:g} to {high:g}, expected 0 to {full}")
-    return _to_rgb(Image.fromarray(np.round(array.astype(np.float64) * (255 / full)).astype(np.uint8)))
+    if not (low >= 0 and high <= maximum):  # also true for NaN
+        raise Unreadable(f"got {array.dtype} values from {low:g} to {high:g}, expected 0 to {maximum}")
+    return _to_rgb(Image.fromarray(np.round(array.astype(np.float64) * (255 / maximum)).astype(np.uint8)))

@@ -17,17 +17,23 @@ __all__ = ["PatchEncoder"]
 
 
 class PatchEncoder(PretrainedEncoder):
-    """Base of the encoders that turn a picture into grid x grid tokens.
+    """Base of the encoders that turn an image into grid x grid tokens.
 
-    The picture is squeezed to a square (nothing is cut off), goes through the network, and the last
-    feature map is averaged over grid x grid patches, at positions 0, 1, ... row by row.
+    The image is resized to a square without cropping and goes through the network; the last feature map is
+    averaged over grid x grid patches, at positions 0, 1, ... row by row.
 
     Args:
-        load: makes the network (a timm model).
+        load: returns the network (a timm model).
         size: side of the square in pixels.
-        mean: of each channel, subtracted from values of 0 to 1.
-        std: of each channel, divided by.
-        grid: patches a side; 1 for one token a picture.
+        mean: mean of each channel, for values of 0 to 1.
+        std: standard deviation of each channel.
+        grid: patches per side; 1 for one token an image.
+        batch_size: images per batch of the network.
+        frozen: False to fine-tune the network as `encoder.trained`.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        InputError: `grid` or `batch_size` is below 1.
     """
 
     def __init__(
@@ -63,24 +69,31 @@ class PatchEncoder(PretrainedEncoder):
         return read_square_image(content, self.size)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        there = [index for index, content in enumerate(contents) if content is not None]
+        present = [index for index, content in enumerate(contents) if content is not None]
         sequences: list[Tensor | None] = [None] * len(contents)
-        for start in range(0, len(there), self.batch_size):
-            batch = there[start : start + self.batch_size]
+        for start in range(0, len(present), self.batch_size):
+            batch = present[start : start + self.batch_size]
             pixels_BCHW = torch.stack([self.read(contents[index]) for index in batch])
             for index, patches_TD in zip(batch, self.encode_pixels(pixels_BCHW), strict=True):
                 sequences[index] = patches_TD
         return self.pack(sequences)
 
     def encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
-        """[B, grid * grid, D] from uint8 pixels."""
+        """Run the network on images.
+
+        Args:
+            pixels_BCHW: [B, 3, size, size] uint8.
+
+        Returns:
+            [B, grid * grid, D].
+        """
         mean_C11, std_C11 = (
-            torch.tensor(numbers, device=self.device)[:, None, None] for numbers in (self.mean, self.std)
+            torch.tensor(channels, device=self.device)[:, None, None] for channels in (self.mean, self.std)
         )
         with self.grad_context():
             network = self.network
             scaled_BCHW = (pixels_BCHW.to(self.device) / 255 - mean_C11) / std_C11
-            # Channels last: twice as fast on CPUs, and what GPUs prefer.
+            # The channels-last layout is twice as fast on CPUs, and faster on GPUs.
             scaled_BCHW = scaled_BCHW.contiguous(memory_format=torch.channels_last)
             features = network.forward_features(scaled_BCHW)  # type: ignore[operator]
             map_BDhw = _feature_map(features, network)
@@ -89,10 +102,10 @@ class PatchEncoder(PretrainedEncoder):
 
 
 def _feature_map(features: Tensor, network: nn.Module) -> Tensor:
-    """[B, D, h, w] from what `forward_features` gives: a map, a map with channels last, or a sequence."""
+    """Bring the output of `forward_features` (a map, channels last or not, or a sequence) to [B, D, h, w]."""
     if features.dim() == 4:
-        last = getattr(network, "output_fmt", "NCHW") == "NHWC"
-        return features.permute(0, 3, 1, 2) if last else features
+        channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+        return features.permute(0, 3, 1, 2) if channels_last else features
     patches_BTD = features[:, getattr(network, "num_prefix_tokens", 0) :]
     side = round(patches_BTD.shape[1] ** 0.5)
     if side * side != patches_BTD.shape[1]:

@@ -25,15 +25,16 @@ class TimmImage(PatchEncoder):
     Args:
         model_name: as in `timm.list_models()`.
         weights: a file of weights (.safetensors, or a torch file of plain tensors); "pretrained" for
-            timm's own, which are downloaded; None for random ones, to be trained (frozen=False).
-        grid: patches a side; 1 for one token a picture.
-        size: side of the square in pixels; left out, what the model was trained on.
-        batch_size: pictures that go through the network at once.
+            timm's, which are downloaded; None for random ones, to be trained (frozen=False).
+        grid: patches per side; 1 for one token an image.
+        size: side of the square in pixels; left out, the size that the model was trained on.
+        batch_size: images per batch of the network.
         frozen: left out, True where there are weights.
         modality: name of the modality in the tokens.
 
     Raises:
-        InputError: timm has no such model, the weights do not fit it, or random weights are to stay frozen.
+        InputError: timm has no such model, the weights do not fit it, or random weights are frozen.
+        MissingDependency: timm is not installed.
 
     Example:
         >>> import numpy as np
@@ -106,19 +107,19 @@ class TimmImage(PatchEncoder):
 def _load_timm(model_name: str, weights: str | Path | None, size: int) -> nn.Module:
     timm = import_optional("timm", "offline")
     pretrained = weights == "pretrained"
-    try:  # models with position embeddings are built for one size, the others take no such argument
+    try:  # models with position embeddings are built for one size, others take no such argument
         network = timm.create_model(model_name, pretrained=pretrained, num_classes=0, img_size=size)
     except TypeError:
         network = timm.create_model(model_name, pretrained=pretrained, num_classes=0)
     if weights is None or pretrained:
         return network
-    wanted = network.state_dict()
-    state = {name: tensor for name, tensor in read_state_dict(Path(weights)).items() if name in wanted}
-    lacking = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
-    if lacking:
+    expected = network.state_dict()
+    state = {name: tensor for name, tensor in read_state_dict(Path(weights)).items() if name in expected}
+    mismatches = [name for name in expected if name not in state or state[name].shape != expected[name].shape]
+    if mismatches:
         raise InputError(
-            f"timm model {model_name!r}: {weights} has no fitting {lacking[0]!r} "
-            f"({len(lacking)} of {len(wanted)} tensors are missing or of another shape)"
+            f"timm model {model_name!r}: {weights} has no fitting {mismatches[0]!r} "
+            f"({len(mismatches)} of {len(expected)} tensors are missing or of another shape)"
         )
     network.load_state_dict(state)
     return network

@@ -17,19 +17,19 @@ __all__ = ["TinyImage"]
 
 
 class TinyImage(Encoder):
-    """grid x grid patch tokens from a small convolutional network; trained with the rest.
+    """Encode an image as grid x grid patch tokens with a small convolutional network; trained with the model.
 
-    The picture is squeezed to a square. Four convolutions with group normalisation (no statistics
-    cross samples), averaged over patches, plus a learned vector for each patch's place.
+    The image is resized to a square. Four convolutions with group normalisation (no statistics across
+    samples), averaged over patches, plus a learned position embedding of each patch.
 
     Args:
         dim: width D of the tokens.
         size: side of the square in pixels, at least 8.
-        grid: patches a side.
+        grid: patches per side.
         modality: name of the modality in the tokens.
 
     Raises:
-        Unreadable: a picture cannot be read.
+        InputError: an option is out of range.
 
     Example:
         >>> import numpy as np
@@ -73,10 +73,10 @@ class TinyImage(Encoder):
         return read_square_image(content, self.size)
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        there = [self.read(content) for content in contents if content is not None]
-        if not there:
+        images = [self.read(content) for content in contents if content is not None]
+        if not images:
             return Tokens.empty(len(contents), self.dim, (self.modality,), device=self.device)
-        pixels_BCHW = torch.stack(there).to(self.device).float() / 127.5 - 1
+        pixels_BCHW = torch.stack(images).to(self.device).float() / 127.5 - 1
         patches_BTD = self.network(pixels_BCHW).flatten(2).transpose(1, 2) + self.position_embedding
         lengths = [0 if content is None else self.grid**2 for content in contents]
         return Tokens.from_lengths(
@@ -84,5 +84,6 @@ class TinyImage(Encoder):
         )
 
 
-def _convolution(channels: int, wider: int, *, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, wider, 3, stride, padding=1), nn.GroupNorm(8, wider), nn.GELU()]
+def _convolution(in_channels: int, out_channels: int, *, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+    return [convolution, nn.GroupNorm(8, out_channels), nn.GELU()]

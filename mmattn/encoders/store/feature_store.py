@@ -1,36 +1,34 @@
-"""The feature store: frozen encoders run once, and their tokens stay on the disk.
+"""The feature store: frozen encoders run once, and their tokens are stored on disk.
 
-A folder belongs to one card (encoder, weights, preprocessing, dtype): its name is the card's
-fingerprint. In it lie `card.json`, `shards/` (what was encoded, by the hash of each content, never
-rewritten) and `views/` (the same tokens in the order in which they were asked for, one file that is
-mapped into memory; views may be deleted at any time, they are made again from the shards).
+A folder belongs to one card (encoder, weights, preprocessing, dtype) and is named by its fingerprint. It
+holds `card.json`, `shards/` (encoded contents by their hashes, never rewritten) and `views/` (the same tokens
+in the order of a request, one memory-mapped file each). Views may be deleted at any time; they are rebuilt
+from the shards.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from mmattn.encoders.base import Encoder, Unreadable
-from mmattn.encoders.store.shards import BrokenShard, Shard, write_shard, write_view
+from mmattn.encoders.store.rejected_content import RejectedContent, write_rejected
+from mmattn.encoders.store.shards import BrokenShard, Shard, concatenate_layouts, write_shard, write_view
 from mmattn.errors import InputError
-from mmattn.files import write_json, write_text
+from mmattn.files import write_json
 from mmattn.types import Tokens
 
-__all__ = ["FeatureStore", "RejectedContent", "write_rejected"]
+__all__ = ["FeatureStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,30 +36,21 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _MAX_VIEWS = 4
 
 
-@dataclass(frozen=True, order=True)
-class RejectedContent:
-    """A content that cannot be read: the item's id, the modality, and the reason."""
-
-    id: str
-    modality: str
-    reason: str
-
-
 class FeatureStore:
-    """Tokens of a frozen encoder, kept on the disk.
+    """Tokens of a frozen encoder, stored on disk.
 
-    What is encoded already, by the hash of its content, is not encoded again: in a second run, for a
-    content that occurs twice, after a kill. Any number of processes may use one folder at once.
+    A content is identified by its hash and encoded once: not again in a second run, when it occurs twice, or
+    after a kill. Any number of processes may use one folder at the same time.
 
     Args:
         root: folder of the store; one store serves any number of encoders.
         encoder: a frozen encoder.
-        dtype: "float32" or "float16", which takes half the space.
-        batch_size: contents that are read and given to the encoder at once.
-        shard_size: contents a shard: what a kill loses at most.
-        verify: read what is stored once and compare its checksum before it is used; False trusts
-            that nothing has been damaged since, which starts faster on many gigabytes.
-        progress: show a bar while encoding.
+        dtype: "float32", or "float16" for half the space.
+        batch_size: contents per batch of the encoder.
+        shard_size: contents per shard, the most that a kill loses.
+        verify: read stored files completely and compare their checksums before use; False trusts them,
+            which starts faster on many gigabytes.
+        progress: show a progress bar while encoding.
 
     Raises:
         InputError: the encoder is not frozen, or an option is out of range.
@@ -109,23 +98,27 @@ class FeatureStore:
 
     @property
     def rejected(self) -> list[RejectedContent]:
-        """Contents that could not be read, of everything this store was asked for, by id."""
+        """Contents that could not be read, of all requests to this store, sorted by id."""
         return sorted(self._rejected.values())
 
     def write_rejected(self, path: str | Path) -> None:
-        """Write the rejected contents as CSV: id, modality, reason."""
+        """Write the rejected contents as CSV with columns id, modality, reason.
+
+        Args:
+            path: the file.
+        """
         write_rejected(path, self.rejected)
 
     def tokens(self, contents: Sequence[Any], ids: Sequence[str] | None = None) -> Tokens:
-        """The tokens of the contents, encoding what is missing.
+        """Return the tokens of contents, encoding those that are missing.
 
         Args:
-            contents: raw values, one a sample; None where the modality is absent.
-            ids: names of the samples, for `rejected`; left out, their numbers.
+            contents: one raw content a sample; None where the modality is absent.
+            ids: ids of the samples, for `rejected`; left out, their indices.
 
         Returns:
-            `Tokens` on the CPU whose values are mapped from a file: rows come from the disk when they
-            are used. A content that cannot be read has no tokens, and is in `rejected`.
+            Tokens on the CPU with memory-mapped values: rows are read from disk on use. A content that cannot
+            be read has no tokens and is added to `rejected`.
 
         Raises:
             InputError: ids and contents differ in number, or the disk cannot be written to.
@@ -146,7 +139,7 @@ class FeatureStore:
         self._rejected[name] = RejectedContent(name, self.card.modality, reason)
 
     def _hashes(self, contents: Sequence[Any], names: Sequence[str]) -> list[str]:
-        """Of each content; "" where there is none or it cannot even be opened."""
+        """Hash each content; "" where it is absent or cannot be opened."""
         hashes = []
         for content, name in zip(contents, names, strict=True):
             try:
@@ -167,15 +160,15 @@ class FeatureStore:
             entity=view.entity,
         )
 
-    # --- views: tokens in the order in which they were asked for ---------------------------------
+    # --- views: tokens in the order of a request -------------------------------------------------
 
     def _view(self, contents: Sequence[Any], hashes: list[str]) -> Shard:
         name = hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
         path = self.folder / "views" / f"{name}.safetensors"
-        found = self._open(path)
-        if found is not None and list(found.items) == hashes:
-            path.touch()  # the views used least recently go first
-            return found
+        view = self._open(path)
+        if view is not None and list(view.items) == hashes:
+            path.touch()  # the least recently used views are deleted first
+            return view
         shards = self._encode_missing(contents, hashes)
         with self._explain_write_errors():
             write_view(path, hashes, shards, self.encoder.dim, _DTYPES[self.card.dtype])
@@ -187,9 +180,9 @@ class FeatureStore:
         views = sorted((path for path in ages if path.suffix == ".safetensors"), key=ages.__getitem__)
         # A minute's grace: another process may have written its view and not mapped it yet.
         old = [path for path in views[_MAX_VIEWS:] if ages[path] > 60]
-        killed = [path for path in ages if path.suffix == ".partial" and ages[path] > 86_400]
-        for path in (*old, *killed):
-            path.unlink(missing_ok=True)  # whoever has a view mapped keeps reading it
+        abandoned = [path for path in ages if path.suffix == ".partial" and ages[path] > 86_400]
+        for path in (*old, *abandoned):
+            path.unlink(missing_ok=True)  # a process that has mapped a view can still read it
 
     @contextmanager
     def _explain_write_errors(self) -> Iterator[None]:
@@ -201,27 +194,27 @@ class FeatureStore:
                 "what was encoded before is kept"
             ) from error
 
-    # --- shards: what was encoded ----------------------------------------------------------------
+    # --- shards: encoded contents ----------------------------------------------------------------
 
     def _open(self, path: Path) -> Shard | None:
-        """The shard, or None where it is not there; a broken one is removed, to be made again."""
+        """Open a shard; None where it does not exist. A broken one is deleted, to be encoded again."""
         try:
             return Shard.open(path, verify=self.verify)
         except FileNotFoundError:
             return None
         except BrokenShard as error:
-            logger.warning("feature store: %s; it is made again", error)
+            logger.warning("feature store: %s; it is encoded again", error)
             path.unlink(missing_ok=True)
             return None
 
     def _encode_missing(self, contents: Sequence[Any], hashes: list[str]) -> list[Shard]:
-        """The shards that hold all the hashes, after encoding what none of them held."""
+        """Encode the contents that no shard holds, and return all shards."""
         paths = sorted((self.folder / "shards").glob("*.safetensors"))
         shards = [shard for path in paths if (shard := self._open(path)) is not None]
         known = {name for shard in shards for name in (*shard.items, *shard.rejected)}
         wanted = {name: content for name, content in zip(hashes, contents, strict=True) if name}
-        # Like lengths together make the batches fast; the longest first, so that the time left is
-        # never underestimated, and a lack of memory shows at once.
+        # Sorting by length makes batches fast; the longest come first, so that the estimated time is
+        # never too short and running out of memory shows at once.
         costs = {name: self._size_hint(content) for name, content in wanted.items() if name not in known}
         missing = sorted(costs, key=costs.__getitem__, reverse=True)
         with tqdm(
@@ -238,20 +231,20 @@ class FeatureStore:
         try:
             return self.encoder.size_hint(content)
         except Unreadable:
-            return 0  # reading it will say why
+            return 0  # `read` gives the reason
 
     def _encode_shard(self, pairs: list[tuple[str, Any]], bar: tqdm[Any]) -> Shard:
-        """Encode contents, by their hashes, into a new shard."""
+        """Encode (hash, content) pairs into a new shard."""
         rejected: dict[str, str] = {}
         names: list[str] = []
-        parts: list[Tokens] = []
+        batches: list[Tokens] = []
         for batch in batched(pairs, self.batch_size):
-            for done, tokens in self._encode_batch(batch, rejected):
-                names += done
-                parts.append(tokens)
+            for encoded_names, tokens in self._encode_batch(batch, rejected):
+                names += encoded_names
+                batches.append(tokens)
             bar.update(len(batch))
         path = self.folder / "shards" / f"{uuid.uuid4().hex}.safetensors"
-        values = [part.values for part in parts]
+        values = [tokens.values for tokens in batches]
         with self._explain_write_errors():
             if not (self.folder / "card.json").exists():
                 write_json(self.folder / "card.json", asdict(self.card))
@@ -262,14 +255,14 @@ class FeatureStore:
                 values=values,
                 shape=(sum(map(len, values)), self.encoder.dim),
                 dtype=_DTYPES[self.card.dtype],
-                layout=_concatenated_layout(parts),
+                layout=concatenate_layouts(batches),
             )
         return Shard.open(path, verify=False)
 
     def _encode_batch(
         self, batch: Sequence[tuple[str, Any]], rejected: dict[str, str]
     ) -> list[tuple[list[str], Tokens]]:
-        """The names of what could be encoded with their tokens; the others go to `rejected`."""
+        """Encode a batch: names and tokens of the readable contents; the others go to `rejected`."""
         decoded: dict[str, Any] = {}
         for name, content in batch:
             try:
@@ -280,8 +273,8 @@ class FeatureStore:
             with torch.no_grad():
                 tokens = self.encoder(list(decoded.values())).to("cpu", _DTYPES[self.card.dtype])
         except Unreadable as error:
-            if len(decoded) > 1:  # one of them is at fault: find out which
-                return [part for pair in decoded.items() for part in self._encode_batch([pair], rejected)]
+            if len(decoded) > 1:  # find out which one
+                return [result for pair in decoded.items() for result in self._encode_batch([pair], rejected)]
             rejected.update(dict.fromkeys(decoded, str(error)))
             return []
         finite_B = torch.ones(len(tokens), dtype=torch.bool)
@@ -293,44 +286,21 @@ class FeatureStore:
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Slices of at most `size`, in order (itertools has it from Python 3.12 on)."""
+    """Yield slices of at most `size` items (`itertools.batched` needs Python 3.12).
+
+    Args:
+        items: the items.
+        size: maximum length of a slice.
+
+    Yields:
+        Slices in order.
+    """
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def write_rejected(path: str | Path, rejected: Iterable[RejectedContent]) -> None:
-    """Write rejected contents, of one store or of several, as CSV: id, modality, reason."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["id", "modality", "reason"])
-    table.writerows([row.id, row.modality, row.reason] for row in rejected)
-    write_text(path, text.getvalue())
 
 
 def _last_used(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:  # another process was quicker
+    except FileNotFoundError:  # another process deleted it
         return time.time()
-
-
-def _concatenated_layout(parts: Sequence[Tokens]) -> dict[str, Tensor]:
-    """The layout of batches of tokens one behind the other, as a shard holds it."""
-    none = torch.zeros(0, dtype=torch.int64)
-    layout = {
-        "lengths": torch.cat([none, *(part.lengths for part in parts)]),
-        "position": torch.cat([none, *(part.position for part in parts)]),
-    }
-    if any(part.time is not None for part in parts):
-        layout["time"] = torch.cat(
-            [_fill_missing(part.time, len(part.values), float("nan"), torch.float32) for part in parts]
-        )
-    if any(part.entity is not None for part in parts):
-        layout["entity"] = torch.cat(
-            [_fill_missing(part.entity, len(part.values), -1, torch.int64) for part in parts]
-        )
-    return layout
-
-
-def _fill_missing(tensor: Tensor | None, count: int, fill: float, dtype: torch.dtype) -> Tensor:
-    return torch.full((count,), fill, dtype=dtype) if tensor is None else tensor.to(dtype)

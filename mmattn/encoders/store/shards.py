@@ -1,8 +1,8 @@
-"""The file format of the feature store: one safetensors file holds the tokens of some items.
+"""The file format of the feature store: a safetensors file with the tokens of some items.
 
-It is there whole or not at all: a shard is written under another name, flushed and renamed, so a
-kill never leaves half of one. Its header names the items by the hash of their content and holds a
-checksum of the tensors, so a file that was damaged afterwards is found out.
+A shard is written under a temporary name, flushed and renamed, so that a kill never leaves a part of one. Its
+header names the items by the hash of their content and holds a checksum of the tensors, which detects later
+damage.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmattn.files import atomic_path
+from mmattn.types import Tokens
 
-__all__ = ["BrokenShard", "Shard", "write_shard", "write_view"]
+__all__ = ["BrokenShard", "Shard", "concatenate_layouts", "write_shard", "write_view"]
 
-_CHUNK_ROWS = 4096  # items that are gathered in memory at once while a view is written
+_CHUNK_ROWS = 4096  # items in memory at once while a view is written
 _FORMAT = "mmattn features 1"
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
 
 
 class BrokenShard(Exception):
-    """A file is no whole shard: torn, damaged, or something else."""
+    """A file is not a complete shard: truncated, damaged, or of another format."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The tokens of some items, in a file that is mapped into memory.
+    """The tokens of some items, in a memory-mapped file.
 
     Args:
         path: the file.
-        items: what each item is called: the hash of its content, or "" where it has no content.
+        items: name of each item: the hash of its content, or "" where it has no content.
         rejected: item -> the reason why it cannot be encoded.
-        values: [N, D], mapped: rows are read from the disk when they are used.
+        values: [N, D], memory-mapped: rows are read from disk on use.
         lengths: [I] int64, tokens of each item.
         position: [N] int64.
         time: [N] seconds, or None.
@@ -59,14 +60,15 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path, *, verify: bool) -> Shard:
-        """Map a shard.
+        """Open a shard and map it into memory.
 
         Args:
-            verify: read everything once and compare the checksum; False trusts sizes and header.
+            path: the file.
+            verify: read everything once and compare the checksum; False checks sizes and header only.
 
         Raises:
-            BrokenShard: it is torn, damaged, or no shard.
-            FileNotFoundError: it is not there.
+            BrokenShard: the file is truncated, damaged, or no shard.
+            FileNotFoundError: there is no such file.
         """
         if not path.is_file():
             raise FileNotFoundError(path)
@@ -103,19 +105,19 @@ def write_shard(
     dtype: torch.dtype,
     layout: Mapping[str, Tensor],
 ) -> None:
-    """Write a shard, atomically; the values come in pieces, so they need not fit into memory.
+    """Write a shard atomically; the values come in pieces and need not fit into memory.
 
     Args:
-        path: the final place.
-        items: what each item is called, in the order of `layout["lengths"]`.
+        path: the file.
+        items: name of each item, in the order of `layout["lengths"]`.
         rejected: item -> reason.
-        values: pieces [n, D] that add up to `shape`.
-        shape: [N, D] of all the values.
+        values: pieces [n, D] whose concatenation has `shape`.
+        shape: (N, D) of all values.
         dtype: float32 or float16.
-        layout: the other tensors of `Shard`: lengths, position, and perhaps time and entity.
+        layout: the other tensors of `Shard`: lengths, position, and optionally time and entity.
 
     Raises:
-        OSError: the disk is full, or cannot be written to. What was there before is untouched.
+        OSError: the disk is full or read-only. An existing file stays as it was.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(_header(items, rejected, shape, dtype, layout, checksum=0))
@@ -123,7 +125,7 @@ def write_shard(
         for tensor in chain((layout[name] for name in _by_element_size(layout)), values):
             file.write(_bytes(tensor))
             checksum = _checksum(tensor, checksum)
-        # The checksum is known only now; written in a fixed width, it fits where the zero stands.
+        # The checksum is known only now; its fixed width fits the place of the zero.
         file.seek(0)
         file.write(_header(items, rejected, shape, dtype, layout, checksum))
 
@@ -131,43 +133,46 @@ def write_shard(
 def write_view(
     path: Path, items: Sequence[str], shards: Sequence[Shard], dim: int, dtype: torch.dtype
 ) -> None:
-    """Write the items' tokens, gathered from shards, as one shard in the order of `items`.
+    """Gather the tokens of items from shards into one shard, in the order of `items`.
 
     Args:
-        path: the final place.
-        items: names; what no shard holds has no tokens.
-        shards: which hold them; of two that hold the same item the first counts.
-        dim: width D.
-        dtype: of the values.
+        path: the file.
+        items: names of the items; one that no shard holds gets no tokens.
+        shards: the source; where two hold the same item, the first is used.
+        dim: width D of the tokens.
+        dtype: dtype of the values.
 
     Raises:
-        OSError: as `write_shard`.
+        OSError: as in `write_shard`.
     """
-    where: dict[str, tuple[Shard, int, int]] = {}
+    locations: dict[str, tuple[Shard, int, int]] = {}
     for shard in reversed(shards):
         ends = shard.lengths.cumsum(0).tolist()
-        where |= {name: (shard, *rows) for name, *rows in zip(shard.items, [0, *ends], ends, strict=False)}
-    runs = [where[name] for name in items if name in where]
+        locations |= {
+            name: (shard, *rows) for name, *rows in zip(shard.items, [0, *ends], ends, strict=False)
+        }
+    runs = [locations[name] for name in items if name in locations]
 
-    def rows(field: str, runs: Sequence[tuple[Shard, int, int]], none: Tensor) -> Tensor:
-        return torch.cat([none, *(getattr(shard, field)[start:end] for shard, start, end in runs)])
+    def rows(field: str, runs: Sequence[tuple[Shard, int, int]], empty: Tensor) -> Tensor:
+        return torch.cat([empty, *(getattr(shard, field)[start:end] for shard, start, end in runs)])
 
-    none = torch.zeros(0, dtype=torch.int64)
+    no_ints = torch.zeros(0, dtype=torch.int64)
     layout = {
         "lengths": torch.tensor(
-            [where[name][2] - where[name][1] if name in where else 0 for name in items], dtype=torch.int64
+            [locations[name][2] - locations[name][1] if name in locations else 0 for name in items],
+            dtype=torch.int64,
         ),
-        "position": rows("position", runs, none),
+        "position": rows("position", runs, no_ints),
     }
-    for field, empty in (("time", torch.zeros(0)), ("entity", none)):
+    for field, empty in (("time", torch.zeros(0)), ("entity", no_ints)):
         if runs and getattr(runs[0][0], field) is not None:
             layout[field] = rows(field, runs, empty)
     reasons = {name: reason for shard in shards for name, reason in shard.rejected.items()}
-    wanted = set(items)
+    item_set = set(items)
     write_shard(
         path,
         items=items,
-        rejected={name: reason for name, reason in reasons.items() if name in wanted},
+        rejected={name: reason for name, reason in reasons.items() if name in item_set},
         values=(
             rows("values", runs[start : start + _CHUNK_ROWS], torch.zeros(0, dim, dtype=dtype))
             for start in range(0, len(runs), _CHUNK_ROWS)
@@ -178,6 +183,31 @@ def write_view(
     )
 
 
+def concatenate_layouts(parts: Sequence[Tokens]) -> dict[str, Tensor]:
+    """Concatenate everything but the values of several batches of tokens.
+
+    Args:
+        parts: the batches.
+
+    Returns:
+        The `layout` of `write_shard`; missing times are NaN, missing entities -1.
+    """
+    no_ints = torch.zeros(0, dtype=torch.int64)
+    layout = {
+        "lengths": torch.cat([no_ints, *(part.lengths for part in parts)]),
+        "position": torch.cat([no_ints, *(part.position for part in parts)]),
+    }
+    if any(part.time is not None for part in parts):
+        layout["time"] = torch.cat(
+            [_fill_missing(part.time, len(part.values), float("nan"), torch.float32) for part in parts]
+        )
+    if any(part.entity is not None for part in parts):
+        layout["entity"] = torch.cat(
+            [_fill_missing(part.entity, len(part.values), -1, torch.int64) for part in parts]
+        )
+    return layout
+
+
 def _header(
     items: Sequence[str],
     rejected: Mapping[str, str],
@@ -186,22 +216,22 @@ def _header(
     layout: Mapping[str, Tensor],
     checksum: int,
 ) -> bytes:
-    """The header of a safetensors file: its length, then JSON that says where each tensor lies."""
+    """Build the header of a safetensors file: its length, then JSON with the offsets of each tensor."""
     shapes = {name: (layout[name].dtype, list(layout[name].shape)) for name in _by_element_size(layout)}
     tensors, start = {}, 0
     for name, (kind, size) in {**shapes, "values": (dtype, list(shape))}.items():
         end = start + math.prod(size) * kind.itemsize
         tensors[name] = {"dtype": _DTYPES[kind], "shape": size, "data_offsets": [start, end]}
         start = end
-    ours = {"format": _FORMAT, "items": list(items), "rejected": dict(rejected)}
-    text = json.dumps(ours)[:-1] + f', "checksum": {checksum:>10d}}}'
+    metadata = {"format": _FORMAT, "items": list(items), "rejected": dict(rejected)}
+    text = json.dumps(metadata)[:-1] + f', "checksum": {checksum:>10d}}}'
     data = json.dumps({"__metadata__": {"mmattn": text}, **tensors}).encode()
-    data += b" " * (-len(data) % 8)  # the tensors begin at a multiple of eight bytes
+    data += b" " * (-len(data) % 8)  # tensors are aligned to eight bytes
     return struct.pack("<Q", len(data)) + data
 
 
 def _by_element_size(layout: Mapping[str, Tensor]) -> list[str]:
-    """Wide numbers first: every tensor then begins at a multiple of its own width."""
+    """Names sorted by element size, widest first, so that every tensor is aligned to its element size."""
     return sorted(layout, key=lambda name: (-layout[name].dtype.itemsize, name))
 
 
@@ -210,5 +240,9 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _checksum(tensor: Tensor, previous: int) -> int:
-    """CRC-32, going on from `previous`: against accidents, and quicker than the disk."""
+    """Continue the CRC-32 `previous`: it detects accidental damage and is faster than the disk."""
     return zlib.crc32(_bytes(tensor), previous)
+
+
+def _fill_missing(tensor: Tensor | None, count: int, fill: float, dtype: torch.dtype) -> Tensor:
+    return torch.full((count,), fill, dtype=dtype) if tensor is None else tensor.to(dtype)

@@ -1,36 +1,40 @@
-"""Columns of a table as tokens: categories, several categories at once, numbers, graph entities."""
+"""Columns of a table as tokens: categories, lists of categories, numbers, graph entities."""
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmattn.encoders.base import Encoder, EncoderCard, Unreadable
-from mmattn.errors import InputError, did_you_mean
+from mmattn.encoders.base import Encoder, EncoderCard
+from mmattn.encoders.tabular.columns import (
+    as_row,
+    check_column,
+    check_kind,
+    count_values,
+    fit_columns,
+    parse_cell,
+)
+from mmattn.encoders.tabular.periodic_features import PeriodicFeatures
+from mmattn.errors import InputError
 from mmattn.types import Tokens
 
 __all__ = ["EncodedRow", "Tabular"]
 
-KINDS = ("category", "categories", "number", "entity", "node")
-
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """The present values of one row, decoded: what `Tabular.read` gives.
+    """The present values of one row, decoded; the result of `Tabular.read`.
 
     Args:
-        column: of each value.
-        value_index: of each value in the table of embeddings; -1 for a number.
-        number: each value standardised; 0 for what is not a number.
-        entity: graph entity of each value; -1 for what is none.
+        column: column index of each value.
+        value_index: row of each value in the embedding table; -1 for a number.
+        number: each number, standardised; 0 for values that are not numbers.
+        entity: graph entity of each value; -1 for values without one.
     """
 
     column: tuple[int, ...]
@@ -40,29 +44,32 @@ class EncodedRow:
 
 
 class Tabular(Encoder):
-    """One token for each value of a table row that is there; trained with the rest.
+    """Encode each present value of a table row as one token; trained with the model.
 
-    Kinds of column: "category" (one value), "categories" (a list of values, one token each), "entity"
-    (one or several whole numbers that name nodes of a knowledge graph; their tokens carry `entity`),
-    "node" (the node that the row itself is: all rows share one learned vector, so that new ones have it too,
-    and the token carries `entity`, by which edges find it), and "number" (standardised, then periodic
-    features of learned frequencies and a linear layer).
-    A value that was not seen in training, None and NaN are absent: no token. The position of a
-    token is its column. Columns that are not named are left alone.
+    Kinds of column:
+
+    * "category": one value;
+    * "categories": a list of values, one token each;
+    * "number": standardised, then periodic features of learned frequencies and a linear layer;
+    * "entity": one or several integers, nodes of a knowledge graph; their tokens carry `entity`;
+    * "node": the graph node of the row itself. All rows share one learned vector, so that new rows have it
+      too, and the token carries `entity`, through which graph edges find it.
+
+    None, NaN and values not seen in training are absent: no token. The position of a token is its column.
+    Columns that are not named are ignored.
 
     Paper: Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning",
     arXiv:2203.05556 (the periodic features).
 
     Args:
         columns: name -> {"kind": ..., "values": [...]}, or {"kind": "number", "mean": m, "std": s}.
-            `Tabular.fit` works these out from training data.
+            `Tabular.fit` derives these from training data.
         dim: width D of the tokens.
-        frequencies: periodic features of a number.
+        frequencies: number of periodic features of a number.
         modality: name of the modality in the tokens.
 
     Raises:
-        InputError: a column's description does not fit its kind.
-        Unreadable: a content is not a mapping, or a value is not of its column's kind.
+        InputError: a column's specification does not fit its kind.
 
     Example:
         >>> rows = [{"year": 1995, "genres": ["Comedy", "Drama"]}, {"year": 1982, "genres": ["Drama"]}]
@@ -83,24 +90,24 @@ class Tabular(Encoder):
         modality: str = "tabular",
     ):
         super().__init__()
-        self.columns = {name: _validate_column(name, spec) for name, spec in columns.items()}
+        self.columns = {name: check_column(name, spec) for name, spec in columns.items()}
         if not self.columns:
             raise InputError("tabular: got no columns, expected at least one")
         self.dim = dim
         self.frequencies = frequencies
         self.modality = modality
-        self._value_index: dict[str, dict[Any, int]] = {}  # column -> value -> row of the table
-        total = 0
+        self._value_index: dict[str, dict[Any, int]] = {}  # column -> value -> row of the embedding table
+        num_values = 0
         for name, spec in self.columns.items():
             values = [None] if spec["kind"] == "node" else spec.get("values", [])
-            self._value_index[name] = {value: total + index for index, value in enumerate(values)}
-            total += len(values)
+            self._value_index[name] = {value: num_values + index for index, value in enumerate(values)}
+            num_values += len(values)
         self._has_entities = any(spec["kind"] in ("entity", "node") for spec in self.columns.values())
-        self.value_embedding = nn.Embedding(total, dim)
+        self.value_embedding = nn.Embedding(num_values, dim)
         self.column_embedding = nn.Embedding(len(self.columns), dim)
         self.number_features = PeriodicFeatures(len(self.columns), frequencies, dim)
-        # Tokens start with length about 1, and alike only where their values are.
-        if total <= dim:
+        # Tokens start with length about 1, and similar only where their values are.
+        if num_values <= dim:
             nn.init.orthogonal_(self.value_embedding.weight)
         else:
             nn.init.normal_(self.value_embedding.weight, std=dim**-0.5)
@@ -117,86 +124,74 @@ class Tabular(Encoder):
         svd_init: bool = False,
         **options: Any,
     ) -> Self:
-        """An encoder whose vocabularies, means and deviations come from training rows.
+        """Build an encoder with the vocabularies, means and deviations of training rows.
 
         Args:
-            contents: rows of the training data, and of nothing else.
+            contents: rows of the training data only.
             columns: name -> kind, or name -> {"kind": kind}.
-            min_count: how often a value must occur to be known.
-            idf_scaling: let rare values start with longer vectors (inverse document frequency), for columns
-                in which sharing a rare value says more than sharing a common one.
-            svd_init: where there are more values than coordinates, let the vectors start on the principal axes of
-                the training rows and not at random: rows are then alike as their values are, without the
-                noise of random vectors. Somewhat shorter rows come of it.
-            options: of the constructor.
+            min_count: minimum count of a value in the vocabulary.
+            idf_scaling: scale initial vectors by inverse document frequency, for columns in which sharing a
+                rare value says more than sharing a common one.
+            svd_init: with more values than dimensions, start on the principal axes of the training rows
+                instead of random vectors: rows are then as similar as their values, without the noise of
+                random vectors. Rows become somewhat shorter.
+            **options: keyword arguments of the constructor.
+
+        Returns:
+            The encoder.
 
         Raises:
             InputError: an unknown kind.
             Unreadable: a value is not of its column's kind.
         """
-        kinds = {name: spec if isinstance(spec, str) else spec.get("kind") for name, spec in columns.items()}
-        for name, kind in kinds.items():
-            if kind not in KINDS:
-                raise InputError(
-                    f"tabular: column {name!r} has kind {kind!r}.{did_you_mean(str(kind), KINDS)}"
-                )
-        counts: dict[str, Counter[Any]] = {name: Counter() for name in kinds}
-        known_rows = [_as_mapping(content) for content in contents if content is not None]
-        rows = len(known_rows)
-        for row in known_rows:
-            for name, kind in kinds.items():
-                counts[name].update(_cell_values(name, str(kind), row.get(name)))
-        fitted: dict[str, dict[str, Any]] = {}
-        for name, kind in kinds.items():
-            if kind == "number":
-                seen = np.array(sorted(counts[name].elements()) or [0.0])
-                fitted[name] = {"kind": kind, "mean": float(seen.mean()), "std": float(seen.std()) or 1.0}
-            elif kind == "node":
-                fitted[name] = {"kind": kind}
-            else:
-                known = sorted(value for value, count in counts[name].items() if count >= min_count)
-                fitted[name] = {"kind": kind, "values": known}
-        encoder = cls(fitted, **options)
-        lengths = (
-            encoder._idf(counts, rows) if idf_scaling else torch.ones(len(encoder.value_embedding.weight))
-        )
+        kinds = {
+            name: check_kind(name, spec if isinstance(spec, str) else spec.get("kind"))
+            for name, spec in columns.items()
+        }
+        rows = [as_row(content) for content in contents if content is not None]
+        counts = count_values(rows, kinds)
+        encoder = cls(fit_columns(counts, kinds, min_count), **options)
+        scale_V = torch.ones(len(encoder.value_embedding.weight))
+        if idf_scaling:
+            scale_V = encoder._idf(counts, len(rows))
         with torch.no_grad():
-            encoder.value_embedding.weight *= lengths[:, None]
+            encoder.value_embedding.weight *= scale_V[:, None]
         if svd_init:
-            encoder._init_from_svd(known_rows, lengths)
+            encoder._init_from_svd(rows, scale_V)
         return encoder
 
-    def _idf(self, counts: Mapping[str, Counter[Any]], rows: int) -> Tensor:
-        """[values], the rarity of each, scaled so that the tokens' mean over the training rows is 1."""
-        often = torch.ones(len(self.value_embedding.weight))
-        for name, places in self._value_index.items():
-            for value, place in places.items():
-                often[place] = counts[name].total() if value is None else counts[name][value]
-        idf = (rows / often).log() + 1
-        return idf * often.sum() / (idf * often).sum()
+    def _idf(self, counts: Mapping[str, Counter[Any]], num_rows: int) -> Tensor:
+        """Inverse document frequencies [V] of the values, scaled to mean 1 over the training tokens."""
+        count_V = torch.ones(len(self.value_embedding.weight))
+        for name, indices in self._value_index.items():
+            for value, index in indices.items():
+                count_V[index] = counts[name].total() if value is None else counts[name][value]
+        idf_V = (num_rows / count_V).log() + 1
+        return idf_V * count_V.sum() / (idf_V * count_V).sum()
 
     @torch.no_grad()
-    def _init_from_svd(self, contents: Sequence[Any], lengths: Tensor) -> None:
-        """Take the part of vectors of these lengths, without anything in common, that fits into the width.
+    def _init_from_svd(self, contents: Sequence[Any], scale_V: Tensor) -> None:
+        """Project orthogonal value vectors of the given lengths onto the principal axes of the rows.
 
-        A row counts as the sum of its tokens over the root of their number. Of all vectors of this width,
-        those on the rows' principal axes bring the rows' inner products nearest to the whole ones.
+        A row is the sum of its tokens over the root of their number. Of all projections to this width, the
+        one onto the principal axes preserves the rows' inner products best.
 
-        Paper: Deerwester et al., "Indexing by Latent Semantic Analysis", 1990.
+        Paper: Deerwester et al. 1990, "Indexing by Latent Semantic Analysis".
         """
         if len(self.value_embedding.weight) <= self.dim:
-            return  # orthogonal vectors say it all
-        cells = [[place for place in self.read(content).value_index if place >= 0] for content in contents]
-        row = [number for number, own in enumerate(cells) for _ in own]
-        place = [place for own in cells for place in own]
-        share = torch.tensor([len(own) ** -0.5 for own in cells for _ in own])
-        size = (len(cells), len(lengths))
+            return  # the width holds orthogonal vectors, nothing is lost
+        rows = [[index for index in self.read(content).value_index if index >= 0] for content in contents]
+        row_N = [row for row, values in enumerate(rows) for _ in values]
+        value_N = [index for values in rows for index in values]
+        weight_N = torch.tensor([len(values) ** -0.5 for values in rows for _ in values])
+        shape = (len(rows), len(scale_V))
         with torch.sparse.check_sparse_tensor_invariants(True):
-            said_RV = torch.sparse_coo_tensor(torch.tensor([row, place]), share * lengths[place], size)
-            said_RV = said_RV.coalesce()
-        axes_VD = torch.svd_lowrank(said_RV, q=min(self.dim, *size), niter=6)[2]
+            rows_RV = torch.sparse_coo_tensor(
+                torch.tensor([row_N, value_N]), weight_N * scale_V[value_N], shape
+            ).coalesce()
+        axes_VD = torch.svd_lowrank(rows_RV, q=min(self.dim, *shape), niter=6)[2]
         self.value_embedding.weight.zero_()
-        self.value_embedding.weight[:, : axes_VD.shape[1]] = lengths[:, None] * axes_VD
+        self.value_embedding.weight[:, : axes_VD.shape[1]] = scale_V[:, None] * axes_VD
 
     def describe(self) -> EncoderCard:
         return EncoderCard(
@@ -218,138 +213,51 @@ class Tabular(Encoder):
     def read(self, content: Any) -> EncodedRow:
         if isinstance(content, EncodedRow):
             return content
-        content = _as_mapping(content)
+        content = as_row(content)
         column: list[int] = []
-        row: list[int] = []
+        value_index: list[int] = []
         number: list[float] = []
         entity: list[int] = []
         for index, (name, spec) in enumerate(self.columns.items()):
-            known = self._value_index[name]
-            for value in _cell_values(name, spec["kind"], content.get(name)):
+            vocabulary = self._value_index[name]
+            for value in parse_cell(name, spec["kind"], content.get(name)):
                 if spec["kind"] == "number":
-                    row.append(-1)
+                    value_index.append(-1)
                     number.append((value - spec["mean"]) / spec["std"])
-                elif (place := None if spec["kind"] == "node" else value) in known:
-                    row.append(known[place])
+                elif (key := None if spec["kind"] == "node" else value) in vocabulary:
+                    value_index.append(vocabulary[key])
                     number.append(0.0)
                 else:
                     continue
                 column.append(index)
                 entity.append(value if spec["kind"] in ("entity", "node") else -1)
-        return EncodedRow(tuple(column), tuple(row), tuple(number), tuple(entity))
+        return EncodedRow(tuple(column), tuple(value_index), tuple(number), tuple(entity))
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        nothing = EncodedRow((), (), (), ())
-        cells = [nothing if content is None else self.read(content) for content in contents]
+        empty = EncodedRow((), (), (), ())
+        rows = [empty if content is None else self.read(content) for content in contents]
 
-        def joined(field: str, dtype: torch.dtype) -> Tensor:
-            flat = [value for cell in cells for value in getattr(cell, field)]
-            return torch.tensor(flat, dtype=dtype, device=self.device)
+        def concatenated(field: str, dtype: torch.dtype) -> Tensor:
+            values = [value for row in rows for value in getattr(row, field)]
+            return torch.tensor(values, dtype=dtype, device=self.device)
 
-        column_N = joined("column", torch.int64)
-        row_N = joined("value_index", torch.int64)
-        number_N = joined("number", torch.float32)
-        is_number_N = row_N < 0
+        column_N = concatenated("column", torch.int64)
+        index_N = concatenated("value_index", torch.int64)
+        number_N = concatenated("number", torch.float32)
+        is_number_N = index_N < 0
         values_ND = self.column_embedding(column_N)
         values_ND = values_ND.index_add(
-            0, (~is_number_N).nonzero()[:, 0], self.value_embedding(row_N[~is_number_N])
+            0, (~is_number_N).nonzero()[:, 0], self.value_embedding(index_N[~is_number_N])
         )
         values_ND = values_ND.index_add(
             0, is_number_N.nonzero()[:, 0], self.number_features(number_N[is_number_N], column_N[is_number_N])
         )
-        lengths = torch.tensor([len(cell.column) for cell in cells], dtype=torch.int64, device=self.device)
+        lengths = torch.tensor([len(row.column) for row in rows], dtype=torch.int64, device=self.device)
         return Tokens(
             values=values_ND,
             offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
             modality=torch.zeros_like(column_N),
             position=column_N,
             modalities=(self.modality,),
-            entity=joined("entity", torch.int64) if self._has_entities else None,
+            entity=concatenated("entity", torch.int64) if self._has_entities else None,
         )
-
-
-class PeriodicFeatures(nn.Module):
-    """Numbers as sines and cosines of learned frequencies beside the number itself, then a linear layer.
-
-    It starts as random Fourier features: where the result is wide enough to hold them all, the
-    likeness of two numbers is at first a Gaussian of their difference.
-
-    Papers: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", 2022;
-    Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", 2007 (the start).
-
-    Args:
-        columns: each has frequencies and a linear layer of its own.
-        frequencies: F, sines and cosines each.
-        dim: width D of the result.
-        kernel_width: of the first Gaussian, in standard deviations of the column.
-
-    Example:
-        >>> import torch
-        >>> PeriodicFeatures(3, 4, 8)(torch.tensor([0.5, -1.0]), torch.tensor([0, 2])).shape
-        torch.Size([2, 8])
-    """
-
-    def __init__(self, columns: int, frequencies: int, dim: int, kernel_width: float = 0.3):
-        super().__init__()
-        self.frequency = nn.Parameter(torch.randn(columns, frequencies) / (2 * math.pi * kernel_width))
-        # The number itself has no part in the likeness at first: its row is zero.
-        self.weight = nn.Parameter(torch.zeros(columns, 2 * frequencies + 1, dim))
-        for column in self.weight.data:
-            column[1:] = nn.init.orthogonal_(torch.empty(2 * frequencies, dim)) * frequencies**-0.5
-        self.bias = nn.Parameter(torch.zeros(columns, dim))
-
-    def forward(self, number: Tensor, column: Tensor) -> Tensor:
-        """[N, D] from standardised numbers [N] and the column [N] of each."""
-        angle_NF = 2 * math.pi * self.frequency[column] * number[:, None]
-        features_NW = torch.cat([number[:, None], angle_NF.sin(), angle_NF.cos()], dim=1)
-        return torch.einsum("nw,nwd->nd", features_NW, self.weight[column]) + self.bias[column]
-
-
-def _validate_column(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    kind = spec.get("kind")
-    if kind not in KINDS:
-        raise InputError(f"tabular: column {name!r} has kind {kind!r}.{did_you_mean(str(kind), KINDS)}")
-    wanted = {"number": {"kind", "mean", "std"}, "node": {"kind"}}.get(str(kind), {"kind", "values"})
-    if set(spec) != wanted:
-        raise InputError(
-            f"tabular: column {name!r} has {sorted(spec)}, expected {sorted(wanted)}; see Tabular.fit"
-        )
-    if kind == "number" and not (math.isfinite(spec["mean"]) and 0 < spec["std"] < math.inf):
-        raise InputError(
-            f"tabular: column {name!r} has mean {spec['mean']} and std {spec['std']}, expected numbers"
-        )
-    if "values" in wanted and len(set(spec["values"])) != len(spec["values"]):
-        raise InputError(f"tabular: column {name!r} names a value twice")
-    return dict(spec)
-
-
-def _as_mapping(content: Any) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise Unreadable(f"got {type(content).__name__}, expected a mapping from column to value")
-    return content
-
-
-def _cell_values(name: str, kind: str, value: Any) -> list[Any]:
-    """The values of a cell that are there, each once: strings, floats or whole numbers by kind."""
-    if kind in ("categories", "entity") and isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
-        found = [_cell_value(name, kind, one) for one in value]
-    else:
-        found = [_cell_value(name, kind, value)]
-    return list(dict.fromkeys(one for one in found if one is not None))
-
-
-def _cell_value(name: str, kind: str, value: Any) -> str | float | int | None:
-    if value is None or value == "" or (isinstance(value, numbers.Real) and math.isnan(value)):
-        return None
-    if kind == "number" and isinstance(value, numbers.Real) and math.isfinite(value):
-        return float(value)
-    if kind in ("entity", "node") and isinstance(value, numbers.Integral) and int(value) >= 0:
-        return int(value)
-    if kind in ("category", "categories") and isinstance(value, (str, numbers.Integral)):
-        return str(value)
-    expected = {
-        "number": "a finite number",
-        "entity": "a whole number from 0",
-        "node": "a whole number from 0",
-    }.get(kind, "a string or a whole number")
-    raise Unreadable(f"column {name!r}: got {value!r}, expected {expected}")

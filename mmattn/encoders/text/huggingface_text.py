@@ -27,29 +27,25 @@ POOLS = ("words", "fields", "all")
 class HuggingFaceText(HuggingFaceEncoder):
     """Tokens from the last hidden layer of any Hugging Face text encoder.
 
-    A content is one string, or the fields of an item, `[title, plot, ...]`, where None or an empty
-    string is a field that is not there. Text without any word piece has no tokens. With `is_split_into_words`, a content
-    is one text as a list of its words instead: every piece of word i is at position i, every word has at
-    least one, and what is longer than `max_length` is read in stretches of whole words.
+    A content is one string, or the fields of an item, `[title, plot, ...]`, where None or an empty string is
+    an absent field. Text without any word piece has no tokens. With `is_split_into_words`, a content is one
+    text as a list of its words instead: every piece of word i is at position i, every word has at least one,
+    and a text longer than `max_length` is encoded in chunks of whole words.
 
     Args:
-        model: a local folder, or a name on the Hugging Face hub (which then downloads it).
+        model: a local folder, or a name on the Hugging Face hub, from which it is downloaded.
         pool: "words": one token a word piece (special pieces are dropped), the pieces of field f at
             positions f * max_length, f * max_length + 1, ...; "fields": one token a field, the mean
             over its pieces, at position f; "all": one token, the mean over the fields joined by ". ".
-        max_length: word pieces that are kept of each text, special ones included.
-        batch_size: texts that go through the network at once.
+        max_length: maximum word pieces of each text, including special ones.
+        batch_size: texts per batch of the network.
         revision: branch, tag or commit on the hub.
         frozen: False to fine-tune the model as `encoder.trained`.
         is_split_into_words: contents are lists of words; only with the pool "words".
         modality: name of the modality in the tokens.
 
-    Returns:
-        `Tokens` of width `dim`, the model's hidden size.
-
     Raises:
         InputError: the model cannot be loaded, or an option is out of range.
-        Unreadable: a content is neither a string nor a list of strings.
         MissingDependency: transformers is not installed.
 
     Example:
@@ -83,7 +79,7 @@ class HuggingFaceText(HuggingFaceEncoder):
         super().__init__(
             model,
             revision=revision,
-            tower="text_model",  # of CLIP and its kin
+            tower="text_model",  # of CLIP and similar models
             frozen=frozen,
             batch_size=batch_size,
             modality=modality,
@@ -94,8 +90,8 @@ class HuggingFaceText(HuggingFaceEncoder):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's own tokenizer."""
-        # Tokenizers that see spaces (RoBERTa's) have to see one before every word of a list.
+        """The model's tokenizer."""
+        # Tokenizers that encode spaces (RoBERTa's) need one before every word of a list.
         options = {"add_prefix_space": True} if self.is_split_into_words else {}
         return import_optional("transformers", "hf").AutoTokenizer.from_pretrained(
             self.model, revision=self.revision, **options
@@ -106,8 +102,12 @@ class HuggingFaceText(HuggingFaceEncoder):
         return {**steps, "words": True} if self.is_split_into_words else steps
 
     def options(self) -> dict[str, Any]:
-        own = {"pool": self.pool, "max_length": self.max_length, "is_split_into_words": self.is_split_into_words}
-        return {**super().options(), **own}
+        return {
+            **super().options(),
+            "pool": self.pool,
+            "max_length": self.max_length,
+            "is_split_into_words": self.is_split_into_words,
+        }
 
     def read(self, content: Any) -> tuple[str | None, ...]:
         return as_words(content) if self.is_split_into_words else split_fields(content)
@@ -129,78 +129,78 @@ class HuggingFaceText(HuggingFaceEncoder):
         for item in items:
             sequences += [rows[text] for _, text in item]
             positions += [
-                place * stride + torch.arange(len(rows[text]), device=self.device) for place, text in item
+                field * stride + torch.arange(len(rows[text]), device=self.device) for field, text in item
             ]
         return self._join_item_texts(sequences, positions, [len(item) for item in items])
 
     def _join_item_texts(self, sequences: list[Tensor], positions: list[Tensor], counts: list[int]) -> Tokens:
-        """Join the texts of each item, `counts` of them."""
-        joined: list[Tensor | None] = []
-        places: list[Tensor | None] = []
+        """Concatenate the texts of each item; item i has `counts[i]` of them."""
+        item_sequences: list[Tensor | None] = []
+        item_positions: list[Tensor | None] = []
         start = 0
         for count in counts:
-            chosen = slice(start, start + count)
-            joined.append(torch.cat(sequences[chosen]) if count else None)
-            places.append(torch.cat(positions[chosen]) if count else None)
+            texts = slice(start, start + count)
+            item_sequences.append(torch.cat(sequences[texts]) if count else None)
+            item_positions.append(torch.cat(positions[texts]) if count else None)
             start += count
-        return self.pack(joined, places)
+        return self.pack(item_sequences, item_positions)
 
     def _encode_texts(self, texts: list[str]) -> list[Tensor]:
-        """[T, D] for each text, with T = 1 where the pieces are pooled, and 0 where there is none."""
+        """Encode each text as [T, D]; T is 1 where pieces are pooled, and 0 for a text without pieces."""
         if not texts:
             return []
         pieces = self.tokenizer(
             texts, truncation=True, max_length=self.max_length, return_special_tokens_mask=True
         )
         ids = [torch.tensor(row) for row in pieces["input_ids"]]
-        words = [~torch.tensor(row, dtype=torch.bool) for row in pieces["special_tokens_mask"]]
+        is_word = [~torch.tensor(row, dtype=torch.bool) for row in pieces["special_tokens_mask"]]
         rows: list[Tensor] = [torch.zeros(0, self.dim, device=self.device)] * len(texts)
-        some = [index for index in range(len(texts)) if words[index].any()]
-        for index, row_TD in zip(some, self._all_hidden_states([ids[index] for index in some]), strict=True):
-            keep_T = words[index].to(self.device)
-            rows[index] = row_TD[keep_T] if self.pool == "words" else row_TD.mean(0, keepdim=True)
+        nonempty = [index for index in range(len(texts)) if is_word[index].any()]
+        hidden_states = self._all_hidden_states([ids[index] for index in nonempty])
+        for index, row_TD in zip(nonempty, hidden_states, strict=True):
+            is_word_T = is_word[index].to(self.device)
+            rows[index] = row_TD[is_word_T] if self.pool == "words" else row_TD.mean(0, keepdim=True)
         return rows
 
     def _encode_words(self, texts: list[tuple[str, ...]]) -> Tokens:
-        """The pieces of each text, at the positions of their words."""
-        room = self.max_length - self.tokenizer.num_special_tokens_to_add()
-        runs, firsts, counts = [], [], []
+        """Encode texts given as words; each piece is at the position of its word."""
+        max_pieces = self.max_length - self.tokenizer.num_special_tokens_to_add()
+        chunks, starts, counts = [], [], []
         for words in texts:
             sizes = self._pieces_per_word(words)
-            # A word that the tokenizer sees nothing in (a lone joiner) is an unknown one, not none.
-            seen = [
+            # A word without pieces (a lone joiner) becomes the unknown word, so that it has a token.
+            known = [
                 word if size else self.tokenizer.unk_token for word, size in zip(words, sizes, strict=True)
             ]
-            cut = chunk_words([max(size, 1) for size in sizes], room)
-            runs += [seen[first:end] for first, end in cut]
-            firsts += [first for first, _ in cut]
-            counts.append(len(cut))
-        if not runs:
+            spans = chunk_words([max(size, 1) for size in sizes], max_pieces)
+            chunks += [known[start:end] for start, end in spans]
+            starts += [start for start, _ in spans]
+            counts.append(len(spans))
+        if not chunks:
             return self.pack([None] * len(texts))
-        pieces = self.tokenizer(runs, is_split_into_words=True, truncation=True, max_length=self.max_length)
+        pieces = self.tokenizer(chunks, is_split_into_words=True, truncation=True, max_length=self.max_length)
+        hidden_states = self._all_hidden_states([torch.tensor(row) for row in pieces["input_ids"]])
         sequences, positions = [], []
-        for run, row_TD in enumerate(
-            self._all_hidden_states([torch.tensor(row) for row in pieces["input_ids"]])
-        ):
-            place_T = torch.tensor([-1 if word is None else word for word in pieces.word_ids(run)])
-            place_T = place_T.to(self.device)
-            sequences.append(row_TD[place_T >= 0])
-            positions.append(place_T[place_T >= 0] + firsts[run])
+        for chunk, row_TD in enumerate(hidden_states):
+            word_T = torch.tensor([-1 if word is None else word for word in pieces.word_ids(chunk)])
+            word_T = word_T.to(self.device)
+            sequences.append(row_TD[word_T >= 0])
+            positions.append(word_T[word_T >= 0] + starts[chunk])
         return self._join_item_texts(sequences, positions, counts)
 
     def _pieces_per_word(self, words: Sequence[str]) -> list[int]:
-        """Pieces of each word."""
+        """Count the word pieces of each word."""
         if not words:
             return []
         pieces = self.tokenizer(
             list(words), is_split_into_words=True, add_special_tokens=False, verbose=False
         )
         counts = Counter(pieces.word_ids())
-        return [counts[place] for place in range(len(words))]
+        return [counts[index] for index in range(len(words))]
 
     def _all_hidden_states(self, ids: list[Tensor]) -> list[Tensor]:
-        """The last hidden layer [T, D] of each text, from its piece ids [T]."""
-        # Texts of like length together: little padding, which is most of the speed.
+        """Compute the last hidden layer [T, D] of each text from its piece ids [T]."""
+        # Sorting by length keeps padding small.
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
         rows: dict[int, Tensor] = {}
         for start in range(0, len(order), self.batch_size):
@@ -209,7 +209,7 @@ class HuggingFaceText(HuggingFaceEncoder):
         return [rows[index] for index in range(len(ids))]
 
     def _hidden_states(self, ids: list[Tensor]) -> list[Tensor]:
-        """The same of texts that go through the network at once."""
+        """Compute the last hidden layer [T, D] of the texts of one batch."""
         lengths = [len(row) for row in ids]
         padded_BT = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0)
         mask_BT = torch.arange(padded_BT.shape[1]) < torch.tensor(lengths)[:, None]
@@ -221,10 +221,16 @@ class HuggingFaceText(HuggingFaceEncoder):
 
 
 def split_fields(content: Any) -> tuple[str | None, ...]:
-    """The fields of a text content, stripped; None for a field that is not there.
+    """Split a text content into its fields, stripped; None for an absent field.
+
+    Args:
+        content: a string, or a list of strings and None.
+
+    Returns:
+        The fields.
 
     Raises:
-        Unreadable: it is neither a string nor a list of strings.
+        Unreadable: the content is neither a string nor a list of strings.
 
     Example:
         >>> split_fields("  Toy Story "), split_fields(["Heat", "", None])
@@ -240,13 +246,21 @@ def split_fields(content: Any) -> tuple[str | None, ...]:
 
 
 def texts_to_encode(fields: Sequence[str | None], pool: str) -> list[tuple[int, str]]:
-    """The texts to encode, each with its place: the fields by themselves, or joined for pool "all".
+    """Return the texts to encode, each with the index of its field.
+
+    Args:
+        fields: fields of a content; None where absent.
+        pool: a pool of `HuggingFaceText`; "all" joins the fields.
+
+    Returns:
+        (index, text) of each present field, or one (0, text) for all.
 
     Example:
-        >>> texts_to_encode(("Heat", None, "Crime"), "fields"), texts_to_encode(("Heat", None, "Crime"), "all")
+        >>> fields = ("Heat", None, "Crime")
+        >>> texts_to_encode(fields, "fields"), texts_to_encode(fields, "all")
         ([(0, 'Heat'), (2, 'Crime')], [(0, 'Heat. Crime')])
     """
-    present = [(place, field) for place, field in enumerate(fields) if field]
+    present = [(index, field) for index, field in enumerate(fields) if field]
     if pool == "all" and present:
         return [(0, ". ".join(field for _, field in present))]
     return present

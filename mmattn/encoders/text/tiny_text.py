@@ -21,15 +21,16 @@ from mmattn.types import Tokens
 __all__ = ["HashedText", "TinyText", "tokenize_words"]
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_FIELD_STRIDE = 256  # positions per field
 
 
 @dataclass(frozen=True)
 class HashedText:
-    """A text as hashed character n-grams: what `TinyText.read` gives.
+    """A text as hashed character n-grams; the result of `TinyText.read`.
 
     Args:
-        ngrams: hashed n-grams of all words, one word behind the other.
-        ngram_counts: n-grams of each word.
+        ngrams: buckets of the n-grams of all words, word after word.
+        ngram_counts: number of n-grams of each word.
         position: position of each word.
     """
 
@@ -39,26 +40,26 @@ class HashedText:
 
 
 class TinyText(Encoder):
-    """One token a word, from the hashed n-grams of its characters and the words beside it.
+    """Encode each word as one token, from its hashed character n-grams and the neighbouring words.
 
-    No vocabulary: a word never seen before is known by its parts, in any language and script.
-    Word f * 256 + i in `position` is word i of field f; fields do not see each other. With `is_split_into_words`, a
-    content is one text as a list of its words instead, all of which are kept, word i at position i.
+    There is no vocabulary: an unseen word is represented by its parts, in any language and script. Word i of
+    field f has position f * 256 + i; fields are independent. With `is_split_into_words`, a content is one
+    text as a list of its words instead, all of which are kept, word i at position i.
 
-    Paper: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information",
-    arXiv:1607.04606 (the n-grams); two residual convolutions over three words follow.
+    Paper: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information", arXiv:1607.04606 (the
+    n-grams); residual convolutions over three words follow.
 
     Args:
         dim: width D of the tokens.
-        buckets: rows of the table that the n-grams are hashed into.
-        max_words: words that are kept of each field, at most 256.
+        buckets: rows of the embedding table that n-grams are hashed into.
+        max_words: maximum words of each field, at most 256.
         layers: convolutions over neighbouring words; 0 for none.
-        word_shapes: n-grams of the word's shape ("Xxx-0") too: capitals, digits and signs, where they stand.
+        word_shapes: add the n-grams of the word's shape ("Xxx-0"): capitals, digits and signs.
         is_split_into_words: contents are lists of words.
         modality: name of the modality in the tokens.
 
     Raises:
-        Unreadable: a content is neither a string nor a list of strings.
+        InputError: an option is out of range.
 
     Example:
         >>> encoder = TinyText(dim=8)
@@ -117,60 +118,61 @@ class TinyText(Encoder):
     def read(self, content: Any) -> HashedText:
         if isinstance(content, HashedText):
             return content
-        words, place = self._split_words(content)
-        grams = [_ngram_buckets(word, self.buckets, self.word_shapes) for word in words]
-        return HashedText(tuple(chain.from_iterable(grams)), tuple(map(len, grams)), tuple(place))
+        words, positions = self._split_words(content)
+        ngrams = [_ngram_buckets(word, self.buckets, self.word_shapes) for word in words]
+        return HashedText(tuple(chain.from_iterable(ngrams)), tuple(map(len, ngrams)), tuple(positions))
 
     def _split_words(self, content: Any) -> tuple[list[str], list[int]]:
-        """The words of a content, and the position of each."""
+        """Split a content into words and the position of each."""
         if self.is_split_into_words:
-            listed = list(as_words(content))
-            return listed, list(range(len(listed)))
-        words: list[str] = []
-        place: list[int] = []
+            words = list(as_words(content))
+            return words, list(range(len(words)))
+        words, positions = [], []
         for field, text in texts_to_encode(split_fields(content), "fields"):
             for index, word in enumerate(islice(tokenize_words(text), self.max_words)):
                 words.append(word[0])
-                place.append(field * _FIELD_STRIDE + index)
-        return words, place
+                positions.append(field * _FIELD_STRIDE + index)
+        return words, positions
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        nothing = HashedText((), (), ())
-        read = [nothing if content is None else self.read(content) for content in contents]
+        empty = HashedText((), (), ())
+        texts = [empty if content is None else self.read(content) for content in contents]
 
-        def joined(field: str) -> Tensor:
-            return torch.tensor(
-                [n for words in read for n in getattr(words, field)], device=self.device
-            ).long()
+        def concatenated(field: str) -> Tensor:
+            numbers = [number for text in texts for number in getattr(text, field)]
+            return torch.tensor(numbers, device=self.device).long()
 
-        count_N, place_N = joined("ngram_counts"), joined("position")
-        lengths = torch.tensor([len(words.ngram_counts) for words in read], device=self.device).long()
+        count_N, position_N = concatenated("ngram_counts"), concatenated("position")
+        lengths = torch.tensor([len(text.ngram_counts) for text in texts], device=self.device).long()
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        x_ND = self.ngram_embedding(joined("ngrams"), count_N.cumsum(0) - count_N)
-        sample_N = torch.arange(len(read), device=self.device).repeat_interleave(lengths)
-        x_ND = self._mix_neighbours(x_ND, sample_N * (1 << 32) + place_N // _FIELD_STRIDE)
-        return Tokens(x_ND, offsets, torch.zeros_like(place_N), place_N, (self.modality,))
+        x_ND = self.ngram_embedding(concatenated("ngrams"), count_N.cumsum(0) - count_N)
+        sample_N = torch.arange(len(texts), device=self.device).repeat_interleave(lengths)
+        x_ND = self._mix_neighbours(x_ND, sample_N * (1 << 32) + position_N // _FIELD_STRIDE)
+        return Tokens(x_ND, offsets, torch.zeros_like(position_N), position_N, (self.modality,))
 
     def _mix_neighbours(self, x_ND: Tensor, text_N: Tensor) -> Tensor:
-        """Convolutions over the words before and after, within one text."""
+        """Apply the convolutions over the previous and next word, within one text."""
         if not len(x_ND):
             return x_ND
-        # A neighbour in another text counts as zero, as the padding of a convolution does.
-        follows_N1 = (text_N[1:] == text_N[:-1])[:, None]
-        edge_1D = x_ND.new_zeros(1, self.dim)
+        # A neighbour in another text is zero, like the padding of a convolution.
+        same_text_N1 = (text_N[1:] == text_N[:-1])[:, None]
+        padding_1D = x_ND.new_zeros(1, self.dim)
         for mixer, norm in zip(self.mixers, self.norms, strict=True):
             y_ND = norm(x_ND)
-            before_ND = torch.cat([edge_1D, y_ND[:-1] * follows_N1])
-            after_ND = torch.cat([y_ND[1:] * follows_N1, edge_1D])
+            before_ND = torch.cat([padding_1D, y_ND[:-1] * same_text_N1])
+            after_ND = torch.cat([y_ND[1:] * same_text_N1, padding_1D])
             x_ND = x_ND + nn.functional.gelu(mixer(torch.cat([before_ND, y_ND, after_ND], dim=1)))
         return x_ND
 
 
-_FIELD_STRIDE = 256  # positions of one field
-
-
 def tokenize_words(text: str) -> Iterator[re.Match[str]]:
-    """The words and signs of a text, each with its place.
+    """Split a text into words and punctuation marks.
+
+    Args:
+        text: the text.
+
+    Yields:
+        A match for each word, with its span.
 
     Example:
         >>> [(word[0], word.span()) for word in tokenize_words("Un sei!")]
@@ -180,11 +182,11 @@ def tokenize_words(text: str) -> Iterator[re.Match[str]]:
 
 
 def _ngram_buckets(word: str, buckets: int, word_shapes: bool = False) -> list[int]:
-    """Buckets of the n-grams of 1 to 4 characters of <word> in lower case and it itself; of its shape too."""
+    """Hash the n-grams (1 to 4 characters) of <word> in lower case, <word> itself, and those of its shape."""
     parts = _ngrams(f"<{word.lower()}>")
     if word_shapes:
         parts |= {f"shape {part}" for part in _ngrams(f"<{_word_shape(word)}>")}
-    # Python's own hash differs from run to run; a checksum does not.
+    # Python's own hash differs between processes.
     return [zlib.crc32(part.encode()) % buckets for part in sorted(parts)]
 
 
@@ -194,7 +196,7 @@ def _ngrams(marked: str) -> set[str]:
 
 
 def _word_shape(word: str) -> str:
-    """Capitals as X, other letters as x, digits as 0, signs as they are."""
+    """Replace capitals by X, other letters by x and digits by 0."""
     return "".join(
         "X" if sign.isupper() else "x" if sign.isalpha() else "0" if sign.isdigit() else sign for sign in word
     )

@@ -1,4 +1,4 @@
-"""Texts that come as lists of words, of which each is to keep its place: what tagging works on."""
+"""Texts as lists of words, as in tagging, where every word keeps its index."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ __all__ = ["as_words", "chunk_words"]
 
 
 def as_words(content: Any) -> tuple[str, ...]:
-    """The words of a content, as they are.
+    """Check that a content is a list of words.
+
+    Args:
+        content: a list or tuple of words.
+
+    Returns:
+        The words, unchanged.
 
     Raises:
-        Unreadable: it is no list of words, has none, or one is no text or nothing but white space.
+        Unreadable: no list, an empty one, or a word that is not text or only white space.
 
     Example:
         >>> as_words(["New", "York"])
@@ -31,20 +37,23 @@ def as_words(content: Any) -> tuple[str, ...]:
 
 
 def chunk_words(sizes: Sequence[int], max_size: int) -> list[tuple[int, int]]:
-    """Cut a text into runs of whole words that fit: (first word, behind the last) of each.
+    """Divide a text into chunks of whole words.
 
     Args:
-        sizes: pieces of each word; a word that fits nowhere gets a run of its own.
-        max_size: pieces that a run may have.
+        sizes: word pieces of each word; a word above `max_size` gets a chunk of its own.
+        max_size: maximum word pieces per chunk.
+
+    Returns:
+        (start, end) word indices of each chunk.
 
     Example:
         >>> chunk_words([2, 2, 1, 7, 1], max_size=4)
         [(0, 2), (2, 3), (3, 4), (4, 5)]
     """
-    found, first, used = [], 0, 0
-    for place, size in enumerate(sizes):
-        if place > first and used + size > max_size:
-            found.append((first, place))
-            first, used = place, 0
-        used += size
-    return [*found, (first, len(sizes))] if sizes else []
+    chunks, start, chunk_size = [], 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and chunk_size + size > max_size:
+            chunks.append((start, index))
+            start, chunk_size = index, 0
+        chunk_size += size
+    return [*chunks, (start, len(sizes))] if sizes else []

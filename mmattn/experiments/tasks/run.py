@@ -22,7 +22,7 @@ from mmattn.array_types import Ints
 from mmattn.config import HeadConfig
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
-from mmattn.encoders.store.feature_store import write_rejected
+from mmattn.encoders.store.rejected_content import write_rejected
 from mmattn.errors import InputError
 from mmattn.experiments.ablation import ablations
 from mmattn.experiments.robustness import evaluate_under_attack, evaluate_under_noise

@@ -17,7 +17,7 @@ __all__ = [
 
 FORMAT = "mmattn index 1"
 MANIFEST = "manifest.json"
-FILE_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.[a-z]+")
+FILE_NAME = re.compile(r"[a-z]+(?:-[a-z]+)*-[0-9a-f]{16}\.[a-z]+")
 PART_NAME = re.compile(r"part-[0-9a-f]{16}")
 
 

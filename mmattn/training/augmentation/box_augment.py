@@ -68,8 +68,8 @@ class BoxAugment:
         for name, value in (
             ("shift", shift),
             ("crop", crop),
-            ("colours", photometric),
-            ("visible", min_visibility),
+            ("photometric", photometric),
+            ("min_visibility", min_visibility),
         ):
             if not 0 <= value <= 1:
                 raise InputError(f"BoxAugment: got {name} {value}, expected 0 to 1")

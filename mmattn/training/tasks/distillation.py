@@ -61,8 +61,8 @@ class DistillationTask(SupervisedTask):
         super().__init__(model, inputs, targets, rows, validate_fn, head=head, **options)
         if temperature <= 0 or not 0 <= teacher_weight <= 1 or hint_weight < 0:
             raise InputError(
-                f"distillation: got temperature {temperature}, share {teacher_weight} and hidden {hint_weight}, expected a "
-                "temperature above 0, a share from 0 to 1 and hidden from 0"
+                f"distillation: got temperature {temperature}, teacher_weight {teacher_weight} and hint_weight "
+                f"{hint_weight}, expected a temperature above 0, a teacher_weight from 0 to 1 and a hint_weight from 0"
             )
         known = [getattr(teacher.head(head), "classes", None), getattr(self.head, "classes", None)]
         if known[0] != known[1]:

@@ -120,7 +120,7 @@ def test_a_quantised_model_is_saved_and_loaded(tmp_path: Path) -> None:
     model = model_of()
     for block in model.core.blocks:
         nn.init.normal_(block.attention.o_proj.weight, std=0.2)
-        nn.init.normal_(block.network[2].weight, std=0.2)
+        nn.init.normal_(block.feed_forward[2].weight, std=0.2)
         block.attention.program_parameters()["gate"].data[1] = -9.0
     model.prune()
     whole = scores(model)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmattn.encoders.audio.causal_log_mel import CausalConvolution, CausalLogMel
+from mmattn.encoders.audio.causal_convolution import CausalConvolution
+from mmattn.encoders.audio.causal_log_mel import CausalLogMel
 from mmattn.encoders.base import Unreadable
 from mmattn.errors import InputError
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.encoders.audio.huggingface_audio import HuggingFaceAudio, LogMel, Resemblyzer
+from mmattn.encoders.audio.huggingface_audio import HuggingFaceAudio
+from mmattn.encoders.audio.log_mel import LogMel
+from mmattn.encoders.audio.resemblyzer import Resemblyzer
 from mmattn.encoders.base import Unreadable
 from mmattn.errors import InputError
 

@@ -101,11 +101,11 @@ class TestRefused:
         ("content", "reason"),
         [
             (b"", "the file is empty"),
-            (b"This is a letter, not a picture.", "not a picture in any known format"),
+            (b"This is a letter, not a picture.", "not an image in any known format"),
             (png_declaring(40_000, 40_000), "pixels"),
             (png_declaring(9_000, 9_000), "it declares 9000 x 9000 pixels, at most 64,000,000"),
             (encoded(Image.fromarray(TWO.repeat(9, 0)), "JPEG")[:-200], "damaged: .*truncated"),
-            (encoded(Image.fromarray(TWO), "PNG")[:60], "damaged|not a picture"),
+            (encoded(Image.fromarray(TWO), "PNG")[:60], "damaged|not an image"),
             ("poster.jpg", "got str, expected a Path"),
             (np.zeros((0, 5), np.uint8), r"got an array \(0, 5\)"),
             (np.zeros((5, 5, 2), np.uint8), r"got an array \(5, 5, 2\)"),

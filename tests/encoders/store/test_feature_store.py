@@ -17,7 +17,8 @@ from PIL import Image
 
 from mmattn.encoders.base import EncoderCard
 from mmattn.encoders.store import shards
-from mmattn.encoders.store.feature_store import FeatureStore, RejectedContent
+from mmattn.encoders.store.feature_store import FeatureStore
+from mmattn.encoders.store.rejected_content import RejectedContent
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError, PluginError
 from mmattn.types import Tokens

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmattn.encoders.base import Unreadable
-from mmattn.encoders.tabular.tabular import PeriodicFeatures, Tabular
+from mmattn.encoders.tabular.periodic_features import PeriodicFeatures
+from mmattn.encoders.tabular.tabular import Tabular
 from mmattn.errors import InputError
 
 ROWS: list[dict[str, Any] | None] = [

@@ -27,9 +27,9 @@ def fused_of(pooled: torch.Tensor) -> Fused:
 def says(head: ClassificationHead | MultiLabelHead, logits: list[list[float]]) -> Fused:
     """Fused samples of which the head says these logits."""
     with torch.no_grad():
-        head.project.weight.copy_(torch.eye(len(head.labels), head.project.in_features))
+        head.project.weight.copy_(torch.eye(len(head.vocabulary), head.project.in_features))
         head.project.bias.zero_()
-    return fused_of(F.pad(torch.tensor(logits), (0, head.project.in_features - len(head.labels))))
+    return fused_of(F.pad(torch.tensor(logits), (0, head.project.in_features - len(head.vocabulary))))
 
 
 @pytest.mark.parametrize("head", ["classification", "labels"])
@@ -53,7 +53,7 @@ def test_cross_entropy_by_hand_and_unknown_samples_take_no_part() -> None:
 def test_balanced_classes_count_alike_whatever_their_number() -> None:
     targets = ["cat"] * 9 + ["dog"]
     options = ClassificationHead.options_for(targets)
-    assert options == {"labels": ["cat", "dog"], "class_frequencies": [0.9, 0.1]}
+    assert options == {"classes": ["cat", "dog"], "class_frequencies": [0.9, 0.1]}
     head = ClassificationHead(DIM, **options, balanced=True)
     fused = says(head, [[1.0, 0.0]] * 10)
     right, wrong = (-math.log(1 / (1 + math.exp(sign))) for sign in (-1.0, 1.0))
@@ -91,8 +91,8 @@ def test_labels_above_the_threshold_are_predicted() -> None:
 def test_rare_labels_that_are_there_weigh_what_their_absence_weighs() -> None:
     targets = [["war"], [], [], [], {"drama": True}]
     options = MultiLabelHead.options_for(targets)
-    assert options["classes"] == ["drama", "war"]
-    assert options["shares"] == pytest.approx([1 / 5, 1 / 4])  # of those of whom it is known
+    assert options["labels"] == ["drama", "war"]
+    assert options["label_frequencies"] == pytest.approx([1 / 5, 1 / 4])  # of those of whom it is known
     head = MultiLabelHead(DIM, **options, balanced=True)
     fused = says(head, [[0.0, 0.0]])
     assert head.loss(fused, [["war"]]).item() == pytest.approx((1 + 3) * math.log(2) / 2)

@@ -141,7 +141,7 @@ def test_noised_objects_are_groups_apart_and_say_nothing_to_the_queries() -> Non
     truth = BoxTargets.from_targets(targets, head.vocabulary, torch.device("cpu"))
     noised = head.denoising(truth)
     assert noised.queries.length_list == [2, 4]
-    assert noised.pairs.object.tolist() == [0, 0, 1, 2, 1, 2]
+    assert noised.pairs.object_index.tolist() == [0, 0, 1, 2, 1, 2]
     assert (noised.queries.position // GROUP_SIZE).tolist() == [1, 2, 1, 1, 2, 2]
     with_them, copies = head._predict_layers(tokens, noised)
     without, nothing = head._predict_layers(tokens)

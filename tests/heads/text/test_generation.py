@@ -92,7 +92,7 @@ def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
         texts = [t for n in range(4) for t in itertools.product(range(3, 8), repeat=n)]
         ranked = sorted(texts, key=lambda text: -log_probability(made, memory, text))
         assert [each.text for each in written] == [made.tokenizer.decode(text) for text in ranked[:5]]
-        greedy = made.search(scene, beam=1, **options)[row][0]
+        greedy = made.search(scene, num_beams=1, **options)[row][0]
         said: list[int] = []
         while len(said) < 3:
             logits = made.decoder([torch.tensor([START, *said])], memory)[-1]
@@ -106,12 +106,12 @@ def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
 def test_a_batch_is_its_samples_one_by_one() -> None:
     made = head(max_length=7)
     scene = fused([3, 0, 5, 1])
-    together = made.search(scene, num_beams=3, best=2)
+    together = made.search(scene, num_beams=3, num_return_sequences=2)
     assert together[1][0].text == ""
     for row in (0, 2, 3):
         tokens = scene.tokens.select([row])
         alone = made.search(
-            Fused(tokens, scene.pooled[:1], scene.by_modality[:1], tokens.presence), beam=3, best=2
+            Fused(tokens, scene.pooled[:1], scene.by_modality[:1], tokens.presence), num_beams=3, num_return_sequences=2
         )
         assert [each.text for each in together[row]] == [each.text for each in alone[0]]
 

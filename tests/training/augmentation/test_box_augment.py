@@ -58,7 +58,7 @@ def test_boxes_go_where_things_go(options: dict[str, Any], slack: float) -> None
         sizes.add(found.size)
         kept += len(found)
     assert kept > 45  # of 90
-    assert sizes == ({SIZE, SIZE[::-1]} if options.get("turns") else {SIZE})
+    assert sizes == ({SIZE, SIZE[::-1]} if options.get("quarter_turns") else {SIZE})
 
 
 def test_each_outcome_of_turns_and_flips_occurs() -> None:
@@ -160,7 +160,7 @@ def test_other_targets_stay_and_boxes_come_to_the_size_that_is_read() -> None:
         ({"zoom": (1.2, 0.8)}, "expected 0 < least <= most"),
         ({"zoom": (0.0, 1.0)}, "expected 0 < least"),
         ({"crop": 2.0}, "got crop 2.0, expected 0 to 1"),
-        ({"min_visibility": -0.1}, "got visible -0.1"),
+        ({"min_visibility": -0.1}, "got min_visibility -0.1"),
     ],
 )
 def test_arguments_out_of_range(options: dict[str, Any], message: str) -> None:

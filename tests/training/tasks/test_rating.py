@@ -94,7 +94,7 @@ class World:
     def _rates(self, model: Model) -> dict[str, float]:
         head = model.head("rating")
         items = head(self._fused(model))
-        said = head.rate(self.seen_known, items[:KNOWN], items[KNOWN:]).numpy()
+        said = head.predict_ratings(self.seen_known, items[:KNOWN], items[KNOWN:]).numpy()
         wrong = said - self.ratings[:, KNOWN:]
         return {"minus rmse": -float(np.sqrt((wrong**2).mean()))}
 

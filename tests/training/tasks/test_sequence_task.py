@@ -148,7 +148,7 @@ def test_a_user_without_a_history_with_one_item_and_with_ten_thousand(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
-        task = world(odd(), users_per_batch=0, steps=1, head={"max_length": 50})
+        task = world(odd(), users_per_batch=0, steps_per_epoch=1, head={"max_length": 50})
     assert "1 of 46 histories are longer than 50 events" in caplog.text
     train(task, epochs=1, learning_rate=0.01, progress=False)
     recommender = task.recommender()

@@ -153,8 +153,8 @@ def test_distillation_is_a_mixture() -> None:
         )
         return task(rows).item()
 
-    own, soft = loss(share=0.0), loss(share=1.0, temperature=3.0)
-    assert loss(share=0.25, temperature=3.0) == pytest.approx(0.75 * own + 0.25 * soft, rel=1e-5)
+    own, soft = loss(teacher_weight=0.0), loss(teacher_weight=1.0, temperature=3.0)
+    assert loss(teacher_weight=0.25, temperature=3.0) == pytest.approx(0.75 * own + 0.25 * soft, rel=1e-5)
     fused = [model.fuse(model.tokens(inputs, rows)) for model in (student, teacher)]
     student_BC, teacher_BC = (
         model.head("tree")(f) for model, f in zip((student, teacher), fused, strict=True)
@@ -170,7 +170,7 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
     other = model_of(8, ["cedar", "beech", "ash"])
     with pytest.raises(InputError, match="teacher's head knows"):
         DistillationTask(model_of(4), inputs, targets, range(COUNT), teacher=other, head="tree")
-    with pytest.raises(InputError, match="share 2"):
+    with pytest.raises(InputError, match="teacher_weight 2"):
         DistillationTask(
             model_of(4), inputs, targets, [0], teacher=model_of(8), head="tree", teacher_weight=2
         )

@@ -74,12 +74,12 @@ def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
             episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
         drawn.append(episodes)
     before, after = (episodes[0] for episodes in drawn)
-    assert torch.equal(before.known, after.known)
+    assert torch.equal(before.known_items, after.known_items)
     assert not torch.equal(before.positives, after.positives)
-    assert torch.equal(before.together, after.together)
-    known = drawn[0][0].known.numpy()
+    assert torch.equal(before.cooccurrence, after.cooccurrence)
+    known = drawn[0][0].known_items.numpy()
     chosen = world().interactions.toarray()[:, known]  # of all users, not only of the step's
-    np.testing.assert_array_equal(before.together, chosen.T @ chosen)
+    np.testing.assert_array_equal(before.cooccurrence, chosen.T @ chosen)
 
 
 def test_a_recommender_completes_by_training_and_serves_new_users(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_histories_that_training_completes_are_refused_where_pairs_are_hidden() 
 
 
 def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
-    task = world(hide="pairs", steps_per_epoch=3, users_per_batch=0, candidate_fraction=1.0, history=0.5)
+    task = world(hide="pairs", steps_per_epoch=3, users_per_batch=0, candidate_fraction=1.0, history_fraction=0.5)
     matrix = torch.from_numpy(task.interactions.toarray())
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
         assert torch.equal(episode.candidates, episode.known_items)
@@ -167,9 +167,9 @@ def test_the_recommender_scores_as_the_head_does() -> None:
 
 
 def test_learned_ids_are_for_known_items_only() -> None:
-    task = world(head={"num_ids": ITEMS}, num_ids=True).eval()
+    task = world(head={"num_ids": ITEMS}, use_item_embeddings=True).eval()
     with torch.no_grad():
-        task.model.head("recommendation").ids.weight.fill_(3.0)
+        task.model.head("recommendation").id_embedding.weight.fill_(3.0)
     with_ids = task.recommender().vectors
     content = item_vectors(task.model, task.inputs, "recommendation")
     torch.testing.assert_close(with_ids[:31] - content[:31], torch.full((31, 8), 3.0))
@@ -214,7 +214,7 @@ def test_components_of_tokens_are_left_out_in_training_alone(monkeypatch: pytest
         seen.append(torch.cat([tokens.values.flatten() for tokens in parts.values()]))
         raise InterruptedError
 
-    monkeypatch.setattr(task.model, "fuse_padded", fuse)
+    monkeypatch.setattr(task.model, "fuse", fuse)
     for mode in (True, False):
         with pytest.raises(InterruptedError):
             aligned.train(mode)(torch.arange(ITEMS))
@@ -239,7 +239,7 @@ def test_batches_grow_with_the_epochs() -> None:
         assert aligned.num_batches(epoch) == len(sizes)
     assert [task.num_batches(epoch) for epoch in (1, 4)] == [3, 3]
     with pytest.raises(InputError, match="batch sizes: got {1: 5}"):
-        world(users={1: 5})
+        world(users_per_batch={1: 5})
 
 
 def test_items_of_one_modality_only_are_learned_and_recommended_across_modalities() -> None:
