@@ -66,9 +66,8 @@ class Naming(Task):
 
 torch.manual_seed(0)
 blocks = [FusionBlock(A.Attention(A.Program(), dim=32, heads=4), dim=32) for _ in range(2)]
-base = Model(
-    {}, FusionCore(InputProjection(WIDTHS, 32), blocks, AttentionPool(32, 3)), {"digit": nn.Linear(32, 10)}
-)
+core = FusionCore(InputProjection(WIDTHS, 32), blocks, AttentionPool(32, 3))
+base = Model({}, core, {"digit": nn.Linear(32, 10)})
 train(Naming(base, alike=True), epochs=5, learning_rate=0.004, progress=False)
 print(f"{'trained':<20} {'numbers':>8}  accuracy")
 for name, rate in (("the head", 0.03), ("head and program", 0.03), ("everything", 0.004)):

@@ -57,7 +57,7 @@ def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -
     model = build_model(build_encoders(config.encoders), config).to(choose_device())
     known = recordings(root, test=False)
     blank = ModelInputs(contents={"audio": [torch.zeros(1)] * 16 * (steps or (900 if root else 300))})
-    how = {"head": "ctc", "batch": 16, "augment": lambda *_: string(known)}  # each time a new string
+    how = {"head": "ctc", "batch_size": 16, "augment": lambda *_: string(known)}  # each time a new string
     task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
     train(task, epochs=1, learning_rate=3e-3, warmup_ratio=0.1)
     samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)

@@ -39,8 +39,8 @@ _EXIF_ORIENTATION = 0x0112  # EXIF tag; values from 5 on mean a rotation by 90 d
 class BoxValidator:
     """Validate the boxes of a dataset's images, image by image.
 
-    A box is invalid if it has no area, numbers that are not finite, or lies completely outside its image. A box
-    that is partly outside is clipped. An image without valid boxes is kept as a negative example. Unknown
+    A box is invalid if it has no area, numbers that are not finite, or lies completely outside its image. A
+    box that is partly outside is clipped. An image without valid boxes is kept as a negative example. Unknown
     labels are refused, since they are a mistake in the label names rather than in single boxes.
 
     Args:

@@ -16,8 +16,8 @@
     interactions: {file: interactions.parquet, user: user, item: item, time: time}
     graph: {file: triples.parquet, head: head, relation: relation, tail: tail}
 
-Paths are relative to the card. A card is checked when it is loaded, including the files, so that a mistyped key
-or a missing column is reported at once.
+Paths are relative to the card. A card is checked when it is loaded, including the files, so that a mistyped
+key or a missing column is reported at once.
 """
 
 from __future__ import annotations

@@ -68,9 +68,7 @@ def read_coco(
     content = _read_sections(file)
     rejected = RejectionLog() if rejected is None else rejected
     checks = BoxValidator(file.name, rejected, bad_boxes, labels)
-    names = {
-        category.get("id"): str(category.get("name", "")).strip() for category in content["categories"]
-    }
+    names = {category.get("id"): str(category.get("name", "")).strip() for category in content["categories"]}
     boxes_of = _boxes_by_image(content, names, file, rejected)
     images: list[tuple[Path, Boxes]] = []
     first_reason = ""

@@ -1,4 +1,4 @@
-"""Tables of items and of users: cells become the content of samples, each by its column's role."""
+"""Read tables of items and users: cells become the content of samples, by the roles of their columns."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ def open_content_table(
     """Read a table of items or users; rows without an id are dropped.
 
     Args:
-        card: for the folder that files are relative to.
+        card: the card, which resolves file names.
         name: "items" or "users", for messages.
-        spec: what the card says about the table.
-        rejected: where complaints go.
-        reject_limit: largest fraction of the rows that may be dropped.
+        spec: the card's entry for the table.
+        rejected: log of the rejections.
+        reject_limit: maximum fraction of the rows that may be dropped.
+
+    Returns:
+        The valid rows.
 
     Raises:
-        InputError: an unreadable file, ids that come twice, or more bad rows than the limit.
+        InputError: an unreadable file, duplicate ids, or more rejected rows than the limit.
     """
     file = card.resolve_path(spec.file)
     table = read_table(file, list(dict.fromkeys(spec.named_columns.values())))
@@ -47,28 +50,29 @@ def open_content_table(
         raise InputError(f"{file}: the table of {name} has no rows")
     if bad:
         rejected.check_limit(f"{file}: rows", len(bad), total, reject_limit, f"row {bad[0][0]}: {bad[0][1]}")
-    kept = np.flatnonzero(codes >= 0)
-    twice = np.flatnonzero(np.bincount(codes[kept], minlength=len(names)) > 1)
-    if len(twice):
-        shown = ", ".join(names[code] for code in twice[:5]) + (", ..." if len(twice) > 5 else "")
+    positions = np.flatnonzero(codes >= 0)
+    duplicates = np.flatnonzero(np.bincount(codes[positions], minlength=len(names)) > 1)
+    if len(duplicates):
+        shown = ", ".join(names[code] for code in duplicates[:5]) + (", ..." if len(duplicates) > 5 else "")
         raise InputError(
-            f"{file}: the same id for several {name}, {len(twice)} times: {shown}; expected each id once"
+            f"{file}: the same id for several {name}, {len(duplicates)} times: {shown}; expected each id once"
         )
-    return ContentTable(
-        card, spec, table, kept, [names[code] for code in codes[kept]], rejected, reject_limit
-    )
+    ids = [names[code] for code in codes[positions]]
+    return ContentTable(card, spec, table, positions, ids, rejected, reject_limit)
 
 
 @dataclass
 class ContentTable:
-    """The good rows of a table of items or users.
+    """The valid rows of a table of items or users.
 
     Args:
-        card, spec: what the card says.
+        card: the card, which resolves file names.
+        spec: the card's entry for the table.
         table: the file's columns.
-        row_positions: [I] places of the good rows in the table's columns.
-        ids: [I] their ids.
-        rejected, reject_limit: as in `open_content_table`.
+        row_positions: [I] indices of the valid rows in the table's columns.
+        ids: I ids.
+        rejected: log of the rejections.
+        reject_limit: maximum fraction of the cells of a column that may be bad.
     """
 
     card: Card
@@ -80,10 +84,13 @@ class ContentTable:
     reject_limit: float
 
     def samples(self, entities: Mapping[str, int]) -> tuple[Sample, ...]:
-        """One sample a row; things without any modality are listed and kept.
+        """Build one sample a row; rows without any modality are listed and kept.
 
         Args:
             entities: id -> index of every entity.
+
+        Returns:
+            I samples.
 
         Raises:
             InputError: more bad cells in a column than the limit.
@@ -94,20 +101,20 @@ class ContentTable:
                 values = self._parse_column(column, self._cell_parser(use, entities))
                 for content, value in zip(contents, values, strict=True):
                     _add_value(content, column, use, value)
-        # A list of texts, or a table, without anything in it is an absent modality.
+        # A modality without any value is absent.
         contents = [
-            {name: each for name, each in content.items() if _has_value(each)} for content in contents
+            {name: value for name, value in content.items() if _has_value(value)} for content in contents
         ]
-        for place, content in enumerate(contents):
+        for position, content in enumerate(contents):
             if not content and self.spec.modalities:
-                self._reject(place, "", "kept", "it has no modality at all, so no tokens")
+                self._reject(position, "", "kept", "it has no modality at all, so no tokens")
         return tuple(Sample(id, content) for id, content in zip(self.ids, contents, strict=True))
 
     def _cell_parser(self, use: Column, entities: Mapping[str, int]) -> Callable[[Any, int], Any]:
         return lambda cell, _: _parse_cell(cell, use, entities, self.card)
 
     def labels(self) -> dict[str, np.ndarray]:
-        """Label column -> one text a row, "" where there is none."""
+        """Map each label column to one text a row, "" where there is none."""
         return {
             column: np.array([", ".join(parse_texts(cell)) for cell in self._cells(column)], dtype=object)
             for column, use in self.spec.uses()
@@ -115,13 +122,16 @@ class ContentTable:
         }
 
     def targets(self, samples: Sequence[Sample]) -> dict[str, tuple[Any, ...]]:
-        """Target column -> one target a row: a name, a list of names, text or `Boxes`, None where not said.
+        """Parse the target columns.
 
         Args:
-            samples: the rows' content, whose words and pictures tags and boxes speak of.
+            samples: I samples, with the words and images that tags and boxes annotate.
+
+        Returns:
+            target column -> one target a row: a name, a list of names, text or `Boxes`; None where missing.
 
         Raises:
-            InputError: more bad cells in a column than the limit, or more bad boxes.
+            InputError: more bad cells or bad boxes in a column than the limit.
         """
         return {
             column: tuple(self._targets(column, use, samples))
@@ -130,50 +140,52 @@ class ContentTable:
         }
 
     def _targets(self, column: str, use: Column, samples: Sequence[Sample]) -> list[Any]:
-        about = self.spec.annotated_modality(column, use)
+        modality = self.spec.annotated_modality(column, use)
         if use.role == "tags":
             return self._parse_column(
-                column, lambda cell, place: parse_tags(cell, use.separator, samples[place].content.get(about))
+                column,
+                lambda cell, position: parse_tags(
+                    cell, use.separator, samples[position].content.get(modality)
+                ),
             )
         if use.role == "boxes":
-            return self._boxes(column, [sample.content.get(about) for sample in samples])
+            return self._boxes(column, [sample.content.get(modality) for sample in samples])
         if use.role == "labels":
             return self._parse_column(column, lambda cell, _: parse_labels(cell, use.separator))
         return self._parse_column(column, lambda cell, _: ", ".join(parse_texts(cell)) or None)
 
     def _boxes(self, column: str, image_paths: list[Any]) -> list[Any]:
-        """Boxes of each row; the good ones of a cell stay where single ones are bad."""
-        complaints: list[str] = []
+        """Parse the boxes of each row; bad ones are dropped, the others of the cell are kept."""
+        dropped: list[str] = []
 
-        def read(cell: Any, place: int) -> Any:
-            found, problems = parse_boxes(cell, image_paths[place])
+        def parse(cell: Any, position: int) -> Any:
+            boxes, problems = parse_boxes(cell, image_paths[position])
             for effect, reason in problems:
-                self._reject(place, column, effect, reason)
+                self._reject(position, column, effect, reason)
                 if effect == "part dropped":
-                    complaints.append(f"row {self.table.rows[self.row_positions[place]]}: {reason}")
-            return found
+                    dropped.append(f"row {self.table.rows[self.row_positions[position]]}: {reason}")
+            return boxes
 
-        values = self._parse_column(column, read)
-        good = sum(len(value) for value in values if value is not None)
-        if complaints:
+        values = self._parse_column(column, parse)
+        if dropped:
             where = f"{self.card.resolve_path(self.spec.file)}: boxes of column {column!r}"
-            total = len(complaints) + good
-            self.rejected.check_limit(where, len(complaints), total, self.reject_limit, complaints[0])
+            total = len(dropped) + sum(len(boxes) for boxes in values if boxes is not None)
+            self.rejected.check_limit(where, len(dropped), total, self.reject_limit, dropped[0])
         return values
 
     def split(self) -> np.ndarray | None:
-        """The part that each row belongs to, "" where it is not said or not known."""
+        """Return the split of each row [I], "" where missing or unknown; None without a split column."""
         column = getattr(self.spec, "split", None)
         if column is None:
             return None
         parts = [as_text(cell) for cell in self._cells(column)]
-        for place, part in enumerate(parts):
+        for position, part in enumerate(parts):
             if part and part not in SPLITS:
-                self._reject(place, column, "cell dropped", f"got {part!r}, expected {', '.join(SPLITS)}")
+                self._reject(position, column, "cell dropped", f"got {part!r}, expected {', '.join(SPLITS)}")
         return np.array([part if part in SPLITS else "" for part in parts], dtype=object)
 
     def entity_names(self) -> set[str]:
-        """Every entity that the rows name."""
+        """Return the names of all entities in the rows."""
         columns = [column for column, use in self.spec.uses() if use.role == "entity"]
         return {
             name
@@ -182,7 +194,7 @@ class ContentTable:
         }
 
     def _cells(self, column: str) -> list[Any]:
-        """The good rows' cells; categories are lists, for every use of their column."""
+        """The cells of the valid rows; categories are lists, for every use of their column."""
         cells = self.table[column].take(self.row_positions).to_pylist()
         for use in self.spec.columns.get(column, ()):
             if use.role == "categories":
@@ -193,34 +205,35 @@ class ContentTable:
         row = int(self.table.rows[self.row_positions[position]])
         self.rejected.add(self.spec.file, row, self.ids[position], column, effect, reason)
 
-    def _parse_column(self, column: str, read: Callable[[Any, int], Any]) -> list[Any]:
-        """What each cell of a column means; None where it is empty, or bad and therefore listed.
+    def _parse_column(self, column: str, parse: Callable[[Any, int], Any]) -> list[Any]:
+        """Parse the cells of a column; None where a cell is empty, or bad and therefore listed.
 
         Args:
-            column: its name.
-            read: the cell and the place of its row to a value; raises `BadCell`.
+            column: name of the column.
+            parse: cell and position of its row -> value; raises `BadCell`.
         """
-        values, there, bad, first = [], 0, 0, ""
-        for place, cell in enumerate(self._cells(column)):
+        values, num_good, num_bad, first_reason = [], 0, 0, ""
+        for position, cell in enumerate(self._cells(column)):
             try:
-                value = read(cell, place)
+                value = parse(cell, position)
             except BadCell as error:
                 value = None
-                bad += 1
-                first = first or f"row {self.table.rows[self.row_positions[place]]}: {error}"
-                self._reject(place, column, "cell dropped", str(error))
-            there += value is not None
+                num_bad += 1
+                row = self.table.rows[self.row_positions[position]]
+                first_reason = first_reason or f"row {row}: {error}"
+                self._reject(position, column, "cell dropped", str(error))
+            num_good += value is not None
             values.append(value)
         where = f"{self.card.resolve_path(self.spec.file)}: cells of column {column!r}"
-        self.rejected.check_limit(where, bad, bad + there, self.reject_limit, first)
+        self.rejected.check_limit(where, num_bad, num_bad + num_good, self.reject_limit, first_reason)
         return values
 
 
 def _parse_cell(cell: Any, use: Column, entities: Mapping[str, int], card: Card) -> Any:
-    """The cell as its role wants it, None where it is empty.
+    """Parse a cell by its role; None where it is empty.
 
     Raises:
-        BadCell: it is there and does not fit.
+        BadCell: the value does not fit the role.
     """
     if use.role == "words":
         return parse_words(cell, use.separator)
@@ -243,7 +256,7 @@ def _parse_cell(cell: Any, use: Column, entities: Mapping[str, int], card: Card)
 
 
 def _add_value(content: dict[str, Any], column: str, use: Column, value: Any) -> None:
-    if use.kind == "text":  # with None for a field that is not there: its place says which field it is
+    if use.kind == "text":  # None for an absent field keeps the indices of the others
         content.setdefault(use.modality, []).append(value)
     elif use.kind == "table":
         content.setdefault(use.modality, {}).update({} if value is None else {column: value})

@@ -1,4 +1,4 @@
-"""A data set in memory: samples, interactions and a graph as index arrays, and what was left out."""
+"""A dataset in memory: samples, interactions and a graph as index arrays, and the rejections."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Dataset", "Graph", "Interactions"]
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who met what, R pairs in the order of the file.
+    """R pairs of user and item, in the order of the file.
 
     Args:
         users: [R] int64, index into `Dataset.user_ids`.
         items: [R] int64, index into `Dataset.item_ids`.
-        time: [R] float64 seconds since 1970 (UTC), or None where the card names no such column.
+        time: [R] float64 seconds since 1970 (UTC), or None.
         value: [R] float64, for example a rating, or None.
         split: [R] text, "train", "validation" or "test", or None.
     """
@@ -40,7 +40,10 @@ class Interactions:
         return len(self.users)
 
     def select(self, keep: np.ndarray) -> Interactions:
-        """The pairs that `keep` names: a boolean [R], or indices in the order wanted.
+        """Select pairs.
+
+        Args:
+            keep: boolean [R], or [n] indices in the order of the result.
 
         Example:
             >>> pairs = Interactions(np.array([0, 0, 1]), np.array([4, 2, 4]))
@@ -57,12 +60,13 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Triples over entities, E edges.
+    """E triples (head, relation, tail) over entities.
 
     Args:
-        heads, tails: [E] int64, index into `entities`.
+        heads: [E] int64, index into `entities`.
         relations: [E] int64, index into `relation_names`.
-        entities: ids of all entities: those of the triples and those that items name.
+        tails: [E] int64, index into `entities`.
+        entities: ids of all entities, those of the triples and those of the items.
         relation_names: names of the relations.
     """
 
@@ -78,19 +82,19 @@ class Graph:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What `mmattn.data.reader.read` makes of a card.
+    """The data of a card, as read by `mmattn.data.reader.read_dataset`.
 
     Args:
-        card: where it came from.
+        card: the card.
         items: one `Sample` an item, in the order of the file.
         users: one `Sample` a user (without content where the card has no table of users).
-        interactions: the good rows; none where the card has no such table.
-        graph: the good rows; none where the card has no such table.
-        item_split: [I] text, "train", "validation", "test" or "" (not said), or None.
-        labels: column -> one text an item ("" where not said), of the card's label columns.
-        targets: column -> one raw target an item (None where not said), of the card's target columns: a name
-            (label), lists of names (labels, tags), text (transcript) or `mmattn.boxes.Boxes` (boxes).
-        rejected: every row and cell that was not used, and every item without content.
+        interactions: the valid rows; none where the card has no such table.
+        graph: the valid rows; none where the card has no such table.
+        item_split: [I] text, "train", "validation", "test" or "" (missing), or None.
+        labels: label column -> one text an item ("" where missing).
+        targets: target column -> one raw target an item (None where missing): a name (label), lists of names
+            (labels, tags), text (transcript) or `mmattn.boxes.Boxes` (boxes).
+        rejected: all rows and cells that were not used, and all items without content.
     """
 
     card: Card
@@ -120,37 +124,44 @@ class Dataset:
 
     @cached_property
     def presence(self) -> np.ndarray:
-        """[I, M] boolean: has item i modality m?"""
-        found = [[name in item.content for name in self.modalities] for item in self.items]
-        return np.array(found, dtype=bool).reshape(len(self.items), len(self.modalities))
+        """[I, M] boolean, True where item i has modality m."""
+        presence = [[name in item.content for name in self.modalities] for item in self.items]
+        return np.array(presence, dtype=bool).reshape(len(self.items), len(self.modalities))
 
     def with_min_rating(self, min_rating: float | None) -> Dataset:
-        """The same data set with those interactions alone whose value is `min_rating` or more; None keeps all.
+        """Keep only the interactions with at least a minimum value.
+
+        Args:
+            min_rating: the minimum value; None keeps all.
 
         Raises:
-            InputError: the interactions have no value, or none is that high.
+            InputError: the interactions have no values, or none is that high.
         """
         if min_rating is None:
             return self
         if self.interactions.value is None:
             raise InputError(
-                f"{self.card.name}: positive_from {min_rating:g} was asked for, but the card names no value column"
+                f"{self.card.name}: got min_rating {min_rating:g}, but the card names no value column"
             )
-        chosen = self.interactions.select(self.interactions.value >= min_rating)
-        if not len(chosen):
+        positives = self.interactions.select(self.interactions.value >= min_rating)
+        if not len(positives):
             raise InputError(
                 f"{self.card.name}: no interaction has a value of {min_rating:g} or more, the highest is "
                 f"{self.interactions.value.max(initial=-np.inf):g}"
             )
-        return replace(self, interactions=chosen)
+        return replace(self, interactions=positives)
 
     def summary(self) -> dict[str, Any]:
-        """Counts for people and reports, as JSON values: sizes, presence of each modality and of each
-        combination, interactions a user and an item, splits, graph, rejections."""
+        """Summarise the dataset for reports.
+
+        Returns:
+            Counts as JSON values: sizes, presence of each modality and combination of modalities,
+            interactions per user and per item, splits, graph, rejections.
+        """
         pairs = self.interactions
         cells = len(self.items) * len(self.users)
         combinations = Counter(
-            "+".join(name for name, there in zip(self.modalities, row, strict=True) if there) or "none"
+            "+".join(name for name, present in zip(self.modalities, row, strict=True) if present) or "none"
             for row in self.presence.tolist()
         )
         return {

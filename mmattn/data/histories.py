@@ -1,4 +1,4 @@
-"""Histories: what each user met, in the order of time, as jagged arrays without padding."""
+"""Histories: the items of each user in order of time, as jagged arrays without padding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Histories"]
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """User u met `items[offsets[u] : offsets[u + 1]]`, the earliest first.
+    """Events of each user in order of time; those of user u are `items[offsets[u] : offsets[u + 1]]`.
 
     Args:
         offsets: [U + 1] int64, starting at 0, never decreasing, ending at N.
@@ -24,8 +24,8 @@ class Histories:
         time: [N] float64, in seconds.
 
     Example:
-        >>> met = Histories.from_events([1, 0, 1], [7, 5, 3], [30.0, 10.0, 20.0], num_users=3)
-        >>> met.offsets.tolist(), met.items.tolist()
+        >>> histories = Histories.from_events([1, 0, 1], [7, 5, 3], [30.0, 10.0, 20.0], num_users=3)
+        >>> histories.offsets.tolist(), histories.items.tolist()
         ([0, 1, 3, 3], [5, 3, 7])
     """
 
@@ -43,18 +43,18 @@ class Histories:
         num_users: int,
         cutoff_time: float | None = None,
     ) -> Histories:
-        """Sort events into histories; events of one moment keep the order in which they came.
+        """Sort events into histories; events of equal time keep their order.
 
         Args:
             users: [N] integers from 0 to `num_users` - 1.
             items: [N] integers.
             time: [N] finite numbers, in seconds.
-            num_users: U, also of users without any event.
-            cutoff_time: the moment from which on everything is still to be predicted; None where nothing is.
+            num_users: number U of users, including those without events.
+            cutoff_time: time of the split, at and after which no event may lie; None for no check.
 
         Raises:
-            InputError: fields of different length, a time that is missing, a user out of range, or an event
-                at or after `cutoff_time`.
+            InputError: fields of different length, a missing time, a user out of range, or an event at or
+                after `cutoff_time`.
         """
         users_N, items_N = np.asarray(users, np.int64), np.asarray(items, np.int64)
         time_N = np.asarray(time, np.float64)
@@ -74,9 +74,9 @@ class Histories:
         if cutoff_time is not None and (time_N >= cutoff_time).any():
             first = int(np.argmax(time_N >= cutoff_time))
             raise InputError(
-                f"histories: {int((time_N >= cutoff_time).sum())} events lie in the future of the split, which is "
-                f"at {cutoff_time:.0f}; the first is of user {users_N[first]} with item {items_N[first]} at "
-                f"{time_N[first]:.0f}"
+                f"histories: {int((time_N >= cutoff_time).sum())} events lie in the future of the split, "
+                f"which is at {cutoff_time:.0f}; the first is of user {users_N[first]} with item "
+                f"{items_N[first]} at {time_N[first]:.0f}"
             )
         order = np.lexsort((time_N, users_N))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(users_N, minlength=num_users))])
@@ -92,23 +92,43 @@ class Histories:
         return np.diff(self.offsets)
 
     def slice_events(self, users: ArrayLike, start: ArrayLike, stop: ArrayLike) -> Histories:
-        """Events `start` to `stop` (left out) of each of these users, [B] each, in the order given."""
+        """Select a range of events of each of some users.
+
+        Args:
+            users: [B] users.
+            start: [B] index of the first event.
+            stop: [B] index after the last event.
+
+        Returns:
+            Histories of B users, in the order given.
+        """
         begin_B = self.offsets[:-1][np.asarray(users, np.int64)]
         start_B, lengths_B = np.asarray(start, np.int64), np.asarray(stop, np.int64) - np.asarray(start)
         offsets = np.concatenate([[0], np.cumsum(lengths_B)]).astype(np.int64)
-        place_N = np.arange(offsets[-1]) + np.repeat(begin_B + start_B - offsets[:-1], lengths_B)
-        return Histories(offsets, self.items[place_N], self.time[place_N])
+        index_N = np.arange(offsets[-1]) + np.repeat(begin_B + start_B - offsets[:-1], lengths_B)
+        return Histories(offsets, self.items[index_N], self.time[index_N])
 
     def last_events(self, count: int) -> Histories:
-        """The last `count` events of every user, or all where there are fewer."""
+        """Select the last events of every user.
+
+        Args:
+            count: number of events; users with fewer keep all.
+        """
         users, lengths = np.arange(len(self)), self.lengths
         return self.slice_events(users, np.maximum(lengths - count, 0), lengths)
 
     def to_sparse(self, num_items: int) -> sparse.csr_array:
-        """[U, I] ones where the user met the item, float32."""
+        """Convert to a matrix of users and items.
+
+        Args:
+            num_items: number I of items.
+
+        Returns:
+            [U, I] float32, 1 where the user has the item.
+        """
         users_N = np.repeat(np.arange(len(self)), self.lengths)
         ones = np.ones(len(self.items), np.float32)
-        found = sparse.csr_array((ones, (users_N, self.items)), shape=(len(self), num_items))
-        found.sum_duplicates()
-        found.data[:] = 1
-        return found
+        matrix = sparse.csr_array((ones, (users_N, self.items)), shape=(len(self), num_items))
+        matrix.sum_duplicates()
+        matrix.data[:] = 1
+        return matrix

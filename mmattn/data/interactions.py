@@ -1,4 +1,4 @@
-"""Tables that join things: interactions of users with items, and the triples of a graph."""
+"""Read tables of interactions between users and items, and of the triples of a graph."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def read_interactions(
     rejected: RejectionLog,
     reject_limit: float,
 ) -> tuple[Interactions, tuple[str, ...]]:
-    """The good interactions as index arrays.
+    """Read the valid interactions as index arrays.
 
     Args:
-        card: a card; without a table of interactions there are none.
-        item_ids: all items; a row with another one is dropped.
-        user_ids: all users, or None to take them from the good rows in natural order.
-        rejected: where complaints go.
-        reject_limit: largest fraction of the rows that may be dropped.
+        card: the card; without a table of interactions the result is empty.
+        item_ids: ids of all items; rows with other items are dropped.
+        user_ids: ids of all users, or None to take them from the valid rows in natural order.
+        rejected: log of the rejections.
+        reject_limit: maximum fraction of the rows that may be dropped.
 
     Returns:
         The interactions, and the ids of the users that they index.
 
     Raises:
-        InputError: an unreadable file, or more bad rows than the limit.
+        InputError: an unreadable file, or more rejected rows than the limit.
     """
     spec = card.interactions
     if spec is None:
-        none = np.zeros(0, dtype=np.int64)
-        return Interactions(none, none), tuple(user_ids or ())
+        empty = np.zeros(0, dtype=np.int64)
+        return Interactions(empty, empty), tuple(user_ids or ())
     table = read_table(card.resolve_path(spec.file), list(dict.fromkeys(spec.named_columns.values())))
     check = _RowFilter(table)
     user_codes, user_names = factorize_ids(table[spec.user])
@@ -50,10 +50,10 @@ def read_interactions(
     items = _vocabulary_index(item_codes, item_names, item_ids)
     check.drop(user_codes < 0, "no user")
     check.drop(item_codes < 0, "no item")
-    check.drop(items < 0, lambda place: f"unknown item {item_names[item_codes[place]]!r}")
+    check.drop(items < 0, lambda row: f"unknown item {item_names[item_codes[row]]!r}")
     if user_ids is not None:
         known = _vocabulary_index(user_codes, user_names, user_ids)
-        check.drop(known < 0, lambda place: f"unknown user {user_names[user_codes[place]]!r}")
+        check.drop(known < 0, lambda row: f"unknown user {user_names[user_codes[row]]!r}")
     time = value = split = None
     if spec.time:
         time = _parse_times(table[spec.time])
@@ -75,21 +75,24 @@ def read_interactions(
 
 
 def read_graph(card: Card, entities: Iterable[str], rejected: RejectionLog, reject_limit: float) -> Graph:
-    """The good triples as index arrays.
+    """Read the valid triples as index arrays.
 
     Args:
-        card: a card; without a table of triples there are none.
-        entities: what items and users name, which the vocabulary must hold too.
-        rejected: where complaints go.
-        reject_limit: largest fraction of the rows that may be dropped.
+        card: the card; without a table of triples the result has none.
+        entities: entities of items and users, which are added to those of the triples.
+        rejected: log of the rejections.
+        reject_limit: maximum fraction of the rows that may be dropped.
+
+    Returns:
+        The graph.
 
     Raises:
-        InputError: an unreadable file, or more bad rows than the limit.
+        InputError: an unreadable file, or more rejected rows than the limit.
     """
     spec = card.graph
     if spec is None:
-        none = np.zeros(0, dtype=np.int64)
-        return Graph(none, none, none, tuple(natural_sort(entities)), ())
+        empty = np.zeros(0, dtype=np.int64)
+        return Graph(empty, empty, empty, tuple(natural_sort(entities)), ())
     table = read_table(card.resolve_path(spec.file), list(dict.fromkeys(spec.named_columns.values())))
     check = _RowFilter(table)
     columns = [factorize_ids(table[column]) for column in (spec.head, spec.relation, spec.tail)]
@@ -113,7 +116,10 @@ def read_graph(card: Card, entities: Iterable[str], rejected: RejectionLog, reje
 
 
 def natural_sort(names: Iterable[str]) -> list[str]:
-    """Numbers by their value, then everything else as text: the same whatever the file's order.
+    """Sort names: numbers by value, then everything else as text.
+
+    Args:
+        names: the names.
 
     Example:
         >>> natural_sort({"10", "9", "b", "a1"})
@@ -123,7 +129,7 @@ def natural_sort(names: Iterable[str]) -> list[str]:
 
 
 class _RowFilter:
-    """Which rows of a table are good, and why the others are not: the first reason counts."""
+    """The valid rows of a table, and the first reason for dropping each of the others."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -131,56 +137,56 @@ class _RowFilter:
         self.reasons: dict[int, str] = {}
 
     def drop(self, bad: np.ndarray, reason: str | Callable[[int], str]) -> None:
-        """Drop the rows where `bad` [R] is True; `reason` may make the message from a row's place."""
-        for place in np.flatnonzero(bad & self.good).tolist():
-            self.reasons[place] = reason if isinstance(reason, str) else reason(place)
+        """Drop the rows where `bad` [R] is True; `reason` is a text, or a function of the row index."""
+        for row in np.flatnonzero(bad & self.good).tolist():
+            self.reasons[row] = reason if isinstance(reason, str) else reason(row)
         self.good &= ~bad
 
     def drop_duplicates(self, keys: Sequence[np.ndarray], what: str) -> None:
-        """Drop good rows whose keys all equal those of an earlier good row."""
-        places = np.flatnonzero(self.good)
-        frame = pd.DataFrame({number: key[places] for number, key in enumerate(keys)})
+        """Drop valid rows whose keys all equal those of an earlier valid row."""
+        rows = np.flatnonzero(self.good)
+        frame = pd.DataFrame({number: key[rows] for number, key in enumerate(keys)})
         repeated = frame.duplicated().to_numpy()
         if not repeated.any():
             return
-        first = frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
-        row_of_group = self.table.rows[places[~repeated]]
-        group = dict(zip(places.tolist(), first.tolist(), strict=True))
+        groups = frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
+        first_row = self.table.rows[rows[~repeated]]  # of each group, as rows of the file
+        group_of_row = dict(zip(rows.tolist(), groups.tolist(), strict=True))
         bad = np.zeros_like(self.good)
-        bad[places[repeated]] = True
-        self.drop(bad, lambda place: f"{what} as in row {row_of_group[group[place]]}")
+        bad[rows[repeated]] = True
+        self.drop(bad, lambda row: f"{what} as in row {first_row[group_of_row[row]]}")
 
     def report(self, card: Card, file: str, rejected: RejectionLog, reject_limit: float) -> None:
-        """List the bad rows in the order of the file, and refuse the table if they are too many."""
-        found = [(int(self.table.rows[place]), reason) for place, reason in self.reasons.items()]
-        found = sorted([*found, *self.table.malformed])
-        for row, reason in found:
+        """Log the dropped rows in the order of the file, and refuse the table if they are too many."""
+        dropped = [(int(self.table.rows[row]), reason) for row, reason in self.reasons.items()]
+        dropped = sorted([*dropped, *self.table.malformed])
+        for row, reason in dropped:
             rejected.add(file, row, "", "", "row dropped", reason)
-        if found:
+        if dropped:
             total = len(self.table) + len(self.table.malformed)
-            first = f"row {found[0][0]}: {found[0][1]}"
-            rejected.check_limit(f"{card.resolve_path(file)}: rows", len(found), total, reject_limit, first)
+            first = f"row {dropped[0][0]}: {dropped[0][1]}"
+            rejected.check_limit(f"{card.resolve_path(file)}: rows", len(dropped), total, reject_limit, first)
 
 
 def _vocabulary_index(codes: np.ndarray, names: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
-    """[R] index into the vocabulary of what each code names, -1 where it holds no such name."""
-    place = {name: index for index, name in enumerate(vocabulary)}
-    place_of_code = np.array([place.get(name, -1) for name in names] + [-1], dtype=np.int64)
-    return place_of_code[codes]
+    """Map codes [R] into `names` to indices into the vocabulary, -1 where a name is not in it."""
+    index = {name: number for number, name in enumerate(vocabulary)}
+    index_of_code = np.array([index.get(name, -1) for name in names] + [-1], dtype=np.int64)
+    return index_of_code[codes]
 
 
 def _unexpected_value(column: pa.ChunkedArray, expected: str) -> Callable[[int], str]:
-    return lambda place: f"got {as_text(column[place].as_py())!r}, expected {expected}"
+    return lambda row: f"got {as_text(column[row].as_py())!r}, expected {expected}"
 
 
 def _parse_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """[R] float64, NaN where there is no finite number."""
+    """Parse numbers [R] as float64, NaN where there is no finite number."""
     numbers = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _parse_times(column: pa.ChunkedArray) -> np.ndarray:
-    """[R] float64 seconds since 1970 (UTC), NaN where it is none: numbers, timestamps or ISO 8601."""
+    """Parse numbers, timestamps or ISO 8601 as seconds [R] since 1970 (UTC), NaN where it is none."""
     if not (pa.types.is_temporal(column.type) or pa.types.is_string(column.type)):
         return _parse_numbers(column)
     is_text = pa.types.is_string(column.type)

@@ -1,4 +1,4 @@
-"""Modalities dropped at random in training, so that a model learns to do without."""
+"""Drop modalities at random in training, so that a model learns to work without them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def drop_modalities(
 def drop_modalities(
     tokens: Tokens | Mapping[str, Tokens], probability: float, generator: torch.Generator | None = None
 ) -> Tokens | dict[str, Tokens]:
-    """Drop whole modalities of single samples at random, so that a model learns to do without.
+    """Drop whole modalities of single samples at random, so that a model learns to work without them.
 
-    Each modality that a sample has goes with the given probability, independently; where all would go,
-    one of them, drawn evenly, stays. A sample that has only one keeps it.
+    Each present modality of a sample is dropped independently; where all would be dropped, one of them, drawn
+    uniformly, is kept.
 
     Args:
-        tokens: a batch, or one batch for each modality, of the same samples.
-        probability: from 0 to 1.
-        generator: on the CPU; the same state drops the same modalities.
+        tokens: a batch of B samples, or modality -> batch of the same B samples.
+        probability: probability of dropping a modality, from 0 to 1.
+        generator: a CPU generator; the same state drops the same modalities.
 
     Returns:
-        The same samples with fewer tokens, in the form that came.
+        The same samples with fewer tokens, in the form of `tokens`.
 
     Raises:
-        InputError: a probability outside 0 to 1, or parts with different numbers of samples.
+        InputError: a probability outside 0 to 1, or batches with different numbers of samples.
 
     Example:
         >>> both = Tokens.cat([Tokens.from_sequences([torch.ones(2, 3)], name) for name in ("text", "image")])
@@ -67,13 +67,13 @@ def drop_modalities(
 
 
 def _draw_keep_mask(presence_BM: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """[B, M] which of the modalities that are there stay: at least one where there is any."""
+    """Draw the present modalities [B, M] that are kept, at least one a sample where it has any."""
     if not 0 <= probability <= 1:
         raise InputError(f"modality dropout: got probability {probability}, expected 0 to 1")
     draw_BM = torch.rand(presence_BM.shape, generator=generator).to(presence_BM.device)
     keep_BM = presence_BM & (draw_BM >= probability)
     if not presence_BM.shape[1]:
         return keep_BM
-    # The largest draw is each sample's last to go, and evenly any of its modalities.
+    # The modality with the largest draw is always kept; it is uniform over those present.
     last_B1 = draw_BM.masked_fill(~presence_BM, -1.0).argmax(1, keepdim=True)
     return keep_BM | (torch.zeros_like(keep_BM).scatter(1, last_B1, True) & presence_BM)

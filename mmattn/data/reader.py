@@ -1,4 +1,4 @@
-"""From a card to a `Dataset`: bad rows and cells are listed with their reason, the good ones go on."""
+"""Read the data of a card; bad rows and cells are listed with their reason."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ __all__ = ["read_dataset"]
 
 
 def read_dataset(card: Card | str | os.PathLike[str], reject_limit: float = 0.5) -> Dataset:
-    """Read everything that a card names.
+    """Read all tables of a card.
 
-    Content of an item, by the kind of its modality: "text" a list with one text for each text column,
-    in the card's order, None where there is none; "words" a list of words; "table" a mapping from
-    column to value (categories a list of str, category a str, number a float, entity an index into
-    `Dataset.graph.entities`); "image" and "audio" a `Path`. An empty cell, an empty list and empty text are
-    nothing; a modality with nothing in it is absent. What a target is, `Dataset` and `Column` say.
+    The content of an item depends on the kind of the modality:
 
-    Listed in `Dataset.rejected`: interactions with unknown items or users, without a user, with a time
-    or value that cannot be read, and duplicates (the same user and item, and time where there is one;
-    the first stays); files that do not exist (the item keeps its other modalities); items without
-    any modality (they stay, without content).
+    * "text": a list with one text for each text column in the card's order, None where it is missing;
+    * "words": a list of words;
+    * "table": a mapping from column to value (categories a list of str, category a str, number a float,
+      entity an index into `Dataset.graph.entities`);
+    * "image" and "audio": a `Path`.
+
+    Empty cells, lists and texts are missing values; a modality without any value is absent. `Dataset` and
+    `Column` describe the targets.
+
+    `Dataset.rejected` lists interactions with unknown items or users, without a user, or with an unreadable
+    time or value; duplicate interactions (same user, item, and time if any; the first is kept); files that do
+    not exist (the item keeps its other modalities); and items without any modality (they are kept).
 
     Args:
         card: a checked card, or the path of one.
-        reject_limit: largest fraction of a table's rows, or of a column's cells, that may be bad.
+        reject_limit: maximum fraction of a table's rows, or of a column's cells, that may be bad.
+
+    Returns:
+        The dataset.
 
     Raises:
-        InputError: a broken card or file, ids that come twice, or more bad rows than the limit.
+        InputError: a bad card or file, duplicate ids, or more rejections than the limit.
 
     Example:
         >>> import pathlib, tempfile

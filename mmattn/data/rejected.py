@@ -1,4 +1,4 @@
-"""What could not be used, row by row, with the reason: nothing is dropped in silence."""
+"""The log of rejected rows and cells, with their reasons."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Effect = Literal["row dropped", "cell dropped", "part dropped", "kept"]
 
 @dataclass(frozen=True)
 class Rejection:
-    """One complaint.
+    """One rejected row, cell or part of a cell.
 
     Args:
-        table: the file it stands in.
-        row: the data row, counted from 1 without the header (of a raw file without header: the line);
-            0 where the complaint is about the file as a whole, or about a folder.
-        id: the item or user concerned, "" where it is not known.
-        column: the column or field concerned, "" for the row as a whole.
-        effect: "row dropped"; "cell dropped" (the rest of the row is used); "part dropped" (one box, say: the
-            rest of the cell is used); "kept" (a warning).
-        reason: what came and what was expected.
+        table: the file.
+        row: the data row, counted from 1 without the header (of a raw file without header: the line); 0 for
+            the whole file or a folder.
+        id: id of the item or user, "" where unknown.
+        column: the column or field, "" for the whole row.
+        effect: "row dropped"; "cell dropped" (the rest of the row is used); "part dropped" (one box, for
+            example: the rest of the cell is used); "kept" (a warning).
+        reason: the value and what was expected.
     """
 
     table: str
@@ -41,7 +41,7 @@ class Rejection:
 
 
 class RejectionLog:
-    """The list of complaints about one data set, in the order they were found.
+    """The rejections of one dataset, in the order in which they were found.
 
     Example:
         >>> rejected = RejectionLog()
@@ -54,7 +54,16 @@ class RejectionLog:
         self.rows: list[Rejection] = []
 
     def add(self, table: str, row: int, id: str, column: str, effect: Effect, reason: str) -> None:
-        """Note one complaint; see `Rejection` for the arguments."""
+        """Add one rejection.
+
+        Args:
+            table: the file.
+            row: the data row, counted from 1.
+            id: id of the item or user, or "".
+            column: the column or field, or "".
+            effect: as in `Rejection`.
+            reason: the value and what was expected.
+        """
         self.rows.append(Rejection(table, row, id, column, effect, reason))
 
     def __len__(self) -> int:
@@ -64,11 +73,15 @@ class RejectionLog:
         return iter(self.rows)
 
     def counts(self) -> dict[str, int]:
-        """How many complaints had each effect."""
+        """Return the number of rejections of each effect."""
         return dict(Counter(row.effect for row in self.rows))
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write all as CSV (UTF-8, with a header even when there is nothing to list), atomically."""
+        """Write all rejections as CSV (UTF-8, with a header even if there are none), atomically.
+
+        Args:
+            path: the file.
+        """
         with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([field.name for field in fields(Rejection)])
@@ -77,19 +90,20 @@ class RejectionLog:
     def check_limit(
         self, where: str, num_bad: int, total: int, max_fraction: float, first_reason: str
     ) -> None:
-        """Refuse data that is mostly bad: then the card or the files are wrong, not single rows.
+        """Refuse data that is mostly bad: the card or the files are then wrong, not single rows.
 
         Args:
-            where: what the rows belong to, for the message.
-            num_bad: rows (or cells) that were dropped.
-            total: rows (or cells) in all.
-            max_fraction: largest fraction that may be bad; with nothing good left it is always an error.
-            first_reason: the first complaint, for the message.
+            where: file and kind of the rows or cells, for the message.
+            num_bad: number of dropped rows or cells.
+            total: number of all rows or cells.
+            max_fraction: maximum fraction that may be bad; it is always an error if all are.
+            first_reason: the first reason, for the message.
 
         Raises:
-            InputError: more than `max_fraction` of them are bad, or all are.
+            InputError: more than `max_fraction` are bad, or all are.
         """
         if num_bad and (num_bad == total or num_bad > max_fraction * total):
             raise InputError(
-                f"{where}: {num_bad} of {total} are bad, expected at most {max_fraction:.0%}; the first: {first_reason}"
+                f"{where}: {num_bad} of {total} are bad, expected at most {max_fraction:.0%}; "
+                f"the first: {first_reason}"
             )

@@ -1,4 +1,4 @@
-"""What a card may say about each table: the columns and the roles that they play."""
+"""The tables of a card: their columns and the roles of these."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mmattn.schema import from_mapping
 
 __all__ = ["ROLES", "TARGET_ROLES", "Column", "GraphTable", "InteractionTable", "ItemTable", "UserTable"]
 
-# Role -> the modality it belongs to where the card names none. Targets belong to none: they are kept beside
-# the items, to learn from and to measure with, and never become content.
+# Role -> default modality. Targets belong to no modality: they are used for training and evaluation and never
+# become content.
 ROLES: Mapping[str, str] = MappingProxyType(
     {
         "text": "text",
@@ -33,9 +33,9 @@ ROLES: Mapping[str, str] = MappingProxyType(
 )
 TARGET_ROLES = tuple(role for role, modality in ROLES.items() if not modality)
 
-_CONTENT_KINDS = {"words": "words"}  # of content, where it is not called as the role's own modality
+_CONTENT_KINDS = {"words": "words"}  # role -> kind of content, where it differs from the default modality
 _SEPARATORS = {"words": " ", "tags": " "}
-_ANNOTATED_KIND = {"tags": "words", "boxes": "image"}  # role -> the kind of modality that its cells speak of
+_ANNOTATED_KIND = {"tags": "words", "boxes": "image"}  # role -> kind of the modality that it annotates
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,18 @@ class Column:
     """One use of a column.
 
     Args:
-        role: of content: "text", "words" (a list of words, taken as they are), "category" (one value),
-            "categories" (a list), "number", "entity" (of the graph), "image" or "audio" (a path); of
-            targets, which never are content: "label" (a name), "labels" (a list of names, which may be
-            empty), "tags" (a list with a name for each of the words), "transcript" (text), "boxes" (a list
-            of {label, box}, box being left, top, right and bottom in pixels of the upright picture).
-            Where a file can hold text only, a list is JSON or has a separator; boxes are JSON.
-        modality: the modality it belongs to; left out, the role's own ("text", "table", "image",
-            "audio").
-        separator: what stands between the parts of a list where the cell is text: "|", and white space
-            for words and tags.
-        annotates: the modality that tags or boxes speak of; left out, the only one of words or pictures.
+        role: for content: "text", "words" (a list of words, unchanged), "category" (one value), "categories"
+            (a list), "number", "entity" (of the graph), "image" or "audio" (a path); for targets: "label" (a
+            name), "labels" (a list of names, may be empty), "tags" (a list with one name a word),
+            "transcript" (text), "boxes" (a list of {label, box}; a box is left, top, right, bottom in pixels
+            of the upright image). In files that hold text only, a list is JSON or has separators; boxes are
+            JSON.
+        modality: modality of the content; left out, that of the role ("text", "table", "image", "audio").
+        separator: separator of lists given as text; left out, "|", or white space for words and tags.
+        annotates: the modality that tags or boxes refer to; left out, the only one of words or images.
+
+    Raises:
+        InputError: an unknown role, or an option that does not fit the role.
     """
 
     role: str
@@ -77,13 +78,12 @@ class Column:
 
     @property
     def is_target(self) -> bool:
-        """Is it to be learned, and never content?"""
+        """Whether this is a target, which never becomes content."""
         return self.role in TARGET_ROLES
 
     @property
     def kind(self) -> str:
-        """What the modality's content looks like: "text", "words", "table", "image", "audio", or "" for a
-        target."""
+        """Kind of content: "text", "words", "table", "image" or "audio"; "" for a target."""
         return _CONTENT_KINDS.get(self.role, ROLES[self.role])
 
 
@@ -92,10 +92,13 @@ class UserTable:
     """Users and their content.
 
     Args:
-        file: relative to the card.
+        file: path relative to the card.
         id: the column of ids.
-        columns: column -> its use, or several: a `Column`, its mapping, or the bare name of a role.
-            The order is that of the texts and of the modalities.
+        columns: column -> its use or several uses, each a `Column`, a mapping of its fields, or the name of a
+            role. The order of the columns is that of the texts and of the modalities.
+
+    Raises:
+        InputError: uses that contradict each other.
     """
 
     file: str
@@ -105,11 +108,11 @@ class UserTable:
     def __post_init__(self) -> None:
         columns = {name: _columns(name, uses) for name, uses in self.columns.items()}
         object.__setattr__(self, "columns", columns)
-        owner: dict[str, tuple[str, str]] = {}
+        owners: dict[str, tuple[str, str]] = {}  # modality -> kind, first column
         for name, column in self.uses():
             if column.is_target:
                 continue
-            kind, first = owner.get(column.modality, (column.kind, ""))
+            kind, first = owners.get(column.modality, (column.kind, ""))
             if kind != column.kind:
                 raise InputError(
                     f"columns.{name}: modality {column.modality!r} cannot be both {kind} and {column.kind}"
@@ -119,7 +122,7 @@ class UserTable:
                     f"columns.{name}: modality {column.modality!r} is given by column {first!r} already; "
                     "name another one: {role: " + column.role + ", modality: ...}"
                 )
-            owner[column.modality] = (kind, name)
+            owners[column.modality] = (kind, name)
         for name, uses in columns.items():
             targets = [column for column in uses if column.is_target]
             if len(targets) > 1:
@@ -131,14 +134,18 @@ class UserTable:
                 self.annotated_modality(name, column)
 
     def uses(self) -> Iterator[tuple[str, Column]]:
-        """(column name, use) of every use, in the card's order."""
+        """Yield (column name, use) of every use, in the card's order."""
         return ((name, column) for name, uses in self.columns.items() for column in uses)
 
     def annotated_modality(self, name: str, column: Column) -> str:
-        """The modality that the tags or boxes of a column speak of; "" for other targets.
+        """Return the modality that the tags or boxes of a column refer to; "" for other roles.
+
+        Args:
+            name: name of the column.
+            column: its use.
 
         Raises:
-            InputError: there is no such modality, or there are several and the card does not say which.
+            InputError: there is no such modality, or there are several and `annotates` is missing.
         """
         kind = _ANNOTATED_KIND.get(column.role)
         if kind is None:
@@ -146,29 +153,37 @@ class UserTable:
         known = [use.modality for _, use in self.uses() if use.kind == kind]
         if column.annotates and column.annotates not in known:
             raise InputError(
-                f"columns.{name}: no modality {column.annotates!r} of {kind}.{did_you_mean(column.annotates, known)}"
+                f"columns.{name}: no modality {column.annotates!r} of {kind}."
+                f"{did_you_mean(column.annotates, known)}"
             )
         if not column.annotates and len(known) != 1:
             raise InputError(
-                f"columns.{name}: {column.role} speak of a modality of {kind}, and the card has "
+                f"columns.{name}: {column.role} refer to a modality of {kind}, and the card has "
                 f"{len(known)} of these{', name one with `annotates`: ' + ', '.join(known) if known else ''}"
             )
         return column.annotates or known[0]
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that the columns give, in the card's order."""
+        """Modalities of the columns, in the card's order."""
         return tuple(dict.fromkeys(column.modality for _, column in self.uses() if column.modality))
 
     @property
     def named_columns(self) -> dict[str, str]:
-        """Place in the card -> column of the file, for everything the card names."""
+        """Key in the card -> column of the file, for all columns that the card names."""
         return {"id": self.id, **{f"columns.{name}": name for name in self.columns}}
 
 
 @dataclass(frozen=True)
 class ItemTable(UserTable):
-    """Items and their content, as `UserTable`; `split` is a column of train, validation, test."""
+    """Items and their content.
+
+    Args:
+        file: as in `UserTable`.
+        id: as in `UserTable`.
+        columns: as in `UserTable`.
+        split: column with "train", "validation" or "test".
+    """
 
     split: str | None = None
 
@@ -179,8 +194,16 @@ class ItemTable(UserTable):
 
 @dataclass(frozen=True)
 class InteractionTable:
-    """Who met what: the columns of user and item; optionally of time (seconds since 1970, or ISO 8601),
-    value (a number) and split (train, validation, test)."""
+    """Interactions of users with items.
+
+    Args:
+        file: path relative to the card.
+        user: column of user ids.
+        item: column of item ids.
+        time: column of times, seconds since 1970 or ISO 8601.
+        value: column of numbers, for example ratings.
+        split: column with "train", "validation" or "test".
+    """
 
     file: str
     user: str
@@ -196,7 +219,14 @@ class InteractionTable:
 
 @dataclass(frozen=True)
 class GraphTable:
-    """Triples: the columns of head, relation and tail. Heads and tails are entities."""
+    """Triples of a knowledge graph.
+
+    Args:
+        file: path relative to the card.
+        head: column of head entities.
+        relation: column of relations.
+        tail: column of tail entities.
+    """
 
     file: str
     head: str
@@ -209,8 +239,8 @@ class GraphTable:
 
 
 def _named_columns(table: InteractionTable | GraphTable) -> dict[str, str]:
-    columns = {each.name: getattr(table, each.name) for each in fields(table) if each.name != "file"}
-    return {place: column for place, column in columns.items() if column is not None}
+    columns = {entry.name: getattr(table, entry.name) for entry in fields(table) if entry.name != "file"}
+    return {key: column for key, column in columns.items() if column is not None}
 
 
 def _columns(name: Any, uses: Any) -> tuple[Column, ...]:

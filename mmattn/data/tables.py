@@ -1,4 +1,4 @@
-"""Parquet, CSV and TSV files as columns, with the number of the row that each value stands in."""
+"""Read Parquet, CSV and TSV files as columns, with the row number of each value."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Table:
     """Columns of a file.
 
     Args:
-        columns: name -> pyarrow column, all of one length R. Those of CSV files hold strings.
-        rows: [R] int64, the data row of each value, counted from 1 without the header.
+        columns: name -> pyarrow column of length R; columns of CSV files hold strings.
+        rows: [R] int64 data row of each value, counted from 1 without the header.
         malformed: (data row, reason) of the rows that could not be split into the file's columns.
     """
 
@@ -43,11 +43,17 @@ class Table:
 
 
 def column_types(path: Path) -> dict[str, pa.DataType]:
-    """The columns that a file has, from its header alone; every column of a CSV file is a string.
+    """Read the columns of a file from its header; every column of a CSV file is a string.
+
+    Args:
+        path: the file.
+
+    Returns:
+        name -> type.
 
     Raises:
-        InputError: no such file, an ending that is not .parquet, .csv or .tsv, a file that cannot be
-            read as what its ending says, or a column name that comes twice.
+        InputError: no such file, an ending other than .parquet, .csv or .tsv, an unreadable file, or a
+            duplicate column name.
     """
     separator = _separator(path)
     try:
@@ -62,17 +68,21 @@ def column_types(path: Path) -> dict[str, pa.DataType]:
         raise _unreadable(path, error) from error
     if not names:
         raise InputError(f"{path}: the file is empty, expected a header with the names of the columns")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}: column {twice[0]!r} comes twice, expected distinct names")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise InputError(f"{path}: column {duplicates[0]!r} comes twice, expected distinct names")
     return dict(zip(names, types, strict=True))
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Table:
-    """Read the named columns, which must be there (see `column_types`).
+    """Read columns of a file.
+
+    Args:
+        path: the file.
+        columns: names of existing columns (see `column_types`).
 
     Raises:
-        InputError: the file cannot be read as what its ending says.
+        InputError: the file cannot be read.
     """
     separator = _separator(path)
     try:
@@ -92,12 +102,8 @@ def _read_csv(path: Path, columns: Sequence[str], separator: str) -> Table:
 
     def skip(bad: Any) -> str:
         # pyarrow counts records from 1 with the header; data rows start after it.
-        malformed.append(
-            (
-                bad.number - 1,
-                f"got {bad.actual_columns} columns, expected {bad.expected_columns}: {bad.text!r}",
-            )
-        )
+        reason = f"got {bad.actual_columns} columns, expected {bad.expected_columns}: {bad.text!r}"
+        malformed.append((bad.number - 1, reason))
         return "skip"
 
     table = pa.csv.read_csv(
@@ -118,25 +124,31 @@ def _read_csv(path: Path, columns: Sequence[str], separator: str) -> Table:
 
 
 def factorize_ids(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """A column of ids as numbers.
+    """Convert a column of ids to codes.
+
+    Args:
+        column: R ids of any type.
 
     Returns:
-        codes [R] int64 into the names, -1 where the cell is empty; and the distinct names, as text,
-        in order of first appearance.
+        [R] int64 indices into the names, -1 where the cell is empty; and the distinct names as text, in order
+        of first appearance.
     """
     encoded = column.combine_chunks().dictionary_encode()
     names: dict[str, int] = {}
-    code_of = np.full(len(encoded.dictionary) + 1, -1, dtype=np.int64)  # the last place is the null's
-    for place, value in enumerate(encoded.dictionary.to_pylist()):
+    code_of = np.full(len(encoded.dictionary) + 1, -1, dtype=np.int64)  # the last entry is for null
+    for index, value in enumerate(encoded.dictionary.to_pylist()):
         text = as_text(value)
         if text:
-            code_of[place] = names.setdefault(text, len(names))
+            code_of[index] = names.setdefault(text, len(names))
     indices = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
     return code_of[indices], list(names)
 
 
 def as_text(value: Any) -> str:
-    """A cell as text, the same whatever the file's type: 7 and 7.0 are "7", nothing is "".
+    """Convert a cell to text independently of the file's type: 7 and 7.0 give "7", None gives "".
+
+    Args:
+        value: the cell.
 
     Example:
         >>> as_text(7.0), as_text(0.5), as_text(None), as_text(" ten "), as_text(float("nan"))
@@ -165,7 +177,7 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _to_plain_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column in its plain type: writers choose among several for the same text."""
+    """Cast a column to the plain type among the several that writers use for the same values."""
     kind = _value_type(column.type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         kind = pa.string()

@@ -1,4 +1,4 @@
-"""Cells that say what a model should answer: several labels, a tag for each word, boxes on a picture."""
+"""Parse cells with targets: several labels, a tag for each word, boxes in an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ __all__ = ["parse_boxes", "parse_labels", "parse_tags"]
 
 
 def parse_labels(cell: Any, separator: str) -> list[str] | None:
-    """Names without repetition; an empty list is an answer, too, and an empty cell is none.
+    """Parse a list of labels, without duplicates.
+
+    Args:
+        cell: a list, JSON, or text with separators.
+        separator: separator of text.
+
+    Returns:
+        The labels; an empty list is a valid target, None is an empty cell.
+
+    Raises:
+        BadCell: anything else.
 
     Example:
         >>> parse_labels("a|b|a", "|"), parse_labels([], "|"), parse_labels("[]", "|"), parse_labels("", "|")
@@ -28,10 +38,18 @@ def parse_labels(cell: Any, separator: str) -> list[str] | None:
 
 
 def parse_tags(cell: Any, separator: str, words: Sequence[str] | None) -> list[str] | None:
-    """One tag a word, or None for an empty cell.
+    """Parse the tags of words.
+
+    Args:
+        cell: a list, JSON, or text with separators.
+        separator: separator of text.
+        words: the words; None where they are missing.
+
+    Returns:
+        One tag a word, or None for an empty cell.
 
     Raises:
-        BadCell: as many as words are expected, none of them empty.
+        BadCell: another number of tags than of words, or an empty tag.
 
     Example:
         >>> parse_tags("O B-place I-place", " ", ["in", "New", "York"])
@@ -51,18 +69,18 @@ def parse_tags(cell: Any, separator: str, words: Sequence[str] | None) -> list[s
 
 
 def parse_boxes(cell: Any, image_path: Path | None) -> tuple[Boxes | None, list[tuple[str, str]]]:
-    """The boxes of a picture, cut at its edges; an empty list is a picture without any.
+    """Parse the boxes of an image and clip them to it; an empty list is an image without boxes.
 
     Args:
-        cell: a list of {label, box}, or that as JSON.
-        image_path: its file.
+        cell: a list of {label, box}, or the same as JSON.
+        image_path: the image file; None where it is missing.
 
     Returns:
-        The boxes (None for an empty cell), and for each that was changed or dropped the effect ("kept" or
-        "part dropped") and the reason.
+        The boxes (None for an empty cell), and for each clipped or dropped box the effect ("kept" or "part
+        dropped") and the reason.
 
     Raises:
-        BadCell: not a list, or a picture whose size cannot be found.
+        BadCell: not a list, or an image whose size cannot be read.
     """
     if is_empty(cell):
         return None, []
@@ -73,14 +91,14 @@ def parse_boxes(cell: Any, image_path: Path | None) -> tuple[Boxes | None, list[
     boxes, labels, problems = [], [], []
     for number, entry in enumerate(entries, start=1):
         try:
-            label, given = _parse_box_entry(entry)
-            box = clip_box(given, width, height)
+            label, corners = _parse_box_entry(entry)
+            box = clip_box(corners, width, height)
         except BadCell as error:
             problems.append(("part dropped", f"box {number} of {len(entries)}: {error}"))
             continue
-        if box != given:
-            outside = f"box {number} of {len(entries)}: {format_box(given)} cut at the image's edge"
-            problems.append(("kept", f"{outside}, {width} x {height}"))
+        if box != corners:
+            note = f"{format_box(corners)} cut at the image's edge, {width} x {height}"
+            problems.append(("kept", f"box {number} of {len(entries)}: {note}"))
         boxes.append(box)
         labels.append(label)
     values = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
@@ -88,7 +106,7 @@ def parse_boxes(cell: Any, image_path: Path | None) -> tuple[Boxes | None, list[
 
 
 def _parse_box_entry(entry: Any) -> tuple[str, list[float]]:
-    """Label and corners of one box."""
+    """Parse the label and corners of one box."""
     if not isinstance(entry, Mapping) or not {"label", "box"} <= set(entry):
         raise BadCell(f"got {entry!r}, expected label and box")
     label = ", ".join(parse_texts(entry["label"]))

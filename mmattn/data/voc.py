@@ -31,9 +31,9 @@ def read_voc(
 ) -> list[tuple[Path, Boxes]]:
     """Read images and their boxes from Annotations/, JPEGImages/ and ImageSets/Main/ in a folder.
 
-    VOC counts pixels from 1 and includes both corners: its (1, 1, 640, 480) covers an image 640 wide, which is
-    (0, 0, 640, 480) here. A box with equal corners has no area. Boxes refer to the upright image, rotated by
-    its EXIF tag. Where a file states another size, the image is dropped and listed.
+    VOC counts pixels from 1 and includes both corners: its (1, 1, 640, 480) covers an image 640 wide, which
+    is (0, 0, 640, 480) here. A box with equal corners has no area. Boxes refer to the upright image, rotated
+    by its EXIF tag. Where a file states another size, the image is dropped and listed.
 
     Reference: Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge".
 

@@ -71,7 +71,7 @@ def test_a_run_leaves_models_metrics_and_a_report(here: Path, capsys: pytest.Cap
     assert "image" in metrics["ablation_summary"]
     assert "text" in metrics["ablation_summary"]
     assert metrics["modality_gaps"]["image | text"]["samples"] > 2
-    assert metrics["index_cost"]["points"]
+    assert metrics["index_cost"]["operating_points"]
     assert {name.partition(":")[0] for name in metrics["subgroups"]} == {"cold items", "history"}
     assert set(metrics["recall_at_k"]) == set(metrics["systems"])
     assert "| mmattn |" in (folder / "tables.md").read_text()
@@ -170,7 +170,7 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
     chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--baselines", "{}"]
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"
-    found = json.loads((folder / "seed-0" / "result.json").read_text())["settings"]
+    found = json.loads((folder / "seed-0" / "result.json").read_text())["hybrid_settings"]
     assert found["regularization"] in (1.0, 10.0)
     assert found["user_weight"] in (0.5, 1.0)
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -85,7 +85,7 @@ def test_a_run_says_what_each_task_gained_or_lost(
     assert fit() == 0
     folder = here / "runs" / "small"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics["systems"]) == {"mmattn", "alone"}
+    assert set(metrics["systems"]) == {"mmattn", "single_task"}
     assert list(metrics["tasks"]) == ["digit", "language"]
     digit = metrics["tasks"]["digit"]
     whole, alone, gain = (digit[which]["accuracy"] for which in ("metrics", "single_task", "gain"))
@@ -132,13 +132,13 @@ def test_voices_are_told_apart_by_vectors(here: Path) -> None:
     audio = {"name": "conv-mel", "options": {"dim": 16, "channels": [4, 8, 8]}, "standardise": True}
     voice = {
         "head": {"name": "speaker", "options": {"embedding_dim": 8, "loss": "ArcFaceLoss"}},
-        "target": "voice", "reads": ["audio"],
+        "target": "voice", "inputs": ["audio"],
     }  # fmt: skip
     rewrite(encoders={**SETTINGS["encoders"], "audio": audio}, tasks={"voice": voice})
     assert fit(*QUICK, "--training.epochs", "3", "--training.steps_per_epoch", "6") == 0
     folder = here / "runs" / "small"
     metrics = json.loads((folder / "metrics.json").read_text())["tasks"]["voice"]
-    assert metrics["primary"] == "eer"
+    assert metrics["primary_metric"] == "eer"
     error = metrics["metrics"]["eer"]
     assert error["low"] <= error["mean"] <= error["high"] < 0.5
     vectors = json.loads((folder / "seed-0" / "result.json").read_text())["predictions"]["voice"]
@@ -210,7 +210,7 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
     rewrite(
         encoders={**SETTINGS["encoders"], "sentence": words},
         tasks={"digit": SETTINGS["tasks"]["digit"], "places": tags},
-        training={"epochs": 3, "steps": 8, "learning_rate": 0.01},
+        training={"epochs": 3, "steps_per_epoch": 8, "learning_rate": 0.01},
     )
     shuffled = ("--robustness", "{ablations: [shuffle], subsets: false, noise_levels: []}")
     assert fit(*QUICK, *shuffled, "--protocol.validation", "0.2") == 0
@@ -250,7 +250,7 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
     rewrite(
         data={"card": "squares"},
         encoders={"image": {"name": "tiny-image", "options": {"dim": 16, "grid": 4}}},
-        tasks={"squares": {"head": {"name": "detection"}, "target": "boxes", "batch": 6}},
+        tasks={"squares": {"head": {"name": "detection"}, "target": "boxes", "batch_size": 6}},
     )
     assert fit(*QUICK) == 0
     found = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["squares"]
@@ -263,10 +263,10 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
 
 
 def test_adversarial_training_by_name(here: Path) -> None:
-    pushed = {**SETTINGS["tasks"]["digit"], "attack": {"name": "pgd", "options": {"radius": 0.1, "steps": 2}}}
+    pushed = {**SETTINGS["tasks"]["digit"], "adversarial": {"name": "pgd", "options": {"radius": 0.1, "steps_per_epoch": 2}}}
     rewrite(tasks={"digit": pushed})
     assert fit(*QUICK) == 0
-    rewrite(tasks={"digit": {**pushed, "attack": {"options": {"radios": 1}}}})
+    rewrite(tasks={"digit": {**pushed, "adversarial": {"options": {"radios": 1}}}})
     assert fit(*QUICK, "--name", "wrong") == 2
 
 
@@ -287,9 +287,9 @@ def test_adversarial_training_by_name(here: Path) -> None:
         ),
         ({"digit": {"target": "digt"}}, "no target 'digt' in digits. Did you mean 'digit'?"),
         ({"digit": {"target": "image"}}, "no target 'image' in digits, where it is content (image)."),
-        ({"digit": {"reads": ["sound"]}}, "tasks.digit.reads: no encoder 'sound'. Known: image, text."),
+        ({"digit": {"inputs": ["sound"]}}, "tasks.digit.inputs: no encoder 'sound'. Known: image, text."),
         ({"digit": {"augment": {"text": {}}}}, "augment.text: nothing is known for the encoder 'tiny-text'"),
-        ({"digit": {"batch": 0}}, "tasks.digit: batch: got 0, expected at least 1"),
+        ({"digit": {"batch_size": 0}}, "tasks.digit: batch_size: got 0, expected at least 1"),
         ({"digit": {"head": {**HEAD, "options": {"smooth": 1}}}}, "'smooth'"),
         ({"digit.it": {}}, "got the name 'digit.it', expected text without dots"),
     ],
@@ -383,7 +383,7 @@ def test_texts_are_measured_as_transcripts_or_translations(
     rewrite(
         data={"card": "cut"},
         encoders={"audio": audio},
-        tasks={"word": {"head": head, "target": "said", "measure": measure}},
+        tasks={"word": {"head": head, "target": "said", "metric": measure}},
     )
     assert fit(*QUICK) == 0
     word = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["word"]

@@ -115,7 +115,7 @@ def test_modalities_come_in_the_cards_order_and_a_column_may_have_several_uses()
         ),
         (
             {"items": items(columns={"title": "tags", "year": "text"})},
-            ": items: columns.title: tags speak of a modality of words, and the card has 0 of these",
+            ": items: columns.title: tags refer to a modality of words, and the card has 0 of these",
         ),
         (
             {
@@ -127,7 +127,7 @@ def test_modalities_come_in_the_cards_order_and_a_column_may_have_several_uses()
                     }
                 )
             },
-            ": items: columns.title: boxes speak of a modality of image, and the card has 2 of these, "
+            ": items: columns.title: boxes refer to a modality of image, and the card has 2 of these, "
             "name one with `annotates`: image, back",
         ),
         (

@@ -25,7 +25,7 @@ def test_the_guide_s_lines_run() -> None:
 def test_the_guide_names_every_file() -> None:
     places = README.split("## Where what is")[1]
     named = set(re.findall(r"`(\w+\.py)`", places))
-    assert named == {path.name for path in FOLDER.glob("*.py")} - {"__init__.py"}
+    assert named == {path.name for path in FOLDER.rglob("*.py")} - {"__init__.py"}
 
 
 def test_the_example_finds_what_it_looks_for() -> None:

@@ -52,7 +52,7 @@ def test_it_recommends_as_the_model_does(finished: Path, data: Path) -> None:
     best = [int(dataset.item_ids[row]) for row in np.argsort(-scores)[:10]]
     found = service.recommend([dataset.item_ids[row] for row in history], k=10)
     assert len(set(best) & set(found.ids)) >= 8
-    assert found.scores == pytest.approx(scores[[service.rows([name])[0] for name in found.ids]], abs=0.02)
+    assert found.scores == pytest.approx(scores[[service.rows_of([name])[0] for name in found.ids]], abs=0.02)
     assert mmattn.recommend(finished, [int(dataset.item_ids[row]) for row in history], 10) == found
 
 
@@ -96,8 +96,8 @@ def test_a_new_item_is_recommended_and_met(run: Path, data: Path) -> None:
     assert 90001 in like.ids[:5]
     cosine = np.corrcoef(opened.index.vectors([known, 90001]))[0, 1]
     assert cosine > 0.9
-    assert opened.index.metadata.iloc[-1].equals(opened.index.metadata.iloc[service.rows([known])[0]]) or (
-        opened.index.metadata.iloc[-1]["text"] == opened.index.metadata.iloc[service.rows([known])[0]]["text"]
+    assert opened.index.metadata.iloc[-1].equals(opened.index.metadata.iloc[service.rows_of([known])[0]]) or (
+        opened.index.metadata.iloc[-1]["text"] == opened.index.metadata.iloc[service.rows_of([known])[0]]["text"]
     )
     for array in (opened.item_to_user, opened.index.matrix):
         assert len(array) == 114
@@ -158,7 +158,7 @@ def test_a_checkpoint_of_another_program_is_refused(run: Path) -> None:
     (model / "config.json").write_text(config)
     weights = (model / "model.safetensors").read_bytes()
     state = load_file(model / "model.safetensors")
-    state["heads.recommendation.sharpness"] += 0.5
+    state["heads.recommendation.log_kernel_scale"] += 0.5
     save_file(state, model / "model.safetensors")
     with pytest.raises(InputError, match=rf"a model of another weights, \w+; .* made with {made['weights']}"):
         RecommenderService.open(run)

@@ -43,7 +43,7 @@ def test_a_new_item_comes_in_and_is_met(
 ) -> None:
     (tmp_path / "new.csv").write_text("item,text\n900,nine\n901,\n")
     found = told(run, "--add-items", str(tmp_path / "new.csv"), "--history", "900", capsys=capsys)
-    assert found["added"] == {"ids": [900], "there": 0, "without": [901]}
+    assert found["added"] == {"ids": [900], "existing": 0, "skipped_no_content": [901]}
     assert told(run, "--history", "900", "-k", "1", capsys=capsys)["basis"] == "history"
     assert main(["recommend", str(run), "--add-items", str(tmp_path / "new.csv"), "--quiet"]) == 0
     assert "0 items added, 1 were there, 1 left out for lack of content, the first is 901" in (
