@@ -16,6 +16,8 @@ import numpy as np
 
 from mmattn.retrieval.fused_index import FusedIndex
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.open_index import open_index
+from mmattn.retrieval.sharded import ShardedIndex
 
 GENRES = ("comedy", "drama", "western")
 FILMS, WIDTH = 300, 16
@@ -43,8 +45,10 @@ def main() -> dict[str, Any]:
     films.add(western, ["new"], metadata={"genre": ["western"], "year": [2026]}, provenance=films.provenance)
 
     with tempfile.TemporaryDirectory() as folder:
-        films.split(3).save(Path(folder) / "films")  # one folder: verified when it is opened, never unpickled
-        opened = Index.open(Path(folder) / "films", device="cpu")
+        ShardedIndex.from_index(films, 3).save(
+            Path(folder) / "films"
+        )  # one folder: verified when it is opened, never unpickled
+        opened = open_index(Path(folder) / "films", device="cpu")
         print(opened)
         first = opened.search(western, k=3).ids[0].tolist()
         alike = opened.search_ids(["new"], k=3, where="genre == 'western'").ids[0].tolist()

@@ -38,7 +38,9 @@ from mmattn_adapters.detection.task import DetectionTask, SyntheticDetectionTask
 __all__ = ["DetectionTask", "Detector", "SyntheticDetectionTask"]
 
 FORMAT = 1
-_CONDITIONING_PREFIX = "conditioning_model."  # names of the weights of the model that makes the tokens begin so
+_CONDITIONING_PREFIX = (
+    "conditioning_model."  # names of the weights of the model that makes the tokens begin so
+)
 
 
 class Detector(nn.Module):

@@ -115,7 +115,9 @@ def _run_recommender(out: Path, progress: bool) -> Path:
         data=DataConfig(card=out / "data", features=out / "features"),
         encoders={
             name: EncoderConfig(
-                "aligned", {"model": str((out / "aligned").resolve()), "source_modality": name}, dim_fraction=0.33
+                "aligned",
+                {"model": str((out / "aligned").resolve()), "source_modality": name},
+                dim_fraction=0.33,
             )
             for name in vectors
         },

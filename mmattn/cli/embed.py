@@ -25,7 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="which of the run's models; the first one by default")
     parser.add_argument("--head", default="", help="whose vectors, where the model has several heads")
     parser.add_argument("--features", default="features", metavar="DIR", help="folder of the feature store")
-    parser.add_argument("--shard-size", type=int, default=2048, help="items a shard: what a kill loses at most")
+    parser.add_argument(
+        "--shard-size", type=int, default=2048, help="items a shard: what a kill loses at most"
+    )
     parser.add_argument("--ray", action="store_true", help="encode with actors of Ray (mmattn[ray])")
     parser.add_argument("--workers", type=int, help=f"actors of Ray; {_WORKERS} by default")
     parser.add_argument("--json", action="store_true", help="print counts as JSON, for machines")
@@ -33,14 +35,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from mmattn.serving.embed import EmbeddingShards, embed, read_items, resolve_item_file
+    from mmattn.serving.embed import embed, read_items, resolve_item_file
+    from mmattn.serving.embedding_shards import EmbeddingShards
     from mmattn.serving.run_encoder import RunEncoder
 
     workers = _ray_workers(arguments)
     encoder = RunEncoder.from_run(arguments.run, arguments.seed, arguments.head)
     items = Path(arguments.input)
     samples, source = read_items(items, Path(arguments.run)), sha256_file(resolve_item_file(items))
-    shards = EmbeddingShards.create(samples, Path(arguments.out), arguments.shard_size, source, encoder.provenance)
+    shards = EmbeddingShards.create(
+        samples, Path(arguments.out), arguments.shard_size, source, encoder.provenance
+    )
     counts = embed(encoder, shards, arguments.features, ray_workers=workers, progress=not arguments.quiet)
     if counts is not None:  # the first process speaks for all
         text = (

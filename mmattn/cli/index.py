@@ -128,6 +128,7 @@ def run(arguments: Namespace) -> int:
 def _apply_action(action: str, options: Namespace) -> Index | ShardedIndex:
     """The index as it is after the action."""
     from mmattn.retrieval.index import Index
+    from mmattn.retrieval.sharded import ShardedIndex
 
     if action == "build":
         _check_new(options.bundle)
@@ -137,23 +138,33 @@ def _apply_action(action: str, options: Namespace) -> Index | ShardedIndex:
             target_recall=options.target_recall, budget_mb=options.budget_mb, kind=options.kind,
             device=options.device,
         )  # fmt: skip
-        return built if options.shards == 1 else built.split(options.shards)
-    index = Index.open(options.bundle)
+        return built if options.shards == 1 else ShardedIndex.from_index(built, options.shards)
+    index = _open_vectors(options.bundle)
     if action == "add":
         new = _read_new_vectors(options)
         change = index.update if options["update"] else index.add
         change(new.vectors, new.ids, metadata=new.metadata, provenance=new.provenance)
     elif action == "split":
-        from mmattn.retrieval.sharded import ShardedIndex
-
         if isinstance(index, ShardedIndex):
             raise InputError(
                 f"{options.bundle}: is in {len(index.shards)} shards already, expected one index"
             )
         _check_new(options.out)
-        return index.split(options.shards)
+        return ShardedIndex.from_index(index, options.shards)
     elif action == "remove":
         index.remove([_as_id(index, name) for name in options.ids])
+    return index
+
+
+def _open_vectors(folder: str, device: str = "auto") -> Index | ShardedIndex:
+    """An index of one vector per item, whole or in shards."""
+    from mmattn.retrieval.index import Index
+    from mmattn.retrieval.open_index import open_index
+    from mmattn.retrieval.sharded import ShardedIndex
+
+    index = open_index(folder, device=device)
+    if not isinstance(index, (Index, ShardedIndex)):
+        raise InputError(f"{folder}: holds a {type(index).__name__}, expected an index of one vector an item")
     return index
 
 
@@ -178,12 +189,12 @@ def _check_new(folder: str) -> None:
 
 
 def _verify(options: Namespace) -> int:
-    from mmattn.retrieval.index import Index
+    from mmattn.retrieval.open_index import open_index
     from mmattn.retrieval.storage.bundle import find_damage
 
     problems = find_damage(options.bundle)
     if not problems:
-        Index.open(options.bundle)  # files that are what they were may still not fit each other
+        open_index(options.bundle)  # files that are what they were may still not fit each other
     if options.json:
         print(json.dumps({"damage": problems}))
     else:
@@ -192,15 +203,13 @@ def _verify(options: Namespace) -> int:
 
 
 def _search(options: Namespace) -> int:
-    from mmattn.retrieval.index import Index
-
     raw = {name: options[name] for name in ("text", "image", "audio") if options[name] is not None}
     given = [bool(options.vectors), options.id is not None, bool(raw)]
     if sum(given) != 1:
         raise InputError("search: expected one of --vectors, --id, or --run with --text, --image or --audio")
     if raw and not options.run:
         raise InputError("search: --text, --image and --audio need --run, the run whose encoders read them")
-    index = Index.open(options.bundle, device=options.device)
+    index = _open_vectors(options.bundle, options.device)
     names, hits = _run_query(index, options, raw)
     if options.json:
         print(

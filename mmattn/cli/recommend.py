@@ -34,7 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="with --users: pass over items not in the catalogue"
     )
-    parser.add_argument("--features", metavar="DIR", help="with --add-items: feature store for what is encoded")
+    parser.add_argument(
+        "--features", metavar="DIR", help="with --add-items: feature store for what is encoded"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 

@@ -42,6 +42,7 @@ from mmattn.experiments.system_evaluation import (
     pick_example_users,
 )
 from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.model.model import Model
 from mmattn.reports.results import OURS
 from mmattn.training.accelerator import distributed_state
 from mmattn.training.loop import History, train
@@ -83,6 +84,8 @@ class RecommendationExperiment:
         self.processes = distributed_state()
         self.cards: dict[str, Any] = {}
         self.rejected = 0
+        # The first seed's model and inputs, from which the service is built; None if it was trained before.
+        self.first_trained: tuple[Model, ModelInputs] | None = None
         if not len(self.dataset.interactions):
             raise InputError(f"{config.data.card}: has no interactions, expected some to learn from")
 
@@ -131,6 +134,8 @@ class RecommendationExperiment:
         shown = pick_example_users(examined[OURS], split, seed)
         top = examined[OURS].ranking.items[:, :_NUM_SHOWN]
         task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
+        if seed == self.config.protocol.seeds[0]:
+            self.first_trained = task.model, inputs
         return SeedResult(
             seed=seed,
             values={name: one.values for name, one in examined.items()},

@@ -10,6 +10,7 @@ from mmattn.experiments.runner import run_seeds
 from mmattn.experiments.seed_result import load_result, save_result
 from mmattn.experiments.summary import summarise
 from mmattn.serving.build_service import build_service
+from mmattn.serving.run_encoder import RunEncoder
 from mmattn.serving.service import INDEX_FOLDER
 from mmattn.training.accelerator import distributed_state
 
@@ -39,6 +40,19 @@ def run_experiment(config: FitConfig, *, resume: bool = False, progress: bool = 
         summarise(experiment, results)
         # The index of a finished run may hold items that came later.
         if not (experiment.folder / INDEX_FOLDER / "manifest.json").is_file():
-            build_service(experiment.folder, experiment.dataset, progress=progress)
+            _leave_service(experiment, progress)
     together.wait_for_everyone()
     return experiment.folder
+
+
+def _leave_service(experiment: RecommendationExperiment, progress: bool) -> None:
+    """Build the service from the first seed's model, which is read from the disk only after a resume."""
+    config, seed = experiment.config, experiment.config.protocol.seeds[0]
+    folder = experiment.folder / f"seed-{seed}" / "model"
+    if experiment.first_trained is None:
+        encoder = RunEncoder(folder, config.head.name)
+        inputs = encoder.read_inputs(experiment.dataset.items, config.data.features, progress=progress)
+    else:
+        model, inputs = experiment.first_trained
+        encoder = RunEncoder(folder, config.head.name, model)
+    build_service(experiment.folder, experiment.dataset, encoder, inputs, seed=seed)

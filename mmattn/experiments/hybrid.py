@@ -85,7 +85,9 @@ def fit_hybrid(
     """A hybrid with the settings that `tune_hybrid` found; arguments as there."""
     mixture = {name: settings[name] for name in _MIXTURE_SETTINGS}
     hybrid = Hybrid(
-        _item_model(settings), _user_model(settings, max_users) if settings["user_weight"] else None, **mixture
+        _item_model(settings),
+        _user_model(settings, max_users) if settings["user_weight"] else None,
+        **mixture,
     )
     return hybrid.fit(interactions, content, known, profiles)
 

@@ -198,7 +198,9 @@ class PaddedMelEncoder(PaddedEncoder):
     @staticmethod
     def collate(reader: LogMel, contents: Sequence[Tensor | None], min_length: int) -> dict[str, Tensor]:
         read = iter(reader.batch_frames([content for content in contents if content is not None]))
-        frames = [torch.zeros(0, reader.mel.n_mels) if content is None else next(read) for content in contents]
+        frames = [
+            torch.zeros(0, reader.mel.n_mels) if content is None else next(read) for content in contents
+        ]
         length_B = torch.tensor([len(frames_TF) for frames_TF in frames])
         # Two halvings leave `least` tokens of four times as many frames.
         longest = max(4 * min_length, int(length_B.max()))

@@ -11,7 +11,7 @@ from scipy import sparse
 from mmattn.array_types import Floats32
 from mmattn.data.histories import Histories
 from mmattn.errors import InputError
-from mmattn.recommenders.popularity_over_time import PopularityOverTime
+from mmattn.heads.recommendation.popularity_over_time import PopularityOverTime
 
 __all__ = ["RecentPopularity"]
 

@@ -44,7 +44,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         ['metrics.json', 'report.html', 'tables.md', 'tables.tex']
     """
     page, tables = render_report(report), report_tables(report)
-    write_json(Path(path).with_name("metrics.json"), report.to_json())
+    write_json(Path(path).with_name("metrics.json"), report.to_json() | _report_sentences(report))
     write_tables(path, tables)
     write_text(path, page)
 
@@ -68,6 +68,15 @@ def render_report(report: Report) -> str:
     return page.get_template("report.html.j2").render(**_template_context(report))
 
 
+def _report_sentences(report: Report) -> dict[str, str]:
+    return {
+        "verdict": sentences.describe_outcome(report),
+        "ablation_summary": sentences.summarize_ablations(
+            report.ablations, report.ours.metrics[report.primary], report.primary
+        ),
+    }
+
+
 def _template_context(report: Report) -> dict[str, Any]:
     """Return the variables of the templates."""
     metrics = list(report.ours.metrics)
@@ -75,6 +84,7 @@ def _template_context(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "ours": OURS,
+        **_report_sentences(report),
         "baseline": report.strongest_baseline,
         "tones": NUM_COLORS,
         "metrics": metrics,

@@ -13,7 +13,6 @@ from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports import sentences
 
 __all__ = [
     "ABLATION_LABELS",
@@ -273,8 +272,6 @@ class Report:
             raise InputError(
                 f"Report: no metric {self.primary!r} to judge by.{did_you_mean(self.primary, metrics)}"
             )
-        if not self.verdict:
-            object.__setattr__(self, "verdict", sentences.describe_outcome(self))
 
     @property
     def ours(self) -> System:
@@ -287,11 +284,6 @@ class Report:
         rivals = [system for system in self.systems if system.name != OURS]
         return max(rivals, key=lambda rival: rival.metrics[self.primary].mean, default=None)
 
-    @property
-    def ablation_summary(self) -> str:
-        """Which contents earn their place, in words; empty without knockouts."""
-        return sentences.summarize_ablations(self.ablations, self.ours.metrics[self.primary], self.primary)
-
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json."""
         return {
@@ -300,8 +292,6 @@ class Report:
             "ablations": {ablation.name: _to_json(ablation.metrics) for ablation in self.ablations},
             "differences": {s.name: _to_json(s.difference) for s in self.systems if s.difference},
             "ablation_changes": {a.name: _to_json(a.change) for a in self.ablations if a.change},
-            "verdict": self.verdict,
-            "ablation_summary": self.ablation_summary,
             "recall_at_k": {} if self.recall_curve is None else _curves(self.recall_curve),
             "subgroups": {
                 f"{one.group}: {one.name}": {

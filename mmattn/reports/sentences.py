@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from mmattn.evaluation.index_loss import IndexCost
+from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-
-if TYPE_CHECKING:
-    from mmattn.evaluation.index_loss import IndexCost
-    from mmattn.evaluation.modality_gap import ModalityGap
-    from mmattn.reports.results import Ablation, Report
+from mmattn.reports.results import Ablation, Report
 
 __all__ = [
     "describe_gaps",
@@ -99,8 +96,10 @@ def describe_outcome(report: Report) -> str:
     """Describe how our system compares with the strongest baseline.
 
     Args:
-        report: the report.
+        report: the report. A `verdict` of its own is returned as it is.
     """
+    if report.verdict:
+        return report.verdict
     metric, label = report.primary, metric_label(report.primary)
     ours = report.ours.metrics[metric]
     own = f"{report.ours.label} reaches {label} {ours.mean:.4f} ({ours.low:.4f} to {ours.high:.4f})"

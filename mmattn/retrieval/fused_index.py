@@ -129,6 +129,13 @@ class FusedIndex:
         scores = np.array([[score for _, score in line] for line in best], dtype=np.float32)
         return Hits(ids.reshape(len(best), width), scores.reshape(len(best), width))
 
+    def __len__(self) -> int:
+        """Number of items that any of the indexes holds."""
+        return len({name for index in self.indexes.values() for name in index.ids.tolist()})
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in index for index in self.indexes.values())
+
     def save(self, folder: str | Path) -> None:
         """Write all indexes to one folder; a kill at any moment leaves what was there, or the whole of this.
 
@@ -145,10 +152,19 @@ class FusedIndex:
         Raises:
             InputError: there are no such indexes, or one is damaged: which file, and how, is said.
         """
-        return open_bundle(folder, lambda opened: cls._from_bundle(opened, device))
+        return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
-    def _from_bundle(cls, opened: OpenedBundle, device: str) -> FusedIndex:
+    def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> FusedIndex:
+        """Restore the indexes of a bundle whose files were checked.
+
+        Args:
+            opened: the bundle.
+            device: as in `Index.build`.
+
+        Raises:
+            InputError: another kind of bundle, or one that does not say how to fuse.
+        """
         opened.check_kind("fused")
         facts = opened.attributes
         indexes = {name: Index.from_bundle(part, device) for name, part in opened.parts.items()}

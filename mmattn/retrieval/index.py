@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,6 @@ from mmattn.retrieval.search.float32_matmul import full_precision
 from mmattn.retrieval.search.plan import SearchPlan
 from mmattn.retrieval.storage import index_files
 from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle
-
-if TYPE_CHECKING:
-    from mmattn.retrieval.sharded import ShardedIndex
 
 __all__ = ["Hits", "Index"]
 
@@ -303,25 +300,19 @@ class Index:
         index_files.save(folder, self._items, self.metric, self.provenance, self.engine)
 
     @classmethod
-    def open(cls, folder: str | Path, *, device: str = "auto") -> Index | ShardedIndex:
+    def open(cls, folder: str | Path, *, device: str = "auto") -> Index:
         """Open what `save` wrote, after checking the hash of every file; vectors stay on the disk.
 
-        A folder of shards opens as a `ShardedIndex`, which can do what an `Index` can.
+        `mmattn.retrieval.open_index.open_index` opens any kind of index.
 
         Args:
             folder: the bundle.
             device: as in `build`.
 
         Raises:
-            InputError: there is no index, or it is damaged: which file, and how, is said.
+            InputError: there is no such index, or it is damaged; the message names the file and the damage.
         """
-        from mmattn.retrieval.sharded import ShardedIndex  # which is made of indexes
-
-        def build(opened: OpenedBundle) -> Index | ShardedIndex:
-            kind: Any = ShardedIndex if opened.attributes.get("kind") == "shards" else cls
-            return kind.from_bundle(opened, device)
-
-        return open_bundle(folder, build)
+        return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> Index:
@@ -332,25 +323,25 @@ class Index:
         """
         return cls(*index_files.load(opened, device))
 
-    def split(self, shards: int) -> ShardedIndex:
-        """The same items in so many shards of about one size, each searched as it is best for its size.
+    def split(self, parts: int) -> list[Index]:
+        """Split the items into parts of about equal size, each with the index that is best for its size.
+
+        Args:
+            parts: number of parts.
 
         Raises:
-            InputError: fewer than 1 shard, or more than items.
+            InputError: fewer than 1 part, or more than items.
 
         Example:
-            >>> halves = Index.build(np.eye(4), ["a", "b", "c", "d"]).split(2)
-            >>> halves, halves.search([[0.1, 0.4, 0.3, 0.2]], k=3).ids.tolist()
-            (ShardedIndex(4 vectors of width 4, ip, in 2 shards), [['b', 'c', 'd']])
+            >>> [half.ids.tolist() for half in Index.build(np.eye(4), ["a", "b", "c", "d"]).split(2)]
+            [['a', 'b'], ['c', 'd']]
         """
-        from mmattn.retrieval.sharded import ShardedIndex  # which is made of indexes
-
-        if type(shards) is not int or not 1 <= shards <= len(self):
+        if type(parts) is not int or not 1 <= parts <= len(self):
             raise InputError(
-                f"split: got {shards!r} shards, expected 1 to {len(self)}, the number of items there are"
+                f"split: got {parts!r} shards, expected 1 to {len(self)}, the number of items there are"
             )
-        ends = np.linspace(0, len(self), shards + 1).astype(int)
-        return ShardedIndex([self._slice(start, end) for start, end in pairwise(ends)])
+        ends = np.linspace(0, len(self), parts + 1).astype(int)
+        return [self._slice(start, end) for start, end in pairwise(ends)]
 
     def _slice(self, start: int, end: int) -> Index:
         """An index of some rows, that searches as is best for so many."""

@@ -242,10 +242,19 @@ class MaxSimIndex:
         Raises:
             InputError: there is no such index, or it is damaged: which file, and how, is said.
         """
-        return open_bundle(folder, lambda opened: cls._from_bundle(opened, device))
+        return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
-    def _from_bundle(cls, opened: OpenedBundle, device: str) -> MaxSimIndex:
+    def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> MaxSimIndex:
+        """Restore the index of a bundle whose files were checked.
+
+        Args:
+            opened: the bundle.
+            device: as in `build`.
+
+        Raises:
+            InputError: another kind of bundle, or files that do not fit each other.
+        """
         opened.check_kind("maxsim")
         count = opened.attributes.get("count")
         whole = {"offsets", "items"} <= set(opened.files) and set(opened.parts) == {"vectors"}

@@ -64,6 +64,23 @@ class ShardedIndex:
             twice = self.ids[self._id_to_row.duplicated()][0]
             raise InputError(f"sharded index: id {twice!r} is in two shards, expected it in one")
 
+    @classmethod
+    def from_index(cls, index: Index, shards: int) -> ShardedIndex:
+        """Split an index into shards of about equal size.
+
+        Args:
+            index: remains as it is.
+            shards: number of shards.
+
+        Raises:
+            InputError: fewer than 1 shard, or more than items.
+
+        Example:
+            >>> ShardedIndex.from_index(Index.build(np.eye(4), ["a", "b", "c", "d"]), 2)
+            ShardedIndex(4 vectors of width 4, ip, in 2 shards)
+        """
+        return cls(index.split(shards))
+
     # --- what it holds ---------------------------------------------------------------------------
 
     def __len__(self) -> int:

@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mmattn import schema
 from mmattn.data.dataset import Dataset
 from mmattn.data.tables import column_types
-from mmattn.experiments.config import FitConfig
+from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.retrieval.index import Index
@@ -37,7 +36,9 @@ MIN_AGREEMENT = 0.95  # share of the model's first 20 that the vectors must rank
 MAX_VECTOR_BYTES = 2**30  # of the vectors of all items
 
 
-def build_service(run: Path, dataset: Dataset, *, progress: bool = True) -> RecommenderService | None:
+def build_service(
+    run: Path, dataset: Dataset, encoder: RunEncoder, inputs: ModelInputs, *, seed: int = 0
+) -> RecommenderService | None:
     """Make the bundle of a finished run; nothing is trained.
 
     The model is the first seed's, as it was evaluated; of a hybrid, its trained head alone, since the other
@@ -52,20 +53,18 @@ def build_service(run: Path, dataset: Dataset, *, progress: bool = True) -> Reco
     Args:
         run: the folder of a finished run.
         dataset: what it was trained and evaluated on.
-        progress: show a bar while items are encoded that the feature store has lost.
+        encoder: the trained model, in memory, and the folder below `run` that it was saved in.
+        inputs: the items of `dataset` as the model's encoders read them.
+        seed: of the training.
 
     Returns:
         The service, written to the run's folder in place of any that was there; None where the head is not
         linear in the history.
     """
-    config = schema.load_config(FitConfig, run / "config.yaml")
-    seed = config.protocol.seeds[0]
-    encoder = RunEncoder.from_run(run, seed, config.head.name)
     head = encoder.model.head(encoder.head)
     if not isinstance(head, RecommendationHead):
         logger.info("no index to recommend from: head %r is not linear in the history", encoder.head)
         return None
-    inputs = encoder.read_inputs(dataset.items, config.data.features, progress=progress)
     everything = np.arange(len(dataset.items))
     learned = None if head.id_embedding is None else everything
     vectors = item_vectors(encoder.model, inputs, encoder.head, learned)

@@ -13,15 +13,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmattn.errors import InputError, MissingDependency, MmattnError
-
-if TYPE_CHECKING:
-    from mmattn.serving.embed import EmbeddingShards
-    from mmattn.serving.run_encoder import RunEncoder
+from mmattn.serving.embedding_shards import EmbeddingShards
+from mmattn.serving.run_encoder import RunEncoder
 
 __all__ = ["write_with_ray"]
 

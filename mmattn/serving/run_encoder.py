@@ -27,14 +27,15 @@ class RunEncoder:
     Args:
         folder: where `Model.save_pretrained` wrote the model.
         head: the head whose vectors are wanted; left out, the only one.
+        model: the same model, where it is in memory already; left out, it is read from the folder.
 
     Raises:
         InputError: no model there, an encoder that is another one now, or no such head.
     """
 
-    def __init__(self, folder: str | Path, head: str = ""):
+    def __init__(self, folder: str | Path, head: str = "", model: Model | None = None):
         self.folder = Path(folder)
-        self.model = Model.from_pretrained(folder).to(choose_device()).eval()
+        self.model = (model or Model.from_pretrained(folder).to(choose_device())).eval()
         heads = list(self.model.heads)
         if not head and len(heads) != 1:
             raise InputError(f"{folder}: the model has heads {', '.join(heads)}; say which one")

@@ -137,7 +137,9 @@ class RecommenderService:
             raise InputError(f"{self.folder}: was changed since it was opened; open it again, then change it")
         arrays = ("item_to_user", "weights_to_vector", "known_rows", "known_vectors", "cooccurrence")
         writers = {
-            f"{name.replace('_', '-')}.npy": index_files.write_array(np.ascontiguousarray(getattr(self, name)))
+            f"{name.replace('_', '-')}.npy": index_files.write_array(
+                np.ascontiguousarray(getattr(self, name))
+            )
             for name in arrays
         }
         save_bundle(self.folder, self.attributes, writers, {"items": self.index.save})

@@ -1,4 +1,4 @@
-"""The contract of an encoder, check by check; `mmattn.testing.plugin_checks.check_encoder` is the way in."""
+"""The checks of the contract of an encoder; `mmattn.testing.plugin_checks.check_encoder` runs them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from mmattn.types import Tokens
 
 __all__ = ["EncoderContract", "sample_contents"]
 
-_TOLERANCE = 1e-3  # of the largest value: what padding and batch size may change in float32
+_TOLERANCE = 1e-3  # relative to the largest value: effect of padding and batch size in float32
 
 
 def sample_contents(encoder: Encoder) -> list[Any]:
-    """Small contents of different lengths that an encoder of this modality should read.
+    """Return small contents of different lengths for an encoder's modality.
+
+    Args:
+        encoder: the encoder.
 
     Raises:
-        PluginError: nothing is known about the modality; give the contents.
+        PluginError: the modality is unknown here; give contents instead.
     """
     generator = np.random.default_rng(7)
     if encoder.modality == "text":
@@ -47,12 +50,20 @@ def _cell(spec: Mapping[str, Any], which: int) -> Any:
     values = spec.get("values", [])
     if spec["kind"] == "number":
         return spec["mean"] + which * spec["std"]
-    chosen = [values[which % len(values)]] if values else []
-    return chosen if spec["kind"] != "category" else next(iter(chosen), None)
+    cell = [values[which % len(values)]] if values else []
+    return cell if spec["kind"] != "category" else next(iter(cell), None)
 
 
 class EncoderContract:
-    """The checks of one encoder, in the order in which their failures are easiest to understand."""
+    """The checks of one encoder, ordered so that the first failure is the easiest to understand.
+
+    Args:
+        encoder: the encoder to check.
+        contents: at least three contents of its modality; None for `sample_contents`.
+
+    Raises:
+        PluginError: an attribute is missing, or there are too few contents.
+    """
 
     def __init__(self, encoder: Encoder, contents: Sequence[Any] | None):
         for attribute, kind in (("name", str), ("modality", str), ("dim", int), ("frozen", bool)):
@@ -68,6 +79,11 @@ class EncoderContract:
             raise PluginError(f"encoder {encoder.name!r}: give at least three contents, none of them None")
 
     def run(self) -> None:
+        """Run all checks.
+
+        Raises:
+            PluginError: the first violation of the contract.
+        """
         training = self.encoder.training
         self.encoder.eval()
         try:
@@ -83,7 +99,7 @@ class EncoderContract:
         finally:
             self.encoder.train(training)
 
-    # --- the hooks, with what they raise turned into a complaint ---------------------------------
+    # --- calls of the hooks, whose exceptions become PluginErrors --------------------------------
 
     def expect(self, condition: bool, hook: str, got: Any, expected: str) -> None:
         if not condition:
@@ -97,7 +113,7 @@ class EncoderContract:
             return getattr(self.encoder, hook)(*arguments)
         except PluginError:
             raise
-        except Exception as error:  # whatever a plugin raises is the finding
+        except Exception as error:  # a plugin may raise anything
             raise PluginError(
                 f"encoder {self.encoder.name!r} ({type(self.encoder).__name__}): {hook}({what}) raised "
                 f"{type(error).__name__}: {error}"
@@ -118,7 +134,7 @@ class EncoderContract:
             all(tokens.length_list),
             "encode",
             f"{tokens.length_list} tokens",
-            "at least one for each content that is there",
+            "at least one for each present content",
         )
 
     def absence(self) -> None:
@@ -148,17 +164,17 @@ class EncoderContract:
 
     def batches(self) -> None:
         together = self.encode(self.contents, "the contents")
-        turned = self.encode(self.contents[::-1], "the contents in reverse")
-        self.same(together, turned.select(range(len(turned))[::-1]), "another order of the contents")
+        reverse = self.encode(self.contents[::-1], "the contents in reverse")
+        self.same(together, reverse.select(range(len(reverse))[::-1]), "another order of the contents")
         for index, content in enumerate(self.contents):
             alone = self.encode([content], "one content")
             self.same(together.select([index]), alone, "encoding a content by itself and with others")
 
     def reading(self) -> None:
         decoded = [self.call("read", content, what="a content") for content in self.contents]
-        again = [self.call("read", content, what="what read gave") for content in decoded]
+        again = [self.call("read", content, what="a decoded content") for content in decoded]
         raw = self.encode(self.contents, "the contents")
-        self.same(raw, self.encode(again, "what read gave"), "raw contents and what read makes of them")
+        self.same(raw, self.encode(again, "decoded contents"), "raw contents and decoded ones")
         hashes = [self.call("content_hash", content, what="a content") for content in self.contents]
         twice = [self.call("content_hash", content, what="a content") for content in self.contents]
         self.expect(
@@ -174,7 +190,7 @@ class EncoderContract:
             self.encoder([self.encoder.read(object())])
         except Unreadable:
             return
-        except Exception as error:  # whatever else a plugin raises would end a whole run
+        except Exception as error:  # any other exception would end a whole run
             self.expect(
                 False, "read or encode", f"{type(error).__name__}: {error}", "Unreadable for an object()"
             )
@@ -212,7 +228,7 @@ class EncoderContract:
         factory = encoders.load(self.encoder.name) if self.encoder.name in encoders else type(self.encoder)
         try:
             twin = factory(**copied)
-        except Exception as error:  # whatever a plugin raises is the finding
+        except Exception as error:  # a plugin may raise anything
             raise PluginError(
                 f"encoder {self.encoder.name!r}: the constructor refuses what options gave, {copied}: {error}"
             ) from error
@@ -268,23 +284,21 @@ class EncoderContract:
             str(first.length_list),
         )
         for field in ("position", "time", "entity"):
-            one, other = getattr(first, field), getattr(second, field)
-            if one is None or other is None:
-                # A batch in which nothing has a time may leave it out.
-                continue
+            expected, got = getattr(first, field), getattr(second, field)
+            if expected is None or got is None:
+                continue  # a batch without any times may leave them out
             self.expect(
-                torch.allclose(one.double(), other.double(), equal_nan=True),
+                torch.allclose(expected.double(), got.double(), equal_nan=True),
                 "encode",
                 f"another {field} after {what}",
                 "the same",
             )
         if len(first.values):
-            apart = float(
-                (first.values - second.values).abs().max() / first.values.abs().max().clamp_min(1e-9)
-            )
+            largest = first.values.abs().max().clamp_min(1e-9)
+            difference = float((first.values - second.values).abs().max() / largest)
             self.expect(
-                apart <= _TOLERANCE,
+                difference <= _TOLERANCE,
                 "encode",
-                f"values {apart:.2g} of the largest apart after {what}",
+                f"values {difference:.2g} of the largest apart after {what}",
                 f"at most {_TOLERANCE}",
             )

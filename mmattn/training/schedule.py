@@ -134,7 +134,9 @@ def _check(kind: str, warmup_ratio: float, lr_decay: float, lr_decay_epochs: int
     if kind not in SCHEDULES:
         raise InputError(f"training: no schedule {kind!r}.{did_you_mean(kind, SCHEDULES)}")
     if not 0 <= warmup_ratio <= 1:
-        raise InputError(f"training warmup_ratio: got {warmup_ratio}, expected a share of all steps, from 0 to 1")
+        raise InputError(
+            f"training warmup_ratio: got {warmup_ratio}, expected a share of all steps, from 0 to 1"
+        )
     if not 0 < lr_decay <= 1:
         raise InputError(f"training lr_decay: got {lr_decay}, expected a factor above 0 and at most 1")
     if lr_decay_epochs < 1:

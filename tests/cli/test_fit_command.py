@@ -166,7 +166,12 @@ def test_warm_protocols_run_too(here: Path, split: str) -> None:
 
 @pytest.mark.parametrize("split", ["mixed", "cold"])
 def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, split: str) -> None:
-    grid = {"regularization": [1.0, 10.0], "user_regularization": [1.0], "user_weight": [0.5, 1.0], "shrinkage": [1.0]}
+    grid = {
+        "regularization": [1.0, 10.0],
+        "user_regularization": [1.0],
+        "user_weight": [0.5, 1.0],
+        "shrinkage": [1.0],
+    }
     chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--baselines", "{}"]
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"

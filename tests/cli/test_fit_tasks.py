@@ -263,7 +263,10 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
 
 
 def test_adversarial_training_by_name(here: Path) -> None:
-    pushed = {**SETTINGS["tasks"]["digit"], "adversarial": {"name": "pgd", "options": {"radius": 0.1, "steps_per_epoch": 2}}}
+    pushed = {
+        **SETTINGS["tasks"]["digit"],
+        "adversarial": {"name": "pgd", "options": {"radius": 0.1, "steps_per_epoch": 2}},
+    }
     rewrite(tasks={"digit": pushed})
     assert fit(*QUICK) == 0
     rewrite(tasks={"digit": {**pushed, "adversarial": {"options": {"radios": 1}}}})
@@ -379,7 +382,10 @@ def test_texts_are_measured_as_transcripts_or_translations(
         table["said"] = [names[digit] for digit in table["digit"]]
 
     cut(here, spell, said="transcript")
-    audio = {"name": "log-mel", "options": {"dim": 16, "sample_rate": 8000, "n_mels": 20, "layers": 1, "heads": 2}}
+    audio = {
+        "name": "log-mel",
+        "options": {"dim": 16, "sample_rate": 8000, "n_mels": 20, "layers": 1, "heads": 2},
+    }
     rewrite(
         data={"card": "cut"},
         encoders={"audio": audio},

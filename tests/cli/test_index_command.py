@@ -26,9 +26,10 @@ from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError, MissingDependency
 from mmattn.experiments.config import DataConfig, FitConfig
 from mmattn.model.build import build_encoders, build_model
-from mmattn.retrieval.index import Index
+from mmattn.retrieval.open_index import open_index
 from mmattn.retrieval.storage.arrow import read_vectors
-from mmattn.serving.embed import EmbeddingShards, read_items
+from mmattn.serving.embed import read_items
+from mmattn.serving.embedding_shards import EmbeddingShards
 from mmattn.serving.ray_workers import _Worker, _worker_resources
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample
@@ -77,7 +78,8 @@ def vectors(run: Path, tmp_path: Path) -> Path:
     items = tmp_path / "data" / "items.csv"
     features = tmp_path / "features"
     assert (
-        call(embed_command, run, "--input", items, "--out", out, "--features", features, "--shard-size", "2") == 0
+        call(embed_command, run, "--input", items, "--out", out, "--features", features, "--shard-size", "2")
+        == 0
     )
     return out
 
@@ -134,7 +136,18 @@ LAUNCHERS = {
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_share_the_work(launcher: str, run: Path, vectors: Path, tmp_path: Path) -> None:
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "items.csv"
-    options = ("embed", run, "--input", items, "--out", out, "--features", tmp_path / "f2", "--shard-size", "1")
+    options = (
+        "embed",
+        run,
+        "--input",
+        items,
+        "--out",
+        out,
+        "--features",
+        tmp_path / "f2",
+        "--shard-size",
+        "1",
+    )
     subprocess.run(
         [sys.executable, *LAUNCHERS[launcher], *options], check=True, capture_output=True, timeout=300
     )
@@ -149,7 +162,18 @@ def test_one_of_two_processes_is_killed(launcher: str, rank: int, run: Path, tmp
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "many.csv"
     lines = [f"film-{number},{TITLES[number % 5]} {number}," for number in range(307)]
     items.write_text("id,title,poster\n" + "\n".join(lines) + "\n")
-    options = ["embed", run, "--input", items, "--out", out, "--features", tmp_path / "f4", "--shard-size", "1"]
+    options = [
+        "embed",
+        run,
+        "--input",
+        items,
+        "--out",
+        out,
+        "--features",
+        tmp_path / "f4",
+        "--shard-size",
+        "1",
+    ]
     command = [sys.executable, *LAUNCHERS[launcher], *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
         while len(list(tmp_path.glob(".*.shards/*.parquet"))) < 11:  # both are at work
@@ -181,7 +205,17 @@ def test_actors_of_ray_write_the_same_vectors(
     ray = pytest.importorskip("ray")
     out, items = tmp_path / "by-ray.parquet", tmp_path / "data" / "items.csv"
     (tmp_path / "data" / "4.png").write_bytes(b"no picture")
-    arguments = ("--input", items, "--out", out, "--features", tmp_path / "f3", "--shard-size", "1", "--quiet")
+    arguments = (
+        "--input",
+        items,
+        "--out",
+        out,
+        "--features",
+        tmp_path / "f3",
+        "--shard-size",
+        "1",
+        "--quiet",
+    )
     capsys.readouterr()
     assert call(embed_command, run, *arguments, "--ray", "--workers", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"vectors": 4, "without": 1, "unreadable": 1}
@@ -331,7 +365,7 @@ def test_metadata_from_a_file_of_its_own(
         assert {hit[0] for hit in json.loads(capsys.readouterr().out)[0]["hits"]} == expected
     table.write_text("item,year,about\n" + "\n".join([*rows[:2], "film-0,2020,sea", *rows[3:]]) + "\n")
     call(index_command, "add", bundle, *given, "--update")
-    assert Index.open(bundle).metadata["year"].tolist()[0] == 2020
+    assert open_index(bundle).metadata["year"].tolist()[0] == 2020
     for text, message in (
         ("id,year\nfilm-0,1977\n", "no column 'item' for the ids"),
         ("item,year\nfilm-0,1977\n", "no row for 3 ids, the first is 'film-1'"),

@@ -176,7 +176,7 @@ def test_the_card_says_what_is_simulated(made: Dataset) -> None:
     [
         ({"items": 1798}, "got items 1798, expected 100 to 1797"),
         ({"users": 0}, "got users 0, expected 1 to 100000"),
-        ({"missing_rate": 1.0}, "got absent 1.0, expected 0 to 0.9"),
+        ({"missing_rate": 1.0}, "got missing_rate 1.0, expected 0 to 0.9"),
         ({"root": "raw"}, "got root 'raw', expected none: there are no original files"),
     ],
 )

@@ -167,7 +167,9 @@ def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
         "popularity": BaselineConfig("popularity"),
         "ease": BaselineConfig("ease", regularization=30.0),
         "item-knn": BaselineConfig("item-knn"),
-        "bpr": BaselineConfig("bpr", options={"dim": 8, "epochs": 12, "validate_every": 4, "learning_rate": 0.02}),
+        "bpr": BaselineConfig(
+            "bpr", options={"dim": 8, "epochs": 12, "validate_every": 4, "learning_rate": 0.02}
+        ),
         "vbpr": BaselineConfig("vbpr", options={"epochs": 4, "validate_every": 2}, vectors={"text": 1.0}),
     }
     found, tuning = tune_baselines(configs, pictured, split, metric="ndcg@5", trials=3, seed=5)

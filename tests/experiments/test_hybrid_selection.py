@@ -60,7 +60,11 @@ def test_the_parts_are_chosen_by_themselves() -> None:
         config, CHOSEN, None, KNOWN, lambda one: -abs(one.regularization - strengths.get(type(one), 0.0))
         if not isinstance(one, Hybrid) else 0.0,
     )  # fmt: skip
-    assert (chosen["regularization"], chosen["user_regularization"], chosen["kernel_scale"]) == (30.0, 4.0, 1.0)
+    assert (chosen["regularization"], chosen["user_regularization"], chosen["kernel_scale"]) == (
+        30.0,
+        4.0,
+        1.0,
+    )
 
 
 def test_what_the_table_of_users_says_is_heard() -> None:

@@ -68,7 +68,12 @@ def test_the_score_is_the_credibility_formula(
     seed: int, user_weight: float, shrinkage: float, content_scale: float, popularity_penalty: float
 ) -> None:
     chosen, content = world(seed)
-    blend = {"user_weight": user_weight, "shrinkage": shrinkage, "content_scale": content_scale, "popularity_penalty": popularity_penalty}
+    blend = {
+        "user_weight": user_weight,
+        "shrinkage": shrinkage,
+        "content_scale": content_scale,
+        "popularity_penalty": popularity_penalty,
+    }
     hybrid = fitted(seed, **blend)
     history = chosen.toarray()[:, WARM]
     n = chosen.toarray().sum(0)
@@ -76,7 +81,9 @@ def test_the_score_is_the_credibility_formula(
     users = UserKernel(2.0).fit(chosen, known=WARM).score(EVERYBODY, EVERYTHING)
     choices = BalancedEASE(3.0).fit(chosen, known=WARM).score(EVERYBODY, EVERYTHING)
     heeded = trust * np.maximum(n, 1) ** -popularity_penalty
-    expected = heeded * (user_weight * users + (1 - user_weight) * choices) + (1 - trust) * content_scale * (history @ content)
+    expected = heeded * (user_weight * users + (1 - user_weight) * choices) + (1 - trust) * content_scale * (
+        history @ content
+    )
     np.testing.assert_allclose(hybrid.score(EVERYBODY, EVERYTHING), expected, atol=1e-4)
     reblended = fitted(seed).with_weights(**blend)
     np.testing.assert_allclose(reblended.score([4], [1, 5]), expected[[4]][:, [1, 5]], atol=1e-4)

@@ -295,7 +295,12 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
         weight = rival.regularization / len(users)
         of_user = weight * np.bincount(users, minlength=USERS)
         of_item = weight * np.bincount(np.concatenate([better, worse]), minlength=ITEMS)
-        for name, often in {"users": of_user, "visual_users": of_user, "items": of_item, "bias": of_item}.items():
+        for name, often in {
+            "users": of_user,
+            "visual_users": of_user,
+            "items": of_item,
+            "bias": of_item,
+        }.items():
             if name in value:
                 found[name] = found[name] + (often * value[name].T).T
         return found

@@ -7,6 +7,7 @@ import pytest
 from mmattn.errors import InputError
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.reports.results import Ablation, Curve, DataSummary, Report, System
+from mmattn.reports.sentences import describe_outcome
 
 DATA = DataSummary("toy", users=3, items=5, interactions=7, presence={"text": 5})
 
@@ -31,7 +32,7 @@ def rival(mean: float, difference: Interval | None = None, name: str = "ridge") 
 
 
 def test_verdict_when_ours_is_better() -> None:
-    verdict = report(0.4, rival(0.1, name="weak"), rival(0.3, interval(0.1, 0.02))).verdict
+    verdict = describe_outcome(report(0.4, rival(0.1, name="weak"), rival(0.3, interval(0.1, 0.02))))
     assert verdict == (
         "mmattn beats Ridge, the strongest of 2 baselines: nDCG@20 0.4000 against 0.3000. The paired "
         "difference, mmattn minus the baseline, is +0.1000 (+0.0800 to +0.1200) and excludes zero."
@@ -39,21 +40,21 @@ def test_verdict_when_ours_is_better() -> None:
 
 
 def test_verdict_when_a_rival_is_better() -> None:
-    verdict = report(0.3, rival(0.4, interval(-0.1, 0.02))).verdict
+    verdict = describe_outcome(report(0.3, rival(0.4, interval(-0.1, 0.02))))
     assert verdict.startswith("Ridge beats mmattn: nDCG@20 0.4000 against 0.3000.")
     assert "−0.1000 (−0.1200 to −0.0800)" in verdict
 
 
 def test_verdict_when_they_cannot_be_told_apart() -> None:
-    verdict = report(0.31, rival(0.3, interval(0.01, 0.02))).verdict
+    verdict = describe_outcome(report(0.31, rival(0.3, interval(0.01, 0.02))))
     assert verdict.startswith("mmattn and Ridge cannot be told apart")
     assert "includes zero" in verdict
 
 
 def test_verdict_claims_nothing_without_a_paired_difference_or_a_rival() -> None:
-    assert "no claim is made" in report(0.9, rival(0.1)).verdict
-    assert "cannot be put into context" in report(0.9).verdict
-    assert report(0.9, verdict="Said by hand.").verdict == "Said by hand."
+    assert "no claim is made" in describe_outcome(report(0.9, rival(0.1)))
+    assert "cannot be put into context" in describe_outcome(report(0.9))
+    assert describe_outcome(report(0.9, verdict="Said by hand.")) == "Said by hand."
 
 
 def test_json_is_the_format_of_metrics_json() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.evaluation.tasks.examples import TaggedWord, TaskExample
 from mmattn.reports.results import Curve, Panel
-from mmattn.reports.tasks.examples import TaggedWord, TaskExample
 from mmattn.reports.tasks.report import render_tasks, write_task_report
 from mmattn.reports.tasks.results import ClassRow, Perturbation, TaskAblation, TaskOutcome, TaskReport
 

@@ -14,7 +14,9 @@ from mmattn.errors import InputError
 from mmattn.retrieval.fused_index import FusedIndex
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.maxsim import MaxSimIndex
+from mmattn.retrieval.open_index import open_index
 from mmattn.retrieval.search.exact import Metric
+from mmattn.retrieval.sharded import ShardedIndex
 from mmattn.retrieval.storage.arrow import VectorTable, export_parquet, read_vectors, to_arrow, write_parquet
 
 RNG = np.random.default_rng(0)
@@ -68,7 +70,7 @@ def test_fused_indexes_come_back_from_the_disk(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="come from bbbb, expected aaaa"):
         opened.search(asked, provenance={"text": {"weights": "bbbb"}})
     with pytest.raises(InputError, match="holds one index a modality, for FusedIndex.open"):
-        Index.open(tmp_path / "fused")
+        open_index(tmp_path / "fused")
     some = opened.search(asked, 3, allowed_ids=["i3", "i150", "i300"])
     assert {*some.ids[0]} == {"i3", "i150", "i300"}
     with pytest.raises(InputError, match="filter: 1 unknown ids, the first is 'i999'"):
@@ -190,7 +192,11 @@ def test_an_index_is_exported_batch_by_batch(shards: int, tmp_path: Path) -> Non
     # In the first batches nothing says of what kind the tags are.
     more = {"year": np.arange(307), "tag": [None] * 200 + ["late"] * 107}
     index = Index.build(VECTORS, NAMES, metadata=more, provenance=ORIGIN)
-    export_parquet(index if shards == 1 else index.split(shards), tmp_path / "v.parquet", batch_rows=41)
+    export_parquet(
+        index if shards == 1 else ShardedIndex.from_index(index, shards),
+        tmp_path / "v.parquet",
+        batch_rows=41,
+    )
     assert pa.parquet.read_metadata(tmp_path / "v.parquet").num_row_groups == 8
     back = read_vectors(tmp_path / "v.parquet")
     assert (back.vectors == VECTORS).all()
@@ -203,7 +209,7 @@ def test_an_index_is_exported_batch_by_batch(shards: int, tmp_path: Path) -> Non
 def test_an_export_holds_a_batch_in_memory_and_not_the_index(tmp_path: Path) -> None:
     vectors = np.random.default_rng(3).standard_normal((50_021, 128)).astype(np.float32)
     Index.build(vectors, kind="exact").save(tmp_path / "index")
-    opened = Index.open(tmp_path / "index")
+    opened = open_index(tmp_path / "index")
     usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
     pa.set_memory_pool(pool)
     tracemalloc.start()

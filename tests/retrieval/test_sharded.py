@@ -12,6 +12,7 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.open_index import open_index
 from mmattn.retrieval.search import engine
 from mmattn.retrieval.search.exact import METRICS, Metric
 from mmattn.retrieval.sharded import ShardedIndex
@@ -53,13 +54,13 @@ def same(ours: Index | ShardedIndex, whole: Index | ShardedIndex) -> None:
 @pytest.mark.parametrize("shards", [1, 2, 5])
 def test_shards_find_what_one_index_finds(metric: Metric, shards: int, tmp_path: Path) -> None:
     whole = part(0, 307, metric, provenance=ORIGIN)
-    split = whole.split(shards)
+    split = ShardedIndex.from_index(whole, shards)
     assert [len(shard) for shard in split.shards] == np.diff(
         np.linspace(0, 307, shards + 1).astype(int)
     ).tolist()
     same(split, whole)
     split.save(tmp_path / "films")
-    opened = Index.open(tmp_path / "films")
+    opened = open_index(tmp_path / "films")
     assert isinstance(opened, ShardedIndex)
     assert (opened.provenance, opened.metric, opened.dim) == (ORIGIN, metric, 11)
     assert opened.ids.tolist() == NAMES
@@ -72,7 +73,7 @@ def test_approximate_indexes_split_into_approximate_shards(monkeypatch: pytest.M
     centres = RNG.standard_normal((31, 16))
     points = (centres[RNG.integers(31, size=8009)] + 0.4 * RNG.standard_normal((8009, 16))).astype(np.float32)
     whole = Index.build(points, kind="ann", target_recall=0.9)
-    split = whole.split(3)
+    split = ShardedIndex.from_index(whole, 3)
     assert "3 shards side by side" in split.plan().reason
     assert split.plan().target_recall >= 0.9
     truth, found = whole.search(points[:200], 10, exact=True), split.search(points[:200], 10)
@@ -81,7 +82,7 @@ def test_approximate_indexes_split_into_approximate_shards(monkeypatch: pytest.M
 
 
 def test_shards_change_as_one_index_does(tmp_path: Path) -> None:
-    whole, split = part(0, 250), part(0, 250).split(3)
+    whole, split = part(0, 250), ShardedIndex.from_index(part(0, 250), 3)
     for index in (whole, split):
         index.remove(NAMES[40:130])
         index.add(VECTORS[250:], NAMES[250:], metadata={"year": np.arange(250, 307)})
@@ -90,12 +91,12 @@ def test_shards_change_as_one_index_does(tmp_path: Path) -> None:
     assert NAMES[50] not in split
     same(split, whole)
     split.save(tmp_path)
-    same(Index.open(tmp_path), whole)
+    same(open_index(tmp_path), whole)
     split.remove(split.ids.tolist())
     with pytest.raises(InputError, match="the index is empty"):
         split.search(QUERIES)
     split.save(tmp_path)
-    empty = Index.open(tmp_path)
+    empty = open_index(tmp_path)
     empty.add(VECTORS[:5], [1, 2, 3, 4, 5], metadata={"year": [1] * 5})
     assert empty.search(VECTORS[:1], 1).ids.dtype == np.int64
 
@@ -122,7 +123,7 @@ def test_shards_change_as_one_index_does(tmp_path: Path) -> None:
     ],
 )
 def test_what_shards_refuse_changes_nothing(change: Callable[[ShardedIndex], object], message: str) -> None:
-    split = part(0, 307).split(3)
+    split = ShardedIndex.from_index(part(0, 307), 3)
     with pytest.raises(InputError) as caught:
         change(split)
     assert message in str(caught.value)
@@ -152,16 +153,16 @@ def test_shards_that_do_not_fit(shards: list[Index], message: str) -> None:
 @pytest.mark.parametrize("shards", [0, 308, True, 2.5])
 def test_a_number_of_shards_that_cannot_be(shards: Any) -> None:
     with pytest.raises(InputError, match=f"split: got {shards!r} shards, expected 1 to 307"):
-        part(0, 307).split(shards)
+        ShardedIndex.from_index(part(0, 307), shards)
 
 
 def test_a_new_state_replaces_the_old_one_whatever_the_kind(tmp_path: Path) -> None:
     whole = part(0, 307)
     whole.save(tmp_path)
-    whole.split(3).save(tmp_path)
+    ShardedIndex.from_index(whole, 3).save(tmp_path)
     assert sorted(path.name[:5] for path in tmp_path.iterdir()) == ["manif", "part-", "part-", "part-"]
-    reader = Index.open(tmp_path)
-    split = Index.open(tmp_path)
+    reader = open_index(tmp_path)
+    split = open_index(tmp_path)
     split.remove(NAMES[:9])  # two of the three shards stay as they are, and are not written twice
     kept = {path.name for path in tmp_path.glob("part-*")}
     split.save(tmp_path)
@@ -170,12 +171,12 @@ def test_a_new_state_replaces_the_old_one_whatever_the_kind(tmp_path: Path) -> N
     same(reader, whole)  # who has it open keeps reading
     whole.save(tmp_path)
     assert not list(tmp_path.glob("part-*"))
-    same(Index.open(tmp_path), whole)
+    same(open_index(tmp_path), whole)
 
 
 def test_a_shard_that_is_missing_or_another_one_is_named(tmp_path: Path) -> None:
-    part(0, 307).split(2).save(tmp_path / "a")
-    part(0, 300).split(2).save(tmp_path / "b")
+    ShardedIndex.from_index(part(0, 307), 2).save(tmp_path / "a")
+    ShardedIndex.from_index(part(0, 300), 2).save(tmp_path / "b")
     ours, theirs = sorted((tmp_path / "a").glob("part-*"))[0], sorted((tmp_path / "b").glob("part-*"))[0]
     ours.rename(tmp_path / "aside")
     assert bundle.find_damage(tmp_path / "a") == [f"{ours.name}: it is missing"]
@@ -183,7 +184,7 @@ def test_a_shard_that_is_missing_or_another_one_is_named(tmp_path: Path) -> None
     (problem,) = bundle.find_damage(tmp_path / "a")
     assert problem.startswith(f"{ours.name}/manifest.json: ")
     with pytest.raises(InputError, match=ours.name):
-        Index.open(tmp_path / "a")
+        open_index(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -199,12 +200,12 @@ def test_a_shard_that_is_missing_or_another_one_is_named(tmp_path: Path) -> None
 def test_a_manifest_of_shards_that_lies(
     change: Callable[[dict[str, Any]], object], message: str, tmp_path: Path
 ) -> None:
-    part(0, 307).split(2).save(tmp_path)
+    ShardedIndex.from_index(part(0, 307), 2).save(tmp_path)
     path = tmp_path / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
     change(manifest)
     path.write_text(manifest_text(manifest))
     with pytest.raises(InputError) as caught:
-        Index.open(tmp_path)
+        open_index(tmp_path)
     assert message in str(caught.value)

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mmattn
-from mmattn import InputError, Sample, RecommenderService
+from mmattn import InputError, RecommenderService, Sample
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig
+from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read_dataset
 from mmattn.data.roles import ItemTable
 from mmattn.experiments.config import DataConfig, FitConfig, ProtocolConfig
@@ -25,6 +26,13 @@ from mmattn.serving.build_service import build_service
 from mmattn.serving.item_metadata import item_columns
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.training.tasks.recommendation import Recommender, item_vectors
+
+
+def rebuilt(run: Path, dataset: Dataset) -> RecommenderService | None:
+    """The service of a run, built anew from the model on the disk."""
+    encoder = RunEncoder.from_run(run)
+    inputs = encoder.read_inputs(dataset.items, run.parent / "features", progress=False)
+    return build_service(run, dataset, encoder, inputs)
 
 
 def exact_scores(run: Path, data: Path, history: list[int]) -> np.ndarray:
@@ -60,7 +68,7 @@ def test_at_full_width_the_scores_are_the_model_s(
     run: Path, data: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build_service_module, "WIDTHS", (512,))
-    service = build_service(run, read_dataset(data), progress=False)
+    service = rebuilt(run, read_dataset(data))
     assert service is not None
     scores = exact_scores(finished, data, [2, 3, 5])
     found = service.recommend([str(service.index.ids[row]) for row in (2, 3, 5)], k=110)
@@ -74,7 +82,7 @@ def test_who_is_known_is_who_was_met(run: Path, data: Path, monkeypatch: pytest.
     met = np.unique(dataset.interactions.items)
     assert RecommenderService.open(run).known_rows.tolist() == met.tolist()
     monkeypatch.setattr(build_service_module, "MAX_KNOWN_ITEMS", 17)
-    service = build_service(run, dataset, progress=False)
+    service = rebuilt(run, dataset)
     assert service is not None
     assert len(service.known_rows) == 17
     assert len(service.index) == len(dataset.items)  # the others can be recommended, and met, all the same
@@ -97,7 +105,8 @@ def test_a_new_item_is_recommended_and_met(run: Path, data: Path) -> None:
     cosine = np.corrcoef(opened.index.vectors([known, 90001]))[0, 1]
     assert cosine > 0.9
     assert opened.index.metadata.iloc[-1].equals(opened.index.metadata.iloc[service.rows_of([known])[0]]) or (
-        opened.index.metadata.iloc[-1]["text"] == opened.index.metadata.iloc[service.rows_of([known])[0]]["text"]
+        opened.index.metadata.iloc[-1]["text"]
+        == opened.index.metadata.iloc[service.rows_of([known])[0]]["text"]
     )
     for array in (opened.item_to_user, opened.index.matrix):
         assert len(array) == 114
@@ -123,7 +132,9 @@ def test_a_catalogue_that_grew(run: Path, data: Path, tmp_path: Path) -> None:
     service = RecommenderService.open(run)
     added = service.add_items(grown)
     assert (len(added.ids) + len(added.skipped_no_content), added.existing) == (7, 113)
-    assert RecommenderService.open(run).add_items(grown).existing == 113 + len(added.ids)  # again, nothing is new
+    assert RecommenderService.open(run).add_items(grown).existing == 113 + len(
+        added.ids
+    )  # again, nothing is new
     assert RecommenderService.open(run).index.metadata["digit"].tail(1).notna().all()
 
 
@@ -179,7 +190,7 @@ def test_histories_that_are_completed(data: Path, tmp_path: Path) -> None:
     experiment = RecommendationExperiment(config, progress=False)
     task, _ = experiment._build_task(make_split(experiment.dataset, config.protocol, 0), "test", 0)
     task.model.save_pretrained(experiment.folder / "seed-0" / "model")
-    service = build_service(experiment.folder, experiment.dataset, progress=False)
+    service = rebuilt(experiment.folder, experiment.dataset)
     assert service is not None
     opened = RecommenderService.open(experiment.folder)
     assert opened.cooccurrence.shape == (len(opened.known_rows),) * 2

@@ -131,7 +131,9 @@ def test_with_a_beam_as_well() -> None:
     with torch.no_grad():
         tokens = MODEL.head("ctc")(MODEL.fuse({"audio": MODEL.encoders["audio"]([SOUND])}))
     expected = transcribe(tokens, lambda: PrefixBeamDecoder(alphabet, 8))[0]
-    assert heard(MODEL, pieces(SOUND, [331]), search_factory=lambda: PrefixBeamDecoder(alphabet, 8)) == expected
+    assert (
+        heard(MODEL, pieces(SOUND, [331]), search_factory=lambda: PrefixBeamDecoder(alphabet, 8)) == expected
+    )
 
 
 def test_what_is_kept_does_not_grow_with_the_sound() -> None:

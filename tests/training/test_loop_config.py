@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from mmattn import InputError, config, schema
+from mmattn import InputError, schema
 from mmattn.experiments.config import TrainingConfig
 from mmattn.training.accelerator import LOGGERS, PRECISIONS
 from mmattn.training.loop import train

@@ -1,4 +1,4 @@
-"""`mmattn prepare bccd --root RAW --out DIR`: blood cells with boxes, in their published parts."""
+"""`mmattn prepare bccd --root RAW --out DIR`: blood cells with boxes, in the published splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["BCCD", "LABELS"]
 
 LABELS = ("Platelets", "RBC", "WBC")
 
-_PARTS = {"train": "train", "val": "validation", "test": "test"}  # its list -> our split
+_PARTS = {"train": "train", "val": "validation", "test": "test"}  # list in ImageSets/Main -> split
 
 _CARD = {
     "name": "bccd",
@@ -36,7 +36,11 @@ _CARD = {
 
 
 class BCCD:
-    """The Blood Cell Count and Detection data set: 364 microscope pictures of 640 x 480."""
+    """The Blood Cell Count and Detection dataset: 364 microscope images of 640 x 480.
+
+    Example:
+        >>> BCCD().prepare("BCCD_Dataset", "data/bccd")  # doctest: +SKIP
+    """
 
     def prepare(
         self,
@@ -45,10 +49,10 @@ class BCCD:
         *,
         bad_boxes: BadBoxPolicy = "drop",
     ) -> Card:
-        """Write items as parquet, rejected.csv and card.yaml; the pictures stay where they lie.
+        """Write items as parquet, rejected.csv and card.yaml; the images are not copied.
 
         Args:
-            root: the folder with Annotations/, ImageSets/ and JPEGImages/, or the one it lies in as BCCD/.
+            root: the folder with Annotations/, ImageSets/ and JPEGImages/, or its parent with BCCD/.
             out: the folder to write to.
             bad_boxes: "drop" and list boxes without area, or "refuse" the data.
 
@@ -56,7 +60,7 @@ class BCCD:
             The card, loaded and checked.
 
         Raises:
-            InputError: no such folder, a label that is none of the three, or a bad box that is refused.
+            InputError: no such folder, an unknown label, or a bad box with "refuse".
         """
         if root is None:
             raise InputError("bccd: no root given, expected the folder with Annotations and JPEGImages")
@@ -66,12 +70,12 @@ class BCCD:
         rejected = RejectionLog()
         rows: list[dict[str, Any]] = []
         for name, part in _PARTS.items():
-            found = read_voc(root, name, labels=LABELS, bad_boxes=bad_boxes, rejected=rejected)
-            rows += [_row(path, boxes, part) for path, boxes in found]
+            images = read_voc(root, name, labels=LABELS, bad_boxes=bad_boxes, rejected=rejected)
+            rows += [_row(path, boxes, part) for path, boxes in images]
         with atomic_path(out / "items.parquet") as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
         rejected.write(out / "rejected.csv")
-        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is complete
 
 
 def _row(path: Path, boxes: Boxes, part: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers from 0 to 999 in words, in six languages: small texts that are truly translated into each other."""
+"""Numbers from 0 to 999 in words, in six languages: exact translations of each other."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _join_words(before: str, rest: int, spelled: Callable[[int], str]) -> str:
     return f"{before} {spelled(rest)}" if rest else before
 
 
-# Language -> how it says a number.
+# Language -> function that spells a number.
 NUMBERS: Mapping[str, Callable[[int], str]] = MappingProxyType(
     {
         "English": _english,
@@ -115,14 +115,14 @@ NUMBERS: Mapping[str, Callable[[int], str]] = MappingProxyType(
 
 
 def spell_number(number: int, language: str) -> str:
-    """A number in words.
+    """Spell a number in words.
 
     Args:
-        number: from 0 to 999.
+        number: integer from 0 to 999.
         language: one of `NUMBERS`.
 
     Raises:
-        InputError: another number, or no such language.
+        InputError: a number out of range, or an unknown language.
 
     Example:
         >>> spell_number(392, "English"), spell_number(392, "German"), spell_number(392, "French")

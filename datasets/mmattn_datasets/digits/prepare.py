@@ -1,4 +1,4 @@
-"""`mmattn prepare digits --out DIR`: a small data set with three modalities, made on the spot, offline."""
+"""`mmattn prepare digits --out DIR`: a small generated dataset with three modalities, offline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmattn_datasets.digits.words import DIGIT_WORDS, phrase_digit
 
 __all__ = ["Digits"]
 
-_IMAGE_SIZE = 32  # pixels a side; scikit-learn's pictures have 8
+_IMAGE_SIZE = 32  # pixels per side; scikit-learn's images have 8
 _SPLIT_PATTERN = ("train",) * 7 + ("validation",) + ("test",) * 2
 
 _CARD = {
@@ -57,10 +57,13 @@ _CARD = {
 
 
 class Digits:
-    """Items that each are one digit: a real handwritten picture, number words, a sound pattern.
+    """Items of one digit each: a real handwritten image, number words, a synthetic sound pattern.
 
-    Any of the three may be absent, never all. Collectors who are simulated pick items by taste. Items of
-    the parts validation and test are unseen in training, and so are all interactions with them.
+    Any of the three may be absent, but never all. Simulated collectors pick items by taste. Items of the
+    validation and test splits, and all interactions with them, are unseen in training.
+
+    Example:
+        >>> Digits().prepare(out="data/digits", items=200)  # doctest: +SKIP
     """
 
     def prepare(
@@ -76,18 +79,18 @@ class Digits:
         """Write images/, sounds/, items and interactions as parquet, rejected.csv and card.yaml.
 
         Args:
-            root: must be None: there are no original files.
+            root: None, since there are no original files.
             out: the folder to write to.
-            items: how many; each has a drawing of its own, and there are 1797.
-            users: how many collectors.
-            missing_rate: probability that an item lacks a modality, for each of them.
+            items: number of items, at most 1797, one per drawing.
+            users: number of collectors.
+            missing_rate: probability that a modality of an item is absent.
             seed: the same seed gives the same files.
 
         Returns:
             The card, loaded and checked.
 
         Raises:
-            InputError: an argument out of its range.
+            InputError: an argument out of range.
         """
         drawings, digits = load_digits(return_X_y=True)
         if root is not None:
@@ -96,7 +99,7 @@ class Digits:
             )
         _check_range("items", items, 100, len(drawings))
         _check_range("users", users, 1, 100_000)
-        _check_range("absent", missing_rate, 0, 0.9)
+        _check_range("missing_rate", missing_rate, 0, 0.9)
         out = Path(out)
         generator = np.random.default_rng(seed)
         chosen = generator.permutation(len(drawings))[:items]
@@ -110,7 +113,7 @@ class Digits:
         _write(table.drop(columns="ink"), out / "items.parquet")
         _write(picks, out / "interactions.parquet")
         RejectionLog().write(out / "rejected.csv")
-        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is complete
 
 
 def _check_range(name: str, value: float, min_value: float, max_value: float) -> None:
@@ -119,21 +122,21 @@ def _check_range(name: str, value: float, min_value: float, max_value: float) ->
 
 
 def _sample_items(digits: np.ndarray, missing_rate: float, generator: np.random.Generator) -> pd.DataFrame:
-    """Everything about the items but the files themselves: what they show, and what is absent."""
+    """Draw the table of items: their contents, and which modalities are absent."""
     count = len(digits)
-    there = generator.random((count, 3)) >= missing_rate
-    none = ~there.any(1)
-    there[none, generator.integers(3, size=none.sum())] = True
-    image, text, audio = there.T
+    present = generator.random((count, 3)) >= missing_rate
+    empty = ~present.any(1)
+    present[empty, generator.integers(3, size=empty.sum())] = True
+    image, text, audio = present.T
     language = _assign_evenly(digits, list(DIGIT_WORDS), generator)
-    said = [phrase_digit(digit, name, generator) for digit, name in zip(digits, language, strict=True)]
+    phrases = [phrase_digit(digit, name, generator) for digit, name in zip(digits, language, strict=True)]
     return pd.DataFrame(
         {
             "item": np.arange(count),
             "digit": digits,
             "split": _assign_evenly(digits, _SPLIT_PATTERN, generator),
             "image": _mask_missing(image, [f"images/{item:04d}.png" for item in range(count)]),
-            "text": _mask_missing(text, said),
+            "text": _mask_missing(text, phrases),
             "audio": _mask_missing(audio, [f"sounds/{item:04d}.flac" for item in range(count)]),
             "language": _mask_missing(text, language),
             "voice": _mask_missing(
@@ -144,16 +147,16 @@ def _sample_items(digits: np.ndarray, missing_rate: float, generator: np.random.
 
 
 def _assign_evenly(digits: np.ndarray, choices: Sequence[str], generator: np.random.Generator) -> list[str]:
-    """One card of the deck an item, so that every digit gets each card about as often."""
-    dealt = np.empty(len(digits), dtype=object)
+    """Assign a choice to each item, with equal frequencies for every digit."""
+    assigned = np.empty(len(digits), dtype=object)
     for digit in np.unique(digits):
-        own = np.flatnonzero(digits == digit)
-        dealt[own] = generator.permutation(np.resize(np.array(choices, dtype=object), len(own)))
-    return dealt.tolist()
+        rows = np.flatnonzero(digits == digit)
+        assigned[rows] = generator.permutation(np.resize(np.array(choices, dtype=object), len(rows)))
+    return assigned.tolist()
 
 
 def _mask_missing(present: np.ndarray, values: Sequence[str]) -> list[str | None]:
-    return [value if has else None for has, value in zip(present, values, strict=True)]
+    return [value if is_present else None for is_present, value in zip(present, values, strict=True)]
 
 
 def _write_images(table: pd.DataFrame, drawings: np.ndarray, out: Path) -> None:
@@ -165,13 +168,11 @@ def _write_images(table: pd.DataFrame, drawings: np.ndarray, out: Path) -> None:
 
 def _write_audio(table: pd.DataFrame, out: Path, generator: np.random.Generator) -> None:
     (out / "sounds").mkdir(parents=True, exist_ok=True)
-    players = {voice.name: voice for voice in voices()}
-    for name, digit, voice in table.loc[table["audio"].notna(), ["audio", "digit", "voice"]].itertuples(
-        index=False
-    ):
-        soundfile.write(
-            out / name, synthesize(digit, players[voice], generator), SAMPLE_RATE, subtype="PCM_16"
-        )
+    voice_of = {voice.name: voice for voice in voices()}
+    rows = table.loc[table["audio"].notna(), ["audio", "digit", "voice"]]
+    for name, digit, voice in rows.itertuples(index=False):
+        samples = synthesize(digit, voice_of[voice], generator)
+        soundfile.write(out / name, samples, SAMPLE_RATE, subtype="PCM_16")
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

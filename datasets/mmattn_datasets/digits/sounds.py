@@ -1,4 +1,4 @@
-"""Ten sound patterns, one a digit, played by synthetic voices that differ in pitch, speed and colour."""
+"""Ten synthetic sound patterns, one per digit, in voices that differ in pitch, tempo and timbre."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Note:
     """A part of a pattern.
 
     Args:
-        beats: how long, relative to the other notes.
-        start, end: pitch in semitones above the voice's own, gliding from one to the other.
+        beats: duration relative to the other notes.
+        start: initial pitch in semitones above the voice's pitch.
+        end: final pitch; the note glides from `start` to `end`.
         source: "tone" (the voice's harmonics), "buzz" (a square wave), "noise" or "rest".
     """
 
@@ -38,7 +39,7 @@ _REST = Note(0.6, source="rest")
 _KNOCK = Note(0.5, source="noise")
 _BEEP = Note(1, 14, 14)
 
-# Digit -> its pattern. They differ in contour, rhythm and source, not in pitch: the voices vary that.
+# Digit -> pattern. They differ in contour, rhythm and source, not in pitch, which varies with the voice.
 DIGIT_PATTERNS: tuple[tuple[Note, ...], ...] = (
     _notes(0),  # a steady tone
     (Note(1, 0, 14),),  # a glide up
@@ -47,7 +48,7 @@ DIGIT_PATTERNS: tuple[tuple[Note, ...], ...] = (
     (_BEEP, _REST, _BEEP),  # two beeps
     _notes(0, 7, 0, 7, 0, 7, 0, 7),  # a trill
     (Note(1, 0, 14), Note(1, 14, 0)),  # a siren
-    (Note(2, source="noise"), *_notes(12, 12)),  # a hiss that ends in a tone
+    (Note(2, source="noise"), *_notes(12, 12)),  # a hiss, then a tone
     _notes(0, 4, 7, 12),  # a chord, note by note
     (Note(3, -12, -12, source="buzz"),),  # a low buzz
 )
@@ -55,14 +56,14 @@ DIGIT_PATTERNS: tuple[tuple[Note, ...], ...] = (
 
 @dataclass(frozen=True)
 class Voice:
-    """Who plays.
+    """A synthetic voice.
 
     Args:
-        name: of the voice.
-        pitch: its ground tone in hertz.
-        seconds: how long it takes for a pattern, on average.
-        brightness: how loud each harmonic is, relative to the one below it.
-        vibrato: depth of the wavering of its pitch, in semitones.
+        name: name of the voice.
+        pitch: fundamental frequency in hertz.
+        seconds: mean duration of a pattern.
+        brightness: amplitude of each harmonic relative to the one below.
+        vibrato: depth of the vibrato in semitones.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Voice:
 
 
 def voices() -> tuple[Voice, ...]:
-    """The eight voices: each register and each tempo meets several colours."""
+    """Return the eight voices, which combine registers, tempos and timbres."""
     names = ("Ada", "Ben", "Cleo", "Dov", "Eve", "Finn", "Gul", "Hal")
     pitches = (220, 233, 262, 277, 311, 330, 349, 370)
     seconds = (0.50, 0.62, 0.70, 0.54, 0.66, 0.48, 0.58, 0.72)
@@ -83,19 +84,19 @@ def voices() -> tuple[Voice, ...]:
 
 
 def synthesize(digit: int, voice: Voice, generator: np.random.Generator) -> np.ndarray:
-    """One take of a pattern: tempo, pitch, loudness, start and background noise vary from take to take.
+    """Synthesise a pattern; tempo, pitch, loudness, start and background noise vary randomly.
 
     Args:
         digit: 0 to 9.
-        voice: who plays.
-        generator: where the variation comes from.
+        voice: the voice.
+        generator: the random generator.
 
     Returns:
         [T] float32 at 8 kHz, 0.4 to 0.8 seconds, within -1 to 1.
 
     Example:
-        >>> take = synthesize(3, voices()[0], np.random.default_rng(0))
-        >>> take.dtype, bool(0.4 * SAMPLE_RATE <= len(take) <= 0.8 * SAMPLE_RATE)
+        >>> clip = synthesize(3, voices()[0], np.random.default_rng(0))
+        >>> clip.dtype, bool(0.4 * SAMPLE_RATE <= len(clip) <= 0.8 * SAMPLE_RATE)
         (dtype('float32'), True)
     """
     seconds = np.clip(voice.seconds * generator.uniform(0.9, 1.1), 0.45, 0.72)
@@ -118,15 +119,15 @@ def synthesize(digit: int, voice: Voice, generator: np.random.Generator) -> np.n
 def _synthesize_note(
     note: Note, length: int, pitch: float, voice: Voice, generator: np.random.Generator
 ) -> np.ndarray:
-    """[length] float64, faded in and out so that notes do not click."""
+    """Synthesise [length] float64, faded in and out to avoid clicks."""
     if note.source == "rest":
         return np.zeros(length)
     if note.source == "noise":
         wave = generator.normal(0, 0.6, length)
     else:
         time = np.arange(length) / SAMPLE_RATE
-        wavering = voice.vibrato * np.sin(2 * np.pi * 6 * time)
-        semitones = np.linspace(note.start, note.end, length) + wavering
+        vibrato = voice.vibrato * np.sin(2 * np.pi * 6 * time)
+        semitones = np.linspace(note.start, note.end, length) + vibrato
         phase = 2 * np.pi * np.cumsum(pitch * 2 ** (semitones / 12)) / SAMPLE_RATE
         wave = np.sign(np.sin(phase)) if note.source == "buzz" else _harmonics(phase, voice.brightness)
     fade = min(80, length // 2)
@@ -136,5 +137,5 @@ def _synthesize_note(
 
 
 def _harmonics(phase: np.ndarray, brightness: float) -> np.ndarray:
-    """The ground tone and three more: no pattern and voice takes them above 4 kHz, half the rate."""
+    """Four harmonics, all below 4 kHz (half the sample rate) for every pattern and voice."""
     return sum((brightness**k * np.sin((k + 1) * phase) for k in range(4)), np.zeros_like(phase))

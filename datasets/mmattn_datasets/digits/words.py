@@ -1,4 +1,4 @@
-"""Number words in twelve languages, said in a few ways each."""
+"""Number words and phrases around them in twelve languages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIGIT_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {language: tuple(line.split()) for language, line in _WORD_LINES.items()}
 )
 
-# What people say around the word, by language; "{}" alone is the most common.
+# Language -> phrases around the word; the bare word is the most common.
 _PHRASE_TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "English": ("the number {}", "a {}", "it says {}"),
@@ -49,7 +49,12 @@ _PHRASE_TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def phrase_digit(digit: int, language: str, generator: np.random.Generator) -> str:
-    """A digit in words: the bare word half of the time, else with something around it, in some case.
+    """Draw a phrase for a digit: the bare word half of the time, otherwise in a phrase, in some case.
+
+    Args:
+        digit: 0 to 9.
+        language: one of `DIGIT_WORDS`.
+        generator: the random generator.
 
     Example:
         >>> phrase_digit(7, "German", np.random.default_rng(0)).lower().endswith("sieben")

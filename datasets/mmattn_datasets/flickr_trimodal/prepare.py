@@ -1,4 +1,4 @@
-"""`mmattn prepare flickr-trimodal --root RAW --out DIR`: photographs, captions and a spoken caption each."""
+"""`mmattn prepare flickr-trimodal --root RAW --out DIR`: photographs with written and spoken captions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mmattn.files import atomic_path
 
 __all__ = ["CAPTIONS_PER_IMAGE", "FlickrTrimodal", "transcript_of"]
 
-CAPTIONS_PER_IMAGE = 5  # a photograph; the first one is the one that is spoken
+CAPTIONS_PER_IMAGE = 5  # the first one is the spoken one
 
 _CAPTIONS_FILE = "captions.csv"
 _REQUIRED = (_CAPTIONS_FILE, "images", "audio")
-_TEST, _VALIDATION = 0.2, 0.1  # shares of the photographs; validation comes out of the other 80%
+_TEST, _VALIDATION = 0.2, 0.1  # fractions of the photographs
 
 _CARD: Mapping[str, Any] = {
     "name": "flickr-trimodal",
@@ -50,25 +50,25 @@ _CARD: Mapping[str, Any] = {
 class FlickrTrimodal:
     """Photographs with written captions and a spoken one.
 
-    The caption that is spoken is kept apart from the other four, so that a written query never has the very
-    words of the clip. See README.md beside this file for what the set is and where it comes from.
+    The spoken caption is separate from the other four, so that a written query never has the words of the
+    clip. README.md in this folder describes the dataset and its source.
     """
 
     def prepare(
         self, root: str | os.PathLike[str] | None, out: str | os.PathLike[str], *, seed: int = 0
     ) -> Card:
-        """Write items.parquet, rejected.csv and card.yaml; pictures and clips stay where they lie.
+        """Write items.parquet, rejected.csv and card.yaml; images and clips are not copied.
 
         Args:
             root: the folder with captions.csv, images/ and audio/.
             out: the folder to write to.
-            seed: of the split, which goes by photograph: a fifth is test, a tenth validation.
+            seed: seed of the split by photograph: 20% test, 10% validation.
 
         Returns:
             The card, loaded and checked.
 
         Raises:
-            InputError: a file or folder is not there, captions.csv cannot be read, or is mostly bad.
+            InputError: a missing file or folder, or captions.csv is unreadable or mostly bad.
         """
         if root is None:
             raise InputError(f"flickr-trimodal: no root given, expected a folder with {', '.join(_REQUIRED)}")
@@ -87,11 +87,14 @@ class FlickrTrimodal:
         with atomic_path(out / "items.parquet") as temporary:
             pd.DataFrame(rows, columns=columns).to_parquet(temporary, index=False)
         rejected.write(out / "rejected.csv")
-        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is complete
 
 
 def transcript_of(caption: str) -> str:
-    """What is heard of a written caption: lower case, without punctuation, hyphens as spaces.
+    """Convert a written caption to its transcript: lower case, no punctuation, hyphens as spaces.
+
+    Args:
+        caption: the caption as written.
 
     Example:
         >>> transcript_of("A red-haired boy 's kite , high up .")
@@ -102,9 +105,9 @@ def transcript_of(caption: str) -> str:
 
 
 def _read_captions(path: Path, rejected: RejectionLog) -> dict[str, list[str]]:
-    """Name of each photograph -> its captions, in the order of the file."""
+    """Map the name of each photograph to its captions, in the order of the file."""
     captions: dict[str, list[str]] = {}
-    bad, first, total = 0, "", 0
+    num_bad, first_reason, total = 0, "", 0
     for total, (row, reason) in enumerate(_rows(path), start=1):
         name = Path(row[0].strip()).stem if row else ""
         if not reason and name and len(captions.get(name, [])) == CAPTIONS_PER_IMAGE:
@@ -113,17 +116,17 @@ def _read_captions(path: Path, rejected: RejectionLog) -> dict[str, list[str]]:
             )
         if reason:
             rejected.add(_CAPTIONS_FILE, total, name, "", "row dropped", reason)
-            bad, first = bad + 1, first or f"row {total}: {reason}"
+            num_bad, first_reason = num_bad + 1, first_reason or f"row {total}: {reason}"
         else:
             captions.setdefault(name, []).append(row[1].strip())
     if not total:
         raise InputError(f"{path}: no captions, expected rows of image,caption")
-    rejected.check_limit(f"{path}: rows", bad, total, 0.5, first)
+    rejected.check_limit(f"{path}: rows", num_bad, total, 0.5, first_reason)
     return captions
 
 
 def _rows(path: Path) -> list[tuple[list[str], str]]:
-    """Every data row with what is wrong with it, "" where nothing is."""
+    """Read every data row and the reason to reject it, "" for a valid row."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = list(csv.reader(file)) or [[]]
@@ -143,15 +146,15 @@ def _row_problem(row: Sequence[str]) -> str:
 
 
 def _split(names: Sequence[str], seed: int) -> dict[str, str]:
-    """The part of each photograph, by a hash of its name: another order of the file changes nothing."""
-    drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    test, held_out = round(_TEST * len(drawn)), round((_TEST + _VALIDATION) * len(drawn))
-    parts = {name: "test" if place < test else "validation" for place, name in enumerate(drawn[:held_out])}
+    """Assign each photograph to a split by a hash of its name, independently of the order of the file."""
+    shuffled = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    test, held_out = round(_TEST * len(shuffled)), round((_TEST + _VALIDATION) * len(shuffled))
+    parts = {name: "test" if index < test else "validation" for index, name in enumerate(shuffled[:held_out])}
     return {name: parts.get(name, "train") for name in names}
 
 
 def _row(root: Path, out: Path, name: str, captions: Sequence[str], rejected: RejectionLog) -> dict[str, Any]:
-    """The columns of one photograph beside its name and part."""
+    """The columns of one photograph, except its name and split."""
     if len(captions) < CAPTIONS_PER_IMAGE:
         reason = f"got {len(captions)} captions, expected {CAPTIONS_PER_IMAGE}"
         rejected.add(_CAPTIONS_FILE, 0, name, "caption", "kept", reason)
@@ -164,10 +167,9 @@ def _row(root: Path, out: Path, name: str, captions: Sequence[str], rejected: Re
 
 
 def _card_path(path: Path, out: Path, name: str, column: str, rejected: RejectionLog) -> str | None:
-    """The path as the card wants it: relative to the card where it lies beside it, else absolute."""
+    """Return the path for the card: relative to the card if inside its folder, otherwise absolute."""
     if not path.is_file():
         rejected.add(_CAPTIONS_FILE, 0, name, column, "cell dropped", f"no file {path}")
         return None
-    whole = path.resolve()
-    inside = whole.is_relative_to(out.resolve())
-    return str(whole.relative_to(out.resolve()) if inside else whole)
+    path, folder = path.resolve(), out.resolve()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

@@ -1,4 +1,4 @@
-"""`mmattn prepare fsdd --root RAW --out DIR`: digits spoken by six people, a recording each."""
+"""`mmattn prepare fsdd --root RAW --out DIR`: digits spoken by six people."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _CARD = {
 class Fsdd:
     """Recordings of single digits with the digit, the word and the speaker.
 
-    The official test part is every digit's first five recordings of each speaker; validation is the next
-    five. Parts by speaker follow from the label `speaker`.
+    The official test split is the first five recordings of each digit and speaker; validation is the next
+    five. The label `speaker` allows splits by speaker.
     """
 
     def prepare(
@@ -60,37 +60,36 @@ class Fsdd:
     ) -> Card:
         """Write items.parquet, rejected.csv and card.yaml.
 
-        The recordings stay where they lie: the items hold their absolute path, or a path relative to the
-        card where they lie inside `out`.
+        The recordings are not copied: the items hold their absolute paths, or paths relative to the card for
+        recordings inside `out`.
 
         Args:
-            root: the folder of `{digit}_{speaker}_{index}.flac` (or .wav), or the one that holds it as
-                `recordings`.
+            root: the folder of `{digit}_{speaker}_{index}.flac` (or .wav), or its parent with `recordings`.
             out: the folder to write to.
-            test: recordings of each digit and speaker, the first by index, that are for the test.
-            validation: how many after these are for validation.
-            reject_limit: share of bad recordings above which reading stops.
+            test: number of recordings of each digit and speaker for the test, the first by index.
+            validation: number of the following ones for validation.
+            reject_limit: maximum fraction of bad recordings.
 
         Returns:
             The card, loaded and checked.
 
         Raises:
-            InputError: no recordings are there, most of them are bad, or nothing is left for training.
+            InputError: no recordings, too many bad ones, or none left for training.
         """
         files = _recordings(root)
         out, rejected = Path(out), RejectionLog()
         rows: dict[str, dict[str, object]] = {}
-        first = ""
+        first_reason = ""
         for path in files:
             row, reason = _row(path, out, test, validation)
             if not reason and row["item"] in rows:
                 reason = f"the same digit, speaker and index as {rows[str(row['item'])]['audio']}"
             if reason:
-                first = first or f"{path.name}: {reason}"
+                first_reason = first_reason or f"{path.name}: {reason}"
                 rejected.add(path.name, 0, "", "audio", "row dropped", reason)
             else:
                 rows[str(row["item"])] = row
-        rejected.check_limit(f"{root}: recordings", len(rejected), len(files), reject_limit, first)
+        rejected.check_limit(f"{root}: recordings", len(rejected), len(files), reject_limit, first_reason)
         if not any(row["split"] == "train" for row in rows.values()):
             raise InputError(
                 f"fsdd: got no recording of index {test + validation} or more, expected some to train on"
@@ -99,15 +98,15 @@ class Fsdd:
         with atomic_path(out / "items.parquet") as temporary:
             pd.DataFrame(list(rows.values())).to_parquet(temporary, index=False)
         rejected.write(out / "rejected.csv")
-        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is complete
 
 
 def _recordings(root: str | os.PathLike[str] | None) -> list[Path]:
-    """Sound files of the folder, in the order of their names."""
+    """The audio files of the folder, sorted by name."""
     for folder in () if root is None else (Path(root), Path(root) / "recordings"):
-        found = sorted(path for path in folder.glob("*") if path.suffix.lower() in _AUDIO_SUFFIXES)
-        if found:
-            return found
+        files = sorted(path for path in folder.glob("*") if path.suffix.lower() in _AUDIO_SUFFIXES)
+        if files:
+            return files
     raise InputError(
         f"fsdd: got root {root!s}, expected the folder of the recordings, "
         "{digit}_{speaker}_{index}.flac or .wav"
@@ -115,7 +114,7 @@ def _recordings(root: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def _row(path: Path, out: Path, test: int, validation: int) -> tuple[dict[str, object], str]:
-    """The item of a recording, and what is wrong with it."""
+    """Return the item of a recording, and the reason to reject it or ""."""
     name = _NAME.fullmatch(path.name)
     if name is None:
         return {}, "expected {digit}_{speaker}_{index}.flac"

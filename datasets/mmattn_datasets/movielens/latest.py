@@ -1,4 +1,4 @@
-"""ml-latest-small: ratings with timestamps, as the zip that GroupLens gives out or its unpacked folder."""
+"""Read ml-latest-small: ratings with timestamps, from the zip of GroupLens or its unpacked folder."""
 
 from __future__ import annotations
 
@@ -24,45 +24,55 @@ REQUIRED = ("movies.csv", "ratings.csv")
 
 
 def find_latest_small(root: Path) -> Path | None:
-    """The zip or the folder with the CSV files at `root` or directly in it, None where there is none."""
-    if root.suffix == ".zip":
-        return root if root.is_file() else None
-    places = [root, root / "ml-latest-small", root / "ml-latest-small.zip"]
-    return next((place for place in places if place.is_file() or (place / REQUIRED[0]).is_file()), None)
-
-
-def read_latest_small(found: Path, extras: Path | None, out: Path, rejected: RejectionLog) -> PreparedTables:
-    """Read what `find_latest_small` found.
+    """Find the zip or the folder with the CSV files.
 
     Args:
-        found: the zip or folder.
+        root: the zip, the folder, or the parent of either.
+
+    Returns:
+        Its path, or None where there is none.
+    """
+    if root.suffix == ".zip":
+        return root if root.is_file() else None
+    candidates = [root, root / "ml-latest-small", root / "ml-latest-small.zip"]
+    return next((path for path in candidates if path.is_file() or (path / REQUIRED[0]).is_file()), None)
+
+
+def read_latest_small(source: Path, extras: Path | None, out: Path, rejected: RejectionLog) -> PreparedTables:
+    """Read ml-latest-small.
+
+    Args:
+        source: the zip or folder, from `find_latest_small`.
         extras: an ml1m folder whose people, plots, posters and triples are joined by film id, or None.
-        out: where the card will lie: posters inside it get a relative path.
-        rejected: where complaints go.
+        out: folder of the card: posters inside it get relative paths.
+        rejected: log of the rejections.
+
+    Returns:
+        The tables.
 
     Raises:
-        InputError: files that are missing or broken, or mostly bad rows.
+        InputError: missing or damaged files, or mostly bad rows.
     """
-    if found.is_dir():
-        return _read_folder(found, extras, out, rejected)
+    if source.is_dir():
+        return _read_folder(source, extras, out, rejected)
     with tempfile.TemporaryDirectory() as folder:
-        _extract_files(found, Path(folder))
+        _extract_files(source, Path(folder))
         try:
             return _read_folder(Path(folder), extras, out, rejected)
         except InputError as error:
-            raise InputError(str(error).replace(folder, str(found))) from error
+            raise InputError(str(error).replace(folder, str(source))) from error
 
 
 def _extract_files(archive: Path, folder: Path) -> None:
-    """Only the files that are wanted, under names of our own: a path in a zip may point anywhere."""
+    """Extract only the required files, under fixed names: a path in a zip may point anywhere."""
     try:
-        with zipfile.ZipFile(archive) as packed:
-            inside = {PurePosixPath(name).name: name for name in packed.namelist()}
-            missing = [name for name in REQUIRED if name not in inside]
+        with zipfile.ZipFile(archive) as contents:
+            members = {PurePosixPath(name).name: name for name in contents.namelist()}
+            missing = [name for name in REQUIRED if name not in members]
             if missing:
                 raise InputError(f"{archive}: not ml-latest-small, missing in it: {', '.join(missing)}")
             for name in REQUIRED:
-                (folder / name).write_bytes(packed.read(inside[name]))
+                (folder / name).write_bytes(contents.read(members[name]))
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise InputError(f"{archive}: not a whole zip ({error}), expected ml-latest-small.zip") from error
 
@@ -111,12 +121,13 @@ def _read_folder(folder: Path, extras: Path | None, out: Path, rejected: Rejecti
 
 def _films(ids: Sequence[str], titles: np.ndarray, genres: np.ndarray, rejected: RejectionLog) -> list[Film]:
     films = []
-    for place, (id, title, listed) in enumerate(zip(ids, titles, genres, strict=True), start=1):
+    for row, (id, title, genre_list) in enumerate(zip(ids, titles, genres, strict=True), start=1):
         film = Film(item=id, movielens_id=id)
         film.title, film.year = split_title(title)
         if film.year is None:
             reason = f"no year at the end of {title!r}"
-            rejected.add("movies.csv", place, id, "year", "cell dropped", reason)
-        film.genres = [] if listed == "(no genres listed)" else [each for each in listed.split("|") if each]
+            rejected.add("movies.csv", row, id, "year", "cell dropped", reason)
+        if genre_list != "(no genres listed)":
+            film.genres = [genre for genre in genre_list.split("|") if genre]
         films.append(film)
     return films

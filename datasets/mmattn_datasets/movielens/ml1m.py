@@ -1,4 +1,4 @@
-"""MovieLens-1M with extras: interactions/, metadata/, and where they are there posters/ and kg/."""
+"""Read MovieLens-1M with extras: interactions/, metadata/, and if present posters/ and kg/."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ REQUIRED = (*_INTERACTIONS.values(), _ITEM_MAP, _USER_MAP, _MOVIES)
 
 
 def read_ml1m(root: Path, out: Path, rejected: RejectionLog) -> PreparedTables:
-    """Read the folder.
+    """Read MovieLens-1M.
 
     Args:
-        root: the folder that holds what `REQUIRED` names.
-        out: where the card will lie: posters inside it get a relative path.
-        rejected: where complaints go.
+        root: the folder with the files of `REQUIRED`.
+        out: folder of the card: posters inside it get relative paths.
+        rejected: log of the rejections.
+
+    Returns:
+        The tables.
 
     Raises:
-        InputError: a file that must be there is not, or nothing good is left of it.
+        InputError: a required file is missing, or has no valid rows.
     """
     require_files(root, REQUIRED, "MovieLens-1M as expected here")
     items = _read_map(root, _ITEM_MAP, rejected)
@@ -63,9 +66,15 @@ def read_ml1m(root: Path, out: Path, rejected: RejectionLog) -> PreparedTables:
 
 
 def add_extras(films: list[Film], root: Path, out: Path, rejected: RejectionLog) -> None:
-    """Fill in people, plots, ratings by the MPAA, posters and entities, by original film id.
+    """Fill in people, plots, MPAA ratings, posters and entities, by original film id.
 
-    What the folder lacks as a whole is one complaint; a film that lacks it is simply without.
+    A missing file is one rejection; a film without an entry in a file is not listed.
+
+    Args:
+        films: the films to fill in.
+        root: the ml1m folder.
+        out: folder of the card: posters inside it get relative paths.
+        rejected: log of the rejections.
     """
     extras: dict[str, FilmDetails] = {}
     if _exists(root, _EXTRAS, rejected):
@@ -77,37 +86,45 @@ def add_extras(films: list[Film], root: Path, out: Path, rejected: RejectionLog)
     if _exists(root, _ENTITIES, rejected):
         entities = _read_map(root, _ENTITIES, rejected)
     for film in films:
-        known = extras.get(film.movielens_id)
-        if known:
+        details = extras.get(film.movielens_id)
+        if details:
             if film.title and REPLACEMENT_CHARACTER in film.title:
-                film.title = clean_title(known.title)
-            film.directors, film.writers, film.actors = known.directors, known.writers, known.actors
-            film.plot, film.mpaa = known.plot, known.mpaa
+                film.title = clean_title(details.title)
+            film.directors, film.writers, film.actors = details.directors, details.writers, details.actors
+            film.plot, film.mpaa = details.plot, details.mpaa
         if film.movielens_id in posters:
             film.poster = _card_path(root / _POSTERS / f"{film.movielens_id}.jpg", out)
         film.entity = entities.get(film.movielens_id)
 
 
 def read_triples(root: Path, rejected: RejectionLog) -> pd.DataFrame | None:
-    """The triples, or None where the folder has none."""
+    """Read the triples.
+
+    Args:
+        root: the ml1m folder.
+        rejected: log of the rejections.
+
+    Returns:
+        Columns head, relation, tail; None without the file.
+    """
     if not _exists(root, _TRIPLES, rejected):
         return None
-    found: dict[tuple[int, str, int], int] = {}
+    first_lines: dict[tuple[int, str, int], int] = {}
     for line, (head, relation, tail) in read_fields(root, _TRIPLES, 3, rejected, separator="\t"):
         if not (head.isdecimal() and tail.isdecimal() and relation):
             reason = f"got {head!r}, {relation!r}, {tail!r}, expected entity, relation, entity"
             rejected.add(_TRIPLES, line, "", "", "row dropped", reason)
             continue
-        first = found.setdefault((int(head), relation, int(tail)), line)
+        first = first_lines.setdefault((int(head), relation, int(tail)), line)
         if first != line:
             rejected.add(_TRIPLES, line, "", "", "row dropped", f"the same triple as in line {first}")
-    return pd.DataFrame(list(found), columns=["head", "relation", "tail"])
+    return pd.DataFrame(list(first_lines), columns=["head", "relation", "tail"])
 
 
 def _exists(root: Path, name: str, rejected: RejectionLog) -> bool:
     if (root / name).exists():
         return True
-    rejected.add(name, 0, "", "", "kept", "not there: the films go without what it holds")
+    rejected.add(name, 0, "", "", "kept", "no such file; the films lack its data")
     return False
 
 
@@ -117,22 +134,22 @@ def _card_path(path: Path, out: Path) -> str:
 
 
 def _read_map(root: Path, name: str, rejected: RejectionLog) -> dict[str, int]:
-    """Two numbers a line, the original and the new one: neither may come twice."""
-    found: dict[str, int] = {}
-    taken: set[int] = set()
+    """Read lines of two distinct numbers, the original and the new id."""
+    new_ids: dict[str, int] = {}
+    used: set[int] = set()
     for line, (original, new) in read_fields(root, name, 2, rejected, separator=None):
         if not (original.isdecimal() and new.isdecimal()):
             reason = f"got {original!r} {new!r}, expected two numbers"
-        elif original in found or int(new) in taken:
+        elif original in new_ids or int(new) in used:
             reason = f"number {original} or {new} has come before"
         else:
-            found[original] = int(new)
-            taken.add(int(new))
+            new_ids[original] = int(new)
+            used.add(int(new))
             continue
         rejected.add(name, line, original, "", "row dropped", reason)
-    if not found:
+    if not new_ids:
         raise InputError(f"{root / name}: no good line, expected two numbers a line")
-    return found
+    return new_ids
 
 
 def _read_films(root: Path, items: dict[str, int], rejected: RejectionLog) -> list[Film]:
@@ -145,7 +162,7 @@ def _read_films(root: Path, items: dict[str, int], rejected: RejectionLog) -> li
             continue
         film = films.get(original)
         if film is None:
-            continue  # one of the films that no interaction names: they are not in the map
+            continue  # films without interactions are not in the map
         if film.title is not None:
             rejected.add(_MOVIES, line, original, "", "row dropped", "the film has come before")
             continue
@@ -161,7 +178,7 @@ def _read_films(root: Path, items: dict[str, int], rejected: RejectionLog) -> li
 
 
 def _read_users(root: Path, users: dict[str, int], rejected: RejectionLog) -> pd.DataFrame | None:
-    """The users of the map with what is known of them; None without the file."""
+    """Read the attributes of the users in the map; None without the file."""
     if not _exists(root, _USERS, rejected):
         return None
     known = {original: fields for _, (original, *fields, _) in read_fields(root, _USERS, 5, rejected)}
@@ -170,26 +187,26 @@ def _read_users(root: Path, users: dict[str, int], rejected: RejectionLog) -> pd
 
 
 def _read_interactions(root: Path, items: set[int], users: set[int], rejected: RejectionLog) -> pd.DataFrame:
-    """One user a line, `user item item ...`; train before test, so that a pair in both is training."""
+    """Read lines `user item item ...`; train comes first, so that a pair in both files is training."""
     columns: dict[str, list[int]] = {"user": [], "item": [], "line": []}
     splits: list[str] = []
     for split, name in _INTERACTIONS.items():
         for line, text in enumerate((root / name).read_bytes().splitlines(), start=1):
-            user, *liked = _numbers(text, name, line, rejected) or [0]
-            columns["user"] += [user] * len(liked)
-            columns["item"] += liked
-            columns["line"] += [line] * len(liked)
-            splits += [split] * len(liked)
+            user, *user_items = _numbers(text, name, line, rejected) or [0]
+            columns["user"] += [user] * len(user_items)
+            columns["item"] += user_items
+            columns["line"] += [line] * len(user_items)
+            splits += [split] * len(user_items)
     pairs = pd.DataFrame({**columns, "split": splits}).astype(dict.fromkeys(columns, np.int64))
     unknown_user = ~pairs["user"].isin(users)
     unknown_item = ~pairs["item"].isin(items) & ~unknown_user
     repeated = pairs.duplicated(["user", "item"]) & ~unknown_user & ~unknown_item
-    complaints = {
+    reasons = {
         "the user is not in user_map.txt": unknown_user,
         "not in item_map.txt": unknown_item,
         "the user has had it before": repeated,
     }
-    for reason, bad in complaints.items():
+    for reason, bad in reasons.items():
         for user, item, line, split in pairs[bad].itertuples(index=False):
             rejected.add(_INTERACTIONS[split], line, str(user), "", "row dropped", f"item {item}: {reason}")
     good = pairs[~(unknown_user | unknown_item | repeated)]
@@ -202,7 +219,7 @@ def _read_interactions(root: Path, items: set[int], users: set[int], rejected: R
 
 
 def _numbers(text: bytes, name: str, line: int, rejected: RejectionLog) -> list[int]:
-    """The numbers of a line; without a first number, the user, there are none."""
+    """Parse the numbers of a line; empty where the first one, the user, is invalid."""
     tokens = text.split()
     try:
         return [int(token) for token in tokens]

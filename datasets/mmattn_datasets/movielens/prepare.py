@@ -1,4 +1,4 @@
-"""`mmattn prepare movielens --root RAW --out DIR`: the original files become a card and tables."""
+"""`mmattn prepare movielens --root RAW --out DIR`: convert the original files to a card and tables."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ __all__ = ["MovieLens"]
 class MovieLens:
     """MovieLens-1M with plots, people, posters and triples, or ml-latest-small with timestamps.
 
-    Which of the two lies at `root` is found out from the files. See README.md beside this file for
-    what they are, under which licence, and where they come from.
+    The layout of `root` is detected from its files. README.md in this folder describes sources and licences.
     """
 
     def prepare(
@@ -29,11 +28,11 @@ class MovieLens:
     ) -> Card:
         """Write items, interactions, users and triples as parquet, rejected.csv and card.yaml.
 
-        Posters stay where they lie: the items hold their absolute path, or a path relative to the
-        card where they lie inside `out`.
+        Posters are not copied: the items hold their absolute paths, or paths relative to the card for posters
+        inside `out`.
 
         Args:
-            root: the ml1m folder, or ml-latest-small as a zip or a folder, or the folder it lies in.
+            root: the ml1m folder, or ml-latest-small as a zip or a folder, or the parent of these.
             out: the folder to write to.
             extras: for ml-latest-small only: the ml1m folder whose people, plots, posters and triples
                 are joined by film id.
@@ -42,15 +41,15 @@ class MovieLens:
             The card, loaded and checked.
 
         Raises:
-            InputError: neither layout is there (what was expected is named), or mostly bad rows.
+            InputError: neither layout is found, or mostly bad rows.
         """
         if root is None:
             raise InputError("movielens: no root given, expected the folder or zip with the original files")
         root, out = Path(root), Path(out)
         rejected = RejectionLog()
-        found = latest.find_latest_small(root)
-        if found is not None:
-            prepared = latest.read_latest_small(found, Path(extras) if extras else None, out, rejected)
+        source = latest.find_latest_small(root)
+        if source is not None:
+            prepared = latest.read_latest_small(source, Path(extras) if extras else None, out, rejected)
         elif any((root / name).exists() for name in ml1m.REQUIRED):
             if extras:
                 raise InputError("movielens: extras are for ml-latest-small; MovieLens-1M has its own")

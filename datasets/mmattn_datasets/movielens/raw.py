@@ -1,4 +1,4 @@
-"""The raw files of MovieLens as they really are: odd encodings, lost letters, lines that do not fit."""
+"""Read the raw files of MovieLens: mixed encodings, lost letters, malformed lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "split_title",
 ]
 
-# What stands where a letter was lost before we got the file.
+# Stands for a letter that was lost in the published copies.
 REPLACEMENT_CHARACTER = "\ufffd"
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|I|El|Los|Las|Das|Der|Die|Det|O"
@@ -31,7 +31,16 @@ _YEAR = re.compile(r"\s*\((\d{4})(?:\s*[–-]\s*\d{0,4})?\s*\)\s*$")
 
 @dataclass(frozen=True)
 class FilmDetails:
-    """What movies_extrainfos.dat knows of a film beyond title and genres."""
+    """Details of a film in movies_extrainfos.dat.
+
+    Args:
+        title: title with its letters intact.
+        mpaa: MPAA rating.
+        directors: names.
+        writers: names.
+        actors: names.
+        plot: plot summary.
+    """
 
     title: str
     mpaa: str | None
@@ -42,10 +51,15 @@ class FilmDetails:
 
 
 def require_files(root: Path, files: Sequence[str], what: str) -> None:
-    """Check that the raw files are there.
+    """Check that the raw files exist.
+
+    Args:
+        root: the folder.
+        files: names of the files.
+        what: name of the layout, for the message.
 
     Raises:
-        InputError: one line that names each missing file.
+        InputError: a file is missing; the message names all of them.
     """
     missing = [name for name in files if not (root / name).exists()]
     if missing:
@@ -55,12 +69,22 @@ def require_files(root: Path, files: Sequence[str], what: str) -> None:
 def read_fields(
     root: Path, name: str, count: int, rejected: RejectionLog, separator: str | None = "::"
 ) -> list[tuple[int, list[str]]]:
-    """Lines of `count` fields, with their line numbers; other lines are listed as rejected.
+    """Read the lines with a given number of fields; other lines are rejected.
 
-    The files were written in Latin-1; copies in circulation are UTF-8, some with lost letters. So a
-    line is read as UTF-8 where it is UTF-8, and as Latin-1 otherwise.
+    The original files are Latin-1; many copies are UTF-8, some with lost letters. A line is decoded as UTF-8 if
+    that is valid, otherwise as Latin-1.
+
+    Args:
+        root: the folder.
+        name: name of the file.
+        count: expected number of fields.
+        rejected: log of the rejections.
+        separator: separator of the fields; None for white space.
+
+    Returns:
+        Line number and fields of each valid line.
     """
-    found = []
+    rows = []
     for line, raw in enumerate((root / name).read_bytes().split(b"\n"), start=1):
         if not raw.strip():
             continue
@@ -70,22 +94,31 @@ def read_fields(
             text = raw.decode("latin-1")
         fields = [field.strip() for field in text.strip().split(separator)]
         if len(fields) == count:
-            found.append((line, fields))
+            rows.append((line, fields))
         else:
             reason = f"got {len(fields)} fields, expected {count}"
             rejected.add(name, line, fields[0], "", "row dropped", reason)
-    return found
+    return rows
 
 
 def read_film_details(root: Path, name: str, rejected: RejectionLog) -> dict[str, FilmDetails]:
-    """movies_extrainfos.dat: original film id -> what it knows. "N/A" is absent."""
-    found: dict[str, FilmDetails] = {}
+    """Read movies_extrainfos.dat; "N/A" is a missing value.
+
+    Args:
+        root: the folder.
+        name: name of the file.
+        rejected: log of the rejections.
+
+    Returns:
+        original film id -> details.
+    """
+    details: dict[str, FilmDetails] = {}
     for line, fields in read_fields(root, name, 11, rejected):
         film, title, _, mpaa, _, _, directors, writers, actors, plot, _ = fields
-        if film in found:
+        if film in details:
             rejected.add(name, line, film, "", "row dropped", "the film has come before")
             continue
-        found[film] = FilmDetails(
+        details[film] = FilmDetails(
             title=title,
             mpaa=_none_if_missing(mpaa),
             directors=parse_people(directors),
@@ -93,24 +126,31 @@ def read_film_details(root: Path, name: str, rejected: RejectionLog) -> dict[str
             actors=parse_people(actors),
             plot=_none_if_missing(plot),
         )
-    return found
+    return details
 
 
 def parse_people(text: str) -> list[str]:
-    """Names, each once, without what they did.
+    """Parse a list of people into distinct names, without the roles in brackets.
+
+    Args:
+        text: names separated by commas.
 
     Example:
         >>> parse_people("Joss Whedon (screenplay by), Pete Docter, Joss Whedon (story, with others)")
         ['Joss Whedon', 'Pete Docter']
     """
-    bare = re.sub(r"\([^()]*\)", "", text)
-    return [
-        name for name in dict.fromkeys(part.strip() for part in bare.split(",")) if _none_if_missing(name)
-    ]
+    names = [part.strip() for part in re.sub(r"\([^()]*\)", "", text).split(",")]
+    return [name for name in dict.fromkeys(names) if _none_if_missing(name)]
 
 
 def split_title(text: str) -> tuple[str, int | None]:
-    """Title and year.
+    """Split a title and its year.
+
+    Args:
+        text: a title, perhaps with a year in brackets at the end.
+
+    Returns:
+        The cleaned title, and the year or None.
 
     Example:
         >>> split_title("City of Lost Children, The (Cité des enfants perdus, La) (1995)")
@@ -124,15 +164,19 @@ def split_title(text: str) -> tuple[str, int | None]:
 
 
 def clean_title(title: str) -> str:
-    """A title with its article where one says it: MovieLens sorts "Usual Suspects, The"."""
+    """Move the article to the front of a title: MovieLens has "Usual Suspects, The".
 
-    def turn(found: re.Match[str]) -> str:
-        opening, rest, article = found.groups()
+    Args:
+        title: the title, without its year.
+    """
+
+    def article_first(match: re.Match[str]) -> str:
+        opening, rest, article = match.groups()
         between = "" if article.endswith("'") else " "
         return f"{opening}{article}{between}{rest.strip()} "
 
-    turned = _INVERTED.sub(turn, title.strip())
-    return turned.replace(" )", ")").strip()
+    cleaned = _INVERTED.sub(article_first, title.strip())
+    return cleaned.replace(" )", ")").strip()
 
 
 def _none_if_missing(text: str) -> str | None:

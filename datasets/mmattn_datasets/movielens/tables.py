@@ -1,4 +1,4 @@
-"""The files that a prepared MovieLens folder holds, and the card that explains them."""
+"""Write the files of a prepared MovieLens folder and its card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LICENCE = (
     "posters are studio artwork for local research only; triples are MIT (hwwang55/MKR)"
 )
 
-# Order matters: it is the order of the texts.
+# The order is that of the texts.
 _ROLES: Mapping[str, Any] = {
     "title": ["text", "label"],
     "year": ["text", "number"],
@@ -35,14 +35,14 @@ _ROLES: Mapping[str, Any] = {
     "movielens_id": "label",
 }
 
-# What most catalogues have: a second card over the same tables says no more than this.
+# A second card over the same tables, with the columns of most catalogues.
 SPARSE_CARD = "sparse.yaml"
 _SPARSE_ROLES: Mapping[str, Any] = {"title": ["text", "label"], "genres": "categories", "poster": "image"}
 
 
 @dataclass
 class Film:
-    """One row of items.parquet. What is not known is None, or an empty list."""
+    """One row of items.parquet; unknown values are None or an empty list."""
 
     item: int | str
     movielens_id: str
@@ -60,14 +60,14 @@ class Film:
 
 @dataclass
 class PreparedTables:
-    """What a layout of raw files was turned into.
+    """The tables read from a layout of raw files.
 
     Args:
-        name: of the data set.
-        description: for the card.
+        name: name of the dataset.
+        description: description for the card.
         films: the items.
-        interactions: columns user, item, and what `interaction_columns` names.
-        interaction_columns: place in the card -> column, beside user and item.
+        interactions: columns user, item, and those of `interaction_columns`.
+        interaction_columns: key in the card -> column, besides user and item.
         triples: columns head, relation, tail, or None.
         users: columns user, gender, age, occupation, or None.
     """
@@ -82,10 +82,19 @@ class PreparedTables:
 
 
 def write_folder(prepared: PreparedTables, out: Path, rejected: RejectionLog) -> Card:
-    """Write the tables, rejected.csv, sparse.yaml, and last card.yaml: a folder with a card is whole."""
+    """Write the tables, rejected.csv, sparse.yaml, and last card.yaml: a folder with a card is complete.
+
+    Args:
+        prepared: the tables.
+        out: the folder.
+        rejected: log of the rejections.
+
+    Returns:
+        The card, loaded and checked.
+    """
     films = pd.DataFrame([vars(film) for film in prepared.films])
     films = films.astype({"year": "Int64", "entity": "Int64"})
-    # A column that no raw file gave is left out of the table and of the card.
+    # Columns without any value are left out of the table and of the card.
     roles = {
         name: role
         for name, role in _ROLES.items()
@@ -118,10 +127,10 @@ def write_folder(prepared: PreparedTables, out: Path, rejected: RejectionLog) ->
 
 
 def _sparse(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of title, genres and poster alone: no people, plots, years, users or triples."""
+    """The card with title, genres and poster only: no people, plots, years, users or triples."""
     columns = {name: role for name, role in _SPARSE_ROLES.items() if name in raw["items"]["columns"]}
-    kept = {name: raw[name] for name in ("description", "licence", "interactions")}
-    return {"name": f"{raw['name']}-sparse", **kept, "items": {**raw["items"], "columns": columns}}
+    shared = {name: raw[name] for name in ("description", "licence", "interactions")}
+    return {"name": f"{raw['name']}-sparse", **shared, "items": {**raw["items"], "columns": columns}}
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`mmattn prepare scenes --out DIR`: scenes of handwritten digits, and questions in words and aloud."""
+"""`mmattn prepare scenes --out DIR`: scenes of handwritten digits, with written and spoken queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmattn_datasets.scenes.queries import AudioSource, FsddAudio, Query, Synthe
 
 __all__ = ["Scenes"]
 
-_SPLIT_SHARES: dict[Part, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
+_SPLIT_FRACTIONS: dict[Part, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 _CARD = {
     "name": "scenes",
@@ -50,10 +50,10 @@ _CARD = {
 
 
 class Scenes:
-    """Pictures of several handwritten digits, with queries ("the sevens", and the same spoken) and boxes.
+    """Images of several handwritten digits, with written and spoken queries ("the sevens") and boxes.
 
-    One row is one query of one scene. Its `boxes` answer the query, `scene_boxes` are all digits that the
-    picture shows. Test scenes show handwriting that no training scene shows.
+    One row is one query of one scene. Its `boxes` answer the query; `scene_boxes` are those of all digits in
+    the image. The handwriting of test scenes never occurs in training scenes.
     """
 
     def prepare(
@@ -71,35 +71,35 @@ class Scenes:
         """Write images/, sounds/, items as parquet, rejected.csv and card.yaml.
 
         Args:
-            root: the Free Spoken Digit Dataset, whose recordings stay where they lie; None for synthetic
-                sound patterns.
+            root: the Free Spoken Digit Dataset, whose recordings are not copied; None for synthetic sound
+                patterns.
             out: the folder to write to.
-            items: scenes; 70% for training, 10% for validation, 20% for test.
-            queries_per_scene: queries a scene.
-            absent_rate: probability that a query asks for a digit which its scene lacks.
-            size: side of a picture in pixels.
-            heldout_speakers: with `root`: speakers whose voices ask in the test, and nowhere else.
+            items: number of scenes; 70% for training, 10% for validation, 20% for test.
+            queries_per_scene: queries per scene.
+            absent_rate: probability that a query asks for a digit that its scene lacks.
+            size: side of an image in pixels.
+            heldout_speakers: with `root`: speakers of the test split, who occur in no other split.
             seed: the same seed gives the same files.
 
         Returns:
             The card, loaded and checked.
 
         Raises:
-            InputError: an argument out of its range, or no recordings at `root`.
+            InputError: an argument out of range, or no recordings at `root`.
         """
         if items < 10:
             raise InputError(f"scenes: got items {items}, expected at least 10 scenes")
         if heldout_speakers and root is None:
-            raise InputError("scenes: got heldout speakers and no root, expected the folder of recordings")
+            raise InputError("scenes: got heldout_speakers and no root, expected the folder of recordings")
         out = Path(out)
         rows: list[dict[str, Any]] = []
         for part in PARTS:
-            sounds = SyntheticAudio() if root is None else FsddAudio(root, part, heldout_speakers)
-            count = round(items * _SPLIT_SHARES[part])
+            audio_source = SyntheticAudio() if root is None else FsddAudio(root, part, heldout_speakers)
+            count = round(items * _SPLIT_FRACTIONS[part])
             rows += _write_part(
                 part,
                 count,
-                sounds,
+                audio_source,
                 out,
                 queries_per_scene=queries_per_scene,
                 absent_rate=absent_rate,
@@ -109,7 +109,7 @@ class Scenes:
         with atomic_path(out / "items.parquet") as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
         RejectionLog().write(out / "rejected.csv")
-        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is complete
 
 
 def _write_part(
@@ -123,13 +123,13 @@ def _write_part(
     size: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Pictures and sounds of one part, and its rows of the table."""
+    """Write the images and audio of one part, and return its rows of the table."""
     scenes = make_scenes(count, part, seed=seed, size=size, digits=(2, min(7, size * size // 1300)))
     for folder in ("images", "sounds"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for scene in scenes:
         Image.fromarray(scene.image).save(out / f"images/{scene.id}.png")
-    # Without the part, every part would ask its scenes the same questions in the same order.
+    # The seed includes the part: otherwise all parts would have the same queries in the same order.
     queries = make_queries(
         scenes,
         audio_source,

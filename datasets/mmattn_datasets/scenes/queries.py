@@ -1,4 +1,4 @@
-"""What is asked of a scene: a phrase and a spoken word for one digit, and the boxes that answer it."""
+"""Queries of a scene: a phrase and a spoken word for one digit, and the boxes of the answer."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Recording:
 
     Args:
         samples: float32 [T] from -1 to 1.
-        rate: samples a second.
-        speaker: who says it.
-        path: where it lies, where it is a file.
+        rate: samples per second.
+        speaker: name of the speaker.
+        path: its file, if any.
     """
 
     samples: np.ndarray
@@ -53,14 +53,19 @@ class Recording:
 
 
 class AudioSource(Protocol):
-    """Where spoken queries come from."""
+    """A source of spoken queries."""
 
     def sample(self, digit: int, generator: np.random.Generator) -> Recording:
-        """A take of the digit, 0 to 9."""
+        """Draw a recording of a digit.
+
+        Args:
+            digit: 0 to 9.
+            generator: the random generator.
+        """
 
 
 class SyntheticAudio:
-    """Synthetic sound patterns, one a digit, in eight voices; no two takes are the same.
+    """Synthetic sound patterns, one per digit, in eight voices, with random variation.
 
     Example:
         >>> SyntheticAudio().sample(7, np.random.default_rng(0)).rate
@@ -73,18 +78,18 @@ class SyntheticAudio:
 
 
 class FsddAudio:
-    """Recordings of the Free Spoken Digit Dataset, each part its own.
+    """Recordings of one part of the Free Spoken Digit Dataset.
 
-    In its official split, indices 0 to 4 of each digit and speaker are the test part; we take 5 to 9 for
-    validation. Speakers who are held out say nothing in training and validation, and all of the test.
+    In its official split, indices 0 to 4 of each digit and speaker are for the test; 5 to 9 are used here for
+    validation. Held-out speakers occur in the test part only, which then has no others.
 
     Args:
-        root: the folder with `{digit}_{speaker}_{index}.flac` or .wav, or with `recordings/` in it.
+        root: the folder with `{digit}_{speaker}_{index}.flac` or .wav, or its parent with `recordings/`.
         part: "train", "validation" or "test".
-        heldout_speakers: speakers who are never heard in training.
+        heldout_speakers: speakers of the test part only.
 
     Raises:
-        InputError: no recordings there, or no such speaker.
+        InputError: an unknown part, no recordings, or no such speaker.
     """
 
     def __init__(self, root: str | os.PathLike[str], part: Part, heldout_speakers: Sequence[str] = ()):
@@ -107,12 +112,12 @@ class FsddAudio:
     def _belongs(self, speaker: str, index: int) -> bool:
         if self.heldout_speakers and self.part == "test":
             return speaker in self.heldout_speakers
-        own = "test" if index < 5 else "validation" if index < 10 else "train"
-        return speaker not in self.heldout_speakers and own == self.part
+        part = "test" if index < 5 else "validation" if index < 10 else "train"
+        return speaker not in self.heldout_speakers and part == self.part
 
     @property
     def files(self) -> list[Path]:
-        """Every recording of this part."""
+        """The files of all recordings of this part."""
         return [path for files in self._files for path in files]
 
     @cached_property
@@ -122,9 +127,7 @@ class FsddAudio:
     def sample(self, digit: int, generator: np.random.Generator) -> Recording:
         files = self._files[digit]
         path = files[generator.integers(len(files))]
-        if (
-            path not in self._recording_cache
-        ):  # a part has at most 3,000 of half a second: they stay in memory
+        if path not in self._recording_cache:  # at most 3,000 recordings of half a second
             import soundfile
 
             samples, rate = soundfile.read(path, dtype="float32")
@@ -133,28 +136,28 @@ class FsddAudio:
 
 
 def _recordings(root: Path) -> list[tuple[Path, int, str, int]]:
-    """Each file with its digit, speaker and index."""
+    """List the files with their digit, speaker and index."""
     folder = root / "recordings" if (root / "recordings").is_dir() else root
-    found = [
+    recordings = [
         (path, int(name[1]), name[2], int(name[3]))
         for path in sorted(folder.glob("[0-9]_*_*"))
         if (name := _NAME.fullmatch(path.name))
     ]
-    if not found:
+    if not recordings:
         raise InputError(f"{root}: no recordings called {{digit}}_{{speaker}}_{{index}}.flac or .wav there")
-    return found
+    return recordings
 
 
 @dataclass(frozen=True)
 class Query:
-    """One digit asked for in one scene.
+    """A query for one digit in one scene.
 
     Args:
-        scene: the picture and all that is in it.
+        scene: the scene.
         digit: 0 to 9, which the scene may lack.
-        phrase: how it is asked for in words: "the sevens".
-        recording: how it is asked for aloud.
-        boxes: the answer: the scene's boxes of this digit; none where there is none.
+        phrase: the written query, "the sevens" for example.
+        recording: the spoken query.
+        boxes: the answer, the scene's boxes of this digit, perhaps none.
     """
 
     scene: Scene
@@ -165,7 +168,7 @@ class Query:
 
     @property
     def clip(self) -> tuple[np.ndarray, int]:
-        """The take as encoders read it: (samples, rate)."""
+        """The recording as an encoder input: (samples, rate)."""
         return self.recording.samples, self.recording.rate
 
 
@@ -177,18 +180,21 @@ def make_queries(
     queries_per_scene: int = 1,
     absent_rate: float = 0.2,
 ) -> list[Query]:
-    """Ask `queries_per_scene` scene for different digits, in words and aloud.
+    """Draw written and spoken queries for different digits of each scene.
 
     Args:
-        scenes: from `make_scenes`.
-        audio_source: where the spoken words come from; left out, synthetic sound patterns.
-        seed: the same seed asks the same.
-        queries_per_scene: queries a scene, at most 10.
-        absent_rate: probability that a digit is asked for which the scene lacks. Where a scene has no further
-            digit of the sort that was drawn, one of the other sort is asked for.
+        scenes: scenes of `make_scenes`.
+        audio_source: source of the spoken words; left out, synthetic sound patterns.
+        seed: the same seed gives the same queries.
+        queries_per_scene: queries per scene, at most 10.
+        absent_rate: probability that a query asks for a digit that the scene lacks. Where no further present or
+            absent digit is left, the query is of the other sort.
+
+    Returns:
+        The queries, scene by scene.
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument out of range.
 
     Example:
         >>> from mmattn_datasets.scenes.draw import make_scenes
@@ -197,22 +203,27 @@ def make_queries(
         True
     """
     if not 1 <= queries_per_scene <= len(DIGITS):
-        raise InputError(f"make_queries: got each={queries_per_scene}, expected 1 to {len(DIGITS)}")
+        raise InputError(
+            f"make_queries: got queries_per_scene={queries_per_scene}, expected 1 to {len(DIGITS)}"
+        )
     if not 0 <= absent_rate <= 1:
-        raise InputError(f"make_queries: got absent={absent_rate}, expected 0 to 1")
+        raise InputError(f"make_queries: got absent_rate={absent_rate}, expected 0 to 1")
     audio_source = SyntheticAudio() if audio_source is None else audio_source
     generator = np.random.default_rng([seed, 1])
     queries = []
     for scene in scenes:
         for digit in _choose_digits(scene, queries_per_scene, absent_rate, generator):
             phrase = str(generator.choice(query_phrases(digit)))
-            take = audio_source.sample(digit, generator)
-            queries.append(Query(scene, digit, phrase, take, boxes_of_digit(scene, digit)))
+            recording = audio_source.sample(digit, generator)
+            queries.append(Query(scene, digit, phrase, recording, boxes_of_digit(scene, digit)))
     return queries
 
 
 def query_phrases(digit: int) -> list[str]:
-    """The phrases that ask for a digit.
+    """Return the phrases that ask for a digit.
+
+    Args:
+        digit: 0 to 9.
 
     Example:
         >>> query_phrases(6)[:2], "the sixes" in query_phrases(6)
@@ -223,22 +234,27 @@ def query_phrases(digit: int) -> list[str]:
 
 
 def boxes_of_digit(scene: Scene, digit: int) -> Boxes:
-    """The scene's boxes of one digit."""
-    found = [place for place, label in enumerate(scene.boxes.labels) if label == DIGITS[digit]]
-    rows = torch.tensor(found, dtype=torch.int64)
-    return Boxes(scene.boxes.boxes[rows], [DIGITS[digit]] * len(found), scene.boxes.size)
+    """Select a scene's boxes of one digit.
+
+    Args:
+        scene: the scene.
+        digit: 0 to 9.
+    """
+    rows = [row for row, label in enumerate(scene.boxes.labels) if label == DIGITS[digit]]
+    corners = scene.boxes.boxes[torch.tensor(rows, dtype=torch.int64)]
+    return Boxes(corners, [DIGITS[digit]] * len(rows), scene.boxes.size)
 
 
 def _choose_digits(
     scene: Scene, queries_per_scene: int, absent_rate: float, generator: np.random.Generator
 ) -> list[int]:
-    there = {DIGITS.index(label) for label in scene.boxes.labels}
-    sorts = [
-        generator.permutation([digit for digit in range(10) if (digit in there) is present]).tolist()
-        for present in (True, False)
-    ]
-    asked: list[int] = []
-    for lacking in generator.random(queries_per_scene) < absent_rate:
-        first, second = (sorts[1], sorts[0]) if lacking else sorts
-        asked.append(int((first or second).pop()))
-    return asked
+    scene_digits = {DIGITS.index(label) for label in scene.boxes.labels}
+    present, absent = (
+        generator.permutation([digit for digit in range(10) if (digit in scene_digits) is wanted]).tolist()
+        for wanted in (True, False)
+    )
+    digits: list[int] = []
+    for is_absent in generator.random(queries_per_scene) < absent_rate:
+        first, second = (absent, present) if is_absent else (present, absent)
+        digits.append(int((first or second).pop()))
+    return digits

@@ -1,4 +1,4 @@
-"""`mmattn prepare wnut17 --root RAW --out DIR`: emerging named entities in noisy text, a tag a word."""
+"""`mmattn prepare wnut17 --root RAW --out DIR`: emerging named entities in noisy text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CARD = {
 
 
 class Wnut17:
-    """Sentences as lists of words with a BIO tag each, in the published parts.
+    """Sentences as lists of words with a BIO tag for each word, in the published splits.
 
     Paper: Derczynski et al., "Results of the WNUT2017 Shared Task on Novel and Emerging Entity
     Recognition", 2017.
@@ -54,16 +54,16 @@ class Wnut17:
         """Write items.parquet, rejected.csv and card.yaml.
 
         Args:
-            root: folder of the three CoNLL files: a word, a tab and its tag a line, an empty line between
+            root: folder of the three CoNLL files: a word, a tab and its tag per line, an empty line between
                 sentences.
             out: the folder to write to.
-            reject_limit: share of bad sentences above which reading stops.
+            reject_limit: maximum fraction of bad sentences.
 
         Returns:
             The card, loaded and checked.
 
         Raises:
-            InputError: a file is missing, or most of one is something else.
+            InputError: a missing file, or too many bad sentences.
         """
         missing = [name for name in FILES.values() if root is None or not (Path(root) / name).is_file()]
         if root is None or missing:
@@ -77,31 +77,31 @@ class Wnut17:
         with atomic_path(out / "items.parquet") as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
         rejected.write(out / "rejected.csv")
-        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is whole
+        return Card.load(Card.parse(_CARD).save(out))  # last: a folder with a card is complete
 
 
 def _sentences(root: Path, part: str, rejected: RejectionLog, limit: float) -> list[dict[str, Any]]:
-    """The rows of one file; a sentence with a line that does not fit is listed and left out."""
-    name, bad, first = FILES[part], 0, ""
+    """Read the rows of one file; a sentence with a bad line is listed and left out."""
+    name, num_bad, first_reason = FILES[part], 0, ""
     rows: list[dict[str, Any]] = []
     for line, lines in _blocks(root / name):
         words, tags, reason = _parse_lines(lines)
         if reason:
-            bad += 1
-            first = first or f"line {line}: {reason}"
+            num_bad += 1
+            first_reason = first_reason or f"line {line}: {reason}"
             rejected.add(name, line, "", "", "row dropped", reason)
         else:
             rows.append({"item": f"{part}-{line}", "words": words, "tags": tags, "split": part})
-    if not rows and not bad:
+    if not rows and not num_bad:
         raise InputError(f"{root / name}: got no sentence, expected a word, a tab and a tag a line")
-    rejected.check_limit(f"{root / name}: sentences", bad, bad + len(rows), limit, first)
+    rejected.check_limit(f"{root / name}: sentences", num_bad, num_bad + len(rows), limit, first_reason)
     return rows
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines between empty ones, with the number of their first line."""
+    """Yield the runs of lines between empty ones, with the number of their first line."""
     block: list[str] = []
-    # Split at line feeds only: a word may be, or hold, another sign that Python takes for a line's end.
+    # Split at line feeds only: a word may contain other characters that `splitlines` splits at.
     for number, line in enumerate(path.read_text("utf-8", errors="replace").split("\n"), start=1):
         if line.strip():
             block.append(line.rstrip("\r"))
@@ -113,16 +113,13 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _parse_lines(lines: list[str]) -> tuple[list[str], list[str], str]:
-    """Words, tags, and what is wrong with them."""
+    """Parse words and tags; the third value is the reason to reject them, or ""."""
     words, tags = [], []
     for line in lines:
         word, _, tag = line.partition("\t")
         if not word.strip() or tag.strip() not in TAGS:
-            return (
-                [],
-                [],
-                f"got {line!r}, expected a word, a tab and one of {len(TAGS)} tags (O, B-person, ...)",
-            )
+            reason = f"got {line!r}, expected a word, a tab and one of {len(TAGS)} tags (O, B-person, ...)"
+            return [], [], reason
         words.append(word)
         tags.append(tag.strip())
     return words, tags, ""

@@ -22,7 +22,7 @@ from mmattn.attention.language.scores import HeadGate
 from mmattn.attention.language.term import Term
 from mmattn.attention.layer.dispatch import projection_dtype, run_programs, sample_gates, split_by_program
 from mmattn.attention.layer.exact_weights import Explanation, Rows, compute_exact_weights
-from mmattn.attention.layer.head_pruning import KEPT_HEADS, keep_heads, prune_to_state
+from mmattn.attention.layer.head_pruning import KEPT_HEADS, PrunableAttention, keep_heads, prune_to_state
 from mmattn.attention.layer.kv_cache import Cache, append_to_cache, check_supports_decoding, drop_unreachable
 from mmattn.attention.layer.linear import Linear
 from mmattn.attention.layer.nan_checks import check_inputs, check_result, debug_enabled
@@ -38,7 +38,7 @@ from mmattn.types import Tokens
 __all__ = ["Attention"]
 
 
-class Attention(nn.Module):
+class Attention(PrunableAttention):
     """Multi-head attention over jagged tokens that runs a program.
 
     Args:
@@ -179,10 +179,10 @@ class Attention(nn.Module):
             InputError: the program may look ahead, or the new tokens' positions do not come after those
                 in the cache.
         """
-        check_supports_decoding(self)
+        check_supports_decoding(self.program)
         q_NHK, k_NHK, v_NHK = self._project(tokens, tokens)
         cache = append_to_cache(cache, tokens, k_NHK, v_NHK)
-        return self._attend_to_cache(tokens, q_NHK, cache, context), drop_unreachable(cache, self)
+        return self._attend_to_cache(tokens, q_NHK, cache, context), drop_unreachable(cache, self.program)
 
     def cache_keys(self, kv: Tokens) -> Cache:
         """Keys and values of tokens that many calls of `attend_cached` will read, projected once.

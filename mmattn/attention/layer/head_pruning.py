@@ -7,7 +7,6 @@ A pruned layer's state says which heads it kept (`kept_heads`, numbered as in th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +14,37 @@ from torch import Tensor, nn
 from mmattn.attention.language.program import Heads, Program
 from mmattn.errors import InputError
 
-if TYPE_CHECKING:
-    from mmattn.attention.layer.attention import Attention
-
-__all__ = ["KEPT_HEADS", "keep_heads", "prune_to_state", "renumber_heads"]
+__all__ = ["KEPT_HEADS", "PrunableAttention", "keep_heads", "prune_to_state", "renumber_heads"]
 
 # The buffer that only a pruned layer has.
 KEPT_HEADS = "kept_heads"
 
 
+class PrunableAttention(nn.Module):
+    """What pruning needs to know of an attention layer.
+
+    Attributes:
+        program: what the layer runs.
+        heads: number of heads H.
+        width: width K of a head.
+        terms: parameters of the program, one row a head.
+    """
+
+    program: Program | Heads
+    heads: int
+    width: int
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    o_proj: nn.Linear
+    terms: nn.ParameterDict
+
+    def _index_program(self) -> None:
+        raise NotImplementedError
+
+
 @torch.no_grad()
-def keep_heads(layer: Attention, kept: list[int]) -> None:
+def keep_heads(layer: PrunableAttention, kept: list[int]) -> None:
     """Make the layer have only these of its heads; what they compute does not change.
 
     Raises:
@@ -59,7 +78,7 @@ def keep_heads(layer: Attention, kept: list[int]) -> None:
     layer._index_program()
 
 
-def prune_to_state(layer: Attention, state: Mapping[str, Tensor], prefix: str = "") -> None:
+def prune_to_state(layer: PrunableAttention, state: Mapping[str, Tensor], prefix: str = "") -> None:
     """Remove the heads that the layer whose state this is does not have.
 
     Args:
@@ -106,7 +125,7 @@ def renumber_heads(program: Program | Heads, kept: list[int]) -> Program | Heads
     return Heads(tuple(parts))
 
 
-def _kept_heads(layer: Attention) -> list[int]:
+def _kept_heads(layer: PrunableAttention) -> list[int]:
     """The layer's heads, numbered as before anything was pruned."""
     kept = getattr(layer, KEPT_HEADS)
     return list(range(layer.heads)) if kept is None else kept.tolist()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mmattn.attention.language.mask_algebra import largest_lookback
-from mmattn.attention.language.program import Program
+from mmattn.attention.language.program import Heads, Program
 from mmattn.errors import InputError
 from mmattn.types import Tokens
-
-if TYPE_CHECKING:
-    from mmattn.attention.layer.attention import Attention
 
 __all__ = ["Cache", "append_to_cache", "check_supports_decoding", "drop_unreachable"]
 
@@ -59,9 +56,9 @@ def append_to_cache(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.
     return Cache(Tokens.cat([cache.tokens, kept]))
 
 
-def drop_unreachable(cache: Cache, layer: Attention) -> Cache:
+def drop_unreachable(cache: Cache, program: Program | Heads) -> Cache:
     """The cache without what no later token can attend to: in a program with a window it stops growing."""
-    masks = [part.mask for part in layer.program.walk() if isinstance(part, Program)]
+    masks = [part.mask for part in program.walk() if isinstance(part, Program)]
     reach = largest_lookback(masks)
     if reach is None:
         return cache
@@ -71,19 +68,19 @@ def drop_unreachable(cache: Cache, layer: Attention) -> Cache:
     return cache if bool(kept_N.all()) else Cache(cache.tokens.filter(kept_N))
 
 
-def check_supports_decoding(layer: Attention) -> None:
+def check_supports_decoding(program: Program | Heads) -> None:
     """Refuse programs whose results for old tokens would change when new ones come.
 
     Raises:
         InputError: a mask that looks ahead, or a number that depends on all queries.
     """
-    parts = [part for part in layer.program.walk() if isinstance(part, Program)]
+    parts = [part for part in program.walk() if isinstance(part, Program)]
     for part in parts:
         if not part.mask.is_causal:
             raise InputError(
                 f"decode: the mask {part.mask} may look ahead, expected one such as causal & window(64)"
             )
-    for term in layer.program.walk():
+    for term in program.walk():
         if term.term_name == "dynamic" and term.on == "input":  # type: ignore[attr-defined]
             raise InputError(f"decode: {term} depends on tokens that are not there yet")
 

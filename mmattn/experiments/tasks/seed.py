@@ -51,7 +51,9 @@ def save_task_result(path: Path, result: TaskSeedResult) -> None:
     notes = {
         "seed": result.seed,
         "history": vars(result.history),
-        "single_task_histories": {name: vars(history) for name, history in result.single_task_histories.items()},
+        "single_task_histories": {
+            name: vars(history) for name, history in result.single_task_histories.items()
+        },
         "seconds": dict(result.seconds),
         "parts": {name: dict(parts) for name, parts in result.parts.items()},
         "predictions": {

@@ -16,10 +16,10 @@ from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.experiments.ablation import ABLATION_PREFIXES
 from mmattn.experiments.provenance import common_provenance
 from mmattn.experiments.tasks.data import TaskData
+from mmattn.experiments.tasks.examples import examples_of
 from mmattn.experiments.tasks.run import TaskExperiment
 from mmattn.experiments.tasks.seed import FULL, SINGLE_TASK, TaskSeedResult
 from mmattn.reports.results import AblationKind, Curve, Panel
-from mmattn.reports.tasks.examples import examples_of
 from mmattn.reports.tasks.report import write_task_report
 from mmattn.reports.tasks.results import ClassRow, Perturbation, TaskAblation, TaskOutcome, TaskReport
 from mmattn.training.loop import History

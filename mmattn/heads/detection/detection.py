@@ -147,7 +147,15 @@ class DetectionHead(SupervisedHead):
 
     def forward_padded(self, tokens: PaddedTokens) -> dict[str, Tensor]:
         """As `forward`, "logits" and "boxes", of padded fused tokens: what `mmattn.export` asks."""
-        return detect_padded(self, tokens)
+        return detect_padded(
+            tokens,
+            decoder=self.decoder,
+            classifier=self.classifier,
+            proposals=self.proposals,
+            query_content=self.query_content,
+            reference_boxes=self.reference_boxes,
+            image_modality=self.image_modality,
+        )
 
     def loss(self, fused: Fused, targets: Sequence[Boxes | None]) -> Tensor:
         """Focal, L1 and GIoU losses of the matched sets, summed over all layers, the mean over the objects.

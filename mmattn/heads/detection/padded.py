@@ -5,10 +5,8 @@ Every sample has as many queries, so that they need no padding; patches without 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.attention.execution.padded import PaddedTokens, attend_padded
@@ -16,34 +14,45 @@ from mmattn.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from mmattn.heads.detection.decoder import MIN_SIDE, BoxDecoder, BoxDecoderLayer, sinusoidal_box_encoding
 from mmattn.heads.detection.proposals import INITIAL_SIDE, Proposals
 
-if TYPE_CHECKING:
-    from mmattn.heads.detection.detection import DetectionHead
-
 __all__ = ["detect_padded"]
 
 
-def detect_padded(head: DetectionHead, tokens: PaddedTokens) -> dict[str, Tensor]:
-    """What `DetectionHead.forward` gives, under the names "logits" and "boxes".
+def detect_padded(
+    tokens: PaddedTokens,
+    *,
+    decoder: BoxDecoder,
+    classifier: nn.Module,
+    proposals: Proposals | None,
+    query_content: Tensor,
+    reference_boxes: Tensor,
+    image_modality: str,
+) -> dict[str, Tensor]:
+    """Return what `DetectionHead.forward` returns, under the names "logits" [B, Q, L] and "boxes" [B, Q, 4].
 
     Args:
-        head: in evaluation mode.
         tokens: fused tokens of B samples.
+        decoder: the head's decoder, in evaluation mode.
+        classifier: maps a decoded query to L logits.
+        proposals: the head's proposals; None where queries start from learned boxes.
+        query_content: [Q, D] content of the queries.
+        reference_boxes: [Q, 4] learned boxes, before the sigmoid.
+        image_modality: modality whose tokens are patches of the image; "" for none.
     """
-    samples = tokens.values.shape[0]
-    patches_BT4 = _patch_boxes(tokens, head.image_modality)
-    boxes_BQ4 = head.reference_boxes.sigmoid().expand(samples, -1, -1)
-    if head.proposals is not None:
-        boxes_BQ4 = _top_proposals(head.proposals, tokens, patches_BT4, boxes_BQ4)
-    place_Q = torch.arange(head.num_queries, device=boxes_BQ4.device).expand(samples, -1)
+    samples, num_queries = tokens.values.shape[0], query_content.shape[0]
+    patches_BT4 = _patch_boxes(tokens, image_modality)
+    boxes_BQ4 = reference_boxes.sigmoid().expand(samples, -1, -1)
+    if proposals is not None:
+        boxes_BQ4 = _top_proposals(proposals, tokens, patches_BT4, boxes_BQ4)
+    place_Q = torch.arange(num_queries, device=boxes_BQ4.device).expand(samples, -1)
     queries = PaddedTokens(
-        head.query_content.expand(samples, -1, -1),
+        query_content.expand(samples, -1, -1),
         torch.ones_like(place_Q, dtype=torch.bool),
         torch.zeros_like(place_Q),
         place_Q,
         ("query",),
     )
-    x_BQD, boxes_BQ4 = _decode(head.decoder, queries, boxes_BQ4, tokens, patches_BT4)
-    return {"logits": head.classifier(x_BQD), "boxes": cxcywh_to_xyxy(boxes_BQ4)}
+    x_BQD, boxes_BQ4 = _decode(decoder, queries, boxes_BQ4, tokens, patches_BT4)
+    return {"logits": classifier(x_BQD), "boxes": cxcywh_to_xyxy(boxes_BQ4)}
 
 
 def _patch_boxes(tokens: PaddedTokens, image_modality: str) -> Tensor:

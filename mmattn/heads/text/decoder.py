@@ -39,7 +39,7 @@ class TextDecoderLayer(nn.Module):
         super().__init__()
         dim = self_attention.dim
         hidden = int(dim * expansion)
-        check_supports_decoding(self_attention)
+        check_supports_decoding(self_attention.program)
         self.self_attention_norm, self.cross_attention_norm, self.feed_forward_norm = (
             nn.LayerNorm(dim) for _ in range(3)
         )

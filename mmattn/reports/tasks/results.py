@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmattn.evaluation.statistics.bootstrap import Interval
+from mmattn.evaluation.tasks.examples import TaskExample
 from mmattn.reports.results import AblationKind, Panel
-from mmattn.reports.tasks.examples import TaskExample
 
 __all__ = ["ClassRow", "Perturbation", "TaskAblation", "TaskOutcome", "TaskReport"]
 

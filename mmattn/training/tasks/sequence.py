@@ -15,10 +15,10 @@ from mmattn.data.histories import Histories
 from mmattn.data.modality_dropout import drop_modalities
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
+from mmattn.heads.recommendation.popularity_over_time import PopularityOverTime
 from mmattn.heads.recommendation.sequence import SequenceHead
 from mmattn.heads.recommendation.sequence_steps import SequenceSteps, history_steps, sample_training_steps
 from mmattn.model.model import Model
-from mmattn.recommenders.popularity_over_time import PopularityOverTime
 from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
 from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.recommendation import item_vectors

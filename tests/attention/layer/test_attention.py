@@ -126,9 +126,7 @@ def test_the_plan_and_the_call_choose_alike(words: Words, monkeypatch: pytest.Mo
     from mmattn.attention.backends.eager import EagerAttention
 
     run = EagerAttention.run
-    monkeypatch.setattr(
-        EagerAttention, "run", lambda self, *a: ran.append(self.name) or run(self, *a)
-    )
+    monkeypatch.setattr(EagerAttention, "run", lambda self, *a: ran.append(self.name) or run(self, *a))
     layer(tokens)
     assert ran == [chosen]
 

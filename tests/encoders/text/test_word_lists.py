@@ -55,7 +55,9 @@ def test_every_piece_is_at_its_word_and_every_word_has_one(minilm: Any) -> None:
 
 @bundled
 def test_a_long_text_is_read_in_stretches_of_whole_words() -> None:
-    encoder = encoders.create("minilm", is_split_into_words=True, max_length=7)  # five pieces beside the special ones
+    encoder = encoders.create(
+        "minilm", is_split_into_words=True, max_length=7
+    )  # five pieces beside the special ones
     words = [
         "one",
         "two",

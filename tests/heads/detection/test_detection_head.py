@@ -184,7 +184,14 @@ def test_options_follow_from_the_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_queries": 0}, {"num_queries": 2000}, {"layers": 0}, {"score_threshold": 1.0}, {"num_denoising_groups": -1}]
+    "options",
+    [
+        {"num_queries": 0},
+        {"num_queries": 2000},
+        {"layers": 0},
+        {"score_threshold": 1.0},
+        {"num_denoising_groups": -1},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="detection head: got"):

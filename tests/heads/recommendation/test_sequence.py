@@ -11,6 +11,7 @@ import torch
 from mmattn import InputError
 from mmattn.data.histories import Histories
 from mmattn.heads.recommendation.next_item_loss import full_softmax, sample_negatives, sampled_softmax
+from mmattn.heads.recommendation.popularity_over_time import SECONDS_PER_DAY, PopularityOverTime
 from mmattn.heads.recommendation.sequence import SequenceHead
 from mmattn.heads.recommendation.sequence_steps import (
     SequenceSteps,
@@ -19,7 +20,6 @@ from mmattn.heads.recommendation.sequence_steps import (
     sample_training_steps,
 )
 from mmattn.heads.recommendation.user_towers import BagTower, SequenceTower
-from mmattn.recommenders.popularity_over_time import SECONDS_PER_DAY, PopularityOverTime
 from mmattn.testing.plugin_checks import check_head
 
 

@@ -95,7 +95,12 @@ def test_samples_do_not_meet(beam: int) -> None:
     """A batch gives what each sample gives alone, and a wider beam is followed for each of them."""
     samples = 5
     together = search(
-        Table(samples, 7, 3), samples, num_beams=beam, num_return_sequences=beam, max_length=6, length_penalty=0.5
+        Table(samples, 7, 3),
+        samples,
+        num_beams=beam,
+        num_return_sequences=beam,
+        max_length=6,
+        length_penalty=0.5,
     )
     for sample in range(samples):
         alone = Table(samples, 7, 3)

@@ -111,7 +111,9 @@ def test_a_batch_is_its_samples_one_by_one() -> None:
     for row in (0, 2, 3):
         tokens = scene.tokens.select([row])
         alone = made.search(
-            Fused(tokens, scene.pooled[:1], scene.by_modality[:1], tokens.presence), num_beams=3, num_return_sequences=2
+            Fused(tokens, scene.pooled[:1], scene.by_modality[:1], tokens.presence),
+            num_beams=3,
+            num_return_sequences=2,
         )
         assert [each.text for each in together[row]] == [each.text for each in alone[0]]
 

@@ -13,6 +13,7 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.open_index import open_index
 from mmattn.retrieval.storage import bundle
 from mmattn.retrieval.storage.manifest import manifest_text
 
@@ -42,7 +43,7 @@ def years(numbers: range) -> dict[str, Any]:
 def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     index = made()
     index.save(tmp_path / "films")
-    opened = Index.open(tmp_path / "films")
+    opened = open_index(tmp_path / "films")
     assert opened.ids.tolist() == index.ids.tolist()
     assert (opened.vectors(ids(range(23))) == vectors(range(23))).all()
     assert opened.provenance == ORIGIN
@@ -57,10 +58,10 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_numbers_stay_numbers_and_an_empty_index_stays_empty(tmp_path: Path) -> None:
     index = Index.build(np.eye(3), [7, 5, 2], "l2")
     index.save(tmp_path)
-    assert Index.open(tmp_path).search([[0, 1, 0]], 1).ids.tolist() == [[5]]
+    assert open_index(tmp_path).search([[0, 1, 0]], 1).ids.tolist() == [[5]]
     index.remove([7, 5, 2])
     index.save(tmp_path)
-    empty = Index.open(tmp_path)
+    empty = open_index(tmp_path)
     assert (len(empty), empty.dim) == (0, 3)
     empty.add(np.eye(3), ["a", "b", "c"])
     assert empty.search([[0, 1, 0]], 1).ids.tolist() == [["b"]]
@@ -70,7 +71,7 @@ def test_a_new_state_replaces_the_old_one_and_leaves_nothing_behind(tmp_path: Pa
     index = made()
     index.save(tmp_path)
     (tmp_path / ".vectors.npy.abc.partial").write_bytes(b"of a kill")
-    reader = Index.open(tmp_path)
+    reader = open_index(tmp_path)
     index.remove(ids(range(20)))
     index.save(tmp_path)
     assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == [
@@ -78,7 +79,7 @@ def test_a_new_state_replaces_the_old_one_and_leaves_nothing_behind(tmp_path: Pa
         "manifest.json",
         "vectors",
     ]
-    assert len(Index.open(tmp_path)) == 3
+    assert len(open_index(tmp_path)) == 3
     assert reader.search(vectors(range(1)), 23).ids.shape == (1, 23)  # who has it open keeps reading
 
 
@@ -133,7 +134,7 @@ def test_a_manifest_that_lies(
     made().save(tmp_path)
     lie(tmp_path, change)
     with pytest.raises(InputError) as caught:
-        Index.open(tmp_path)
+        open_index(tmp_path)
     assert message in str(caught.value)
 
 
@@ -145,11 +146,11 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     size, digest = path.stat().st_size, bundle.sha256_file(path)
     lie(tmp_path, lambda m: m["files"]["vectors"].update(bytes=size, sha256=digest))
     with pytest.raises(InputError, match="cannot be read as vectors"):
-        Index.open(tmp_path)
+        open_index(tmp_path)
 
 
 def test_vectors_of_another_origin_are_refused_after_opening_too(tmp_path: Path) -> None:
     made().save(tmp_path)
-    opened = Index.open(tmp_path)
+    opened = open_index(tmp_path)
     with pytest.raises(InputError, match="they come from cccc, expected bbbb"):
         opened.search(vectors(range(1)), provenance={**ORIGIN, "weights": "cccc"})

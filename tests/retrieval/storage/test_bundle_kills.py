@@ -16,6 +16,7 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.retrieval.index import Index
+from mmattn.retrieval.open_index import open_index
 from mmattn.retrieval.sharded import ShardedIndex
 from mmattn.retrieval.storage import bundle
 from mmattn.retrieval.storage.manifest import FILE_NAME, MANIFEST, PART_NAME, manifest_bytes
@@ -46,7 +47,7 @@ def years(numbers: range) -> dict[str, Any]:
 
 def is_whole(folder: Path) -> int:
     """Is everything there, and nothing that was never saved? How many items."""
-    index: Index | ShardedIndex = Index.open(folder)
+    index: Index | ShardedIndex = open_index(folder)
     numbers = range(len(index))
     assert sorted(index.metadata["year"]) == list(numbers)
     assert set(index.ids) == set(ids(numbers))
@@ -59,7 +60,7 @@ def is_whole(folder: Path) -> int:
 
 def keep_adding(folder: Path, pipe: Connection) -> None:
     """Add one item after the other, saying so when it is saved, until killed."""
-    index: Index | ShardedIndex = Index.open(folder)
+    index: Index | ShardedIndex = open_index(folder)
     while True:
         new = range(len(index), len(index) + 1)
         index.add(vectors(new), ids(new), metadata=years(new), provenance=ORIGIN)
@@ -127,7 +128,7 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["approximate", "shards"])
 def test_kills_lose_nothing_of_other_kinds(kind: str, tmp_path: Path) -> None:
-    index = made(2003, "ann") if kind == "approximate" else made(2003).split(3)
+    index = made(2003, "ann") if kind == "approximate" else ShardedIndex.from_index(made(2003), 3)
     assert index.approximate == (kind == "approximate")
     index.save(tmp_path / "films")
     kill_while_adding(tmp_path / "films", 30)
@@ -147,7 +148,7 @@ def kill_first_saves(folder: Path, times: int) -> None:
         else:
             unborn += 1
             with pytest.raises(InputError, match=r"manifest\.json: there is none"):
-                Index.open(last)
+                open_index(last)
         made(307).save(last)
         assert is_whole(last) == 307
         assert sorted(path.name.split("-")[0] for path in last.iterdir()) == [
@@ -165,7 +166,7 @@ def test_kills_during_the_first_save(tmp_path: Path) -> None:
 def keep_replacing(folder: Path, pipe: Connection) -> None:
     """Save the same index as one and in three shards, in turn and without a break."""
     one = made(307)
-    three = one.split(3)
+    three = ShardedIndex.from_index(one, 3)
     one.save(folder)
     pipe.send(307)
     while True:
@@ -185,7 +186,7 @@ def test_who_opens_while_another_process_saves_gets_a_whole_state(tmp_path: Path
         # Both states, however the scheduler lets the two processes take turns.
         while opened < 25 or (len(kinds) < 2 and time.monotonic() < last):
             opened += 1
-            index = Index.open(tmp_path)
+            index = open_index(tmp_path)
             kinds.add(type(index))
             assert len(index) == 307
             assert (index.vectors(["item-5"]) == vectors(range(5, 6))).all()
@@ -234,4 +235,4 @@ def test_damage_is_said_though_others_may_write(tmp_path: Path) -> None:
     assert manifest_bytes(tmp_path) != before
     next(tmp_path.glob("vectors-*")).write_bytes(b"x")
     with pytest.raises(InputError, match="got 1 bytes"):
-        Index.open(tmp_path)
+        open_index(tmp_path)

@@ -13,6 +13,7 @@ from mmattn.errors import InputError
 from mmattn.retrieval.fused_index import FusedIndex
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.maxsim import MaxSimIndex
+from mmattn.retrieval.sharded import ShardedIndex
 from mmattn.retrieval.storage import bundle
 
 VECTORS = np.random.default_rng(0).standard_normal((1009, 3)).astype(np.float32)
@@ -33,7 +34,7 @@ def approximate(folder: Path) -> None:
 
 
 def shards(folder: Path) -> None:
-    part(5).split(2).save(folder)
+    ShardedIndex.from_index(part(5), 2).save(folder)
 
 
 def maxsim(folder: Path) -> None:

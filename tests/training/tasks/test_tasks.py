@@ -48,7 +48,9 @@ def world(**options: Any) -> RecommendationTask:
 
 
 def test_what_is_ranked_is_not_in_the_histories() -> None:
-    task = world(steps_per_epoch=7, users_per_batch=11, candidate_fraction=0.3, history_fraction=0.5, drop_modality=0.0)
+    task = world(
+        steps_per_epoch=7, users_per_batch=11, candidate_fraction=0.3, history_fraction=0.5, drop_modality=0.0
+    )
     matrix = task.interactions.toarray()
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
         candidates, known = set(episode.candidates.tolist()), set(episode.known_items.tolist())
@@ -64,7 +66,13 @@ def test_what_is_ranked_is_not_in_the_histories() -> None:
 def test_completion_never_sees_items_that_are_pretended_to_be_new() -> None:
     drawn: list[list[Any]] = []
     for everybody_likes in (False, True):
-        task = world(steps_per_epoch=2, users_per_batch=11, candidate_fraction=0.3, history_fraction=0.5, head={"completion_dropout": 0.7})
+        task = world(
+            steps_per_epoch=2,
+            users_per_batch=11,
+            candidate_fraction=0.3,
+            history_fraction=0.5,
+            head={"completion_dropout": 0.7},
+        )
         episodes = list(task.batches(1, torch.Generator().manual_seed(3)))
         if everybody_likes:  # now with other choices of what is to be predicted, and of all that is left out
             changed = task.interactions.toarray()
@@ -113,7 +121,9 @@ def test_histories_that_training_completes_are_refused_where_pairs_are_hidden() 
 
 
 def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
-    task = world(hide="pairs", steps_per_epoch=3, users_per_batch=0, candidate_fraction=1.0, history_fraction=0.5)
+    task = world(
+        hide="pairs", steps_per_epoch=3, users_per_batch=0, candidate_fraction=1.0, history_fraction=0.5
+    )
     matrix = torch.from_numpy(task.interactions.toarray())
     for episode in task.batches(1, torch.Generator().manual_seed(3)):
         assert torch.equal(episode.candidates, episode.known_items)

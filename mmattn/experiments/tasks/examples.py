@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +12,16 @@ from mmattn.boxes import Boxes
 from mmattn.encoders.base import Unreadable
 from mmattn.evaluation.tasks.entities import pad_tags
 from mmattn.evaluation.tasks.error_rates import worst_predictions
+from mmattn.evaluation.tasks.examples import TaggedWord, TaskExample
 from mmattn.experiments.tasks.data import TaskData
 from mmattn.experiments.tasks.seed import TaskSeedResult
 from mmattn.reports.box_overlay import draw_boxes
 from mmattn.types import Sample
 
-__all__ = ["TaggedWord", "TaskExample", "examples_of"]
+__all__ = ["examples_of"]
 
 _MAX_EXAMPLES = 12
 _IMAGE_SIDE = 480  # pixels of a picture with boxes
-
-
-@dataclass(frozen=True)
-class TaggedWord:
-    """A word with the tag that is true and the one that was said."""
-
-    text: str
-    target: str
-    prediction: str
-
-
-@dataclass(frozen=True)
-class TaskExample:
-    """One item of the test part and what was said of it, in the first seed.
-
-    Args:
-        item: its id.
-        image: its picture, where it has one; of boxes, with the true and the predicted ones drawn on it.
-        text: its text, or its words' sentence.
-        contents: contents that the task could look at.
-        target: the target in words; "" where words or the picture show it.
-        prediction: the prediction in words.
-        words: of tagged sentences.
-    """
-
-    item: str
-    image: Path | bytes | None
-    text: str
-    contents: tuple[str, ...]
-    target: str = ""
-    prediction: str = ""
-    words: tuple[TaggedWord, ...] = ()
 
 
 def examples_of(
@@ -98,7 +66,7 @@ def _example(sample: Sample, target: Any, prediction: Any, task: TaskData, sourc
         (tags,) = pad_tags([prediction], [target])
         example["words"] = tuple(TaggedWord(*each) for each in zip(words, target, tags, strict=False))
     elif task.kind == "boxes":
-        example["picture"] = _image_with_boxes(picture, target, prediction, task.metrics.class_names)
+        example["image"] = _image_with_boxes(picture, target, prediction, task.metrics.class_names)
     else:
         example |= {"target": _as_text(target), "prediction": _as_text(prediction)}
     return TaskExample(**example)
