@@ -22,8 +22,8 @@ class EncoderConfig:
             spreads it over all.
         initial_gain: how much it counts in the joint vector at the start.
         standardise: bring the tokens to mean 0 and deviation 1, for encoders trained from scratch.
-        positional_encoding: whether tokens get a code of their position; not for streams, which go on longer than
-            anything that was trained on.
+        positional_encoding: whether tokens get a code of their position; not for streams, which go on longer
+            than anything that was trained on.
         finetune: what of a pretrained encoder is trained along: nothing ("frozen"), everything ("full"), or
             small matrices beside its layers ("lora"); left out, what its options say.
         lora: options of `peft.LoraConfig`; `{r: 4}`.

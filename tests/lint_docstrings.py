@@ -2,8 +2,8 @@
 
     python -m tests.lint_docstrings [PATH ...]
 
-pydoclint has no switch for private functions, whose docstrings may be one line; this filters its report. Checked are
-DOC101 to DOC105 (arguments) and DOC501 (a `raise` without a `Raises` section).
+pydoclint has no switch for private functions, whose docstrings may be one line; this filters its report.
+Checked are DOC101 to DOC105 (arguments) and DOC501 (a `raise` without a `Raises` section).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The shape of the house: no circle of imports, short chains, small folders, and what each room may import."""
+"""The shape of the house: no circle of imports, short chains, small folders, and what each room may
+import."""
 
 from __future__ import annotations
 

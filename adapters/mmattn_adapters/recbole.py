@@ -167,7 +167,7 @@ class TowerRecommender(GeneralRecommender):
 
     @classmethod
     def example(cls) -> None:
-        """Trains an epoch on RecBole's own small data set, for `mmattn.testing.plugin_checks.check_adapter`."""
+        """Train an epoch on RecBole's own small data set, for `mmattn.testing.plugin_checks`."""
         from recbole.config import Config
         from recbole.data import create_dataset, data_preparation
         from recbole.trainer import Trainer

@@ -59,7 +59,8 @@ class Detector(nn.Module):
         >>> from mmattn.encoders.text.tiny_text import TinyText
         >>> _ = torch.manual_seed(0)
         >>> detector = Detector.build(
-        ...     "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32,
+        ...     "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none",
+        ...     fpn_channels=32,
         ...     conditioning={"text": TinyText(dim=8)}, options={"score_thresh": 0.0},
         ... )
         >>> scene = np.zeros((48, 64), np.uint8)
@@ -125,8 +126,8 @@ class Detector(nn.Module):
             pictures: [B] float32 [3, H, W] from 0 to 1, of any sizes.
             targets: the truth, one a question; in training.
             tokens: [Q] questions, one sample of tokens each (none: an ordinary detector).
-            image_index: [Q] the picture that each question is about, so that several questions share one pass of
-                the backbone; left out, question q is about picture q.
+            image_index: [Q] the picture that each question is about, so that several questions share one pass
+                of the backbone; left out, question q is about picture q.
 
         Raises:
             InputError: pictures, questions, tokens and targets that do not fit each other; a box without
@@ -335,7 +336,8 @@ class Detector(nn.Module):
         from mmattn.encoders.text.tiny_text import TinyText
 
         detector = cls.build(
-            "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32, num_convs=1,
+            "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32,
+            num_convs=1,
             conditioning={"text": TinyText(dim=8)},
         )  # fmt: skip
         scene = torch.zeros(3, 32, 48)

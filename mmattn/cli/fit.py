@@ -42,7 +42,8 @@ def run(arguments: Namespace) -> int:
         return 0
     found = json.loads(metrics)
     print(
-        f"{task_metrics_table(found) if 'tasks' in found else metrics_table(found)}\n\nreport: {folder / 'report.html'}"
+        f"{task_metrics_table(found) if 'tasks' in found else metrics_table(found)}\n\nreport: "
+        f"{folder / 'report.html'}"
     )
     return 0
 

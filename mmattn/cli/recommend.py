@@ -2,8 +2,8 @@
 
 For one user, `--history` has the ids of the items met; without any id it is somebody new. For many,
 `--users FILE.parquet --out FILE.parquet` reads a table with columns user and item, in any order and of any
-length, and writes user, rank, item and score; after a kill, the same command goes on. `--add-items FILE` first
-adds the new items of a card or a table to the run's index: nothing is trained again.
+length, and writes user, rank, item and score; after a kill, the same command goes on. `--add-items FILE`
+first adds the new items of a card or a table to the run's index: nothing is trained again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _check_arguments(arguments: Namespace) -> None:
 def _added_sentence(added: AddedItems) -> str:
     words = f"{len(added.ids):,} items added, {added.existing:,} were there"
     if added.skipped_no_content:
-        words += f", {len(added.skipped_no_content):,} left out for lack of content, the first is {added.skipped_no_content[0]!r}"
+        skipped = added.skipped_no_content
+        words += f", {len(skipped):,} left out for lack of content, the first is {skipped[0]!r}"
     return words
 
 

@@ -35,7 +35,8 @@ class BaselineKind:
     Args:
         factory: its class.
         content: what `fit` takes as features: nothing, vectors [I, F], a kernel [I, I], or histories in time.
-        regularization_argument: the argument that a configuration's `regularization_argument` is; empty where there is none.
+        regularization_argument: the argument that a configuration's `regularization_argument` is; empty where
+            there is none.
         runtime_arguments: arguments that the run gives and not the configuration.
         tuning_space: argument -> what tuning may choose.
     """

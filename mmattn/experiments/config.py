@@ -55,7 +55,8 @@ class ProtocolConfig:
         validation: the share that every choice is made on: of the items or interactions that the test leaves,
             of all of them where the split is random or by time.
         metrics: names with a cut-off; the first one chooses the epoch, on validation.
-        tuning_trials: settings that are tried for each rival, on validation, the file's own first; 0 takes those.
+        tuning_trials: settings that are tried for each rival, on validation, the file's own first; 0 takes
+            those.
     """
 
     split: Literal["cold", "mixed", "random", "time", "given"] = "cold"
@@ -82,14 +83,15 @@ class TrainingConfig(LoopConfig):
     Args:
         steps_per_epoch: batches an epoch.
         refit: train again on training and validation together, for as many epochs as validation chose.
-        users_per_batch: users a batch; 0 for all. Or {epochs done: users}; `{0: 256, 10: 1024}` goes on with 1,024
-            users a batch after 10 epochs.
+        users_per_batch: users a batch; 0 for all. Or {epochs done: users}; `{0: 256, 10: 1024}` goes on with
+            1,024 users a batch after 10 epochs.
         candidate_fraction: share of the known items that a step pretends not to know, and ranks.
         history_fraction: share of the known items that a step's histories may hold.
         drop_modality: probability of dropping a modality of an item in training.
         alignment: weight of a contrastive loss between the modalities of an item beside the ranking; 0 for
             none.
-        alignment_options: of its head, `mmattn.heads.contrastive.alignment.AlignmentHead`; `{loss: TripletMarginLoss}`.
+        alignment_options: of its head, `mmattn.heads.contrastive.alignment.AlignmentHead`; `{loss:
+            TripletMarginLoss}`.
     """
 
     steps_per_epoch: int = 25
@@ -115,8 +117,8 @@ class BaselineConfig:
         tfidf: the same with values weighted by rarity (tf-idf).
         gaussian: column -> width of a Gaussian of its difference.
         exponent: above 0, the kernel is exp(exponent * the sum of all).
-        cold_user_half_life: half-life in days of the popularity that answers users without a history, 0 for one that
-            never fades; left out, the rival answers them itself.
+        cold_user_half_life: half-life in days of the popularity that answers users without a history, 0 for
+            one that never fades; left out, the rival answers them itself.
     """
 
     kind: Literal[
@@ -135,7 +137,8 @@ class BaselineConfig:
 
 @dataclass(frozen=True)
 class HybridConfig:
-    """A closed form around the trained head, for warm and cold items in one list: `mmattn.recommenders.hybrid`.
+    """A closed form around the trained head, for warm and cold items in one list:
+    `mmattn.recommenders.hybrid`.
 
     Of several values the best one is taken, on validation: the items' and the users' part by themselves, then
     their mixture, one setting after the other in the order given here.
@@ -147,7 +150,8 @@ class HybridConfig:
         kernel_scale: of the users' part.
         idf_power: of the users' part.
         user_activity_power: of the users' part: how much less those count who chose much.
-        profile_scale: of the users' part: how much it matters what the card says of users, where it has a table.
+        profile_scale: of the users' part: how much it matters what the card says of users, where it has a
+            table.
         user_weight: of the users' part in the mixture; 0 alone goes without it.
         shrinkage: choices that an item needs before they count as much as its content.
         popularity_penalty: how much is taken from items that many chose.
@@ -219,8 +223,8 @@ class FitConfig:
     data: DataConfig
     encoders: dict[str, EncoderConfig]
     protocol: ProtocolConfig = ProtocolConfig()
-    fusion: FusionConfig = FusionConfig()
-    head: HeadConfig = HeadConfig()
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
     training: TrainingConfig = TrainingConfig()
     hybrid: HybridConfig | None = None
     baselines: dict[str, BaselineConfig] = field(

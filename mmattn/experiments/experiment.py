@@ -175,7 +175,8 @@ class RecommendationExperiment:
         if config.head.name == "sequence":
             return SequenceTask(
                 model.to(self.device), inputs, known_histories(split, part), judge,
-                query_time=part_start(split, part), steps_per_epoch=settings.steps_per_epoch, users_per_batch=settings.users_per_batch,
+                query_time=part_start(split, part), steps_per_epoch=settings.steps_per_epoch,
+                users_per_batch=settings.users_per_batch,
                 drop_modality=settings.drop_modality,
             ), inputs  # fmt: skip
         task = RecommendationTask(
@@ -183,7 +184,8 @@ class RecommendationExperiment:
             # In a hybrid, the head is what speaks for items that nobody chose yet.
             hide="items" if len(split.cold_items) or config.hybrid else "pairs",
             use_item_embeddings=bool(config.head.options.get("ids")),
-            steps_per_epoch=settings.steps_per_epoch, users_per_batch=settings.users_per_batch, candidate_fraction=settings.candidate_fraction,
+            steps_per_epoch=settings.steps_per_epoch, users_per_batch=settings.users_per_batch,
+            candidate_fraction=settings.candidate_fraction,
             history_fraction=settings.history_fraction, drop_modality=settings.drop_modality,
         )  # fmt: skip
         return task, inputs
@@ -209,7 +211,8 @@ class RecommendationExperiment:
         settings, name = self.config.training, "refit" if until else "choose"
         trained = with_alignment(task, settings.alignment) if settings.alignment else task
         return train(
-            trained, **settings.train_kwargs, stop_after_epoch=until, seed=seed, folder=self.folder / f"seed-{seed}" / name,
+            trained, **settings.train_kwargs, stop_after_epoch=until, seed=seed,
+            folder=self.folder / f"seed-{seed}" / name,
             progress=self.progress, run_name=f"seed {seed}: {name}",
         )  # fmt: skip
 
@@ -220,7 +223,8 @@ class RecommendationExperiment:
             return {}
         return tune_hybrid(
             config, task.interactions, _content_weights(task), task.items,
-            lambda one: float(np.nanmean(per_user_metrics(one.score, split, "validation", (metric,))[metric])),
+            lambda one: float(np.nanmean(per_user_metrics(one.score, split, "validation",
+            (metric,))[metric])),
             user_profiles(self.dataset.users),
         )  # fmt: skip
 

@@ -75,7 +75,8 @@ def describe_protocol(experiment: RecommendationExperiment) -> tuple[str, ...]:
     rivals = "has the settings that its file says"
     if protocol.tuning_trials:
         rivals = (
-            f"had {protocol.tuning_trials} trials on validation in every seed, the file's own settings first; "
+            f"had {protocol.tuning_trials} trials on validation in every seed, the file's own settings "
+            f"first; "
             "the best ones went to the test"
         )
     # One draw or one time line is cut into all parts at once; otherwise what the test leaves is cut again.

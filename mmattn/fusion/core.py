@@ -60,7 +60,8 @@ class FusionCore(nn.Module):
         """Fuse the samples.
 
         Args:
-            tokens_by_modality: modality -> tokens of its encoder; leave out what is absent from the whole batch.
+            tokens_by_modality: modality -> tokens of its encoder; leave out what is absent from the whole
+                batch.
             context: handed to every attention program (edges, ...), in which it goes before the edges that
                 the core holds. Its "task" may be a name, one name a sample or int64 [B], which become
                 vectors here; or a vector, [D] or [B, D].

@@ -109,8 +109,8 @@ class InputProjection(nn.Module):
         dim_fractions: modality -> share of the D coordinates that is its own block; modalities that are not
             named spread over all.
         standardise: modalities whose tokens are standardised over the batch.
-        without_positions: modalities whose tokens get no code of their position: streams, which go on longer than
-            anything that was trained on.
+        without_positions: modalities whose tokens get no code of their position: streams, which go on longer
+            than anything that was trained on.
 
     Raises:
         InputError: no modality, an odd width, or shares that add up to more than 1.

@@ -52,7 +52,8 @@ class Vocabulary:
         """
         if not isinstance(name, str):
             raise InputError(
-                f"{self.where}: got {name!r} ({type(name).__name__}) as {self.name_kind}, expected a name (text)"
+                f"{self.where}: got {name!r} ({type(name).__name__}) as {self.name_kind}, expected a name "
+                f"(text)"
             )
         if name not in self.name_to_index:
             raise InputError(f"{self.where}: no {self.name_kind} {name!r}.{did_you_mean(name, self.names)}")

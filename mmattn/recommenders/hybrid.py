@@ -74,8 +74,8 @@ class Hybrid:
 
     the credibility formula of insurers: an item that nobody chose is judged by its content alone, one that
     thousands chose by their choices, and nowhere between is a switch. All three parts are in expected
-    choices, so that they share a list; `content_scale` is for what they cannot know, that a new item has its whole
-    life before it while a user has seen most of what is old and fits.
+    choices, so that they share a list; `content_scale` is for what they cannot know, that a new item has its
+    whole life before it while a user has seen most of what is old and fits.
 
     The users' part bounds its own size (see `UserKernel`); the rest takes time W^3 and memory 12 W I bytes,
     for W known ones of I items. A new user needs a history only (`score_histories`); without any, everything
@@ -90,7 +90,8 @@ class Hybrid:
         user_weight: of the users' part, from 0 to 1.
         shrinkage: choices that an item needs before they count half; 0 believes the first.
         content_scale: factor on what content says.
-        popularity_penalty: how much is taken from items that many chose. Whoever likes what all like has mostly met it.
+        popularity_penalty: how much is taken from items that many chose. Whoever likes what all like has
+            mostly met it.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]))
@@ -126,7 +127,8 @@ class Hybrid:
         Args:
             interactions: [U, I].
             features: [W, I] what each known item says of every item, in choices, as the weights of
-                `mmattn.training.tasks.recommendation.Recommender` are; None for no content: then new items score 0.
+                `mmattn.training.tasks.recommendation.Recommender` are; None for no content: then new items
+                score 0.
             known: W ids, ascending; by default those that anybody chose.
             profiles: [U, F] what else is known of users, for the users' part.
 
@@ -200,7 +202,8 @@ class Hybrid:
             shrinkage >= 0 and content_scale >= 0 and popularity_penalty >= 0
         ):
             raise InputError(
-                f"Hybrid: got user_weight {user_weight}, shrinkage {shrinkage}, content_scale {content_scale} and "
+                f"Hybrid: got user_weight {user_weight}, shrinkage {shrinkage}, content_scale "
+                f"{content_scale} and "
                 f"popularity_penalty {popularity_penalty}, "
                 "expected 0 to 1, and numbers from 0"
             )

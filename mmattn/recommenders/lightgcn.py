@@ -98,7 +98,8 @@ def normalized_adjacency(pairs: InteractionPairs) -> sparse.csr_array:
     """[U + I, U + I] one over the root of both degrees where a user chose an item; symmetric.
 
     Example:
-        >>> pairs = InteractionPairs.from_interactions(sparse.csr_array(np.array([[1, 1], [0, 1]])), np.array([0, 1]))
+        >>> pairs = InteractionPairs.from_interactions(sparse.csr_array(np.array([[1, 1], [0, 1]])),
+        ...     np.array([0, 1]))
         >>> normalized_adjacency(pairs).toarray()[0].round(2)
         array([0.  , 0.  , 0.71, 0.5 ], dtype=float32)
     """

@@ -50,13 +50,15 @@ class EASE(LinearRecommender):
 class KernelRidge(LinearRecommender):
     """Ridge over items with users as targets: weights (K_known + regularization I)^-1 K_known,all.
 
-    `fit` takes the kernel [I, I] of the items' content as its features; `mmattn.recommenders.kernels` makes one.
-    An item whose row is zero scores zero for everybody.
+    `fit` takes the kernel [I, I] of the items' content as its features; `mmattn.recommenders.kernels` makes
+    one. An item whose row is zero scores zero for everybody.
 
     Args:
         regularization: of the ridge penalty.
-        completion_dropout: above 0, histories are completed first by what all users' choices say of each other, as
-            ours are: the dropout of `mmattn.heads.recommendation.history_completion.complete_history_weights`.
+        completion_dropout: above 0, histories are completed first by what all users' choices say of each
+            other, as
+            ours are: the dropout of
+                `mmattn.heads.recommendation.history_completion.complete_history_weights`.
         completion_ridge: its ridge.
 
     Example:
@@ -92,7 +94,8 @@ class KernelRidge(LinearRecommender):
             factor = linalg.cho_factor(regular_WW, overwrite_a=True)
         except linalg.LinAlgError as error:
             raise InputError(
-                f"{type(self).__name__}.fit: the kernel plus {self.regularization:g} is not positive definite, "
+                f"{type(self).__name__}.fit: the kernel plus {self.regularization:g} is not positive "
+                f"definite, "
                 "expected a kernel (a sum or an exponential of similarities)"
             ) from error
         return linalg.cho_solve(factor, kernel_WI.astype(np.float64), overwrite_b=True).astype(np.float32)

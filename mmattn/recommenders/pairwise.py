@@ -34,7 +34,8 @@ class PairwiseModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
-        """[B] how far `positive_items` scores above `negative_items`, and [B] the squares that the penalty weighs."""
+        """[B] how far `positive_items` scores above `negative_items`, and [B] the squares that the penalty
+        weighs."""
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,8 +49,8 @@ class SASRec:
         epochs: how many, at most.
         learning_rate: of Adam.
         batch_size: histories a step.
-        validate_fn: the validation figure of a `score` function, higher is better. Where it is given, the state
-            of the epoch with the highest one is kept, and training ends early.
+        validate_fn: the validation figure of a `score` function, higher is better. Where it is given, the
+            state of the epoch with the highest one is kept, and training ends early.
         validate_every: epochs between two judgements.
         patience: judgements without a better one before training ends.
         seed: of the first weights and of the batches.

@@ -34,8 +34,8 @@ class UserKernel:
     everywhere; a new one of whom nothing else is known is judged by the history alone.
 
     Time V^3 and memory 12 V^2 bytes for V users to learn from, whatever the number of items: 20,000 users
-    take 5 GB and some minutes. `max_users` bounds V; of more users, that many are drawn. A new user's scores take
-    V^2, a known one's no more than a row of them.
+    take 5 GB and some minutes. `max_users` bounds V; of more users, that many are drawn. A new user's scores
+    take V^2, a known one's no more than a row of them.
 
     Papers: Sachdeva et al., "Infinite Recommendation Networks: A Data-Centric Approach", 2022 (regression
     from histories to choices with the kernel of an infinitely wide autoencoder,

@@ -72,7 +72,9 @@ def factorise(
         >>> found = factorise(weights, sparse.csr_array(np.eye(3, dtype=np.float32)), width=1)
         >>> np.abs(found.item_to_user @ found.vectors.T - weights.numpy()).max() < 1e-5
         np.True_
-        >>> np.abs(found.vectors - (found.weights_to_vector @ weights.numpy()).T).max() < 1e-5  # how new items get theirs
+
+        >>> new_vectors = (found.weights_to_vector @ weights.numpy()).T  # how new items get theirs
+        >>> np.abs(found.vectors - new_vectors).max() < 1e-5
         np.True_
     """
     root_KK = _gram_cholesky(histories)

@@ -96,7 +96,8 @@ class RecommenderService:
         folder = Path(run) / INDEX_FOLDER
         if not (folder / "manifest.json").is_file():
             raise InputError(
-                f"{run}: holds no {INDEX_FOLDER}/ to recommend from, expected a run that `mmattn fit` finished"
+                f"{run}: holds no {INDEX_FOLDER}/ to recommend from, expected a run that `mmattn fit` "
+                f"finished"
             )
         service: RecommenderService = open_bundle(folder, lambda opened: cls._from_bundle(opened, folder))
         model = service.model
@@ -233,7 +234,7 @@ class RecommenderService:
         return rows
 
     def find_rows(self, ids: Sequence[Any]) -> Ints:
-        """[n] rows of items in the index as `rows_of` has them, -1 for those that are not in the catalogue."""
+        """[n] rows of items in the index as `rows_of` has them, -1 for those not in the catalogue."""
         names = [as_text(name) for name in ids]
         if self.index.ids.dtype == object:
             return np.asarray(self._id_to_row.get_indexer(pd.Index(names, dtype=object)), np.int64)
@@ -338,7 +339,8 @@ def recommend(
     """What a finished run recommends to somebody with this history.
 
     Args:
-        run: the folder that `mmattn fit` left, or a `RecommenderService`, which is opened once for many questions.
+        run: the folder that `mmattn fit` left, or a `RecommenderService`, which is opened once for many
+            questions.
         history: ids of the items met; empty, the answer is what the catalogue as a whole speaks for.
         k: how many.
         where: a condition over the items' columns.

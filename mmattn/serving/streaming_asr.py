@@ -41,7 +41,8 @@ class StreamingRecognizer:
         >>> from mmattn.model.build import build_encoders, build_model
         >>> from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
         >>> config = ModelConfig(
-        ...     {"audio": EncoderConfig("causal-log-mel", {"dim": 16, "sample_rate": 8000}, positional_encoding=False)},
+        ...     {"audio": EncoderConfig("causal-log-mel", {"dim": 16, "sample_rate": 8000},
+        ...     positional_encoding=False)},
         ...     FusionConfig(dim=16, heads=2, program="Program(mask=causal & window(16))"),
         ...     {"ctc": HeadConfig("ctc", {"alphabet": "ab "})},
         ... )
@@ -96,7 +97,8 @@ class StreamingRecognizer:
         """Hear a further piece.
 
         Args:
-            samples: [n] floating point at `sample_rate` (see `mmattn.encoders.audio.audio_io.Resampler` for other rates); n
+            samples: [n] floating point at `sample_rate` (see `mmattn.encoders.audio.audio_io.Resampler` for
+                other rates); n
                 may be 0 or larger than memory can hold at once for the network: cut it as it suits.
 
         Returns:

@@ -62,8 +62,8 @@ def train(
     """Train the task and leave the best weights, by validation, in it.
 
     In several processes (`accelerate launch`) the batches are dealt out: an optimizer step takes
-    `grad_accumulation` batches of each process, which gives the numbers of one process with `grad_accumulation` as
-    many times larger. The main process alone validates, reports and writes.
+    `grad_accumulation` batches of each process, which gives the numbers of one process with
+    `grad_accumulation` as many times larger. The main process alone validates, reports and writes.
 
     Args:
         task: what to train; moved to the device that accelerate chooses.
@@ -86,7 +86,8 @@ def train(
             0 takes the weights as they are.
         gate_penalty: what an open head costs: this times the expected number of open heads is added to
             the loss, in programs with a `head_gate` (see `mmattn.attention.gate_penalty`).
-        gate_learning_rate: peak rate of the gates where that costs something: to close they go five units, which the
+        gate_learning_rate: peak rate of the gates where that costs something: to close they go five units,
+            which the
             rate of weights does not bring them in thousands of steps; 0 lets them learn as the rest does.
         precision: "auto" is bf16 on a GPU that has it and full precision elsewhere; or "no", "bf16", "fp16".
         seed: of every random number drawn in training.
@@ -111,14 +112,17 @@ def train(
     settings = {
         "epochs": epochs, "until": stop_after_epoch, "learning_rate": learning_rate, "optimizer": optimizer,
         "optimizer_options": dict(optimizer_options or {}), "weight_decay": weight_decay,
-        "rates": dict(lr_multipliers or {}), "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup_ratio,
+        "rates": dict(lr_multipliers or {}), "layer_decay": layer_decay, "schedule": schedule,
+        "warmup": warmup_ratio,
         "decay": lr_decay, "decay_epochs": lr_decay_epochs, "clip": max_grad_norm,
         "accumulate": grad_accumulation * accelerator.num_processes, "average": ema_decay,
-        "gate_penalty": gate_penalty, "gate_rate": gate_learning_rate, "precision": accelerator.mixed_precision,
+        "gate_penalty": gate_penalty, "gate_rate": gate_learning_rate,
+        "precision": accelerator.mixed_precision,
         "seed": seed,
     }  # fmt: skip
     groups = parameter_groups(
-        task, learning_rate=learning_rate, weight_decay=weight_decay, lr_multipliers=lr_multipliers, layer_decay=layer_decay,
+        task, learning_rate=learning_rate, weight_decay=weight_decay, lr_multipliers=lr_multipliers,
+        layer_decay=layer_decay,
         gate_learning_rate=gate_learning_rate if gate_penalty else 0.0,
     )  # fmt: skip
     plain = build_optimizer(optimizer, groups, optimizer_options)
@@ -146,7 +150,8 @@ def train(
     start_loggers(accelerator, run_name, settings)
     shown = progress and accelerator.is_main_process
     with tqdm(
-        desc=run_name, unit="step", total=sum(steps[: stop_after_epoch or epochs]), initial=scheduled.steps_taken,
+        desc=run_name, unit="step", total=sum(steps[: stop_after_epoch or epochs]),
+        initial=scheduled.steps_taken,
         disable=None if shown else True,
     ) as bar:  # fmt: skip
         run = EpochRunner(accelerator, task, ready, state, settings, last, save_every, bar)

@@ -31,7 +31,8 @@ class LoopConfig:
         ema_decay: decay of the moving average of the weights that is kept; 0 keeps the last.
         gate_penalty: what an open head costs, where the program has a `head_gate`; closed heads are
             removed from the model that is kept.
-        gate_learning_rate: peak rate of the gates then: they have far to go; 0 lets them learn as the rest does.
+        gate_learning_rate: peak rate of the gates then: they have far to go; 0 lets them learn as the rest
+            does.
         precision: "auto" is bf16 on a GPU that has it, and full precision elsewhere; fp16 needs a GPU.
         save_every: optimizer steps between two checkpoints within an epoch; 0 keeps whole epochs only.
         loggers: who gets the curves while it runs: tensorboard, wandb, mlflow, or several of them.

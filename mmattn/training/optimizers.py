@@ -27,7 +27,8 @@ def build_optimizer(
 
     Args:
         name: one of `OPTIMIZERS`.
-        groups: as `mmattn.training.parameter_groups.parameter_groups` makes them, each with its rate and decay.
+        groups: as `mmattn.training.parameter_groups.parameter_groups` makes them, each with its rate and
+            decay.
         options: further keyword arguments of the torch class, such as `momentum` of sgd.
 
     Raises:

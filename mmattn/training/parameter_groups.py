@@ -43,19 +43,21 @@ def parameter_groups(
         layer_decay: factor on the rate from each layer of an encoder to the one below it, so that
             layer i of L learns with `layer_decay ** (L - 1 - i)`, and what lies below the layers (the
             embeddings) with `layer_decay ** L`; 1 lets all layers learn alike.
-        gate_learning_rate: of the gates of heads (`head_gate`), which go from open to closed over some five units,
-            farther than other weights go in most trainings; 0 lets them learn as the rest does.
+        gate_learning_rate: of the gates of heads (`head_gate`), which go from open to closed over some five
+            units, farther than other weights go in most trainings; 0 lets them learn as the rest does.
 
     Returns:
         Groups in a fixed order, {"params", "lr", "weight_decay", "names"}.
 
     Raises:
-        InputError: a name in `lr_multipliers` that no trained parameter has, or a factor that is not positive.
+        InputError: a name in `lr_multipliers` that no trained parameter has, or a factor that is not
+            positive.
 
     Example:
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 1))
-        >>> for group in parameter_groups(net, learning_rate=1.0, weight_decay=0.1, lr_multipliers={"0": 0.5}):
+        >>> for group in parameter_groups(net, learning_rate=1.0, weight_decay=0.1,
+        ...     lr_multipliers={"0": 0.5}):
         ...     print(group["lr"], group["weight_decay"], group["names"])
         0.5 0.1 ['0.weight']
         0.5 0.0 ['0.bias']

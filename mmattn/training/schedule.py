@@ -32,7 +32,8 @@ class LearningRateSchedule:
         cosine:       (1 + cos(pi (s - W - 1) / (T - W))) / 2
         step:         `lr_decay` to the power of the number of times that `lr_decay_epochs` epochs have passed
         exponential:  `lr_decay` to the power of (s - W - 1) / (n `lr_decay_epochs`)
-        plateau:      multiplied by `lr_decay` after every `lr_decay_epochs` epochs in turn without a better one
+        plateau:      multiplied by `lr_decay` after every `lr_decay_epochs` epochs in turn without a better
+            one
 
     Each group of the optimizer keeps its own peak: the rate that it has when the schedule is built.
 
@@ -52,7 +53,8 @@ class LearningRateSchedule:
     Example:
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.8)
-        >>> schedule = LearningRateSchedule("step", optimizer, steps_per_epoch=[2, 2, 2], warmup_ratio=1 / 3, lr_decay=0.5, lr_decay_epochs=2)
+        >>> schedule = LearningRateSchedule("step", optimizer, steps_per_epoch=[2, 2, 2], warmup_ratio=1 / 3,
+        ...     lr_decay=0.5, lr_decay_epochs=2)
         >>> rates = []
         >>> for step in range(6):
         ...     rates.append(schedule.learning_rate)

@@ -42,7 +42,8 @@ def questions() -> tuple[list[Sample], list[Boxes]]:
 def detector() -> Detector:
     torch.manual_seed(0)
     return Detector.build(
-        "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32, num_convs=1,
+        "fcos", ["asked for"], backbone="resnet10t", levels=(2,), extra_levels="none", fpn_channels=32,
+        num_convs=1,
         conditioning={"text": TinyText(dim=16, layers=0)},
     )  # fmt: skip
 

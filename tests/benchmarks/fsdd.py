@@ -190,7 +190,8 @@ def ours(
     )
     task.clips = len(targets)
     train(
-        task, epochs=epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99, seed=seed,
+        task, epochs=epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99,
+        seed=seed,
         progress=False,
     )  # fmt: skip
     return task

@@ -195,7 +195,8 @@ def learn_words(
     inputs = ModelInputs(contents={"speech": files})
     task = MixupTask(model, inputs, words, range(len(files)), head="word", augment=augment)
     train(
-        task, epochs=given.word_epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99,
+        task, epochs=given.word_epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1,
+        ema_decay=0.99,
         seed=seed, folder=folder, run_name=f"words {seed}",
     )  # fmt: skip
     source = detector.conditioning_model

@@ -92,7 +92,8 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
 
     task = SupervisedTask(model, inputs, targets, range(len(inputs)), judge, head="boxes", batch_size=16)
     train(
-        task, epochs=given.epochs, learning_rate=given.rate, weight_decay=1e-3, warmup_ratio=0.05, ema_decay=0.99,
+        task, epochs=given.epochs, learning_rate=given.rate, weight_decay=1e-3, warmup_ratio=0.05,
+        ema_decay=0.99,
         seed=seed, folder=folder, run_name=f"scenes {seed}",
     )  # fmt: skip
     test, truth = read(model, "test", TEST, seed)

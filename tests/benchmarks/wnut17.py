@@ -206,7 +206,8 @@ def run(data: Sentences, name: str, rate: float, seed: int, epochs: int, out: Pa
             "layer_decay": variant.layer_decay,
         }
     history = train(
-        task, epochs=epochs, seed=seed, warmup_ratio=0.1, weight_decay=0.01, optimizer_options={"fused": True},
+        task, epochs=epochs, seed=seed, warmup_ratio=0.1, weight_decay=0.01,
+        optimizer_options={"fused": True},
         precision="bf16", folder=kept.with_suffix(""), progress=False, **settings,
     )  # fmt: skip
     with torch.autocast(choose_device().type, torch.bfloat16):
@@ -285,7 +286,8 @@ def _tell_test(report: Report, data: Sentences, runs: Mapping[str, list[dict[str
         strict = np.mean([entity_metrics(tags, truth, strict=True)["f1"] for tags in said[name]])
         report.row(
             name, runs[name][0]["rate"], told(figures["f1"]), ahead, figures["precision"].mean,
-            figures["recall"].mean, float(strict), " ".join(f"{value:.4f}" for value in figures["f1"].seed_means),
+            figures["recall"].mean, float(strict),
+            " ".join(f"{value:.4f}" for value in figures["f1"].seed_means),
         )  # fmt: skip
     report.table("F1 of each kind, mean of the seeds", ("system", *ENTITY_TYPES))
     for name, found in said.items():

@@ -59,7 +59,8 @@ def test_without_a_paired_difference_nobody_is_better() -> None:
 def test_ours_wins_against_the_strongest_of_several() -> None:
     weak = system("weak", 0.1, interval(0.3))
     assert describe_outcome(report(weak, system("knn", 0.35, interval(0.05)))) == (
-        "mmattn beats knn, the strongest of 2 baselines: nDCG@20 0.4000 against 0.3500. The paired difference, "
+        "mmattn beats knn, the strongest of 2 baselines: nDCG@20 0.4000 against 0.3500. The paired "
+        "difference, "
         "mmattn minus the baseline, is +0.0500 (+0.0400 to +0.0600) and excludes zero."
     )
 
@@ -73,7 +74,8 @@ def test_of_one_rival_it_is_not_said_that_it_is_the_strongest() -> None:
 def test_the_rival_wins_and_is_named_first() -> None:
     weak = system("weak", 0.1, interval(0.3))
     assert describe_outcome(report(weak, system("knn", 0.45, interval(-0.05)))) == (
-        "knn beats mmattn: nDCG@20 0.4500 against 0.4000. The paired difference, mmattn minus the baseline, is "
+        "knn beats mmattn: nDCG@20 0.4500 against 0.4000. The paired difference, mmattn minus the baseline, "
+        "is "
         "−0.0500 (−0.0600 to −0.0400) and excludes zero."
     )
 
@@ -113,7 +115,8 @@ def test_two_contents_earn_their_places_and_one_is_best_alone() -> None:
         [dropped("text", -0.05), dropped("image", -0.03), *alone], interval(0.4), METRIC
     )
     assert words == (
-        "Text and image contribute to the result: nDCG@20 changes without text by −0.0500 (−0.0600 to −0.0400) and "
+        "Text and image contribute to the result: nDCG@20 changes without text by −0.0500 (−0.0600 to "
+        "−0.0400) and "
         "without image by −0.0300 (−0.0400 to −0.0200). "
         "The best single modality is text with 0.3000, compared with 0.4000 for all modalities."
     )
@@ -181,7 +184,8 @@ def served(*points: tuple[int, float, float, float], exact: float = 9000.0) -> I
 
 def test_an_index_that_loses_nothing_from_some_effort_on() -> None:
     assert describe_index_cost(served((1, 0.5, 0.1, 90_000.0), (8, 0.99, 0.001, 20_000.0))) == (
-        "The model loses 0.5000 of a perfect nDCG@20 of 1. Replacing its scores by vectors of width 128 loses "
+        "The model loses 0.5000 of a perfect nDCG@20 of 1. Replacing its scores by vectors of width 128 "
+        "loses "
         "another +0.0020 (−0.0080 to +0.0120). The index (IVF26,Flat) has no measurable loss from 8 probed "
         "lists on: +0.0010 (−0.0090 to +0.0110), with 99.0% recall of exact search."
     )

@@ -59,8 +59,10 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 2
     assert (tmp_path / "tables.md").read_text().count("| --- |") == 2
     assert summarize_ablations(report.ablations, report.ours.metrics[report.primary], report.primary) == (
-        "Text contributes to the result: nDCG@20 changes without text by \N{MINUS SIGN}0.2000 (\N{MINUS SIGN}0.2100 to "
+        "Text contributes to the result: nDCG@20 changes without text by \N{MINUS SIGN}0.2000 "
+        "(\N{MINUS SIGN}0.2100 to "
         "\N{MINUS SIGN}0.1900). No effect is shown for image (\N{MINUS SIGN}0.0100 to +0.0100): the interval "
-        "of the change includes zero. The best single modality is text with 0.3500, compared with 0.4000 for all "
+        "of the change includes zero. The best single modality is text with 0.3500, compared with 0.4000 "
+        "for all "
         "modalities."
     )

@@ -25,8 +25,10 @@ def outcome(change: float, primary: str = "accuracy", **more: Any) -> TaskOutcom
     lower = frozenset({"wer"})
     defaults: dict[str, Any] = {
         "name": "digit", "head": "classification", "target": "digit", "data": "toy", "kind": "class",
-        "inputs": ("image", "text"), "parts": {"train": 5, "validation": 2, "test": 3}, "primary_metric": primary,
-        "lower_is_better": lower, "metrics": {primary: around(0.5 + change)}, "single_task": {primary: around(0.5)},
+        "inputs": ("image", "text"), "parts": {"train": 5, "validation": 2, "test": 3},
+        "primary_metric": primary,
+        "lower_is_better": lower, "metrics": {primary: around(0.5 + change)},
+        "single_task": {primary: around(0.5)},
         "gain": {primary: around(change)},
     }  # fmt: skip
     return TaskOutcome(**{**defaults, **more})

@@ -29,8 +29,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = FitConfig(
         name="run", data=DataConfig(folder / "data", folder / "features"), encoders=encoders,
         protocol=ProtocolConfig(seeds=(3,), metrics=("ndcg@5",)), baselines={},
-        fusion=FusionConfig(dim=32, heads=2), training=TrainingConfig(epochs=1, steps_per_epoch=2, users_per_batch=40),
-        evaluation=EvaluationConfig(ablations=(), ablate_encoders=False, subsets=False, subgroups=False, index_dim=0),
+        fusion=FusionConfig(dim=32, heads=2), training=TrainingConfig(epochs=1, steps_per_epoch=2,
+        users_per_batch=40),
+        evaluation=EvaluationConfig(ablations=(), ablate_encoders=False, subsets=False, subgroups=False,
+        index_dim=0),
         out=folder,
     )  # fmt: skip
     return run_experiment(config, progress=False)

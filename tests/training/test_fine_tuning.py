@@ -42,7 +42,8 @@ def test_a_language_model_is_trained_along(kind: Any) -> None:
     before = {name: value.clone() for name, value in model.encoders.state_dict().items()}
     task = AlignmentTask(model, inputs, torch.arange(200) % 4, lambda _: {}, batch_size=20)
     history = train(
-        task, epochs=2, learning_rate=1e-3, lr_multipliers={"encoders": 0.1}, layer_decay=0.5, weight_decay=0.0,
+        task, epochs=2, learning_rate=1e-3, lr_multipliers={"encoders": 0.1}, layer_decay=0.5,
+        weight_decay=0.0,
         progress=False,
     )  # fmt: skip
     losses = [row["loss"] for row in history.rows]

@@ -28,7 +28,8 @@ class DetectorParts:
     Args:
         network: torchvision's detector.
         map_conditioning: conditions its feature maps; None without conditioning.
-        region_conditioning: conditions the vectors of its regions; None without conditioning, or without regions.
+        region_conditioning: conditions the vectors of its regions; None without conditioning, or without
+            regions.
         conditioning_model: makes tokens of samples; None where they come from elsewhere.
         token_dim: width of the tokens; None without conditioning.
     """

@@ -22,12 +22,14 @@ class DetectorConfig:
         classes: names; the single class "asked for" where the tokens say what is looked for.
         backbone: name of a timm network, or "efficientnet-lite0" (see `Pyramid`).
         levels: its feature maps, from stride 2 counted from 0; none: those of torchvision's own models.
-        extra_levels: coarser maps on top of them, "none", "pool" or "p6p7"; left out, as in torchvision's own models.
+        extra_levels: coarser maps on top of them, "none", "pool" or "p6p7"; left out, as in torchvision's own
+            models.
         fpn_channels: channels of the pyramid.
         frozen_stages: stages of the network that are not trained, from the input; or "all".
         norm: are means and scales of batch norms trained ("batch") or not ("frozen")? Left out: frozen
             where the network's weights were trained before.
-        min_size: pixels that the shorter side of a picture is brought to; left out, pictures stay as they are.
+        min_size: pixels that the shorter side of a picture is brought to; left out, pictures stay as they
+            are.
         max_size: pixels of the longer side, at most, where there is a size.
         num_convs: in each head of FCOS.
         representation_size: width of a region's vector in Faster R-CNN.

@@ -35,7 +35,8 @@ class FeaturePyramid(nn.Module):
         extra_levels: coarser maps on top: "none"; "pool", one, by pooling; "p6p7", two, by convolutions.
         pretrained: True for the bundled weights of efficientnet-lite0 or those that timm fetches from its
             hub; a file of timm weights; False for random ones. None: True for efficientnet-lite0 alone.
-        frozen_stages: stages of the network that are not trained, from the input; "all" for the whole network.
+        frozen_stages: stages of the network that are not trained, from the input; "all" for the whole
+            network.
         norm: "frozen" keeps means and scales of batch norms as they are, as small batches want it; "batch"
             trains them; None: frozen for pretrained networks.
 
@@ -137,7 +138,8 @@ def _freeze_stages(network: Any, frozen_stages: int | str, backbone: str) -> Non
     stages = [stage["module"] for stage in network.feature_info.info]
     if not isinstance(frozen_stages, int) or not 0 < frozen_stages <= len(stages):
         raise InputError(
-            f"detector: got frozen={frozen_stages!r}, expected 0 to {len(stages)} stages of {backbone}, or 'all'"
+            f"detector: got frozen={frozen_stages!r}, expected 0 to {len(stages)} stages of {backbone}, or "
+            f"'all'"
         )
     # timm flattens some names: layers.1 becomes layers_1.
     ends = tuple(stages[frozen_stages - 1].replace(".", mark) + "." for mark in "._")

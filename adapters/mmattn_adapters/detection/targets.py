@@ -21,8 +21,8 @@ def to_image_tensor(content: Any) -> Tensor:
     """A picture as torchvision's detectors take it: float32 [3, H, W] from 0 to 1.
 
     Args:
-        content: what `mmattn.encoders.image.image_io.read_image` reads; a uint8 tensor [3, H, W]; or what this
-            function gave, which passes through.
+        content: what `mmattn.encoders.image.image_io.read_image` reads; a uint8 tensor [3, H, W]; or what
+            this function gave, which passes through.
 
     Raises:
         Unreadable: with the reason.

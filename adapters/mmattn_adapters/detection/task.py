@@ -112,7 +112,8 @@ class SyntheticDetectionTask(_DetectionTaskBase):
 
     Args:
         detector: what is trained.
-        sample_fn: a seed -> samples and their boxes; what it draws from torch's global generator is seeded, too.
+        sample_fn: a seed -> samples and their boxes; what it draws from torch's global generator is seeded,
+            too.
         steps_per_epoch: an epoch.
         validate_fn, modality_dropout, augment: as in `DetectionTask`.
     """

@@ -71,8 +71,8 @@ def read_fields(
 ) -> list[tuple[int, list[str]]]:
     """Read the lines with a given number of fields; other lines are rejected.
 
-    The original files are Latin-1; many copies are UTF-8, some with lost letters. A line is decoded as UTF-8 if
-    that is valid, otherwise as Latin-1.
+    The original files are Latin-1; many copies are UTF-8, some with lost letters. A line is decoded as UTF-8
+    if that is valid, otherwise as Latin-1.
 
     Args:
         root: the folder.

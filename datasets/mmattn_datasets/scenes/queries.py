@@ -187,8 +187,8 @@ def make_queries(
         audio_source: source of the spoken words; left out, synthetic sound patterns.
         seed: the same seed gives the same queries.
         queries_per_scene: queries per scene, at most 10.
-        absent_rate: probability that a query asks for a digit that the scene lacks. Where no further present or
-            absent digit is left, the query is of the other sort.
+        absent_rate: probability that a query asks for a digit that the scene lacks. Where no further present
+            or absent digit is left, the query is of the other sort.
 
     Returns:
         The queries, scene by scene.

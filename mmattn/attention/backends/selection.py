@@ -46,7 +46,8 @@ class ProgramPlan:
         heads = f"head {first}" if last == first + 1 else f"heads {first} to {last - 1}"
         lines = [f"{heads}: {self.backend} ({self.reason}), scores {_format_density(self.density)}"]
         lines += [
-            f"  {name}: able, estimated {_format_milliseconds(estimate)}, scores {_format_density(estimate.density)}"
+            f"  {name}: able, estimated {_format_milliseconds(estimate)}, scores "
+            f"{_format_density(estimate.density)}"
             for name, estimate in self.estimates.items()
             if name != self.backend
         ]

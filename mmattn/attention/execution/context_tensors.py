@@ -127,7 +127,8 @@ def dynamic_input(term: Dynamic, q: Tokens, context: Mapping[str, Any]) -> Tenso
     task = _require(context, "task", str(term))
     if not isinstance(task, Tensor) or task.shape not in ((q.dim,), (len(q), q.dim)):
         raise InputError(
-            f'Attention: context["task"] is {_describe_value(task)}, expected [{q.dim}] or [{len(q)}, {q.dim}]'
+            f'Attention: context["task"] is {_describe_value(task)}, expected [{q.dim}] or [{len(q)}, '
+            f"{q.dim}]"
         )
     return task.to(q.values).expand(len(q), q.dim)
 
@@ -162,7 +163,8 @@ def _token_presence(context: Mapping[str, Any], kv: Tokens, layout: Layout) -> T
     expected = (len(kv), len(kv.modalities))
     if not isinstance(presence, Tensor) or presence.shape != expected or presence.dtype != torch.bool:
         raise InputError(
-            f'Attention: context["presence"] is {_describe_value(presence)}, expected boolean {list(expected)}'
+            f'Attention: context["presence"] is {_describe_value(presence)}, expected boolean '
+            f"{list(expected)}"
         )
     return presence[layout.key.sample, kv.modality]
 

@@ -73,7 +73,8 @@ class PackedOrder:
         """Stretches of the packed rows of [N, ...], one after the other.
 
         Nobody may look at padded rows, and no gradient flows through them. Where gradients are not recorded,
-        stretches share their memory in turn: each is read before the next is asked for, or `separate_buffers` is said.
+        stretches share their memory in turn: each is read before the next is asked for, or `separate_buffers`
+            is said.
         """
         if self.index is None:
             return iter(slice_ranges(values, ranges))

@@ -25,7 +25,8 @@ class CostModel:
     Args:
         seconds_per_step: seconds that one more step costs.
         seconds_per_pair: seconds for each query-key pair.
-        seconds_per_moved_token: seconds to move one token's queries, keys, values and results to another place and back.
+        seconds_per_moved_token: seconds to move one token's queries, keys, values and results to another
+            place and back.
         seconds_per_query: seconds for each query, however few keys it has.
         max_pairs: most pairs that one step may hold, except for a single query.
         max_tokens: most queries or keys in a step of several samples; beyond it caches overflow.
@@ -47,7 +48,8 @@ class SampleGroup:
 
     Args:
         samples: their numbers.
-        num_queries, num_keys: of one row: a sample's, padded to the longest, or all samples' if they are joined.
+        num_queries, num_keys: of one row: a sample's, padded to the longest, or all samples' if they are
+            joined.
         concatenated: do the samples share one row?
     """
 

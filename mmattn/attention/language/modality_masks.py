@@ -57,7 +57,8 @@ class Route(Mask):
         object.__setattr__(self, "routes", _sorted_routes(self.routes))
 
     def _formatted_arguments(self) -> Iterator[str]:
-        yield f"{{{', '.join(f'{format_argument(query)}: {format_argument(keys)}' for query, keys in self.routes)}}}"
+        routes = (f"{format_argument(query)}: {format_argument(keys)}" for query, keys in self.routes)
+        yield f"{{{', '.join(routes)}}}"
 
     def named_modalities(self) -> tuple[str, ...]:
         names = (name for query, keys in self.routes for name in (query, *keys))
@@ -205,7 +206,8 @@ def _is_modality(side: TokenFields, modality: str) -> Tensor:
 def _check_known(term_name: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise InputError(
-            f"{term_name}: it names {name!r}, expected a modality that the tokens know.{did_you_mean(name, known)}"
+            f"{term_name}: it names {name!r}, expected a modality that the tokens "
+            f"know.{did_you_mean(name, known)}"
         )
 
 

@@ -299,7 +299,8 @@ class Attention(PrunableAttention):
         new = tuple(dict.fromkeys(name for name in names if name not in self._modalities))
         if len(self._modalities) + len(new) > MAX_MODALITIES:
             raise InputError(
-                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most {MAX_MODALITIES}; "
+                f"Attention: got the modalities {[*self._modalities, *new]}, expected at most "
+                f"{MAX_MODALITIES}; "
                 "name them in the term, as in modality_bias(name, modalities=[...])"
             )
         self._modalities += new

@@ -74,7 +74,8 @@ def check_result(name: str, values: Tensor, tokens: Tokens) -> None:
     if bool(values.isfinite().all()):
         return
     raise InputError(
-        f"Attention: the {name} {_describe_first_nonfinite(values, tokens)}, though everything that went in is finite: "
+        f"Attention: the {name} {_describe_first_nonfinite(values, tokens)}, though everything that went in "
+        f"is finite: "
         f"it overflowed {values.dtype}"
     )
 
@@ -82,7 +83,8 @@ def check_result(name: str, values: Tensor, tokens: Tokens) -> None:
 def _check_tokens(name: str, tokens: Tokens) -> None:
     if not bool(tokens.values.isfinite().all()):
         raise InputError(
-            f"Attention: the {name} {_describe_first_nonfinite(tokens.values, tokens)}, expected finite numbers"
+            f"Attention: the {name} {_describe_first_nonfinite(tokens.values, tokens)}, expected finite "
+            f"numbers"
         )
 
 

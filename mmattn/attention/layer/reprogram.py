@@ -45,7 +45,8 @@ def reprogram(module: nn.Module, program: Program | Heads) -> None:
             program.num_heads != layer.heads or getattr(layer, KEPT_HEADS) is not None
         ):
             raise InputError(
-                f"reprogram: got a program for {program.num_heads} heads, expected {layer.heads}, not pruned; "
+                f"reprogram: got a program for {program.num_heads} heads, expected {layer.heads}, not "
+                f"pruned; "
                 "a program without head ranges fits any layer"
             )
     for layer in found:

@@ -211,7 +211,8 @@ def _mismatch_message(
 ) -> str:
     keys = "themselves" if q is kv else f"keys of lengths {kv.length_list}"
     return (
-        f"attention: {backend} in {dtype} and the reference differ in the {name}, {relative_error:.3g} times the "
+        f"attention: {backend} in {dtype} and the reference differ in the {name}, {relative_error:.3g} "
+        f"times the "
         f"tolerance, for queries of lengths {q.length_list} over {keys}, "
         f"{layer.heads} heads of {layer.width}:\n  {layer.program}"
     )

@@ -53,7 +53,8 @@ class BiasPanel:
     Args:
         title: the term.
         bias: [Q, K].
-        has_placeholder_values: do its numbers all start at zero, so that 1, 2, 3, ... are drawn in their place?
+        has_placeholder_values: do its numbers all start at zero, so that 1, 2, 3, ... are drawn in their
+            place?
     """
 
     title: str

@@ -77,7 +77,8 @@ class TaskConfig:
         drop_modality: probability of dropping a modality of a sample in a step.
         metric: of a head that says text: what was said ("transcript": word and character errors), or what
             might as well be said ("translation": BLEU and chrF; captions too).
-        augment: encoder -> how its contents are changed, anew in each epoch (`mmattn.training.augmentation.augment`).
+        augment: encoder -> how its contents are changed, anew in each epoch
+            (`mmattn.training.augmentation.augment`).
         adversarial: adversarial training; left out, none.
     """
 
@@ -124,8 +125,8 @@ class TaskTrainingConfig(LoopConfig):
     """How it is trained: the keys of `LoopConfig`.
 
     Args:
-        steps_per_epoch: steps an epoch, each with a batch of every task; 0 takes as many as the largest task has
-            batches.
+        steps_per_epoch: steps an epoch, each with a batch of every task; 0 takes as many as the largest task
+            has batches.
     """
 
     epochs: int = 10
@@ -141,7 +142,8 @@ class RobustnessConfig:
             sample gets another one's; "noise", random vectors of the same scale (stored features only).
         subsets: measure every subset of the contents.
         noise_levels: levels of normal noise on the encoders' tokens, as shares of their norm.
-        attack_radii: lengths of one push along the gradient that raises the loss most, as shares of that norm.
+        attack_radii: lengths of one push along the gradient that raises the loss most, as shares of that
+            norm.
     """
 
     ablations: tuple[Literal["drop", "shuffle", "noise"], ...] = ("drop", "shuffle")
@@ -164,7 +166,8 @@ class TaskFitConfig:
         training: how.
         protocol: seeds and parts.
         weighting: how the tasks' losses are joined: fixed, uncertainty, or a method of torchjd.
-        single_task_baselines: of several tasks, train each one by itself too, with as many steps, for the report.
+        single_task_baselines: of several tasks, train each one by itself too, with as many steps, for the
+            report.
         robustness: the evidence beside the figures.
         out: folder of the runs.
     """
@@ -193,7 +196,8 @@ class TaskFitConfig:
                 for encoder in names:
                     if encoder not in self.encoders:
                         raise InputError(
-                            f"tasks.{name}.{what}: no encoder {encoder!r}.{did_you_mean(encoder, self.encoders)}"
+                            f"tasks.{name}.{what}: no encoder "
+                            f"{encoder!r}.{did_you_mean(encoder, self.encoders)}"
                         )
 
     @property

@@ -194,9 +194,11 @@ class TaskExperiment:
     ) -> SupervisedTask:
         config = task.config
         return SupervisedTask(
-            model, _select_modalities(inputs, task.inputs), task.targets, rows, head=task.name, batch_size=config.batch_size,
+            model, _select_modalities(inputs, task.inputs), task.targets, rows, head=task.name,
+            batch_size=config.batch_size,
             drop_modality=config.drop_modality, augment=build_augment(model.encoders, config.augment),
-            perturb=_build_perturb(config.adversarial), context={"task": task.name} if model.core.task_embeddings else None,
+            perturb=_build_perturb(config.adversarial),
+            context={"task": task.name} if model.core.task_embeddings else None,
         )  # fmt: skip
 
     def _build_weighting(self, names: Sequence[str]) -> TaskWeighting:

@@ -27,9 +27,10 @@ class TaskSeedResult:
 
     Args:
         seed: of the training.
-        counts: task -> variant -> [N, K] of its test items (see `mmattn.evaluation.tasks.task_metrics`). Variants
-            are `FULL`, `SINGLE_TASK` (trained by itself), knockouts ("without-image", "only-text"), "noise 0.5",
-            "attack 0.1".
+        counts: task -> variant -> [N, K] of its test items (see `mmattn.evaluation.tasks.task_metrics`).
+            Variants
+            are `FULL`, `SINGLE_TASK` (trained by itself), knockouts ("without-image", "only-text"), "noise
+            0.5", "attack 0.1".
         predictions: task -> what the model said of its test items.
         history: of the training together.
         single_task_histories: task -> history of the training by itself.

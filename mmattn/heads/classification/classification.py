@@ -20,7 +20,8 @@ _WHERE = "classification head"
 
 
 class ClassificationHead(SupervisedHead):
-    """One of several classes, from the joint vector. `MultiLabelHead` is for samples of several classes at once.
+    """One of several classes, from the joint vector. `MultiLabelHead` is for samples of several classes at
+    once.
 
     Paper: Szegedy et al., "Rethinking the Inception Architecture", 2016 (label smoothing).
 

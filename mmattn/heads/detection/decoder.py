@@ -101,7 +101,8 @@ class BoxDecoder(nn.Module):
             queries: of width D, as many samples as the tokens.
             boxes: [N, 4] centre x, centre y, width, height of each query's reference box, from 0 to 1.
             tokens: fused tokens.
-            patch_boxes_M4: [M, 4] corners of the part of the picture that each token shows, NaN for other tokens.
+            patch_boxes_M4: [M, 4] corners of the part of the picture that each token shows, NaN for other
+            tokens.
 
         Returns:
             For each layer [N, D] and [N, 4]; a layer's boxes are the next one's references.

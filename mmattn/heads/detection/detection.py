@@ -95,11 +95,13 @@ class DetectionHead(SupervisedHead):
         self.vocabulary = Vocabulary(labels, _WHERE, "label")
         if not 1 <= num_queries <= GROUP_SIZE or layers < 1:
             raise InputError(
-                f"{_WHERE}: got {num_queries} queries and {layers} layers, expected 1 to {GROUP_SIZE} and at least 1"
+                f"{_WHERE}: got {num_queries} queries and {layers} layers, expected 1 to {GROUP_SIZE} and "
+                f"at least 1"
             )
         if not 0 <= score_threshold < 1 or num_denoising_groups < 0:
             raise InputError(
-                f"{_WHERE}: got threshold {score_threshold} and denoise {num_denoising_groups}, expected 0 to below 1 and from 0"
+                f"{_WHERE}: got threshold {score_threshold} and denoise {num_denoising_groups}, expected 0 "
+                f"to below 1 and from 0"
             )
         self.num_queries, self.image_modality, self.score_threshold = (
             num_queries,

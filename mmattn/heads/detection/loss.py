@@ -74,7 +74,8 @@ def set_loss(
     Example:
         >>> nothing = BoxTargets(torch.zeros(0).long(), torch.zeros(0, 4), counts=(0,))
         >>> sure = BoxPredictions(torch.full((3, 2), -9.0), torch.rand(3, 4), counts=(3,))
-        >>> bool(set_loss(CostWeights(), sure, nothing, match_predictions(CostWeights(), sure, nothing)) < 1e-6)
+        >>> bool(set_loss(CostWeights(), sure, nothing, match_predictions(CostWeights(), sure,
+        ...     nothing)) < 1e-6)
         True
     """
     from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss

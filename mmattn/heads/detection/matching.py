@@ -89,14 +89,15 @@ def hungarian_matching(cost_matrices: Sequence[Tensor]) -> Matching:
     """The assignment of least total cost, sample by sample (the Hungarian method).
 
     Args:
-        cost_matrices: [Q_b, K_b] of each sample. Where there are more objects than predictions, the objects that
-            cost most are left out; both may be 0.
+        cost_matrices: [Q_b, K_b] of each sample. Where there are more objects than predictions, the objects
+            that cost most are left out; both may be 0.
 
     Raises:
         InputError: a cost is not finite.
 
     Example:
-        >>> found = hungarian_matching([torch.tensor([[1.0, 0.0], [0.0, 5.0], [9.0, 9.0]]), torch.tensor([[7.0]])])
+        >>> found = hungarian_matching([torch.tensor([[1.0, 0.0], [0.0, 5.0], [9.0, 9.0]]),
+        ...     torch.tensor([[7.0]])])
         >>> found.prediction_index.tolist(), found.object_index.tolist()
         ([0, 1, 3], [1, 0, 2])
     """

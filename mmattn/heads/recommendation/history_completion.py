@@ -33,8 +33,8 @@ def complete_history_weights(
 
     Args:
         weights: [I, C], what each of I known items says of each candidate; gradients pass.
-        cooccurrence: [I, I] numbers of users who chose both items, as `cooccurrence_counts` counts them. Items that are
-            not to be known must not be among the I.
+        cooccurrence: [I, I] numbers of users who chose both items, as `cooccurrence_counts` counts them.
+            Items that are not to be known must not be among the I.
         dropout: p, from 0 to below 1: the larger, the less an item stands for itself.
         ridge: in users, above 0: how many it takes before an item is believed.
 

@@ -100,7 +100,8 @@ def sample_negatives(
     mass_C = draws[loss]()
     if num_negatives < 1 or not bool(mass_C.sum() > 0):
         raise InputError(
-            f"negatives: got {num_negatives} to draw from {int((mass_C > 0).sum())} items, expected some of both"
+            f"negatives: got {num_negatives} to draw from {int((mass_C > 0).sum())} items, expected some of "
+            f"both"
         )
     share_C = mass_C / mass_C.sum()
     drawn_S = torch.multinomial(share_C, num_negatives, replacement=True, generator=generator)

@@ -26,15 +26,18 @@ class PopularityOverTime:
         times: [N] seconds.
         num_items: I.
         half_lives: days in which a choice loses half of its weight, one a kind of popularity; 0 for never.
-        serving_time: the moment of serving, which is the grid's last point; left out, just after the last choice.
+        serving_time: the moment of serving, which is the grid's last point; left out, just after the last
+            choice.
         grid_step: seconds between two points of the grid.
 
     Raises:
         InputError: a half-life below 0, or choices at `serving_time` or later.
 
     Example:
-        >>> seen = PopularityOverTime([0, 0, 1], [0.0, 10 * SECONDS_PER_DAY, 99 * SECONDS_PER_DAY], 2, [0, 10], serving_time=100 * SECONDS_PER_DAY)
-        >>> np.expm1(seen.latest.astype(float)).round(3).tolist()  # all choices, then those that have not faded
+        >>> seen = PopularityOverTime([0, 0, 1], [0.0, 10 * SECONDS_PER_DAY, 99 * SECONDS_PER_DAY], 2, [0,
+        ...     10], serving_time=100 * SECONDS_PER_DAY)
+        >>> np.expm1(seen.latest.astype(float)).round(3).tolist()  # all choices,
+        ...     then those that have not faded
         [[2.0, 1.0], [0.003, 0.933]]
     """
 

@@ -35,7 +35,8 @@ class RecommendationHead(nn.Module):
     sum (a long history speaks louder) and the mean. A user without history scores 0 everywhere.
 
     With completion, W becomes P W: histories are filled in by what all users' choices say of each other
-    before they meet the content (`mmattn.heads.recommendation.history_completion`). The score stays linear in the history.
+    before they meet the content (`mmattn.heads.recommendation.history_completion`). The score stays linear in
+    the history.
 
     Papers: He et al., "NAIS: Neural Attentive Item Similarity Model for Recommendation", 2018 (the
     attention and the exponent b); Bertinetto et al., "Meta-learning with differentiable closed-form
@@ -52,7 +53,8 @@ class RecommendationHead(nn.Module):
             content alone must do as well.
         kernel_scale: what g starts at.
         regularization: what s starts at.
-        completion_dropout: dropout of the history completion, from 0 to below 1; None leaves histories as they are.
+        completion_dropout: dropout of the history completion, from 0 to below 1; None leaves histories as
+            they are.
         completion_ridge: its ridge, in users.
 
     Example:

@@ -49,9 +49,10 @@ class SequenceHead(nn.Module):
         positional_encoding: learned places in the history.
         num_ids: number of items that get a learned vector beside their content; 0 for none.
         id_dropout: share of the items whose learned vector is dropped in a training step.
-        use_content: False leaves the learned vectors alone: then items that nobody chose cannot be told apart.
-        popularity_half_lives: half-lives in days of the popularity that is added, 0 for one that never fades; none by
-            default.
+        use_content: False leaves the learned vectors alone: then items that nobody chose cannot be told
+            apart.
+        popularity_half_lives: half-lives in days of the popularity that is added, 0 for one that never fades;
+            none by default.
         loss: "full" softmax over all known items; "uniform" or "popularity" draw negatives so, corrected.
         num_negatives: how many a step draws.
         horizon: the target after a step is one of the next so many items, drawn evenly; 1 is the next one.
@@ -113,7 +114,8 @@ class SequenceHead(nn.Module):
         if self.id_embedding is not None:
             nn.init.normal_(self.id_embedding.weight, std=0.1 if use_content else 1.0)
         self.tower = build_user_tower(
-            tower, width, layers=layers, heads=heads, program=program, max_length=max_length, positional_encoding=positional_encoding,
+            tower, width, layers=layers, heads=heads, program=program, max_length=max_length,
+            positional_encoding=positional_encoding,
             dropout=dropout,
         )  # fmt: skip
         self.popularity_weights = (

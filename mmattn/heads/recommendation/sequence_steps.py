@@ -55,7 +55,8 @@ def history_steps(histories: Histories, item_to_row: Ints | None = None) -> Sequ
 
     Args:
         histories: B of them.
-        item_to_row: [I] of each item among the vectors that the steps point at; None where those are all items.
+        item_to_row: [I] of each item among the vectors that the steps point at; None where those are all
+            items.
 
     Example:
         >>> met = Histories.from_events([0, 0, 2], [4, 3, 1], [0.0, 1.0, 2.0], num_users=3)
@@ -100,7 +101,8 @@ def sample_training_steps(
 
     Example:
         >>> met = Histories.from_events([0, 0, 0], [4, 3, 1], [0.0, 1.0, 2.0], num_users=1)
-        >>> steps = sample_training_steps(met, np.array([0]), np.arange(5), max_length=9, generator=torch.Generator())
+        >>> steps = sample_training_steps(met, np.array([0]), np.arange(5), max_length=9,
+        ...     generator=torch.Generator())
         >>> steps.items.tolist(), steps.targets.tolist()
         ([-1, 4, 3], [4, 3, 1])
     """

@@ -44,7 +44,8 @@ class SequenceTower(nn.Module):
     Example:
         >>> tower = SequenceTower(width=8, layers=1, heads=2)
         >>> one = torch.tensor([-1, 0, 2])
-        >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one, one)
+        >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one,
+        ...     one)
         >>> tower(steps, torch.randn(3, 8)).shape
         torch.Size([3, 8])
     """
@@ -113,7 +114,8 @@ class BagTower(nn.Module):
 
     Example:
         >>> one = torch.tensor([-1, 0, 2])
-        >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one, one)
+        >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one,
+        ...     one)
         >>> BagTower(width=8, heads=2)(steps, torch.randn(3, 8)).shape
         torch.Size([3, 8])
     """

@@ -34,8 +34,8 @@ class CTCHead(SupervisedHead):
             symbols.
         handle_unknown: what happens to a target that the alphabet cannot write: "refuse" is an error, "drop"
             leaves out those characters (those words, with word pieces).
-        handle_too_long: what happens to a target that its frames are too few for: "refuse" is an error, "skip"
-            leaves the sample out and counts it in `num_skipped`.
+        handle_too_long: what happens to a target that its frames are too few for: "refuse" is an error,
+            "skip" leaves the sample out and counts it in `num_skipped`.
         dropout: on the tokens.
 
     Attributes:
@@ -70,7 +70,8 @@ class CTCHead(SupervisedHead):
             or frames_per_token < 1
         ):
             raise InputError(
-                f"ctc head: got unknown={handle_unknown!r}, long={handle_too_long!r}, frames={frames_per_token}, expected unknown "
+                f"ctc head: got unknown={handle_unknown!r}, long={handle_too_long!r}, "
+                f"frames={frames_per_token}, expected unknown "
                 "'refuse' or 'drop', long 'refuse' or 'skip', frames >= 1"
             )
         self.tokenizer = build_tokenizer(vocabulary, unit)
@@ -154,7 +155,8 @@ class CTCHead(SupervisedHead):
             else:
                 raise InputError(
                     f"ctc head: sample {row} of the batch has {len(label)} symbols, "
-                    f"{self.tokenizer.decode(label)[:40]!r}, which need {needed} frames with their repeats, and "
+                    f"{self.tokenizer.decode(label)[:40]!r}, which need {needed} frames with their repeats, "
+                    f"and "
                     f"has {size}; expected more frames (`frames`, a shorter hop), or long='skip'"
                 )
         return rows

@@ -132,7 +132,8 @@ class WordPieceTokenizer(CTCTokenizer):
         )
         if unknown and not drop_unknown:
             raise InputError(
-                f"alphabet: {text!r} has {_format_symbols(unknown)}, which none of the {len(self) - 1} word pieces "
+                f"alphabet: {text!r} has {_format_symbols(unknown)}, which none of the {len(self) - 1} word "
+                f"pieces "
                 "begin or continue; expected other pieces, or unknown='drop'"
             )
         return [symbol for symbol in found.ids if symbol != BLANK]

@@ -36,7 +36,8 @@ class SpeakerHead(SupervisedHead):
         speakers: names of the speakers in training.
         embedding_dim: width K of the vectors.
         modality: whose tokens are pooled.
-        loss: a loss of pytorch-metric-learning, by name or with options (`mmattn.heads.contrastive.metric_learning`); those
+        loss: a loss of pytorch-metric-learning, by name or with options
+            (`mmattn.heads.contrastive.metric_learning`); those
             that have a class each, as "ArcFaceLoss", get the number of speakers.
         miner: a miner of pytorch-metric-learning; None takes all pairs.
         dropout: probability on the pooled statistics.

@@ -51,7 +51,8 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.num_return_sequences <= self.num_beams:
             raise InputError(
-                f"search: got beam {self.num_beams} and best {self.num_return_sequences}, expected 1 <= best <= beam"
+                f"search: got beam {self.num_beams} and best {self.num_return_sequences}, expected 1 <= "
+                f"best <= beam"
             )
         if not 0 <= self.min_length <= self.max_length:
             raise InputError(

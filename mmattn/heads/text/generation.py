@@ -60,14 +60,16 @@ class GenerationHead(SupervisedHead):
         num_beams: hypotheses that `predict` follows; 1 is greedy.
         length_penalty: of `predict`, see `mmattn.heads.text.beam_search.SearchOptions`.
         self_attention: attention program among what is written; it looks back only.
-        cross_attention: attention program from what is written, whose modality is "written", to the fused tokens.
+        cross_attention: attention program from what is written, whose modality is "written", to the fused
+            tokens.
 
     Raises:
         InputError: an option out of its range, or a vocabulary that is none.
 
     Example:
         >>> head, fused, inputs = GenerationHead.example(dim=8)
-        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused)), len(head.search(fused, num_return_sequences=3)[0])
+        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused)), len(head.search(fused,
+        ...     num_return_sequences=3)[0])
         (0, 4, 3)
     """
 
@@ -188,8 +190,8 @@ class GenerationHead(SupervisedHead):
 
         Args:
             fused: B samples.
-            options: of `mmattn.heads.text.beam_search.SearchOptions`, where they are not the head's own: beam,
-                best, length_penalty, min_length, max_length.
+            options: of `mmattn.heads.text.beam_search.SearchOptions`, where they are not the head's own:
+                beam, best, length_penalty, min_length, max_length.
         """
         there = [row for row, size in enumerate(fused.tokens.length_list) if size]
         found = [[GeneratedText("", 0.0, 0.0)] for _ in range(len(fused))]
@@ -217,7 +219,8 @@ class GenerationHead(SupervisedHead):
         longest = self.search_options.max_length
         if len(numbers) > longest:
             raise InputError(
-                f"{_WHERE}: got a target of {len(numbers)} {self.tokenizer.unit}s, expected at most {longest} "
+                f"{_WHERE}: got a target of {len(numbers)} {self.tokenizer.unit}s, expected at most "
+                f"{longest} "
                 f"(max_length): {target[:60]!r}"
             )
         return numbers

@@ -124,7 +124,8 @@ def learn_vocabulary(
         MissingDependency: pieces are learned by tokenizers.
 
     Example:
-        >>> learn_vocabulary(["two cats", "two dogs"], min_frequency=2), learn_vocabulary(["abba b"], "character")
+        >>> learn_vocabulary(["two cats", "two dogs"], min_frequency=2), learn_vocabulary(["abba b"],
+        ...     "character")
         (['two'], ['b', 'a', ' '])
     """
     if unit not in TOKEN_UNITS:

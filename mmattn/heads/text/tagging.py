@@ -71,7 +71,8 @@ class TaggingHead(SupervisedHead):
         self.vocabulary = Vocabulary(tags, _WHERE, "tag")
         if not 0 <= label_smoothing < 1 or (use_crf and label_smoothing):
             raise InputError(
-                f"{_WHERE}: got smoothing {label_smoothing}, expected a share from 0 to below 1, and 0 with a CRF"
+                f"{_WHERE}: got smoothing {label_smoothing}, expected a share from 0 to below 1, and 0 with "
+                f"a CRF"
             )
         self.modality, self.use_crf, self.label_smoothing = modality, use_crf, label_smoothing
         self.is_bio = _is_bio(self.tags)
@@ -164,7 +165,8 @@ class TaggingHead(SupervisedHead):
     def predict(self, fused: Fused) -> list[list[str]]:
         """The best (valid) tags of each sample's words; a word without a token has "O".
 
-        Words behind the last one that has a token are not known here: `mmattn.evaluation.tasks.entities` takes
+        Words behind the last one that has a token are not known here: `mmattn.evaluation.tasks.entities`
+            takes
         what is missing at the end as "O".
         """
         words = self(fused)

@@ -114,7 +114,8 @@ def _task_section(task: TaskOutcome, report: TaskReport) -> _TaskSection:
 def _summary_sentence(task: TaskOutcome) -> str:
     """What came out, in words; nothing is claimed that an interval does not bear out."""
     own = task.metrics[task.primary_metric]
-    said = f"{task.name}: {task_metric_label(task.primary_metric)} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
+    label = task_metric_label(task.primary_metric)
+    said = f"{task.name}: {label} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
     if not task.gain:
         return said
     change, alone = task.gain[task.primary_metric], task.single_task[task.primary_metric]

@@ -43,7 +43,8 @@ def _ablation_table(task: TaskOutcome) -> Table:
     }
     kinds = [kind for kind in ABLATION_LABELS if any((part, kind) in own for part in parts)]
     return Table(
-        f"{task.name}: change of {task_metric_label(task.primary_metric)} when a content is taken away, paired",
+        f"{task.name}: change of {task_metric_label(task.primary_metric)} when a content is taken away, "
+        f"paired",
         ("content", *(ABLATION_LABELS[kind] for kind in kinds)),
         tuple((part, *(own.get((part, kind), "-") for kind in kinds)) for part in parts),
     )
@@ -69,7 +70,8 @@ def _subset_table(task: TaskOutcome) -> Table:
 
 def _perturbation_table(task: TaskOutcome) -> Table:
     return Table(
-        f"{task.name}: {task_metric_label(task.primary_metric)} on disturbed tokens; strength as a share of the norm",
+        f"{task.name}: {task_metric_label(task.primary_metric)} on disturbed tokens; strength as a share of "
+        f"the norm",
         ("noise on, or attack", "strength", task_metric_label(task.primary_metric)),
         tuple(
             (one.target, f"{one.level:g}", format_interval(one.metrics[task.primary_metric]))

@@ -29,7 +29,8 @@ class SearchEngine:
         device: as in `Index.build`.
 
     Example:
-        >>> engine = SearchEngine(np.eye(3, dtype=np.float32), "ip", SearchPlan("exact search", 1.0, 10), device="cpu")
+        >>> engine = SearchEngine(np.eye(3, dtype=np.float32), "ip", SearchPlan("exact search", 1.0, 10),
+        ...     device="cpu")
         >>> engine.search(np.array([[0.1, 0.2, 0.9]], np.float32), 2)[1].tolist()
         [[2, 1]]
     """

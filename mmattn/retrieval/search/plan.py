@@ -92,7 +92,8 @@ class SearchPlan:
             lines.append(f"{'index':<44} {'on':>10} {'recall':>7} {'queries/s':>10} {'MB':>8} {'build s':>8}")
         for trial in self.trials:
             lines.append(
-                f"{trial.name:<44} {trial.num_vectors:>10,} {trial.recall:>7.4f} {trial.queries_per_second:>10,.0f} "
+                f"{trial.name:<44} {trial.num_vectors:>10,} {trial.recall:>7.4f} "
+                f"{trial.queries_per_second:>10,.0f} "
                 f"{trial.memory_mb:>8.1f} {trial.build_seconds:>8.1f}  {trial.verdict}"
             )
         return "\n".join(lines)

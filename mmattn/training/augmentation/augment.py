@@ -25,9 +25,9 @@ def build_augment(encoders: Mapping[str, Encoder], spec: Mapping[str, Mapping[st
 
     Args:
         encoders: modality -> encoder, which must be trained along: stored tokens cannot be changed.
-        spec: modality -> options, of `mmattn.training.augmentation.speech_augment.speech_augment` for sound, of
-            `image_augment` for pictures, or of `mmattn.training.augmentation.box_augment.BoxAugment` for pictures whose
-            boxes move along (flips, turns, zoom, crop, ...).
+        spec: modality -> options, of `mmattn.training.augmentation.speech_augment.speech_augment` for sound,
+            of `image_augment` for pictures, or of `mmattn.training.augmentation.box_augment.BoxAugment` for
+            pictures whose boxes move along (flips, turns, zoom, crop, ...).
 
     Raises:
         InputError: no such encoder, a frozen one, one whose contents cannot be changed, or options that do

@@ -25,7 +25,8 @@ class BoxAugment:
 
     In this order: colours, quarter turns, flips, an IoU crop (Liu et al. 2016, "SSD", arXiv:1512.02325) at
     the picture's own size, zoom and shift within the picture's frame. A box that is left with less than
-    `min_visibility` of its area is dropped, and so is one whose middle was cropped away; others are cut at the edge.
+    `min_visibility` of its area is dropped, and so is one whose middle was cropped away; others are cut at
+    the edge.
 
     Args:
         flips: any of "horizontal" and "vertical", each for half of the pictures.

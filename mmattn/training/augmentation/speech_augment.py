@@ -4,15 +4,17 @@ Every step takes one clip and gives one: waveforms are float32 [samples], frames
 `frames` makes them. A step is plain values, so that it can be printed and compared, and it draws from
 torch's global generator alone, which `mmattn.training.loop.train` seeds anew for every batch.
 
-Waveforms reach `SupervisedTask.augment` where the encoder keeps them: `cache_as="samples"`. What helps words of
-voices that were never heard, on spoken digits of two people after learning from four others (points of
+Waveforms reach `SupervisedTask.augment` where the encoder keeps them: `cache_as="samples"`. What helps words
+of voices that were never heard, on spoken digits of two people after learning from four others (points of
 accuracy on validation, one short run each; tests/benchmarks/RESULTS.md):
 
 * frames that are level over the clip (`normalise="clip"`): levelling each band lost 8 in a kernel ridge;
-  powers (`power_compression=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the kernel ridge;
+  powers (`power_compression=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the
+  kernel ridge;
 * for single words, one length for all (`fixed_length=24`) and a projection for each position
   (`EncoderConfig(fields=6)`), for pooling over time forgets the order of sounds: 13, with the level;
-* changed waveforms (`default_waveform_transforms`) 3 to 6, `FrameShift` 2, mixtures (`mmattn.training.tasks.mixup`) 2.
+* changed waveforms (`default_waveform_transforms`) 3 to 6, `FrameShift` 2, mixtures
+  (`mmattn.training.tasks.mixup`) 2.
 
 For voices that were heard in training, `stretch` costs what the length of a word says.
 """
@@ -127,15 +129,16 @@ def speech_augment(encoder: Any, *, strength: float = 1.0, probability: float = 
     """The default augmentation of one modality, for `SupervisedTask(augment=...)`.
 
     Args:
-        encoder: has `sample_rate`, `modality` and `frames`, as "log-mel" has. Waveforms, which its `read` leaves
-            with `cache_as="samples"`, go through both chains, frames through theirs only.
+        encoder: has `sample_rate`, `modality` and `frames`, as "log-mel" has. Waveforms, which its `read`
+            leaves with `cache_as="samples"`, go through both chains, frames through theirs only.
         strength: factor on what is changed.
         probability: of the clips that are changed; the others are heard as they are.
 
     Example:
         >>> import torch
         >>> from mmattn.encoders.audio.log_mel import LogMel
-        >>> augment = speech_augment(LogMel(dim=16, sample_rate=8000, n_mels=40, cache_as="samples"), probability=1.0)
+        >>> augment = speech_augment(LogMel(dim=16, sample_rate=8000, n_mels=40, cache_as="samples"),
+        ...     probability=1.0)
         >>> changed, target = augment({"audio": torch.randn(4000)}, "seven")
         >>> changed["audio"].shape[1], target
         (40, 'seven')

@@ -66,8 +66,8 @@ class PGD:
     Args:
         radius: of the ball around the sample, as a share of its norm.
         steps: pushes; each costs a pass forward and backward.
-        step_size: length of a push as a share of the radius; left out, 2.5 / `steps`, with which every place of
-            the ball can be reached.
+        step_size: length of a push as a share of the radius; left out, 2.5 / `steps`, with which every place
+            of the ball can be reached.
         weight: of the loss at the worst place; that of the plain loss is 1.
 
     Raises:
@@ -85,7 +85,8 @@ class PGD:
     ):
         if radius <= 0 or steps < 1 or weight < 0 or (step_size is not None and step_size <= 0):
             raise InputError(
-                f"adversarial training: got radius {radius}, steps {steps}, step {step_size} and weight {weight}, "
+                f"adversarial training: got radius {radius}, steps {steps}, step {step_size} and weight "
+                f"{weight}, "
                 "expected radius, steps and step above 0"
             )
         self.radius, self.steps, self.weight = radius, steps, weight

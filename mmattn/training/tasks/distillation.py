@@ -32,8 +32,8 @@ class DistillationTask(SupervisedTask):
 
     Args:
         model: the student.
-        inputs, targets, rows, validate_fn, options: as for `SupervisedTask`. The teacher's encoders read the same
-            contents and stored tokens.
+        inputs, targets, rows, validate_fn, options: as for `SupervisedTask`. The teacher's encoders read the
+            same contents and stored tokens.
         teacher: the trained model; it does not change.
         temperature: T, above 0; higher ones tell more of the classes that are not the answer.
         teacher_weight: of the teacher's answers in the loss, from 0 to 1.
@@ -61,8 +61,10 @@ class DistillationTask(SupervisedTask):
         super().__init__(model, inputs, targets, rows, validate_fn, head=head, **options)
         if temperature <= 0 or not 0 <= teacher_weight <= 1 or hint_weight < 0:
             raise InputError(
-                f"distillation: got temperature {temperature}, teacher_weight {teacher_weight} and hint_weight "
-                f"{hint_weight}, expected a temperature above 0, a teacher_weight from 0 to 1 and a hint_weight from 0"
+                f"distillation: got temperature {temperature}, teacher_weight {teacher_weight} and "
+                f"hint_weight "
+                f"{hint_weight}, expected a temperature above 0, a teacher_weight from 0 to 1 and a "
+                f"hint_weight from 0"
             )
         known = [getattr(teacher.head(head), "classes", None), getattr(self.head, "classes", None)]
         if known[0] != known[1]:
@@ -121,7 +123,8 @@ def distillation_loss(
     """
     if student_logits.shape != teacher_logits.shape:
         raise InputError(
-            f"distillation: the student says {tuple(student_logits.shape)}, the teacher {tuple(teacher_logits.shape)}, "
+            f"distillation: the student says {tuple(student_logits.shape)}, the teacher "
+            f"{tuple(teacher_logits.shape)}, "
             "expected one shape"
         )
     if not student_logits.numel():

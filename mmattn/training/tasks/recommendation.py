@@ -33,8 +33,8 @@ class Episode:
         history: [U, I] ones where the user met the known item.
         positives: [U, C] ones where the user chose the candidate.
         seen: [U, C] True where the candidate is in the user's own history, and not to be ranked.
-        cooccurrence: [I, I] numbers of users who chose both known items, where histories are completed. It holds
-            nothing of the candidates, which are not known yet.
+        cooccurrence: [I, I] numbers of users who chose both known items, where histories are completed. It
+            holds nothing of the candidates, which are not known yet.
     """
 
     candidates: Tensor
@@ -61,7 +61,8 @@ class RecommendationTask(Task):
         head: name of the head.
         hide: "items" for cold items, "pairs" for warm ones.
         steps_per_epoch: steps an epoch.
-        users_per_batch: users a step; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size_at`.
+        users_per_batch: users a step; 0 for all. Or {epochs done: users}, see
+            `mmattn.training.batch_size_at`.
         candidate_fraction: share of the items that a step ranks.
         history_fraction: share of the items that a step's histories may hold ("items"), or of each user's
             interactions that are not hidden ("pairs").
@@ -95,7 +96,8 @@ class RecommendationTask(Task):
             or (hide == "items" and candidate_fraction + history_fraction > 1)
         ):
             raise InputError(
-                f"recommendation task: got targets {candidate_fraction} and history {history_fraction}, expected shares of the "
+                f"recommendation task: got targets {candidate_fraction} and history {history_fraction}, "
+                f"expected shares of the "
                 "items that together make at most 1"
             )
         self.model = model

@@ -44,7 +44,8 @@ class SequenceTask(Task):
         query_time: the moment of asking, in seconds; left out, just after the last event.
         head: name of the head.
         steps_per_epoch: batches an epoch.
-        users_per_batch: histories a batch; 0 for all. Or {epochs done: users}, see `mmattn.training.batch_size_at`.
+        users_per_batch: histories a batch; 0 for all. Or {epochs done: users}, see
+            `mmattn.training.batch_size_at`.
         drop_modality: probability of dropping a modality of an item in a step.
         context: for the attention programs of the fusion core.
 

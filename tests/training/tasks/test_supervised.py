@@ -134,7 +134,8 @@ def test_a_student_learns_from_the_teacher_alone() -> None:
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     wrong = [None if name is None else "ash" for name in targets]
     task = DistillationTask(
-        model_of(4), inputs, wrong, range(COUNT), teacher=teacher, head="tree", teacher_weight=1.0, hint_weight=0.5,
+        model_of(4), inputs, wrong, range(COUNT), teacher=teacher, head="tree", teacher_weight=1.0,
+        hint_weight=0.5,
         batch_size=13, drop_modality=0.1,
     )  # fmt: skip
     assert not any("teacher" in name for name in task.state_dict())

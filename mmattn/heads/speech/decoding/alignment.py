@@ -57,7 +57,8 @@ def align_transcript(
         >>> likely = torch.full((6, 4), 0.01)
         >>> for frame, symbol in enumerate([1, 1, 0, 3, 2, 0]):
         ...     likely[frame, symbol] = 0.97
-        >>> words = align_transcript(likely.log(), torch.arange(6) * 0.02 + 0.01, "a b", CharacterTokenizer("ab "))
+        >>> words = align_transcript(likely.log(), torch.arange(6) * 0.02 + 0.01, "a b",
+        ...     CharacterTokenizer("ab "))
         >>> [(word.text, round(word.start, 3), round(word.end, 3)) for word in words]
         [('a', 0.0, 0.04), ('b', 0.08, 0.1)]
     """
