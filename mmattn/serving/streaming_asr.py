@@ -44,7 +44,7 @@ class StreamingRecognizer:
         ...     {"audio": EncoderConfig("causal-log-mel", {"dim": 16, "sample_rate": 8000},
         ...     positional_encoding=False)},
         ...     FusionConfig(dim=16, heads=2, program="Program(mask=causal & window(16))"),
-        ...     {"ctc": HeadConfig("ctc", {"alphabet": "ab "})},
+        ...     {"ctc": HeadConfig("ctc", {"vocabulary": "ab "})},
         ... )
         >>> listener = StreamingRecognizer(build_model(build_encoders(config.encoders), config))
         >>> for piece in torch.randn(8000).split(1000):

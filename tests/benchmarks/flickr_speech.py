@@ -98,7 +98,7 @@ def fit(data: Dataset, seed: int, epochs: int, folder: Path) -> tuple[Model, lis
 
     def judge(model: Model) -> dict[str, float]:
         texts = transcribe(
-            emissions(model, clips, rows["validation"]), lambda: GreedyDecoder(model.head("ctc").alphabet)
+            emissions(model, clips, rows["validation"]), lambda: GreedyDecoder(model.head("ctc").tokenizer)
         )
         figures = transcription_metrics(texts, [said[row] for row in rows["validation"]])
         return {"-cer": -figures["cer"], "wer": figures["wer"]}
@@ -175,7 +175,7 @@ def run(data: Dataset, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
     validation, test = (emissions(model, clips, rows[part]) for part in ("validation", "test"))
     expected = [said[row] for row in rows["validation"]]
     heard, chosen = {}, {}
-    for name, ways in searches(model.head("ctc").alphabet, [said[row] for row in rows["train"]]).items():
+    for name, ways in searches(model.head("ctc").tokenizer, [said[row] for row in rows["train"]]).items():
         rates = [transcription_metrics(transcribe(validation, start), expected)["wer"] for _, start in ways]
         best = int(np.argmin(rates))
         chosen[name] = f"{ways[best][0]} (validation WER {rates[best]:.3f})"

@@ -116,7 +116,7 @@ def test_a_run_says_what_each_task_gained_or_lost(
     page = (folder / "report.html").read_text()
     assert "<script src" not in page
     assert "data:image" in page
-    assert "What each task gained or lost" in page
+    assert "Effect of joint training on each task" in page
     tables = (folder / "tables.md").read_text()
     assert "| digit | Accuracy | " in tables
     assert "| image | " in tables
@@ -259,13 +259,13 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
     notes = json.loads((here / "runs" / "small" / "seed-0" / "result.json").read_text())
     assert notes["predictions"]["squares"][0]["size"] == [32, 32]
     page = (here / "runs" / "small" / "report.html").read_text()
-    assert page.count("true and predicted boxes") == 6
+    assert page.count("target and predicted boxes") == 6
 
 
 def test_adversarial_training_by_name(here: Path) -> None:
     pushed = {
         **SETTINGS["tasks"]["digit"],
-        "adversarial": {"name": "pgd", "options": {"radius": 0.1, "steps_per_epoch": 2}},
+        "adversarial": {"name": "pgd", "options": {"radius": 0.1, "steps": 2}},
     }
     rewrite(tasks={"digit": pushed})
     assert fit(*QUICK) == 0
@@ -366,7 +366,7 @@ def test_parts_without_targets_and_classes_never_seen(
     [
         ({"name": "ctc"}, "transcript", {"wer", "cer", "faultless"}),
         (
-            {"name": "generation", "options": {"layers": 1, "heads": 2, "unit": "character", "least": 2}},
+            {"name": "generation", "options": {"layers": 1, "heads": 2, "unit": "character", "min_length": 2}},
             "translation",
             {"bleu", "chrf", "exact"},
         ),
@@ -395,4 +395,4 @@ def test_texts_are_measured_as_transcripts_or_translations(
     word = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["word"]
     assert set(word["metrics"]) == figures
     page = (here / "runs" / "small" / "report.html").read_text()
-    assert "The transcripts with most errors" in page
+    assert "Transcripts with the most errors" in page

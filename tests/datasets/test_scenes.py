@@ -103,7 +103,7 @@ def test_pixels_are_what_networks_take() -> None:
         (lambda: make_queries([], queries_per_scene=11), "got queries_per_scene=11, expected 1 to 10"),
         (lambda: make_queries([], absent_rate=1.5), "got absent_rate=1.5, expected 0 to 1"),
         (lambda: Scenes().prepare(None, "x", items=3), "got items 3, expected at least 10"),
-        (lambda: Scenes().prepare(None, "x", heldout_speakers=("theo",)), "heldout speakers and no root"),
+        (lambda: Scenes().prepare(None, "x", heldout_speakers=("theo",)), "heldout_speakers and no root"),
     ],
 )
 def test_arguments_out_of_range(call: Callable[[], object], message: str) -> None:

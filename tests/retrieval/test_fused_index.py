@@ -69,8 +69,11 @@ def test_fused_indexes_come_back_from_the_disk(tmp_path: Path) -> None:
     assert opened.search(asked, 10).to_lists() == fused.search(asked, 10).to_lists()
     with pytest.raises(InputError, match="come from bbbb, expected aaaa"):
         opened.search(asked, provenance={"text": {"weights": "bbbb"}})
+    by_kind = open_index(tmp_path / "fused")
+    assert isinstance(by_kind, FusedIndex)
+    assert by_kind.search(asked, 10).to_lists() == fused.search(asked, 10).to_lists()
     with pytest.raises(InputError, match="holds one index a modality, for FusedIndex.open"):
-        open_index(tmp_path / "fused")
+        Index.open(tmp_path / "fused")
     some = opened.search(asked, 3, allowed_ids=["i3", "i150", "i300"])
     assert {*some.ids[0]} == {"i3", "i150", "i300"}
     with pytest.raises(InputError, match="filter: 1 unknown ids, the first is 'i999'"):

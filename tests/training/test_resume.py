@@ -63,7 +63,7 @@ def test_every_way_of_training_resumes_to_the_same_numbers(way: str, after: int,
     history = train(resumed, **settings, folder=tmp_path, save_every=1)
     assert history == expected
     # Only what was not done was done again: with every step saved, at most one step's batches.
-    assert resumed.forwards <= 6 * 7 - (after - 1) + settings.get("accumulate", 1)
+    assert resumed.forwards <= 6 * 7 - (after - 1) + settings.get("grad_accumulation", 1)
     same(whole, resumed)
 
 

@@ -95,7 +95,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise InputError(f"batch: got {self.batch_size}, expected at least 1")
+            raise InputError(f"batch_size: got {self.batch_size}, expected at least 1")
         if not 0 <= self.drop_modality <= 1:
             raise InputError(f"drop_modality: got {self.drop_modality}, expected a probability")
 
@@ -192,7 +192,7 @@ class TaskFitConfig:
                 raise InputError(f"tasks: got the name {name!r}, expected text without dots")
             if task.card is None and self.data.card is None:
                 raise InputError(f"tasks.{name}: has no card, and data.card is not there either")
-            for what, names in (("reads", task.inputs), ("augment", task.augment)):
+            for what, names in (("inputs", task.inputs), ("augment", task.augment)):
                 for encoder in names:
                     if encoder not in self.encoders:
                         raise InputError(

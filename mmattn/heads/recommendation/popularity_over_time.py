@@ -34,10 +34,9 @@ class PopularityOverTime:
         InputError: a half-life below 0, or choices at `serving_time` or later.
 
     Example:
-        >>> seen = PopularityOverTime([0, 0, 1], [0.0, 10 * SECONDS_PER_DAY, 99 * SECONDS_PER_DAY], 2, [0,
-        ...     10], serving_time=100 * SECONDS_PER_DAY)
-        >>> np.expm1(seen.latest.astype(float)).round(3).tolist()  # all choices,
-        ...     then those that have not faded
+        >>> times = [0.0, 10 * SECONDS_PER_DAY, 99 * SECONDS_PER_DAY]
+        >>> popularity = PopularityOverTime([0, 0, 1], times, 2, [0, 10], serving_time=100 * SECONDS_PER_DAY)
+        >>> np.expm1(popularity.latest.astype(float)).round(3).tolist()  # all choices, then the recent ones
         [[2.0, 1.0], [0.003, 0.933]]
     """
 

@@ -85,7 +85,7 @@ class CTCHead(SupervisedHead):
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
         """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`)."""
         texts = _check_transcripts(targets)
-        return {"alphabet": sorted({character for text in texts if text is not None for character in text})}
+        return {"vocabulary": sorted({character for text in texts if text is not None for character in text})}
 
     def forward(self, fused: Fused) -> Tokens:
         """Log-probabilities of the symbols at every frame.

@@ -68,9 +68,10 @@ class GenerationHead(SupervisedHead):
 
     Example:
         >>> head, fused, inputs = GenerationHead.example(dim=8)
-        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused)), len(head.search(fused,
-        ...     num_return_sequences=3)[0])
-        (0, 4, 3)
+        >>> head.loss(fused, **inputs).dim(), len(head.predict(fused))
+        (0, 4)
+        >>> len(head.search(fused, num_return_sequences=3)[0])
+        3
     """
 
     kind: ClassVar[str] = "text"

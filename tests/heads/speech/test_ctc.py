@@ -128,7 +128,7 @@ def test_unknown_characters_are_an_error_or_left_out() -> None:
 
 
 def test_options_come_from_the_training_transcripts() -> None:
-    assert CTCHead.options_for(["ba c", None, "a"]) == {"alphabet": [" ", "a", "b", "c"]}
+    assert CTCHead.options_for(["ba c", None, "a"]) == {"vocabulary": [" ", "a", "b", "c"]}
     with pytest.raises(InputError, match="target 1 is int 7, expected a transcript"):
         CTCHead.options_for(["a", 7])
 

@@ -48,7 +48,7 @@ def fused(folder: Path) -> None:
 KINDS: list[tuple[Callable[[Path], None], Callable[[Path], object], set[str]]] = [
     (plain, Index.open, {"vectors", "items", "manifest"}),
     (approximate, Index.open, {"vectors", "items", "manifest", "ann", "places"}),
-    (shards, Index.open, {"vectors", "items", "manifest"}),
+    (shards, ShardedIndex.open, {"vectors", "items", "manifest"}),
     (maxsim, MaxSimIndex.open, {"vectors", "items", "offsets", "manifest"}),
     (fused, FusedIndex.open, {"vectors", "items", "manifest"}),
 ]
