@@ -63,8 +63,9 @@ class TowerRecommender(GeneralRecommender):
     negatives to draw, and batches should be large, but hold at most half of the interactions:
 
         columns = {"inter": ["user_id", "item_id"], "item": ["item_id", "movie_title", "class"]}
+        fields = {"text_fields": ["movie_title"], "categorical_fields": ["class"]}
         settings = {"train_neg_sample_args": None, "train_batch_size": 40_000, "learning_rate": 0.01,
-                    "load_col": columns, "mmattn": {"texts": ["movie_title"], "tags": ["class"]}}
+                    "load_col": columns, "mmattn": fields}
         config = Config(model=TowerRecommender, dataset="ml-100k", config_dict=settings)
         train, valid, test = data_preparation(config, create_dataset(config))
         model = TowerRecommender(config, train.dataset).to(config["device"])
@@ -180,7 +181,7 @@ class TowerRecommender(GeneralRecommender):
                 "train_batch_size": 40_000,
                 "epochs": 1,
                 "load_col": {"inter": ["user_id", "item_id"], "item": ["item_id", "movie_title", "class"]},
-                "mmattn": {"texts": ["movie_title"], "tags": ["class"]},
+                "mmattn": {"text_fields": ["movie_title"], "categorical_fields": ["class"]},
             },
         )
         train, valid, _ = data_preparation(config, create_dataset(config))

@@ -366,7 +366,10 @@ def test_parts_without_targets_and_classes_never_seen(
     [
         ({"name": "ctc"}, "transcript", {"wer", "cer", "faultless"}),
         (
-            {"name": "generation", "options": {"layers": 1, "heads": 2, "unit": "character", "min_length": 2}},
+            {
+                "name": "generation",
+                "options": {"layers": 1, "heads": 2, "unit": "character", "min_length": 2},
+            },
             "translation",
             {"bleu", "chrf", "exact"},
         ),

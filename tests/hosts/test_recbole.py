@@ -41,7 +41,7 @@ OURS = {
     "train_batch_size": 40_000,
     "learning_rate": 0.01,
     "load_col": {"inter": ["user_id", "item_id"], "item": ["item_id", "movie_title", "class"]},
-    "mmattn": {"texts": ["movie_title"], "tags": ["class"]},
+    "mmattn": {"text_fields": ["movie_title"], "categorical_fields": ["class"]},
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # RecBole's own use of pandas
@@ -137,7 +137,9 @@ def test_contents_are_the_titles_and_genres_of_the_file(prepare: Callable[..., A
 
 def test_stored_tokens_in_recbole_s_order(prepare: Callable[..., Any]) -> None:
     """A picture encoder's tokens: items without a picture have no token, and vectors of zeros here."""
-    config, train, _, _ = prepare(TowerRecommender, **{**OURS, "mmattn": {"ids": False, "dim": 8}})
+    config, train, _, _ = prepare(
+        TowerRecommender, **{**OURS, "mmattn": {"use_item_embeddings": False, "dim": 8}}
+    )
     count = len(item_ids(train.dataset))
     there = torch.arange(count) % 3 == 1
     pictures = Tokens.from_lengths(torch.randn(int(there.sum()), 19), there.long(), "image")
@@ -155,10 +157,12 @@ def test_bad_input_is_named(prepare: Callable[..., Any]) -> None:
         return str(error.value)
 
     assert "no token field 'movie_titel'. Did you mean 'movie_title'?" in fails(
-        mmattn={"texts": ["movie_titel"]}
+        mmattn={"text_fields": ["movie_titel"]}
     )
     assert "got no item field" in fails(mmattn={})
-    assert "unknown key 'text'. Did you mean 'texts'?" in fails(mmattn={"text": ["movie_title"]})
+    assert "unknown key 'text_field'. Did you mean 'text_fields'?" in fails(
+        mmattn={"text_field": ["movie_title"]}
+    )
     assert "leaves no history; expected a train_batch_size of at most 40404" in fails(train_batch_size=10**6)
 
 

@@ -191,7 +191,10 @@ def test_a_shard_that_is_missing_or_another_one_is_named(tmp_path: Path) -> None
     ("change", "message"),
     [
         (lambda m: m["index"].update(count=306), "the shards hold 307 items, the manifest says 306"),
-        (lambda m: m["index"].update(kind="maxsim"), "manifest.json does not describe an index of this version"),
+        (
+            lambda m: m["index"].update(kind="maxsim"),
+            "manifest.json does not describe an index of this version",
+        ),
         (lambda m: m["index"].update(kind="x"), "holds 'x', expected one of index, shards, maxsim, fused"),
         (lambda m: m["parts"]["00000"].update(name="../../etc"), "names its files wrongly"),
         (lambda m: m["parts"].clear(), "got no shards"),
