@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -49,12 +50,14 @@ class _ProgramBase(Term):
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @cached_property
+    def _parameter_specs(self) -> tuple[ParameterSpec, ...]:
+        own_terms = (term for term in self.walk() if not isinstance(term, _ProgramBase))
+        return tuple(collect_parameter_specs(own_terms).values())
+
     def parameters(self) -> tuple[ParameterSpec, ...]:
-        """The parameters that a layer running this program owns."""
-        below = (
-            term for child in self.children() for term in child.walk() if not isinstance(term, _ProgramBase)
-        )
-        return tuple(collect_parameter_specs(below).values())
+        """The parameters that a layer running this program owns, collected once."""
+        return self._parameter_specs
 
     def describe(self) -> str:
         """What the program does, in words."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
+from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from mmattn.errors import InputError
@@ -49,11 +51,24 @@ class Term:
         for item in fields(self):  # type: ignore[arg-type]
             yield from _terms_in(getattr(self, item.name))
 
+    @cached_property
+    def _descendants(self) -> tuple[Term, ...]:
+        # Terms do not change, and a layer asks for them at every call.
+        return tuple(term for child in self.children() for term in (child, *child._descendants))
+
     def walk(self) -> Iterator[Term]:
-        """This term and every one below it."""
-        yield self
-        for child in self.children():
-            yield from child.walk()
+        """Iterate over this term and every term below it."""
+        return chain((self,), self._descendants)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Fields only: what is derived, such as the hash of a text, differs from process to process.
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        rebuild = getattr(self, "__post_init__", None)
+        if rebuild is not None:
+            rebuild()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; arguments that stand at their default are left out."""

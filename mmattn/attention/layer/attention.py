@@ -103,6 +103,7 @@ class Attention(PrunableAttention):
         """What the layer looks up in its program at every call."""
         self._head_programs = head_programs(self.program, self.heads)
         terms: list[Term] = [term for _, _, part in self._head_programs for term in part.walk()]
+        self._has_modality_parameters = any("M" in spec.shape for spec in self.program.parameters())
         self._dynamic = {term.name: term for term in terms if isinstance(term, Dynamic)}
         self._gates = [
             (first, last, term)
@@ -358,7 +359,7 @@ class Attention(PrunableAttention):
         )
         if not context and not self._has_slope and len(self.terms) == 0:
             return call
-        if any("M" in spec.shape for spec in self.program.parameters()):
+        if self._has_modality_parameters:
             self.register_modalities([*q.modalities, *kv.modalities])
         parameters = {name: value.to(q_NHK.dtype) for name, value in self.terms.items()}
         for name, term in self._dynamic.items():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +313,26 @@ def test_every_word_is_public_and_worked_out_by_hand() -> None:
         file, test = name.split(".")
         text = (Path(__file__).parent / f"test_{file}.py").read_text(encoding="utf-8")
         assert f"def {test}(" in text, f"{name} is gone: {BY_HAND[name]} need another test with numbers"
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_pickled_program_is_the_same_value(seed: int) -> None:
+    program = random_program(random.Random(seed), 4)
+    list(program.walk())
+    restored = pickle.loads(pickle.dumps(program))
+    assert restored == program
+    assert hash(restored) == hash(program)
+    assert restored.parameters() == program.parameters()
+
+
+def test_a_pickled_program_has_the_hash_of_the_process_that_reads_it(tmp_path: Path) -> None:
+    """Hashes of texts differ between processes, so a program must not carry one along."""
+    (tmp_path / "program.pickle").write_bytes(pickle.dumps(design()))
+    script = (
+        "import pickle, sys; program = pickle.load(open(sys.argv[1], 'rb')); "
+        "assert {program: 1}[type(program).from_json(program.to_json())] == 1"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "program.pickle")]
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
