@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/mmattn demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
 
 test-hosts: $(HOSTS)/.ready
 	OMP_NUM_THREADS=1 $(HOSTS)/bin/python -m pytest tests/hosts

@@ -296,29 +296,33 @@ class Tokens:
     @property
     def lengths(self) -> Tensor:
         """[B] int64, tokens of each sample."""
-        return self._cached("lengths", lambda: self.offsets.diff())
+        result: Tensor = self._cached("lengths", lambda: self.offsets.diff())
+        return result
 
     @property
     def length_list(self) -> list[int]:
         """The lengths as a list of numbers (waits for the device once)."""
-        return self._cached(
+        result: list[int] = self._cached(
             "sizes", lambda: [last - first for first, last in pairwise(self.offsets.tolist())]
         )
+        return result
 
     @property
     def sample(self) -> Tensor:
         """[N] int64, the sample that owns each token."""
-        return self._cached(
+        result: Tensor = self._cached(
             "sample",
             lambda: torch.arange(len(self), device=self.device).repeat_interleave(
                 self.lengths, output_size=len(self.values)
             ),
         )
+        return result
 
     @property
     def presence(self) -> Tensor:
         """[B, M] boolean: has sample b at least one token of modality m?"""
-        return self._cached("presence", self._compute_presence)
+        result: Tensor = self._cached("presence", self._compute_presence)
+        return result
 
     def _compute_presence(self) -> Tensor:
         seen_BM = torch.zeros(len(self), len(self.modalities), dtype=torch.bool, device=self.device)
@@ -342,7 +346,8 @@ class Tokens:
 
     def sequences(self) -> tuple[Tensor, ...]:
         """The values of each sample, [T_b, D] each; one backward pass serves them all."""
-        return self.values.split(self.length_list)
+        result: tuple[Tensor, ...] = self.values.split(self.length_list)
+        return result
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.sequences())

@@ -45,7 +45,8 @@ def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) 
     if len(rows) and lengths.min() == 0:
         bad = np.flatnonzero(lengths == 0)
         raise InputError(f"{what}: {row_name(int(bad[0]))} is all zeros, which has no cosine; leave it out")
-    return (rows / lengths[:, None]).astype(np.float32)
+    result: np.ndarray = (rows / lengths[:, None]).astype(np.float32)
+    return result
 
 
 def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:

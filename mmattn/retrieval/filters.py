@@ -90,7 +90,8 @@ class _FilterEvaluator:
         if isinstance(node, ast.BoolOp):
             parts = [self.condition(value) for value in node.values]
             join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            return join.reduce(parts)
+            result: np.ndarray = join.reduce(parts)
+            return result
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return ~self.condition(node.operand)
         if isinstance(node, ast.Compare):
@@ -133,7 +134,8 @@ class _FilterEvaluator:
                 for value in values
             )
             raise self.problem(f"{shown} cannot be compared") from error
-        return pd.Series(found).fillna(False).to_numpy(dtype=bool) & there
+        result: np.ndarray = pd.Series(found).fillna(False).to_numpy(dtype=bool) & there
+        return result
 
     def membership(self, left: ast.AST, right: ast.AST) -> tuple[np.ndarray, np.ndarray]:
         """Which rows hold it, and which have a value at all."""

@@ -135,7 +135,8 @@ class Index:
         Raises:
             InputError: an id that is not there.
         """
-        return self._items.vectors[self._items.find(ids, "index")]
+        result: np.ndarray = self._items.vectors[self._items.find(ids, "index")]
+        return result
 
     def scores(self, query: Any, ids: Sequence[Any]) -> np.ndarray:
         """[n] scores of one query [D] with the named items, as `search` has them.

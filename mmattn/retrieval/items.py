@@ -51,12 +51,14 @@ class Items:
     @property
     def dim(self) -> int:
         """Width D of a vector."""
-        return self.vectors.shape[1]
+        result: int = self.vectors.shape[1]
+        return result
 
     @cached_property
     def id_to_row(self) -> pd.Index:
         """Id -> row."""
-        return pd.Index(self.ids)
+        result: pd.Index = pd.Index(self.ids)
+        return result
 
     def find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
         """[n] rows of the named items.

@@ -85,7 +85,8 @@ class MaxSimIndex:
 
     @cached_property
     def _id_to_row(self) -> pd.Index:
-        return pd.Index(self.ids)
+        result: pd.Index = pd.Index(self.ids)
+        return result
 
     # --- search ----------------------------------------------------------------------------------
 

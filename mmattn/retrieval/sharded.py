@@ -129,7 +129,8 @@ class ShardedIndex:
     @cached_property
     def _id_to_row(self) -> pd.Index:
         """Id -> row in all shards together."""
-        return pd.Index(self.ids)
+        result: pd.Index = pd.Index(self.ids)
+        return result
 
     def _shard_of_ids(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
         """[n] the shard of each named item."""

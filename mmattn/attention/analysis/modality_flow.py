@@ -49,4 +49,7 @@ def flow(weights: LayerWeights | Paths) -> Tensor:
 
 def _modality_one_hot(tokens: Tokens) -> tuple[Tensor, ...]:
     """[T, M] of ones and zeros for each sample: which token is of which modality."""
-    return F.one_hot(tokens.modality, max(len(tokens.modalities), 1)).float().split(tokens.length_list)
+    result: tuple[Tensor, ...] = (
+        F.one_hot(tokens.modality, max(len(tokens.modalities), 1)).float().split(tokens.length_list)
+    )
+    return result

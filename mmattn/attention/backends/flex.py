@@ -124,7 +124,8 @@ class FlexAttention:
         if norm.sink is not None:
             # One more key with this score and a value of zero only makes the other weights smaller.
             out = out * torch.sigmoid(lse - captured.parameters[norm.sink][:, None])[..., None].to(out.dtype)
-        return out[0, :, : len(call.q), : call.v.shape[-1]].transpose(0, 1)
+        result: Tensor = out[0, :, : len(call.q), : call.v.shape[-1]].transpose(0, 1)
+        return result
 
     def _kernel_key(
         self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
@@ -258,7 +259,8 @@ def _block_sparsity(layout: Layout, mask: Mask) -> _BlockSparsity:
             & _unpadded_blocks(layout.key, False)
         )
         layout.cache[key] = _BlockSparsity((bounds.may_hold & meet & ~full), full.expand_as(meet))
-    return layout.cache[key]
+    result: _BlockSparsity = layout.cache[key]
+    return result
 
 
 def _block_fields(side: TokenLayout, is_query: bool) -> tuple[BlockFields, Tensor, Tensor]:
@@ -290,13 +292,14 @@ def _block_mask(call: AttentionCall, captured: CapturedTensors, lengths: tuple[i
         return same & mask.allow(flex_pairs(captured, head, query, key))
 
     shape = (lengths[0] // _BLOCK, lengths[1] // _BLOCK)
-    return BlockMask.from_kv_blocks(
+    result: BlockMask = BlockMask.from_kv_blocks(
         *_block_indices(partial, shape),
         *_block_indices(full, shape),
         BLOCK_SIZE=_BLOCK,
         mask_mod=mask_mod,
         seq_lengths=lengths,
     )
+    return result
 
 
 def _block_indices(blocks: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

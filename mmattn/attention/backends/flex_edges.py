@@ -80,7 +80,8 @@ def build_edge_table(
     cache_key = ("flex edges", token_edges, padded_queries)
     if cache_key not in layout.cache:
         layout.cache[cache_key] = _build_edge_table(token_edges, relations, layout, padded_queries)
-    return layout.cache[cache_key]
+    result: EdgeTable = layout.cache[cache_key]
+    return result
 
 
 def _build_edge_table(

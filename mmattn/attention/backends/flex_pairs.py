@@ -161,7 +161,8 @@ def _record_constants(call: AttentionCall) -> dict[Any, Tensor]:
                 if isinstance(term, Bias):
                     term.bias(recorder)
         call.layout.cache[key] = recorder.recorded
-    return call.layout.cache[key]
+    result: dict[Any, Tensor] = call.layout.cache[key]
+    return result
 
 
 @dataclass(frozen=True)

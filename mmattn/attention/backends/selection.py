@@ -114,7 +114,8 @@ def select_backend(
     key = ("backend", program, conditions, requested, *context_tensors.edges.values())
     if key not in cache:
         cache[key] = _select_backend(program, layout, conditions, context_tensors, requested)
-    return cache[key]
+    result: Backend = cache[key]
+    return result
 
 
 def _select_backend(

@@ -139,7 +139,8 @@ def _packed_sides(layout: Layout) -> tuple[_PackedSide, _PackedSide]:
     if "varlen" not in layout.cache:
         kept_B = (layout.query.offsets.diff() > 0) & (layout.key.offsets.diff() > 0)
         layout.cache["varlen"] = (_pack_side(layout.query, kept_B), _pack_side(layout.key, kept_B))
-    return layout.cache["varlen"]
+    result: tuple[_PackedSide, _PackedSide] = layout.cache["varlen"]
+    return result
 
 
 def _pack_side(side: TokenLayout, kept_B: Tensor) -> _PackedSide:

@@ -97,7 +97,8 @@ def join_edges(term: GraphBias, edges: object, layout: Layout) -> TokenEdges:
             edges,
             _match_edges(edges, layout),
         )  # holding the edges keeps their id from being reused
-    return layout.cache[key][1]
+    result: TokenEdges = layout.cache[key][1]
+    return result
 
 
 def _match_edges(edges: Tensor, layout: Layout) -> TokenEdges:

@@ -93,7 +93,8 @@ class Layout:
             known[key] = Layout(
                 query, query if kv is q or kv.position is q.position else TokenLayout.from_tokens(kv)
             )
-        return known[key]
+        result: Layout = known[key]
+        return result
 
     @property
     def num_samples(self) -> int:

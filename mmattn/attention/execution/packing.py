@@ -79,7 +79,7 @@ class PackedOrder:
         if self.index is None:
             return iter(slice_ranges(values, ranges))
         if torch.is_grad_enabled() and values.requires_grad:
-            return iter(slice_ranges(_Pack.apply(values, self), ranges))
+            return iter(slice_ranges(_Pack.apply(values, self), ranges))  # type: ignore[no-untyped-call]
         if (
             separate_buffers or torch.is_grad_enabled()
         ):  # queries without a gradient are kept for that of the keys
@@ -101,7 +101,7 @@ class PackedOrder:
             parts = list(parts)
             return torch.cat(parts) if len(parts) > 1 else parts[0]
         # Without a gradient every part is put in its place, and forgotten, before the next is computed.
-        return _Unpack.apply(self, *parts) if torch.is_grad_enabled() else self._scatter_parts(parts)
+        return _Unpack.apply(self, *parts) if torch.is_grad_enabled() else self._scatter_parts(parts)  # type: ignore[no-untyped-call]
 
     def _scatter_parts(self, parts: Iterable[Tensor]) -> Tensor:
         assert self.inverse is not None
@@ -159,7 +159,7 @@ def slice_ranges(values: Tensor, ranges: list[tuple[int, int]]) -> list[Tensor]:
         return list(values.split(sizes))
     if not values.requires_grad:
         return [values[first:last] for first, last in ranges]
-    return list(_SliceRanges.apply(values, ranges))
+    return list(_SliceRanges.apply(values, ranges))  # type: ignore[no-untyped-call]
 
 
 class _SliceRanges(torch.autograd.Function):

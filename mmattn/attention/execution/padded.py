@@ -143,7 +143,8 @@ def attend_padded(
         open_H = torch.ones(layer.heads, device=q.values.device, dtype=q.values.dtype)
         open_H[first:last] = gate.gate(layer.terms[gate.name][first:last], training=False)
         out_BHTK = out_BHTK * open_H[:, None, None]
-    return layer.o_proj(out_BHTK.transpose(1, 2).flatten(2))
+    result: Tensor = layer.o_proj(out_BHTK.transpose(1, 2).flatten(2))
+    return result
 
 
 def _padded_fields(side: PaddedTokens, axis: int, boxes: Mapping[str, Tensor]) -> TokenFields:

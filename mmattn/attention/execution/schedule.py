@@ -124,7 +124,8 @@ def build_schedule(
     key = ("schedule", mask, cost_model)
     if key not in cache:
         cache[key] = _Builder(layout, mask, cost_model, None).build()
-    return cache[key]
+    result: Schedule = cache[key]
+    return result
 
 
 class _Builder:

@@ -205,7 +205,8 @@ class GraphBias(Bias):
         return (ParameterSpec(self.name, (self.relations,)),)
 
     def bias(self, pairs: Pairs) -> Tensor:
-        return pairs.edges[self.name].bias(pairs.parameters[self.name][pairs.head[:, 0, 0]])
+        result: Tensor = pairs.edges[self.name].bias(pairs.parameters[self.name][pairs.head[:, 0, 0]])
+        return result
 
     def describe(self) -> str:
         return (

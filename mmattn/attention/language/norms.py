@@ -89,7 +89,8 @@ class Sparsemax(NullaryTerm, Norm):
     term_name: ClassVar[str] = "sparsemax"
 
     def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
-        return _Entmax.apply(score, allowed, 2)
+        result: Tensor = _Entmax.apply(score, allowed, 2)  # type: ignore[no-untyped-call]
+        return result
 
     def describe(self) -> str:
         return "sparsemax over the keys"
@@ -103,7 +104,8 @@ class Entmax15(NullaryTerm, Norm):
     term_name: ClassVar[str] = "entmax15"
 
     def normalize(self, score: Tensor, allowed: Tensor, pairs: Pairs) -> Tensor:
-        return _Entmax.apply(score, allowed, 1.5)
+        result: Tensor = _Entmax.apply(score, allowed, 1.5)  # type: ignore[no-untyped-call]
+        return result
 
     def describe(self) -> str:
         return "1.5-entmax over the keys"

@@ -143,7 +143,8 @@ class Program(_ProgramBase):
         object.__setattr__(self, "_hash", hash((self.score, self.mask, self.norm)))
 
     def __hash__(self) -> int:
-        return self._hash  # type: ignore[attr-defined]
+        result: int = self._hash  # type: ignore[attr-defined]
+        return result
 
     def _formatted_arguments(self) -> Iterator[str]:
         return (f"{name}={getattr(self, name)}" for name in ("score", "mask", "norm"))
@@ -233,7 +234,8 @@ def parse(text: str) -> Program | Heads:
           Program(mask=causal & window(-1))
                                 ^
     """
-    return serialization.from_text(text)
+    result: Program | Heads = serialization.from_text(text)
+    return result
 
 
 def _sorted_parts(parts: Any) -> tuple[tuple[int, int, Program], ...]:

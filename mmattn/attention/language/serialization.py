@@ -128,7 +128,8 @@ class _Parser:
         value = self._parse_node(tree, 0)
         if not _is_program(value):
             raise self._error_at(f"got {value!r}, expected Program(...) or heads(...)", tree.col_offset)
-        return value
+        result: Term = value
+        return result
 
     def _parse_node(self, node: ast.AST, depth: int) -> Any:
         if depth > 4 * MAX_DEPTH:
@@ -170,7 +171,8 @@ class _Parser:
             raise self._error_at("** is not in the language", node.col_offset)
         positional = tuple(self._parse_node(argument, depth + 1) for argument in node.args)
         named = {str(keyword.arg): self._parse_node(keyword.value, depth + 1) for keyword in node.keywords}
-        return self._try_build(node, lambda: _build_term(term, positional, named))
+        result: Term = self._try_build(node, lambda: _build_term(term, positional, named))
+        return result
 
     def _parse_bare_term(self, node: ast.Name | ast.Attribute) -> Term:
         term = self._parse_term_class(node)
@@ -202,14 +204,16 @@ class _Parser:
         value = self._parse_node(left, depth + 1)
         for step in reversed(spine):
             value = self._apply_operator(step, value, self._parse_node(step.right, depth + 1))
-        return value
+        result: Term = value
+        return result
 
     def _apply_operator(self, node: ast.BinOp, left: Any, right: Any) -> Term:
         match node.op:
             case ast.BitAnd():
-                return self._try_build(
+                result: Term = self._try_build(
                     node, lambda: left & right, f"&: got {left} and {right}, expected two masks"
                 )
+                return result
             case ast.BitOr():
                 return self._try_build(
                     node, lambda: left | right, f"|: got {left} and {right}, expected two masks"

@@ -28,7 +28,8 @@ def lookup(table: Tensor, *index: Tensor) -> Tensor:
     flat = index[0]
     for size, part in zip(table.shape[2:], index[1:], strict=True):
         flat = flat * size + part
-    return _Lookup.apply(table.flatten(1), flat)
+    result: Tensor = _Lookup.apply(table.flatten(1), flat)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Lookup(torch.autograd.Function):

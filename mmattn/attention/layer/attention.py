@@ -378,7 +378,8 @@ class Attention(PrunableAttention):
         out_NHK = run_programs(self._split_by_program(call), self._program_needs_gradient, self.backend)
         if self._gates:
             out_NHK = out_NHK * sample_gates(call, self._head_programs, self._gates, self.training)
-        return self.o_proj(out_NHK.flatten(1))
+        result: Tensor = self.o_proj(out_NHK.flatten(1))
+        return result
 
     def _split_by_program(self, call: AttentionCall) -> list[AttentionCall]:
         """One call for each program of the layer, over its own heads."""

@@ -38,7 +38,8 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
         if _use_onednn(input, self.weight):
-            return _OneDNNLinear.apply(input, self.weight, self.bias)
+            result: Tensor = _OneDNNLinear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return result
         return super().forward(input)
 
 
@@ -48,7 +49,8 @@ class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -56,7 +58,7 @@ class _OneDNNLinear(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _OneDNNLinear.apply(gradient, weight.t(), None)
+            of_x = _OneDNNLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
             pieces = zip(x.split(_GRADIENT_CHUNK_ROWS), gradient.split(_GRADIENT_CHUNK_ROWS), strict=True)
             of_weight = reduce(torch.add, (_weight_gradient(*piece) for piece in pieces))
@@ -68,8 +70,9 @@ class _OneDNNLinear(torch.autograd.Function):
 def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor) -> Tensor:
     """[O, I]. oneDNN copies its first operand into rows: let that be the narrower one."""
     if x_NI.shape[1] <= gradient_NO.shape[1]:
-        return _OneDNNLinear.apply(x_NI.t(), gradient_NO.t(), None).t()
-    return _OneDNNLinear.apply(gradient_NO.t(), x_NI.t(), None)
+        result: Tensor = _OneDNNLinear.apply(x_NI.t(), gradient_NO.t(), None).t()  # type: ignore[no-untyped-call]
+        return result
+    return _OneDNNLinear.apply(gradient_NO.t(), x_NI.t(), None)  # type: ignore[no-untyped-call]
 
 
 def _use_onednn(x: Tensor, weight: Tensor) -> bool:

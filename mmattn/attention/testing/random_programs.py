@@ -71,7 +71,7 @@ def _random_program(rng: random.Random, prefix: str) -> Program:
 
 
 def _random_score(rng: random.Random, prefix: str) -> Chain | BaseScore:
-    base = rng.choice(
+    base = rng.choice(  # type: ignore[no-untyped-call]
         [
             lambda: dot(),
             lambda: dot(),

@@ -110,9 +110,10 @@ class AnnSearch:
         if filtered:
             allowed = np.zeros(num_rows + 1, dtype=bool)  # the last one stands for what was removed
             allowed[slice(num_rows) if rows is None else rows] = True
-        return self.index.search(
+        result: np.ndarray = self.index.search(
             queries, num_candidates, params=self._search_parameters(num_candidates, allowed)
         )[1]
+        return result
 
     def _search_parameters(self, num_candidates: int, allowed: np.ndarray | None) -> Any:
         faiss = load_faiss()

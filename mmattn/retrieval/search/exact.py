@@ -207,13 +207,14 @@ class ExactSearch:
     def _error_bound(self, queries_QD: Tensor, cast_queries: Tensor) -> Tensor:
         """[Q] bound on what rounding the factors, and adding in float32, changes in a key."""
         lengths_Q = queries_QD.norm(dim=1)
-        adding_Q = _SUMMATION_ERROR * lengths_Q * self._max_norm
+        adding_Q: Tensor = _SUMMATION_ERROR * lengths_Q * self._max_norm
         if self.metric == "l2":
             return adding_Q + _SUMMATION_ERROR * self._max_norm**2
         if cast_queries.dtype == torch.float32:
             return adding_Q
         lost_Q = (queries_QD - cast_queries.float()).norm(dim=1)
-        return adding_Q + 1.01 * (lost_Q * self._max_norm + lengths_Q * self._max_rounding_norm)
+        rounding_Q: Tensor = 1.01 * (lost_Q * self._max_norm + lengths_Q * self._max_rounding_norm)
+        return adding_Q + rounding_Q
 
     @cached_property
     def _max_norm(self) -> float:

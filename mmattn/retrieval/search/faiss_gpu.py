@@ -52,7 +52,8 @@ class GpuIndexCopy:
     def search(self, queries: np.ndarray, num_candidates: int, parameters: Any) -> np.ndarray:
         """[Q, wanted] numbers of vectors, -1 where no more was found."""
         with self._lock:
-            return self.index.search(queries, num_candidates, params=parameters)[1]
+            result: np.ndarray = self.index.search(queries, num_candidates, params=parameters)[1]
+            return result
 
     def add(self, vectors: np.ndarray) -> None:
         """Follow the index on the CPU."""

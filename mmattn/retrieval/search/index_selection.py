@@ -119,7 +119,8 @@ class _RecallBenchmark:
     def _without_self(self, rows: np.ndarray) -> np.ndarray:
         keep = rows != self.query_rows[:, None]
         keep[keep.all(1), -1] = False
-        return rows[keep].reshape(len(rows), -1)
+        result: np.ndarray = rows[keep].reshape(len(rows), -1)
+        return result
 
     def tune(self, search: AnnSearch, seconds: float, scale: float) -> _Measurement:
         """Raise the effort until the recall is reached; half of the queries choose, the other half report."""

@@ -156,7 +156,8 @@ def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, d
             f"{path}: got {array.dtype} {list(array.shape)}, "
             f"the manifest says {np.dtype(dtype)} {list(shape or [])}"
         )
-    return array
+    result: np.ndarray = array
+    return result
 
 
 def read_items(opened: OpenedBundle, count: int) -> tuple[np.ndarray, pd.DataFrame]:
