@@ -90,14 +90,15 @@ class _FilterEvaluator:
         if isinstance(node, ast.BoolOp):
             parts = [self.condition(value) for value in node.values]
             join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            result: np.ndarray = join.reduce(parts)
-            return result
+            joined: np.ndarray = join.reduce(parts)
+            return joined
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return ~self.condition(node.operand)
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             links = zip(sides, node.ops, sides[1:], strict=False)
-            return np.logical_and.reduce([self.comparison(*link) for link in links])
+            holds: np.ndarray = np.logical_and.reduce([self.comparison(*link) for link in links])
+            return holds
         if isinstance(node, ast.Name):
             column = self.column(node)
             if not pd.api.types.is_bool_dtype(column.dtype):

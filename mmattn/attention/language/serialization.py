@@ -208,20 +208,21 @@ class _Parser:
         return result
 
     def _apply_operator(self, node: ast.BinOp, left: Any, right: Any) -> Term:
+        result: Term
         match node.op:
             case ast.BitAnd():
-                result: Term = self._try_build(
+                result = self._try_build(
                     node, lambda: left & right, f"&: got {left} and {right}, expected two masks"
                 )
-                return result
             case ast.BitOr():
-                return self._try_build(
+                result = self._try_build(
                     node, lambda: left | right, f"|: got {left} and {right}, expected two masks"
                 )
             case _:
-                return self._try_build(
+                result = self._try_build(
                     node, lambda: left >> right, f">>: got {left}, expected a score such as dot() before it"
                 )
+        return result
 
     def _try_build(self, node: ast.expr, build: Any, type_error_message: str = "") -> Any:
         """What `build` gives; `type_error_message` says what Python's own TypeError would not."""

@@ -69,10 +69,12 @@ class _OneDNNLinear(torch.autograd.Function):
 
 def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor) -> Tensor:
     """[O, I]. oneDNN copies its first operand into rows: let that be the narrower one."""
+    product: Tensor
     if x_NI.shape[1] <= gradient_NO.shape[1]:
-        result: Tensor = _OneDNNLinear.apply(x_NI.t(), gradient_NO.t(), None).t()  # type: ignore[no-untyped-call]
-        return result
-    return _OneDNNLinear.apply(gradient_NO.t(), x_NI.t(), None)  # type: ignore[no-untyped-call]
+        product = _OneDNNLinear.apply(x_NI.t(), gradient_NO.t(), None).t()  # type: ignore[no-untyped-call]
+    else:
+        product = _OneDNNLinear.apply(gradient_NO.t(), x_NI.t(), None)  # type: ignore[no-untyped-call]
+    return product
 
 
 def _use_onednn(x: Tensor, weight: Tensor) -> bool:
