@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import faiss
@@ -152,8 +153,15 @@ def test_a_gpu_is_never_needed(
     assert search.search(VECTORS, VECTORS[:3], 1)[1].shape == (3, 1)
 
 
-def test_exact_search_is_taken_where_it_is_quicker() -> None:
-    """On a few thousand vectors it is, on a CPU as on a GPU; asked for, an approximate index comes."""
+def test_exact_search_is_taken_where_it_is_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, an approximate index comes. It waits here, so that the machine's load decides nothing."""
+    search = AnnSearch.search
+
+    def wait_and_search(self: AnnSearch, *arguments: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return search(self, *arguments, **options)
+
+    monkeypatch.setattr(AnnSearch, "search", wait_and_search)
     none, plan = select_index(VECTORS[:2003], "ip", target_recall=0.99)
     assert none is None
     assert plan.reason.startswith("exact search: ")
