@@ -42,8 +42,8 @@ ONLY = {
     "retrieval": {"errors", "files", "array_types", "schema", "data"},
 }
 MOST_FILES = 20
-# 36 where the move left it; the target is 20.
-LONGEST_CHAIN = 36
+# Where it stands; the target is 20. Lower it with every cut.
+LONGEST_CHAIN = 34
 
 
 def _modules() -> dict[str, Path]:

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mmattn.attention.language import serialization
+from mmattn.attention.language.head_range import DEFAULT_HEADS, PlotRow, describe_heads
 from mmattn.attention.language.mask_algebra import Mask
 from mmattn.attention.language.norms import Norm, Softmax
 from mmattn.attention.language.parameters import ParameterSpec, collect_parameter_specs
 from mmattn.attention.language.position_masks import full
 from mmattn.attention.language.scores import BaseScore, Chain, Dot
 from mmattn.attention.language.term import Term, register_term
-from mmattn.attention.visualize.plot import DEFAULT_HEADS, PlotRow, describe_heads, plot_program
 from mmattn.errors import InputError
 from mmattn.types import Tokens
 
@@ -95,6 +95,9 @@ class _ProgramBase(Term):
             >>> "</svg>" in A.Program(A.dot() >> A.alibi, A.causal).plot()
             True
         """
+        # The picture runs a program on a small batch: the language itself knows nothing of running.
+        from mmattn.attention.visualize.plot import plot_program
+
         parts = self._plot_rows()
         return plot_program(self, parts, self.describe(), path, tokens, kv, parameters, context)
 

@@ -17,33 +17,18 @@ from torch import Tensor
 from mmattn.attention.execution.context_tensors import build_context_tensors, sample_pairs
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.biases import ALIBI_SLOPE_KEY, alibi_slopes
-from mmattn.attention.language.mask_algebra import Mask
+from mmattn.attention.language.head_range import PlotRow, describe_heads
 from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import Dynamic, ParameterSpec
-from mmattn.attention.language.scores import Chain
 from mmattn.attention.language.term import Term
 from mmattn.attention.visualize.example_batch import example_batch, example_context
 from mmattn.errors import InputError
 from mmattn.files import write_bytes
 from mmattn.types import Tokens
 
-__all__ = ["DEFAULT_HEADS", "BiasPanel", "PlotRow", "bias_panels", "describe_heads", "plot_program"]
-
-DEFAULT_HEADS = 4
-"""How many heads are drawn of a program that would run on any number."""
+__all__ = ["BiasPanel", "bias_panels", "plot_program"]
 
 _MASKED_GREY = "0.86"  # the grey of pairs that the mask does not allow
-
-
-@dataclass(frozen=True)
-class PlotRow:
-    """What is drawn in one row: the score and the mask of the heads first to last - 1."""
-
-    first: int
-    last: int
-    score: Chain
-    mask: Mask
-    parameters: tuple[ParameterSpec, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +118,6 @@ def bias_panels(
         if added.any():
             found.append(BiasPanel(str(change), added[0], made_up))
     return part.mask.allow(pairs(known)).expand(nothing.shape[1:]), found
-
-
-def describe_heads(first: int, last: int) -> str:
-    """The heads first to last - 1 in words."""
-    return f"head {first}" if last == first + 1 else f"heads {first} to {last - 1}"
 
 
 def _initial_parameter(spec: ParameterSpec, heads: int, modalities: int) -> Tensor:
