@@ -43,7 +43,7 @@ ONLY = {
 }
 MOST_FILES = 20
 # Where it stands; the target is 20. Lower it with every cut.
-LONGEST_CHAIN = 34
+LONGEST_CHAIN = 31
 
 
 def _modules() -> dict[str, Path]:

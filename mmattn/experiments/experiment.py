@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mmattn import attention
 from mmattn.attention.language.biases import GraphBias
+from mmattn.attention.language.program import parse
 from mmattn.data.graph_neighbours import GRAPH_CONTENT, bidirectional_edges, with_neighbours
 from mmattn.data.reader import read_dataset
 from mmattn.encoders.base import Encoder
@@ -167,7 +167,7 @@ class RecommendationExperiment:
         model.core.input_projection.calibrate(
             ModelInputs(inputs.tokens).select_tokens(torch.from_numpy(known), encoders)
         )
-        for term in attention.parse(config.fusion.program).walk():
+        for term in parse(config.fusion.program).walk():
             if isinstance(term, GraphBias):
                 model.core.edges.register_edges(term.name, bidirectional_edges(self.dataset.graph))
         judge = partial(self._validation_metrics, split) if part == "validation" else _no_validation

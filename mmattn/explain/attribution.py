@@ -11,11 +11,11 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from mmattn import attention as A
 from mmattn.array_types import Floats
 from mmattn.attention.analysis.modality_flow import flow
 from mmattn.attention.analysis.recording import LayerWeights, record
 from mmattn.attention.analysis.rollout import Paths, relevance, rollout
+from mmattn.attention.layer.attention import Attention
 from mmattn.errors import InputError
 from mmattn.explain.targets import ExplanationTarget
 from mmattn.explain.token_spans import TokenSpan
@@ -114,7 +114,7 @@ def explain(
         raise InputError(
             f"explain: {type(core.pool).__name__} does not define the weight of each token (token_weights)"
         )
-    attends = any(isinstance(part, A.Attention) for part in core.modules())
+    attends = any(isinstance(part, Attention) for part in core.modules())
     with (
         torch.enable_grad(),
         record(core) if attends else nullcontext() as recorded,

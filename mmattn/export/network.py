@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmattn import attention
 from mmattn.attention.execution.padded import check_supports_padding
 from mmattn.attention.language.norms import TopK
+from mmattn.attention.language.term import Term
+from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.quantization import QuantizedLinear
 from mmattn.errors import InputError
 from mmattn.export.padded_encoders import padded_encoder_for
@@ -97,8 +98,8 @@ def _flatten_output(name: str, answer: Any) -> dict[str, Tensor]:
     )
 
 
-def _terms(model: nn.Module) -> list[attention.Term]:
-    layers = [module for module in model.modules() if isinstance(module, attention.Attention)]
+def _terms(model: nn.Module) -> list[Term]:
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
     return [term for layer in layers for term in layer.program.walk()]
 
 
@@ -107,5 +108,5 @@ def _check_exportable(model: Model) -> None:
     for where, module in model.named_modules():
         if isinstance(module, QuantizedLinear):
             raise InputError(f"export: {where} is quantised; export the model as it was before that")
-        if isinstance(module, attention.Attention):
+        if isinstance(module, Attention):
             check_supports_padding(module)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention import Attention, Cache
+from mmattn.attention.layer.attention import Attention
+from mmattn.attention.layer.kv_cache import Cache
 from mmattn.attention.layer.linear import Linear
 from mmattn.fusion.activation_recompute import recompute_in_backward
 from mmattn.types import Tokens

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention import Cache
+from mmattn.attention.layer.kv_cache import Cache
 from mmattn.errors import InputError
 from mmattn.fusion.block import BottleneckBlock, FusionBlock
 from mmattn.fusion.graph_edges import GraphEdges

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from mmattn import attention
+from mmattn.attention.language.program import parse
+from mmattn.attention.layer.attention import Attention
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.lora import add_lora
@@ -92,7 +93,7 @@ def build_block(config: FusionConfig, modalities: Sequence[str]) -> FusionBlock 
         A `FusionBlock`, inside a `BottleneckBlock` where `config.width` differs from `config.dim`.
     """
     width = config.width or config.dim
-    layer = attention.Attention(attention.parse(config.program), dim=width, heads=config.heads)
+    layer = Attention(parse(config.program), dim=width, heads=config.heads)
     layer.register_modalities(modalities)
     block = FusionBlock(layer, dim=width, expansion=config.expansion, dropout=config.dropout)
     return block if width == config.dim else BottleneckBlock(block, config.dim, width)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmattn.attention import Cache
+from mmattn.attention.layer.kv_cache import Cache
 from mmattn.encoders.audio.audio_io import iter_clip
 from mmattn.errors import InputError
 from mmattn.heads.speech.ctc import CTCHead

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmattn import attention
+from mmattn.attention.layer.head_gates import gate_penalty
 from mmattn.errors import InputError
 from mmattn.training.state import EpochProgress, TrainingState
 from mmattn.training.tasks.base import Task
@@ -114,7 +114,7 @@ class EpochRunner:
         _seed(self.settings["seed"], epoch, number)
         loss = self.wrapped_task(window[position % len(window)])
         if self.settings["gate_penalty"]:
-            loss = loss + self.settings["gate_penalty"] * attention.gate_penalty(self.task)
+            loss = loss + self.settings["gate_penalty"] * gate_penalty(self.task)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from mmattn.attention import Attention, layers
+from mmattn.attention.layer.attention import Attention
+from mmattn.attention.layer.head_gates import layers
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError, did_you_mean
 

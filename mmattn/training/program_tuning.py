@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mmattn import attention
-from mmattn.attention.language.program import Heads
+from mmattn.attention.language.program import Heads, Program, parse
+from mmattn.attention.layer.head_gates import layers
+from mmattn.attention.layer.reprogram import reprogram
 from mmattn.encoders.base import hash_weights
 from mmattn.errors import InputError, did_you_mean
 from mmattn.files import atomic_path
@@ -30,7 +31,7 @@ FORMAT = 1
 
 
 def tune_program(
-    model: Model, program: attention.Program | Heads | str | None = None, extra_modules: Iterable[str] = ()
+    model: Model, program: Program | Heads | str | None = None, extra_modules: Iterable[str] = ()
 ) -> dict[str, nn.Parameter]:
     """Freeze everything but the programs' parameters; `train` then trains only these.
 
@@ -60,8 +61,8 @@ def tune_program(
         {'core.blocks.0.attention.terms.near': 16}
     """
     if program is not None:
-        _reprogram(model, attention.parse(program) if isinstance(program, str) else program)
-    chosen = [layer.terms for _, layer in attention.layers(model.core)]
+        _reprogram(model, parse(program) if isinstance(program, str) else program)
+    chosen = [layer.terms for _, layer in layers(model.core)]
     if not any(len(terms) for terms in chosen):
         raise InputError(
             "program tuning: the program has no parameter to tune, expected one such as "
@@ -120,28 +121,28 @@ def load_tuned(model: Model, path: str | Path) -> None:
         raise InputError(
             f"{path}: was tuned on the frozen weights {about['frozen'][:12]}, this model has {found[:12]}"
         )
-    _reprogram(model, attention.Program.from_json(about["program"]))
+    _reprogram(model, Program.from_json(about["program"]))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in tuned.items():
             parameters[name].copy_(value)
 
 
-def _reprogram(model: Model, program: attention.Program | Heads) -> None:
-    attention.reprogram(model.core, program)
+def _reprogram(model: Model, program: Program | Heads) -> None:
+    reprogram(model.core, program)
     if model.config is not None:  # what is saved with the model builds it with its new program
         model.config = replace(model.config, fusion=replace(model.config.fusion, program=str(program)))
 
 
-def _core_program(model: Model) -> attention.Program | Heads:
-    return next(layer.program for _, layer in attention.layers(model.core))
+def _core_program(model: Model) -> Program | Heads:
+    return next(layer.program for _, layer in layers(model.core))
 
 
 def _frozen_hash(model: Model, tuned: set[str]) -> str:
     """Of all weights that the tuning left alone; what belongs to a program comes and goes with it."""
     program = tuple(
         f"core.{name}.{what}"
-        for name, _ in attention.layers(model.core)
+        for name, _ in layers(model.core)
         for what in ("terms.", "slope", "_extra_state")
     )
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(program)}

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmattn import attention
+from mmattn.attention.language.program import parse
+from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.linear import Linear
 from mmattn.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from mmattn.errors import InputError, did_you_mean
@@ -82,8 +83,8 @@ class BoxDecoder(nn.Module):
         )
         self.layers = nn.ModuleList(
             BoxDecoderLayer(
-                attention.Attention(attention.parse(self_attention), dim, heads),
-                attention.Attention(attention.parse(cross_attention), dim, heads),
+                Attention(parse(self_attention), dim, heads),
+                Attention(parse(cross_attention), dim, heads),
                 int(dim * expansion),
                 dropout,
             )
@@ -129,8 +130,8 @@ class BoxDecoderLayer(nn.Module):
 
     def __init__(
         self,
-        self_attention: attention.Attention,
-        cross_attention: attention.Attention,
+        self_attention: Attention,
+        cross_attention: Attention,
         hidden_dim: int,
         dropout: float,
     ):

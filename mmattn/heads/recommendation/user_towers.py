@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmattn import attention
+from mmattn.attention.language.program import parse
+from mmattn.attention.layer.attention import Attention
 from mmattn.fusion.block import FusionBlock
 from mmattn.heads.recommendation.sequence_steps import SequenceSteps
 
@@ -62,7 +63,7 @@ class SequenceTower(nn.Module):
         expansion: float = 2.0,
     ):
         super().__init__()
-        parsed = attention.parse(program)
+        parsed = parse(program)
         self.start_vector = nn.Parameter(torch.randn(width) / width**0.5)
         self.position_embedding = nn.Embedding(max_length + 1, width) if positional_encoding else None
         if self.position_embedding is not None:
@@ -70,7 +71,7 @@ class SequenceTower(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             FusionBlock(
-                attention.Attention(parsed, dim=width, heads=heads, dropout=dropout),
+                Attention(parsed, dim=width, heads=heads, dropout=dropout),
                 dim=width,
                 expansion=expansion,
                 dropout=dropout,
@@ -124,7 +125,7 @@ class BagTower(nn.Module):
         super().__init__()
         self.start_vector = nn.Parameter(torch.randn(width) / width**0.5)
         self.query = nn.Parameter(torch.randn(width) / width**0.5)
-        self.attention = attention.Attention(attention.parse(program), dim=width, heads=heads)
+        self.attention = Attention(parse(program), dim=width, heads=heads)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattn import attention as A
+from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.kv_cache import Cache, check_supports_decoding
 from mmattn.attention.layer.linear import Linear
 from mmattn.fusion.input_projection import sinusoidal_encoding
@@ -34,7 +34,7 @@ class TextDecoderLayer(nn.Module):
     """
 
     def __init__(
-        self, self_attention: A.Attention, cross_attention: A.Attention, expansion: float, dropout: float
+        self, self_attention: Attention, cross_attention: Attention, expansion: float, dropout: float
     ):
         super().__init__()
         dim = self_attention.dim
@@ -102,6 +102,7 @@ class TextDecoder(nn.Module):
         dropout: probability on the embedded symbols.
 
     Example:
+        >>> from mmattn import attention as A
         >>> own, other = A.Attention(A.Program(mask=A.causal), 8, 2), A.Attention(A.Program(), 8, 2)
         >>> decoder = TextDecoder(8, 5, [TextDecoderLayer(own, other, expansion=2.0, dropout=0.0)])
         >>> memory = Tokens.from_sequences([torch.randn(3, 8), torch.randn(1, 8)], "image")

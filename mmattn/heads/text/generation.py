@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmattn import attention as A
+from mmattn.attention.language.program import parse
+from mmattn.attention.layer.attention import Attention
 from mmattn.errors import InputError
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.text.beam_search import SearchOptions, beam_search
@@ -110,8 +111,8 @@ class GenerationHead(SupervisedHead):
         )
         stack = [
             TextDecoderLayer(
-                A.Attention(A.parse(self_attention), dim, heads),
-                A.Attention(A.parse(cross_attention), dim, heads),
+                Attention(parse(self_attention), dim, heads),
+                Attention(parse(cross_attention), dim, heads),
                 expansion,
                 dropout,
             )
