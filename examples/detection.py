@@ -65,16 +65,9 @@ if __name__ == "__main__":
             samples, targets = zip(*(asked[name] for name in names), strict=True)
             return [one for part in samples for one in part], [one for part in targets for one in part]
 
-        task = SyntheticDetectionTask(
-            detector, draw, steps_per_epoch=given.steps * (2 if names == ["nothing"] else 1)
-        )
-        train(
-            task,
-            epochs=1,
-            learning_rate=5e-3,
-            ema_decay=0.98,
-            lr_multipliers={"detector.network": 1 / len(names)},
-        )
+        steps, slower = given.steps * (2 if names == ["nothing"] else 1), {"detector.network": 1 / len(names)}
+        task = SyntheticDetectionTask(detector, draw, steps_per_epoch=steps)
+        train(task, epochs=1, learning_rate=5e-3, ema_decay=0.98, lr_multipliers=slower)
     for name, (samples, targets) in ask(200, "test", test_sounds, seed=1).items():
         found = detector.predict(samples)
         print(f"asked by {name}: AP50 {detection_metrics(found, targets)['ap50']:.3f} on 200 new scenes")

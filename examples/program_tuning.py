@@ -40,12 +40,11 @@ class Naming(Task):
         pixels, digits = load_digits(return_X_y=True)
         heard = digits if alike else np.random.default_rng(0).permutation(digits)
         pictures = list(torch.from_numpy(pixels / 8 - 1).float().view(-1, 8, 8))
-        sounds = [spectrum(digit, take) for take, digit in enumerate(heard)]
         self.model, self.label = model, torch.from_numpy(heard)
         self.parts = {
             "question": Tokens.from_sequences([torch.ones(1, 1)] * len(heard), "question"),
             "image": Tokens.from_sequences(pictures, "image"),
-            "audio": Tokens.from_sequences(sounds, "audio"),
+            "audio": Tokens.from_sequences([*map(spectrum, heard, range(len(heard)))], "audio"),
         }
         self.rows = torch.randperm(len(heard), generator=torch.Generator().manual_seed(0))
 

@@ -49,9 +49,8 @@ def string(people: list) -> tuple[dict, str]:
 def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -> tuple[float, bool]:
     """The word error rate on other recordings, and whether the streams say what the wholes do."""
     torch.manual_seed(0)
-    ear = EncoderConfig(
-        "causal-log-mel", {"dim": 64, "sample_rate": 8000, "cache_as": "samples"}, positional_encoding=False
-    )
+    mel = {"dim": 64, "sample_rate": 8000, "cache_as": "samples"}
+    ear = EncoderConfig("causal-log-mel", mel, positional_encoding=False)
     fusion = FusionConfig(dim=64, program="Program(score=dot(), mask=causal & window(24))")
     config = ModelConfig({"audio": ear}, fusion, {"ctc": HeadConfig("ctc", PIECES)})
     model = build_model(build_encoders(config.encoders), config).to(choose_device())
@@ -61,15 +60,11 @@ def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -
     task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
     train(task, epochs=1, learning_rate=3e-3, warmup_ratio=0.1)
     samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
-    sounds = [sample["audio"] for sample in samples]
-    fused = model.fuse({"audio": model.encoders["audio"](sounds)})
+    fused = model.fuse({"audio": model.encoders["audio"]([x["audio"] for x in samples])})
     heard, first = model.head("ctc").predict(fused), model.head("ctc")(fused).select([0])
     error = transcription_metrics(heard, said)["wer"]
     print(f"word error rate {error:.3f} on {tests} strings of recordings that nothing was trained on")
-    texts = [
-        list(StreamingRecognizer(model).transcribe((sound.numpy(), 8000), chunk_seconds=0.4))
-        for sound in sounds
-    ]
+    texts = [[*StreamingRecognizer(model).transcribe((x["audio"].numpy(), 8000), 0.4)] for x in samples]
     same = [text[-1] for text in texts] == heard
     print(f"in pieces of 0.4 s: the same text {same}; {said[0]!r} as it came:", *texts[0], sep="\n  ")
     for word in align_transcript(first.values, first.time, said[0], model.head("ctc").tokenizer):

@@ -26,11 +26,10 @@ from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.numbers import NUMBERS, spell_number
 from mmattn_datasets.wnut17.prepare import Wnut17
 
-AROUND = "we saw boxes and then birds at the old harbour un two-tone van on cent stamps la mer die Uhr"
-
 
 def composed(count: int) -> tuple[list[Sample], list[list[str]], np.ndarray]:
     """Sentences, their tags, and their part."""
+    around = "we saw boxes and then birds at the old harbour un two-tone van on cent stamps la mer die Uhr"
     generator = np.random.default_rng(0)
     known = dict(zip(("train", "test"), np.split(generator.permutation(100), [75]), strict=True))
     part = np.array(["test" if row % 5 == 0 else "train" for row in range(count)])
@@ -38,7 +37,7 @@ def composed(count: int) -> tuple[list[Sample], list[list[str]], np.ndarray]:
     for row, own in enumerate(part.tolist()):
         words, said = [], []
         for _ in range(generator.integers(1, 4)):
-            before = generator.choice(AROUND.split(), generator.integers(0, 4)).tolist()
+            before = generator.choice(around.split(), generator.integers(0, 4)).tolist()
             language = str(generator.choice(list(NUMBERS)))
             number = spell_number(int(generator.choice(known[own])), language).split()
             words += before + number
@@ -57,13 +56,11 @@ if __name__ == "__main__":
     if given.root:
         data = read_dataset(Wnut17().prepare(given.root, folder))
         samples, tags, part = list(data.items), data.targets["tags"], data.item_split
-        text, rates = (
-            EncoderConfig("minilm", {"is_split_into_words": True}, finetune="full", dim_fraction=1.0),
-            {"encoders": 0.1},
-        )
+        text = EncoderConfig("minilm", {"is_split_into_words": True}, finetune="full", dim_fraction=1.0)
     else:
         samples, tags, part = composed(1500)
-        text, rates = EncoderConfig("tiny-text", {"is_split_into_words": True, "word_shapes": True}), {}
+        text = EncoderConfig("tiny-text", {"is_split_into_words": True, "word_shapes": True})
+    rates = {"encoders": 0.1} if given.root else {}
     learned, tested = (np.flatnonzero(part == name) for name in ("train", "test"))
 
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flickr-trimodal"
 
 def run(example: str, folder: Path, *arguments: str | Path) -> str:
     script = ROOT / "examples" / example
-    assert len(script.read_text(encoding="utf-8").splitlines()) < 90
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 80
     assert f"({example})" in (ROOT / "examples/README.md").read_text(encoding="utf-8")
     command = [sys.executable, script, *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout

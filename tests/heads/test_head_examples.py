@@ -18,7 +18,7 @@ def printed(name: str, *arguments: str, cwd: Path) -> str:
         [sys.executable, script, *arguments], cwd=cwd, capture_output=True, text=True, check=True
     )
     assert f"({name})" in (ROOT / "examples/README.md").read_text("utf-8")
-    assert len(Path(script).read_text("utf-8").splitlines()) < 90
+    assert len(Path(script).read_text("utf-8").splitlines()) < 80
     return run.stdout
 
 
