@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmattn.errors import InputError
 from mmattn.retrieval.fused_index import FusedIndex
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.maxsim import MaxSimIndex
+from mmattn.retrieval.protocol import SearchIndex
 from mmattn.retrieval.sharded import ShardedIndex
 from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle
 
 __all__ = ["KINDS", "open_index"]
 
 # The manifest's "kind" -> the class that restores it.
-KINDS: Mapping[str, type[Index | ShardedIndex | MaxSimIndex | FusedIndex]] = {
+KINDS: Mapping[str, type[SearchIndex]] = {
     "index": Index,
     "shards": ShardedIndex,
     "maxsim": MaxSimIndex,
@@ -24,9 +24,7 @@ KINDS: Mapping[str, type[Index | ShardedIndex | MaxSimIndex | FusedIndex]] = {
 }
 
 
-def open_index(
-    folder: str | Path, *, device: str = "auto"
-) -> Index | ShardedIndex | MaxSimIndex | FusedIndex:
+def open_index(folder: str | Path, *, device: str = "auto") -> SearchIndex:
     """Open what any index's `save` wrote, after checking the hash of every file.
 
     Args:
@@ -48,11 +46,10 @@ def open_index(
         ShardedIndex(4 vectors of width 4, ip, in 2 shards)
     """
 
-    def restore(opened: OpenedBundle) -> Any:
+    def restore(opened: OpenedBundle) -> SearchIndex:
         kind = str(opened.attributes.get("kind"))
         if kind not in KINDS:
             raise InputError(f"{opened.folder}: holds {kind!r}, expected one of {', '.join(KINDS)}")
         return KINDS[kind].from_bundle(opened, device)
 
-    opened_index: Index | ShardedIndex | MaxSimIndex | FusedIndex = open_bundle(folder, restore)
-    return opened_index
+    return open_bundle(folder, restore)
