@@ -132,22 +132,16 @@ LAUNCHERS = {
 }
 
 
+def one_item_shards(run: Path, items: Path, out: Path, features: Path) -> list[str | Path]:
+    """The words of `mmattn embed` with a shard for every item."""
+    return ["embed", run, "--input", items, "--out", out, "--features", features, "--shard-size", "1"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_share_the_work(launcher: str, run: Path, vectors: Path, tmp_path: Path) -> None:
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "items.csv"
-    options = (
-        "embed",
-        run,
-        "--input",
-        items,
-        "--out",
-        out,
-        "--features",
-        tmp_path / "f2",
-        "--shard-size",
-        "1",
-    )
+    options = one_item_shards(run, items, out, tmp_path / "f2")
     subprocess.run(
         [sys.executable, *LAUNCHERS[launcher], *options], check=True, capture_output=True, timeout=300
     )
@@ -162,18 +156,7 @@ def test_one_of_two_processes_is_killed(launcher: str, rank: int, run: Path, tmp
     out, items = tmp_path / "shared.parquet", tmp_path / "data" / "many.csv"
     lines = [f"film-{number},{TITLES[number % 5]} {number}," for number in range(307)]
     items.write_text("id,title,poster\n" + "\n".join(lines) + "\n")
-    options = [
-        "embed",
-        run,
-        "--input",
-        items,
-        "--out",
-        out,
-        "--features",
-        tmp_path / "f4",
-        "--shard-size",
-        "1",
-    ]
+    options = one_item_shards(run, items, out, tmp_path / "f4")
     command = [sys.executable, *LAUNCHERS[launcher], *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as started:
         while len(list(tmp_path.glob(".*.shards/*.parquet"))) < 11:  # both are at work
