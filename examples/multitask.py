@@ -54,7 +54,7 @@ if __name__ == "__main__":
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     print(f"{'task':<10} {'figure':<10} {'together':<28} {'alone':<28} together - alone")
     for name, task in metrics["tasks"].items():
-        first = task["primary"]
-        found = (figure(task[which][first]) for which in ("figures", "alone", "gain"))
+        first = task["primary_metric"]
+        found = (figure(task[which][first]) for which in ("metrics", "single_task", "gain"))
         print(f"{name:<10} {first:<10} " + " ".join(f"{one:<28}" for one in found))
     print(f"more in {folder / 'report.html'}")

@@ -30,8 +30,11 @@ SETTINGS = {
 def test_two_processes_fit_as_one_does(tmp_path: Path) -> None:
     datasets.create("digits").prepare(None, tmp_path / "data", items=120, users=60)
 
-    def fitted(name: str, accumulate: int, *launcher: str) -> tuple[dict[str, float], str]:
-        training = {"epochs": 2, "steps": 3, "users": 50, "accumulate": accumulate, "alignment": 0.1}
+    def fitted(name: str, grad_accumulation: int, *launcher: str) -> tuple[dict[str, float], str]:
+        training = {
+            "epochs": 2, "steps_per_epoch": 3, "users_per_batch": 50,
+            "grad_accumulation": grad_accumulation, "alignment": 0.1,
+        }  # fmt: skip
         content = yaml.safe_dump({**SETTINGS, "name": name, "training": training})
         (tmp_path / f"{name}.yaml").write_text(content)
         # What `accelerate launch` starts for several GPUs; on CPUs it would want MPI, where this takes gloo.

@@ -197,7 +197,7 @@ def test_a_known_result_on_the_warm_split_of_movielens() -> None:
             items += chosen
             parts += [part] * len(chosen)
     split = strategies.split_from_column(users, items, parts, seed=0, user_count=6040, item_count=3260)
-    known, blend = split.known("test"), {"share": 0.8, "evidence": 0.0, "modesty": 0.1}
+    known, blend = split.known("test"), {"user_weight": 0.8, "shrinkage": 0.0, "popularity_penalty": 0.1}
     hybrid = Hybrid(BalancedEASE(500.0), UserKernel(3.0), **blend).fit(known)
     ranking = rank_users(hybrid.score, np.arange(6040), 20, candidates=np.arange(3260), exclude=known)
     measured = evaluate(ranking, split.matrix("test"))
