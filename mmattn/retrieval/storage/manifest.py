@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if found is None:
         raise InputError(f"{MANIFEST}: there is none, expected an index that `mmattn index build` made")
     try:
-        manifest = json.loads(found)
+        manifest = json.loads(found, parse_float=_finite_number, parse_constant=_finite_number)
     except ValueError as error:
         raise InputError(f"{MANIFEST}: damaged, it is no JSON ({error})") from error
     if not isinstance(manifest, dict) or "sha256" not in manifest or "format" not in manifest:
@@ -46,6 +47,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     ):
         raise InputError(f"{MANIFEST}: names its files wrongly, expected name, bytes and sha256 of each")
     return manifest
+
+
+def _finite_number(text: str) -> float:
+    """A flipped byte may turn 12.345678 into 12e345678, which JSON reads and cannot write again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _has_valid_entries(entries: Any, names: re.Pattern[str]) -> bool:

@@ -138,6 +138,20 @@ def test_a_manifest_that_lies(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("number", ["12e345678", "-1e999", "NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_reads_and_cannot_write_is_damage(tmp_path: Path, number: str) -> None:
+    """One flipped byte makes 12e345678, which is infinite, of a measured 12.345678."""
+    made().save(tmp_path)
+    path = tmp_path / "manifest.json"
+    text = path.read_text()
+    damaged = text.replace(f'"dim": {WIDTH}', f'"dim": {number}')
+    assert damaged != text
+    path.write_text(damaged)
+    assert len(bundle.find_damage(tmp_path)) == 1
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        open_index(tmp_path)
+
+
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     """A forger who makes all hashes fit still gets nothing run."""
     made().save(tmp_path)
