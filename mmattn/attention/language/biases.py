@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -86,8 +87,6 @@ class Relative(Bias):
     buckets: int = 32
     longest: int = 128
 
-    _bucket_of: ClassVar[tuple[int, ...]]  # derived from the arguments
-
     term_name: ClassVar[str] = "relative"
 
     def __post_init__(self) -> None:
@@ -98,7 +97,10 @@ class Relative(Bias):
             raise self._argument_error("buckets", "an even number")
         if self.longest <= self.buckets // 4:
             raise self._argument_error("longest", f"more than a quarter of the buckets, {self.buckets // 4}")
-        object.__setattr__(self, "_bucket_of", _t5_buckets(self.buckets // 2, self.longest))
+
+    @cached_property
+    def _bucket_of(self) -> tuple[int, ...]:
+        return _t5_buckets(self.buckets // 2, self.longest)
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
         return (ParameterSpec(self.name, (self.buckets,)),)

@@ -142,12 +142,14 @@ class Program(_ProgramBase):
         self._check_term("norm", "norm")
         self._check_depth()
         self.parameters()
+
+    @cached_property
+    def _hash(self) -> int:
         # A layer looks its plan up by the program at every call.
-        object.__setattr__(self, "_hash", hash((self.score, self.mask, self.norm)))
+        return hash((self.score, self.mask, self.norm))
 
     def __hash__(self) -> int:
-        result: int = self._hash  # type: ignore[attr-defined]
-        return result
+        return self._hash
 
     def _formatted_arguments(self) -> Iterator[str]:
         return (f"{name}={getattr(self, name)}" for name in ("score", "mask", "norm"))

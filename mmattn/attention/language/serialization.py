@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 from mmattn.attention.language.term import MAX_DEPTH, NullaryTerm, Term, registered_terms
@@ -125,11 +126,10 @@ class _Parser:
             raise self._error_at(f"not an expression: {error.msg}", (error.offset or 1) - 1) from None
         except (RecursionError, MemoryError, ValueError):
             raise InputError(f"attention program: nested deeper than {MAX_DEPTH} terms") from None
-        value = self._parse_node(tree, 0)
+        value: Term = self._parse_node(tree, 0)
         if not _is_program(value):
             raise self._error_at(f"got {value!r}, expected Program(...) or heads(...)", tree.col_offset)
-        result: Term = value
-        return result
+        return value
 
     def _parse_node(self, node: ast.AST, depth: int) -> Any:
         if depth > 4 * MAX_DEPTH:
@@ -171,8 +171,7 @@ class _Parser:
             raise self._error_at("** is not in the language", node.col_offset)
         positional = tuple(self._parse_node(argument, depth + 1) for argument in node.args)
         named = {str(keyword.arg): self._parse_node(keyword.value, depth + 1) for keyword in node.keywords}
-        result: Term = self._try_build(node, lambda: _build_term(term, positional, named))
-        return result
+        return self._try_build(node, lambda: _build_term(term, positional, named))
 
     def _parse_bare_term(self, node: ast.Name | ast.Attribute) -> Term:
         term = self._parse_term_class(node)
@@ -201,30 +200,27 @@ class _Parser:
         while isinstance(left, ast.BinOp) and isinstance(left.op, (ast.BitAnd, ast.BitOr, ast.RShift)):
             spine.append(left)
             left = left.left
-        value = self._parse_node(left, depth + 1)
+        value: Term = self._parse_node(left, depth + 1)
         for step in reversed(spine):
             value = self._apply_operator(step, value, self._parse_node(step.right, depth + 1))
-        result: Term = value
-        return result
+        return value
 
     def _apply_operator(self, node: ast.BinOp, left: Any, right: Any) -> Term:
-        result: Term
         match node.op:
             case ast.BitAnd():
-                result = self._try_build(
+                return self._try_build(
                     node, lambda: left & right, f"&: got {left} and {right}, expected two masks"
                 )
             case ast.BitOr():
-                result = self._try_build(
+                return self._try_build(
                     node, lambda: left | right, f"|: got {left} and {right}, expected two masks"
                 )
             case _:
-                result = self._try_build(
+                return self._try_build(
                     node, lambda: left >> right, f">>: got {left}, expected a score such as dot() before it"
                 )
-        return result
 
-    def _try_build(self, node: ast.expr, build: Any, type_error_message: str = "") -> Any:
+    def _try_build(self, node: ast.expr, build: Callable[[], Term], type_error_message: str = "") -> Term:
         """What `build` gives; `type_error_message` says what Python's own TypeError would not."""
         try:
             return build()

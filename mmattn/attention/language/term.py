@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from functools import cached_property
 from itertools import chain
@@ -63,12 +63,6 @@ class Term:
     def __getstate__(self) -> dict[str, Any]:
         # Fields only: what is derived, such as the hash of a text, differs from process to process.
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        rebuild = getattr(self, "__post_init__", None)
-        if rebuild is not None:
-            rebuild()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; arguments that stand at their default are left out."""
