@@ -23,7 +23,7 @@ from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.tasks.translation import translation_metrics
 from mmattn.heads.text.generation import GenerationHead
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.words import DIGIT_WORDS
 from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal
@@ -68,7 +68,7 @@ if __name__ == "__main__":
     inputs = prepare_inputs(samples, model.encoders, folder / "features", progress=False)
     one_of = lambda contents, own: (contents, own[int(torch.randint(len(own), ()))])  # noqa: E731
     task = SupervisedTask(model, inputs, captions, learned, head="captions", augment=one_of)
-    train(task, epochs=given.epochs, learning_rate=2e-3, progress=False)
+    train(task, LoopConfig(epochs=given.epochs, learning_rate=2e-3), progress=False)
     written, truth = task.predict(tested), [captions[row] for row in tested]
     pooled = normalize(model.eval().fuse(model.tokens(inputs, torch.arange(len(samples)))).pooled).detach()
     nearest = [captions[learned[row]][0] for row in (pooled[tested] @ pooled[learned].T).argmax(1)]

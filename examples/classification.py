@@ -27,7 +27,7 @@ from mmattn.evaluation.tasks.classification import (
 from mmattn.heads.classification.classification import ClassificationHead
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.reports.confusion import plot_confusion_matrix
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.prepare import Digits
 from mmattn_datasets.fsdd.prepare import Fsdd
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     model = build_model(built, config).to(choose_device())
     inputs = prepare_inputs(data.items, built, folder / "features", progress=False)
     task = SupervisedTask(model, inputs, digits, learned, head="digit", drop_modality=0.3)
-    train(task, epochs=given.epochs, learning_rate=2e-3, run_name="classification")
+    train(task, LoopConfig(epochs=given.epochs, learning_rate=2e-3), run_name="classification")
 
     print(f"{len(learned)} items to learn from; right of {len(tested)} new ones:")
     rows, head, truth = torch.from_numpy(tested), model.head("digit"), [digits[row] for row in tested]

@@ -21,7 +21,7 @@ from mmattn.evaluation.tasks.detection import detection_metrics
 from mmattn.files import write_bytes
 from mmattn.model.build import choose_device
 from mmattn.reports.box_overlay import draw_boxes
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn_adapters.torchvision import Detector, SyntheticDetectionTask
 from mmattn_datasets.scenes.draw import DIGITS, Part, make_scenes
 from mmattn_datasets.scenes.queries import AudioSource, FsddAudio, SyntheticAudio, make_queries
@@ -67,7 +67,7 @@ if __name__ == "__main__":
 
         steps, slower = given.steps * (2 if names == ["nothing"] else 1), {"detector.network": 1 / len(names)}
         task = SyntheticDetectionTask(detector, draw, steps_per_epoch=steps)
-        train(task, epochs=1, learning_rate=5e-3, ema_decay=0.98, lr_multipliers=slower)
+        train(task, LoopConfig(epochs=1, learning_rate=5e-3, ema_decay=0.98, lr_multipliers=slower))
     for name, (samples, targets) in ask(200, "test", test_sounds, seed=1).items():
         found = detector.predict(samples)
         print(f"asked by {name}: AP50 {detection_metrics(found, targets)['ap50']:.3f} on 200 new scenes")

@@ -16,7 +16,7 @@ from mmattn import Sample
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.alignment import AlignmentTask
 
 
@@ -50,11 +50,10 @@ def tune(kind: str, samples: list[Sample], test: int, epochs: int, features: Pat
     task = AlignmentTask(
         model, inputs, torch.arange(len(samples)), lambda _: {}, samples=trained, batch_size=25
     )
-    history = train(
-        task, epochs=epochs, learning_rate=1e-3, progress=False,
-        lr_multipliers={"encoders": 0.1 if kind == "lora" else 0.03} if kind != "frozen" else {},
-        layer_decay=0.8 if kind == "full" else 1.0,
-    )  # fmt: skip
+    rates = {"frozen": {}, "lora": {"encoders": 0.1}, "full": {"encoders": 0.03}}[kind]
+    decay = 0.8 if kind == "full" else 1.0
+    config = LoopConfig(epochs=epochs, learning_rate=1e-3, lr_multipliers=rates, layer_decay=decay)
+    history = train(task, config, progress=False)
     numbers = sum(value.numel() for value in model.parameters() if value.requires_grad)
     with torch.no_grad():
         parts = model.tokens(inputs, torch.arange(len(samples) - test, len(samples)))

@@ -19,7 +19,7 @@ from mmattn.fusion.core import FusionCore
 from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool
 from mmattn.model.model import Model
-from mmattn.training.loop import Task, train
+from mmattn.training.loop import LoopConfig, Task, train
 from mmattn.training.program_tuning import tune_program
 from mmattn_datasets.digits.sounds import synthesize, voices
 
@@ -67,13 +67,13 @@ torch.manual_seed(0)
 blocks = [FusionBlock(A.Attention(A.Program(), dim=32, heads=4), dim=32) for _ in range(2)]
 core = FusionCore(InputProjection(WIDTHS, 32), blocks, AttentionPool(32, 3))
 base = Model({}, core, {"digit": nn.Linear(32, 10)})
-train(Naming(base, alike=True), epochs=5, learning_rate=0.004, progress=False)
+train(Naming(base, True), LoopConfig(epochs=5, learning_rate=0.004, ema_decay=0), progress=False)
 print(f"{'trained':<20} {'numbers':>8}  accuracy")
 for name, rate in (("the head", 0.03), ("head and program", 0.03), ("everything", 0.004)):
     model = copy.deepcopy(base).requires_grad_(name == "everything")
     model.heads.requires_grad_(True)
     if name == "head and program":
         tune_program(model, "Program(score=dot() >> modality_bias('pair'))", extra_modules=["heads.digit"])
-    train(task := Naming(model, alike=False), epochs=3, learning_rate=rate, progress=False)
+    train(task := Naming(model, False), LoopConfig(epochs=3, learning_rate=rate, ema_decay=0), progress=False)
     count = sum(value.numel() for value in model.parameters() if value.requires_grad)
     print(f"{name:<20} {count:>8}  {task.validate(first=200)['accuracy']:.3f}")

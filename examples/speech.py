@@ -19,7 +19,7 @@ from mmattn.evaluation.tasks.error_rates import transcription_metrics
 from mmattn.heads.speech.decoding.alignment import align_transcript
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.serving.streaming_asr import StreamingRecognizer
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.sounds import synthesize, voices
 
@@ -58,7 +58,7 @@ def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -
     blank = ModelInputs(contents={"audio": [torch.zeros(1)] * 16 * (steps or (900 if root else 300))})
     how = {"head": "ctc", "batch_size": 16, "augment": lambda *_: string(known)}  # each time a new string
     task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
-    train(task, epochs=1, learning_rate=3e-3, warmup_ratio=0.1)
+    train(task, LoopConfig(epochs=1, learning_rate=3e-3, warmup_ratio=0.1))
     samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
     fused = model.fuse({"audio": model.encoders["audio"]([x["audio"] for x in samples])})
     heard, first = model.head("ctc").predict(fused), model.head("ctc")(fused).select([0])

@@ -21,7 +21,7 @@ from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.tasks.entities import entity_metrics
 from mmattn.heads.text.tagging import TaggingHead
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.numbers import NUMBERS, spell_number
 from mmattn_datasets.wnut17.prepare import Wnut17
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     model = build_model(encoders, config).to(choose_device())
     inputs = prepare_inputs(samples, encoders, folder / "features", progress=False)
     task = SupervisedTask(model, inputs, tags, learned, head="tags", batch_size=16)
-    train(task, epochs=given.epochs, learning_rate=2e-3, lr_multipliers=rates, run_name="tagging")
+    train(task, LoopConfig(epochs=given.epochs, learning_rate=2e-3, lr_multipliers=rates), run_name="tagging")
     said = task.predict(tested)
     for name, value in entity_metrics(said, [tags[row] for row in tested], strict=True).items():
         print(f"{name:<20} {value:.3f}")

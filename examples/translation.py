@@ -19,7 +19,7 @@ from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.tasks.translation import TranslationMetrics
 from mmattn.heads.text.generation import GenerationHead
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.numbers import spell_number
 
@@ -63,7 +63,7 @@ if __name__ == "__main__":
     samples = [Sample(str(row), {"text": source}) for row, source in enumerate(sources)]
     inputs = prepare_inputs(samples, encoders, "features", progress=False)
     task = SupervisedTask(model, inputs, targets.tolist(), learned, head="translation", batch_size=48)
-    train(task, epochs=given.epochs, learning_rate=2e-3, progress=False)
+    train(task, LoopConfig(epochs=given.epochs, learning_rate=2e-3), progress=False)
 
     written = np.array(task.predict(tested, batch_size=256), dtype=object)
     measure = TranslationMetrics(effective_order=True)

@@ -55,7 +55,7 @@ def _align_modalities(dataset: Dataset, out: Path, epochs: int, progress: bool) 
     from mmattn.model.build import build_encoders, build_model, choose_device
     from mmattn.model.modality_vectors import modality_vectors
     from mmattn.model.model import Model
-    from mmattn.training.loop import train
+    from mmattn.training.loop import LoopConfig, train
     from mmattn.training.tasks.alignment import AlignmentTask
 
     config = ModelConfig(
@@ -82,7 +82,14 @@ def _align_modalities(dataset: Dataset, out: Path, epochs: int, progress: bool) 
     task = AlignmentTask(
         model, inputs, groups=groups, validate_fn=judge, samples=part["train"], batch_size=64
     )
-    train(task, epochs=epochs, learning_rate=1e-3, progress=progress, run_name="align")
+    train(
+        task,
+        LoopConfig(
+            epochs=epochs, learning_rate=1e-3, weight_decay=0.01, warmup_ratio=0.05, patience=0, ema_decay=0.0
+        ),
+        progress=progress,
+        run_name="align",
+    )
     model.save_pretrained(out / "aligned")
     found = cross_modal_precision(*modality_vectors(model, inputs, part["test"]), labels)
     print(f"precision@10 on {len(part['test'])} unseen items (query -> searched; chance is 0.10)")

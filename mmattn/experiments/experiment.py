@@ -211,7 +211,7 @@ class RecommendationExperiment:
         settings, name = self.config.training, "refit" if until else "choose"
         trained = with_alignment(task, settings.alignment) if settings.alignment else task
         return train(
-            trained, **settings.train_kwargs, stop_after_epoch=until, seed=seed,
+            trained, settings, stop_after_epoch=until, seed=seed,
             folder=self.folder / f"seed-{seed}" / name,
             progress=self.progress, run_name=f"seed {seed}: {name}",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which weights decay, and how fast each learns: the groups of the optimizer, as a pure function."""
+"""Parameter groups of the optimizer: which weights decay, and at which rate each learns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from mmattn.attention.layer.attention import Attention
-from mmattn.attention.layer.head_gates import layers
 from mmattn.encoders.base import Encoder
 from mmattn.errors import InputError, did_you_mean
 
@@ -24,35 +22,34 @@ def parameter_groups(
     weight_decay: float = 0.0,
     lr_multipliers: Mapping[str, float] | None = None,
     layer_decay: float = 1.0,
-    gate_learning_rate: float = 0.0,
+    learning_rates: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """The trained parameters in groups of one rate and one decay each, ready for a torch optimizer.
+    """Sort the trained parameters into groups of one learning rate and one weight decay each.
 
-    Weights decay; what has one dimension or none (biases, norms, single numbers), the parameters of
-    norms, and those of attention programs (`Attention.program_parameters`) do not: a bias table or a
-    temperature that is drawn to zero says something else, not something simpler.
+    Weights decay. Parameters of at most one dimension (biases, norms, single numbers), parameters of norms
+    and those that a module names in its method `no_weight_decay()` (timm's convention; `Attention` names the
+    parameters of its program) do not: a bias table or a temperature that decays to zero means something
+    else, not something simpler.
 
     Paper: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018
-    (rates that fall from layer to layer).
+    (learning rates that fall from layer to layer).
 
     Args:
-        module: what is trained; parameters without gradient take no part.
-        learning_rate: of everything that `lr_multipliers` does not name.
+        module: what is trained; parameters without gradient are left out.
+        learning_rate: of everything that the arguments below do not change.
         weight_decay: of what decays.
         lr_multipliers: part of the module, as the beginning of its parameters' names -> factor on the rate.
             The longest name that fits counts. A leading "model." may be left out.
         layer_decay: factor on the rate from each layer of an encoder to the one below it, so that
             layer i of L learns with `layer_decay ** (L - 1 - i)`, and what lies below the layers (the
-            embeddings) with `layer_decay ** L`; 1 lets all layers learn alike.
-        gate_learning_rate: of the gates of heads (`head_gate`), which go from open to closed over some five
-            units, farther than other weights go in most trainings; 0 lets them learn as the rest does.
+            embeddings) with `layer_decay ** L`; 1 gives all layers one rate.
+        learning_rates: parameter name -> its own learning rate, whatever the others say.
 
     Returns:
         Groups in a fixed order, {"params", "lr", "weight_decay", "names"}.
 
     Raises:
-        InputError: a name in `lr_multipliers` that no trained parameter has, or a factor that is not
-            positive.
+        InputError: a name in `lr_multipliers` that no trained parameter has, or a factor out of range.
 
     Example:
         >>> from torch import nn
@@ -69,16 +66,13 @@ def parameter_groups(
     factors = _lr_multiplier_by_parameter(lr_multipliers or {}, list(trained))
     if not 0 < layer_decay <= 1:
         raise InputError(f"training layer_decay: got {layer_decay}, expected a factor above 0 and at most 1")
-    if gate_learning_rate < 0:
-        raise InputError(f"training gate_rate: got {gate_learning_rate}, expected a rate, or 0")
     depths = _encoder_depths(module) if layer_decay < 1 else {}
     plain = set(_no_decay_names(module))
-    gates = set(_gate_names(module)) if gate_learning_rate else set()
+    own_rates = learning_rates or {}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained.items():
         rate = learning_rate * factors.get(name, 1.0) * layer_decay ** depths.get(name, 0)
-        if name in gates:
-            rate = gate_learning_rate
+        rate = own_rates.get(name, rate)
         decay = 0.0 if parameter.dim() <= 1 or name in plain else weight_decay
         empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "names": []}
         group = groups.setdefault((rate, decay), empty)
@@ -130,13 +124,6 @@ def _encoder_depths(module: nn.Module) -> dict[str, int]:
     }
 
 
-def _gate_names(module: nn.Module) -> Iterator[str]:
-    """Names of the gates of heads."""
-    names = _parameter_names(module)
-    for _, layer in layers(module):
-        yield from (names[id(parameter)] for parameter in layer.gate_parameters().values())
-
-
 def _parameter_names(module: nn.Module) -> dict[int, str]:
     return {id(parameter): name for name, parameter in module.named_parameters()}
 
@@ -147,8 +134,9 @@ def _no_decay_names(module: nn.Module) -> Iterator[str]:
     for part in module.modules():
         if isinstance(part, _NORMS):
             yield from (names[id(parameter)] for parameter in part.parameters(recurse=False))
-        elif isinstance(part, Attention):
-            yield from (names[id(parameter)] for parameter in part.program_parameters().values())
+        elif callable(no_weight_decay := getattr(part, "no_weight_decay", None)):
+            own = dict(part.named_parameters())
+            yield from (names[id(own[name])] for name in no_weight_decay() if name in own)
 
 
 def _lr_multiplier_by_parameter(lr_multipliers: Mapping[str, float], names: list[str]) -> dict[str, float]:
@@ -156,12 +144,12 @@ def _lr_multiplier_by_parameter(lr_multipliers: Mapping[str, float], names: list
     found: dict[str, tuple[int, float]] = {}
     for key, factor in lr_multipliers.items():
         if factor <= 0:
-            raise InputError(f"training rates: got {factor} for {key!r}, expected a factor above 0")
+            raise InputError(f"training lr_multipliers: got {factor} for {key!r}, expected a factor above 0")
         begins = (f"{key}.", f"model.{key}.")
         fitting = [name for name in names if f"{name}.".startswith(begins)]
         if not fitting:
             raise InputError(
-                f"training rates: no trained part {key!r}.{did_you_mean(key, _name_prefixes(names))}"
+                f"training lr_multipliers: no trained part {key!r}.{did_you_mean(key, _name_prefixes(names))}"
             )
         for name in fitting:
             found[name] = max(found.get(name, (0, 1.0)), (len(key), factor))
@@ -169,6 +157,6 @@ def _lr_multiplier_by_parameter(lr_multipliers: Mapping[str, float], names: list
 
 
 def _name_prefixes(names: list[str]) -> set[str]:
-    """Every beginning of a parameter's name that `rates` may give, down to three levels."""
+    """Every beginning of a parameter's name that `lr_multipliers` may give, down to three levels."""
     plain = [name.removeprefix("model.").split(".")[:-1] for name in names]
     return {".".join(parts[:depth]) for parts in plain for depth in range(1, min(len(parts), 3) + 1)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from mmattn.boxes import Boxes
 from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.errors import InputError
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.types import Sample
 from mmattn_adapters.torchvision import DetectionTask, Detector, SyntheticDetectionTask
 
@@ -51,7 +50,7 @@ def detector() -> Detector:
 def test_it_learns_to_find_what_it_is_asked_for() -> None:
     samples, targets = questions()
     task = DetectionTask(detector(), samples, targets, batch_size=3)
-    rows = train(task, epochs=40, learning_rate=4e-3, ema_decay=0.5, progress=False).rows
+    rows = train(task, LoopConfig(epochs=40, learning_rate=4e-3, ema_decay=0.5), progress=False).rows
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     right = 0
     for found, truth in zip(task.detector.predict(samples), targets, strict=True):
@@ -75,7 +74,7 @@ def test_a_batch_holds_all_questions_about_its_pictures() -> None:
 
 def test_killed_and_resumed_it_passes_through_the_same_numbers(tmp_path: Path) -> None:
     samples, targets = questions()
-    settings: dict[str, Any] = {"epochs": 3, "learning_rate": 1e-3, "ema_decay": 0.9, "progress": False}
+    config = LoopConfig(epochs=3, learning_rate=1e-3, ema_decay=0.9)
 
     def task(dies: bool = False) -> DetectionTask:
         judged: list[int] = []
@@ -89,11 +88,11 @@ def test_killed_and_resumed_it_passes_through_the_same_numbers(tmp_path: Path) -
         return DetectionTask(detector(), samples, targets, judge, batch_size=2)
 
     whole = task()
-    history = train(whole, **settings)
+    history = train(whole, config, progress=False)
     with pytest.raises(KeyboardInterrupt):
-        train(task(dies=True), **settings, folder=tmp_path)
+        train(task(dies=True), config, progress=False, folder=tmp_path)
     again = task()
-    resumed = train(again, **settings, folder=tmp_path)
+    resumed = train(again, config, progress=False, folder=tmp_path)
     assert resumed.rows == history.rows
     for name, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
@@ -111,7 +110,7 @@ def test_what_is_drawn_follows_from_the_seed_of_the_run_alone() -> None:
     losses = []
     for _ in range(2):
         task = SyntheticDetectionTask(detector(), draw, steps_per_epoch=3)
-        losses.append(train(task, epochs=2, learning_rate=1e-3, progress=False).rows)
+        losses.append(train(task, LoopConfig(epochs=2, learning_rate=1e-3), progress=False).rows)
     assert losses[0] == losses[1]
     assert drawn[:6] == drawn[6:]
     assert len(set(drawn)) == 6

@@ -38,7 +38,7 @@ from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection, pai
 from mmattn.files import write_json
 from mmattn.model.build import choose_device
 from mmattn.training.augmentation.box_augment import BoxAugment
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.types import Sample
 from mmattn_adapters.detection.networks import DetectorTransform
 from mmattn_adapters.detection.pyramid import FeaturePyramid
@@ -179,16 +179,20 @@ def run(system: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]
     )
     history = train(
         task.to(choose_device()),
-        epochs=arguments.epochs,
-        learning_rate=arguments.rate,
-        weight_decay=0.05,
-        lr_multipliers={"detector.network.backbone.network": 0.3},
-        ema_decay=0.99,
-        max_grad_norm=5.0,
+        LoopConfig(
+            epochs=arguments.epochs,
+            learning_rate=arguments.rate,
+            weight_decay=0.05,
+            lr_multipliers={"detector.network.backbone.network": 0.3},
+            ema_decay=0.99,
+            max_grad_norm=5.0,
+            precision="no",
+            warmup_ratio=0.05,
+            patience=0,
+        ),
         seed=seed,
         folder=folder,
         run_name=f"{system} {seed}",
-        precision="no",
     )
     result = {
         "system": system,

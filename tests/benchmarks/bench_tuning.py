@@ -40,7 +40,7 @@ from mmattn.fusion.core import FusionCore
 from mmattn.fusion.input_projection import InputProjection
 from mmattn.fusion.pool import AttentionPool
 from mmattn.model.model import Model
-from mmattn.training.loop import Task, train
+from mmattn.training.loop import LoopConfig, Task, train
 from mmattn.training.program_tuning import tune_program
 from mmattn_datasets.digits.sounds import synthesize, voices
 from mmattn_datasets.digits.words import DIGIT_WORDS, phrase_digit
@@ -183,7 +183,14 @@ def pretrain(seed: int) -> tuple[Model, float]:
     for _, layer in A.layers(model):
         layer.register_modalities(tuple(WIDTHS))
     task = Naming(model, contents, draw_all(contents, ("clean", "first"), seed, size=4))
-    train(task, epochs=10, learning_rate=0.003, seed=seed, progress=False)
+    train(
+        task,
+        LoopConfig(
+            epochs=10, learning_rate=0.003, weight_decay=0.01, warmup_ratio=0.05, patience=0, ema_decay=0.0
+        ),
+        seed=seed,
+        progress=False,
+    )
     return model, task.right("test").float().mean().item()
 
 
@@ -207,7 +214,14 @@ def move(method: str, target: str, setting: tuple[Any, float], seed: int, model:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     task = Naming(model, contents, draw_all(contents, (target,), seed))
     start = time.perf_counter()
-    history = train(task, epochs=5, learning_rate=rate, seed=seed, progress=False)
+    history = train(
+        task,
+        LoopConfig(
+            epochs=5, learning_rate=rate, weight_decay=0.01, warmup_ratio=0.05, patience=0, ema_decay=0.0
+        ),
+        seed=seed,
+        progress=False,
+    )
     seconds = time.perf_counter() - start
     head = sum(parameter.numel() for parameter in model.heads.parameters())
     found = {"validation": history.best_score, "trained": trained - head, "head": head, "seconds": seconds}

@@ -26,7 +26,7 @@ from mmattn.experiments.robustness import evaluate_under_attack, evaluate_under_
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.adversarial import FGM
 from mmattn.training.tasks.distillation import DistillationTask
 from mmattn.training.tasks.supervised import SupervisedTask
@@ -87,9 +87,19 @@ class Digit:
             head="digit", batch=64, drop_modality=0.1, **kind,
         )  # fmt: skip
         train(
-            task, epochs=self.epochs, learning_rate=2e-3, ema_decay=0.98, gate_penalty=penalty, seed=seed,
+            task,
+            LoopConfig(
+                epochs=self.epochs,
+                learning_rate=2e-3,
+                ema_decay=0.98,
+                gate_penalty=penalty,
+                weight_decay=0.01,
+                warmup_ratio=0.05,
+                patience=0,
+            ),
+            seed=seed,
             progress=False,
-        )  # fmt: skip
+        )
         return task
 
     def accuracy(self, task: SupervisedTask, part: str) -> float:

@@ -37,7 +37,7 @@ from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.modality_vectors import subset_vectors
 from mmattn.model.model import Model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.types import Sample, Tokens
 from mmattn_datasets.flickr_trimodal.prepare import CAPTIONS_PER_IMAGE, FlickrTrimodal
@@ -189,9 +189,19 @@ def fit(
         samples=samples, batch_size=SETTINGS["batch"], dropout=SETTINGS["dropout"],
     )  # fmt: skip
     train(
-        task, epochs=SETTINGS["epochs"], stop_after_epoch=epochs, learning_rate=SETTINGS["rate"],
-        weight_decay=SETTINGS["decay"], seed=seed, progress=False,
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=SETTINGS["epochs"],
+            learning_rate=SETTINGS["rate"],
+            weight_decay=SETTINGS["decay"],
+            warmup_ratio=0.05,
+            patience=0,
+            ema_decay=0.0,
+        ),
+        stop_after_epoch=epochs,
+        seed=seed,
+        progress=False,
+    )
     return model, said
 
 

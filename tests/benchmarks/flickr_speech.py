@@ -52,7 +52,7 @@ from mmattn.training.augmentation.speech_augment import (
     SpeedPerturbation,
     default_spectrogram_transforms,
 )
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Tokens
 from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal
@@ -110,9 +110,9 @@ def fit(data: Dataset, seed: int, epochs: int, folder: Path) -> tuple[Model, lis
     begun = time.process_time()
     train(
         task,
-        epochs=epochs,
-        learning_rate=2e-3,
-        warmup_ratio=0.1,
+        LoopConfig(
+            epochs=epochs, learning_rate=2e-3, warmup_ratio=0.1, weight_decay=0.01, patience=0, ema_decay=0.0
+        ),
         seed=seed,
         folder=folder,
         run_name=f"speech {seed}",

@@ -54,7 +54,7 @@ from mmattn.training.augmentation.speech_augment import (
     SpeedPerturbation,
     default_spectrogram_transforms,
 )
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.mixup import MixupTask
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.fsdd.prepare import Fsdd
@@ -190,10 +190,13 @@ def ours(
     )
     task.clips = len(targets)
     train(
-        task, epochs=epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99,
+        task,
+        LoopConfig(
+            epochs=epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.99, patience=0
+        ),
         seed=seed,
         progress=False,
-    )  # fmt: skip
+    )
     return task
 
 

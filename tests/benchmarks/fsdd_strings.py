@@ -45,7 +45,7 @@ from mmattn.training.augmentation.speech_augment import (
     SpeedPerturbation,
     default_spectrogram_transforms,
 )
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import Augment, SupervisedTask
 from mmattn.types import Fused
 from tests.benchmarks.digit_strings import RATE, WORDS, Clip, String, by_speaker, draw, recordings
@@ -124,9 +124,14 @@ def fit(
     )  # fmt: skip
     begun = time.process_time()
     train(
-        task, epochs=epochs, learning_rate=2e-3, weight_decay=0.01, warmup_ratio=0.1, seed=seed,
-        folder=folder, run_name=f"{system} {seed}",
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=epochs, learning_rate=2e-3, weight_decay=0.01, warmup_ratio=0.1, patience=0, ema_decay=0.0
+        ),
+        seed=seed,
+        folder=folder,
+        run_name=f"{system} {seed}",
+    )
     return model.eval(), time.process_time() - begun
 
 

@@ -43,7 +43,7 @@ from mmattn.training.augmentation.speech_augment import (
     default_spectrogram_transforms,
     default_waveform_transforms,
 )
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.mixup import MixupTask
 from mmattn.types import Sample
 from mmattn_adapters.torchvision import Detector, SyntheticDetectionTask
@@ -195,10 +195,19 @@ def learn_words(
     inputs = ModelInputs(contents={"speech": files})
     task = MixupTask(model, inputs, words, range(len(files)), head="word", augment=augment)
     train(
-        task, epochs=given.word_epochs, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1,
-        ema_decay=0.99,
-        seed=seed, folder=folder, run_name=f"words {seed}",
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=given.word_epochs,
+            learning_rate=3e-3,
+            weight_decay=0.02,
+            warmup_ratio=0.1,
+            ema_decay=0.99,
+            patience=0,
+        ),
+        seed=seed,
+        folder=folder,
+        run_name=f"words {seed}",
+    )
     source = detector.conditioning_model
     assert source is not None
     source.encoders["speech"].load_state_dict(ear.state_dict())
@@ -249,9 +258,20 @@ def eyes(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
 
     task = SyntheticDetectionTask(detector, draw, steps_per_epoch=given.eye_steps)
     train(
-        task, epochs=1, learning_rate=5e-3, weight_decay=0.02, warmup_ratio=0.05, ema_decay=0.98, seed=seed,
-        folder=folder, save_every=100, run_name=f"eyes {seed}",
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=1,
+            learning_rate=5e-3,
+            weight_decay=0.02,
+            warmup_ratio=0.05,
+            ema_decay=0.98,
+            save_every=100,
+            patience=0,
+        ),
+        seed=seed,
+        folder=folder,
+        run_name=f"eyes {seed}",
+    )
     return detector
 
 
@@ -263,9 +283,21 @@ def asked(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
         judge_of(None, "text", "pattern"), steps_per_epoch=given.steps, modality_dropout=1.0,
     )  # fmt: skip
     train(
-        task, epochs=2, learning_rate=6e-3, weight_decay=0.02, warmup_ratio=0.05, ema_decay=0.98, seed=seed,
-        lr_multipliers={"detector.network": 0.2}, folder=folder, save_every=50, run_name=f"asked {seed}",
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=2,
+            learning_rate=6e-3,
+            weight_decay=0.02,
+            warmup_ratio=0.05,
+            ema_decay=0.98,
+            lr_multipliers={"detector.network": 0.2},
+            save_every=50,
+            patience=0,
+        ),
+        seed=seed,
+        folder=folder,
+        run_name=f"asked {seed}",
+    )
     return detector
 
 
@@ -284,9 +316,20 @@ def listening(seed: int, given: argparse.Namespace, folder: Path, heldout: Seque
         judge_of(FsddAudio(given.root, "validation", heldout), "speech"), steps=given.listening_steps,
     )  # fmt: skip
     train(
-        task, epochs=3, learning_rate=3e-3, weight_decay=0.02, warmup_ratio=0.1, ema_decay=0.95, seed=seed,
-        folder=folder, save_every=25, run_name=f"{folder.name}",
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=3,
+            learning_rate=3e-3,
+            weight_decay=0.02,
+            warmup_ratio=0.1,
+            ema_decay=0.95,
+            save_every=25,
+            patience=0,
+        ),
+        seed=seed,
+        folder=folder,
+        run_name=f"{folder.name}",
+    )
     return detector
 
 

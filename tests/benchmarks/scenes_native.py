@@ -28,7 +28,7 @@ from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.scenes.draw import DIGITS, Part, make_scenes
 from mmattn_datasets.scenes.queries import make_queries
@@ -92,10 +92,19 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
 
     task = SupervisedTask(model, inputs, targets, range(len(inputs)), judge, head="boxes", batch_size=16)
     train(
-        task, epochs=given.epochs, learning_rate=given.rate, weight_decay=1e-3, warmup_ratio=0.05,
-        ema_decay=0.99,
-        seed=seed, folder=folder, run_name=f"scenes {seed}",
-    )  # fmt: skip
+        task,
+        LoopConfig(
+            epochs=given.epochs,
+            learning_rate=given.rate,
+            weight_decay=1e-3,
+            warmup_ratio=0.05,
+            ema_decay=0.99,
+            patience=0,
+        ),
+        seed=seed,
+        folder=folder,
+        run_name=f"scenes {seed}",
+    )
     test, truth = read(model, "test", TEST, seed)
     found = found_in(task, test, truth)
     figures = {"seconds": [time.process_time() - start]}

@@ -40,7 +40,7 @@ from mmattn.evaluation.tasks.entities import EntityMetrics, entity_metrics
 from mmattn.files import write_json
 from mmattn.heads.text.tagging import TaggingHead
 from mmattn.model.build import build_encoders, build_model, choose_device
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.wnut17.prepare import ENTITY_TYPES, Wnut17
@@ -202,14 +202,14 @@ def run(data: Sentences, name: str, rate: float, seed: int, epochs: int, out: Pa
         task = ours(data, variant)
         settings = {
             "learning_rate": variant.new,
-            "rates": {"encoders.text": rate / variant.new},
+            "lr_multipliers": {"encoders.text": rate / variant.new},
             "layer_decay": variant.layer_decay,
         }
-    history = train(
-        task, epochs=epochs, seed=seed, warmup_ratio=0.1, weight_decay=0.01,
-        optimizer_options={"fused": True},
-        precision="bf16", folder=kept.with_suffix(""), progress=False, **settings,
+    config = LoopConfig(
+        epochs=epochs, warmup_ratio=0.1, weight_decay=0.01, optimizer_options={"fused": True},
+        precision="bf16", patience=0, ema_decay=0.0, **settings,
     )  # fmt: skip
+    history = train(task, config, seed=seed, folder=kept.with_suffix(""), progress=False)
     with torch.autocast(choose_device().type, torch.bfloat16):
         said = {part: task.predict(data.rows[part]) for part in ("validation", "test")}
     found = {

@@ -12,7 +12,7 @@ from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.experiments.robustness import add_noise, evaluate_under_attack, evaluate_under_noise
 from mmattn.model.build import build_encoders, build_model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 
 COUNT = 151
@@ -46,7 +46,7 @@ def task() -> SupervisedTask:
     model = build_model(build_encoders(config.encoders), config)
     targets = [["down", "up"][number] for number in classes.tolist()]
     made = SupervisedTask(model, inputs, targets, range(COUNT), head="side", batch_size=50)
-    train(made, epochs=5, learning_rate=0.05, progress=False)
+    train(made, LoopConfig(epochs=5, learning_rate=0.05), progress=False)
     return made
 
 

@@ -17,7 +17,7 @@ from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.fusion.task_embeddings import TaskEmbeddings
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
-from mmattn.training.loop import Task, train
+from mmattn.training.loop import LoopConfig, Task, train
 
 TASKS = ("read", "listen", "look")
 
@@ -86,7 +86,7 @@ def test_dynamic_numbers_learn_through_the_whole_model(on: str, width: int) -> N
     task = Imitate(student, teacher)
     before = -task.validate()["error"]
     still = {name: value.clone() for name, value in student.state_dict().items()}
-    train(task, epochs=40, learning_rate=0.05, weight_decay=0.0, progress=False)
+    train(task, LoopConfig(epochs=40, learning_rate=0.05, weight_decay=0.0), progress=False)
     assert before > 1e-4  # there is something to learn
     assert -task.validate()["error"] < 0.1 * before
     changed = {name for name, value in student.state_dict().items() if not torch.equal(value, still[name])}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmattn.training import loop
+from mmattn.training.loop import History, LoopConfig
 from mmattn.training.tasks.base import Task
 
 
@@ -35,3 +39,14 @@ class Line(Task):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         return {"score": -float((self.net(self.x) - self.y).square().mean())}
+
+
+# A plain loop: no average, no early stopping.
+PLAIN: dict[str, Any] = {"weight_decay": 0.01, "warmup_ratio": 0.05, "patience": 0, "ema_decay": 0.0}
+_LOOP_KEYS = {each.name for each in fields(LoopConfig)}
+
+
+def train(task: Task, **settings: Any) -> History:
+    """`mmattn.training.loop.train` with the keys of `LoopConfig` among its keyword arguments."""
+    config = {key: settings.pop(key) for key in _LOOP_KEYS & settings.keys()}
+    return loop.train(task, LoopConfig(**{**PLAIN, **config}), **settings)

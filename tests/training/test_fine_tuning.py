@@ -12,7 +12,7 @@ import torch
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.model.build import build_encoders, build_model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.alignment import AlignmentTask
 
 ROOT = Path(__file__).parents[2]
@@ -42,10 +42,12 @@ def test_a_language_model_is_trained_along(kind: Any) -> None:
     before = {name: value.clone() for name, value in model.encoders.state_dict().items()}
     task = AlignmentTask(model, inputs, torch.arange(200) % 4, lambda _: {}, batch_size=20)
     history = train(
-        task, epochs=2, learning_rate=1e-3, lr_multipliers={"encoders": 0.1}, layer_decay=0.5,
-        weight_decay=0.0,
+        task,
+        LoopConfig(
+            epochs=2, learning_rate=1e-3, lr_multipliers={"encoders": 0.1}, layer_decay=0.5, weight_decay=0.0
+        ),
         progress=False,
-    )  # fmt: skip
+    )
     losses = [row["loss"] for row in history.rows]
     assert losses[1] < losses[0] - 0.05
     moved = {

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from lines import train
 from torch import Tensor, nn
 
 from mmattn import InputError, Tokens
 from mmattn import attention as A
 from mmattn.training import checkpoint
-from mmattn.training.loop import Task, train
+from mmattn.training.tasks.base import Task
 
 
 class Line(Task):

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from lines import Line
+from lines import Line, train
 from torch import nn
 
 from mmattn import InputError
 from mmattn.errors import MissingDependency
 from mmattn.training import accelerator
-from mmattn.training.loop import train
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "learning_rate": 0.05, "progress": False}
 
@@ -111,8 +110,8 @@ import json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from accelerate import PartialState
-from lines import Line
-from mmattn.training import loop, state
+from lines import Line, train
+from mmattn.training import state
 from mmattn.files import write_json
 import torch
 
@@ -122,8 +121,8 @@ state.TrainingState.save = lambda self, *given: (saves.append(1), original(self,
 task = Line()
 validated, ask = [], task.validate
 task.validate = lambda: (validated.append(1), ask())[1]
-history = loop.train(task, **json.loads(sys.argv[3]), folder=out / "run")
-again = loop.train(Line(), **json.loads(sys.argv[3]), folder=out / "run")  # reads, and does nothing more
+history = train(task, **json.loads(sys.argv[3]), folder=out / "run")
+again = train(Line(), **json.loads(sys.argv[3]), folder=out / "run")  # reads, and does nothing more
 write_json(out / f"rank-{rank}.json", {
     "rows": history.rows, "again": again.rows, "saves": len(saves), "validated": len(validated),
     "weights": torch.cat([value.flatten() for value in task.state_dict().values()]).tolist(),

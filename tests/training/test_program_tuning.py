@@ -14,7 +14,7 @@ from mmattn import attention as A
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
-from mmattn.training.loop import Task, train
+from mmattn.training.loop import LoopConfig, Task, train
 from mmattn.training.program_tuning import load_tuned, save_tuned, tune_program
 
 RICHER = "Program(score=dot() >> modality_bias('pair') >> relative('near', 8) >> head_gate('gate'))"
@@ -77,7 +77,7 @@ def test_only_what_is_named_is_trained_statistics_included() -> None:
     model = model_of()
     tuned = tune_program(model, RICHER, extra_modules=["heads.alignment.project"])
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    train(Point(model), epochs=5, learning_rate=0.05, progress=False)
+    train(Point(model), LoopConfig(epochs=5, learning_rate=0.05), progress=False)
     after = model.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == set(tuned)
@@ -104,7 +104,7 @@ def test_parameters_that_both_programs_have_are_kept() -> None:
 def test_the_file_holds_the_difference_and_knows_its_model(tmp_path: Path) -> None:
     model, path = model_of(), tmp_path / "task.safetensors"
     tuned = tune_program(model, RICHER, extra_modules=["heads.alignment"])
-    train(Point(model), epochs=3, learning_rate=0.05, progress=False)
+    train(Point(model), LoopConfig(epochs=3, learning_rate=0.05), progress=False)
     save_tuned(model, path)
     assert path.stat().st_size < 4 * sum(value.numel() for value in tuned.values()) + 2000
     fresh, parts = model_of(), parts_of(model)

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lines import Line
-
-from mmattn.training.loop import train
+from lines import Line, train
 
 SETTINGS: dict[str, Any] = {"epochs": 6, "learning_rate": 0.05, "progress": False, "lr_decay": 0.5}
 WAYS: dict[str, dict[str, Any]] = {
@@ -26,6 +24,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ema_decay": {"ema_decay": 0.9},
     "sgd": {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "learning_rate": 0.01},
     "adagrad": {"optimizer": "adagrad"},
+    "lion": {"optimizer": "lion", "learning_rate": 0.005},  # timm's
     "bf16": {"precision": "bf16"},
 }
 
@@ -73,7 +72,7 @@ def test_a_kill_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     expected = train(whole, **settings)
     script = (
         f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from lines import Line; from mmattn.training.loop import train\n"
+        "from lines import Line, train\n"
         f"settings = json.loads({json.dumps(settings)!r})\n"
         f"train(Line(kill=26), **settings, folder={str(tmp_path)!r}, save_every=2)"
     )

@@ -249,6 +249,10 @@ class Attention(PrunableAttention):
         """The program's own parameters by the name of their term, [H, ...] each."""
         return dict(self.terms.items())
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay must not draw to zero: those of the program."""
+        return {f"terms.{name}" for name in self.terms}
+
     def gate_parameters(self) -> dict[str, nn.Parameter]:
         """The program's parameters that are logits of a `head_gate`, by the name of their term."""
         return {term.name: self.terms[term.name] for _, _, term in self._gates}

@@ -208,7 +208,7 @@ class TaskExperiment:
 
     def _train(self, task: MultiTask, seed: int, name: str) -> History:
         history = train(
-            task, **self.config.training.train_kwargs, seed=seed, folder=self.folder / f"seed-{seed}" / name,
+            task, self.config.training, seed=seed, folder=self.folder / f"seed-{seed}" / name,
             progress=self.progress, run_name=f"seed {seed}: {name}",
         )  # fmt: skip
         cast(Model, task.model).prune()  # heads whose gate training has closed; nothing that is said changes

@@ -12,7 +12,7 @@ from mmattn.encoders.audio.conv_mel import ConvMel
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.model.build import build_model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.mixup import MixupTask
 
 DIGITS = ["one", "two", "two", "one", "one", "two"]
@@ -84,7 +84,7 @@ def test_it_trains_and_predicts_plain_samples() -> None:
         for digit, noise in zip(DIGITS, frames(*[7] * 6), strict=True)
     ]
     task = made(contents)
-    train(task, epochs=30, learning_rate=0.02, progress=False)
+    train(task, LoopConfig(epochs=30, learning_rate=0.02), progress=False)
     assert task.predict(range(6)) == DIGITS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn import InputError
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.multitask import MultiTask
 from mmattn.training.tasks.task_weighting import (
@@ -23,7 +24,9 @@ from mmattn.training.tasks.task_weighting import (
     UncertaintyWeights,
 )
 
-SETTINGS: dict[str, Any] = {"epochs": 3, "learning_rate": 0.01, "progress": False}
+SETTINGS = LoopConfig(
+    epochs=3, learning_rate=0.01, weight_decay=0.01, warmup_ratio=0.05, patience=0, ema_decay=0, save_every=1
+)
 
 
 class Core(nn.Module):
@@ -86,7 +89,7 @@ def test_two_tasks_on_one_core_both_improve(kind: str) -> None:
     }[kind]()
     task = both(weighting)
     before = task.validate()
-    history = train(task, **{**SETTINGS, "epochs": 6})
+    history = train(task, replace(SETTINGS, epochs=6), progress=False)
     after = task.validate()
     assert before["accuracy"] < 0.3 < 0.7 < after["accuracy"]
     assert before["ink explained"] < 0.3 < 0.7 < after["ink explained"]
@@ -119,7 +122,7 @@ def test_a_kill_between_batches_changes_nothing(tmp_path: Path) -> None:
         return both(UncertaintyWeights(["digit", "ink"]))
 
     whole = weighted()
-    expected = train(whole, **SETTINGS, save_every=1)
+    expected = train(whole, SETTINGS, progress=False)
 
     class Killed(Exception):
         pass
@@ -136,9 +139,9 @@ def test_a_kill_between_batches_changes_nothing(tmp_path: Path) -> None:
     dying = weighted()
     dying.__class__ = Dying
     with pytest.raises(Killed):
-        train(dying, **SETTINGS, save_every=1, folder=tmp_path)
+        train(dying, SETTINGS, folder=tmp_path, progress=False)
     resumed = weighted()
-    found = train(resumed, **SETTINGS, save_every=1, folder=tmp_path)
+    found = train(resumed, SETTINGS, folder=tmp_path, progress=False)
     assert [{**row} for row in found.rows] == [pytest.approx(row) for row in expected.rows]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
@@ -157,7 +160,7 @@ def test_the_state_holds_the_model_once() -> None:
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict({})
     rates = dict.fromkeys(("body", "heads.ink"), 0.5)  # parts are named as without the other tasks
-    train(both(), **SETTINGS, lr_multipliers=rates)
+    train(both(), replace(SETTINGS, lr_multipliers=rates), progress=False)
 
 
 def test_what_it_refuses() -> None:
@@ -171,13 +174,13 @@ def test_what_it_refuses() -> None:
     silent.batches = lambda epoch, generator: iter(())  # type: ignore[method-assign]
     empty = MultiTask({"digit": OfDigits(one, "digit", rows), "ink": silent})
     with pytest.raises(InputError, match="task 'ink' gave no batch in epoch 1"):
-        train(empty, **SETTINGS)
+        train(empty, SETTINGS, progress=False)
 
 
 def test_steps_and_judge_may_be_said() -> None:
     task = both()
     task.steps_per_epoch, task.validate_fn = 7, lambda: {"mean": 0.25, "digit": 0.5}
-    history = train(task, **SETTINGS)
+    history = train(task, SETTINGS, progress=False)
     assert task.num_batches(1) == 7
     assert sum(1 for _ in task.batches(1, torch.Generator().manual_seed(0))) == 7
     assert [row["mean"] for row in history.rows] == [0.25] * 3

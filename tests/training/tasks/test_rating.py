@@ -18,7 +18,7 @@ from mmattn.heads.recommendation.rating import RatingHead
 from mmattn.model.build import build_model
 from mmattn.model.model import Model
 from mmattn.testing.plugin_checks import check_head
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.multitask import MultiTask
 from mmattn.training.tasks.rating import RatingTask, dense_ratings
 from mmattn.training.tasks.recommendation import RecommendationTask, Recommender
@@ -112,7 +112,13 @@ def test_ranking_ratings_and_genres_of_new_items_all_improve(kind: str) -> None:
     together.eval()
     with torch.no_grad():
         before = together.validate()
-    history = train(together, epochs=12, learning_rate=0.01, progress=False)
+    history = train(
+        together,
+        LoopConfig(
+            epochs=12, learning_rate=0.01, weight_decay=0.01, warmup_ratio=0.05, patience=0, ema_decay=0
+        ),
+        progress=False,
+    )
     with torch.no_grad():
         after = together.eval().validate()
     assert list(after) == ["ranks", "rating minus rmse", "genre accuracy"]
@@ -173,7 +179,13 @@ def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
             model, ModelInputs(parts), picks, np.arange(KNOWN), judge, steps_per_epoch=4
         )
         task = with_alignment(click, weight, batch_size=40) if weight else click
-        history = train(task, epochs=10, learning_rate=0.01, progress=False)
+        history = train(
+            task,
+            LoopConfig(
+                epochs=10, learning_rate=0.01, weight_decay=0.01, warmup_ratio=0.05, patience=0, ema_decay=0
+            ),
+            progress=False,
+        )
         with torch.no_grad():
             said = [model.fuse({name: part}).pooled for name, part in parts.items()]
             text, image = (model.head("alignment").project(pooled)[KNOWN:] for pooled in said)

@@ -18,7 +18,7 @@ from mmattn.model.build import build_model
 from mmattn.recommenders.newcomers import WithColdUserFallback
 from mmattn.recommenders.recent_popularity import RecentPopularity
 from mmattn.recommenders.sasrec import SASRec
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.sequence import SequenceTask
 
 RING, USERS = 11, 43  # item i is followed by item i + 1, round the ring
@@ -84,7 +84,7 @@ HEADS: dict[str, dict[str, Any]] = {**CONTENT, **SAMPLED}
 def test_a_ring_is_learned(head: dict[str, Any]) -> None:
     task = world(head={**head, "positional_encoding": True}, judge=follows, users_per_batch=0)
     before = task.eval().validate()["right"]
-    history = train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
+    history = train(task, LoopConfig(epochs=8, learning_rate=0.02, weight_decay=0.0), progress=False)
     assert history.rows[-1]["loss"] < history.rows[0]["loss"]
     assert before < 0.5
     assert history.best_score > 0.9
@@ -92,7 +92,7 @@ def test_a_ring_is_learned(head: dict[str, Any]) -> None:
 
 def test_the_bag_learns_what_belongs_together() -> None:
     task = world(head={"tower": "bag"}, judge=follows, users_per_batch=0)
-    history = train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
+    history = train(task, LoopConfig(epochs=8, learning_rate=0.02, weight_decay=0.0), progress=False)
     assert history.best_score > 0.5  # order says nothing here: of four in a row the next is guessed
 
 
@@ -123,7 +123,7 @@ def test_sasrec_learns_the_ring_and_stops_where_it_was_best() -> None:
 
 def test_new_items_rank_by_content() -> None:
     task = world(users_per_batch=0)
-    train(task, epochs=8, learning_rate=0.02, weight_decay=0.0, progress=False)
+    train(task, LoopConfig(epochs=8, learning_rate=0.02, weight_decay=0.0), progress=False)
     vectors = task.recommender().item_vectors
     # Items 11 and 12 were never met; they look like 0 and 1, and end beside them.
     near = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)) @ vectors.T
@@ -150,7 +150,7 @@ def test_a_user_without_a_history_with_one_item_and_with_ten_thousand(
     with caplog.at_level(logging.INFO):
         task = world(odd(), users_per_batch=0, steps_per_epoch=1, head={"max_length": 50})
     assert "1 of 46 histories are longer than 50 events" in caplog.text
-    train(task, epochs=1, learning_rate=0.01, progress=False)
+    train(task, LoopConfig(epochs=1, learning_rate=0.01), progress=False)
     recommender = task.recommender()
     scores = recommender.score([USERS, USERS + 1, USERS + 2], np.arange(RING + 2))
     assert np.isfinite(scores).all()

@@ -14,7 +14,7 @@ from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.adversarial import FGM
 from mmattn.training.tasks.distillation import DistillationTask, distillation_loss
 from mmattn.training.tasks.supervised import SupervisedTask
@@ -71,7 +71,7 @@ def test_it_learns_and_predicts_in_order() -> None:
         range(92)
     )
     assert task.num_batches(1) == 8
-    train(task, epochs=6, learning_rate=0.04, progress=False)
+    train(task, LoopConfig(epochs=6, learning_rate=0.04), progress=False)
     assert accuracy(task, targets) > 0.95
     assert task.predict([5, 3]) == [task.predict([5])[0], task.predict([3])[0]]
 
@@ -130,7 +130,7 @@ def test_a_student_learns_from_the_teacher_alone() -> None:
     inputs, targets = data()
     teacher = model_of(16, seed=3)
     taught = SupervisedTask(teacher, inputs, targets, range(COUNT), head="tree")
-    train(taught, epochs=5, learning_rate=0.04, progress=False)
+    train(taught, LoopConfig(epochs=5, learning_rate=0.04), progress=False)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     wrong = [None if name is None else "ash" for name in targets]
     task = DistillationTask(
@@ -139,7 +139,7 @@ def test_a_student_learns_from_the_teacher_alone() -> None:
         batch_size=13, drop_modality=0.1,
     )  # fmt: skip
     assert not any("teacher" in name for name in task.state_dict())
-    train(task, epochs=10, learning_rate=0.05, progress=False)
+    train(task, LoopConfig(epochs=10, learning_rate=0.05), progress=False)
     assert accuracy(task, targets) > 0.9
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 

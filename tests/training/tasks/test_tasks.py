@@ -18,7 +18,7 @@ from mmattn.encoders.text.tiny_text import TinyText
 from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.model.build import build_model
 from mmattn.model.model import Model
-from mmattn.training.loop import train
+from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.training.tasks.recommendation import RecommendationTask, Recommender, item_vectors
 
@@ -155,7 +155,7 @@ def test_it_learns_to_rank_new_items(hide: str) -> None:
 
     task = world(hide=hide, steps_per_epoch=10, users_per_batch=0, judge=judge, drop_modality=0.0)
     before = task.eval().validate()["right order"]
-    history = train(task, epochs=6, learning_rate=0.005, progress=False)
+    history = train(task, LoopConfig(epochs=6, learning_rate=0.005), progress=False)
     assert history.rows[-1]["loss"] < history.rows[0]["loss"]
     assert history.best_score > max(before, 0.9)
 
@@ -287,7 +287,7 @@ def test_items_of_one_modality_only_are_learned_and_recommended_across_modalitie
         users_per_batch=0,
         drop_modality=0.0,
     )
-    train(task, epochs=12, learning_rate=3e-3, seed=0, progress=False)
+    train(task, LoopConfig(epochs=12, learning_rate=3e-3), seed=0, progress=False)
     task.eval()
     new = np.setdiff1d(np.arange(25, ITEMS), [35])
     scores = task.recommender().score(np.arange(USERS), new)
