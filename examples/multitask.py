@@ -12,8 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
-from mmattn.experiments.tasks.config import load_task_fit
-from mmattn.experiments.tasks.fit import run_tasks
+from mmattn.experiments.config import load_fit
+from mmattn.experiments.runner import run_experiment
 from mmattn.registry import datasets
 
 HERE = Path(__file__).parent
@@ -42,15 +42,15 @@ if __name__ == "__main__":
         "out": given.out, "data.features": data / "features", "protocol.seeds": given.seeds,
     }  # fmt: skip
     if given.root is None:
-        config = load_task_fit(
+        config = load_fit(
             HERE / "digits_tasks.yaml", changes | {"data.card": card("digits", None, data, items=800)}
         )
     else:
         changes["tasks.picture.card"] = card("digits", None, data, items=1797, absent=0.0)
         for task, name in zip(("keyword", "entities"), REAL, strict=True):
             changes[f"tasks.{task}.card"] = card(name, given.root, data)
-        config = load_task_fit(HERE / "three_tasks.yaml", changes)
-    folder = run_tasks(config, resume=(given.out / config.name).exists())
+        config = load_fit(HERE / "three_tasks.yaml", changes)
+    folder = run_experiment(config, resume=(given.out / config.name).exists())
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     print(f"{'task':<10} {'figure':<10} {'together':<28} {'alone':<28} together - alone")
     for name, task in metrics["tasks"].items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,32 @@ class Boxes:
             raise InputError(f"Boxes.scaled: got {self.size} to {tuple(size)}, expected sizes above 0")
         down, across = size[0] / self.size[0], size[1] / self.size[1]
         return replace(self, boxes=self.boxes * self.boxes.new_tensor([across, down] * 2), size=size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, for JSON."""
+        return {
+            "boxes": self.boxes.tolist(),
+            "labels": list(self.labels),
+            "size": list(self.size),
+            "scores": None if self.scores is None else self.scores.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Boxes:
+        """Create the boxes that `to_dict` was made of.
+
+        Args:
+            value: "boxes", "labels", "size" and "scores".
+
+        Example:
+            >>> boxes = Boxes(torch.tensor([[0.0, 0.5, 1.0, 2.0]]), ["seven"], size=(4, 3))
+            >>> Boxes.from_dict(boxes.to_dict()).boxes.tolist()
+            [[0.0, 0.5, 1.0, 2.0]]
+        """
+        height, width = value["size"]
+        scores = None if value["scores"] is None else torch.tensor(value["scores"], dtype=torch.float32)
+        corners = torch.tensor(value["boxes"], dtype=torch.float32).reshape(-1, 4)
+        return cls(corners, value["labels"], (height, width), scores)
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Boxes:

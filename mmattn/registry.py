@@ -1,8 +1,9 @@
 """The plugin doors: names that are looked up lazily, checked when they are loaded, never overwritten.
 
-Four kinds of plugin, each an entry-point group of the same name: `mmattn.encoders`, `mmattn.heads`,
-`mmattn.adapters`, `mmattn.datasets`. What mmattn brings itself comes through the same doors. A
-distribution declares a plugin in its pyproject.toml, and names the extra it needs in brackets:
+Five kinds of plugin, each an entry-point group of the same name: `mmattn.encoders`, `mmattn.heads`,
+`mmattn.tasks` (what trains a head), `mmattn.adapters`, `mmattn.datasets`. What mmattn brings itself comes
+through the same doors. A distribution declares a plugin in its pyproject.toml, and names the extra it needs
+in brackets:
 
     [project.entry-points."mmattn.encoders"]
     clip-text = "my_package.clip:ClipText [clip]"
@@ -26,7 +27,7 @@ from packaging.requirements import Requirement
 
 from mmattn.errors import MissingDependency, MmattnError, PluginError, did_you_mean
 
-__all__ = ["PluginEntry", "Registry", "adapters", "datasets", "encoders", "heads", "registries"]
+__all__ = ["PluginEntry", "Registry", "adapters", "datasets", "encoders", "heads", "registries", "tasks"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PluginEntry:
     """One plugin: what it is called, where it lives, what it needs.
 
     Args:
-        kind: "encoders", "heads", "adapters" or "datasets".
+        kind: "encoders", "heads", "tasks", "adapters" or "datasets".
         name: the public name.
         target: "package.module:attribute", or the object itself where it was registered by hand.
         distribution: the distribution that brings it ("mmattn"), or "" where registered by hand.
@@ -300,9 +301,10 @@ def _is_installed(requirement: Requirement) -> bool:
 
 encoders = Registry("encoders", hooks={"encode": ("contents",), "describe": ()})
 heads = Registry("heads", hooks={"forward": ("fused",), "loss": ("fused", "...")})
+tasks = Registry("tasks", hooks={"batches": ("epoch", "generator"), "forward": ("batch",), "validate": ()})
 adapters = Registry("adapters", hooks={})
 datasets = Registry("datasets", hooks={"prepare": ("root", "out")})
 
 registries: Mapping[str, Registry] = MappingProxyType(
-    {registry.kind: registry for registry in (encoders, heads, adapters, datasets)}
+    {registry.kind: registry for registry in (encoders, heads, tasks, adapters, datasets)}
 )

@@ -9,7 +9,6 @@ import pytest
 from mmattn import attention
 from mmattn.config import FusionConfig, ModelConfig
 from mmattn.experiments.config import load_fit
-from mmattn.experiments.tasks.config import load_task_fit
 from mmattn.model.build import build_core
 from mmattn.schema import read_yaml
 
@@ -22,15 +21,15 @@ WIDTHS = {"minilm": 384, "efficientnet-lite0": 1280, "tiny-text": 64}
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_is_read_and_its_core_is_built(path: Path) -> None:
     config = load_fit(path)
-    assert_built(config.model_config, config.fusion)
+    assert_built(config.model_config(), config.fusion)
 
 
 @pytest.mark.parametrize("path", TASKS, ids=lambda path: path.stem)
 def test_so_is_one_with_tasks(path: Path) -> None:
-    config = load_task_fit(path)
+    config = load_fit(path)
     heads = {name: task.head for name, task in config.tasks.items()}
     assert_built(config.model_config(heads), config.fusion)
-    assert config.resolved_fusion.tasks == tuple(config.tasks)
+    assert config.model_config(heads).fusion.tasks == tuple(config.tasks)
 
 
 def assert_built(config: ModelConfig, fusion: FusionConfig) -> None:

@@ -20,8 +20,6 @@ import mmattn_adapters
 import mmattn_datasets
 from mmattn import attention as A
 from mmattn.experiments.config import load_fit
-from mmattn.experiments.tasks.config import load_task_fit
-from mmattn.schema import read_yaml
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -51,7 +49,7 @@ def test_the_readme_s_lines_run() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_run_s_file_says_only_what_can_be_said(path: Path) -> None:
-    config = load_task_fit(path) if "tasks" in read_yaml(path) else load_fit(path)
+    config = load_fit(path)
     assert config.name == path.stem.replace("_", "-")
     assert f"({path.name})" in (ROOT / "examples/README.md").read_text(encoding="utf-8")
 

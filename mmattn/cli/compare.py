@@ -135,7 +135,7 @@ def _measure_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> 
     """Return per-user values [S, U]: all systems of one folder, or mmattn of several."""
     import numpy as np
 
-    from mmattn.experiments.protocol import TIE_POLICY
+    from mmattn.experiments.recommendation.protocol import TIE_POLICY
     from mmattn.experiments.seed_result import load_result
     from mmattn.reports.results import OURS
 
@@ -153,10 +153,13 @@ def _measure_folders(folders: Sequence[Path], metrics: Sequence[str] | None) -> 
                 f"{path}: has finished the seeds {[result.seed for result in results]}, expected {seeds} as "
                 f"in {folders[0]}"
             )
-        for system in results[0].values if len(folders) == 1 else (OURS,):
+        rankings = [result.ranking for result in results if result.ranking is not None]
+        if not rankings:
+            raise InputError(f"{path}: a run with tasks, expected a recommender's: users are compared")
+        for system in rankings[0].values if len(folders) == 1 else (OURS,):
             systems[system if len(folders) == 1 else name] = {
-                metric: np.stack([result.values[system][metric] for result in results])
-                for metric in _selected_metrics(metrics, results[0].values[system])
+                metric: np.stack([ranking.values[system][metric] for ranking in rankings])
+                for metric in _selected_metrics(metrics, rankings[0].values[system])
             }
     note = f"{len(seeds)} seeds of the same users, pooled; ties: policy {TIE_POLICY}"
     return _SystemValues(systems, None, {"ties": {"policy": TIE_POLICY}, "seeds": seeds}, [note])

@@ -114,7 +114,7 @@ def _run_recommender(out: Path, progress: bool) -> Path:
         ProtocolConfig,
         TrainingConfig,
     )
-    from mmattn.experiments.fit import run_experiment
+    from mmattn.experiments.runner import run_experiment
 
     vectors = dict.fromkeys(("image", "text", "audio"), 1.0)
     config = FitConfig(

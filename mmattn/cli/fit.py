@@ -4,15 +4,14 @@ Any key of the file can be set on the command line, by its dotted name: `--train
 `--protocol.seeds "[0]"`, `--encoders.image.options.grid 2`. The run's folder, runs/NAME by default,
 gets the configuration, one folder a seed with model and checkpoint, metrics.json and report.html.
 
-A file with `tasks` trains heads that learn from targets (classes, tags, texts, boxes, voices), one or several
-on one core; one without trains a recommender.
+A file with `tasks` trains heads that learn from targets (classes, tags, texts, numbers, boxes, voices), one
+or several on one core; one without trains a recommender.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -31,9 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from mmattn.experiments.config import load_fit
+    from mmattn.experiments.runner import run_experiment
     from mmattn.training.accelerator import distributed_state
 
-    folder = _fit(arguments)
+    config = load_fit(arguments.config, arguments.overrides)
+    folder = run_experiment(config, resume=arguments.resume, progress=not arguments.quiet)
     if not distributed_state().is_main_process:  # of `accelerate launch`: one of them speaks
         return 0
     metrics = (folder / "metrics.json").read_text(encoding="utf-8")
@@ -46,22 +48,6 @@ def run(arguments: Namespace) -> int:
         f"{folder / 'report.html'}"
     )
     return 0
-
-
-def _fit(arguments: Namespace) -> Path:
-    """Run what the file describes; returns the run's folder."""
-    from mmattn.schema import read_yaml
-
-    how: dict[str, Any] = {"resume": arguments.resume, "progress": not arguments.quiet}
-    if "tasks" in read_yaml(arguments.config):
-        from mmattn.experiments.tasks.config import load_task_fit
-        from mmattn.experiments.tasks.fit import run_tasks
-
-        return run_tasks(load_task_fit(arguments.config, arguments.overrides), **how)
-    from mmattn.experiments.config import load_fit
-    from mmattn.experiments.fit import run_experiment
-
-    return run_experiment(load_fit(arguments.config, arguments.overrides), **how)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -209,7 +209,7 @@ def _check_type(where: str, column: str, column_type: pa.DataType, use: Column |
     """Refuse lists for single values and numbers for paths: a mistake in the card, not in single rows."""
     is_list = pa.types.is_list(column_type) or pa.types.is_large_list(column_type)
     role = use.role if use else "id"
-    if is_list and role in ("id", "category", "number", "entity", "image", "audio", "transcript"):
+    if is_list and role in ("id", "category", "number", "entity", "image", "audio", "transcript", "value"):
         raise InputError(
             f"{where}: column {column!r} holds {column_type}, expected single values for the role {role}"
         )

@@ -12,7 +12,7 @@ from mmattn.data.card import Card, Column, UserTable
 from mmattn.data.cell_parsing import BadCell, parse_number, parse_texts, parse_words, split_list
 from mmattn.data.rejected import RejectionLog
 from mmattn.data.tables import Table, as_text, factorize_ids, read_table
-from mmattn.data.targets import parse_boxes, parse_labels, parse_tags
+from mmattn.data.targets import parse_boxes, parse_labels, parse_tags, parse_value
 from mmattn.errors import InputError
 from mmattn.types import Sample
 
@@ -128,7 +128,8 @@ class ContentTable:
             samples: I samples, with the words and images that tags and boxes annotate.
 
         Returns:
-            target column -> one target a row: a name, a list of names, text or `Boxes`; None where missing.
+            target column -> one target a row: a name, a list of names, text, a number or `Boxes`; None where
+            missing.
 
         Raises:
             InputError: more bad cells or bad boxes in a column than the limit.
@@ -152,6 +153,8 @@ class ContentTable:
             return self._boxes(column, [sample.content.get(modality) for sample in samples])
         if use.role == "labels":
             return self._parse_column(column, lambda cell, _: parse_labels(cell, use.separator))
+        if use.role == "value":
+            return self._parse_column(column, lambda cell, _: parse_value(cell))
         return self._parse_column(column, lambda cell, _: ", ".join(parse_texts(cell)) or None)
 
     def _boxes(self, column: str, image_paths: list[Any]) -> list[Any]:

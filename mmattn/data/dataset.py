@@ -93,7 +93,7 @@ class Dataset:
         item_split: [I] text, "train", "validation", "test" or "" (missing), or None.
         labels: label column -> one text an item ("" where missing).
         targets: target column -> one raw target an item (None where missing): a name (label), lists of names
-            (labels, tags), text (transcript) or `mmattn.boxes.Boxes` (boxes).
+            (labels, tags), text (transcript), a number (value) or `mmattn.boxes.Boxes` (boxes).
         rejected: all rows and cells that were not used, and all items without content.
     """
 

@@ -1,4 +1,4 @@
-"""Parse cells with targets: several labels, a tag for each word, boxes in an image."""
+"""Parse cells with targets: several labels, a tag for each word, a number, boxes in an image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from mmattn.boxes import Boxes
 from mmattn.data.box_checks import clip_box, format_box, parse_corners, stored_and_upright_size
-from mmattn.data.cell_parsing import BadCell, is_empty, parse_json_list, parse_list, parse_texts
+from mmattn.data.cell_parsing import BadCell, is_empty, parse_json_list, parse_list, parse_number, parse_texts
 
-__all__ = ["parse_boxes", "parse_labels", "parse_tags"]
+__all__ = ["parse_boxes", "parse_labels", "parse_tags", "parse_value"]
 
 
 def parse_labels(cell: Any, separator: str) -> list[str] | None:
@@ -35,6 +35,26 @@ def parse_labels(cell: Any, separator: str) -> list[str] | None:
     if is_empty(cell):
         return None
     return list(dict.fromkeys(parse_texts(parse_list(cell, separator))))
+
+
+def parse_value(cell: Any) -> float | None:
+    """Parse a number to predict.
+
+    Args:
+        cell: a number, or one as text.
+
+    Returns:
+        The number; None for an empty cell.
+
+    Raises:
+        BadCell: anything else, or a number that is not finite.
+
+    Example:
+        >>> parse_value("3.5"), parse_value(4), parse_value(None)
+        (3.5, 4.0, None)
+    """
+    text = ", ".join(parse_texts(cell))
+    return parse_number(text) if text else None
 
 
 def parse_tags(cell: Any, separator: str, words: Sequence[str] | None) -> list[str] | None:

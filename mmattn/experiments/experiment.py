@@ -1,290 +1,235 @@
-"""One honest run of the main job, seed by seed: encode, split, train, score, rivals, knockouts.
-
-Everything is chosen on validation; the test part is scored once, by the finished systems. A run
-that was killed goes on where it stopped: finished seeds are kept, an unfinished one resumes from its
-last epoch.
-"""
+"""What every experiment does: its folder, encoders and their inputs, models, training, the clock."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from functools import partial
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from mmattn.attention.language.biases import GraphBias
-from mmattn.attention.language.program import parse
-from mmattn.data.graph_neighbours import GRAPH_CONTENT, bidirectional_edges, with_neighbours
-from mmattn.data.reader import read_dataset
+from mmattn import schema
+from mmattn.array_types import Ints
+from mmattn.config import ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
 from mmattn.encoders.store.rejected_content import write_rejected
 from mmattn.errors import InputError
-from mmattn.evaluation.splits.split import Part, Split
-from mmattn.evaluation.splits.temporal import known_histories, part_start
-from mmattn.experiments.ablation import ablations
-from mmattn.experiments.baselines import BaselineContent, fit_baseline, tune_baselines
 from mmattn.experiments.config import FitConfig
-from mmattn.experiments.hybrid import fit_hybrid, tune_hybrid, user_profiles
-from mmattn.experiments.index_cost import measure_index_cost
-from mmattn.experiments.protocol import ScoreFn, make_split, part_sizes, per_user_metrics
-from mmattn.experiments.runner import Stopwatch, encoder_card, known_contents, open_run_folder
 from mmattn.experiments.seed_result import SeedResult
-from mmattn.experiments.system_evaluation import (
-    SystemEvaluator,
-    SystemResult,
-    modality_gaps,
-    pick_example_users,
-)
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
-from mmattn.reports.results import OURS
+from mmattn.reports.results import Report
 from mmattn.training.accelerator import distributed_state
 from mmattn.training.loop import History, train
-from mmattn.training.tasks.recommendation import RecommendationTask
-from mmattn.training.tasks.sequence import SequenceTask
-from mmattn.training.tasks.with_alignment import with_alignment
+from mmattn.training.tasks.base import Task
+from mmattn.types import Sample
 
-__all__ = ["RecommendationExperiment"]
-
-log = logging.getLogger(__name__)
-RecommenderTask = RecommendationTask | SequenceTask
-_NUM_SHOWN = 8  # recommendations of a user in the report
+__all__ = ["Experiment", "Stopwatch", "known_contents"]
 
 
-class RecommendationExperiment:
-    """A configured run: the data set, its features, and a folder for what comes out.
+class Experiment(ABC):
+    """A configured run: its data, its encoders, and a folder for what comes out.
+
+    Everything is selected on validation; the test part is scored once, by the finished systems. A run that
+    was killed goes on where it stopped: finished seeds are kept, an unfinished one resumes from its last
+    epoch.
 
     Args:
         config: everything `mmattn fit` was told.
         resume: go on in a folder that exists.
-        progress: show bars.
+        progress: show progress bars.
+
+    Attributes:
+        folder: of the run.
+        device: that models are on.
+        processes: the processes of `accelerate launch`, one if there is no other.
+        encoder_cards: modality -> what the report says of its encoder.
+        num_rejected: contents that could not be read.
 
     Raises:
-        InputError: the run's folder exists and `resume` is False, or holds a run of other settings.
+        InputError: data that does not fit, a folder that exists and `resume` is False, or one that holds a
+            run of other settings.
     """
 
     def __init__(self, config: FitConfig, *, resume: bool = False, progress: bool = True):
-        if config.hybrid is not None and config.head.name == "sequence":
-            raise InputError("hybrid: is built around a recommendation head, got head.name: sequence")
-        self.config = config
-        self.progress = progress
+        self.config, self.progress = config, progress
+        self.read_data()  # a mistake is reported before anything is written
         self.folder = open_run_folder(config, resume)
-        self.dataset = read_dataset(config.data.card, config.data.reject_limit).with_min_rating(
-            config.data.min_rating
-        )
-        if GRAPH_CONTENT in config.sources.values():
-            self.dataset = with_neighbours(self.dataset)
         self.device = choose_device()
         self.processes = distributed_state()
-        self.cards: dict[str, Any] = {}
-        self.rejected = 0
-        # The first seed's model and inputs, from which the service is built; None if it was trained before.
-        self.first_trained: tuple[Model, ModelInputs] | None = None
-        if not len(self.dataset.interactions):
-            raise InputError(f"{config.data.card}: has no interactions, expected some to learn from")
+        self.encoder_cards: dict[str, Any] = {}
+        self.num_rejected = 0
 
-    def run_seed(self, seed: int) -> SeedResult | None:
-        """Everything for one seed, from the split to the numbers.
+    @abstractmethod
+    def read_data(self) -> None:
+        """Read the data and check that it fits the configuration.
 
-        Of several processes, the main one alone has a result; the others train along.
+        Raises:
+            InputError: it does not.
         """
-        clock = Stopwatch()
-        split = make_split(self.dataset, self.config.protocol, seed)
-        task, inputs = self._build_task(split, "validation", seed)
-        clock.mark("features")
-        history = self._train(task, seed)
-        clock.mark("training")
-        main = self.processes.is_main_process
-        settings = self._tune_hybrid(task, split) if main else {}
-        clock.mark("choice of the hybrid")
-        if self.config.training.refit:
-            task, inputs = self._build_task(split, "test", seed)
-            self._train(task, seed, until=history.best_epoch)
-            clock.mark("refit")
-        elif isinstance(task, SequenceTask):
-            task.set_test_histories(known_histories(split, "test"), part_start(split, "test"))
-        else:  # nothing is learned any more, but histories may hold all that is known by the test
-            task.interactions, task.items = split.known("test"), split.known_items("test")
-        if not main:
-            return None
-        task.model.prune()  # heads whose gate training has closed; nothing that is measured changes
-        wanted = self.config.evaluation
-        examiner = SystemEvaluator(split, self.config.protocol, wanted.subgroups, wanted.subgroup_metric)
-        ours = self._score_builder(task, settings)
-        examined = {OURS: examiner.evaluate_scores(ours())}
-        clock.mark("test")
-        rivals, chosen = self._run_baselines(examiner, inputs, seed)
-        examined |= rivals
-        clock.mark("rivals")
-        knockouts = self._run_ablations(ours, examiner, inputs, seed)
-        clock.mark("knockouts")
-        apart = modality_gaps(task, inputs, self.config.modalities_by_source)
-        # Speed is this machine's and not the seed's: one seed says it.
-        # A hybrid asks users too: vectors of items cannot stand for it.
-        first = seed == self.config.protocol.seeds[0] and wanted.index_dim > 0 and not settings
-        metric = self.config.protocol.metrics[0]
-        served = measure_index_cost(task.recommender(), split, metric, wanted.index_dim) if first else None
-        clock.mark("gaps and index")
-        shown = pick_example_users(examined[OURS], split, seed)
-        top = examined[OURS].ranking.items[:, :_NUM_SHOWN]
-        task.model.save_pretrained(self.folder / f"seed-{seed}" / "model")
-        if seed == self.config.protocol.seeds[0]:
-            self.first_trained = task.model, inputs
-        return SeedResult(
-            seed=seed,
-            values={name: one.values for name, one in examined.items()},
-            ablations=knockouts,
-            history=history,
-            part_sizes=part_sizes(split),
-            seconds=clock.seconds,
-            subgroups={
-                stratum: {name: one.subgroups[stratum] for name, one in examined.items()}
-                for stratum in examined[OURS].subgroups
-            },
-            recall_at_cutoffs={name: list(one.recall.values()) for name, one in examined.items()},
-            cutoffs=examiner.cutoffs,
-            modality_gaps={" | ".join(pair): gap for pair, gap in apart.items()},
-            index_cost=served,
-            example_users=shown,
-            example_items={why: top[users] for why, users in shown.items()},
-            baseline_settings=chosen,
-            hybrid_settings=settings,
-        )
 
-    def _build_task(self, split: Split, part: Part, seed: int) -> tuple[RecommenderTask, ModelInputs]:
-        """What is trained when `part` is to be predicted: nothing else of the data has been seen."""
-        config, known = self.config, split.known_items(part)
-        torch.manual_seed(seed)  # of all that is drawn from here on, the encoders' first weights too
-        with self.processes.main_process_first():  # it fills the feature store, the others read
-            encoders, inputs = self._prepare_inputs(known)
-        model = build_model(encoders, config.model_config)
-        model.core.input_projection.calibrate(
-            ModelInputs(inputs.tokens).select_tokens(torch.from_numpy(known), encoders)
-        )
-        for term in parse(config.fusion.program).walk():
-            if isinstance(term, GraphBias):
-                model.core.edges.register_edges(term.name, bidirectional_edges(self.dataset.graph))
-        judge = partial(self._validation_metrics, split) if part == "validation" else _no_validation
-        settings = config.training
-        if config.head.name == "sequence":
-            return SequenceTask(
-                model.to(self.device), inputs, known_histories(split, part), judge,
-                query_time=part_start(split, part), steps_per_epoch=settings.steps_per_epoch,
-                users_per_batch=settings.users_per_batch,
-                drop_modality=settings.drop_modality,
-            ), inputs  # fmt: skip
-        task = RecommendationTask(
-            model.to(self.device), inputs, split.known(part), known, judge,
-            # In a hybrid, the head is what speaks for items that nobody chose yet.
-            hide="items" if len(split.cold_items) or config.hybrid else "pairs",
-            use_item_embeddings=bool(config.head.options.get("ids")),
-            steps_per_epoch=settings.steps_per_epoch, users_per_batch=settings.users_per_batch,
-            candidate_fraction=settings.candidate_fraction,
-            history_fraction=settings.history_fraction, drop_modality=settings.drop_modality,
-        )  # fmt: skip
-        return task, inputs
+    @abstractmethod
+    def run_seed(self, seed: int) -> SeedResult | None:
+        """Run one seed, from the split to the numbers.
 
-    def _prepare_inputs(self, known: NDArray[np.int64]) -> tuple[dict[str, Encoder], ModelInputs]:
-        """Encoders and what they give; vocabularies come from the known items only."""
-        sources = self.config.sources
-        encoders = build_encoders(self.config.encoders, known_contents(self.dataset.items, sources, known))
+        Args:
+            seed: of the split and of the training.
+
+        Returns:
+            The result in the main process; None in the others, which only train.
+        """
+
+    @abstractmethod
+    def report(self, results: Sequence[SeedResult]) -> Report:
+        """Return the report.
+
+        Args:
+            results: of all seeds.
+        """
+
+    def finish(self) -> None:
+        """Leave what else a finished run is used for; by default nothing."""
+        return
+
+    def seed_folder(self, seed: int) -> Path:
+        """Return the folder of a seed.
+
+        Args:
+            seed: its number.
+        """
+        return self.folder / f"seed-{seed}"
+
+    def build_encoders(self, samples: Sequence[Sample], known: Iterable[int]) -> dict[str, Encoder]:
+        """Create new encoders; vocabularies come from the known samples only.
+
+        Args:
+            samples: all of them.
+            known: rows that may be learned from.
+        """
+        contents = known_contents(samples, self.config.sources, known)
+        return build_encoders(self.config.encoders, contents)
+
+    def prepare_inputs(self, samples: Sequence[Sample], encoders: Mapping[str, Encoder]) -> ModelInputs:
+        """Read or encode what the encoders need of all samples, and note what could not be read.
+
+        Args:
+            samples: all of them.
+            encoders: modality -> encoder.
+        """
+        config = self.config
         inputs = prepare_inputs(
-            self.dataset.items, encoders, self.config.data.features, sources, progress=self.progress
+            samples, encoders, config.data.features, config.sources, progress=self.progress
         )
         write_rejected(self.folder / "rejected.csv", inputs.rejected)
-        self.rejected = len(inputs.rejected)
-        self.cards = {name: encoder_card(encoder) for name, encoder in encoders.items()}
-        return encoders, inputs
+        self.num_rejected = len(inputs.rejected)
+        self.encoder_cards = {name: _encoder_card(encoder) for name, encoder in encoders.items()}
+        return inputs
 
-    def _validation_metrics(self, split: Split, recommender: Any) -> dict[str, float]:
-        """Validation figures: the only ones that any choice sees."""
-        values = per_user_metrics(recommender.score, split, "validation", self.config.protocol.metrics)
-        return {name: float(np.nanmean(value)) for name, value in values.items()}
+    def build_model(
+        self, config: ModelConfig, encoders: Mapping[str, Encoder], inputs: ModelInputs, learned: Ints
+    ) -> Model:
+        """Build a model on the device, with input projections calibrated on what is learned from.
 
-    def _train(self, task: RecommenderTask, seed: int, until: int = 0) -> History:
-        settings, name = self.config.training, "refit" if until else "choose"
-        trained = with_alignment(task, settings.alignment) if settings.alignment else task
-        return train(
-            trained, settings, stop_after_epoch=until, seed=seed,
-            folder=self.folder / f"seed-{seed}" / name,
-            progress=self.progress, run_name=f"seed {seed}: {name}",
-        )  # fmt: skip
-
-    def _tune_hybrid(self, task: RecommenderTask, split: Split) -> dict[str, float]:
-        """The settings of the hybrid, on validation; empty where none is asked for."""
-        metric, config = self.config.protocol.metrics[0], self.config.hybrid
-        if config is None or isinstance(task, SequenceTask):
-            return {}
-        return tune_hybrid(
-            config, task.interactions, _content_weights(task), task.items,
-            lambda one: float(np.nanmean(per_user_metrics(one.score, split, "validation",
-            (metric,))[metric])),
-            user_profiles(self.dataset.users),
-        )  # fmt: skip
-
-    def _score_builder(self, task: RecommenderTask, settings: dict[str, float]) -> Callable[..., ScoreFn]:
-        """Our system's scores, from the items' inputs: the task's own, or others where something is taken
-        away. The parts of a hybrid that know nothing of content are fitted once."""
-        if self.config.hybrid is None or isinstance(task, SequenceTask):
-            return lambda inputs=None: task.recommender(inputs).score
-        profiles = user_profiles(self.dataset.users)
-        whole = fit_hybrid(
-            settings, task.interactions, None, task.items, profiles, self.config.hybrid.max_users
+        Args:
+            config: of the model.
+            encoders: modality -> encoder.
+            inputs: of all samples.
+            learned: rows that are learned from.
+        """
+        model = build_model(encoders, config)
+        model.core.input_projection.calibrate(
+            ModelInputs(inputs.tokens).select_tokens(torch.from_numpy(learned), encoders)
         )
-        return lambda inputs=None: whole.with_content(_content_weights(task, inputs)).score
+        return model.to(self.device)
 
-    def _run_ablations(
-        self,
-        score_builder: Callable[..., ScoreFn],
-        evaluator: SystemEvaluator,
-        inputs: ModelInputs,
-        seed: int,
-    ) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Our system again with something taken away: the model as it is, the stored features as they are."""
-        wanted = self.config.evaluation
-        taken = ablations(
-            inputs, self.config.modalities_by_source, wanted.ablations,
-            include_encoders=wanted.ablate_encoders, include_subsets=wanted.subsets, seed=seed,
+    def train(self, task: Task, seed: int, name: str, stop_after_epoch: int = 0) -> History:
+        """Train a task, with its checkpoint in the folder of the seed.
+
+        Args:
+            task: what is trained.
+            seed: of every random number.
+            name: of the training, and of its folder.
+            stop_after_epoch: stop after this epoch of the schedule; 0 goes to its end.
+        """
+        return train(
+            task, self.config.training, seed=seed, stop_after_epoch=stop_after_epoch,
+            folder=self.seed_folder(seed) / name, progress=self.progress, run_name=f"seed {seed}: {name}",
         )  # fmt: skip
-        bar = tqdm(taken, desc=f"seed {seed}: knockouts", disable=not self.progress, leave=False)
-        return {name: evaluator.per_user_metrics(score_builder(left)) for name, left in bar}
-
-    def _run_baselines(
-        self, evaluator: SystemEvaluator, inputs: ModelInputs, seed: int
-    ) -> tuple[dict[str, SystemResult], dict[str, Mapping[str, Any]]]:
-        """Rivals at the test, and the settings that validation chose for each of them."""
-        content = BaselineContent(self.dataset.items, inputs, self.dataset.interactions)
-        split, protocol, configs = evaluator.split, self.config.protocol, self.config.baselines
-        chosen: dict[str, Mapping[str, Any]] = {}
-        if protocol.tuning_trials:
-            configs, tuning = tune_baselines(
-                configs, content, split,
-                metric=protocol.metrics[0], trials=protocol.tuning_trials, seed=seed, device=self.device,
-            )  # fmt: skip
-            tuning.save(self.folder / f"seed-{seed}" / "baselines.json")
-            chosen = {name: found.parameters for name, found in tuning.systems.items()}
-        examined = {}
-        for name, config in configs.items():
-            fitted = fit_baseline(
-                config, content, split.known("test"), split.known_items("test"),
-                seed=seed, device=self.device,
-            )  # fmt: skip
-            examined[name] = evaluator.evaluate_scores(fitted.score)
-        return examined, chosen
 
 
-def _content_weights(task: RecommendationTask, inputs: ModelInputs | None = None) -> NDArray[np.float32]:
-    """[known, I] what the trained head says that each known item says of every item."""
-    recommender = task.recommender(inputs)
-    return recommender.weights(np.arange(len(task.inputs))).cpu().numpy()
+class Stopwatch:
+    """Seconds of the steps of a run.
+
+    Attributes:
+        seconds: step -> seconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        """End a step.
+
+        Args:
+            name: of the step that ends now.
+        """
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 1)
+        self._last = now
 
 
-def _no_validation(recommender: Any) -> dict[str, float]:
-    """Nothing is held out any more: no figures, the last epoch is kept."""
-    return {}
+def known_contents(
+    samples: Sequence[Sample], sources: Mapping[str, str], known: Iterable[int]
+) -> dict[str, list[Any]]:
+    """Return modality -> contents of all samples, None if a sample is not known, for vocabularies.
+
+    Args:
+        samples: all of them.
+        sources: modality -> key of `Sample.content`.
+        known: rows of those that may be learned from.
+
+    Example:
+        >>> films = [Sample("1", {"text": "Heat"}), Sample("2", {"text": "Up"})]
+        >>> known_contents(films, {"title": "text"}, [1])
+        {'title': [None, 'Up']}
+    """
+    rows = {int(row) for row in known}
+    return {
+        name: [sample.content.get(source) if row in rows else None for row, sample in enumerate(samples)]
+        for name, source in sources.items()
+    }
+
+
+def open_run_folder(config: FitConfig, resume: bool) -> Path:
+    """Create the run's folder with its configuration; one run never writes over another.
+
+    Args:
+        config: of the run.
+        resume: go on in a folder that holds a run of the same settings.
+
+    Raises:
+        InputError: the folder exists and `resume` is False, or holds something else.
+    """
+    folder: Path = config.out / config.name
+    settings = folder / "config.yaml"
+    if settings.exists():
+        if not resume:
+            raise InputError(f"{folder}: this run exists; choose another name, or --resume to go on with it")
+        if schema.load_config(type(config), settings) != config:
+            raise InputError(f"{folder}: holds a run with other settings; choose another name")
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: exists and is no run; choose another name")
+    else:
+        schema.dump_config(config, settings)
+    return folder
+
+
+def _encoder_card(encoder: Encoder) -> dict[str, Any]:
+    """An encoder's card for the report, without the long lists of its vocabulary."""
+    card = encoder.describe()
+    short = {"name": card.name, "revision": card.revision, "fingerprint": card.fingerprint()[:16]}
+    return short | {"weights": card.weights_hash[:16] or "trained with the model", "width": card.dim}

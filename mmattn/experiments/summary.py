@@ -1,268 +1,45 @@
-"""From the seeds of a run to its report: intervals, paired differences, curves and examples."""
+"""What the reports of every kind of run are summarized by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from mmattn.reports.results import Curve
+from mmattn.training.loop import History
 
-from mmattn.evaluation.modality_gap import ModalityGap
-from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired_bootstrap
-from mmattn.experiments.ablation import ABLATION_PREFIXES
-from mmattn.experiments.config import BaselineConfig
-from mmattn.experiments.experiment import RecommendationExperiment
-from mmattn.experiments.protocol import make_split
-from mmattn.experiments.provenance import data_summary, describe_protocol, protocol_settings, provenance
-from mmattn.experiments.seed_result import SeedResult
-from mmattn.reports.report import write_report
-from mmattn.reports.results import (
-    OURS,
-    Ablation,
-    AblationKind,
-    Curve,
-    Example,
-    ExampleItem,
-    Panel,
-    Report,
-    Subgroup,
-    System,
-)
-from mmattn.reports.sentences import metric_label
-from mmattn.types import Sample
-
-__all__ = ["summarise"]
-
-_MAX_HISTORY_SHOWN = 6
-_LABELS = {"drop": "without {}", "shuffle": "another item's {}", "noise": "noise for {}"}
-_REASON_LABELS = {
-    "drawn": "Drawn at random",
-    "best": "Served best: the highest {}",
-    "worst": "Served worst: the lowest {}",
-}
+__all__ = ["common_keys", "learning_curve"]
 
 
-def summarise(experiment: RecommendationExperiment, results: Sequence[SeedResult]) -> Report:
-    """Write report.html, metrics.json and the tables into the run's folder."""
-    systems = _systems(experiment, results)
-    rivals = [system for system in systems if system.name != OURS]
-    primary = experiment.config.protocol.metrics[0]
-    strongest = max(rivals, key=lambda rival: rival.metrics[primary].mean, default=None)
-    knockouts = _ablations(results)
-    report = Report(
-        title=experiment.config.name,
-        data=data_summary(experiment, results),
-        systems=systems,
-        protocol=protocol_settings(experiment),
-        protocol_sentences=describe_protocol(experiment),
-        ablations=(*knockouts, *_subsets(experiment, knockouts)),
-        recall_curve=_recall_curve(results),
-        subgroups=_subgroups(experiment, results, strongest),
-        index_cost=next((result.index_cost for result in results if result.index_cost is not None), None),
-        modality_gaps=_mean_gaps(results),
-        learning_curves=_learning_curves(experiment, results),
-        examples=_examples(experiment, results[0]),
-        provenance=provenance(experiment, results),
-    )
-    write_report(experiment.folder / "report.html", report)
-    return report
+def common_keys(results: Sequence[Any], attribute: str) -> list[str]:
+    """Return the keys of a mapping that every seed has, in the order of the first.
+
+    Args:
+        results: of all seeds.
+        attribute: name of the mapping.
+
+    Example:
+        >>> from types import SimpleNamespace as Result
+        >>> common_keys([Result(values={"b": 1, "a": 2}), Result(values={"b": 3})], "values")
+        ['b']
+    """
+    first, *others = (getattr(result, attribute) for result in results)
+    return [name for name in first if all(name in other for other in others)]
 
 
-def _systems(experiment: RecommendationExperiment, results: Sequence[SeedResult]) -> tuple[System, ...]:
-    ours = _per_metric(results, "values", OURS)
-    systems = []
-    for name in results[0].values:
-        theirs = _per_metric(results, "values", name)
-        rival, chosen = experiment.config.baselines.get(name), results[0].baseline_settings.get(name, {})
-        systems.append(
-            System(
-                name=name,
-                label=name,
-                metrics={metric: bootstrap(values) for metric, values in theirs.items()},
-                note=_system_note(experiment) if rival is None else _baseline_note(rival, chosen),
-                difference={} if name == OURS else _differences(ours, theirs),
-            )
-        )
-    return tuple(systems)
+def learning_curve(label: str, history: History, key: str, *, show_selected: bool) -> Curve:
+    """Return the curve of one training.
 
-
-def _ablations(results: Sequence[SeedResult]) -> tuple[Ablation, ...]:
-    whole = _per_metric(results, "values", OURS)
-    kinds: dict[str, AblationKind] = {prefix: kind for kind, prefix in ABLATION_PREFIXES.items()}
-    found = []
-    for name in _common_names(results, "ablations"):
-        values = _per_metric(results, "ablations", name)
-        prefix, _, part = name.partition("-")
-        kind = kinds.get(prefix, "subset")
-        found.append(
-            Ablation(
-                name=name,
-                label=_LABELS[kind].format(part) if kind in _LABELS else part.replace("+", " + "),
-                metrics={metric: bootstrap(one) for metric, one in values.items()},
-                change=_differences(values, whole),
-                kind=kind,
-                part=part.replace("+", " + "),
-            )
-        )
-    return tuple(found)
-
-
-def _subsets(experiment: RecommendationExperiment, ablations: Sequence[Ablation]) -> tuple[Ablation, ...]:
-    """Subsets that lack one content: measured as its drop, and shown among the subsets too."""
-    contents = list(experiment.config.modalities_by_source)
-    if not experiment.config.evaluation.subsets:
-        return ()
-    found = []
-    for one in ablations:
-        if one.kind == "drop" and one.part in contents:
-            left = [content for content in contents if content != one.part]
-            name, label = "only-" + "+".join(left), " + ".join(left)
-            found.append(replace(one, name=name, label=label, kind="subset", part=label))
-    return tuple(found)
-
-
-def _recall_curve(results: Sequence[SeedResult]) -> Panel | None:
-    """Recall against k, mean over the seeds, the best system first."""
-    depths = min((result.cutoffs for result in results), key=len)
-    if len(depths) < 2:
-        return None
-    found = {
-        name: np.mean([result.recall_at_cutoffs[name][: len(depths)] for result in results], axis=0)
-        for name in results[0].recall_at_cutoffs
-    }
-    curves = [
-        Curve(name, tuple(map(float, depths)), tuple(map(float, values)))
-        for name, values in sorted(found.items(), key=lambda pair: -pair[1].mean())
-    ]
-    return Panel(title="Recall at k", x_label="k", curves=tuple(curves), log_x=True)
-
-
-def _subgroups(
-    experiment: RecommendationExperiment, results: Sequence[SeedResult], baseline: System | None
-) -> tuple[Subgroup, ...]:
-    cut = experiment.config.protocol.metrics[0].partition("@")[2]
-    found = []
-    for name in _common_names(results, "subgroups"):
-        group, _, label = name.partition(": ")
-        values = _per_metric(results, "subgroups", name)
-        found.append(
-            Subgroup(
-                group=group,
-                name=label,
-                metric=f"{experiment.config.evaluation.subgroup_metric}@{cut}",
-                systems={system: bootstrap(one) for system, one in values.items()},
-                difference=None
-                if baseline is None
-                else paired_bootstrap(values[OURS], values[baseline.name]),
-            )
-        )
-    return tuple(found)
-
-
-def _mean_gaps(results: Sequence[SeedResult]) -> dict[str, ModalityGap]:
-    """Means over the seeds, of the pairs that at least two items have both of."""
-    found = {}
-    for pair in _common_names(results, "modality_gaps"):
-        seeds = [result.modality_gaps[pair] for result in results]
-        if min(gap.samples for gap in seeds) > 1:
-            distance, matched, unmatched = np.mean(
-                [(gap.distance, gap.matched, gap.unmatched) for gap in seeds], axis=0
-            ).tolist()
-            found[pair] = ModalityGap(distance, matched, unmatched, seeds[0].samples)
-    return found
-
-
-def _common_names(results: Sequence[SeedResult], group: str) -> list[str]:
-    """Names that every seed has, in the order of the first."""
-    return [name for name in getattr(results[0], group) if all(name in getattr(r, group) for r in results)]
-
-
-def _per_metric(results: Sequence[SeedResult], group: str, name: str) -> dict[str, NDArray[np.float64]]:
-    """metric (of a stratum: system) -> [S, U]."""
-    return {
-        metric: np.stack([getattr(result, group)[name][metric] for result in results])
-        for metric in getattr(results[0], group)[name]
-    }
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Interval]:
-    return {metric: paired_bootstrap(values, theirs[metric]) for metric, values in ours.items()}
-
-
-def _system_note(experiment: RecommendationExperiment) -> str:
-    if experiment.config.hybrid is not None:
-        return "co-choice, attention over users and over fused tokens, in one list; chosen on validation"
-    return "attention over fused tokens; epoch chosen on validation"
-
-
-def _baseline_note(config: BaselineConfig, tuned: Mapping[str, Any]) -> str:
-    """What a rival was given, in a few words, and what validation chose for it (in the first seed)."""
-    content = [*config.vectors, *config.tags, *config.tfidf, *config.gaussian]
-    given = f"content: {', '.join(content)}" if content else "interactions only"
-    shape = f"; exp({config.exponent:g} K)" if config.exponent else ""
-    strength = f"; strength {config.regularization:g}" if config.regularization else ""
-    if tuned:
-        shape, strength = "", f"; chosen: {', '.join(f'{key} {value:.3g}' for key, value in tuned.items())}"
-    return f"{config.kind}; {given}{shape}{strength}"
-
-
-def _learning_curves(
-    experiment: RecommendationExperiment, results: Sequence[SeedResult]
-) -> tuple[Panel, ...]:
-    first = experiment.config.protocol.metrics[0]
-    wanted = {"loss": "Training loss", first: f"Validation {metric_label(first)}"}
-    panels = []
-    for key, title in wanted.items():
-        curves = tuple(
-            Curve(
-                label=f"seed {result.seed}",
-                x=tuple(row["epoch"] for row in result.history.rows),
-                y=tuple(row[key] for row in result.history.rows),
-                selected_x=float(result.history.best_epoch) if key == first else None,
-            )
-            for result in results
-            if result.history.rows
-        )
-        panels.append(Panel(title=title, x_label="epoch", curves=curves))
-    return tuple(panels)
-
-
-def _examples(experiment: RecommendationExperiment, result: SeedResult) -> tuple[Example, ...]:
-    """Of one seed: users drawn at random, the best and the worst served."""
-    split = make_split(experiment.dataset, experiment.config.protocol, result.seed)
-    known, right = split.known("test"), split.matrix("test")
-    metric = experiment.config.protocol.metrics[0]
-    items, found = experiment.dataset.items, []
-    for why, users in result.example_users.items():
-        for user, top in zip(users.tolist(), result.example_items[why], strict=True):
-            met, hits = known[[user]].indices, set(right[[user]].indices.tolist())
-            value = result.values[OURS][metric][user]
-            found.append(
-                Example(
-                    user=f"User {experiment.dataset.user_ids[user]}",
-                    history=tuple(_example_item(items[item]) for item in met[:_MAX_HISTORY_SHOWN]),
-                    recommended=tuple(
-                        _example_item(items[item], hit=int(item) in hits) for item in top if item >= 0
-                    ),
-                    note=f"{metric_label(metric)} {value:.4f}; {len(met):,} items in the history, "
-                    f"{len(hits):,} to be found",
-                    reason=_REASON_LABELS[why].format(metric_label(metric)),
-                )
-            )
-    return tuple(found)
-
-
-def _example_item(item: Sample, hit: bool = False) -> ExampleItem:
-    text = item.content.get("text")
-    fields = [text] if isinstance(text, str) else [field for field in text or () if field]
-    picture = item.content.get("image")
-    year = (item.content.get("table") or {}).get("year")
-    return ExampleItem(
-        title=fields[0] if fields else item.id,
-        image=picture if isinstance(picture, (Path, bytes)) else None,
-        hit=hit,
-        note="" if year is None else f"{year:g}",
+    Args:
+        label: of the curve.
+        history: of the training.
+        key: column of the history.
+        show_selected: mark the epoch that was kept.
+    """
+    selected = float(history.best_epoch) if show_selected and history.best_epoch else None
+    return Curve(
+        label,
+        x=tuple(row["epoch"] for row in history.rows),
+        y=tuple(row[key] for row in history.rows),
+        selected_x=selected,
     )

@@ -85,6 +85,7 @@ class ValidationData:
     def __init__(self, split: Split, ties: TiePolicy = "shuffled"):
         self.train = split.known("validation")
         self.histories = split.histories("validation")
+        self.has_held_out_users = len(split.validation_users) > 0
         self.items = split.known_items("validation").copy()
         self.candidates = split.candidates("validation").copy()
         self.ties: TiePolicy = ties

@@ -170,10 +170,15 @@ def _run_config(run: Path) -> FitConfig | None:
 def _read_dataset(run: Path, config: FitConfig | None, card: str | Path | None) -> Dataset:
     if card is None and config is None:
         raise InputError(f"explain: {run} is a model without a run; pass its dataset with --card")
-    chosen = Path(card) if card is not None else config.data.card  # type: ignore[union-attr]
+    chosen = Path(card) if card is not None else _run_card(config)
     if card is None and not chosen.exists():
         raise InputError(f"explain: {chosen}, the dataset of {run}, does not exist; pass it with --card")
     return read_dataset(chosen, 0.5 if config is None else config.data.reject_limit)
+
+
+def _run_card(config: FitConfig | None) -> Path:
+    assert config is not None
+    return config.card_path(next(iter(config.tasks), ""))
 
 
 def _feature_store(config: FitConfig | None, features: str | Path | None) -> Path | None:

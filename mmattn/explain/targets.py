@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mmattn.data.dataset import Dataset
 from mmattn.errors import InputError
 from mmattn.experiments.config import FitConfig
-from mmattn.experiments.protocol import make_split
+from mmattn.experiments.recommendation.protocol import make_split
 from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.serving.run_encoder import RunEncoder
 from mmattn.training.tasks.recommendation import item_vectors

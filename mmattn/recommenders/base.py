@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -63,9 +64,20 @@ class LinearRecommender(ABC):
         known_W = known_items(type(self).__name__, interactions, known)
         history_UW = sparse.csr_array(interactions[:, known_W].astype(np.float32))
         history_UW.data[:] = 1
-        self._history_UW = history_UW
+        self._known_W, self._history_UW = known_W, history_UW
         self._weights_WI = self._compute_weights(history_UW, known_W, interactions.shape[1], features)
         return self
+
+    def with_histories(self, histories: sparse.csr_array) -> Self:
+        """Answer users with these histories; nothing is learned, so that they may be new users.
+
+        Args:
+            histories: [U, I], a stored entry where the user chose the item.
+        """
+        asked = copy(self)
+        asked._history_UW = sparse.csr_array(histories[:, self._known_W].astype(np.float32))
+        asked._history_UW.data[:] = 1
+        return asked
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
         """As `Recommender.score`."""

@@ -32,6 +32,14 @@ class Popularity:
         self._counts_I = np.bincount(interactions.indices, minlength=interactions.shape[1]).astype(np.float32)
         return self
 
+    def with_histories(self, histories: sparse.csr_array) -> Self:
+        """Return itself: everybody gets the same.
+
+        Args:
+            histories: [U, I], unused.
+        """
+        return self
+
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
         """As `Recommender.score`: the number of users who chose the item, the same for everybody."""
         counts = self._counts_I[np.asarray(items, np.int64)]

@@ -50,6 +50,14 @@ class RecentPopularity:
         self._scores_I: Floats32 = trends.latest[0]
         return self
 
+    def with_histories(self, histories: sparse.csr_array) -> Self:
+        """Return itself: everybody gets the same.
+
+        Args:
+            histories: [U, I], unused.
+        """
+        return self
+
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
         """As `Recommender.score`: the same for everybody."""
         return np.tile(self._scores_I[np.asarray(items, np.int64)], (len(np.asarray(users)), 1))

@@ -9,7 +9,16 @@ from markupsafe import Markup
 
 from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import OURS, Ablation, AblationKind, Curve, Panel, Report, Subgroup, System
+from mmattn.reports.results import (
+    OURS,
+    Ablation,
+    AblationKind,
+    Curve,
+    Panel,
+    RecommendationReport,
+    Subgroup,
+    System,
+)
 from mmattn.reports.sentences import metric_label
 from mmattn.reports.svg import Axis, bar, dot, dots
 
@@ -45,7 +54,7 @@ class AblationRow:
     dropped: Ablation | None
 
 
-def metric_bars(report: Report, metric: str) -> list[tuple[System, Interval, Markup]]:
+def metric_bars(report: RecommendationReport, metric: str) -> list[tuple[System, Interval, Markup]]:
     """Return a bar per system, best first.
 
     Args:
@@ -57,7 +66,7 @@ def metric_bars(report: Report, metric: str) -> list[tuple[System, Interval, Mar
     return [(s, s.metrics[metric], bar(s.metrics[metric], axis, s.name == OURS)) for s in ordered]
 
 
-def difference_rows(report: Report) -> list[tuple[System, Interval, Markup]]:
+def difference_rows(report: RecommendationReport) -> list[tuple[System, Interval, Markup]]:
     """Return the difference to each baseline on the primary metric, smallest first.
 
     Args:
@@ -70,7 +79,7 @@ def difference_rows(report: Report) -> list[tuple[System, Interval, Markup]]:
     return [(s, i, dot(i, axis, highlight=i.low > 0)) for s, i in zip(compared, intervals, strict=True)]
 
 
-def ablation_rows(report: Report) -> list[AblationRow]:
+def ablation_rows(report: RecommendationReport) -> list[AblationRow]:
     """Return the changes of the primary metric by input; encoders follow their modality.
 
     Args:
@@ -99,7 +108,7 @@ def ablation_rows(report: Report) -> list[AblationRow]:
     return rows
 
 
-def subset_rows(report: Report) -> list[tuple[str, Interval, Markup]]:
+def subset_rows(report: RecommendationReport) -> list[tuple[str, Interval, Markup]]:
     """Return a bar per subset of modalities and for all modalities, best first.
 
     Args:
@@ -114,7 +123,7 @@ def subset_rows(report: Report) -> list[tuple[str, Interval, Markup]]:
     return [(name, interval, bar(interval, axis, name == "all modalities")) for name, interval in subsets]
 
 
-def subgroup_rows(report: Report) -> dict[str, list[tuple[Subgroup, Markup]]]:
+def subgroup_rows(report: RecommendationReport) -> dict[str, list[tuple[Subgroup, Markup]]]:
     """Return the subgroups of each group, with the dots of mmattn and the strongest baseline.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ __all__ = [
     "Example",
     "ExampleItem",
     "Panel",
+    "RecommendationReport",
     "Report",
     "Subgroup",
     "System",
@@ -213,16 +214,36 @@ class DataSummary:
     source: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything the page shows and metrics.json holds.
+    """What the page of every kind of run shows and metrics.json holds.
 
     Args:
         title: of the run.
-        data: counts.
-        systems: ours, named "mmattn", and its rivals; all with the same metrics.
         protocol: settings for machines (split, seeds, cut-offs, ties), into metrics.json as they are.
         protocol_sentences: the same for people, a sentence or two each.
+        learning_curves: of the trainings.
+        provenance: section ("versions", "encoders", "program", "config") -> a mapping or a text.
+    """
+
+    title: str
+    protocol: Mapping[str, Any]
+    protocol_sentences: Sequence[str] = ()
+    learning_curves: tuple[Panel, ...] = ()
+    provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of metrics.json."""
+        return {"protocol": dict(self.protocol)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendationReport(Report):
+    """The report of a recommender.
+
+    Args:
+        data: counts.
+        systems: ours, named "mmattn", and its baselines; all with the same metrics.
         primary: the metric that the verdict is about; by default the first of ours.
         verdict: in words; left out, it is written from the numbers.
         ablations: ours with something taken away.
@@ -230,19 +251,14 @@ class Report:
         subgroups: of items and users.
         index_cost: what vectors and an index lose.
         modality_gaps: "content | content" -> how far apart their vectors lie.
-        learning_curves: learning curves.
         examples: recommendations to look at.
-        provenance: section ("versions", "encoders", "program", "config") -> a mapping or a text.
 
     Raises:
         InputError: ours is missing, a name comes twice, or systems were measured differently.
     """
 
-    title: str
     data: DataSummary
     systems: tuple[System, ...]
-    protocol: Mapping[str, Any]
-    protocol_sentences: tuple[str, ...] = ()
     primary: str = ""
     verdict: str = ""
     ablations: tuple[Ablation, ...] = ()
@@ -250,9 +266,7 @@ class Report:
     subgroups: tuple[Subgroup, ...] = ()
     index_cost: IndexCost | None = None
     modality_gaps: Mapping[str, ModalityGap] = field(default_factory=dict)
-    learning_curves: tuple[Panel, ...] = ()
     examples: tuple[Example, ...] = ()
-    provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [system.name for system in self.systems]
@@ -280,14 +294,13 @@ class Report:
 
     @property
     def strongest_baseline(self) -> System | None:
-        """The rival with the highest mean of the primary metric; None where there is no rival."""
-        rivals = [system for system in self.systems if system.name != OURS]
-        return max(rivals, key=lambda rival: rival.metrics[self.primary].mean, default=None)
+        """The baseline with the highest mean of the primary metric; None without baselines."""
+        baselines = [system for system in self.systems if system.name != OURS]
+        return max(baselines, key=lambda system: system.metrics[self.primary].mean, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of metrics.json."""
         return {
-            "protocol": dict(self.protocol),
+            **super().to_json(),
             "systems": {system.name: _to_json(system.metrics) for system in self.systems},
             "ablations": {ablation.name: _to_json(ablation.metrics) for ablation in self.ablations},
             "differences": {s.name: _to_json(s.difference) for s in self.systems if s.difference},

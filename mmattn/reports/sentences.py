@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmattn.evaluation.index_loss import IndexCost
 from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import Ablation, Report
+from mmattn.reports.results import Ablation, RecommendationReport
 
 __all__ = [
     "describe_gaps",
@@ -92,7 +92,7 @@ def join_words(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def describe_outcome(report: Report) -> str:
+def describe_outcome(report: RecommendationReport) -> str:
     """Describe how our system compares with the strongest baseline.
 
     Args:
@@ -208,7 +208,7 @@ def describe_gaps(gaps: Mapping[str, ModalityGap]) -> str:
     return " ".join(sentences)
 
 
-def describe_subgroups(report: Report) -> str:
+def describe_subgroups(report: RecommendationReport) -> str:
     """Describe the subgroups in which our system is better or worse than the strongest baseline.
 
     Args:

@@ -214,3 +214,12 @@ def _whisker(interval: Interval, axis: Axis) -> str:
 def _svg_row(content: str, highlight: bool) -> Markup:
     kind = "row ours" if highlight else "row"
     return Markup(f'<svg class="{kind}" height="{_ROW_HEIGHT}" aria-hidden="true">{content}</svg>')
+
+
+def draw_panels(panels: Sequence[Panel]) -> list[tuple[Panel, Chart]]:
+    """Draw the panels that have curves.
+
+    Args:
+        panels: panels of curves.
+    """
+    return [(panel, chart(panel)) for panel in panels if panel.curves]

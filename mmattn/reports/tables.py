@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmattn.evaluation.statistics.bootstrap import Interval
 from mmattn.files import write_text
-from mmattn.reports.results import ABLATION_LABELS, Ablation, Report
+from mmattn.reports.results import ABLATION_LABELS, Ablation, RecommendationReport
 from mmattn.reports.sentences import format_signed, metric_label
 
 __all__ = ["Table", "format_difference", "format_interval", "report_tables", "write_tables"]
@@ -103,7 +103,7 @@ def write_tables(page: str | os.PathLike[str], tables: Sequence[Table]) -> None:
         write_text(Path(page).with_name(name), "\n\n".join(map(form, tables)) + "\n")
 
 
-def report_tables(report: Report) -> list[Table]:
+def report_tables(report: RecommendationReport) -> list[Table]:
     """Build the tables of a report: systems, differences, ablations, subsets, subgroups and index cost.
 
     Args:
@@ -122,7 +122,7 @@ def report_tables(report: Report) -> list[Table]:
     return [table for table in [*tables, _index_cost(report)] if table.rows]
 
 
-def _systems(report: Report) -> Table:
+def _systems(report: RecommendationReport) -> Table:
     metrics = list(report.ours.metrics)
     ordered = sorted(report.systems, key=lambda one: -one.metrics[report.primary].mean)
     best = {metric: max(one.metrics[metric].mean for one in ordered) for metric in metrics}
@@ -139,7 +139,7 @@ def _systems(report: Report) -> Table:
     )
 
 
-def _differences(report: Report) -> Table:
+def _differences(report: RecommendationReport) -> Table:
     baselines = [one for one in report.systems if one.difference]
     metrics = [metric for metric in report.ours.metrics if all(metric in one.difference for one in baselines)]
     return Table(
@@ -152,7 +152,7 @@ def _differences(report: Report) -> Table:
     )
 
 
-def _ablations(report: Report) -> Table:
+def _ablations(report: RecommendationReport) -> Table:
     metric = report.primary
     parts: dict[str, dict[str, Ablation]] = {}
     for one in report.ablations:
@@ -170,7 +170,7 @@ def _ablations(report: Report) -> Table:
     )  # fmt: skip
 
 
-def _subsets(report: Report) -> Table:
+def _subsets(report: RecommendationReport) -> Table:
     metrics = list(report.ours.metrics)
     subsets = sorted(
         (one for one in report.ablations if one.kind == "subset"),
@@ -183,7 +183,7 @@ def _subsets(report: Report) -> Table:
     )
 
 
-def _subgroups(report: Report) -> Table:
+def _subgroups(report: RecommendationReport) -> Table:
     baseline = report.strongest_baseline
     compared = (baseline.label, "difference") if baseline else ()
     return Table(
@@ -202,7 +202,7 @@ def _subgroups(report: Report) -> Table:
     )  # fmt: skip
 
 
-def _index_cost(report: Report) -> Table:
+def _index_cost(report: RecommendationReport) -> Table:
     cost = report.index_cost
     points = [] if cost is None else [cost.exact_search, *cost.operating_points]
     return Table(

@@ -22,7 +22,7 @@ import torch
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read_dataset
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
-from mmattn.experiments.robustness import evaluate_under_attack, evaluate_under_noise
+from mmattn.experiments.supervised.robustness import evaluate_under_attack, evaluate_under_noise
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model

@@ -29,11 +29,11 @@ from mmattn.data.reader import read_dataset
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.evaluation.splits.split import Part, Split
 from mmattn.evaluation.statistics.bootstrap import Interval, bootstrap, paired_bootstrap
-from mmattn.experiments.baselines import BaselineContent
 from mmattn.experiments.config import BaselineConfig, HybridConfig, ProtocolConfig
-from mmattn.experiments.hybrid import fit_hybrid, tune_hybrid, user_profiles
-from mmattn.experiments.protocol import make_split, per_user_metrics
-from mmattn.experiments.system_evaluation import SystemEvaluator
+from mmattn.experiments.recommendation.baselines import BaselineContent
+from mmattn.experiments.recommendation.hybrid import fit_hybrid, tune_hybrid, user_profiles
+from mmattn.experiments.recommendation.protocol import make_split, per_user_metrics
+from mmattn.experiments.recommendation.system_evaluation import SystemEvaluator
 from mmattn.heads.recommendation.history_completion import complete_history_weights, cooccurrence_counts
 from mmattn.recommenders import EASE, Popularity, Recommender
 

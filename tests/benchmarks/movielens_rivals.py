@@ -24,9 +24,9 @@ from mmattn.config import EncoderConfig
 from mmattn.data.reader import read_dataset
 from mmattn.encoders.model_inputs import prepare_inputs
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.baselines import BaselineContent, fit_baseline, tune_baselines
 from mmattn.experiments.config import BaselineConfig, ProtocolConfig
-from mmattn.experiments.protocol import make_split, per_user_metrics
+from mmattn.experiments.recommendation.baselines import BaselineContent, fit_baseline, tune_baselines
+from mmattn.experiments.recommendation.protocol import make_split, per_user_metrics
 from mmattn.model.build import build_encoders
 
 CONTENT = {"vectors": {"summary": 1.0, "image": 0.25}, "tags": {"genres": 1.0}}

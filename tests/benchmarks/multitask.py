@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from mmattn.experiments.tasks.config import TaskFitConfig, load_task_fit
-from mmattn.experiments.tasks.fit import run_tasks
+from mmattn.experiments.config import FitConfig, load_fit
+from mmattn.experiments.runner import run_experiment
 from mmattn.registry import datasets
 from tests.benchmarks.measuring import Report
 
@@ -47,7 +47,7 @@ def main() -> None:
     report = Report(arguments, "mmattn", "torchaudio", "transformers", "seqeval")
     config = configured(arguments)
     begun = time.process_time()
-    folder = run_tasks(config, resume=(config.out / config.name).exists(), progress=False)
+    folder = run_experiment(config, resume=(config.out / config.name).exists(), progress=False)
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     report.table(
         f"Together and alone, {config.weighting} weights, seeds {config.protocol.seeds}",
@@ -61,7 +61,7 @@ def main() -> None:
     report.close()
 
 
-def configured(arguments: argparse.Namespace) -> TaskFitConfig:
+def configured(arguments: argparse.Namespace) -> FitConfig:
     """The run's settings, with the cards, which are prepared where they are not there yet."""
     data = arguments.out / "data"
     for name, plugin, root, options in (
@@ -74,7 +74,7 @@ def configured(arguments: argparse.Namespace) -> TaskFitConfig:
     changes = {f"tasks.{task}.card": data / card for task, card in CARDS.items()}
     changes |= {"name": arguments.name, "out": arguments.out, "weighting": arguments.weighting}
     changes |= {"data.features": arguments.out / "features", "protocol.seeds": arguments.seeds}
-    return load_task_fit(SETTINGS, {**changes, "training.epochs": arguments.epochs})
+    return load_fit(SETTINGS, {**changes, "training.epochs": arguments.epochs})
 
 
 def shown(interval: dict[str, float]) -> str:

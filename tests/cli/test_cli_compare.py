@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmattn.cli import main
-from mmattn.experiments.seed_result import SeedResult, save_result
+from mmattn.experiments.seed_result import RankingResult, SeedResult, save_result
 from mmattn.files import write_text
 from mmattn.training.loop import History
 
@@ -92,7 +92,7 @@ def fitted(folder: Path, shift: float, card: str = "films", seeds: tuple[int, ..
     for seed in seeds:
         base = np.random.default_rng(seed).random(53)
         values = {"mmattn": {"ndcg@20": base + shift}, "rival": {"ndcg@20": base}}
-        result = SeedResult(seed, values, {}, History(best_score=0.0), {}, {})
+        result = SeedResult(seed, History(best_score=0.0), {}, {}, RankingResult(values, {}))
         save_result(folder / f"seed-{seed}" / "result.npz", result)
     return str(folder)
 

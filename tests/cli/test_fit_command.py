@@ -175,7 +175,7 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
     chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--baselines", "{}"]
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"
-    found = json.loads((folder / "seed-0" / "result.json").read_text())["hybrid_settings"]
+    found = json.loads((folder / "seed-0" / "result.json").read_text())["ranking"]["hybrid_settings"]
     assert found["regularization"] in (1.0, 10.0)
     assert found["user_weight"] in (0.5, 1.0)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -201,7 +201,10 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
         (["--fusion.program", "Program(score=dit())"], "dit"),
         (["--data.card", "nowhere"], "nowhere"),
         (["--protocol.metrics", "[ndgc@5]"], "Did you mean 'ndcg'?"),
-        (["--protocol.split", "warm"], "expected one of cold, mixed, random, time, given"),
+        (
+            ["--protocol.split", "warm"],
+            "expected one of cold, mixed, random, time, leave-one-out, cold-users, given",
+        ),
         (
             ["--training.candidate_fraction", "0.9"],
             "expected shares of the items that together make at most 1",

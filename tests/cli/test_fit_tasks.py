@@ -43,14 +43,14 @@ SETTINGS: dict[str, Any] = {
     },
     "training": {"epochs": 2, "steps_per_epoch": 3},
     "protocol": {"seeds": [0, 1]},
-    "robustness": {"noise_levels": [0.5], "attack_radii": [0.1]},
+    "evaluation": {"noise_levels": [0.5], "attack_radii": [0.1]},
 }
 QUICK = (
     "--protocol.seeds",
     "[0]",
     "--single_task_baselines",
     "false",
-    "--robustness",
+    "--evaluation",
     "{ablations: [], subsets: false, noise_levels: []}",
 )
 
@@ -141,7 +141,7 @@ def test_voices_are_told_apart_by_vectors(here: Path) -> None:
     assert metrics["primary_metric"] == "eer"
     error = metrics["metrics"]["eer"]
     assert error["low"] <= error["mean"] <= error["high"] < 0.5
-    vectors = json.loads((folder / "seed-0" / "result.json").read_text())["predictions"]["voice"]
+    vectors = json.loads((folder / "seed-0" / "result.json").read_text())["tasks"]["voice"]["predictions"]
     assert np.shape(vectors) == (metrics["parts"]["test"], 8)
     assert "Equal error rate" in (folder / "report.html").read_text()
 
@@ -159,7 +159,7 @@ def test_a_saved_model_answers_for_every_task(here: Path) -> None:
     folder = here / "runs" / "small" / "seed-0"
     model = Model.from_pretrained(folder / "model")
     dataset = read_dataset(here / "data")
-    notes = json.loads((folder / "result.json").read_text())["predictions"]
+    notes = json.loads((folder / "result.json").read_text())["tasks"]
     for task, reads in (("digit", ("image", "text")), ("language", ("text",))):
         known = np.array([target is not None for target in dataset.targets[task]])
         seen = dataset.presence[:, [dataset.modalities.index(name) for name in reads]].any(1)
@@ -167,7 +167,7 @@ def test_a_saved_model_answers_for_every_task(here: Path) -> None:
         parts = model.encode([dataset.items[row] for row in rows])
         with torch.no_grad():
             fused = model.fuse({name: parts[name] for name in reads}, {"task": task})
-        assert model.head(task).predict(fused) == notes[task]
+        assert model.head(task).predict(fused) == notes[task]["predictions"]
 
 
 def test_a_killed_run_resumes_to_the_numbers_of_an_uninterrupted_one(here: Path) -> None:
@@ -212,7 +212,7 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
         tasks={"digit": SETTINGS["tasks"]["digit"], "places": tags},
         training={"epochs": 3, "steps_per_epoch": 8, "learning_rate": 0.01},
     )
-    shuffled = ("--robustness", "{ablations: [shuffle], subsets: false, noise_levels: []}")
+    shuffled = ("--evaluation", "{ablations: [shuffle], subsets: false, noise_levels: []}")
     assert fit(*QUICK, *shuffled, "--protocol.validation", "0.2") == 0
     metrics = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]
     places = metrics["places"]
@@ -257,7 +257,7 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
     assert found["parts"] == {"train": 12, "validation": 6, "test": 6}
     assert {"f1", "ap50", "map"} <= set(found["metrics"])
     notes = json.loads((here / "runs" / "small" / "seed-0" / "result.json").read_text())
-    assert notes["predictions"]["squares"][0]["size"] == [32, 32]
+    assert notes["tasks"]["squares"]["predictions"][0]["size"] == [32, 32]
     page = (here / "runs" / "small" / "report.html").read_text()
     assert page.count("target and predicted boxes") == 6
 
@@ -315,8 +315,8 @@ def test_mistakes_in_a_task_end_with_one_line(
         (["--taks.digit", "{}"], "unknown key 'taks'. Did you mean 'tasks'?"),
         (["--fusion.tasks", "[digit]"], "fusion.tasks: no task 'language', expected all of the run's tasks"),
         (["--data", "{features: x}"], "tasks.digit: has no card, and data.card is not there either"),
-        (["--tasks", "{}"], "tasks: got none, expected at least one"),
-        (["--protocol.validation", "1.5"], "validation: got 1.5, expected a share between 0 and 1"),
+        (["--tasks", "{}"], "evaluation.noise_levels: has no meaning here, as this run has no tasks"),
+        (["--protocol.validation", "1.5"], "validation: got 1.5, expected a fraction between 0 and 1"),
     ],
 )
 def test_mistakes_elsewhere_end_with_one_line(

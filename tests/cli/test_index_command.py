@@ -62,11 +62,12 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "films"
     encoders = {"text": EncoderConfig("tiny-text"), "image": EncoderConfig("tiny-image")}
     config = FitConfig(
-        "films", DataConfig(data / "card.yaml"), encoders, fusion=FusionConfig(dim=16, heads=2),
+        name="films", data=DataConfig(data / "card.yaml"), encoders=encoders,
+        fusion=FusionConfig(dim=16, heads=2),
         head=HeadConfig("recommendation"), out=tmp_path / "runs",
     )  # fmt: skip
     schema.dump_config(config, folder / "config.yaml")
-    build_model(build_encoders(config.encoders), config.model_config).save_pretrained(
+    build_model(build_encoders(config.encoders), config.model_config()).save_pretrained(
         folder / "seed-0" / "model"
     )
     return folder
@@ -365,13 +366,13 @@ def test_a_clip_finds_its_like(tmp_path: Path, capsys: pytest.CaptureFixture[str
     card = Digits().prepare(out=tmp_path / "digits", items=100, users=1, missing_rate=0.0)
     encoder = {"audio": EncoderConfig("log-mel")}
     config = FitConfig(
-        "sounds", DataConfig(tmp_path / "digits" / "card.yaml"), encoder,
+        name="sounds", data=DataConfig(tmp_path / "digits" / "card.yaml"), encoders=encoder,
         fusion=FusionConfig(dim=16, heads=2), head=HeadConfig("alignment"), out=tmp_path / "runs",
     )  # fmt: skip
     run = tmp_path / "runs" / "sounds"
     schema.dump_config(config, run / "config.yaml")
     torch.manual_seed(0)
-    build_model(build_encoders(config.encoders), config.model_config).save_pretrained(
+    build_model(build_encoders(config.encoders), config.model_config()).save_pretrained(
         run / "seed-0" / "model"
     )
     out, bundle = tmp_path / "sounds.parquet", tmp_path / "index"
@@ -398,7 +399,7 @@ def test_another_model_is_refused(run: Path, vectors: Path, tmp_path: Path) -> N
     bundle = tmp_path / "index"
     call(index_command, "build", bundle, "--vectors", vectors)
     config = schema.load_config(FitConfig, run / "config.yaml")
-    build_model(build_encoders(config.encoders), config.model_config).save_pretrained(
+    build_model(build_encoders(config.encoders), config.model_config()).save_pretrained(
         run / "seed-1" / "model"
     )
     ours, theirs = (RunEncoder.from_run(run, seed).provenance["weights"] for seed in (0, 1))

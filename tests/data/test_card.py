@@ -242,5 +242,5 @@ def test_a_card_is_the_same_after_its_own_file(
 def test_every_role_belongs_to_a_kind() -> None:
     kinds = {Column(role).kind for role in ROLES if role not in TARGET_ROLES}
     assert kinds == {"text", "words", "table", "image", "audio"}
-    assert TARGET_ROLES == ("label", "labels", "tags", "transcript", "boxes")
+    assert TARGET_ROLES == ("label", "labels", "tags", "transcript", "value", "boxes")
     assert not any(Column(role).kind or Column(role).modality for role in TARGET_ROLES)

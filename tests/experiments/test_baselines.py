@@ -17,9 +17,14 @@ from mmattn.data.dataset import Interactions
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.baseline_registry import BASELINES, baseline_arguments, search_space, with_settings
-from mmattn.experiments.baselines import BaselineContent, fit_baseline, tune_baselines
 from mmattn.experiments.config import BaselineConfig, ProtocolConfig
+from mmattn.experiments.recommendation.baseline_registry import (
+    BASELINES,
+    baseline_arguments,
+    search_space,
+    with_settings,
+)
+from mmattn.experiments.recommendation.baselines import BaselineContent, fit_baseline, tune_baselines
 from mmattn.experiments.tuning import TunableSystem, TuningResult, ValidationData, tune
 
 
@@ -225,7 +230,7 @@ def test_no_event_of_the_test_part_is_in_reach_while_rivals_are_tuned(
         given.update(systems)
         return tune(systems, *arguments, **options)
 
-    monkeypatch.setattr("mmattn.experiments.baselines.tune", watched)
+    monkeypatch.setattr("mmattn.experiments.recommendation.baselines.tune", watched)
     content = timed(pictured, split)
     tune_baselines({"recent": small("recent-popularity")}, content, split, metric="ndcg@5", trials=1)
     events = inspect.getclosurevars(given["recent"].fit).nonlocals["content"].events
@@ -236,7 +241,7 @@ def test_no_event_of_the_test_part_is_in_reach_while_rivals_are_tuned(
 
 
 def test_a_budget_below_none_is_refused() -> None:
-    with pytest.raises(InputError, match="budget: got -1, expected trials, or 0 for none"):
+    with pytest.raises(InputError, match="tuning_trials: got -1, expected trials, or 0 for none"):
         ProtocolConfig(tuning_trials=-1)
 
 

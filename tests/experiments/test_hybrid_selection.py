@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from mmattn.experiments.config import HybridConfig
-from mmattn.experiments.hybrid import fit_hybrid, tune_hybrid
+from mmattn.experiments.recommendation.hybrid import fit_hybrid, tune_hybrid
 from mmattn.recommenders import Recommender
 from mmattn.recommenders.hybrid import BalancedEASE, Hybrid
 from mmattn.recommenders.user_kernel import UserKernel

@@ -13,17 +13,18 @@ from mmattn.evaluation.ranking.metrics import evaluate
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.experiments.index_cost import measure_index_cost
-from mmattn.experiments.protocol import rank_part
-from mmattn.experiments.system_evaluation import (
+from mmattn.experiments.recommendation.index_cost import measure_index_cost
+from mmattn.experiments.recommendation.protocol import rank_part
+from mmattn.experiments.recommendation.system_evaluation import (
     SystemEvaluator,
     SystemResult,
     pick_example_users,
     split_subgroups,
 )
+from mmattn.training.tasks.recommender import HistoryWeights, TrainedRecommender
 
 
-class Linear:
+class Linear(TrainedRecommender):
     """score = histories @ weights, as the real one's."""
 
     def __init__(self, split: Split, dim: int = 5):
@@ -35,6 +36,9 @@ class Linear:
 
     def weights(self, items: np.ndarray) -> torch.Tensor:
         return self.table[:, torch.from_numpy(items)]
+
+    def history_weights(self, items: np.ndarray) -> HistoryWeights:
+        return HistoryWeights(self.weights(items), self.histories, self.known_items)
 
     def score(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         return self.histories[np.asarray(users)] @ self.weights(np.asarray(items)).numpy()
@@ -71,6 +75,14 @@ def test_vectors_that_are_too_short_lose_by_themselves(split: Split) -> None:
     assert (found.dim, found.n_items) == (2, len(split.candidates("test")))
     assert found.vector_loss.mean == pytest.approx(found.model_metric.mean - found.exact_search.metric.mean)
     assert found.vector_loss.high - found.vector_loss.low > 0.001  # user by user it does change
+
+
+def test_scores_that_are_no_inner_products_have_no_index(split: Split) -> None:
+    class Other(TrainedRecommender):
+        def score(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+            return np.zeros((len(users), len(items)), np.float32)
+
+    assert measure_index_cost(Other(), split, "ndcg@7") is None
 
 
 def test_examined_in_one_ranking(split: Split) -> None:

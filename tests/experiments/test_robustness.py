@@ -10,7 +10,7 @@ import torch
 from mmattn import InputError, Tokens
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.model_inputs import ModelInputs
-from mmattn.experiments.robustness import add_noise, evaluate_under_attack, evaluate_under_noise
+from mmattn.experiments.supervised.robustness import add_noise, evaluate_under_attack, evaluate_under_noise
 from mmattn.model.build import build_encoders, build_model
 from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask

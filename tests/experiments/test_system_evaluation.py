@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmattn.experiments import system_evaluation
+from mmattn.experiments.recommendation import system_evaluation
 
 
 def test_an_item_whose_content_gives_no_token_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from mmattn.reports.results import (
     Example,
     ExampleItem,
     Panel,
-    Report,
+    RecommendationReport,
     Subgroup,
     System,
 )
@@ -50,7 +50,7 @@ def picture(colour: str = "navy") -> bytes:
 
 
 @pytest.fixture
-def full_report() -> Report:
+def full_report() -> RecommendationReport:
     def system(name: str, label: str, mean: float) -> System:
         metrics = {metric: interval(mean + place / 50) for place, metric in enumerate(METRICS)}
         difference = {metric: interval(0.31 - mean) for metric in METRICS}
@@ -64,7 +64,7 @@ def full_report() -> Report:
 
     title = "A film with a rather long title, part"
     shelf = tuple(ExampleItem(f"{title} {i}", picture(), i % 3 == 0, "1995") for i in range(10))
-    return Report(
+    return RecommendationReport(
         title="Cold films",
         data=DataSummary(
             "MovieLens",
@@ -145,7 +145,7 @@ class Outside(HTMLParser):
                 self.found.append(f"{tag} {name}={value}")
 
 
-def test_nothing_comes_from_outside(full_report: Report) -> None:
+def test_nothing_comes_from_outside(full_report: RecommendationReport) -> None:
     page = render_report(full_report)
     outside = Outside()
     outside.feed(page)
@@ -153,7 +153,7 @@ def test_nothing_comes_from_outside(full_report: Report) -> None:
     assert not re.search(r"url\(|@import|https?://", page)
 
 
-def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
+def test_what_was_measured_is_on_the_page(full_report: RecommendationReport) -> None:
     page = render_report(full_report)
     assert describe_outcome(full_report).replace("'", "&#39;") in page
     for words in ("Content ridge", "EASE", "A fifth of the films is cold.", "nDCG@20", "0.3100", "998,539"):
@@ -182,13 +182,15 @@ def test_what_was_measured_is_on_the_page(full_report: Report) -> None:
     assert ">99.9%" in page.replace("&gt;", ">")
 
 
-def test_titles_are_text(full_report: Report) -> None:
+def test_titles_are_text(full_report: RecommendationReport) -> None:
     page = render_report(full_report)
     assert "alert(" in page
     assert "<script>alert" not in page
 
 
-def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(full_report: Report) -> None:
+def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(
+    full_report: RecommendationReport,
+) -> None:
     page = render_report(full_report)
     assert page.count('<img src="data:image/jpeg;base64,') == 23
     assert page.count('class="placeholder"') == 2
@@ -197,12 +199,18 @@ def test_pictures_travel_with_the_page_and_absent_ones_have_a_placeholder(full_r
 
 def test_a_bare_report_has_no_empty_sections() -> None:
     ours = System("mmattn", "mmattn", {"recall@20": interval(0.2)})
-    page = render_report(Report("Bare", DataSummary("toy", 1, 2, 3, {"text": 2}), (ours,), {}))
+    page = render_report(
+        RecommendationReport(
+            title="Bare", data=DataSummary("toy", 1, 2, 3, {"text": 2}), systems=(ours,), protocol={}
+        )
+    )
     for name in ("ablations", "subgroups", "index-cost", "examples", "learning"):
         assert f'id="{name}"' not in page
 
 
-def test_write_report_puts_the_numbers_beside_the_page(full_report: Report, tmp_path: Path) -> None:
+def test_write_report_puts_the_numbers_beside_the_page(
+    full_report: RecommendationReport, tmp_path: Path
+) -> None:
     write_report(tmp_path / "run" / "report.html", full_report)
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     ours = full_report.ours.metrics[full_report.primary]
@@ -319,7 +327,7 @@ addEventListener("load", () => {
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [360, 1200])
-def test_in_a_browser(full_report: Report, tmp_path: Path, width: int) -> None:
+def test_in_a_browser(full_report: RecommendationReport, tmp_path: Path, width: int) -> None:
     write_report(tmp_path / "report.html", full_report)
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.replace("WIDTH", str(width)), encoding="utf-8")

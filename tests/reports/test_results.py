@@ -6,7 +6,7 @@ import pytest
 
 from mmattn.errors import InputError
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import Ablation, Curve, DataSummary, Report, System
+from mmattn.reports.results import Ablation, Curve, DataSummary, RecommendationReport, System
 from mmattn.reports.sentences import describe_outcome
 
 DATA = DataSummary("toy", users=3, items=5, interactions=7, presence={"text": 5})
@@ -16,9 +16,11 @@ def interval(mean: float, half: float = 0.01) -> Interval:
     return Interval(mean, mean - half, mean + half, seed_means=(mean,))
 
 
-def report(ours: float, *rivals: System, **changes) -> Report:
+def report(ours: float, *rivals: System, **changes) -> RecommendationReport:
     systems = (System("mmattn", "mmattn", {"ndcg@20": interval(ours)}), *rivals)
-    return Report("A run", DATA, systems, **{"protocol": {"seeds": [0]}, **changes})
+    return RecommendationReport(
+        title="A run", data=DATA, systems=systems, **{"protocol": {"seeds": [0]}, **changes}
+    )
 
 
 def rival(mean: float, difference: Interval | None = None, name: str = "ridge") -> System:
@@ -74,7 +76,10 @@ def test_json_is_the_format_of_metrics_json() -> None:
     ("build", "message"),
     [
         (lambda: report(0.3, rival(0.1), rival(0.2)), "each name once"),
-        (lambda: Report("A run", DATA, (rival(0.1),), {}), "expected 'mmattn' among them"),
+        (
+            lambda: RecommendationReport(title="A run", data=DATA, systems=(rival(0.1),), protocol={}),
+            "expected 'mmattn' among them",
+        ),
         (lambda: report(0.3, System("x", "X", {"recall@20": interval(0.1)})), "'x' has metrics"),
         (lambda: report(0.3, primary="ndgc@20"), "Did you mean 'ndcg@20'"),
         (lambda: Curve("seed 0", (1.0, 2.0), (1.0,)), "2 x and 1 y"),

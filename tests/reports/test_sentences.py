@@ -10,7 +10,7 @@ import pytest
 from mmattn.evaluation.index_loss import IndexCost, OperatingPoint
 from mmattn.evaluation.modality_gap import ModalityGap
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import Ablation, DataSummary, Report, Subgroup, System
+from mmattn.reports.results import Ablation, DataSummary, RecommendationReport, Subgroup, System
 from mmattn.reports.sentences import (
     describe_gaps,
     describe_index_cost,
@@ -35,8 +35,10 @@ def system(name: str, mean: float, difference: Interval | None = None) -> System
     return System(name, name, {METRIC: interval(mean)}, difference=paired)
 
 
-def report(*rivals: System, ours: float = 0.4, **more: Any) -> Report:
-    return Report("A toy", DATA, (system("mmattn", ours), *rivals), protocol={"seeds": [0]}, **more)
+def report(*rivals: System, ours: float = 0.4, **more: Any) -> RecommendationReport:
+    return RecommendationReport(
+        title="A toy", data=DATA, systems=(system("mmattn", ours), *rivals), protocol={"seeds": [0]}, **more
+    )
 
 
 # --- verdict -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.reports.results import Ablation, DataSummary, Report, Subgroup, System
+from mmattn.reports.results import Ablation, DataSummary, RecommendationReport, Subgroup, System
 from mmattn.reports.sentences import summarize_ablations
 from mmattn.reports.tables import Table, report_tables, write_tables
 
@@ -29,10 +29,10 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
     def system(name: str, mean: float, **more) -> System:
         return System(name, name, {"ndcg@20": interval(mean)}, **more)
 
-    report = Report(
-        "A run",
-        DataSummary("toy", users=7, items=5, interactions=11, presence={}),
-        (system("mmattn", 0.4), system("ridge", 0.3, difference={"ndcg@20": interval(0.1)})),
+    report = RecommendationReport(
+        title="A run",
+        data=DataSummary("toy", users=7, items=5, interactions=11, presence={}),
+        systems=(system("mmattn", 0.4), system("ridge", 0.3, difference={"ndcg@20": interval(0.1)})),
         protocol={},
         ablations=(
             Ablation("without-text", "without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.2)},

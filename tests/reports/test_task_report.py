@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.evaluation.tasks.examples import TaggedWord, TaskExample
+from mmattn.evaluation.tasks.examples import TaggedWord, TaskExample, TaskExamples
+from mmattn.reports.report import render_report, write_report
 from mmattn.reports.results import Curve, Panel
-from mmattn.reports.tasks.report import render_tasks, write_task_report
 from mmattn.reports.tasks.results import ClassRow, Perturbation, TaskAblation, TaskOutcome, TaskReport
 
 
@@ -24,7 +24,7 @@ def around(mean: float, wide: float = 0.02) -> Interval:
 def outcome(change: float, primary: str = "accuracy", **more: Any) -> TaskOutcome:
     lower = frozenset({"wer"})
     defaults: dict[str, Any] = {
-        "name": "digit", "head": "classification", "target": "digit", "data": "toy", "kind": "class",
+        "name": "digit", "head": "classification", "target": "digit", "data": "toy",
         "inputs": ("image", "text"), "parts": {"train": 5, "validation": 2, "test": 3},
         "primary_metric": primary,
         "lower_is_better": lower, "metrics": {primary: around(0.5 + change)},
@@ -56,7 +56,7 @@ def words_of(page: str) -> str:
 def test_what_was_gained_or_lost(change: float, primary: str, expected: str, said: str) -> None:
     task = outcome(change, primary)
     assert task.outcome == expected
-    page = render_tasks(TaskReport("A run", (task,), {"seeds": [0, 1]}))
+    page = render_report(TaskReport(title="A run", tasks=(task,), protocol={"seeds": [0, 1]}))
     assert said in words_of(page)
     assert (", lower is better" in page) == (primary == "wer")
     assert task.to_json()["outcome"] == expected
@@ -64,7 +64,7 @@ def test_what_was_gained_or_lost(change: float, primary: str, expected: str, sai
 
 def test_a_task_alone_claims_nothing_of_others() -> None:
     task = outcome(0.0, single_task={}, gain={})
-    page = render_tasks(TaskReport("A run", (task,), {}))
+    page = render_report(TaskReport(title="A run", tasks=(task,), protocol={}))
     assert task.outcome == ""
     assert "single-task" not in words_of(page)
     assert "Effect of joint training" not in page
@@ -86,22 +86,26 @@ def test_everything_has_its_place(tmp_path: Path) -> None:
         classes=(ClassRow("one", 0.25, 0.75, 0.375, 2), ClassRow("<two>", 1.0, 1.0, 1.0, 1)),
         class_names=("one", "<two>"),
         confusion=np.array([[1, 3], [0, 2]]),
-        examples=(TaskExample("item 7", None, "a <b>bold</b> text", ("text",), "one", "<two>"),),
+        examples=TaskExamples(
+            cases=(TaskExample("item 7", None, "a <b>bold</b> text", ("text",), "one", "<two>"),)
+        ),
     )
     tags = outcome(
         0.0,
         "f1",
         name="places",
-        kind="tags",
-        examples=(TaskExample("9", None, "", ("text",), words=(TaggedWord("York", "B-place", "O"),)),),
+        examples=TaskExamples(
+            cases=(TaskExample("9", contents=("text",), words=(TaggedWord("York", "B-place", "O"),)),)
+        ),
     )
     panel = Panel("digit: accuracy", "epoch", (Curve("seed 0", (1.0, 2.0), (0.1, 0.5), selected_x=2.0),))
     report = TaskReport(
-        "Two <tasks>", (whole, tags), {"seeds": [0]}, ("Said & done.",),
-        {"toy": {"about": "Toys.", "presence": {"image": 9}, "parts": {"test": 3}, "rejected": {}}},
-        (panel,), {"config": "name: x"},
+        title="Two <tasks>", tasks=(whole, tags), protocol={"seeds": [0]},
+        protocol_sentences=("Said & done.",),
+        data={"toy": {"about": "Toys.", "presence": {"image": 9}, "parts": {"test": 3}, "rejected": {}}},
+        learning_curves=(panel,), provenance={"config": "name: x"},
     )  # fmt: skip
-    write_task_report(tmp_path / "report.html", report)
+    write_report(tmp_path / "report.html", report)
     page = (tmp_path / "report.html").read_text()
     assert "<tasks>" not in page
     assert "<b>bold</b>" not in page
@@ -124,4 +128,4 @@ def test_everything_has_its_place(tmp_path: Path) -> None:
 
 def test_a_matrix_too_large_to_read_is_left_out() -> None:
     many = outcome(0.0, class_names=tuple(map(str, range(31))), confusion=np.eye(31, dtype=np.int64))
-    assert "Confusion matrix" not in render_tasks(TaskReport("A run", (many,), {}))
+    assert "Confusion matrix" not in render_report(TaskReport(title="A run", tasks=(many,), protocol={}))

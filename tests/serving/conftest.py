@@ -11,7 +11,7 @@ import pytest
 
 from mmattn.config import EncoderConfig, FusionConfig
 from mmattn.experiments.config import DataConfig, EvaluationConfig, FitConfig, ProtocolConfig, TrainingConfig
-from mmattn.experiments.fit import run_experiment
+from mmattn.experiments.runner import run_experiment
 from mmattn.registry import datasets
 from mmattn.retrieval.index import Index
 from mmattn.serving.service import RecommenderService

@@ -19,8 +19,8 @@ from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read_dataset
 from mmattn.data.roles import ItemTable
 from mmattn.experiments.config import DataConfig, FitConfig, ProtocolConfig
-from mmattn.experiments.experiment import RecommendationExperiment
-from mmattn.experiments.protocol import make_split
+from mmattn.experiments.recommendation.experiment import RecommendationExperiment
+from mmattn.experiments.recommendation.protocol import make_split
 from mmattn.serving import build_service as build_service_module
 from mmattn.serving.build_service import build_service
 from mmattn.serving.item_metadata import item_columns

@@ -36,6 +36,19 @@ class ClassificationMetrics(PerClassMetrics):
 
     primary_metric = "accuracy"
 
+    @classmethod
+    def from_targets(cls, targets: Sequence[str | None]) -> ClassificationMetrics:
+        """Create the metrics for the classes that occur.
+
+        Args:
+            targets: class of each sample; None where unknown.
+
+        Example:
+            >>> ClassificationMetrics.from_targets(["cat", None, "ant"]).class_names
+            ('ant', 'cat')
+        """
+        return cls(tuple(sorted({name for name in targets if name is not None})))
+
     def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
         return self.class_counts([{name} for name in predictions], [{name} for name in targets])
 
@@ -43,6 +56,9 @@ class ClassificationMetrics(PerClassMetrics):
         true_positives, _, actual = self.split_counts(sums)
         accuracy = safe_divide(true_positives.sum(-1), actual.sum(-1))
         return {"accuracy": accuracy, **self.macro_average(sums)}
+
+    def confusion(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Ints:
+        return confusion_matrix(predictions, targets, self.class_names)[0]
 
 
 class MultilabelMetrics(PerClassMetrics):
@@ -57,6 +73,19 @@ class MultilabelMetrics(PerClassMetrics):
     """
 
     primary_metric = "f1"
+
+    @classmethod
+    def from_targets(cls, targets: Sequence[Sequence[str] | None]) -> MultilabelMetrics:
+        """Create the metrics for the labels that occur.
+
+        Args:
+            targets: labels of each sample; None where unknown.
+
+        Example:
+            >>> MultilabelMetrics.from_targets([["b", "a"], None, []]).class_names
+            ('a', 'b')
+        """
+        return cls(tuple(sorted({name for labels in targets if labels is not None for name in labels})))
 
     def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
         predicted, actual = [set(labels) for labels in predictions], [set(labels) for labels in targets]

@@ -1,4 +1,4 @@
-"""Object detection metrics: COCO average precision and recall through faster-coco-eval, and F1.
+"""COCO average precision and recall of object detection, through faster-coco-eval.
 
 Each prediction is greedily matched to the unmatched ground-truth box of its label with the highest IoU, in
 order of decreasing score. Average precision is the mean over 101 recall levels of the interpolated precision.
@@ -14,7 +14,7 @@ Paper: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,9 @@ import numpy as np
 from mmattn.array_types import Floats
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError, MissingDependency
-from mmattn.evaluation.tasks.task_metrics import PerClassMetrics
 
 __all__ = [
     "IOU_THRESHOLDS",
-    "DetectionMetrics",
     "check_predictions",
     "detection_metrics",
     "per_class_detection_metrics",
@@ -38,44 +36,6 @@ __all__ = [
 # IoU thresholds of a match.
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 _AP50, _AP75 = 0, 5  # indices of .50 and .75 in IOU_THRESHOLDS
-
-
-@dataclass(frozen=True)
-class DetectionMetrics(PerClassMetrics):
-    """Precision, recall and F1 of matched boxes, plus average precision over all samples.
-
-    Average precision is not a function of summed counts: `evaluate` adds it, and epochs are selected by
-    `ap50`, but it has no intervals here (see `mmattn.evaluation.tasks.detection_intervals`).
-
-    Args:
-        class_names: names of the labels.
-        iou_threshold: minimum IoU of a match.
-        score_threshold: minimum score of a predicted box that counts.
-    """
-
-    iou_threshold: float = 0.5
-    score_threshold: float = 0.5
-
-    primary_metric = "f1"
-
-    def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
-        counts_N3C = np.zeros((len(targets), 3, len(self.class_names)))
-        for row, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
-            confident = _above_threshold(prediction, self.score_threshold)
-            matched = _matched_labels(confident, target, self.iou_threshold)
-            self.add_counts(counts_N3C[row], matched, confident.labels, target.labels)
-        return counts_N3C.reshape(len(targets), -1)
-
-    def compute(self, sums: Floats) -> dict[str, Floats]:
-        scores = self.micro_average(sums)
-        return {"f1": scores["f1"], "precision": scores["precision"], "recall": scores["recall"]}
-
-    def evaluate(self, predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
-        coco = detection_metrics(predictions, targets)
-        return {**super().evaluate(predictions, targets), "ap50": coco["ap50"], "map": coco["map"]}
-
-    def selection_score(self, metrics: Mapping[str, float]) -> float:
-        return metrics["ap50"]
 
 
 def detection_metrics(predictions: Sequence[Boxes], targets: Sequence[Boxes]) -> dict[str, float]:
@@ -247,27 +207,3 @@ def _nanmean(values: Floats) -> float:
     """Average the values that are not NaN, without numpy's warning where all are."""
     valid = values[~np.isnan(values)]
     return float(valid.mean()) if valid.size else float("nan")
-
-
-def _above_threshold(boxes: Boxes, threshold: float) -> Boxes:
-    """Keep confident boxes, by decreasing score."""
-    if boxes.scores is None:
-        return boxes
-    order = [int(i) for i in boxes.scores.argsort(descending=True) if boxes.scores[i] >= threshold]
-    return Boxes(boxes.boxes[order], [boxes.labels[i] for i in order], boxes.size)
-
-
-def _matched_labels(predicted: Boxes, actual: Boxes, iou_threshold: float) -> list[str]:
-    """Match each predicted box to the free target of its label with the highest IoU; return their labels."""
-    from torchvision.ops import box_iou
-
-    if not len(predicted) or not len(actual):
-        return []
-    free, matched = set(range(len(actual))), []
-    iou_KT = box_iou(predicted.boxes.float(), actual.boxes.float()).tolist()
-    for label, iou_T in zip(predicted.labels, iou_KT, strict=True):
-        candidates = [i for i in free if actual.labels[i] == label and iou_T[i] >= iou_threshold]
-        if candidates:
-            free.remove(max(candidates, key=iou_T.__getitem__))
-            matched.append(label)
-    return matched

@@ -31,6 +31,20 @@ class EntityMetrics(PerClassMetrics):
 
     primary_metric = "f1"
 
+    @classmethod
+    def from_targets(cls, targets: Sequence[Sequence[str] | None]) -> EntityMetrics:
+        """Create the metrics for the entity types that occur.
+
+        Args:
+            targets: tags of each sentence; None where unknown.
+
+        Example:
+            >>> EntityMetrics.from_targets([["B-place", "I-place", "O"], None]).class_names
+            ('place',)
+        """
+        types = {tag.partition("-")[2] or tag for tags in targets if tags is not None for tag in tags}
+        return cls(tuple(sorted(types - {"O"})))
+
     def counts(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Floats:
         get_entities = _load_get_entities()
         counts_N3C = np.zeros((len(targets), 3, len(self.class_names)))

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmattn.array_types import Floats
+from mmattn.array_types import Floats, Ints
+from mmattn.evaluation.statistics.bootstrap import Interval
 
 __all__ = ["PerClassMetrics", "TaskMetrics", "precision_recall_f1", "safe_divide"]
 
@@ -100,6 +101,32 @@ class TaskMetrics(ABC):
         """
         sums = self.counts(predictions, targets).sum(0)
         return {name: float(value) for name, value in self.compute(sums).items()}
+
+    def confusion(self, predictions: Sequence[Any], targets: Sequence[Any]) -> Ints | None:
+        """Count the pairs of target and predicted class.
+
+        Args:
+            predictions: N predictions.
+            targets: N known targets.
+
+        Returns:
+            [C, C] counts in the order of `class_names`, targets in rows; None without one class a sample.
+        """
+        return None
+
+    def extra_intervals(
+        self, predictions: Sequence[Sequence[Any]], targets: Sequence[Any]
+    ) -> dict[str, Interval]:
+        """Compute the metrics that are no function of summed counts, with their own bootstrap.
+
+        Args:
+            predictions: N predictions of each seed.
+            targets: N known targets.
+
+        Returns:
+            Metric name -> mean and interval; empty if the counts say all.
+        """
+        return {}
 
     def selection_score(self, metrics: Mapping[str, float]) -> float:
         """Return the primary metric scaled so that 1 is best; epochs are selected by it.

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.classification import ClassificationMetrics
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.vocabulary import Vocabulary, count_names
 from mmattn.types import Fused, Tokens
@@ -42,7 +44,7 @@ class ClassificationHead(SupervisedHead):
         (torch.Size([4, 3]), 0, 4)
     """
 
-    kind: ClassVar[str] = "class"
+    target_roles: ClassVar[tuple[str, ...]] = ("label",)
 
     def __init__(
         self,
@@ -84,6 +86,15 @@ class ClassificationHead(SupervisedHead):
         counts = count_names([target for target in targets if target is not None], _WHERE, "class")
         total = sum(counts.values())
         return {"classes": list(counts), "class_frequencies": [count / total for count in counts.values()]}
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        cls.check_metric(name)
+        return ClassificationMetrics.from_targets(targets)
+
+    @classmethod
+    def unseen_targets(cls, train: Sequence[Any], test: Sequence[Any]) -> Sequence[str]:
+        return sorted(set(test) - set(train))
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, C] logits."""

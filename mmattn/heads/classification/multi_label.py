@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.classification import MultilabelMetrics
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.classification.classification import check_class_frequencies
 from mmattn.heads.vocabulary import Vocabulary, count_names
@@ -43,7 +45,8 @@ class MultiLabelHead(SupervisedHead):
         (torch.Size([4, 3]), 0, 4)
     """
 
-    kind: ClassVar[str] = "labels"
+    target_roles: ClassVar[tuple[str, ...]] = ("labels",)
+    independent_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -87,6 +90,11 @@ class MultiLabelHead(SupervisedHead):
         names = sorted({name for one in stated for name in one})
         shares_L = cls(1, names).target_matrix(known).nanmean(0)
         return {"labels": names, "label_frequencies": shares_L.tolist()}
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        cls.check_metric(name)
+        return MultilabelMetrics.from_targets(targets)
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, L] logits."""

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmattn import registry
 from mmattn.errors import InputError
+from mmattn.heads.base import Head
 from mmattn.types import Fused, Tokens
 
 __all__ = ["AlignmentHead", "single_modality_views"]
 
 
-class AlignmentHead(nn.Module):
+class AlignmentHead(Head):
     """Unit vectors for retrieval across modalities, trained by a contrastive loss.
 
     The rows of the batch are *views*: the same thing seen through different modalities, each row
@@ -63,6 +65,11 @@ class AlignmentHead(nn.Module):
         self.project = nn.Linear(dim, embedding_dim)
         spec = {"name": loss, "options": loss_options or {}} if isinstance(loss, str) else loss
         self.contrastive_loss = build_contrastive_loss(spec, miner, embedding_dim)
+
+    @classmethod
+    def task(cls) -> Any:
+        """Return the task that trains it."""
+        return registry.tasks.load("alignment")
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, out] unit vectors of the joint vectors."""

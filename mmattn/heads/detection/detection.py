@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from mmattn.attention.execution.padded import PaddedTokens
 from mmattn.boxes import Boxes, cxcywh_to_xyxy
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.detection_counts import DetectionMetrics
+from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples, make_example, sample_items
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.detection.decoder import (
     CROSS_ATTENTION,
@@ -71,7 +74,7 @@ class DetectionHead(SupervisedHead):
         (torch.Size([3, 5, 2]), torch.Size([3, 5, 4]), 0, (1, 1))
     """
 
-    kind: ClassVar[str] = "boxes"
+    target_roles: ClassVar[tuple[str, ...]] = ("boxes",)
 
     def __init__(
         self,
@@ -140,6 +143,33 @@ class DetectionHead(SupervisedHead):
         names = count_names([name for target in known for name in target.labels], _WHERE, "label")
         most = max(len(target) for target in known)
         return {"labels": list(names), "num_queries": min(max(3 * most, 10), GROUP_SIZE)}
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        cls.check_metric(name)
+        return DetectionMetrics.from_targets(targets)
+
+    @classmethod
+    def align(cls, predictions: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
+        """Scale predicted boxes to the pixels of the target's image."""
+        return [boxes.scaled(target.size) for boxes, target in zip(predictions, targets, strict=True)]
+
+    @classmethod
+    def examples(cls, items: Sequence[PredictedItem]) -> TaskExamples:
+        cases = tuple(
+            make_example(item, target_boxes=item.target, predicted_boxes=item.prediction)
+            for item in sample_items(items)
+        )
+        note = "Test items of the first seed, sampled at random. Dashed: target; solid: prediction."
+        return TaskExamples("Boxes on images", note, cases)
+
+    @classmethod
+    def prediction_to_json(cls, prediction: Any) -> Any:
+        return prediction.to_dict()
+
+    @classmethod
+    def prediction_from_json(cls, value: Any) -> Any:
+        return Boxes.from_dict(value)
 
     def forward(self, fused: Fused) -> tuple[Tensor, Tensor]:
         """[B, Q, L] logits, and [B, Q, 4] left, top, right, bottom, relative to the picture."""

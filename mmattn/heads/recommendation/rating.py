@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmattn import registry
 from mmattn.errors import InputError
+from mmattn.heads.base import Head
 from mmattn.types import Fused, Tokens
 
 __all__ = ["RatingHead"]
 
 
-class RatingHead(nn.Module):
+class RatingHead(Head):
     """A rating is the user's usual one, moved by the items alike and by the item itself.
 
         a_ij = exp(g <q z_i, q z_j>)
@@ -68,6 +70,11 @@ class RatingHead(nn.Module):
             self.first_threshold = nn.Parameter(middle[0].clone())
             self.log_threshold_gaps = nn.Parameter(middle.diff().log())
             self.log_threshold_scale = nn.Parameter(torch.tensor(0.0))
+
+    @classmethod
+    def task(cls) -> Any:
+        """Return the task that trains it."""
+        return registry.tasks.load("rating")
 
     def forward(self, fused: Fused) -> Tensor:
         """The item vectors, [B, D]."""

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmattn import registry
 from mmattn.errors import InputError
+from mmattn.heads.base import Head
 from mmattn.heads.recommendation.history_completion import complete_history_weights
 from mmattn.types import Fused, Tokens
 
 __all__ = ["RecommendationHead"]
 
 
-class RecommendationHead(nn.Module):
+class RecommendationHead(Head):
     """Scores candidates by attention over the user's history.
 
     Candidate j attends to the known items i with the exponential weights of attention, and the score
@@ -90,6 +92,11 @@ class RecommendationHead(nn.Module):
         self.id_embedding = nn.Embedding(num_ids, dim) if num_ids else None
         if self.id_embedding is not None:
             nn.init.zeros_(self.id_embedding.weight)
+
+    @classmethod
+    def task(cls) -> Any:
+        """Return the task that trains it."""
+        return registry.tasks.load("recommendation")
 
     def forward(self, fused: Fused, ids: Tensor | None = None) -> Tensor:
         """The item vectors.

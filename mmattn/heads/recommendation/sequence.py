@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmattn import registry
 from mmattn.errors import InputError, did_you_mean
+from mmattn.heads.base import Head
 from mmattn.heads.recommendation.next_item_loss import (
     LOSS_NAMES,
     full_softmax,
@@ -26,7 +28,7 @@ from mmattn.types import Fused, Tokens
 __all__ = ["SequenceHead"]
 
 
-class SequenceHead(nn.Module):
+class SequenceHead(Head):
     """Scores items by the inner product with the state after a user's history.
 
         score(u, j) = <h_u, z_j> / sqrt(W) + sum_f w_f(h_u) p_fj
@@ -124,6 +126,11 @@ class SequenceHead(nn.Module):
         if self.popularity_weights is not None:  # at first, the odds of an item are its popularity
             nn.init.zeros_(self.popularity_weights.weight)
             nn.init.constant_(self.popularity_weights.bias, 1 / len(self.popularity_half_lives))
+
+    @classmethod
+    def task(cls) -> Any:
+        """Return the task that trains it."""
+        return registry.tasks.load("sequence")
 
     def forward(self, fused: Fused, ids: Tensor | None = None) -> Tensor:
         """The item vectors.

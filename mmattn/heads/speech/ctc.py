@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
+from mmattn.evaluation.tasks.text_metrics import text_examples, text_metrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.speech.ctc_tokenizer import BLANK, TokenUnit, build_tokenizer
 from mmattn.heads.speech.decoding.search import GreedyDecoder, transcribe
@@ -50,7 +53,7 @@ class CTCHead(SupervisedHead):
         (4, 0)
     """
 
-    kind: ClassVar[str] = "text"
+    target_roles: ClassVar[tuple[str, ...]] = ("transcript", "label")
 
     def __init__(
         self,
@@ -86,6 +89,23 @@ class CTCHead(SupervisedHead):
         """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`)."""
         texts = _check_transcripts(targets)
         return {"vocabulary": sorted({character for text in texts if text is not None for character in text})}
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        """Return the metrics of predicted texts, see `mmattn.evaluation.tasks.text_metrics`.
+
+        Args:
+            targets: all known targets.
+            name: "transcript" (the default) or "translation".
+
+        Raises:
+            InputError: another name.
+        """
+        return text_metrics(name)
+
+    @classmethod
+    def examples(cls, items: Sequence[PredictedItem]) -> TaskExamples:
+        return text_examples(items)
 
     def forward(self, fused: Fused) -> Tokens:
         """Log-probabilities of the symbols at every frame.

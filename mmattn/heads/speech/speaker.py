@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
+from mmattn.evaluation.tasks.speaker_verification import SpeakerVerificationMetrics
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.fusion.pool import segment_softmax
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.contrastive.metric_learning import LossSpec, build_contrastive_loss
@@ -51,7 +54,7 @@ class SpeakerHead(SupervisedHead):
         (torch.Size([4, 16]), 0)
     """
 
-    kind: ClassVar[str] = "vector"
+    target_roles: ClassVar[tuple[str, ...]] = ("label",)
 
     def __init__(
         self,
@@ -86,6 +89,16 @@ class SpeakerHead(SupervisedHead):
             {'speakers': ['ann', 'bob']}
         """
         return {"speakers": sorted({target for target in targets if target is not None})}
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        cls.check_metric(name)
+        return SpeakerVerificationMetrics()
+
+    @classmethod
+    def examples(cls, items: Sequence[PredictedItem]) -> TaskExamples:
+        """Return no examples: a vector shows nothing by itself."""
+        return TaskExamples()
 
     def forward(self, fused: Fused) -> Tensor:
         """[B, K] vectors of length 1; zeros for a sample without tokens of the modality."""

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from mmattn.attention.language.program import parse
 from mmattn.attention.layer.attention import Attention
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
+from mmattn.evaluation.tasks.text_metrics import text_examples, text_metrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.text.beam_search import SearchOptions, beam_search
 from mmattn.heads.text.decoder import TextDecoder, TextDecoderLayer
@@ -75,7 +78,7 @@ class GenerationHead(SupervisedHead):
         3
     """
 
-    kind: ClassVar[str] = "text"
+    target_roles: ClassVar[tuple[str, ...]] = ("transcript", "label")
 
     def __init__(
         self,
@@ -153,6 +156,23 @@ class GenerationHead(SupervisedHead):
             "lowercase": lowercase,
             "max_length": longest + longest // 4,
         }
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        """Return the metrics of predicted texts, see `mmattn.evaluation.tasks.text_metrics`.
+
+        Args:
+            targets: all known targets.
+            name: "transcript" (the default) or "translation".
+
+        Raises:
+            InputError: another name.
+        """
+        return text_metrics(name)
+
+    @classmethod
+    def examples(cls, items: Sequence[PredictedItem]) -> TaskExamples:
+        return text_examples(items)
 
     def forward(self, fused: Fused) -> list[str]:
         """The text of each sample, as `predict` writes it."""

@@ -11,6 +11,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmattn.errors import InputError
+from mmattn.evaluation.tasks.entities import EntityMetrics, pad_tags
+from mmattn.evaluation.tasks.examples import (
+    PredictedItem,
+    TaggedWord,
+    TaskExamples,
+    make_example,
+    sample_items,
+    word_list,
+)
+from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.text.crf import LinearChainCRF
 from mmattn.heads.vocabulary import Vocabulary
@@ -55,7 +65,7 @@ class TaggingHead(SupervisedHead):
         (0, [2, 1, 3])
     """
 
-    kind: ClassVar[str] = "tags"
+    target_roles: ClassVar[tuple[str, ...]] = ("tags",)
 
     def __init__(
         self,
@@ -101,6 +111,23 @@ class TaggingHead(SupervisedHead):
             return {"tags": names}
         kinds = sorted({name[2:] for name in names if name != OUTSIDE})
         return {"tags": [OUTSIDE, *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]}
+
+    @classmethod
+    def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
+        cls.check_metric(name)
+        return EntityMetrics.from_targets(targets)
+
+    @classmethod
+    def align(cls, predictions: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
+        """Cut predictions to the words of their sentence, which may have been replaced by a longer one."""
+        return [tags[: len(target)] for tags, target in zip(predictions, targets, strict=True)]
+
+    @classmethod
+    def examples(cls, items: Sequence[PredictedItem]) -> TaskExamples:
+        wrong = [item for item in items if item.prediction != item.target]
+        cases = tuple(make_example(item, words=_tagged_words(item)) for item in sample_items(wrong))
+        note = "Test items of the first seed, sampled at random. Underlined: target; filled: prediction."
+        return TaskExamples(note=note, cases=cases, one_per_row=True)
 
     def forward(self, fused: Fused) -> Tokens:
         """The words that have a token: `Tokens` of width C, the logits, word i at position i."""
@@ -244,3 +271,11 @@ def _check_tags(target: Any) -> list[str]:
     if isinstance(target, str) or not isinstance(target, Sequence):
         raise InputError(f"{_WHERE}: got {target!r} as target, expected a list with a tag a word")
     return list(target)
+
+
+def _tagged_words(item: PredictedItem) -> tuple[TaggedWord, ...]:
+    """The words of a sentence with their tags; words that an encoder has cut off are predicted "O"."""
+    texts = [content for content in item.contents.values() if isinstance(content, (str, list))]
+    words = word_list(texts[0]) if texts else [""] * len(item.target)
+    (tags,) = pad_tags([item.prediction], [item.target])
+    return tuple(TaggedWord(*each) for each in zip(words, item.target, tags, strict=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.evaluation.tasks.examples import TaskExample
-from mmattn.reports.results import AblationKind, Panel
+from mmattn.evaluation.tasks.examples import TaskExamples
+from mmattn.reports.results import AblationKind, Report
 
 __all__ = ["ClassRow", "Perturbation", "TaskAblation", "TaskOutcome", "TaskReport"]
 
@@ -72,15 +72,14 @@ class TaskOutcome:
         head: name of its head in the registry.
         target: the column that it learns.
         data: name of its data set.
-        kind: of the head.
-        inputs: the encoders that it may look at.
+        inputs: the encoders that it may read.
         parts: part -> items, of the first seed.
         primary_metric: the figure that choices are made by.
         lower_is_better: figures of which less is better.
         metrics: figure -> its mean and interval.
         single_task: the same, trained by itself; empty where that was not done.
         gain: figure -> the paired interval of together minus alone.
-        ablations: knockouts and subsets.
+        ablations: contents taken away, and subsets.
         perturbations: noise and attacks.
         classes: one row a class.
         class_names: of the classes, in the order of the confusion matrix.
@@ -92,7 +91,6 @@ class TaskOutcome:
     head: str
     target: str
     data: str
-    kind: str
     inputs: tuple[str, ...]
     parts: Mapping[str, int]
     primary_metric: str
@@ -105,7 +103,7 @@ class TaskOutcome:
     classes: tuple[ClassRow, ...] = ()
     class_names: tuple[str, ...] = ()
     confusion: NDArray[np.int64] | None = None
-    examples: tuple[TaskExample, ...] = ()
+    examples: TaskExamples = field(default_factory=TaskExamples)
 
     @property
     def outcome(self) -> str:
@@ -142,38 +140,25 @@ class TaskOutcome:
         }
 
 
-@dataclass(frozen=True)
-class TaskReport:
-    """Everything the page shows and metrics.json holds.
+@dataclass(frozen=True, kw_only=True)
+class TaskReport(Report):
+    """The report of tasks.
 
     Args:
-        title: of the run.
         tasks: one outcome each.
-        protocol: settings for machines, into metrics.json as they are.
-        protocol_sentences: the same for people, a sentence or two each.
-        data: name of a data set -> what is said of it.
-        panels: learning curves.
-        provenance: section -> a mapping or a text.
+        data: name of a data set -> counts and origin.
     """
 
-    title: str
     tasks: tuple[TaskOutcome, ...]
-    protocol: Mapping[str, Any]
-    protocol_sentences: Sequence[str] = ()
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    panels: tuple[Panel, ...] = ()
-    provenance: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of metrics.json; `systems` has every task's figures in one row, as other runs do."""
+        """Return the content of metrics.json; `systems` has the metrics of all tasks in one row."""
         systems = {"mmattn": self._row("metrics")}
         if any(task.single_task for task in self.tasks):
             systems["single_task"] = self._row("single_task")
-        return {
-            "protocol": dict(self.protocol),
-            "systems": systems,
-            "tasks": {task.name: task.to_json() for task in self.tasks},
-        }
+        tasks = {task.name: task.to_json() for task in self.tasks}
+        return {**super().to_json(), "systems": systems, "tasks": tasks}
 
     def _row(self, which: str) -> dict[str, Any]:
         return {

@@ -89,7 +89,7 @@ class DistillationTask(SupervisedTask):
         def loss_of(fused: Fused) -> Tensor:
             own = self.head.loss(fused, targets)
             soft = distillation_loss(
-                self.head(fused), said, self.temperature, multi_label=self.head.kind == "labels"
+                self.head(fused), said, self.temperature, multi_label=self.head.independent_labels
             )
             loss = (1 - self.teacher_weight) * own + self.teacher_weight * soft
             if self.student_projection is not None:

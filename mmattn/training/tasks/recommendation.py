@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,15 @@ from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.model.model import Model
 from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
-from mmattn.training.tasks.base import Task
+from mmattn.training.tasks.recommender import (
+    DEFAULT_STEPS,
+    HistoryWeights,
+    KnownInteractions,
+    RecommenderTask,
+    TrainedRecommender,
+    ValidateFn,
+)
+from mmattn.training.training_config import TrainingConfig
 
 __all__ = ["Episode", "RecommendationTask", "Recommender", "item_vectors"]
 
@@ -45,7 +53,7 @@ class Episode:
     cooccurrence: Tensor | None = None
 
 
-class RecommendationTask(Task):
+class RecommendationTask(RecommenderTask):
     """Episodes that mimic the test.
 
     For cold items, a step pretends not to know a random share of the items: their tokens are all
@@ -55,7 +63,7 @@ class RecommendationTask(Task):
     Args:
         model: with a recommendation head under `head`.
         inputs: all items.
-        interactions: [users, items], the known ones.
+        interactions: [users, items], to learn from.
         items: the items that were there to be chosen; no other takes part.
         validate_fn: validation figures of a `Recommender`.
         head: name of the head.
@@ -71,13 +79,15 @@ class RecommendationTask(Task):
         context: for the attention programs.
     """
 
+    linear_in_history = True
+
     def __init__(
         self,
         model: Model,
         inputs: ModelInputs,
         interactions: sparse.csr_array,
         items: np.ndarray,
-        validate_fn: Callable[[Recommender], dict[str, float]],
+        validate_fn: ValidateFn,
         *,
         head: str = "recommendation",
         hide: Literal["items", "pairs"] = "items",
@@ -90,6 +100,7 @@ class RecommendationTask(Task):
         context: Any = None,
     ):
         super().__init__()
+        self.histories = interactions  # what users are asked with
         if (
             not 0 < candidate_fraction <= 1
             or not 0 < history_fraction <= 1
@@ -120,6 +131,34 @@ class RecommendationTask(Task):
                 "recommendation task: got a head with completion for warm items, expected one without: the "
                 "completion would see the pairs that a step hides"
             )
+
+    @classmethod
+    def from_interactions(
+        cls,
+        model: Model,
+        inputs: ModelInputs,
+        known: KnownInteractions,
+        validate_fn: ValidateFn,
+        *,
+        head: str,
+        config: TrainingConfig,
+    ) -> RecommendationTask:
+        task = cls(
+            model, inputs, known.interactions, known.items, validate_fn, head=head,
+            hide="items" if known.rank_new_items else "pairs",
+            use_item_embeddings=model.head(head).id_embedding is not None,
+            steps_per_epoch=config.steps_per_epoch or DEFAULT_STEPS, users_per_batch=config.users_per_batch,
+            candidate_fraction=config.candidate_fraction, history_fraction=config.history_fraction,
+            drop_modality=config.drop_modality,
+        )  # fmt: skip
+        task.histories = known.histories
+        return task
+
+    def set_known(self, known: KnownInteractions) -> None:
+        self.interactions, self.items, self.histories = known.interactions, known.items, known.histories
+
+    def item_weights(self, inputs: ModelInputs | None = None) -> np.ndarray:
+        return self.recommender(inputs).weights(np.arange(len(self.inputs))).cpu().numpy()
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
         """`steps` episodes."""
@@ -190,11 +229,11 @@ class RecommendationTask(Task):
         together = (
             cooccurrence_counts(self.interactions[:, self.items]) if self._completes_histories else None
         )
-        return Recommender(head, vectors, self.items, together).fit(self.interactions)
+        return Recommender(head, vectors, self.items, together).fit(self.histories)
 
 
-class Recommender:
-    """A trained head over item vectors, in the form in which rivals are measured too.
+class Recommender(TrainedRecommender):
+    """A trained recommendation head over item vectors, with the interface of the baselines.
 
     Args:
         head: the recommendation head.
@@ -234,6 +273,9 @@ class Recommender:
         """[len(users), len(items)] float32, higher is better."""
         history = _dense(self.histories[np.asarray(users, np.int64)]).to(self.vectors.device)
         return self.head.score(history, self.weights(np.asarray(items, np.int64))).float().cpu().numpy()
+
+    def history_weights(self, items: np.ndarray) -> HistoryWeights:
+        return HistoryWeights(self.weights(items), self.histories, self.known_items)
 
     @torch.inference_mode()
     def weights(self, items: np.ndarray) -> Tensor:
@@ -276,7 +318,8 @@ def item_vectors(
     vectors = []
     for chosen in torch.arange(len(inputs)).split(batch_size):
         fused = model.fuse(model.tokens(inputs, chosen), context)
-        vectors.append(model.head(head)(fused, ids[chosen].to(device)))
+        given = () if known_items is None else (ids[chosen].to(device),)
+        vectors.append(model.head(head)(fused, *given))
     model.train(was_training)
     return torch.cat(vectors)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,15 @@ from mmattn.heads.recommendation.sequence import SequenceHead
 from mmattn.heads.recommendation.sequence_steps import SequenceSteps, history_steps, sample_training_steps
 from mmattn.model.model import Model
 from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
-from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.recommendation import item_vectors
+from mmattn.training.tasks.recommender import (
+    DEFAULT_STEPS,
+    KnownInteractions,
+    RecommenderTask,
+    TrainedRecommender,
+    ValidateFn,
+)
+from mmattn.training.training_config import TrainingConfig
 
 __all__ = ["SequenceRecommender", "SequenceTask"]
 
@@ -29,7 +36,7 @@ log = logging.getLogger(__name__)
 _USER_BATCH_SIZE = 256  # whose states are computed in one pass
 
 
-class SequenceTask(Task):
+class SequenceTask(RecommenderTask):
     """What comes next, for histories of a random window each.
 
     The candidates are the items that anybody chose by then: that nobody chose an item yet says nothing about
@@ -59,7 +66,7 @@ class SequenceTask(Task):
         model: Model,
         inputs: ModelInputs,
         histories: Histories,
-        validate_fn: Callable[[SequenceRecommender], dict[str, float]],
+        validate_fn: ValidateFn,
         *,
         query_time: float | None = None,
         head: str = "sequence",
@@ -78,6 +85,26 @@ class SequenceTask(Task):
         self.drop_modality = drop_modality
         self.context = context
         self.set_test_histories(histories, query_time)
+
+    @classmethod
+    def from_interactions(
+        cls,
+        model: Model,
+        inputs: ModelInputs,
+        known: KnownInteractions,
+        validate_fn: ValidateFn,
+        *,
+        head: str,
+        config: TrainingConfig,
+    ) -> SequenceTask:
+        return cls(
+            model, inputs, known.events, validate_fn, query_time=known.query_time, head=head,
+            steps_per_epoch=config.steps_per_epoch or DEFAULT_STEPS, users_per_batch=config.users_per_batch,
+            drop_modality=config.drop_modality,
+        )  # fmt: skip
+
+    def set_known(self, known: KnownInteractions) -> None:
+        self.set_test_histories(known.events, known.query_time)
 
     @property
     def _head(self) -> SequenceHead:
@@ -159,8 +186,8 @@ class SequenceTask(Task):
         return SequenceRecommender(self._head, vectors, now).fit(self.histories)
 
 
-class SequenceRecommender:
-    """A trained head over item vectors, in the form in which rivals are measured too.
+class SequenceRecommender(TrainedRecommender):
+    """A trained sequence head over item vectors, with the interface of the baselines.
 
     Args:
         head: the sequence head.
@@ -193,3 +220,8 @@ class SequenceRecommender:
     def score(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
         """[len(users), len(items)] float32, the inner products, higher is better."""
         return self.user_vectors[np.asarray(users, np.int64)] @ self.item_vectors[np.asarray(items)].T
+
+    def inner_product_vectors(
+        self, users: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.user_vectors[users], self.item_vectors[items]

@@ -7,16 +7,13 @@ import torch
 from mmattn.errors import InputError
 from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.training.tasks.multitask import MultiTask
-from mmattn.training.tasks.recommendation import RecommendationTask
-from mmattn.training.tasks.sequence import SequenceTask
+from mmattn.training.tasks.recommender import RecommenderTask
 from mmattn.training.tasks.task_weighting import FixedWeights
 
 __all__ = ["with_alignment"]
 
 
-def with_alignment(
-    task: RecommendationTask | SequenceTask, weight: float, batch_size: int = 128
-) -> MultiTask:
+def with_alignment(task: RecommenderTask, weight: float, batch_size: int = 128) -> MultiTask:
     """A recommender's task with a contrastive loss between the modalities of its items beside it.
 
     An item's text, picture and sound are drawn towards each other, so that an item with one of them only

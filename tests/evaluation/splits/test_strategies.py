@@ -14,7 +14,7 @@ from mmattn.errors import InputError
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.experiments.protocol import make_split
+from mmattn.experiments.recommendation.protocol import make_split
 
 
 def interactions(seed: int, users: int, items: int, density: float = 0.5) -> tuple[np.ndarray, np.ndarray]:

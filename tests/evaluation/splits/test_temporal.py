@@ -18,9 +18,9 @@ from mmattn.data.reader import read_dataset
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.evaluation.splits import strategies
 from mmattn.evaluation.splits.temporal import known_histories, part_start
-from mmattn.experiments.baselines import BaselineContent, fit_baseline
 from mmattn.experiments.config import BaselineConfig
-from mmattn.experiments.system_evaluation import split_subgroups
+from mmattn.experiments.recommendation.baselines import BaselineContent, fit_baseline
+from mmattn.experiments.recommendation.system_evaluation import split_subgroups
 
 DAY = 86_400.0
 

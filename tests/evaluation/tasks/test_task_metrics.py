@@ -15,7 +15,11 @@ from sklearn import metrics as sklearn
 
 from mmattn.boxes import Boxes
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.metrics_by_kind import metrics_for_kind
+from mmattn.evaluation.tasks.classification import ClassificationMetrics, MultilabelMetrics
+from mmattn.evaluation.tasks.detection_counts import DetectionMetrics
+from mmattn.evaluation.tasks.entities import EntityMetrics
+from mmattn.evaluation.tasks.text_metrics import text_metrics
+from mmattn.registry import heads
 
 NAMES = st.sampled_from(["ant", "bee", "cat"])
 TAGS = st.sampled_from(["O", "B-place", "I-place", "B-person", "I-person"])
@@ -28,7 +32,7 @@ def pairs(one: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, Any]
 @given(pairs(NAMES))
 def test_classes_as_scikit_learn_measures_them(rows: list[tuple[str, str]]) -> None:
     said, true = zip(*rows, strict=True)
-    measure = metrics_for_kind("class", ["ant", "bee", "cat", None])
+    measure = ClassificationMetrics.from_targets(["ant", "bee", "cat", None])
     found = measure.evaluate(said, true)
     assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(true, said))
     there = sorted(set(true))
@@ -45,7 +49,7 @@ def test_classes_as_scikit_learn_measures_them(rows: list[tuple[str, str]]) -> N
 @given(pairs(st.sets(NAMES)))
 def test_labels_as_scikit_learn_measures_them(rows: list[tuple[set[str], set[str]]]) -> None:
     said, true = ([sorted(each) for each in column] for column in zip(*rows, strict=True))
-    measure = metrics_for_kind("labels", [["ant", "bee"], ["cat"], []])
+    measure = MultilabelMetrics.from_targets([["ant", "bee"], ["cat"], []])
     found = measure.evaluate(said, true)
     as_rows = [[[name in one for name in measure.class_names] for one in column] for column in (true, said)]
     assert found["f1"] == pytest.approx(sklearn.f1_score(*as_rows, average="micro", zero_division=0))
@@ -56,7 +60,7 @@ def test_labels_as_scikit_learn_measures_them(rows: list[tuple[set[str], set[str
 def test_tags_as_seqeval_measures_them(sentences: list[list[tuple[str, str]]]) -> None:
     said = [[tag for tag, _ in words] for words in sentences]
     true = [[tag for _, tag in words] for words in sentences]
-    measure = metrics_for_kind("tags", [["B-place", "I-place", "O"], ["B-person"], None])
+    measure = EntityMetrics.from_targets([["B-place", "I-place", "O"], ["B-person"], None])
     assert measure.class_names == ("person", "place")
     found = measure.evaluate(said, true)
     assert found["f1"] == pytest.approx(seqeval.f1_score(true, said, zero_division=0))
@@ -66,7 +70,7 @@ def test_tags_as_seqeval_measures_them(sentences: list[list[tuple[str, str]]]) -
 
 
 def test_words_that_the_encoder_has_cut_off_are_outside() -> None:
-    measure = metrics_for_kind("tags", [["B-place"]])
+    measure = EntityMetrics.from_targets([["B-place"]])
     found = measure.evaluate([["B-place"]], [["B-place", "O", "B-place"]])
     assert found["recall"] == 0.5
     assert found["word accuracy"] == pytest.approx(2 / 3)
@@ -75,7 +79,7 @@ def test_words_that_the_encoder_has_cut_off_are_outside() -> None:
 @given(pairs(st.lists(st.sampled_from(["one", "two", "ten"]), min_size=1, max_size=5).map(" ".join)))
 def test_transcripts_as_jiwer_measures_them(rows: list[tuple[str, str]]) -> None:
     said, true = map(list, zip(*rows, strict=True))
-    measure = metrics_for_kind("text", true)
+    measure = text_metrics()
     found = measure.evaluate(said, true)
     assert found["wer"] == pytest.approx(jiwer.wer(true, said))
     assert found["cer"] == pytest.approx(jiwer.cer(true, said))
@@ -98,7 +102,7 @@ def test_boxes_by_hand() -> None:
         ),
         boxes([[1, 1, 3, 3]], ["b"], [0.99]),
     ]
-    measure = metrics_for_kind("boxes", true)
+    measure = DetectionMetrics.from_targets(true)
     found = measure.evaluate(said, true)
     # Four were sure enough; of two true ones one was found.
     assert found["f1"] == pytest.approx(2 / 7)
@@ -114,6 +118,16 @@ def test_boxes_by_hand() -> None:
     assert perfect == {"f1": 1, "precision": 1, "recall": 1}
 
 
-def test_a_vector_is_not_measured_against_targets() -> None:
-    with pytest.raises(InputError, match="got a head of kind 'vector', expected one that predicts"):
-        metrics_for_kind("vector", ["a"])
+@pytest.mark.parametrize("name", ["classification", "labels", "tagging", "detection", "speaker"])
+def test_a_head_without_a_choice_of_metrics_refuses_one(name: str) -> None:
+    with pytest.raises(InputError, match="metric: got 'translation', expected none"):
+        heads.load(name).metrics([], "translation")
+
+
+@pytest.mark.parametrize("name", ["ctc", "generation"])
+def test_texts_are_measured_in_two_ways(name: str) -> None:
+    head = heads.load(name)
+    assert head.metrics([], "").primary_metric == head.metrics([], "transcript").primary_metric == "wer"
+    assert head.metrics([], "translation").primary_metric == "chrf"
+    with pytest.raises(InputError, match=r"metric: got 'translaton'.* Did you mean 'translation'\?"):
+        head.metrics([], "translaton")

@@ -20,9 +20,9 @@ from mmattn.evaluation.ranking.subgroups import (
 from mmattn.evaluation.splits.split import Split
 from mmattn.experiments.ablation import ablate, samples_with
 from mmattn.experiments.config import ProtocolConfig
-from mmattn.experiments.protocol import ScoreFn, per_user_metrics, rank_part
-from mmattn.training.tasks.recommendation import RecommendationTask, item_vectors
-from mmattn.training.tasks.sequence import SequenceTask
+from mmattn.experiments.recommendation.protocol import ScoreFn, per_user_metrics, rank_part
+from mmattn.training.tasks.recommendation import item_vectors
+from mmattn.training.tasks.recommender import RecommenderTask
 
 __all__ = ["SystemEvaluator", "SystemResult", "modality_gaps", "pick_example_users", "split_subgroups"]
 
@@ -111,7 +111,7 @@ def split_subgroups(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
 
 
 def modality_gaps(
-    task: RecommendationTask | SequenceTask, inputs: ModelInputs, contents: Mapping[str, Sequence[str]]
+    task: RecommenderTask, inputs: ModelInputs, contents: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], ModalityGap]:
     """How far apart the vectors lie that items get from one content alone, content by content."""
     vectors, presence = {}, {}

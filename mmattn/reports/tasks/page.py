@@ -1,71 +1,41 @@
-"""The page of a run with tasks: one HTML file that needs nothing from outside, and metrics.json beside it."""
+"""The body of the page of a run with tasks: what its templates are filled with."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
+from mmattn.encoders.base import Unreadable
 from mmattn.evaluation.statistics.bootstrap import Interval
-from mmattn.files import write_json, write_text
+from mmattn.evaluation.tasks.examples import TaskExample
+from mmattn.reports.box_overlay import draw_boxes
 from mmattn.reports.results import ABLATION_LABELS, AblationKind, Curve, Panel
 from mmattn.reports.sentences import format_signed, join_words, task_metric_label
-from mmattn.reports.svg import NUM_COLORS, Axis, Chart, bar, chart, dot, dots
-from mmattn.reports.tables import write_tables
+from mmattn.reports.svg import Axis, Chart, bar, chart, dot, dots
 from mmattn.reports.tasks.results import TaskAblation, TaskOutcome, TaskReport
-from mmattn.reports.tasks.tables import task_tables
-from mmattn.reports.templating import template_environment
 
-__all__ = ["render_tasks", "write_task_report"]
+__all__ = ["TASK_FILTERS", "task_context"]
 
+_IMAGE_SIDE = 480  # pixels of an image with boxes
 _MAX_CLASSES_SHOWN = 30  # a larger confusion matrix cannot be read
 _PERTURBATION_LABELS = {"attack": "gradient attack", "all": "noise on all modalities"}
 
 
-def write_task_report(path: str | os.PathLike[str], report: TaskReport) -> None:
-    """Write the page to `path`, and metrics.json, tables.md and tables.tex beside it, each atomically.
+def task_context(report: TaskReport) -> dict[str, Any]:
+    """Return the variables of the templates.
 
-    Example:
-        >>> import tempfile
-        >>> from mmattn.evaluation.statistics.bootstrap import bootstrap
-        >>> digit = TaskOutcome(
-        ...     name="digit", head="classification", target="digit", data="toy", kind="class",
-        ...     inputs=("image",), parts={"test": 2}, primary_metric="accuracy", lower_is_better=frozenset(),
-        ...     metrics={"accuracy": bootstrap([0.0, 1.0])})
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> write_task_report(folder / "report.html", TaskReport("A toy", (digit,), {"seeds": [0]}))
-        >>> sorted(file.name for file in folder.iterdir())
-        ['metrics.json', 'report.html', 'tables.md', 'tables.tex']
+    Args:
+        report: of tasks.
     """
-    page = render_tasks(report)
-    write_json(Path(path).with_name("metrics.json"), report.to_json())
-    write_tables(path, task_tables(report))
-    write_text(path, page)
-
-
-def render_tasks(report: TaskReport) -> str:
-    """The page as a string of HTML."""
-    page = template_environment()
-    page.filters |= {
-        "metric": task_metric_label,
-        "number": lambda value: f"{value:.4f}",
-        "signed": format_signed,
-        "count": lambda value: f"{value:,}",
-        "percent": lambda value: f"{value:.1%}",
+    return {
+        "verdict": [_summary_sentence(task) for task in report.tasks],
+        "needed": _needed_contents(report),
+        "gains": _gains(report),
+        "sections": [_task_section(task) for task in report.tasks],
     }
-    return page.get_template("tasks.html.j2").render(
-        report=report,
-        verdict=[_summary_sentence(task) for task in report.tasks],
-        needed=_needed_contents(report),
-        gains=_gains(report),
-        sections=[_task_section(task, report) for task in report.tasks],
-        tones=NUM_COLORS,
-        charts=[(panel, chart(panel)) for panel in report.panels if panel.curves],
-        provenance={"protocol": report.protocol, **report.provenance},
-    )
 
 
 @dataclass(frozen=True)
@@ -86,10 +56,26 @@ class _AblationRow:
 
 
 @dataclass(frozen=True)
+class _ShownExample:
+    """An example with its image: boxes are drawn on it, large.
+
+    Args:
+        case: the example.
+        image: to show; None without one.
+        is_large: shown large.
+    """
+
+    case: TaskExample
+    image: Any
+    is_large: bool
+
+
+@dataclass(frozen=True)
 class _TaskSection:
     """A task with all that is drawn of it."""
 
     task: TaskOutcome
+    examples: Sequence[_ShownExample]
     ablations: Sequence[_AblationRow]
     ablation_kinds: Mapping[AblationKind, str]
     subsets: Sequence[tuple[str, Interval, Markup]]
@@ -97,10 +83,11 @@ class _TaskSection:
     confusion_rows: Sequence[tuple[str, Sequence[tuple[int, float]]]]
 
 
-def _task_section(task: TaskOutcome, report: TaskReport) -> _TaskSection:
+def _task_section(task: TaskOutcome) -> _TaskSection:
     taken = [one for one in task.ablations if one.kind != "subset"]
     return _TaskSection(
         task=task,
+        examples=[_show_example(case, task.class_names) for case in task.examples.cases],
         ablations=_ablation_rows(task, taken),
         ablation_kinds={
             kind: way for kind, way in ABLATION_LABELS.items() if any(one.kind == kind for one in taken)
@@ -109,6 +96,21 @@ def _task_section(task: TaskOutcome, report: TaskReport) -> _TaskSection:
         robustness=_robustness_chart(task),
         confusion_rows=_confusion_rows(task),
     )
+
+
+def _show_example(case: TaskExample, class_names: Sequence[str]) -> _ShownExample:
+    if case.predicted_boxes is None and case.target_boxes is None:
+        return _ShownExample(case, case.image, is_large=False)
+    if case.image is None:
+        return _ShownExample(case, None, is_large=True)
+    try:
+        drawn = draw_boxes(
+            case.image, case.target_boxes, case.predicted_boxes,
+            labels=class_names, long_side=_IMAGE_SIDE, legend=False,
+        )  # fmt: skip
+    except Unreadable:
+        return _ShownExample(case, None, is_large=True)
+    return _ShownExample(case, drawn, is_large=True)
 
 
 def _summary_sentence(task: TaskOutcome) -> str:
@@ -226,3 +228,9 @@ def _axis(intervals: Sequence[Interval]) -> Axis:
     ends = [0.0, *(end for interval in intervals for end in (interval.low, interval.high))]
     air = 0.06 * (max(ends) - min(ends)) or 1.0
     return Axis(min(ends) - air, max(ends) + air, ())
+
+
+TASK_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "metric": task_metric_label,
+    "percent": lambda value: f"{value:.1%}",
+}

@@ -15,8 +15,13 @@ from mmattn.data.histories import Histories
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.baseline_registry import BASELINES, baseline_arguments, search_space, with_settings
 from mmattn.experiments.config import BaselineConfig
+from mmattn.experiments.recommendation.baseline_registry import (
+    BASELINES,
+    baseline_arguments,
+    search_space,
+    with_settings,
+)
 from mmattn.experiments.tuning import FittedSystem, TunableSystem, TuningResult, ValidationData, tune
 from mmattn.fusion.pool import segment_mean
 from mmattn.recommenders import kernels
@@ -135,17 +140,20 @@ def fit_baseline(
     interactions: sparse.csr_array,
     known: NDArray[np.int64],
     *,
+    histories: sparse.csr_array | None = None,
     seed: int = 0,
     validate_fn: ValidateFn | None = None,
     device: str | torch.device = "cpu",
 ) -> SupportsScore:
-    """Fit one rival.
+    """Fit one baseline.
 
     Args:
         config: which one, with which content.
         content: of all items.
         interactions: [U, I], the known ones.
         known: ids of the items that were there to be chosen.
+        histories: [U, I] histories that users are asked with, if they are not the known interactions: those
+            of users that nothing was learned from.
         seed: of rivals that begin at random.
         validate_fn: the validation figure of a `score` function, for rivals that can stop early.
         device: where rivals are trained that have something to train.
@@ -163,11 +171,13 @@ def fit_baseline(
         features = content.histories(interactions)
     elif kind.content:
         features = content.kernel(config) if kind.content == "kernel" else content.features(config)
-    fitted: SupportsScore = rival.fit(interactions, features, known)
+    fitted = rival.fit(interactions, features, known)
+    if histories is not None:
+        fitted = fitted.with_histories(histories)
     if config.cold_user_half_life is None:
         return fitted
     popular = RecentPopularity(config.cold_user_half_life).fit(interactions, content.histories(interactions))
-    return WithColdUserFallback(fitted, popular, interactions)
+    return WithColdUserFallback(fitted, popular, interactions if histories is None else histories)
 
 
 def tune_baselines(
@@ -211,6 +221,7 @@ def _tunable_system(
     def fit(view: ValidationData, **parameters: Any) -> FittedSystem:
         rival = fit_baseline(
             with_settings(config, parameters), content, view.train, view.items,
+            histories=view.histories if view.has_held_out_users else None,
             seed=seed, validate_fn=lambda score: view.mean_metric(score, metric), device=device,
         )  # fmt: skip
         own = rival.baseline if isinstance(rival, WithColdUserFallback) else rival

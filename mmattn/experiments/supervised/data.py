@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmattn.array_types import Bools, Ints
 from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read_dataset
 from mmattn.errors import InputError, PluginError, did_you_mean
-from mmattn.evaluation.tasks.metrics_by_kind import metrics_for_kind
-from mmattn.evaluation.tasks.speaker_verification import SpeakerVerificationMetrics
 from mmattn.evaluation.tasks.task_metrics import TaskMetrics
-from mmattn.evaluation.tasks.translation import TranslationMetrics
-from mmattn.experiments.tasks.config import TaskConfig, TaskFitConfig
+from mmattn.experiments.config import FitConfig, TaskConfig
 from mmattn.heads.base import SupervisedHead
 from mmattn.registry import heads as head_registry
 from mmattn.types import Sample
@@ -28,15 +25,6 @@ __all__ = ["PARTS", "TaskData", "TaskRunData", "read_task_data"]
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
-# What a head of each kind learns from, by the role of the column.
-_TARGET_ROLES: Mapping[str, tuple[str, ...]] = {
-    "class": ("label",),
-    "labels": ("labels",),
-    "tags": ("tags",),
-    "text": ("transcript", "label"),
-    "boxes": ("boxes",),
-    "vector": ("label",),
-}
 
 
 @dataclass(frozen=True)
@@ -46,30 +34,39 @@ class TaskData:
     Args:
         name: of the task.
         config: what the file says of it.
+        head: class of its head.
         card: name of its data set.
-        targets: [I] one raw target an item of all cards; None where not known, and for items of other cards.
+        targets: [I] one raw target an item of all cards; None if unknown, and for items of other cards.
         parts: part ("train", "validation", "test") -> rows whose target is known and that have something to
             read, ascending.
-        inputs: encoders that it may look at and whose contents its items have.
-        kind: of its head.
+        inputs: encoders that it may read and whose contents its items have.
         metrics: how it is measured.
     """
 
     name: str
     config: TaskConfig
+    head: type[SupervisedHead]
     card: str
     targets: Sequence[Any]
-    parts: Mapping[str, NDArray[np.int64]]
+    parts: Mapping[str, Ints]
     inputs: tuple[str, ...]
-    kind: str
     metrics: TaskMetrics
 
     def part_targets(self, part: str) -> list[Any]:
-        """The targets of a part."""
+        """Return the targets of a part.
+
+        Args:
+            part: its name.
+        """
         return [self.targets[row] for row in self.parts[part]]
 
-    def seed_split(self, seed: int, validation_fraction: float) -> dict[str, NDArray[np.int64]]:
-        """The parts of a seed: training items are drawn for validation where the card has no such part."""
+    def seed_split(self, seed: int, validation_fraction: float) -> dict[str, Ints]:
+        """Return the parts of a seed; validation is drawn from training if the card has no such part.
+
+        Args:
+            seed: of the draw.
+            validation_fraction: fraction of the training items.
+        """
         if len(self.parts["validation"]):
             return dict(self.parts)
         rows = np.random.default_rng(seed).permutation(self.parts["train"])
@@ -83,7 +80,7 @@ class TaskRunData:
 
     Args:
         datasets: the cards' data, by path.
-        samples: all items of all cards; ids begin with the card's name where there are several.
+        samples: all items of all cards; ids begin with the card's name if there are several.
         tasks: name -> its data.
     """
 
@@ -92,8 +89,11 @@ class TaskRunData:
     tasks: Mapping[str, TaskData]
 
 
-def read_task_data(config: TaskFitConfig) -> TaskRunData:
+def read_task_data(config: FitConfig) -> TaskRunData:
     """Read the cards, and check that every task finds what it needs.
+
+    Args:
+        config: of a run with tasks.
 
     Raises:
         InputError: a broken card, a target column that is not there or does not suit its head, no split
@@ -101,71 +101,67 @@ def read_task_data(config: TaskFitConfig) -> TaskRunData:
     """
     paths = dict.fromkeys(config.card_path(name) for name in config.tasks)
     datasets = {path: read_dataset(path, config.data.reject_limit) for path in paths}
-    offsets = dict(zip(paths, np.cumsum([0, *(len(one.items) for one in datasets.values())]), strict=False))
+    sizes = [len(dataset.items) for dataset in datasets.values()]
+    offsets = dict(zip(paths, np.cumsum([0, *sizes]), strict=False))
     samples = [
-        Sample(f"{one.card.name}/{item.id}", item.content) if len(datasets) > 1 else item
-        for one in datasets.values()
-        for item in one.items
+        Sample(f"{dataset.card.name}/{item.id}", item.content) if len(datasets) > 1 else item
+        for dataset in datasets.values()
+        for item in dataset.items
     ]
-    tasks = {
-        name: _read_task(
-            name, config, datasets[config.card_path(name)], offsets[config.card_path(name)], len(samples)
-        )
-        for name in config.tasks
-    }
+    tasks = {}
+    for name in config.tasks:
+        path = config.card_path(name)
+        tasks[name] = _read_task(name, config, datasets[path], offsets[path], len(samples))
     return TaskRunData(datasets, tuple(samples), tasks)
 
 
-def _read_task(name: str, config: TaskFitConfig, dataset: Dataset, offset: int, num_samples: int) -> TaskData:
+def _read_task(name: str, config: FitConfig, dataset: Dataset, offset: int, num_samples: int) -> TaskData:
     task, where = config.tasks[name], f"tasks.{name}"
-    kind = _head_kind(where, task)
-    own = _card_targets(where, task, kind, dataset)
+    head = _load_head(where, task)
+    card_targets = _card_targets(where, task, head, dataset)
+    try:
+        metrics = head.metrics([target for target in card_targets if target is not None], task.metric)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     targets: list[Any] = [None] * num_samples
-    targets[offset : offset + len(own)] = own
-    reads = tuple(
+    targets[offset : offset + len(card_targets)] = card_targets
+    inputs = tuple(
         encoder
         for encoder, source in config.sources.items()
         if encoder in (task.inputs or config.encoders)
         and any(source in item.content for item in dataset.items)
     )
-    if not reads:
+    if not inputs:
         raise InputError(
             f"{where}: {dataset.card.name} has nothing for the encoders "
             f"{', '.join(task.inputs or config.encoders)}; its contents are {', '.join(dataset.modalities)}"
         )
-    seen = {config.sources[encoder] for encoder in reads}
-    readable = np.array([not seen.isdisjoint(item.content) for item in dataset.items])
-    parts = _parts(where, task.target, own, readable, dataset)
-    placed = {part: rows + offset for part, rows in parts.items()}
-    measure = _task_metrics(kind, task, own)
-    found = TaskData(name, task, dataset.card.name, targets, placed, reads, kind, measure)
-    _log_task(found)
-    return found
+    sources = {config.sources[encoder] for encoder in inputs}
+    readable = np.array([not sources.isdisjoint(item.content) for item in dataset.items])
+    parts = _parts(where, task.target, card_targets, readable, dataset)
+    shifted = {part: rows + offset for part, rows in parts.items()}
+    data = TaskData(name, task, head, dataset.card.name, targets, shifted, inputs, metrics)
+    _log_task(data)
+    return data
 
 
-def _head_kind(where: str, task: TaskConfig) -> str:
-    """The kind of the task's head."""
+def _load_head(where: str, task: TaskConfig) -> type[SupervisedHead]:
+    """The class of the task's head."""
     try:
         head = head_registry.load(task.head.name)
     except PluginError as error:
         raise InputError(f"{where}.head: {error}") from error
     if not (isinstance(head, type) and issubclass(head, SupervisedHead)):
         raise InputError(
-            f"{where}.head: {task.head.name!r} does not learn from targets, expected a head for classes, "
-            "labels, tags, text, boxes or voices"
+            f"{where}.head: {task.head.name!r} does not learn from targets, expected a subclass of "
+            "mmattn.heads.base.SupervisedHead"
         )
-    if head.kind not in _TARGET_ROLES:
-        raise InputError(f"{where}.head: {task.head.name!r} gives a {head.kind}, which is not measured here")
-    return head.kind
+    return head
 
 
-def _task_metrics(kind: str, task: TaskConfig, targets: Sequence[Any]) -> TaskMetrics:
-    if kind == "text" and task.metric == "translation":
-        return TranslationMetrics()
-    return SpeakerVerificationMetrics() if kind == "vector" else metrics_for_kind(kind, targets)
-
-
-def _card_targets(where: str, task: TaskConfig, kind: str, dataset: Dataset) -> tuple[Any, ...]:
+def _card_targets(
+    where: str, task: TaskConfig, head: type[SupervisedHead], dataset: Dataset
+) -> tuple[Any, ...]:
     """The targets of the card's items."""
     role = _column_role(dataset, task.target)
     if task.target not in dataset.targets:
@@ -174,10 +170,11 @@ def _card_targets(where: str, task: TaskConfig, kind: str, dataset: Dataset) -> 
             f"{where}.target: no target {task.target!r} in {dataset.card.name}{content}."
             f"{did_you_mean(task.target, dataset.targets)}"
         )
-    if role not in _TARGET_ROLES[kind]:
+    if role not in head.target_roles:
+        roles = " or ".join(head.target_roles) or "no column"
         raise InputError(
-            f"{where}: the head {task.head.name!r} learns from {' or '.join(_TARGET_ROLES[kind])}, and "
-            f"{task.target!r} is {role} in {dataset.card.name}"
+            f"{where}: the head {task.head.name!r} learns from {roles}, and {task.target!r} is {role} in "
+            f"{dataset.card.name}"
         )
     return dataset.targets[task.target]
 
@@ -189,8 +186,8 @@ def _column_role(dataset: Dataset, column: str) -> str:
 
 
 def _parts(
-    where: str, column: str, targets: Sequence[Any], readable: NDArray[np.bool_], dataset: Dataset
-) -> dict[str, NDArray[np.int64]]:
+    where: str, column: str, targets: Sequence[Any], readable: Bools, dataset: Dataset
+) -> dict[str, Ints]:
     """Part -> the rows that can be learned from or tested."""
     if dataset.item_split is None:
         raise InputError(
@@ -218,9 +215,8 @@ def _log_task(task: TaskData) -> None:
         task.name, task.config.head.name, task.config.target, ", ".join(task.inputs), counts["train"],
         counts["validation"] or "some of them", counts["test"],
     )  # fmt: skip
-    if task.kind == "class":
-        unseen = sorted(set(task.part_targets("test")) - set(task.part_targets("train")))
-        if unseen:
-            log.warning(
-                "task %s: never seen in training, so never predicted: %s", task.name, ", ".join(unseen[:10])
-            )
+    unseen = task.head.unseen_targets(task.part_targets("train"), task.part_targets("test"))
+    if unseen:
+        log.warning(
+            "task %s: never seen in training, so never predicted: %s", task.name, ", ".join(unseen[:10])
+        )

@@ -19,13 +19,12 @@ from mmattn.array_types import Floats32
 from mmattn.evaluation.index_loss import IndexCost, OperatingPoint, index_loss
 from mmattn.evaluation.ranking.metrics import Ranking, rank
 from mmattn.evaluation.splits.split import Split
-from mmattn.experiments.protocol import TIE_POLICY, rank_part
+from mmattn.experiments.recommendation.protocol import TIE_POLICY, rank_part
 from mmattn.retrieval.search.ann import AnnSearch
 from mmattn.retrieval.search.exact import ExactSearch
 from mmattn.retrieval.search.plan import AnnSettings
 from mmattn.serving.factors import factorise
-from mmattn.training.tasks.recommendation import Recommender
-from mmattn.training.tasks.sequence import SequenceRecommender
+from mmattn.training.tasks.recommender import TrainedRecommender
 
 __all__ = ["measure_index_cost"]
 
@@ -33,8 +32,8 @@ _NUM_TIMED_RUNS = 3  # searches; the quickest counts
 
 
 def measure_index_cost(
-    recommender: Recommender | SequenceRecommender, split: Split, metric: str, dim: int = 128
-) -> IndexCost:
+    recommender: TrainedRecommender, split: Split, metric: str, dim: int = 128
+) -> IndexCost | None:
     """Measure the test part with exact scores, in vectors, and through an inverted file at rising effort.
 
     Args:
@@ -42,14 +41,20 @@ def measure_index_cost(
         split: its test part is predicted.
         metric: name with a cut-off.
         dim: of the vectors, at most the number of candidates.
+
+    Returns:
+        The costs; None for a recommender whose scores are no inner products.
     """
     k = int(metric.partition("@")[2])
-    right, known, candidates = split.matrix("test"), split.known("test"), split.candidates("test")
+    right, known, candidates = split.matrix("test"), split.histories("test"), split.candidates("test")
     asked = np.flatnonzero(np.diff(right.indptr))
     positives, seen = right[asked], sparse.csr_array(known[asked][:, candidates])
     own = rank_part(recommender.score, split, "test", k)
     scores = Ranking(own.items[asked], own.scores[asked], TIE_POLICY)
-    queries, vectors = _search_vectors(recommender, asked, candidates, dim)
+    both = _search_vectors(recommender, asked, candidates, dim)
+    if both is None:
+        return None
+    queries, vectors = both
     # What a user knows already is found too and thrown away: the search must go deeper by that many.
     depth = min(len(candidates), k + int(np.diff(seen.indptr).max(initial=0)))
 
@@ -87,19 +92,16 @@ def measure_index_cost(
 
 
 def _search_vectors(
-    recommender: Recommender | SequenceRecommender,
-    users: NDArray[np.int64],
-    items: NDArray[np.int64],
-    dim: int,
-) -> tuple[Floats32, Floats32]:
-    """[U, D] and [I, D] with scores as inner products, up to a factor a user."""
-    if isinstance(recommender, SequenceRecommender):  # it has them, and they lose nothing
-        return recommender.user_vectors[users], recommender.item_vectors[items]
-    weights_KI = recommender.weights(items)
-    place = np.full(max(int(items.max()), int(recommender.known_items.max())) + 1, -1)
-    place[recommender.known_items] = np.arange(len(recommender.known_items))
-    factors = factorise(weights_KI, recommender.histories, dim, place[items])
-    queries_UD = recommender.histories[users].astype(np.float32) @ factors.item_to_user
+    recommender: TrainedRecommender, users: NDArray[np.int64], items: NDArray[np.int64], dim: int
+) -> tuple[Floats32, Floats32] | None:
+    """[U, D] and [I, D] with scores as inner products, up to a factor a user; None if there are none."""
+    linear = recommender.history_weights(items)
+    if linear is None:
+        return recommender.inner_product_vectors(users, items)
+    position = np.full(max(int(items.max()), int(linear.known_items.max())) + 1, -1)
+    position[linear.known_items] = np.arange(len(linear.known_items))
+    factors = factorise(linear.weights, linear.histories, dim, position[items])
+    queries_UD = linear.histories[users].astype(np.float32) @ factors.item_to_user
     return np.ascontiguousarray(queries_UD), factors.vectors
 
 
