@@ -13,7 +13,7 @@ import torch
 from mmattn import schema
 from mmattn.array_types import Ints
 from mmattn.config import ModelConfig
-from mmattn.encoders.base import Encoder
+from mmattn.encoders.base import Encoder, EncoderCard
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
 from mmattn.encoders.store.rejected_content import write_rejected
 from mmattn.errors import InputError
@@ -27,7 +27,7 @@ from mmattn.training.loop import History, train
 from mmattn.training.tasks.base import Task
 from mmattn.types import Sample
 
-__all__ = ["Experiment", "Stopwatch", "known_contents"]
+__all__ = ["Experiment", "Stopwatch", "encoder_summaries", "known_contents", "open_run_folder"]
 
 
 class Experiment(ABC):
@@ -46,8 +46,6 @@ class Experiment(ABC):
         folder: of the run.
         device: that models are on.
         processes: the processes of `accelerate launch`, one if there is no other.
-        encoder_cards: modality -> what the report says of its encoder.
-        num_rejected: contents that could not be read.
 
     Raises:
         InputError: data that does not fit, a folder that exists and `resume` is False, or one that holds a
@@ -60,8 +58,6 @@ class Experiment(ABC):
         self.folder = open_run_folder(config, resume)
         self.device = choose_device()
         self.processes = distributed_state()
-        self.encoder_cards: dict[str, Any] = {}
-        self.num_rejected = 0
 
     @abstractmethod
     def read_data(self) -> None:
@@ -124,8 +120,6 @@ class Experiment(ABC):
             samples, encoders, config.data.features, config.sources, progress=self.progress
         )
         write_rejected(self.folder / "rejected.csv", inputs.rejected)
-        self.num_rejected = len(inputs.rejected)
-        self.encoder_cards = {name: _encoder_card(encoder) for name, encoder in encoders.items()}
         return inputs
 
     def build_model(
@@ -228,8 +222,15 @@ def open_run_folder(config: FitConfig, resume: bool) -> Path:
     return folder
 
 
-def _encoder_card(encoder: Encoder) -> dict[str, Any]:
-    """An encoder's card for the report, without the long lists of its vocabulary."""
-    card = encoder.describe()
+def encoder_summaries(encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
+    """Return what a report says of encoders: their cards without the long lists of their vocabularies.
+
+    Args:
+        encoders: modality -> encoder.
+    """
+    return {name: _summarize_card(encoder.describe()) for name, encoder in encoders.items()}
+
+
+def _summarize_card(card: EncoderCard) -> dict[str, Any]:
     short = {"name": card.name, "revision": card.revision, "fingerprint": card.fingerprint()[:16]}
     return short | {"weights": card.weights_hash[:16] or "trained with the model", "width": card.dim}

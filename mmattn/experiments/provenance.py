@@ -21,7 +21,7 @@ _LIBRARIES = ("mmattn", "torch", "numpy", "scipy", "faiss-gpu", "faiss-cpu", "tr
 
 
 def provenance(
-    config: FitConfig, results: Sequence[SeedResult], device: torch.device, encoder_cards: Mapping[str, Any]
+    config: FitConfig, results: Sequence[SeedResult], device: torch.device
 ) -> dict[str, Mapping[str, Any] | str]:
     """Return what repeats a run.
 
@@ -29,7 +29,6 @@ def provenance(
         config: of the run.
         results: of all seeds.
         device: that it ran on.
-        encoder_cards: modality -> what is said of its encoder.
     """
     program = parse(config.fusion.program)
     return {
@@ -39,7 +38,7 @@ def provenance(
             "in words": program.describe(),
             "fingerprint": program.fingerprint(),
         },
-        "encoders": encoder_cards,
+        "encoders": results[-1].encoders,
         "seconds": {f"seed {result.seed}": dict(result.seconds) for result in results},
         "config": yaml.safe_dump(schema.to_mapping(config), sort_keys=False, allow_unicode=True),
     }

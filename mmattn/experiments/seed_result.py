@@ -78,6 +78,8 @@ class SeedResult:
         history: of the training.
         seconds: step -> how long it took.
         part_sizes: part -> number of interactions and items; of tasks, task -> part -> number of items.
+        encoders: modality -> what the report says of its encoder.
+        num_rejected: contents that could not be read.
         ranking: of a recommender and its baselines; None in a run with tasks.
         tasks: name -> result; empty for a recommender.
     """
@@ -86,6 +88,8 @@ class SeedResult:
     history: History
     seconds: Mapping[str, float]
     part_sizes: Mapping[str, Any]
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    num_rejected: int = 0
     ranking: RankingResult | None = None
     tasks: Mapping[str, TaskResult] = field(default_factory=dict)
 

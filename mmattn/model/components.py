@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmattn.attention.layer.attention import Attention
 from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
 from mmattn.encoders.base import Encoder
 from mmattn.encoders.lora import add_lora
+from mmattn.errors import PluginError, did_you_mean
 from mmattn.fusion.block import BottleneckBlock, FusionBlock
 from mmattn.fusion.core import FusionCore
 from mmattn.fusion.input_projection import InputProjection
@@ -47,12 +49,27 @@ def build_encoders(
         if config.finetune:
             options["frozen"] = config.finetune == "frozen"
         if contents is not None and hasattr(factory, "fit"):
-            built[modality] = factory.fit(contents[modality], **options)
+            built[modality] = _fit_encoder(config.name, factory, contents[modality], options)
         else:
             built[modality] = encoder_registry.create(config.name, **options)
         if config.finetune == "lora":
             add_lora(built[modality], config.lora)
     return built
+
+
+def _fit_encoder(name: str, factory: Any, contents: list[Any], options: Mapping[str, Any]) -> Encoder:
+    """Call `fit`, whose further options are the constructor's."""
+    parameters = inspect.signature(factory.fit).parameters
+    known = dict(parameters) | dict(inspect.signature(factory).parameters)
+    for option in options:
+        if option not in known:
+            raise PluginError(f"encoders plugin {name!r}: no option {option!r}.{did_you_mean(option, known)}")
+    try:
+        inspect.signature(factory.fit).bind(contents, **options)
+    except TypeError as error:
+        raise PluginError(f"encoders plugin {name!r}: {error}; name it in the encoder's options") from error
+    fitted: Encoder = factory.fit(contents, **options)
+    return fitted
 
 
 def build_core(widths: Mapping[str, int], config: ModelConfig) -> FusionCore:

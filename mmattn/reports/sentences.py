@@ -54,7 +54,7 @@ def metric_label(metric: str) -> str:
 
 
 def task_metric_label(metric: str) -> str:
-    """Return the display name of a task metric.
+    """Return the display name of a task metric; a short unknown name is taken for an acronym.
 
     Args:
         metric: name of the metric.
@@ -62,8 +62,12 @@ def task_metric_label(metric: str) -> str:
     Example:
         >>> task_metric_label("wer"), task_metric_label("macro f1"), task_metric_label("word accuracy")
         ('Word error rate', 'Macro F1', 'Word accuracy')
+        >>> task_metric_label("rmse")
+        'RMSE'
     """
-    return _TASK_METRIC_LABELS.get(metric, metric[:1].upper() + metric[1:])
+    if metric in _TASK_METRIC_LABELS:
+        return _TASK_METRIC_LABELS[metric]
+    return metric.upper() if len(metric) <= 4 else metric[:1].upper() + metric[1:]
 
 
 def format_signed(value: float) -> str:

@@ -92,7 +92,7 @@ def fitted(folder: Path, shift: float, card: str = "films", seeds: tuple[int, ..
     for seed in seeds:
         base = np.random.default_rng(seed).random(53)
         values = {"mmattn": {"ndcg@20": base + shift}, "rival": {"ndcg@20": base}}
-        result = SeedResult(seed, History(best_score=0.0), {}, {}, RankingResult(values, {}))
+        result = SeedResult(seed, History(best_score=0.0), {}, {}, ranking=RankingResult(values, {}))
         save_result(folder / f"seed-{seed}" / "result.npz", result)
     return str(folder)
 

@@ -20,7 +20,7 @@ from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError, PluginError
 from mmattn.evaluation.splits.split import Part, Split
 from mmattn.experiments.ablation import ablations
-from mmattn.experiments.experiment import Experiment, Stopwatch
+from mmattn.experiments.experiment import Experiment, Stopwatch, encoder_summaries
 from mmattn.experiments.recommendation.baselines import BaselineContent, fit_baseline, tune_baselines
 from mmattn.experiments.recommendation.hybrid import fit_hybrid, tune_hybrid, user_profiles
 from mmattn.experiments.recommendation.index_cost import measure_index_cost
@@ -139,13 +139,14 @@ class RecommendationExperiment(Experiment):
             baseline_settings=baseline_settings,
             hybrid_settings=settings,
         )
-        return SeedResult(seed, history, clock.seconds, part_sizes(split), ranking=ranking)
+        return SeedResult(
+            seed, history, clock.seconds, part_sizes(split),
+            encoders=encoder_summaries(task.model.encoders), num_rejected=len(inputs.rejected),
+            ranking=ranking,
+        )  # fmt: skip
 
     def report(self, results: Sequence[SeedResult]) -> Report:
-        return summarize_recommender(
-            self.config, self.dataset, results,
-            device=self.device, encoder_cards=self.encoder_cards, num_rejected=self.num_rejected,
-        )  # fmt: skip
+        return summarize_recommender(self.config, self.dataset, results, self.device)
 
     def finish(self) -> None:
         """Build the service from the first seed's model, which is read from the disk only after a resume."""

@@ -55,10 +55,7 @@ def summarize_recommender(
     config: FitConfig,
     dataset: Dataset,
     results: Sequence[SeedResult],
-    *,
     device: torch.device,
-    encoder_cards: Mapping[str, Any],
-    num_rejected: int,
 ) -> RecommendationReport:
     """Return the report of a recommender's run.
 
@@ -67,8 +64,6 @@ def summarize_recommender(
         dataset: its data.
         results: of all seeds.
         device: that it ran on.
-        encoder_cards: modality -> what is said of its encoder.
-        num_rejected: contents that could not be read.
     """
     rankings = [result.ranking for result in results if result.ranking is not None]
     systems = _systems(config, rankings)
@@ -83,7 +78,7 @@ def summarize_recommender(
     }
     return RecommendationReport(
         title=config.name,
-        data=data_summary(dataset, results[0].part_sizes, num_rejected),
+        data=data_summary(dataset, results[0].part_sizes, results[-1].num_rejected),
         systems=systems,
         protocol=protocol_settings(config),
         protocol_sentences=describe_protocol(config),
@@ -96,7 +91,7 @@ def summarize_recommender(
         examples=_examples(config, dataset, results[0].seed, rankings[0]),
         provenance={
             **({"hybrid": hybrid} if hybrid else {}),
-            **provenance(config, results, device, encoder_cards),
+            **provenance(config, results, device),
         },
     )
 

@@ -20,7 +20,7 @@ from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.experiments.ablation import ablations
 from mmattn.experiments.config import AdversarialConfig, DistillationConfig
-from mmattn.experiments.experiment import Experiment, Stopwatch
+from mmattn.experiments.experiment import Experiment, Stopwatch, encoder_summaries
 from mmattn.experiments.seed_result import FULL, SINGLE_TASK, SeedResult, TaskResult
 from mmattn.experiments.supervised.data import TaskData, read_task_data
 from mmattn.experiments.supervised.robustness import evaluate_under_attack, evaluate_under_noise
@@ -104,12 +104,13 @@ class SupervisedExperiment(Experiment):
         clock.mark("ablations and noise")
         cast(Model, joint.model).save_pretrained(self.seed_folder(seed) / "model")
         sizes = {name: {part: len(rows) for part, rows in split.items()} for name, split in parts.items()}
-        return SeedResult(seed, history, clock.seconds, sizes, tasks=results)
+        return SeedResult(
+            seed, history, clock.seconds, sizes,
+            encoders=encoder_summaries(encoders), num_rejected=len(inputs.rejected), tasks=results,
+        )  # fmt: skip
 
     def report(self, results: Sequence[SeedResult]) -> Report:
-        return summarize_tasks(
-            self.config, self.data, results, device=self.device, encoder_cards=self.encoder_cards
-        )
+        return summarize_tasks(self.config, self.data, results, self.device)
 
     # --- training -------------------------------------------------------------------------------
 

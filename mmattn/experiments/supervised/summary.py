@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,7 @@ def summarize_tasks(
     config: FitConfig,
     data: TaskRunData,
     results: Sequence[SeedResult],
-    *,
     device: torch.device,
-    encoder_cards: Mapping[str, Any],
 ) -> TaskReport:
     """Return the report of a run with tasks.
 
@@ -40,7 +38,6 @@ def summarize_tasks(
         data: its data.
         results: of all seeds.
         device: that it ran on.
-        encoder_cards: modality -> what is said of its encoder.
     """
     return TaskReport(
         title=config.name,
@@ -54,7 +51,7 @@ def summarize_tasks(
         protocol_sentences=_protocol_sentences(config, data, results),
         data={dataset.card.name: _describe_dataset(dataset) for dataset in data.datasets.values()},
         learning_curves=tuple(_learning_curves(data, results)),
-        provenance=provenance(config, results, device, encoder_cards),
+        provenance=provenance(config, results, device),
     )
 
 
