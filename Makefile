@@ -20,6 +20,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=examples/recipes $(BIN)/mypy examples/recipes/*.py
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

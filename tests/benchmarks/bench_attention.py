@@ -25,7 +25,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from measuring import (
+from torch import Tensor, nn
+from workloads import Case, cases, padded_modality, ragged_cases
+
+from mmattn import InputError
+from mmattn import attention as A
+from mmattn.testing.measuring import (
     Report,
     chosen,
     devices,
@@ -36,11 +41,6 @@ from measuring import (
     seconds_on,
     torch_options,
 )
-from torch import Tensor, nn
-from workloads import Case, cases, padded_modality, ragged_cases
-
-from mmattn import InputError
-from mmattn import attention as A
 
 OURS, SDPA, EAGER, THEIRS = "mmattn", "padded SDPA", "padded eager", "x-transformers"
 FLEX, VARLEN = "mmattn on flex", "bare varlen"

@@ -16,10 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytrec_eval
-from measuring import Report, chosen, in_turn, options, process_seconds
 
 from mmattn.evaluation.trec.evaluate import Evaluation, evaluate_run
 from mmattn.evaluation.trec.run import Qrels, Run
+from mmattn.testing.measuring import Report, chosen, in_turn, options, process_seconds
 
 NAMES = {"ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100", "mrr": "recip_rank", "recall@100": "recall_100"}
 ASKED = {"ndcg_cut.10", "map_cut.100", "recip_rank", "recall.100"}

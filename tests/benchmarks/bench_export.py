@@ -21,8 +21,8 @@ from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.export import ExportedModel, export
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
+from mmattn.testing.measuring import Report, chosen, in_turn, options, process_seconds
 from mmattn.types import Sample
-from tests.benchmarks.measuring import Report, chosen, in_turn, options, process_seconds
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 MODELS = {

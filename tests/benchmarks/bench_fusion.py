@@ -22,7 +22,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from measuring import (
+from torch import Tensor, nn
+from workloads import multimodal
+
+from mmattn import attention as A
+from mmattn.attention.layer.linear import is_onednn_faster
+from mmattn.fusion.block import FusionBlock
+from mmattn.testing.measuring import (
     Report,
     chosen,
     devices,
@@ -33,12 +39,6 @@ from measuring import (
     seconds_on,
     torch_options,
 )
-from torch import Tensor, nn
-from workloads import multimodal
-
-from mmattn import attention as A
-from mmattn.attention.layer.linear import is_onednn_faster
-from mmattn.fusion.block import FusionBlock
 from mmattn.types import Tokens
 
 OURS, PADDED, SORTED = "mmattn", "padded layer", "sub-batches of 32"

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Report, options
+
+from mmattn.testing.measuring import Report, options
 
 ROOT = Path(__file__).parents[2]
 COMMON = {

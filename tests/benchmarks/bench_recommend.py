@@ -27,12 +27,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import torch
-from measuring import Report, chosen, options, peak_megabytes
 
 from mmattn.retrieval.index import Index
 from mmattn.serving.batch import recommend_table
 from mmattn.serving.service import RecommenderService
 from mmattn.serving.unseen_search import tune_for_users
+from mmattn.testing.measuring import Report, chosen, options, peak_megabytes
 
 K, ASKED, CENTRES = 20, 500, 1000
 FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"

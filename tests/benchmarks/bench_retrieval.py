@@ -24,10 +24,10 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 import torch
-from measuring import Report, chosen, in_turn, options
 
 from mmattn.retrieval.index import Index
 from mmattn.retrieval.search.exact import ExactSearch
+from mmattn.testing.measuring import Report, chosen, in_turn, options
 
 K, BATCH = 10, 200
 FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -93,44 +91,3 @@ def test_an_installation_without_the_scripts_says_where_they_are(tmp_path: Path)
     with pytest.raises(InputError, match=r"come with the source only.* is not there; unpack the source"):
         find_scripts(tmp_path)
     assert set(SMALL) <= set(find_scripts(ROOT))
-
-
-# --- the instruments ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def measuring() -> ModuleType:
-    path = ROOT / "tests" / "benchmarks" / "measuring.py"
-    spec = importlib.util.spec_from_file_location("measuring", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="resident memory is read on Linux only"
-)
-def test_peak_memory_is_what_a_run_adds_even_where_memory_was_freed(measuring: ModuleType) -> None:
-    torch.ones(40_000_000).sum()  # freed again: it must not hide what comes
-    found = measuring.peak_megabytes(lambda: torch.ones(13_000_000).sum())
-    assert found == pytest.approx(52, abs=3)
-
-
-def test_a_run_that_fails_while_its_memory_is_measured_is_an_error(measuring: ModuleType) -> None:
-    with pytest.raises(RuntimeError, match="failed"):
-        measuring._in_a_child(lambda: 1 / 0)
-
-
-def test_rivals_run_in_turn_and_medians_count(measuring: ModuleType) -> None:
-    calls: list[str] = []
-    times = iter([9.0, 9.0, 1.0, 2.0, 5.0, 4.0, 3.0, 3.0])
-    found = measuring.in_turn(
-        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")},
-        3,
-        seconds=lambda run: (run(), next(times))[1],
-        before=lambda: calls.append("-"),
-    )
-    assert "".join(calls) == "-a-b" * 4
-    assert found == {"a": 3.0, "b": 3.0}

@@ -6,7 +6,7 @@ torch's global generator alone, which `mmattn.training.loop.train` seeds anew fo
 
 Waveforms reach `SupervisedTask.augment` where the encoder keeps them: `cache_as="samples"`. What helps words
 of voices that were never heard, on spoken digits of two people after learning from four others (points of
-accuracy on validation, one short run each; tests/benchmarks/RESULTS.md):
+accuracy on validation, one short run each; docs/results/speech.md):
 
 * frames that are level over the clip (`normalise="clip"`): levelling each band lost 8 in a kernel ridge;
   powers (`power_compression=0.1`) in place of logarithms gave up to 5 in a small network, nothing in the

@@ -1,6 +1,6 @@
 """Named entities of WNUT-17 with MiniLM: through our core and tagging head, and fine-tuned plainly beside it.
 
-    python -m tests.benchmarks.wnut17 --root ../shared/data/wnut17 --out runs/wnut17 --seeds 0 1 2
+    python examples/recipes/wnut17.py --root ../shared/data/wnut17 --out runs/wnut17 --seeds 0 1 2
 
 The rival is `transformers.AutoModelForTokenClassification` on the same weights: dropout, a linear layer on
 the first piece of each word, cross-entropy. Both are trained by the same loop, with the same batches of
@@ -40,11 +40,11 @@ from mmattn.evaluation.tasks.entities import EntityMetrics, entity_metrics
 from mmattn.files import write_json
 from mmattn.heads.text.tagging import TaggingHead
 from mmattn.model.build import build_encoders, build_model, choose_device
+from mmattn.testing.measuring import Report
 from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.base import Task
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.wnut17.prepare import ENTITY_TYPES, Wnut17
-from tests.benchmarks.measuring import Report
 
 RATES = (1e-4, 2e-4, 4e-4)  # of what was pretrained
 BATCH, LONGEST = 16, 128
@@ -171,8 +171,8 @@ def _first_pieces(words: Sequence[int | None]) -> dict[int, int]:
 
 def ours(data: Sentences, variant: Variant) -> Ours:
     """The model and its task."""
-    text = {"words": True, "max_length": LONGEST, "batch_size": BATCH}
-    shapes = {"dim": 64, "words": True, "shapes": True}
+    text: dict[str, Any] = {"is_split_into_words": True, "max_length": LONGEST, "batch_size": BATCH}
+    shapes: dict[str, Any] = {"dim": 64, "is_split_into_words": True, "word_shapes": True}
     dim = variant.fusion.dim
     encoders = {"text": EncoderConfig("minilm", text, finetune="full", dim_fraction=384 / dim)}
     if variant.shapes:

@@ -1,7 +1,7 @@
 """Say it, find it: digits in scenes, asked for in words, by sound patterns, and by recorded speech.
 
-    python -m tests.benchmarks.scenes --out runs/scenes --seeds 0 1 2
-    python -m tests.benchmarks.scenes --out runs/scenes --seeds 0 1 2 --root ../shared/data/fsdd
+    python examples/recipes/scenes.py --out runs/scenes --seeds 0 1 2
+    python examples/recipes/scenes.py --out runs/scenes --seeds 0 1 2 --root ../shared/data/fsdd
 
 Test scenes show handwriting that no training scene shows. `asked` learns from fresh scenes, some with a
 phrase, some with a sound pattern, some with nothing said (then every digit is meant). With the folder of
@@ -39,6 +39,7 @@ from mmattn.evaluation.tasks.detection import detection_metrics
 from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import atomic_path, write_json
 from mmattn.model.build import build_model, choose_device
+from mmattn.testing.measuring import Report
 from mmattn.training.augmentation.speech_augment import (
     default_spectrogram_transforms,
     default_waveform_transforms,
@@ -49,7 +50,6 @@ from mmattn.types import Sample
 from mmattn_adapters.torchvision import Detector, SyntheticDetectionTask
 from mmattn_datasets.scenes.draw import DIGITS, PARTS, Part, make_scenes
 from mmattn_datasets.scenes.queries import AudioSource, FsddAudio, Query, make_queries
-from tests.benchmarks.measuring import Report
 
 SCENES, EACH = 300, 3  # of the test
 ASKED = "asked for"
@@ -58,7 +58,10 @@ UNHEARD = (("george", "jackson"), ("lucas", "nicolas"), ("theo", "yweweler"))
 
 
 # As chosen for unheard speakers in fsdd.py; 24 frames make six tokens, each a field of its own.
-EAR = {"dim": 64, "channels": (16, 32, 48), "stretch": 24, "root": 0.1, "trim": 55.0, "keep": "samples"}
+EAR: dict[str, Any] = {
+    "dim": 64, "channels": (16, 32, 48), "fixed_length": 24, "power_compression": 0.1, "trim_db": 55.0,
+    "cache_as": "samples",
+}  # fmt: skip
 FUSION = FusionConfig(dim=64, layers=0, heads=1, dropout=0.2)
 
 
@@ -231,7 +234,7 @@ def held(part: Part, sounds: AudioSource | None = None, scenes: int = SCENES) ->
     if sounds is None:
         return queries
     generator = np.random.default_rng(2026)
-    return [replace(query, take=sounds.sample(query.digit, generator)) for query in queries]
+    return [replace(query, recording=sounds.sample(query.digit, generator)) for query in queries]
 
 
 def judge_of(sounds: AudioSource | None, *modalities: str) -> Callable[[Detector], dict[str, float]]:

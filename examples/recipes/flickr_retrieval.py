@@ -1,6 +1,6 @@
 """Photographs, written captions and spoken captions found by each other: 320 to learn from, 80 to find.
 
-    python -m tests.benchmarks.flickr_retrieval --root ../shared/data/flickr-trimodal --out runs/flickr
+    python examples/recipes/flickr_retrieval.py --root ../shared/data/flickr-trimodal --out runs/flickr
 
 Frozen encoders (EfficientNet-lite0, MiniLM, units of sound that were clustered without any word), one vector
 each, and a small trained core. Text is one of the four captions that are not spoken; in training, so are the
@@ -24,6 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from acoustic_units import AcousticUnits
+from linear_alignment import RIVALS
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
@@ -37,13 +39,11 @@ from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.modality_vectors import subset_vectors
 from mmattn.model.model import Model
+from mmattn.testing.measuring import Report
 from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.types import Sample, Tokens
 from mmattn_datasets.flickr_trimodal.prepare import CAPTIONS_PER_IMAGE, FlickrTrimodal
-from tests.benchmarks.acoustic_units import AcousticUnits
-from tests.benchmarks.linear_alignment import RIVALS
-from tests.benchmarks.measuring import Report
 
 Floats = NDArray[np.float64]
 Direction = tuple[tuple[str, ...], str]  # what asks, what is found
@@ -162,7 +162,7 @@ def build(photographs: Photographs, seed: int, temperature: float) -> Model:
 
 
 def our_ranks(photographs: Photographs, model: Model, part: str) -> dict[Direction, NDArray[np.int64]]:
-    def vectors(samples: NDArray[np.int64], modalities: tuple[str, ...]) -> Floats:
+    def vectors(samples: NDArray[np.int64], modalities: tuple[str, ...]) -> Any:
         return subset_vectors(model, photographs.inputs, torch.from_numpy(samples), modalities)
 
     return {each: ranks(photographs, part, each, vectors, vectors) for each in photographs.directions}

@@ -1,6 +1,6 @@
 """Spoken digits, handwritten digits and named entities on one core, against a model for each alone.
 
-    python -m tests.benchmarks.multitask --root ../shared/data --out runs/multitask --seeds 0 1 2
+    python examples/recipes/multitask.py --root ../shared/data --out runs/multitask --seeds 0 1 2
 
 FSDD (official test part), scikit-learn's handwriting (its digits as `mmattn prepare digits` deals them into
 parts, pictures only) and WNUT-17, each its own card. Every step takes a batch of each task; a task alone gets
@@ -25,7 +25,7 @@ import torch
 from mmattn.experiments.config import FitConfig, load_fit
 from mmattn.experiments.runner import run_experiment
 from mmattn.registry import datasets
-from tests.benchmarks.measuring import Report
+from mmattn.testing.measuring import Report
 
 SETTINGS = Path(__file__).parents[2] / "examples/three_tasks.yaml"
 CARDS = {"keyword": "fsdd", "picture": "pictures", "entities": "wnut17"}
@@ -51,11 +51,12 @@ def main() -> None:
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     report.table(
         f"Together and alone, {config.weighting} weights, seeds {config.protocol.seeds}",
-        ("task", "figure", "together", "alone", "together - alone"),
+        ("task", "metric", "together", "alone", "together - alone"),
     )
     for name, task in metrics["tasks"].items():
-        for figure in task["figures"]:
-            report.row(name, figure, *(shown(task[which][figure]) for which in ("figures", "alone", "gain")))
+        for metric in task["metrics"]:
+            found = (task[which][metric] for which in ("metrics", "single_task", "gain"))
+            report.row(name, metric, *map(shown, found))
     report.table("Seconds of the processor", ("what", "seconds"))
     report.row("this call", round(time.process_time() - begun))
     report.close()

@@ -1,7 +1,7 @@
 """The closed-form hybrid on MovieLens-1M: warm films by its own split, and new and old films in one list.
 
     mmattn prepare movielens --root ../shared/data/ml1m --out data/ml1m
-    python tests/benchmarks/movielens_hybrid.py --card data/ml1m
+    python examples/recipes/movielens_hybrid.py --card data/ml1m
 
 Settings are chosen by nDCG@20 on a fifth of every user's training, EASE's by as many trials as the hybrid's
 items' part; the test part is measured once with each, seen items masked. New films are judged by a kernel of
@@ -18,9 +18,10 @@ from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from typing import Any
+
 import numpy as np
 import torch
-from measuring import Report
 from numpy.typing import NDArray
 from scipy import linalg
 
@@ -36,6 +37,7 @@ from mmattn.experiments.recommendation.protocol import make_split, per_user_metr
 from mmattn.experiments.recommendation.system_evaluation import SystemEvaluator
 from mmattn.heads.recommendation.history_completion import complete_history_weights, cooccurrence_counts
 from mmattn.recommenders import EASE, Popularity, Recommender
+from mmattn.testing.measuring import Report
 
 METRICS = ("ndcg@20", "recall@20")
 STRENGTHS = (300.0, 500.0, 1000.0)
@@ -103,7 +105,7 @@ def warm(report: Report, dataset: Dataset, seeds: list[int]) -> None:
     profiles, chosen = user_profiles(dataset.users), []
     begun = time.process_time()
     for seed in seeds:
-        split = make_split(dataset, ProtocolConfig("given", validation=0.2), seed)
+        split = make_split(dataset, ProtocolConfig(split="given", validation=0.2), seed)
         known, train = split.known_items("test"), split.known("validation")
         settings = tune_hybrid(WARM, train, None, known, partial(judged, split), profiles)
         figures = {strength: judged(split, EASE(strength).fit(train)) for strength in STRENGTHS}
@@ -135,7 +137,7 @@ def warm(report: Report, dataset: Dataset, seeds: list[int]) -> None:
 def mixed(report: Report, dataset: Dataset, seed: int) -> None:
     """A fifth of the films is new, and they are ranked with all others."""
     kernel_II = BaselineContent(dataset.items, ModelInputs({})).kernel(CONTENT)
-    protocol, profiles = ProtocolConfig("mixed", metrics=METRICS), user_profiles(dataset.users)
+    protocol, profiles = ProtocolConfig(split="mixed", metrics=METRICS), user_profiles(dataset.users)
     split = make_split(dataset, protocol, seed)
     settings = tune_hybrid(
         MIXED, split.known("validation"), content_weights(kernel_II, split, "validation"),
@@ -144,9 +146,9 @@ def mixed(report: Report, dataset: Dataset, seed: int) -> None:
     known, train = split.known_items("test"), split.known("test")
     content = content_weights(kernel_II, split, "test")
     hybrid = fit_hybrid(settings, train, content, known, profiles)
-    systems = {
+    systems: dict[str, Any] = {
         "hybrid": hybrid,
-        "hybrid, lift 1": hybrid.with_weights(content_scale=1.0),
+        "hybrid, content_scale 1": hybrid.with_weights(content_scale=1.0),
         "hybrid, no content": hybrid.with_content(None),
         "content alone": Content(split, content),
         "EASE, 500": EASE(500.0).fit(train, known=known),

@@ -1,6 +1,6 @@
 """What distillation, int8 and pruned heads cost and save: size, time and accuracy of one digit classifier.
 
-    python -m tests.benchmarks.compress [--seeds 0 1 2] [--items 1797] [--epochs 12] [--out FOLDER]
+    python examples/recipes/compress.py [--seeds 0 1 2] [--items 1797] [--epochs 12] [--out FOLDER]
 
 The embedded digits, named from handwriting and sound (either may be absent); the words, which would say it,
 are left out. The large model is trained with gated heads; of the gate penalties the largest is taken that
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmattn.attention.layer.head_gates import layers
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.data.reader import read_dataset
 from mmattn.encoders.model_inputs import ModelInputs, prepare_inputs
@@ -26,12 +27,12 @@ from mmattn.experiments.supervised.robustness import evaluate_under_attack, eval
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model
 from mmattn.model.model import Model
+from mmattn.testing.measuring import Report, in_turn, options, process_seconds
 from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.adversarial import FGM
 from mmattn.training.tasks.distillation import DistillationTask
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.digits.prepare import Digits
-from tests.benchmarks.measuring import Report, in_turn, options, process_seconds
 
 DIM, LAYERS, HEADS = 256, 2, 8
 PENALTIES = (0.003, 0.01, 0.03)
@@ -84,7 +85,7 @@ class Digit:
         task = made(
             model, inputs, self.targets, self.part["train"],
             None if penalty else lambda _: {"accuracy": self.accuracy(task, "validation")},
-            head="digit", batch=64, drop_modality=0.1, **kind,
+            head="digit", batch_size=64, drop_modality=0.1, **kind,
         )  # fmt: skip
         train(
             task,
@@ -124,15 +125,16 @@ def one_seed(digit: Digit, seed: int) -> dict[str, Any]:
     pruned.model.prune()
     small = digit.trained(digit.model(seed, dim=64, layers=1), inputs, seed)
     taught = digit.trained(
-        digit.model(seed, dim=64, layers=1), inputs, seed, teacher=large.model, temperature=3.0, share=0.7
-    )
+        digit.model(seed, dim=64, layers=1), inputs, seed,
+        teacher=large.model, temperature=3.0, teacher_weight=0.7,
+    )  # fmt: skip
     steeled = digit.trained(digit.model(seed, dim=DIM, layers=LAYERS), inputs, seed, perturb=FGM(0.05))
     variants = {
         "large": large, "large, int8": in_int8(large), "pruned": pruned, "pruned, int8": in_int8(pruned),
         "small": small, "small, taught by the large one": taught, "the same, int8": in_int8(taught),
     }  # fmt: skip
     tested, test = {"large": large, "trained with FGM": steeled}, digit.part["test"]
-    heads = sum(block.attention.heads for block in pruned.model.core.blocks)
+    heads = sum(layer.heads for _, layer in layers(pruned.model.core))
     return {
         "seed": seed, "penalty": chosen, "heads left": heads,
         "accuracy": {name: digit.accuracy(task, "test") for name, task in variants.items()},

@@ -1,6 +1,6 @@
 """Blood cells: our detector with EfficientNet-lite0 beside torchvision's Faster R-CNN with the same backbone.
 
-    python -m tests.benchmarks.bccd --root ../shared/data/bccd --out runs/bccd --seeds 0
+    python examples/recipes/bccd.py --root ../shared/data/bccd --out runs/bccd --seeds 0
 
 Both have the bundled weights of the backbone, the same feature pyramid, pictures of 320 x 240, anchors of the
 sizes of the cells, batches, steps, rates, augmentation and averaged weights; the official train part to learn
@@ -37,6 +37,7 @@ from mmattn.evaluation.tasks.detection import detection_metrics, per_class_detec
 from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection, paired_bootstrap_detection
 from mmattn.files import write_json
 from mmattn.model.build import choose_device
+from mmattn.testing.measuring import Report
 from mmattn.training.augmentation.box_augment import BoxAugment
 from mmattn.training.loop import LoopConfig, train
 from mmattn.types import Sample
@@ -44,7 +45,6 @@ from mmattn_adapters.detection.networks import DetectorTransform
 from mmattn_adapters.detection.pyramid import FeaturePyramid
 from mmattn_adapters.detection.task import DetectionTask
 from mmattn_adapters.torchvision import Detector
-from tests.benchmarks.measuring import Report
 
 LABELS = ("Platelets", "RBC", "WBC")
 SIZE = (240, 320)  # height and width that both systems see
@@ -130,7 +130,7 @@ def ours(kind: str) -> Detector:
         "rpn_post_nms_top_n_test": 200,
         "box_batch_size_per_image": 128,
     }
-    detector = Detector.build("faster-rcnn", LABELS, **shared, representation=256, options=options)
+    detector = Detector.build("faster-rcnn", LABELS, **shared, representation_size=256, options=options)
     detector.network.rpn.anchor_generator = AnchorGenerator(ANCHORS, ((0.75, 1.0, 1.33),) * len(ANCHORS))
     return detector
 
@@ -240,7 +240,8 @@ def show(results: dict[str, list[dict[str, Any]]], root: Path, report: Report) -
         recalls = ", ".join(f"{label} {rows[label]['recall']:.3f}" for label in LABELS)
         report.note(f"{system}, first seed, by faster-coco-eval: {official}; recall {recalls}")
     if len(found) == 2 and len(set(map(len, found.values()))) == 1:
-        differences = paired_bootstrap_detection(*(found[system] for system in SYSTEMS), truth)
+        ours, theirs = (found[system] for system in SYSTEMS)
+        differences = paired_bootstrap_detection(ours, theirs, truth)
         for name in ("ap50", "map"):
             each = differences[name]
             report.note(f"{name}, ours minus theirs: {each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f})")

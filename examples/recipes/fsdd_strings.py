@@ -1,6 +1,6 @@
 """Strings of 3 to 7 spoken digits by CTC: a model that hears the whole against one that follows the sound.
 
-    python -m tests.benchmarks.fsdd_strings --root ../shared/data/fsdd --seeds 0 1 2 --out runs/strings
+    python examples/recipes/fsdd.py_strings --root ../shared/data/fsdd --seeds 0 1 2 --out runs/strings
 
 Recordings 0 to 4 of every speaker and digit (the official test part) are joined to 500 test strings, 5 to 9
 to 200 strings of validation, the others anew in every step of training. Six speakers, one a string, all heard
@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from digit_strings import RATE, WORDS, Clip, String, by_speaker, draw, recordings
 
 from mmattn.config import EncoderConfig, FusionConfig, HeadConfig, ModelConfig
 from mmattn.encoders.model_inputs import ModelInputs
@@ -36,6 +37,7 @@ from mmattn.heads.speech.decoding.alignment import align_transcript
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
 from mmattn.serving.streaming_asr import StreamingRecognizer
+from mmattn.testing.measuring import Report
 from mmattn.training.augmentation.speech_augment import (
     AddNoise,
     Compose,
@@ -48,8 +50,6 @@ from mmattn.training.augmentation.speech_augment import (
 from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import Augment, SupervisedTask
 from mmattn.types import Fused
-from tests.benchmarks.digit_strings import RATE, WORDS, Clip, String, by_speaker, draw, recordings
-from tests.benchmarks.measuring import Report
 
 VALIDATION, TEST = 200, 500
 # Whom a token of 40 ms may hear; "decoder" is "whole" with an attention decoder that is trained beside CTC.
@@ -58,10 +58,13 @@ MASKS = {"causal": "causal & window(24)", "whole": "window(24)", "decoder": "win
 
 def config(system: str, unit: str) -> ModelConfig:
     """The same network but for the mask of its attention, and a decoder, which has to know where it reads."""
-    options = {"dim": 96, "rate": RATE, "bands": 40, "layers": 4, "kernel": 7, "keep": "samples"}
+    options = {
+        "dim": 96, "sample_rate": RATE, "n_mels": 40, "layers": 4, "kernel_size": 7, "cache_as": "samples",
+    }  # fmt: skip
     program = f"Program(score=dot(), mask={MASKS[system]})"
-    alphabet = list(WORDS) if unit == "word-piece" else sorted({*"".join(WORDS), " "})
-    head = {"alphabet": alphabet, "unit": unit, "frames": 1 if unit == "word-piece" else 2, "dropout": 0.1}
+    vocabulary = list(WORDS) if unit == "word-piece" else sorted({*"".join(WORDS), " "})
+    frames = 1 if unit == "word-piece" else 2
+    head = {"vocabulary": vocabulary, "unit": unit, "frames_per_token": frames, "dropout": 0.1}
     heads = {"ctc": HeadConfig("ctc", head)}
     if system == "decoder":
         heads["written"] = HeadConfig("generation", {"vocabulary": list(WORDS), "layers": 1, "max_length": 9})
@@ -167,7 +170,7 @@ def word_times(model: Model, strings: list[String]) -> dict[str, float]:
     head, middles, borders, within = model.head("ctc"), [], [], []
     for string in strings:
         emissions = head(model.fuse({"audio": model.encoders["audio"]([string.sound])}))
-        words = align_transcript(emissions.values, emissions.time, string.text, head.alphabet)
+        words = align_transcript(emissions.values, emissions.time, string.text, head.tokenizer)
         places = np.array([(word.start + word.end) / 2 for word in words])
         first, last = np.array(string.spans).T / RATE
         middles.append(places - (first + last) / 2)

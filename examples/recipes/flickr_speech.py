@@ -1,6 +1,6 @@
 """Spoken captions to text by CTC: 280 clips of one synthetic voice to learn from, 80 to be judged by.
 
-    python -m tests.benchmarks.flickr_speech --root ../shared/data/flickr-trimodal --out runs/flickr --seeds 0
+    python examples/recipes/flickr_speech.py --root ../shared/data/flickr-trimodal --out runs/flickr --seeds 0
 
 Photographs are split by the data set's own hash of seed and name: 70% train, 10% validation, 20% test.
 Written with characters, heard by convolutions and attention over 0.6 s on either side. Greedy; a prefix beam
@@ -44,6 +44,7 @@ from mmattn.heads.speech.decoding.scorers import (
 from mmattn.heads.speech.decoding.search import GreedyDecoder, StreamingDecoder, transcribe
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
+from mmattn.testing.measuring import Report
 from mmattn.training.augmentation.speech_augment import (
     AddNoise,
     Compose,
@@ -56,7 +57,6 @@ from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Tokens
 from mmattn_datasets.flickr_trimodal.prepare import FlickrTrimodal
-from tests.benchmarks.measuring import Report
 
 RATE, BATCH = 16_000, 14
 WEIGHTS, BONUSES = (0.2, 0.4, 0.7, 1.0), (0.0, 0.5, 1.0, 2.0)
@@ -71,7 +71,9 @@ def prepared(root: Path, out: Path, seed: int) -> Dataset:
 
 
 def config(characters: list[str]) -> ModelConfig:
-    options = {"dim": 144, "rate": RATE, "bands": 64, "layers": 4, "keep": "samples", "dropout": 0.15}
+    options = {
+        "dim": 144, "sample_rate": RATE, "n_mels": 64, "layers": 4, "cache_as": "samples", "dropout": 0.15,
+    }  # fmt: skip
     return ModelConfig(
         {"audio": EncoderConfig("causal-log-mel", options, positional_encoding=False)},
         FusionConfig(

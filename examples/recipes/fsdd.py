@@ -1,6 +1,6 @@
 """Spoken digits: which word, of voices that were heard and that never were; and whose voice.
 
-    python -m tests.benchmarks.fsdd --root ../shared/data/fsdd --out runs/fsdd
+    python examples/recipes/fsdd.py --root ../shared/data/fsdd --out runs/fsdd
 
 Ours is an encoder of small convolutions ("conv-mel"), the fusion core and the classification head, trained by
 `SupervisedTask` on clips as other voices and rooms would have made them. The rival is a plain CNN of three
@@ -42,6 +42,7 @@ from mmattn.evaluation.statistics.bootstrap import bootstrap
 from mmattn.evaluation.tasks.verification import verification_metrics
 from mmattn.files import atomic_path, write_json
 from mmattn.model.build import build_model
+from mmattn.testing.measuring import Report
 from mmattn.training.augmentation.spectrogram_transforms import FrequencyMask, TimeMask
 from mmattn.training.augmentation.speech_augment import (
     AddNoise,
@@ -58,13 +59,15 @@ from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.mixup import MixupTask
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.fsdd.prepare import Fsdd
-from tests.benchmarks.measuring import Report
 
 DIM, BATCH, RATE = 64, 64, 8000
 EPOCHS, LONGER = 14, 24  # the more where voices are known; of new ones there is little to learn by going on
 WHOLE = 64  # frames that a clip is filled up to or cut to
-WORDS = {"channels": (16, 32, 48), "stretch": 24, "root": 0.1, "trim": 40.0, "keep": "samples"}
-VOICES = {"channels": (16, 32, 48), "keep": "samples"}
+WORDS: dict[str, Any] = {
+    "channels": (16, 32, 48), "fixed_length": 24, "power_compression": 0.1, "trim_db": 40.0,
+    "cache_as": "samples",
+}  # fmt: skip
+VOICES: dict[str, Any] = {"channels": (16, 32, 48), "cache_as": "samples"}
 OTHER_VOICES = Compose(
     (
         SpeedPerturbation(0.85, 1.15),

@@ -1,6 +1,6 @@
 """Digits found in scenes by the native detection head: all of them, or those that a phrase asks for.
 
-    python -m tests.benchmarks.scenes_native --out runs/scenes-native --seeds 0
+    python examples/recipes/scenes.py_native --out runs/scenes-native --seeds 0
 
 One model does both: half of the training scenes come with a phrase, which is answered by the boxes of its
 digit, and half without, which are answered by all boxes. Test scenes show handwriting that no training scene
@@ -18,6 +18,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from typing import Any
+
 import torch
 
 from mmattn.boxes import Boxes
@@ -28,11 +30,11 @@ from mmattn.evaluation.tasks.detection_intervals import bootstrap_detection
 from mmattn.files import write_json
 from mmattn.model.build import build_encoders, build_model, choose_device
 from mmattn.model.model import Model
+from mmattn.testing.measuring import Report
 from mmattn.training.loop import LoopConfig, train
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn_datasets.scenes.draw import DIGITS, Part, make_scenes
 from mmattn_datasets.scenes.queries import make_queries
-from tests.benchmarks.measuring import Report
 
 TEST = 300
 
@@ -45,7 +47,8 @@ def build(given: argparse.Namespace, seed: int) -> Model:
         ),
         "text": EncoderConfig("tiny-text", {"dim": 64}, standardise=True),
     }
-    options = {"labels": list(DIGITS), "queries": 20, "layers": given.layers, "denoise": given.denoise}
+    options: dict[str, Any] = {"labels": list(DIGITS), "num_queries": 20, "layers": given.layers}
+    options["num_denoising_groups"] = given.denoise
     config = ModelConfig(
         encoders,
         FusionConfig(dim=64, layers=1, heads=4, expansion=2.0),
