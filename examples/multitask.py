@@ -46,7 +46,7 @@ if __name__ == "__main__":
             HERE / "digits_tasks.yaml", changes | {"data.card": card("digits", None, data, items=800)}
         )
     else:
-        changes["tasks.picture.card"] = card("digits", None, data, items=1797, absent=0.0)
+        changes["tasks.picture.card"] = card("digits", None, data, items=1797, missing_rate=0.0)
         for task, name in zip(("keyword", "entities"), REAL, strict=True):
             changes[f"tasks.{task}.card"] = card(name, given.root, data)
         config = load_fit(HERE / "three_tasks.yaml", changes)

@@ -1,5 +1,4 @@
-"""The shape of the house: no circle of imports, short chains, small folders, and what each room may
-import."""
+"""The architecture: no circle of imports, short chains, small folders, and what each package may import."""
 
 from __future__ import annotations
 
@@ -42,8 +41,7 @@ ONLY = {
     "retrieval": {"errors", "files", "array_types", "schema", "data"},
 }
 MOST_FILES = 20
-# Where it stands; the target is 20. Lower it with every cut.
-LONGEST_CHAIN = 31
+LONGEST_CHAIN = 20
 
 
 def _modules() -> dict[str, Path]:

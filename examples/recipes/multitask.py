@@ -67,7 +67,7 @@ def configured(arguments: argparse.Namespace) -> FitConfig:
     data = arguments.out / "data"
     for name, plugin, root, options in (
         ("fsdd", "fsdd", arguments.root / "fsdd", {}),
-        ("pictures", "digits", None, {"items": 1797, "absent": 0.0}),
+        ("pictures", "digits", None, {"items": 1797, "missing_rate": 0.0}),
         ("wnut17", "wnut17", arguments.root / "wnut17", {}),
     ):
         if not (data / name / "card.yaml").is_file():

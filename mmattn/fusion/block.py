@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.layer.attention import Attention
-from mmattn.attention.layer.kv_cache import Cache
 from mmattn.attention.layer.linear import Linear
 from mmattn.fusion.activation_recompute import recompute_in_backward
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.layer.attention import Attention
+    from mmattn.attention.layer.kv_cache import Cache
 
 __all__ = ["BottleneckBlock", "FusionBlock"]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.layer.kv_cache import Cache
 from mmattn.errors import InputError
-from mmattn.fusion.block import BottleneckBlock, FusionBlock
 from mmattn.fusion.graph_edges import GraphEdges
-from mmattn.fusion.input_projection import InputProjection
-from mmattn.fusion.task_embeddings import TaskEmbeddings
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.layer.kv_cache import Cache
+    from mmattn.fusion.block import BottleneckBlock, FusionBlock
+    from mmattn.fusion.input_projection import InputProjection
+    from mmattn.fusion.task_embeddings import TaskEmbeddings
 
 __all__ = ["FusionCore"]
 
@@ -30,6 +32,7 @@ class FusionCore(nn.Module):
         task_embeddings: vectors of the tasks that a context may name; None where programs ask for none.
 
     Example:
+        >>> from mmattn.fusion.input_projection import InputProjection
         >>> import torch
         >>> from mmattn.fusion.pool import AttentionPool
         >>> core = FusionCore(InputProjection({"text": 3}, dim=8), [], AttentionPool(dim=8, num_modalities=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from mmattn import registry
 from mmattn.errors import InputError, did_you_mean
 from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples, make_example, sample_items
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.types import Fused
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["Head", "SupervisedHead"]
 

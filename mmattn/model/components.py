@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from mmattn.attention.language.program import parse
 from mmattn.attention.layer.attention import Attention
-from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
-from mmattn.encoders.base import Encoder
 from mmattn.encoders.lora import add_lora
 from mmattn.errors import PluginError, did_you_mean
 from mmattn.fusion.block import BottleneckBlock, FusionBlock
@@ -21,6 +19,10 @@ from mmattn.fusion.pool import AttentionPool
 from mmattn.fusion.task_embeddings import TaskEmbeddings
 from mmattn.registry import encoders as encoder_registry
 from mmattn.registry import heads as head_registry
+
+if TYPE_CHECKING:
+    from mmattn.config import EncoderConfig, FusionConfig, ModelConfig
+    from mmattn.encoders.base import Encoder
 
 __all__ = ["build_block", "build_core", "build_encoders", "build_heads"]
 

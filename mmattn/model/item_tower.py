@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.base import Encoder
 from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
-from mmattn.fusion.core import FusionCore
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.encoders.base import Encoder
+    from mmattn.fusion.core import FusionCore
 
 __all__ = ["ItemTower"]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmattn.encoders.model_inputs import ModelInputs
-from mmattn.model.model import Model
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.model.model import Model
 
 __all__ = ["modality_vectors", "subset_vectors"]
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmattn import attention, schema
+from mmattn import schema
+from mmattn.attention.language.program import parse
+from mmattn.attention.layer.head_gates import prune, prune_to_match
+from mmattn.attention.layer.quantization import quantize, quantize_to_match
 from mmattn.config import ModelConfig
-from mmattn.encoders.base import Encoder
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError, did_you_mean
 from mmattn.files import write_json
-from mmattn.fusion.core import FusionCore
 from mmattn.model.components import build_core, build_encoders, build_heads
 from mmattn.model.weights import check_weights, write_weights
 from mmattn.types import Fused, Sample, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.encoders.base import Encoder
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.fusion.core import FusionCore
 
 __all__ = ["Model"]
 
@@ -150,8 +155,8 @@ class Model(nn.Module):
             InputError: weights are missing, left over, or of another shape; or the state has attention heads
                 that this model has pruned.
         """
-        attention.prune_to_match(self, state)
-        attention.quantize_to_match(self, state)
+        prune_to_match(self, state)
+        quantize_to_match(self, state)
         self.core.edges.allocate_buffers(state, "core.edges.")
         check_weights(self.trained_state(), state, "model", "model")
         self.load_state_dict(dict(state), strict=False)
@@ -164,7 +169,7 @@ class Model(nn.Module):
         Returns:
             Name of the attention layer -> indices of the heads that were removed.
         """
-        return attention.prune(self)
+        return prune(self)
 
     def quantize(self) -> tuple[str, ...]:
         """Quantise the linear layers of core, heads and trained encoders to int8, for inference on the CPU.
@@ -177,7 +182,7 @@ class Model(nn.Module):
         """
         trained = {name: encoder for name, encoder in self.encoders.items() if not encoder.frozen}
         parts = {"core": self.core, "heads": self.heads, "encoders": nn.ModuleDict(trained)}
-        quantized = attention.quantize(nn.ModuleDict(parts))
+        quantized = quantize(nn.ModuleDict(parts))
         self.eval()
         return quantized
 
@@ -212,7 +217,7 @@ class Model(nn.Module):
             "format": FORMAT_VERSION,
             "model": schema.to_mapping(replace(self.config, encoders=encoders)),
             "encoders": {name: encoder.describe().fingerprint() for name, encoder in self.encoders.items()},
-            "program": attention.parse(self.config.fusion.program).fingerprint(),
+            "program": parse(self.config.fusion.program).fingerprint(),
         }
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from mmattn.data.card import Card
-from mmattn.data.dataset import Dataset
 from mmattn.data.reader import read_dataset
-from mmattn.data.roles import ItemTable
 from mmattn.data.tables import column_types, read_table
 from mmattn.errors import InputError, did_you_mean
-from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.serving.embed import resolve_item_file
 from mmattn.training.tasks.recommendation import Recommender
+
+if TYPE_CHECKING:
+    from mmattn.data.dataset import Dataset
+    from mmattn.data.roles import ItemTable
+    from mmattn.heads.recommendation.recommendation import RecommendationHead
 
 __all__ = ["AddedItems", "new_item_weights", "read_new_items"]
 

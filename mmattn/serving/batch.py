@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,9 @@ from tqdm import tqdm
 from mmattn.errors import InputError, did_you_mean
 from mmattn.files import atomic_path, sha256_file, write_json
 from mmattn.retrieval.storage.arrow import join_parquet
-from mmattn.serving.service import RecommenderService
+
+if TYPE_CHECKING:
+    from mmattn.serving.service import RecommenderService
 
 __all__ = ["BUCKET_ROWS", "BatchCounts", "recommend_table"]
 

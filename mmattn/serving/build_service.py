@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,19 +12,21 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mmattn.data.dataset import Dataset
 from mmattn.data.tables import column_types
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.heads.recommendation.history_completion import cooccurrence_counts
 from mmattn.heads.recommendation.recommendation import RecommendationHead
 from mmattn.retrieval.index import Index
 from mmattn.serving.add_items import new_item_weights
 from mmattn.serving.factors import WIDTHS, Factors, factorise, topk_agreement
 from mmattn.serving.item_metadata import item_columns
-from mmattn.serving.run_encoder import RunEncoder
 from mmattn.serving.service import INDEX_FOLDER, RecommenderService
 from mmattn.serving.unseen_search import tune_for_users
 from mmattn.training.tasks.recommendation import Recommender, item_vectors
+
+if TYPE_CHECKING:
+    from mmattn.data.dataset import Dataset
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.serving.run_encoder import RunEncoder
 
 __all__ = ["build_service"]
 

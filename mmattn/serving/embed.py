@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from mmattn.data.card import Card
 from mmattn.data.reader import read_dataset
-from mmattn.data.roles import ItemTable
 from mmattn.errors import InputError
 from mmattn.schema import read_yaml
-from mmattn.serving.embedding_shards import EmbeddingShards
 from mmattn.serving.ray_workers import write_with_ray
-from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample
+
+if TYPE_CHECKING:
+    from mmattn.data.roles import ItemTable
+    from mmattn.serving.embedding_shards import EmbeddingShards
+    from mmattn.serving.run_encoder import RunEncoder
 
 __all__ = ["card_for_table", "embed", "read_items", "resolve_item_file"]
 

@@ -8,13 +8,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mmattn.errors import InputError
 from mmattn.retrieval.storage.arrow import VectorTable, join_parquet, write_parquet
-from mmattn.serving.run_encoder import RunEncoder
 from mmattn.types import Sample
+
+if TYPE_CHECKING:
+    from mmattn.serving.run_encoder import RunEncoder
 
 __all__ = ["EmbeddingShards"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from mmattn.data.roles import ItemTable
 from mmattn.types import Sample
+
+if TYPE_CHECKING:
+    from mmattn.data.roles import ItemTable
 
 __all__ = ["item_columns"]
 
@@ -39,6 +41,7 @@ def item_columns(
         labels: column -> one text an item, of label columns; left out, they are missing.
 
     Example:
+        >>> from mmattn.data.roles import ItemTable
         >>> columns = {"title": "text", "genres": ["text", "categories"], "year": "number"}
         >>> spec = ItemTable("items.csv", "item", columns)
         >>> content = {"text": ["Heat", "Crime"], "table": {"genres": ["Crime"], "year": 1995.0}}

@@ -13,13 +13,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmattn.errors import InputError, MissingDependency, MmattnError
-from mmattn.serving.embedding_shards import EmbeddingShards
-from mmattn.serving.run_encoder import RunEncoder
+
+if TYPE_CHECKING:
+    from mmattn.serving.embedding_shards import EmbeddingShards
+    from mmattn.serving.run_encoder import RunEncoder
 
 __all__ = ["write_with_ray"]
 

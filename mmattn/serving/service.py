@@ -6,14 +6,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mmattn.array_types import Floats32, Ints
 from mmattn.data.roles import ItemTable
 from mmattn.data.tables import as_text
 from mmattn.errors import InputError, did_you_mean
@@ -27,6 +26,9 @@ from mmattn.serving.item_metadata import item_columns
 from mmattn.serving.run_encoder import RunEncoder, model_provenance
 from mmattn.serving.unseen_search import topk_unseen
 from mmattn.types import Sample
+
+if TYPE_CHECKING:
+    from mmattn.array_types import Floats32, Ints
 
 __all__ = ["INDEX_FOLDER", "Recommendations", "RecommenderService", "recommend"]
 

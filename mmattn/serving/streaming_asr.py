@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmattn.attention.layer.kv_cache import Cache
 from mmattn.encoders.audio.audio_io import iter_clip
 from mmattn.errors import InputError
 from mmattn.heads.speech.ctc import CTCHead
 from mmattn.heads.speech.decoding.search import GreedyDecoder, StreamingDecoder
-from mmattn.model.model import Model
+
+if TYPE_CHECKING:
+    from mmattn.attention.layer.kv_cache import Cache
+    from mmattn.model.model import Model
 
 __all__ = ["StreamingRecognizer"]
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mmattn.array_types import Floats32, Ints
 from mmattn.retrieval.index import Index
+
+if TYPE_CHECKING:
+    from mmattn.array_types import Floats32, Ints
 
 __all__ = ["topk_unseen", "tune_for_users"]
 

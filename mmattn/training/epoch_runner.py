@@ -8,14 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from mmattn.errors import InputError
-from mmattn.training.callbacks.base import Callback
 from mmattn.training.state import EpochProgress, TrainingState
+
+if TYPE_CHECKING:
+    from mmattn.training.callbacks.base import Callback
 
 __all__ = ["EpochRunner"]
 

@@ -7,14 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from mmattn.errors import InputError
 from mmattn.training import checkpoint
-from mmattn.training.schedule import LearningRateSchedule
-from mmattn.training.tasks.base import Task
+
+if TYPE_CHECKING:
+    from mmattn.training.schedule import LearningRateSchedule
+    from mmattn.training.tasks.base import Task
 
 __all__ = ["EpochProgress", "History", "Stateful", "TrainingState"]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.analysis.recording import LayerWeights
-from mmattn.attention.analysis.rollout import Paths
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.analysis.recording import LayerWeights
+    from mmattn.attention.analysis.rollout import Paths
 
 __all__ = ["flow"]
 
@@ -28,6 +32,7 @@ def flow(weights: LayerWeights | Paths) -> Tensor:
         order of their `Tokens.modalities`.
 
     Example:
+        >>> from mmattn.attention.analysis.recording import LayerWeights
         >>> import torch
         >>> from mmattn.types import Tokens
         >>> parts = [Tokens.from_sequences([torch.zeros(n, 1)], m) for m, n in (("text", 2), ("image", 1))]

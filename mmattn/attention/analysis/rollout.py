@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.analysis.recording import LayerWeights
 from mmattn.errors import InputError
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.analysis.recording import LayerWeights
 
 __all__ = ["Paths", "relevance", "rollout"]
 
@@ -61,6 +64,7 @@ def rollout(layers: Sequence[LayerWeights], residual: float | Sequence[float] = 
         InputError: no layer, another number of samples in one of them, or a share outside 0 to 1.
 
     Example:
+        >>> from mmattn.attention.analysis.recording import LayerWeights
         >>> import torch
         >>> from mmattn.types import Tokens
         >>> two = Tokens.from_sequences([torch.zeros(2, 1)], "text")
@@ -104,6 +108,7 @@ def relevance(layers: Sequence[LayerWeights]) -> Paths:
         InputError: no layer, or one without gradients.
 
     Example:
+        >>> from mmattn.attention.analysis.recording import LayerWeights
         >>> import torch
         >>> from mmattn.types import Tokens
         >>> two = Tokens.from_sequences([torch.zeros(2, 1)], "text")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.context_tensors import ContextTensors
-from mmattn.attention.execution.layout import Layout
-from mmattn.attention.language.program import Program
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.context_tensors import ContextTensors
+    from mmattn.attention.execution.layout import Layout
+    from mmattn.attention.language.program import Program
 
 __all__ = ["Backend", "Conditions", "Estimate"]
 

@@ -6,9 +6,12 @@ The figures only have to rank ways of running the same thing, so that factors of
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from mmattn.attention.backends.base import Conditions
 from mmattn.attention.execution.tiling import CostModel
+
+if TYPE_CHECKING:
+    from mmattn.attention.backends.base import Conditions
 
 __all__ = ["eager_costs", "sdpa_costs"]
 

@@ -8,6 +8,8 @@ memory is that of one step whatever the batch.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,11 +18,13 @@ from torch.utils.checkpoint import checkpoint
 from mmattn.attention.backends.base import Conditions, Estimate
 from mmattn.attention.backends.costs import eager_costs
 from mmattn.attention.backends.run_schedule import run_schedule
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.context_tensors import ContextTensors
-from mmattn.attention.execution.layout import Layout
 from mmattn.attention.execution.schedule import Step, build_schedule
-from mmattn.attention.language.program import Program
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.context_tensors import ContextTensors
+    from mmattn.attention.execution.layout import Layout
+    from mmattn.attention.language.program import Program
 
 __all__ = ["EagerAttention"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,17 +32,19 @@ from mmattn.attention.backends.flex_pairs import (
     flex_pairs,
     padded_num_samples,
 )
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.context_tensors import ContextTensors
-from mmattn.attention.execution.layout import Layout, TokenLayout
 from mmattn.attention.language.biases import GraphBias
 from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarize_blocks
 from mmattn.attention.language.extensions import Extension
 from mmattn.attention.language.norms import Softmax
 from mmattn.attention.language.parameters import Dynamic
-from mmattn.attention.language.position_masks import Mask
-from mmattn.attention.language.program import Program
 from mmattn.attention.language.scores import DotProductScore
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.context_tensors import ContextTensors
+    from mmattn.attention.execution.layout import Layout, TokenLayout
+    from mmattn.attention.language.position_masks import Mask
+    from mmattn.attention.language.program import Program
 
 __all__ = ["MAX_KERNELS", "FlexAttention", "FlexKernelLimitWarning"]
 

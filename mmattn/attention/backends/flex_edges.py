@@ -9,13 +9,15 @@ learned bias of a combination is a matrix product outside of the kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.execution.graph_edges import TokenEdges
-from mmattn.attention.execution.layout import Layout
+if TYPE_CHECKING:
+    from mmattn.attention.execution.graph_edges import TokenEdges
+    from mmattn.attention.execution.layout import Layout
 
 __all__ = ["CapturedEdges", "EdgeTable", "build_edge_table"]
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmattn.attention.backends.flex_edges import CapturedEdges, build_edge_table
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.layout import TokenLayout
 from mmattn.attention.language.biases import Bias, GraphBias
 from mmattn.attention.language.pairs import Pairs, TokenFields
 from mmattn.attention.language.parameters import Learned, Number
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.layout import TokenLayout
 
 __all__ = ["CapturedFields", "CapturedTensors", "capture_tensors", "flex_pairs", "padded_num_samples"]
 

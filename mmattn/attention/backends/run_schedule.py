@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.schedule import Schedule, Step
+if TYPE_CHECKING:
+    from mmattn.attention.execution.schedule import Schedule, Step
 
 __all__ = ["run_schedule"]
 

@@ -6,6 +6,8 @@ by query block with the keys that the mask lets each block see.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,12 +20,14 @@ from mmattn.attention.backends.sdpa_rewrite import (
     sdpa_unsupported_reason,
     to_sdpa_inputs,
 )
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.context_tensors import ContextTensors
-from mmattn.attention.execution.layout import Layout
 from mmattn.attention.execution.schedule import Schedule, Step, build_schedule
 from mmattn.attention.language.position_masks import Causal, Full
-from mmattn.attention.language.program import Program
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.context_tensors import ContextTensors
+    from mmattn.attention.execution.layout import Layout
+    from mmattn.attention.language.program import Program
 
 __all__ = ["BatchedSdpa", "BlockSparseSdpa", "JaggedSdpa", "mask_unsupported_reason"]
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.layout import Layout, TokenLayout
 from mmattn.attention.language.biases import Bias, ModalityBias, modality_slot_table
 from mmattn.attention.language.norms import Softmax
-from mmattn.attention.language.pairs import Pairs
-from mmattn.attention.language.program import Program
 from mmattn.attention.language.scores import Dot, DotProductScore, HeadGate, Temperature
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.layout import Layout, TokenLayout
+    from mmattn.attention.language.pairs import Pairs
+    from mmattn.attention.language.program import Program
 
 __all__ = ["SdpaInputs", "only_adds_mask", "sdpa_head_width", "sdpa_unsupported_reason", "to_sdpa_inputs"]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmattn.attention.backends import BACKENDS, Backend, Conditions, Estimate
-from mmattn.attention.execution.context_tensors import ContextTensors
-from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.position_masks import Full
-from mmattn.attention.language.program import Program
 from mmattn.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.context_tensors import ContextTensors
+    from mmattn.attention.execution.layout import Layout
+    from mmattn.attention.language.program import Program
 
 __all__ = ["Plan", "ProgramPlan", "backends", "get_backend", "plan_program", "select_backend"]
 

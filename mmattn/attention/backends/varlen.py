@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,13 @@ from mmattn.attention.backends.sdpa_rewrite import (
     sdpa_unsupported_reason,
     to_sdpa_inputs,
 )
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.execution.context_tensors import ContextTensors
-from mmattn.attention.execution.layout import Layout, TokenLayout
 from mmattn.attention.language.position_masks import Causal
-from mmattn.attention.language.program import Program
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.execution.context_tensors import ContextTensors
+    from mmattn.attention.execution.layout import Layout, TokenLayout
+    from mmattn.attention.language.program import Program
 
 __all__ = ["VarlenAttention"]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.execution.context_tensors import ContextTensors, sample_pairs
 from mmattn.attention.execution.graph_edges import BlockEdges, TokenEdges
-from mmattn.attention.execution.layout import Layout
 from mmattn.attention.execution.schedule import Step, step_fields
 from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import Dynamic, Learned, Number
-from mmattn.attention.language.program import Program
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.layout import Layout
+    from mmattn.attention.language.program import Program
 
 __all__ = ["AttentionCall"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mmattn.attention.execution.layout import Layout, TokenLayout
 from mmattn.attention.language.block_bounds import BlockFields, BlockPairs, summarize_blocks
-from mmattn.attention.language.position_masks import Mask
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.layout import Layout, TokenLayout
+    from mmattn.attention.language.position_masks import Mask
 
 __all__ = ["QueryBlock", "split_queries"]
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.execution.graph_edges import BlockEdges, TokenEdges, join_edges
-from mmattn.attention.execution.layout import Layout, TokenLayout
 from mmattn.attention.language.biases import BoxBias, GraphBias, box_features
 from mmattn.attention.language.pairs import Pairs, TokenFields
-from mmattn.attention.language.parameters import Dynamic
-from mmattn.attention.language.term import Term
 from mmattn.errors import InputError, did_you_mean
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.layout import Layout, TokenLayout
+    from mmattn.attention.language.parameters import Dynamic
+    from mmattn.attention.language.term import Term
 
 __all__ = ["ContextTensors", "build_context_tensors", "dynamic_input", "sample_pairs"]
 

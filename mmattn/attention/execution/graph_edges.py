@@ -7,13 +7,16 @@ block of scores gets the edges that fall into it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.layout import Layout
-from mmattn.attention.language.biases import GraphBias
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.layout import Layout
+    from mmattn.attention.language.biases import GraphBias
 
 __all__ = ["BlockEdges", "TokenEdges", "join_edges"]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.execution.layout import TokenLayout
+if TYPE_CHECKING:
+    from mmattn.attention.execution.layout import TokenLayout
 
 __all__ = ["PackedOrder", "slice_ranges"]
 

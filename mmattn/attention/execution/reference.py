@@ -6,11 +6,14 @@ matrix of weights, and knows no shortcut.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.execution.attention_call import AttentionCall
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
 
 __all__ = ["attention_weights", "run"]
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.execution.block_sparsity import QueryBlock, split_queries
-from mmattn.attention.execution.layout import Layout, TokenLayout
 from mmattn.attention.execution.packing import PackedOrder
 from mmattn.attention.execution.tiling import (
     CostModel,
@@ -27,6 +26,9 @@ from mmattn.attention.execution.tiling import (
 )
 from mmattn.attention.language.pairs import Pairs, TokenFields
 from mmattn.attention.language.position_masks import Causal, Full, Mask
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.layout import Layout, TokenLayout
 
 __all__ = ["CostModel", "Schedule", "Step", "build_schedule", "step_fields"]
 

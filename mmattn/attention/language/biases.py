@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import ParameterSpec
 from mmattn.attention.language.scores import ScoreModifier
 from mmattn.attention.language.term import NullaryTerm, register_term
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
 
 __all__ = [
     "Bias",

@@ -11,16 +11,18 @@ import dataclasses
 import inspect
 import keyword
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mmattn.attention.language.mask_algebra import Mask
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.scores import ScoreModifier
 from mmattn.attention.language.serialization import missing_extension_message
 from mmattn.attention.language.term import NullaryTerm, Term, register_term, registered_terms
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
 
 __all__ = ["Extension", "register_mask", "register_score"]
 

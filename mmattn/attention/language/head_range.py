@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mmattn.attention.language.mask_algebra import Mask
-from mmattn.attention.language.parameters import ParameterSpec
-from mmattn.attention.language.scores import Chain
+if TYPE_CHECKING:
+    from mmattn.attention.language.mask_algebra import Mask
+    from mmattn.attention.language.parameters import ParameterSpec
+    from mmattn.attention.language.scores import Chain
 
 __all__ = ["DEFAULT_HEADS", "PlotRow", "describe_heads"]
 

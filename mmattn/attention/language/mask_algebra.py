@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from mmattn.attention.language.block_bounds import BlockPairs, Bounds
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.term import Term, register_term
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
 
 __all__ = ["And", "Mask", "Not", "Or", "largest_lookback"]
 

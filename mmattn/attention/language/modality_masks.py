@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.language.block_bounds import BlockPairs, Bounds
 from mmattn.attention.language.mask_algebra import Mask, largest_lookback
-from mmattn.attention.language.pairs import Pairs, TokenFields
 from mmattn.attention.language.term import NullaryTerm, format_argument, register_term
 from mmattn.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs, TokenFields
 
 __all__ = ["Route", "global_tokens", "present", "route", "where"]
 

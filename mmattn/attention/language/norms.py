@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import ParameterSpec
 from mmattn.attention.language.term import NullaryTerm, Term, register_term
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
 
 __all__ = ["Norm", "Softmax", "entmax15", "sigmoid", "softmax", "sparsemax", "topk"]
 

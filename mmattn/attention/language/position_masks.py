@@ -7,15 +7,17 @@ operators that join masks in algebra.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.language.block_bounds import BlockPairs, Bounds
 from mmattn.attention.language.mask_algebra import Mask
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.term import NullaryTerm, register_term
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
 
 __all__ = ["Causal", "Full", "Mask", "blocks", "causal", "dilated", "full", "window"]
 

@@ -8,13 +8,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from mmattn.attention.language import serialization
 from mmattn.attention.language.head_range import DEFAULT_HEADS, PlotRow, describe_heads
-from mmattn.attention.language.mask_algebra import Mask
 from mmattn.attention.language.norms import Norm, Softmax
 from mmattn.attention.language.parameters import ParameterSpec, collect_parameter_specs
 from mmattn.attention.language.position_masks import full
@@ -22,6 +21,9 @@ from mmattn.attention.language.scores import BaseScore, Chain, Dot
 from mmattn.attention.language.term import Term, register_term
 from mmattn.errors import InputError
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.mask_algebra import Mask
 
 __all__ = ["Heads", "Program", "heads", "parse"]
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import Number, ParameterSpec, check_number, describe_number
 from mmattn.attention.language.term import NullaryTerm, Term, register_term
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
 
 __all__ = [
     "BaseScore",

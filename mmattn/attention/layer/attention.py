@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,7 @@ from mmattn.attention.execution.context_tensors import ContextTensors, build_con
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.biases import ALIBI_SLOPE_KEY, Alibi, alibi_slopes
 from mmattn.attention.language.parameters import Dynamic
-from mmattn.attention.language.program import Heads, Program
 from mmattn.attention.language.scores import HeadGate
-from mmattn.attention.language.term import Term
 from mmattn.attention.layer.dispatch import projection_dtype, run_programs, sample_gates, split_by_program
 from mmattn.attention.layer.exact_weights import Explanation, Rows, compute_exact_weights
 from mmattn.attention.layer.head_pruning import KEPT_HEADS, PrunableAttention, keep_heads, prune_to_state
@@ -34,6 +32,10 @@ from mmattn.attention.layer.parameter_init import (
 )
 from mmattn.errors import InputError
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.program import Heads, Program
+    from mmattn.attention.language.term import Term
 
 __all__ = ["Attention"]
 

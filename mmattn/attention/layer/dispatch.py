@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.backends import Conditions
 from mmattn.attention.backends.selection import select_backend
-from mmattn.attention.execution.attention_call import AttentionCall
-from mmattn.attention.language.scores import HeadGate
-from mmattn.attention.layer.parameter_init import HeadPrograms
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
+    from mmattn.attention.language.scores import HeadGate
+    from mmattn.attention.layer.parameter_init import HeadPrograms
 
 __all__ = ["projection_dtype", "run_programs", "sample_gates", "split_by_program"]
 

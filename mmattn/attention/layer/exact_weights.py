@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmattn.attention.execution import reference
-from mmattn.attention.execution.attention_call import AttentionCall
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.attention_call import AttentionCall
 
 __all__ = ["Explanation", "Row", "Rows", "rows"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from mmattn.attention.language.parameters import ParameterSpec
 from mmattn.attention.language.program import Heads, Program
 from mmattn.attention.language.term import Term
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.parameters import ParameterSpec
 
 __all__ = ["MAX_MODALITIES", "HeadPrograms", "check_arguments", "head_programs", "init_parameter"]
 

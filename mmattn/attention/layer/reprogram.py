@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from mmattn.attention.language.biases import Alibi, alibi_slopes
 from mmattn.attention.language.program import Heads, Program
-from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.head_gates import layers
 from mmattn.attention.layer.head_pruning import KEPT_HEADS
 from mmattn.attention.layer.parameter_init import init_parameter
 from mmattn.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattn.attention.layer.attention import Attention
 
 __all__ = ["reprogram"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from mmattn.attention.language.biases import (
     relative,
     time_bias,
 )
-from mmattn.attention.language.mask_algebra import Mask
 from mmattn.attention.language.modality_masks import global_tokens, present, route, where
 from mmattn.attention.language.norms import Norm, entmax15, sigmoid, softmax, sparsemax, topk
 from mmattn.attention.language.parameters import Number, dynamic, learned
@@ -42,6 +41,9 @@ from mmattn.attention.language.scores import (
 )
 from mmattn.attention.visualize.example_batch import program_modalities
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.mask_algebra import Mask
 
 __all__ = ["MODALITIES", "RELATIONS", "random_batch", "random_context", "random_program", "random_tokens"]
 

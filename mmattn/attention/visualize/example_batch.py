@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmattn.attention.language.biases import BoxBias, GraphBias, ModalityBias
 from mmattn.attention.language.modality_masks import Route
 from mmattn.attention.language.position_masks import Blocks, Dilated, Window
-from mmattn.attention.language.term import Term
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.term import Term
 
 __all__ = ["example_batch", "example_context", "program_modalities"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,13 +18,15 @@ from mmattn.attention.execution.context_tensors import build_context_tensors, sa
 from mmattn.attention.execution.layout import Layout
 from mmattn.attention.language.biases import ALIBI_SLOPE_KEY, alibi_slopes
 from mmattn.attention.language.head_range import PlotRow, describe_heads
-from mmattn.attention.language.pairs import Pairs
 from mmattn.attention.language.parameters import Dynamic, ParameterSpec
-from mmattn.attention.language.term import Term
 from mmattn.attention.visualize.example_batch import example_batch, example_context
 from mmattn.errors import InputError
 from mmattn.files import write_bytes
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.language.pairs import Pairs
+    from mmattn.attention.language.term import Term
 
 __all__ = ["BiasPanel", "bias_panels", "plot_program"]
 

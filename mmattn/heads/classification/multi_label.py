@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from mmattn.errors import InputError
 from mmattn.evaluation.tasks.classification import MultilabelMetrics
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.classification.classification import check_class_frequencies
 from mmattn.heads.vocabulary import Vocabulary, count_names
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["MultiLabelHead", "MultiLabelTarget"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from mmattn.errors import InputError
 from mmattn.heads.detection.decoder import GROUP_SIZE
 from mmattn.heads.detection.matching import Matching
-from mmattn.heads.detection.targets import BoxTargets
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.heads.detection.targets import BoxTargets
 
 __all__ = ["Denoising", "NoisedQueries"]
 
@@ -48,6 +51,7 @@ class Denoising(nn.Module):
         num_groups: copies of each object.
 
     Example:
+        >>> from mmattn.heads.detection.targets import BoxTargets
         >>> one = BoxTargets(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), counts=(1,))
         >>> Denoising(dim=4, num_labels=2, num_groups=3)(one).queries.position.tolist()
         [1024, 2048, 3072]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.execution.padded import PaddedTokens
 from mmattn.boxes import Boxes, cxcywh_to_xyxy
 from mmattn.errors import InputError
 from mmattn.evaluation.tasks.detection_counts import DetectionMetrics
 from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples, make_example, sample_items
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.detection.decoder import (
     CROSS_ATTENTION,
@@ -30,6 +28,10 @@ from mmattn.heads.detection.proposals import PRIOR_LOGIT, Proposals, top_proposa
 from mmattn.heads.detection.targets import BoxTargets
 from mmattn.heads.vocabulary import Vocabulary, count_names
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.execution.padded import PaddedTokens
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["DetectionHead"]
 

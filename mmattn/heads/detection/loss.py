@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmattn.boxes import cxcywh_to_xyxy
 from mmattn.heads.detection.matching import CostWeights, Matching, hungarian_matching
-from mmattn.heads.detection.targets import BoxTargets
+
+if TYPE_CHECKING:
+    from mmattn.heads.detection.targets import BoxTargets
 
 __all__ = ["BoxPredictions", "match_predictions", "set_loss"]
 
@@ -72,6 +75,7 @@ def set_loss(
         A scalar; divided by the number of pairs, or by 1 where there are none.
 
     Example:
+        >>> from mmattn.heads.detection.targets import BoxTargets
         >>> nothing = BoxTargets(torch.zeros(0).long(), torch.zeros(0, 4), counts=(0,))
         >>> sure = BoxPredictions(torch.full((3, 2), -9.0), torch.rand(3, 4), counts=(3,))
         >>> bool(set_loss(CostWeights(), sure, nothing, match_predictions(CostWeights(), sure,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mmattn.boxes import Boxes, xyxy_to_cxcywh
 from mmattn.errors import InputError
-from mmattn.heads.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mmattn.heads.vocabulary import Vocabulary
 
 __all__ = ["BoxTargets"]
 
@@ -43,6 +45,7 @@ class BoxTargets:
                 finite or has no area within its picture.
 
         Example:
+            >>> from mmattn.heads.vocabulary import Vocabulary
             >>> seven = Boxes(torch.tensor([[0.0, 0.0, 8.0, 12.0]]), ["seven"], size=(24, 32))
             >>> names = Vocabulary(["six", "seven"], "detection head", "label")
             >>> found = BoxTargets.from_targets([seven], names, torch.device("cpu"))

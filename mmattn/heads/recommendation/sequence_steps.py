@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmattn.array_types import Floats, Ints
-from mmattn.data.histories import Histories
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.array_types import Floats, Ints
+    from mmattn.data.histories import Histories
 
 __all__ = ["SequenceSteps", "final_states", "history_steps", "sample_training_steps"]
 
@@ -59,6 +62,7 @@ def history_steps(histories: Histories, item_to_row: Ints | None = None) -> Sequ
             items.
 
     Example:
+        >>> from mmattn.data.histories import Histories
         >>> met = Histories.from_events([0, 0, 2], [4, 3, 1], [0.0, 1.0, 2.0], num_users=3)
         >>> history_steps(met).items.tolist(), history_steps(met).lengths.tolist()
         ([-1, 4, 3, -1, -1, 1], [3, 1, 2])
@@ -100,6 +104,7 @@ def sample_training_steps(
         generator: on the CPU.
 
     Example:
+        >>> from mmattn.data.histories import Histories
         >>> met = Histories.from_events([0, 0, 0], [4, 3, 1], [0.0, 1.0, 2.0], num_users=1)
         >>> steps = sample_training_steps(met, np.array([0]), np.arange(5), max_length=9,
         ...     generator=torch.Generator())

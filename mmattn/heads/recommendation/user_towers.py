@@ -6,7 +6,7 @@ state after every step, also after none, and all of them come from one pass.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from mmattn.attention.language.program import parse
 from mmattn.attention.layer.attention import Attention
 from mmattn.fusion.block import FusionBlock
-from mmattn.heads.recommendation.sequence_steps import SequenceSteps
+
+if TYPE_CHECKING:
+    from mmattn.heads.recommendation.sequence_steps import SequenceSteps
 
 __all__ = ["BAG_PROGRAM", "SEQUENCE_PROGRAM", "BagTower", "SequenceTower", "TowerKind", "build_user_tower"]
 
@@ -43,6 +45,7 @@ class SequenceTower(nn.Module):
         expansion: hidden width of the token-wise networks, as a multiple of W.
 
     Example:
+        >>> from mmattn.heads.recommendation.sequence_steps import SequenceSteps
         >>> tower = SequenceTower(width=8, layers=1, heads=2)
         >>> one = torch.tensor([-1, 0, 2])
         >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one,
@@ -114,6 +117,7 @@ class BagTower(nn.Module):
         dropout: on items and on what is gathered.
 
     Example:
+        >>> from mmattn.heads.recommendation.sequence_steps import SequenceSteps
         >>> one = torch.tensor([-1, 0, 2])
         >>> steps = SequenceSteps(one, torch.tensor([3]), torch.tensor([torch.nan, 0.0, 60.0]).double(), one,
         ...     one)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.evaluation.tasks.text_metrics import text_examples, text_metrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.speech.ctc_tokenizer import BLANK, TokenUnit, build_tokenizer
 from mmattn.heads.speech.decoding.search import GreedyDecoder, transcribe
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["CTCHead", "min_frames"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from mmattn.errors import InputError
 from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
 from mmattn.evaluation.tasks.speaker_verification import SpeakerVerificationMetrics
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.fusion.pool import segment_softmax
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.contrastive.metric_learning import LossSpec, build_contrastive_loss
 from mmattn.heads.vocabulary import Vocabulary
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["AttentiveStatisticsPooling", "SpeakerHead"]
 

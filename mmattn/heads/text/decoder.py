@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mmattn.attention.layer.attention import Attention
 from mmattn.attention.layer.kv_cache import Cache, check_supports_decoding
 from mmattn.attention.layer.linear import Linear
 from mmattn.fusion.input_projection import sinusoidal_encoding
 from mmattn.types import Tokens
+
+if TYPE_CHECKING:
+    from mmattn.attention.layer.attention import Attention
 
 __all__ = ["GENERATED_MODALITY", "DecodingState", "TextDecoder", "TextDecoderLayer"]
 

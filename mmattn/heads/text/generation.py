@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,14 +13,16 @@ from torch.nn import functional as F
 from mmattn.attention.language.program import parse
 from mmattn.attention.layer.attention import Attention
 from mmattn.errors import InputError
-from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.evaluation.tasks.text_metrics import text_examples, text_metrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.text.beam_search import SearchOptions, beam_search
 from mmattn.heads.text.decoder import TextDecoder, TextDecoderLayer
 from mmattn.heads.text.subwords import END, START, UNKNOWN, TextTokenizer, learn_vocabulary, read_word_pieces
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.examples import PredictedItem, TaskExamples
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["GeneratedText", "GenerationHead"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,13 @@ from mmattn.evaluation.tasks.examples import (
     sample_items,
     word_list,
 )
-from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.text.crf import LinearChainCRF
 from mmattn.heads.vocabulary import Vocabulary
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.evaluation.tasks.task_metrics import TaskMetrics
 
 __all__ = ["OUTSIDE", "TaggingHead", "bio_constraints", "orphan_to_begin"]
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mmattn.training.tasks.base import Task
-
 if TYPE_CHECKING:
     from mmattn.training.state import TrainingState
+    from mmattn.training.tasks.base import Task
 
 __all__ = ["Callback"]
 
@@ -24,7 +23,8 @@ class Callback:
     processes every process calls them; `state.is_main_process` tells the main one apart.
 
     Example:
-        >>> from mmattn.training.loop import LoopConfig, train
+        >>> from mmattn.training.loop import Task
+        >>> from mmattn.training.loop import LoopConfig, Task, train
         >>> class PrintLoss(Callback):
         ...     def on_epoch_end(self, state, row):
         ...         print(f"epoch {row['epoch']}: loss finite: {row['loss'] < float('inf')}")

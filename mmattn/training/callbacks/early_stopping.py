@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmattn.training.callbacks.base import Callback
-from mmattn.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from mmattn.training.state import TrainingState
 
 __all__ = ["EarlyStopping"]
 

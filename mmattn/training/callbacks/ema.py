@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mmattn.training.callbacks.base import Callback
-from mmattn.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from mmattn.training.state import TrainingState
 
 __all__ = ["ExponentialMovingAverage", "WeightAveraging"]
 

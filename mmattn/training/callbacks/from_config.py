@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from mmattn.training.callbacks.base import Callback
+from typing import TYPE_CHECKING
+
 from mmattn.training.callbacks.early_stopping import EarlyStopping
 from mmattn.training.callbacks.ema import WeightAveraging
 from mmattn.training.callbacks.head_gates import HeadGatePenalty
 from mmattn.training.callbacks.loggers import Loggers
-from mmattn.training.loop_config import LoopConfig
+
+if TYPE_CHECKING:
+    from mmattn.training.callbacks.base import Callback
+    from mmattn.training.loop_config import LoopConfig
 
 __all__ = ["callbacks_from_config"]
 
@@ -20,6 +24,7 @@ def callbacks_from_config(config: LoopConfig, run_name: str) -> list[Callback]:
         run_name: name of the run in the loggers.
 
     Example:
+        >>> from mmattn.training.loop_config import LoopConfig
         >>> config = LoopConfig(ema_decay=0.9, patience=0)
         >>> [type(callback).__name__ for callback in callbacks_from_config(config, "run")]
         ['WeightAveraging']

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from mmattn.attention.layer.head_gates import gate_penalty, layers
 from mmattn.errors import InputError
 from mmattn.training.callbacks.base import Callback
-from mmattn.training.state import TrainingState
-from mmattn.training.tasks.base import Task
+
+if TYPE_CHECKING:
+    from mmattn.training.state import TrainingState
+    from mmattn.training.tasks.base import Task
 
 __all__ = ["HeadGatePenalty"]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmattn.training.accelerator import finish_loggers, start_loggers
 from mmattn.training.callbacks.base import Callback
-from mmattn.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from mmattn.training.state import TrainingState
 
 __all__ = ["Loggers"]
 

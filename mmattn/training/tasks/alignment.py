@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.heads.contrastive.alignment import AlignmentHead, single_modality_views
-from mmattn.model.model import Model
 from mmattn.training.batch_size import batch_size_at
 from mmattn.training.tasks.base import Task
+
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.model.model import Model
 
 __all__ = ["AlignmentTask"]
 

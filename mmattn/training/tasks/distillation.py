@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
-from mmattn.model.model import Model
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Fused
+
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.model.model import Model
 
 __all__ = ["DistillationTask", "distillation_loss"]
 

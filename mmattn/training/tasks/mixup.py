@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.training.tasks.supervised import SupervisedTask
 from mmattn.types import Fused
+
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
 
 __all__ = ["MixupTask"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,10 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
-from mmattn.heads.recommendation.rating import RatingHead
-from mmattn.model.model import Model
 from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
 from mmattn.training.tasks.recommendation import item_vectors
 from mmattn.training.tasks.recommender import (
@@ -26,7 +23,12 @@ from mmattn.training.tasks.recommender import (
     TrainedRecommender,
     ValidateFn,
 )
-from mmattn.training.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.heads.recommendation.rating import RatingHead
+    from mmattn.model.model import Model
+    from mmattn.training.training_config import TrainingConfig
 
 __all__ = ["RatingBatch", "RatingRecommender", "RatingTask", "dense_ratings"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,8 @@ from scipy import sparse
 from torch import Tensor
 
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.heads.recommendation.history_completion import cooccurrence_counts
-from mmattn.heads.recommendation.recommendation import RecommendationHead
-from mmattn.model.model import Model
 from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
 from mmattn.training.tasks.recommender import (
     DEFAULT_STEPS,
@@ -26,7 +23,12 @@ from mmattn.training.tasks.recommender import (
     TrainedRecommender,
     ValidateFn,
 )
-from mmattn.training.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.heads.recommendation.recommendation import RecommendationHead
+    from mmattn.model.model import Model
+    from mmattn.training.training_config import TrainingConfig
 
 __all__ = ["Episode", "RecommendationTask", "Recommender", "item_vectors"]
 

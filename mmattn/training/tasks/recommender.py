@@ -6,22 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor
 
-from mmattn.array_types import Floats, Floats32, Ints
-from mmattn.data.histories import Histories
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
-from mmattn.evaluation.splits.split import Part, Split
 from mmattn.evaluation.splits.temporal import known_histories, part_start
-from mmattn.model.model import Model
 from mmattn.training.tasks.base import Task
-from mmattn.training.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from mmattn.array_types import Floats, Floats32, Ints
+    from mmattn.data.histories import Histories
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.evaluation.splits.split import Part, Split
+    from mmattn.model.model import Model
+    from mmattn.training.training_config import TrainingConfig
 
 __all__ = [
     "DEFAULT_STEPS",

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mmattn.data.histories import Histories
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
 from mmattn.heads.recommendation.popularity_over_time import PopularityOverTime
-from mmattn.heads.recommendation.sequence import SequenceHead
 from mmattn.heads.recommendation.sequence_steps import SequenceSteps, history_steps, sample_training_steps
-from mmattn.model.model import Model
 from mmattn.training.batch_size import BatchSizeSchedule, batch_size_at
 from mmattn.training.tasks.recommendation import item_vectors
 from mmattn.training.tasks.recommender import (
@@ -28,7 +24,13 @@ from mmattn.training.tasks.recommender import (
     TrainedRecommender,
     ValidateFn,
 )
-from mmattn.training.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from mmattn.data.histories import Histories
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.heads.recommendation.sequence import SequenceHead
+    from mmattn.model.model import Model
+    from mmattn.training.training_config import TrainingConfig
 
 __all__ = ["SequenceRecommender", "SequenceTask"]
 

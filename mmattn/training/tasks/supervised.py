@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmattn.data.modality_dropout import drop_modalities
-from mmattn.encoders.model_inputs import ModelInputs
 from mmattn.errors import InputError
-from mmattn.heads.base import SupervisedHead
-from mmattn.model.model import Model
 from mmattn.training.tasks.base import Task
 from mmattn.types import Fused, Tokens
+
+if TYPE_CHECKING:
+    from mmattn.encoders.model_inputs import ModelInputs
+    from mmattn.heads.base import SupervisedHead
+    from mmattn.model.model import Model
 
 __all__ = ["Augment", "Perturb", "SupervisedTask"]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from mmattn.errors import InputError
 from mmattn.training.tasks.alignment import AlignmentTask
 from mmattn.training.tasks.multitask import MultiTask
-from mmattn.training.tasks.recommender import RecommenderTask
 from mmattn.training.tasks.task_weighting import FixedWeights
+
+if TYPE_CHECKING:
+    from mmattn.training.tasks.recommender import RecommenderTask
 
 __all__ = ["with_alignment"]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmattn.errors import InputError
-from mmattn.heads.speech.ctc_tokenizer import CTCTokenizer
-from mmattn.heads.speech.decoding.ngram import NGram
+
+if TYPE_CHECKING:
+    from mmattn.heads.speech.ctc_tokenizer import CTCTokenizer
+    from mmattn.heads.speech.decoding.ngram import NGram
 
 __all__ = ["LexiconScorer", "NullScorer", "Scorer", "SumScorer", "SymbolNGramScorer", "WordNGramScorer"]
 
@@ -80,6 +82,7 @@ class SymbolNGramScorer(Scorer):
         insertion_bonus: for every symbol: without it, short texts win.
 
     Example:
+        >>> from mmattn.heads.speech.decoding.ngram import NGram
         >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
         >>> letters = CharacterTokenizer("ab")
         >>> ngram = NGram.train([letters.encode(text) for text in ("ab", "ab", "aab")], order=2)
