@@ -21,6 +21,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=examples/recipes $(BIN)/mypy examples/recipes/*.py
+	$(BIN)/python -m tests.lint_docstrings
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

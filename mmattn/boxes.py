@@ -104,12 +104,19 @@ class Boxes:
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Boxes:
-        """No objects."""
+        """Create no boxes.
+
+        Args:
+            size: (height, width) of the image.
+        """
         return cls(torch.zeros(0, 4), (), size)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """[..., 4] left, top, right, bottom -> centre x, centre y, width, height.
+
+    Args:
+        boxes: [..., 4].
 
     Example:
         >>> xyxy_to_cxcywh(torch.tensor([1.0, 2.0, 3.0, 8.0])).tolist()
@@ -121,6 +128,9 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """[..., 4] centre x, centre y, width, height -> left, top, right, bottom.
+
+    Args:
+        boxes: [..., 4].
 
     Example:
         >>> cxcywh_to_xyxy(torch.tensor([2.0, 5.0, 2.0, 6.0])).tolist()

@@ -28,7 +28,11 @@ class PluginError(MmattnError, TypeError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A hint for a mistyped name, ready to append to a message.
+    """Return a hint for a mistyped name, ready to append to a message; "" without a similar one.
+
+    Args:
+        name: as it was given.
+        choices: valid names.
 
     Example:
         >>> did_you_mean("trainng", ["training", "data"])

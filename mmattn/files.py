@@ -23,7 +23,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; on success it is renamed to `path`, on failure removed.
 
     Args:
-        path: the final place. Missing parent folders are made.
+        path: of the final file; missing parent folders are created.
+
+    Raises:
+        OSError: the file cannot be written.
 
     Yields:
         A path in the same folder, which nothing reads until it is complete.
@@ -61,22 +64,41 @@ def _fsync(path: Path) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to `path`, atomically."""
+    """Write `content` to `path`, atomically.
+
+    Args:
+        path: of the file.
+        content: its bytes.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> None:
-    """Write `content` to `path` as UTF-8, atomically."""
+    """Write `content` to `path` as UTF-8, atomically.
+
+    Args:
+        path: of the file.
+        content: its text.
+    """
     write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write `content` to `path` as indented JSON, atomically. NaN is refused: JSON has none."""
+    """Write `content` to `path` as indented JSON, atomically. NaN is refused: JSON has none.
+
+    Args:
+        path: of the file.
+        content: JSON values.
+    """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Args:
+        path: of the file.
+    """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -184,13 +184,24 @@ class Registry(Mapping[str, PluginEntry]):
         self._registered[name] = entry
 
     def unregister(self, name: str) -> None:
-        """Take back what `register` added (nothing else can be removed)."""
+        """Take back what `register` added (nothing else can be removed).
+
+        Args:
+            name: of the plugin.
+
+        Raises:
+            PluginError: it was not registered by hand.
+        """
         if name not in self._registered:
             raise PluginError(f"{self.kind} plugin {name!r} was not registered by hand")
         del self._registered[name]
 
     def entries(self, name: str) -> tuple[PluginEntry, ...]:
-        """Everything that claims `name`: one entry, or several in conflict."""
+        """Return everything that claims a name: one entry, or several in conflict.
+
+        Args:
+            name: of the plugin.
+        """
         if name in self._registered:
             return (self._registered[name],)
         return self._discovered.get(name, ())
@@ -216,6 +227,9 @@ class Registry(Mapping[str, PluginEntry]):
     def load(self, name: str) -> Any:
         """Import the plugin of that name and check it against the contract.
 
+        Args:
+            name: of the plugin.
+
         Raises:
             PluginError: no such name, a conflict, or a broken contract.
             MissingDependency: it needs something that is not installed.
@@ -227,6 +241,11 @@ class Registry(Mapping[str, PluginEntry]):
 
     def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Load the plugin and call it with the arguments given.
+
+        Args:
+            name: of the plugin.
+            *args: arguments of the plugin.
+            **kwargs: keyword arguments of the plugin.
 
         Raises:
             PluginError: as `load`, or the arguments do not fit its signature (both are named).

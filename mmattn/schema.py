@@ -43,6 +43,9 @@ def load_config(
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
+    Args:
+        path: of the file.
+
     Raises:
         InputError: the file is not there, is not YAML, or holds something else than a mapping.
     """
@@ -59,12 +62,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def dump_config(config: Any, path: str | Path) -> None:
-    """Write a dataclass as YAML, atomically."""
+    """Write a dataclass as YAML, atomically.
+
+    Args:
+        config: a dataclass.
+        path: of the YAML file.
+    """
     write_text(path, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
 
 
 def set_dotted_key(mapping: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted `key` of a nested mapping, making the levels that are not there.
+    """Set a dotted key of a nested mapping; missing levels are created.
+
+    Args:
+        mapping: changed in place.
+        key: "training.epochs", for example.
+        value: its value.
+
+    Raises:
+        InputError: a level holds a value that is no mapping.
 
     Example:
         >>> settings = {"training": {"epochs": 9}}
@@ -83,6 +99,14 @@ def set_dotted_key(mapping: dict[str, Any], key: str, value: Any) -> None:
 
 def from_mapping(config_type: type[Config], mapping: Mapping[str, Any], location: str) -> Config:
     """Build the dataclass `config_type`, checking every key and value; `location` begins each message.
+
+    Args:
+        config_type: the dataclass.
+        mapping: key -> plain value.
+        location: begins each message, for example the file's name.
+
+    Raises:
+        InputError: an unknown or missing key, or a value of another type or out of range.
 
     Example:
         >>> import dataclasses
@@ -116,7 +140,11 @@ def from_mapping(config_type: type[Config], mapping: Mapping[str, Any], location
 
 
 def to_mapping(config: Any) -> Any:
-    """The plain values (dict, list, str, number, bool, None) of a dataclass, ready for YAML or JSON."""
+    """Return a dataclass as plain values, ready for YAML or JSON.
+
+    Args:
+        config: a dataclass, mapping, list or value.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if isinstance(config, Mapping):

@@ -116,6 +116,11 @@ class Tokens:
     ) -> Tokens:
         """One sequence [T_b, D] a sample, all of one modality, positions counted from 0.
 
+        Args:
+            sequences: [T, D] tokens of each sample.
+            modality: of all tokens.
+            entity: [T] int64 of each sample; -1 for none.
+
         Raises:
             InputError: no sequence at all (the width would be unknown), or widths that differ.
         """
@@ -142,7 +147,18 @@ class Tokens:
         time: Tensor | None = None,
         entity: Tensor | None = None,
     ) -> Tokens:
-        """Tokens of one modality from packed `values` [N, D] and the `lengths` [B] of the samples."""
+        """Tokens of one modality from packed `values` [N, D] and the `lengths` [B] of the samples.
+
+        Args:
+            values: [N, D].
+            lengths: [B] int64 number of tokens of each sample.
+            modality: of all tokens.
+            time: [N] seconds; NaN if unknown.
+            entity: [N] int64; -1 for none.
+
+        Raises:
+            InputError: the lengths do not add up to N.
+        """
         offsets = _offsets_from_lengths(lengths)
         total = int(offsets[-1])
         if total != len(values):
@@ -164,7 +180,14 @@ class Tokens:
 
     @classmethod
     def empty(cls, num_samples: int, dim: int, modalities: Sequence[str] = (), **kwargs: Any) -> Tokens:
-        """`num_samples` sequences without a token. Keywords (dtype, device) go to the values tensor."""
+        """`num_samples` sequences without a token. Keywords (dtype, device) go to the values tensor.
+
+        Args:
+            num_samples: B.
+            dim: width D.
+            modalities: names of the modalities.
+            **kwargs: dtype and device of the values.
+        """
         values = torch.zeros(0, dim, **kwargs)
         none = torch.zeros(0, dtype=torch.int64, device=values.device)
         offsets = torch.zeros(num_samples + 1, dtype=torch.int64, device=values.device)
@@ -188,9 +211,13 @@ class Tokens:
             values: [B, T, D].
             mask: [B, T] boolean, True where there is a token (padding may stand anywhere).
             modality: one name for all, or [B, T] int64 with the names in `modalities`.
+            modalities: names of the modalities that `modality` indexes.
             position: [B, T] int64; left out, the tokens of a sample are counted from 0.
             time: [B, T] floating point, or None.
             entity: [B, T] int64, or None.
+
+        Raises:
+            InputError: values and mask that do not fit, or modality indices without names.
         """
         if values.dim() != 3 or mask.shape != values.shape[:2] or mask.dtype != torch.bool:
             raise InputError(
@@ -222,6 +249,9 @@ class Tokens:
 
         Modalities of the same name become one; their positions are kept, so parts of one modality
         that continue each other should count on. Missing times become NaN, missing entities -1.
+
+        Args:
+            parts: tokens of the same B samples.
 
         Raises:
             InputError: no parts, or parts that differ in samples, width, dtype or device.
@@ -335,7 +365,10 @@ class Tokens:
         return self._layout[name]
 
     def modality_index(self, name: str) -> int:
-        """The number under which `modality` holds `name`.
+        """Return the number of a modality in `modality`.
+
+        Args:
+            name: of the modality.
 
         Raises:
             InputError: there is no such modality; the nearest name is suggested.
@@ -363,7 +396,14 @@ class Tokens:
     # --- other tokens from these ----------------------------------------------------------------
 
     def with_values(self, values: Tensor) -> Tokens:
-        """The same layout with other values [N, D'] (the layout is not checked or derived again)."""
+        """The same layout with other values [N, D'] (the layout is not checked or derived again).
+
+        Args:
+            values: [N, D'].
+
+        Raises:
+            InputError: another number of rows.
+        """
         _check_values("values", values)
         if len(values) != len(self.values):
             raise InputError(
@@ -402,7 +442,14 @@ class Tokens:
         return self._gather(torch.arange(total, device=self.device) + shift, offsets)
 
     def filter(self, keep: Tensor) -> Tokens:
-        """Keep the tokens where `keep` [N] is True. All samples stay, perhaps without tokens."""
+        """Keep the tokens where `keep` [N] is True. All samples stay, perhaps without tokens.
+
+        Args:
+            keep: [N] boolean.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
         if keep.shape != self.modality.shape or keep.dtype != torch.bool:
             raise InputError(
                 f"Tokens.filter: got {tuple(keep.shape)} {keep.dtype}, "
@@ -413,12 +460,20 @@ class Tokens:
         return self._gather(keep.nonzero()[:, 0], _offsets_from_lengths(counts))
 
     def select_modalities(self, *names: str) -> Tokens:
-        """Keep the tokens of the named modalities. All samples stay, perhaps without tokens."""
+        """Keep the tokens of the named modalities. All samples stay, perhaps without tokens.
+
+        Args:
+            *names: modalities to keep.
+        """
         wanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
         return self.filter(torch.isin(self.modality, wanted))
 
     def drop_modalities(self, *names: str) -> Tokens:
-        """Drop the tokens of the named modalities. All samples stay, perhaps without tokens."""
+        """Drop the tokens of the named modalities. All samples stay, perhaps without tokens.
+
+        Args:
+            *names: modalities to drop.
+        """
         unwanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
         return self.filter(~torch.isin(self.modality, unwanted))
 
@@ -434,7 +489,12 @@ class Tokens:
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tokens:
-        """On another device, or with values of another dtype."""
+        """Move to another device, or convert the values to another dtype.
+
+        Args:
+            device: of the result; None keeps it.
+            dtype: of the values; None keeps it.
+        """
         target = self.device if device is None else torch.device(device)
         if target == self.device:
             return self if dtype in (None, self.dtype) else self.with_values(self.values.to(dtype))

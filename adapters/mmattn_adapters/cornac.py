@@ -119,6 +119,13 @@ class TowerRecommender(Recommender, ANNMixin):
         """Fit to a `cornac.data.Dataset`, with early stopping where there is a validation set.
 
         A model that was loaded, and is not `trainable`, takes the data set's ratings as histories only.
+
+        Args:
+            train_set: a `cornac.data.Dataset`.
+            val_set: the same for early stopping; None without.
+
+        Raises:
+            InputError: another number of items than the model was trained with.
         """
         super().fit(train_set, val_set)
         self._histories = _binary_matrix(train_set, self.total_items)
@@ -138,14 +145,24 @@ class TowerRecommender(Recommender, ANNMixin):
         return self
 
     def score(self, user_idx: int, item_idx: int | None = None) -> Any:
-        """Scores of all items, [total_items], or of one; a user unknown to training has no history."""
+        """Scores of all items, [total_items], or of one; a user unknown to training has no history.
+
+        Args:
+            user_idx: index of the user.
+            item_idx: index of the item; None for all.
+        """
         user = self._user_vectors[user_idx] if self.knows_user(user_idx) else self._empty_history_vector
         scores = self._item_score_vectors @ user
         scores = np.where(self._items_without_anything, scores.min(), scores)
         return scores if item_idx is None else scores[item_idx]
 
     def monitor_value(self, train_set: Any, val_set: Any) -> float | None:
-        """NDCG@20 on the validation set; None without one."""
+        """NDCG@20 on the validation set; None without one.
+
+        Args:
+            train_set: a `cornac.data.Dataset`.
+            val_set: the same for early stopping.
+        """
         if val_set is None:
             return None
         self._cache_vectors()

@@ -62,7 +62,13 @@ class LanceTable:
 
     @classmethod
     def write(cls, index: Index, folder: str | Path, name: str) -> LanceTable:
-        """Write everything that an index holds as a new table, replacing one of that name."""
+        """Write everything that an index holds as a new table, replacing one of that name.
+
+        Args:
+            index: the index.
+            folder: of the database.
+            name: of the table.
+        """
         table = to_arrow(VectorTable.from_index(index))
         described = {**(table.schema.metadata or {}), _METRIC_KEY: index.metric.encode()}
         _import_lancedb().connect(str(folder)).create_table(
@@ -83,6 +89,12 @@ class LanceTable:
         provenance: Mapping[str, str] | None = None,
     ) -> Hits:
         """The k best items of each query; `where` is a condition in SQL, applied before the search.
+
+        Args:
+            queries: [Q, D].
+            k: number of hits.
+            where: condition in SQL, applied before the search.
+            provenance: part -> fingerprint of what made the queries.
 
         Raises:
             InputError: a NaN, another width, vectors of another origin, or a condition LanceDB refuses.

@@ -123,12 +123,19 @@ class TowerRecommender(GeneralRecommender):
         self._vectors: Tensor | None = None  # of all items, while the weights stay as they are
 
     def train(self, mode: bool = True) -> Self:
-        """As in `torch.nn.Module`; RecBole calls it whenever the weights have changed."""
+        """As in `torch.nn.Module`; RecBole calls it whenever the weights have changed.
+
+        Args:
+            mode: training or evaluation.
+        """
         self._vectors = None
         return super().train(mode)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """The loss of a batch of pairs.
+
+        Args:
+            interaction: a batch of RecBole.
 
         Raises:
             InputError: the batch holds all interactions, which leaves no history.
@@ -146,13 +153,21 @@ class TowerRecommender(GeneralRecommender):
         return self.model.loss(self.items, history_UI, positives_UI, self.candidates)
 
     def predict(self, interaction: Any) -> Tensor:
-        """Scores [B] of pairs."""
+        """Scores [B] of pairs.
+
+        Args:
+            interaction: a batch of RecBole with B pairs.
+        """
         vectors_ID = self._item_vectors()
         users_BD = self.model.user_vectors(vectors_ID, self._user_histories(interaction[self.USER_ID]))
         return (users_BD * self.model.score_vectors(vectors_ID)[interaction[self.ITEM_ID]]).sum(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores [B * n_items] of all items for each user, user by user."""
+        """Scores [B * n_items] of all items for each user, user by user.
+
+        Args:
+            interaction: a batch of RecBole with B users.
+        """
         return self.model.score(self._item_vectors(), self._user_histories(interaction[self.USER_ID])).view(
             -1
         )
@@ -190,7 +205,11 @@ class TowerRecommender(GeneralRecommender):
 
 
 def item_ids(dataset: Any) -> list[str]:
-    """The items' ids in RecBole's order; the first one is its padding."""
+    """The items' ids in RecBole's order; the first one is its padding.
+
+    Args:
+        dataset: RecBole's.
+    """
     return [str(token) for token in dataset.id2token(dataset.iid_field, np.arange(dataset.item_num))]
 
 

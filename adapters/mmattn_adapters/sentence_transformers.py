@@ -56,12 +56,22 @@ class MmattnText(InputModule):
         """Read the texts as the encoder does.
 
         The list goes by the name of `input_ids` because `SentenceTransformerTrainer` knows inputs by name.
+
+        Args:
+            inputs: texts.
+            prompt: put before each text; None for none.
+            **kwargs: unused.
         """
         texts = [f"{prompt}{text}" for text in inputs] if prompt else inputs
         return {"input_ids": [self.model.encoders[self.modality].read(text) for text in texts]}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Add the vectors [B, D] as `sentence_embedding`."""
+        """Add the vectors [B, D] as `sentence_embedding`.
+
+        Args:
+            features: as `preprocess` returned them.
+            **kwargs: unused.
+        """
         tokens = self.model.encoders[self.modality](features["input_ids"])
         vectors: Tensor = self.model.heads[self.head](self.model.fuse({self.modality: tokens}))
         return features | {"sentence_embedding": vectors}
@@ -72,7 +82,14 @@ class MmattnText(InputModule):
         return self.model.core.dim if projection is None else projection.out_features
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write the whole model, other modalities too, and which part of it is used."""
+        """Write the whole model, other modalities too, and which part of it is used.
+
+        Args:
+            output_path: folder.
+            *args: unused.
+            safe_serialization: must be true: nothing else is written.
+            **kwargs: unused.
+        """
         self.model.save_pretrained(output_path)
         self.save_config(output_path)
 
@@ -81,6 +98,11 @@ class MmattnText(InputModule):
         cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any
     ) -> Self:
         """Read what `save` wrote, from a folder or from the hub.
+
+        Args:
+            model_name_or_path: a folder, or a name on the hub.
+            subfolder: of it.
+            **kwargs: of the download.
 
         Raises:
             InputError: there is no model, or one with other encoders.

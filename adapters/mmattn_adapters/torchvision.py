@@ -102,7 +102,7 @@ class Detector(nn.Module):
                 are taken; or only the width of the tokens that `forward` is given. None: none are taken.
             pretrained: weights of the backbone, see `Pyramid`.
             program: of the attention from cells and regions to tokens.
-            options: the other keys of `DetectorConfig` (backbone, levels, width, size, ...).
+            **options: the other keys of `DetectorConfig` (backbone, levels, fpn_channels, min_size, ...).
 
         Raises:
             InputError: an unknown kind, key, network, level or option of torchvision; no class.
@@ -201,9 +201,13 @@ class Detector(nn.Module):
     def prepare_queries(
         self, samples: Sequence[Sample], modality_dropout: float = 0.0
     ) -> tuple[list[Tensor], Tokens | None, list[int]]:
-        """Pictures, tokens and which picture each sample asks about: what `forward` takes.
+        """Return images, tokens and the image of each sample: the arguments of `forward`.
 
         Samples that hold the same picture object share it, and so one pass of the backbone.
+
+        Args:
+            samples: with an image.
+            modality_dropout: probability of dropping a modality of a sample.
 
         Raises:
             InputError: a sample without a picture.
@@ -225,7 +229,12 @@ class Detector(nn.Module):
         return pictures, self.tokens(samples, modality_dropout), asked
 
     def tokens(self, samples: Sequence[Sample], modality_dropout: float = 0.0) -> Tokens | None:
-        """What the samples say apart from their pictures; None without a source of tokens."""
+        """Return the tokens of everything but the images; None without a source of tokens.
+
+        Args:
+            samples: with an image.
+            modality_dropout: probability of dropping a modality of a sample.
+        """
         if self.conditioning_model is None:
             return None
         return self.conditioning_model.fuse(
@@ -241,6 +250,9 @@ class Detector(nn.Module):
             samples: pictures, with what is said of them.
             targets: one a sample.
             modality_dropout: probability that a modality of what is said is left out.
+
+        Raises:
+            InputError: the detector is in evaluation mode.
         """
         if not self.training:
             raise InputError("detector: losses are for training, expected train() before")
@@ -250,7 +262,12 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def predict(self, samples: Sequence[Sample], batch_size: int = 16) -> list[Boxes]:
-        """What is found in each sample's picture, in evaluation mode."""
+        """Return the detections in each sample's image, in evaluation mode.
+
+        Args:
+            samples: with an image.
+            batch_size: samples at a time.
+        """
         training = self.training
         self.eval()
         try:
@@ -267,6 +284,9 @@ class Detector(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, then `detector.safetensors`, each atomically.
 
+        Args:
+            folder: where to write; created if needed.
+
         Raises:
             InputError: the model that makes its tokens was put together by hand.
         """
@@ -281,6 +301,9 @@ class Detector(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Detector:
         """Build the detector that `save_pretrained` wrote, in evaluation mode.
+
+        Args:
+            folder: of the detector.
 
         Raises:
             InputError: the folder holds no detector, a newer format, or weights that do not fit.

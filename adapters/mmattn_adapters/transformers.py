@@ -31,9 +31,12 @@ class MmattnConfig(PreTrainedConfig):
     """What `Model.description` says, and which head answers.
 
     Args:
-        format, model, encoders, program: the keys of `Model.description`; a `config.json` that
-            `Model.save_pretrained` wrote has the same.
-        head: name of the head that is trained and answers; left out, the model's only one.
+        format: version.
+        model: configuration of the model, as `Model.description` returns it.
+        encoders: modality -> fingerprint of its encoder.
+        program: attention program as text, for readers.
+        head: name of the head that answers.
+        **kwargs: of `PretrainedConfig`.
     """
 
     model_type = "mmattn"
@@ -84,9 +87,8 @@ class MmattnModel(PreTrainedModel):
     own networks under `encoders.<modality>.trained`.
 
     Args:
-        config: what to build, with new weights.
-        model: a model that is there already, whose parts are then shared, not copied.
-        head: put into `config.head` where there is a `model`; it may also be the config's.
+        config: of the model.
+        model: the model; None builds one from the configuration.
 
     Raises:
         InputError: no such head, or encoders that are not the ones of the configuration.
@@ -138,10 +140,10 @@ class MmattnModel(PreTrainedModel):
         """Fuse the samples and ask the head.
 
         Args:
-            samples: raw ones, which the encoders read; or
-            tokens: modality -> tokens that encoders made before.
+            samples: raw samples, which the encoders read; None with `tokens`.
+            tokens: modality -> tokens made before; None with `samples`.
             context: for the attention programs.
-            targets: the other arguments of the head's `loss`; without them there is no loss.
+            **targets: the other arguments of the head's `loss`; without them there is no loss.
 
         Raises:
             InputError: neither samples nor tokens, or both.
@@ -169,7 +171,13 @@ class MmattnModel(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: Any, *, state_dict: Mapping[str, Tensor] | None = None, **kwargs: Any
     ) -> None:
-        """As in transformers; frozen encoders are named by their hash and not written."""
+        """As in transformers; frozen encoders are named by their hash and not written.
+
+        Args:
+            save_directory: folder.
+            state_dict: weights to write in place of the model's own.
+            **kwargs: of `PreTrainedModel.save_pretrained`.
+        """
         model = self.mmattn
         for key, value in model.description().items():
             setattr(self.config, key, value)
@@ -197,7 +205,7 @@ class MmattnModel(PreTrainedModel):
             config: another configuration of the same model (its `head` counts).
             head: the head that answers, where it is another than the configuration's.
             dtype: of the weights; left out, as they were saved.
-            kwargs: revision, token, cache_dir, local_files_only and force_download, for the hub.
+            **kwargs: of the download.
 
         Raises:
             InputError: no model there, one with other encoders, or a keyword that is not known.
@@ -241,6 +249,9 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The collator for `Trainer`: rows {"samples": a Sample, target: number or tensor, ...} to one batch.
 
     Name the targets in `TrainingArguments(label_names=[...])`: Trainer drops what it does not know.
+
+    Args:
+        rows: {"samples": a Sample, target: number or tensor, ...} each.
 
     Example:
         >>> collate([{"samples": Sample("1", {"text": "uno"}), "group": 3}])["group"]

@@ -61,17 +61,31 @@ class TwoTower(nn.Module):
                 nn.init.normal_(tower.output_projection.weight, std=0.06 * tower.core.dim**-0.5)
 
     def user_vectors(self, vectors: Tensor, history: Tensor) -> Tensor:
-        """User vectors [U, D / 2] from item vectors [I, D] and histories [U, I] (ones where met)."""
+        """User vectors [U, D / 2] from item vectors [I, D] and histories [U, I] (ones where met).
+
+        Args:
+            vectors: [I, D] item vectors.
+            history: [U, I] ones where the user met the item.
+        """
         said_UD = history @ vectors.chunk(2, dim=1)[0]
         length_U1 = history.sum(1, keepdim=True).clamp_min(1)
         return self.dropout(self.log_scale.exp() * said_UD / length_U1**self.length_exponent) + self.user_bias
 
     def score_vectors(self, vectors: Tensor) -> Tensor:
-        """What users are multiplied by: [I, D / 2] from item vectors [I, D]."""
+        """What users are multiplied by: [I, D / 2] from item vectors [I, D].
+
+        Args:
+            vectors: [I, D] item vectors.
+        """
         return vectors.chunk(2, dim=1)[1]
 
     def score(self, vectors: Tensor, history: Tensor) -> Tensor:
-        """[U, I], how much each user may like each item, from [I, D] and [U, I]."""
+        """[U, I], how much each user may like each item, from [I, D] and [U, I].
+
+        Args:
+            vectors: [I, D] item vectors.
+            history: [U, I] ones where the user met the item.
+        """
         return self.user_vectors(vectors, history) @ self.score_vectors(vectors).T
 
     def loss(self, items: ModelInputs, history: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:

@@ -14,7 +14,11 @@ from mmattn.attention.testing.random_programs import random_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check random programs; the exit status is 1 where one disagrees."""
+    """Check random programs; the exit status is 1 where one disagrees.
+
+    Args:
+        arguments: command line; None takes `sys.argv`.
+    """
     parser = argparse.ArgumentParser(prog="python -m mmattn.attention", description=main.__doc__)
     parser.add_argument("--programs", type=int, default=300, help="how many to draw (default 300)")
     parser.add_argument("--seed", type=int, default=0, help="of the first program (default 0)")

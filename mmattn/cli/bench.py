@@ -52,7 +52,10 @@ def find_scripts(root: Path) -> dict[str, Path]:
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The benchmark's name (or `--help`), and what is for its script.
+    """Split the benchmark's name (or `--help`) from the arguments of its script.
+
+    Args:
+        arguments: command line.
 
     Example:
         >>> split_overrides(["fusion", "--repeat", "3", "--json"])

@@ -51,7 +51,10 @@ def run(arguments: Namespace) -> int:
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Part the command's own arguments from keys of the file; a key's value is read as YAML.
+    """Split the command's own arguments from keys of the file; the value of a key is read as YAML.
+
+    Args:
+        arguments: command line.
 
     Raises:
         InputError: a key without a value.
@@ -78,7 +81,11 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
-    """Systems x metrics, with intervals, for the terminal."""
+    """Format systems x metrics with intervals for the terminal.
+
+    Args:
+        metrics: content of metrics.json.
+    """
     systems: dict[str, dict[str, Any]] = metrics["systems"]
     names = list(next(iter(systems.values())))
     width = max(map(len, systems))
@@ -93,7 +100,11 @@ def metrics_table(metrics: dict[str, Any]) -> str:
 
 
 def task_metrics_table(metrics: dict[str, Any]) -> str:
-    """Figures of tasks x together, alone and their difference, with intervals, for the terminal."""
+    """Format metrics of tasks, joint, single-task and their difference, for the terminal.
+
+    Args:
+        metrics: content of metrics.json.
+    """
     rows: list[tuple[str, ...]] = [("task", "", "mmattn", "alone", "mmattn - alone")]
     for name, task in metrics["tasks"].items():
         for figure, own in task["metrics"].items():

@@ -121,7 +121,12 @@ def _is_applicable(inputs: ModelInputs, modalities: Sequence[str], method: Ablat
 
 
 def samples_with(inputs: ModelInputs, modalities: Sequence[str]) -> np.ndarray:
-    """Samples that have any of the modalities, ascending."""
+    """Return the samples that have any of the modalities, ascending.
+
+    Args:
+        inputs: of all samples.
+        modalities: their names.
+    """
     return np.unique(np.concatenate([_samples_with_modality(inputs, name) for name in modalities]))
 
 

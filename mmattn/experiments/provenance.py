@@ -45,7 +45,11 @@ def provenance(
 
 
 def versions(device: torch.device) -> dict[str, Any]:
-    """What a run was made with."""
+    """Return the versions of Python and the libraries, the device and the number of threads.
+
+    Args:
+        device: that the run used.
+    """
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _LIBRARIES if _installed(name)},

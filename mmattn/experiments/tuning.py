@@ -75,6 +75,9 @@ class ValidationData:
         split: copied from; no reference to it is kept.
         ties: what comes first among equal scores.
 
+    Raises:
+        InputError: a split without a validation part.
+
     Example:
         >>> from mmattn.evaluation.splits.strategies import random_split
         >>> view = ValidationData(random_split(np.zeros(10, int), np.arange(10), seed=0))
@@ -178,7 +181,11 @@ class TuningResult:
     manifest: Mapping[str, Any]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the manifest as JSON, atomically."""
+        """Write the manifest as JSON, atomically.
+
+        Args:
+            path: of the JSON file.
+        """
         write_json(path, self.manifest)
 
 

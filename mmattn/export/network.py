@@ -64,7 +64,11 @@ class PaddedModel(nn.Module):
         return [f"{name}.{tensor}" for name, form in self.encoders.items() for tensor in form.dynamic_dims]
 
     def output_names(self, inputs: dict[str, Tensor]) -> list[str]:
-        """Names of what `forward` gives."""
+        """Names of what `forward` gives.
+
+        Args:
+            inputs: name -> padded input.
+        """
         return list(self(inputs))
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -29,6 +29,9 @@ __all__ = ["PADDED_ENCODERS", "PaddedEncoder", "padded_encoder_for"]
 class PaddedEncoder(nn.Module, ABC):
     """The padded form of one encoder.
 
+    Args:
+        encoder: the trained encoder.
+
     Attributes:
         name: under which an exported file names it.
         encoder_type: the encoders that it is the form of.
@@ -50,7 +53,11 @@ class PaddedEncoder(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def reader(settings: Mapping[str, Any]) -> Any:
-        """What reads contents as the encoder does, and has none of its weights."""
+        """What reads contents as the encoder does, and has none of its weights.
+
+        Args:
+            settings: what the description of the exported model holds of the encoder.
+        """
 
     @staticmethod
     @abstractmethod
@@ -65,12 +72,23 @@ class PaddedEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, **inputs: Tensor) -> PaddedTokens:
-        """The tokens."""
+        """The tokens.
+
+        Args:
+            **inputs: padded contents by name, as `inputs` of the encoder describes them.
+        """
 
     def tokens(
         self, values: Tensor, mask: Tensor, position: Tensor, time: Tensor | None = None
     ) -> PaddedTokens:
-        """Tokens of the encoder's one modality."""
+        """Tokens of the encoder's one modality.
+
+        Args:
+            values: [B, T, D].
+            mask: [B, T] whether a token is present.
+            position: [B, T] int64 positions.
+            time: [B, T] seconds; None without times.
+        """
         return PaddedTokens(
             values, mask, torch.zeros_like(position), position, (self.encoder.modality,), time
         )
@@ -128,7 +146,11 @@ class SquareImageReader:
     size: int
 
     def read(self, content: Any) -> Tensor:
-        """uint8 [3, size, size]."""
+        """uint8 [3, size, size].
+
+        Args:
+            content: anything that the encoder reads as an image.
+        """
         return read_square_image(content, self.size)
 
 
@@ -161,7 +183,11 @@ class PaddedImageEncoder(PaddedEncoder):
         return self.tokens(patches_BTD, mask_BT, position_T.expand(pixels.shape[0], -1))
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """[B, grid * grid, D]."""
+        """[B, grid * grid, D].
+
+        Args:
+            pixels: [B, 3, size, size] uint8 images.
+        """
         encoder: TinyImage = self.encoder
         return (
             encoder.network(pixels.float() / 127.5 - 1).flatten(2).transpose(1, 2)
@@ -170,7 +196,11 @@ class PaddedImageEncoder(PaddedEncoder):
 
 
 class PaddedPatchEncoder(PaddedImageEncoder):
-    """Squares of pixels through a pretrained network."""
+    """Squares of pixels through a pretrained network.
+
+    Args:
+        encoder: the trained encoder.
+    """
 
     name = "patches"
     encoder_type = PatchEncoder
@@ -233,8 +263,12 @@ PADDED_ENCODERS: dict[str, type[PaddedEncoder]] = {
 def padded_encoder_for(encoder: Encoder) -> PaddedEncoder:
     """The form of an encoder.
 
+    Args:
+        encoder: the trained encoder.
+
     Raises:
         InputError: it has none; those that have one are named.
+        InputError: the encoder has no padded form.
     """
     for form in PADDED_ENCODERS.values():
         if isinstance(encoder, form.encoder_type):

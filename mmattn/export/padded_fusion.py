@@ -58,6 +58,9 @@ def fuse_padded(core: FusionCore, parts: Mapping[str, PaddedTokens], task: str |
         core: in evaluation mode.
         parts: all modalities of the core, in any order; what is absent has a mask that is False.
         task: name of the task, for programs that ask for one.
+
+    Raises:
+        InputError: the core pools in another way than `AttentionPool`.
     """
     tokens = _project_inputs(core.input_projection, parts)
     context = None if task is None else core._with_task_embeddings({"task": task})

@@ -29,6 +29,10 @@ RunFn = Callable[[dict[str, Tensor]], dict[str, np.ndarray]]
 class ExportedModel:
     """A model that `export` wrote. It reads samples as the model did, pads them, and runs the graph.
 
+    Args:
+        run: from padded inputs by name to outputs by name.
+        description: of encoders, heads and inputs, as the file holds it.
+
     Attributes:
         class_names: head -> the names of what it gives, for heads that have such (classes, labels).
         output_names: the names of all that it gives.
@@ -73,6 +77,9 @@ class ExportedModel:
     def load(cls, path: str | Path) -> ExportedModel:
         """Open a .pt2 file with PyTorch, or an .onnx file with ONNX Runtime, on the CPU.
 
+        Args:
+            path: of a .pt2 or .onnx file.
+
         Raises:
             InputError: no such file, or none that `export` wrote.
             MissingDependency: ONNX Runtime is not installed.
@@ -91,6 +98,9 @@ class ExportedModel:
 
     def inputs(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """The padded tensors of some samples, as the graph takes them.
+
+        Args:
+            samples: B samples.
 
         Raises:
             Unreadable: a content that is there cannot be read.

@@ -126,12 +126,22 @@ class BottleneckBlock(nn.Module):
         """Tokens of width D in, tokens of the same layout and width out.
 
         A task's vector in the context is mapped down as the tokens are.
+
+        Args:
+            tokens: B samples of width D.
+            context: for the attention programs.
         """
         inner = self.block(tokens.with_values(self.down(tokens.values)), self._project_task(context, tokens))
         return tokens.with_values(tokens.values + self.up(inner.values))
 
     def decode(self, tokens: Tokens, cache: Cache | None = None, context: Any = None) -> tuple[Tokens, Cache]:
-        """As `forward` for tokens that follow, see `FusionBlock.decode`."""
+        """As `forward` for tokens that follow, see `FusionBlock.decode`.
+
+        Args:
+            tokens: the new tokens of each sample.
+            cache: keys and values so far; None begins.
+            context: for the attention programs.
+        """
         narrow = tokens.with_values(self.down(tokens.values))
         inner, cache = self.block.decode(narrow, cache, self._project_task(context, tokens))
         return tokens.with_values(tokens.values + self.up(inner.values)), cache

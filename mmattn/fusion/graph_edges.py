@@ -27,6 +27,10 @@ class GraphEdges(nn.Module):
     def register_edges(self, name: str, edges: Tensor) -> None:
         """Keep edges, int64 [3, E]: query entity, key entity, relation; those held before are replaced.
 
+        Args:
+            name: of the graph in the programs.
+            edges: int64 [3, E], query entity, key entity, relation.
+
         Raises:
             InputError: edges of another shape or type.
         """
@@ -38,7 +42,11 @@ class GraphEdges(nn.Module):
         self.register_buffer(name, edges)
 
     def with_edges(self, context: Mapping[str, object] | None) -> Mapping[str, object] | None:
-        """The context of a call: what is held, under what is given."""
+        """The context of a call: what is held, under what is given.
+
+        Args:
+            context: what a call is given; its own edges come first.
+        """
         return {**dict(self.named_buffers()), **context} if context else dict(self.named_buffers()) or None
 
     def allocate_buffers(self, state: Mapping[str, Tensor], prefix: str) -> None:

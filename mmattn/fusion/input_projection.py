@@ -79,7 +79,11 @@ class ModalityProjection(nn.Module):
         self.weight[:, :, begin : begin + axes_WA.shape[1]] = axes_WA.to(self.weight.device)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """Tokens of N rows -> [N, D]."""
+        """Tokens of N rows -> [N, D].
+
+        Args:
+            tokens: of this modality.
+        """
         field_N = self._field_index(tokens)
         x_NW = tokens.values.to(self.weight.dtype) * self.scale[field_N][:, None]
         if self.input_norm is not None and (len(x_NW) > 1 or not self.training):
@@ -152,7 +156,11 @@ class InputProjection(nn.Module):
         self.position_scale = nn.Parameter(torch.zeros(len(input_dims)))
 
     def calibrate(self, tokens_by_modality: Mapping[str, Tokens]) -> None:
-        """Take each modality's scale and principal axes from training tokens of frozen encoders."""
+        """Take each modality's scale and principal axes from training tokens of frozen encoders.
+
+        Args:
+            tokens_by_modality: modality -> training tokens.
+        """
         for name, tokens in tokens_by_modality.items():
             self._check(name, tokens)
             self.projections[name].calibrate(tokens)  # type: ignore[operator]
@@ -233,6 +241,10 @@ def sinusoidal_encoding(position: Tensor, dim: int) -> Tensor:
     """[N] positions -> [N, dim] sines and cosines of geometrically spaced wavelengths.
 
     Paper: Vaswani et al., "Attention Is All You Need", 2017, section 3.5.
+
+    Args:
+        position: [N] positions.
+        dim: width, even.
     """
     rates = torch.exp(torch.arange(0, dim, 2, device=position.device) * (-math.log(10_000.0) / dim))
     angles = position[:, None] * rates

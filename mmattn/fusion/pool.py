@@ -37,7 +37,13 @@ def segment_softmax(logits: Tensor, segment: Tensor, num_segments: int) -> Tenso
 
 
 def segment_mean(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
-    """[N, D] -> [segments, D], the mean of each segment's rows; zeros where there are none."""
+    """[N, D] -> [segments, D], the mean of each segment's rows; zeros where there are none.
+
+    Args:
+        values: [N, D].
+        segment: [N] int64 index of the segment of each row.
+        num_segments: number of segments.
+    """
     total = values.new_zeros(num_segments, values.shape[1]).index_add(0, segment, values)
     count = values.new_zeros(num_segments).index_add(0, segment, torch.ones_like(values[:, 0]))
     return total / count.clamp_min(1)[:, None]
@@ -79,7 +85,11 @@ class AttentionPool(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens: Tokens) -> Fused:
-        """Tokens of width D -> `Fused` with vectors of width D."""
+        """Tokens of width D -> `Fused` with vectors of width D.
+
+        Args:
+            tokens: B samples of width D.
+        """
         samples, kinds = len(tokens), len(tokens.modalities)
         weights_NH, share_BM = self._weights(tokens)
         weighted_NHK = tokens.values.unflatten(1, (self.heads, -1)) * weights_NH[..., None]
@@ -96,6 +106,9 @@ class AttentionPool(nn.Module):
     def token_weights(self, tokens: Tokens) -> Tensor:
         """What each token counts in the joint vector: head h of `pooled` is the sum of these times head h of
         the tokens.
+
+        Args:
+            tokens: B samples of width D.
 
         Returns:
             [N, H].

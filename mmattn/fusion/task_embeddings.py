@@ -24,7 +24,10 @@ class TaskEmbeddings(nn.Module):
 
     Args:
         names: of the tasks.
-        dim: width D of the core.
+        dim: width of the vectors.
+
+    Raises:
+        InputError: no name, or one that comes twice.
 
     Example:
         >>> tasks = TaskEmbeddings(["read", "listen"], dim=8)

@@ -47,8 +47,12 @@ class Vocabulary:
     def index(self, name: object) -> int:
         """The number of a name.
 
+        Args:
+            name: the name.
+
         Raises:
             InputError: there is no such name; the nearest one is suggested.
+            InputError: an unknown name.
         """
         if not isinstance(name, str):
             raise InputError(
@@ -61,9 +65,14 @@ class Vocabulary:
 
 
 def count_names(names: Iterable[str], where: str, name_kind: str) -> dict[str, int]:
-    """How often each name is there, in the names' order; an unbalanced set is said to be one.
+    """Count the names, sorted; an imbalance above ten to one is logged.
 
     `mmattn.data.class_balance` says what unbalanced is.
+
+    Args:
+        names: with repetitions.
+        where: begins the messages.
+        name_kind: what a name is, for example "class".
 
     Raises:
         InputError: a name that is not a text, or none at all.

@@ -58,7 +58,16 @@ class ImplicitALS:
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`; features are not used."""
+        """As `Recommender.fit`; features are not used.
+
+        Args:
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: unused.
+            known: items that were there to be chosen; None for those that anybody chose.
+
+        Raises:
+            MissingDependency: implicit is not installed.
+        """
         try:
             from implicit.cpu.als import AlternatingLeastSquares
         except ImportError as error:
@@ -81,5 +90,10 @@ class ImplicitALS:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`."""
+        """As `Recommender.score`.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         return self.factors.score(users, items)

@@ -43,7 +43,12 @@ class Recommender(Protocol):
         ...
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """[len(users), len(items)] float32, higher is better, comparable within a user."""
+        """[len(users), len(items)] float32, higher is better, comparable within a user.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         ...
 
 
@@ -57,6 +62,11 @@ class LinearRecommender(ABC):
         known: ArrayLike | None = None,
     ) -> Self:
         """As `Recommender.fit`.
+
+        Args:
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: content of all I items, as the class says.
+            known: items that were there to be chosen; None for those that anybody chose.
 
         Raises:
             InputError: features that do not fit the items, or known items out of range.
@@ -80,7 +90,12 @@ class LinearRecommender(ABC):
         return asked
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`."""
+        """As `Recommender.score`.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         weights = self._weights_WI[:, np.asarray(items, np.int64)]
         scores = self._history_UW[np.asarray(users, np.int64)] @ weights
         return scores if isinstance(scores, np.ndarray) else scores.toarray()
@@ -92,7 +107,12 @@ class LinearRecommender(ABC):
 
 
 def known_items(owner: str, interactions: sparse.csr_array, known: ArrayLike | None) -> Ints:
-    """The ids of the known items; by default those that anybody chose.
+    """Return the known items; by default those that anybody chose.
+
+    Args:
+        owner: begins the message.
+        interactions: [U, I].
+        known: as a user gave them; None for the default.
 
     Raises:
         InputError: there are none, or some are out of range.
@@ -111,7 +131,13 @@ def known_items(owner: str, interactions: sparse.csr_array, known: ArrayLike | N
 def check_features(
     owner: str, features: NDArray[Any] | None, num_items: int, is_kernel: bool = False
 ) -> NDArray[Any]:
-    """The features [items, F], or the kernel [items, items] where `is_kernel`.
+    """Check the features, [items, F], or the kernel, [items, items] if `is_kernel`.
+
+    Args:
+        owner: begins the message.
+        features: as a user gave them.
+        num_items: number of items.
+        is_kernel: whether they are a kernel.
 
     Raises:
         InputError: there are none, their shape is another one, or they are not finite.
@@ -129,14 +155,30 @@ def check_features(
 
 
 def check_positive(name: str, value: float) -> float:
-    """The value, refused where it is not above 0."""
+    """Return the value if it is above 0.
+
+    Args:
+        name: of the value, for the message.
+        value: the value.
+
+    Raises:
+        InputError: it is not above 0.
+    """
     if not value > 0:
         raise InputError(f"{name}: got {value}, expected a number above 0")
     return value
 
 
 def check_at_least_one(name: str, value: int) -> int:
-    """The value, refused where it is below 1."""
+    """Return the value if it is at least 1.
+
+    Args:
+        name: of the value, for the message.
+        value: the value.
+
+    Raises:
+        InputError: it is below 1.
+    """
     if value < 1:
         raise InputError(f"{name}: got {value}, expected at least 1")
     return value

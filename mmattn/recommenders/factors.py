@@ -32,7 +32,12 @@ class Factors:
     bias: Floats32
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """[len(users), len(items)] float32."""
+        """[len(users), len(items)] float32.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         chosen = np.asarray(items, np.int64)
         scores = self.users[np.asarray(users, np.int64)] @ self.items[chosen].T + self.bias[chosen]
         return scores.astype(np.float32, copy=False)

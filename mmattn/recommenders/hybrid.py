@@ -31,6 +31,9 @@ class BalancedEASE(EASE):
         regularization: of the ridge penalty on the weights.
         activity_power: 0 is EASE; 1 gives every user the same weight, however much they chose.
 
+    Raises:
+        InputError: a negative `activity_power`.
+
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]]))
         >>> BalancedEASE(1.0, activity_power=0.0).fit(seen).score([0], [1, 2]).astype(float).round(2).tolist()
@@ -149,7 +152,11 @@ class Hybrid:
 
     def with_content(self, features: NDArray[Any] | None) -> Self:
         """The same with another content, nothing being fitted again: for a catalogue of the same items whose
-        content changed, or was taken away to see what it is worth. As `features` of `fit`."""
+        content changed, or was taken away to see what it is worth. As `features` of `fit`.
+
+        Args:
+            features: [known, I] weights between items from their content; None for no content.
+        """
         return copy.copy(self)._set_content(features)
 
     def with_weights(
@@ -159,7 +166,14 @@ class Hybrid:
         content_scale: float | None = None,
         popularity_penalty: float | None = None,
     ) -> Self:
-        """The same fitted parts in another mixture; what is left out stays."""
+        """Return the same fitted parts with other weights; what is left out stays.
+
+        Args:
+            user_weight: of the users' part.
+            shrinkage: interactions before an item counts as much as its content.
+            content_scale: factor on the content.
+            popularity_penalty: discount of popular items.
+        """
         other = copy.copy(self)
         other._set_weights(
             self.user_weight if user_weight is None else user_weight,
@@ -170,7 +184,12 @@ class Hybrid:
         return other._combine()
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`."""
+        """As `Recommender.score`.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         users_B, items_C = np.asarray(users, np.int64), np.asarray(items, np.int64)
         scores_BC = np.asarray(self._histories_UW[users_B] @ self._weights_WI[:, items_C])
         if self.user_model is not None and self.user_weight:

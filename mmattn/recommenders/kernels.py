@@ -36,7 +36,10 @@ def cosine(features: NDArray[np.floating] | sparse.csr_array) -> Kernel:
 
 
 def concat_normalized(*parts: NDArray[np.floating]) -> NDArray[np.float64]:
-    """[I, F1 + F2 + ...]: each part's rows scaled to length 1, so that no part drowns another.
+    """Concatenate features with each part's rows scaled to length 1, [I, F1 + F2 + ...].
+
+    Args:
+        *parts: [I, F1], [I, F2], ...
 
     Example:
         >>> concat_normalized(np.array([[2.0]]), np.array([[3.0, 4.0]])).tolist()
@@ -47,6 +50,9 @@ def concat_normalized(*parts: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def tag_matrix(tags: Sequence[Iterable[Hashable]]) -> sparse.csr_array:
     """[I, number of distinct tags] of ones; a tag named twice by an item counts once.
+
+    Args:
+        tags: tags of each item.
 
     Example:
         >>> tag_matrix([["director:Lasseter", "year:1995"], [], ["year:1995"]]).toarray().tolist()
@@ -63,6 +69,9 @@ def tag_matrix(tags: Sequence[Iterable[Hashable]]) -> sparse.csr_array:
 def tfidf(tags: sparse.csr_array) -> sparse.csr_array:
     """Weight tags by rarity, log((1 + I) / (1 + items with the tag)) + 1, as scikit-learn does.
 
+    Args:
+        tags: [I, T] of ones.
+
     Example:
         >>> tfidf(tag_matrix([["a"], ["a", "b"], []])).toarray().round(3).tolist()
         [[1.288, 0.0], [1.288, 1.693], [0.0, 0.0]]
@@ -74,6 +83,13 @@ def tfidf(tags: sparse.csr_array) -> sparse.csr_array:
 
 def gaussian(values: ArrayLike, bandwidth: float) -> Kernel:
     """exp(-(difference / width)^2 / 2) of one number an item, such as the year; NaN means unknown.
+
+    Args:
+        values: [I] numbers; NaN if unknown.
+        bandwidth: width of the Gaussian.
+
+    Raises:
+        InputError: values that are not [I], or a bandwidth that is not above 0.
 
     Example:
         >>> gaussian([1995, 2000, float("nan")], bandwidth=5.0).round(3).tolist()
@@ -91,6 +107,12 @@ def gaussian(values: ArrayLike, bandwidth: float) -> Kernel:
 def weighted_sum(*parts: tuple[float, Kernel]) -> Kernel:
     """Sum of (weight, kernel) pairs; weights that are not negative keep it a kernel.
 
+    Args:
+        *parts: weight and [I, I] kernel of each part.
+
+    Raises:
+        InputError: a negative weight, or kernels of different shapes.
+
     Example:
         >>> weighted_sum((1.0, np.eye(2)), (0.25, np.ones((2, 2)))).tolist()
         [[1.25, 0.25], [0.25, 1.25]]
@@ -106,6 +128,10 @@ def weighted_sum(*parts: tuple[float, Kernel]) -> Kernel:
 
 def exponential(kernel: Kernel, scale: float = 0.5) -> Kernel:
     """exp(scale * K): products of similarities of every order ("same genre and same director").
+
+    Args:
+        kernel: [I, I].
+        scale: factor on the kernel.
 
     Example:
         >>> exponential(np.array([[2.0]])).round(4).tolist()

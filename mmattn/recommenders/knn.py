@@ -61,6 +61,9 @@ class ItemKNN(LinearRecommender):
         num_neighbors: how many items each item listens to, itself left out.
         shrinkage: added to the denominator, in users; 0 for the plain cosine.
 
+    Raises:
+        InputError: a negative `shrinkage`.
+
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]))
         >>> ItemKNN(1, shrinkage=1.0).fit(seen).score([3], [1, 2])  # 2 / (sqrt(3 * 3) + 1)

@@ -28,10 +28,9 @@ class LightGCN(PairwiseRecommender):
     2020, https://arxiv.org/abs/2002.02126. Items that are not known score zero.
 
     Args:
-        layers: how often the vectors are passed on.
-        batch_size: pairs a step. A step passes the vectors of the whole graph along, which takes most of the
-            time: larger batches make an epoch faster.
-        settings: the arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
+        layers: propagation steps.
+        batch_size: interactions a step.
+        **settings: other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
     Example:
         >>> seen = sparse.csr_array(np.kron(np.eye(2), np.ones((5, 3))))  # two tastes, five users each
@@ -95,7 +94,11 @@ class _SymmetricMatmul(torch.autograd.Function):
 
 
 def normalized_adjacency(pairs: InteractionPairs) -> sparse.csr_array:
-    """[U + I, U + I] one over the root of both degrees where a user chose an item; symmetric.
+    """Return the normalized adjacency matrix [U + I, U + I]: 1 / sqrt(degree * degree) where a user chose an
+    item.
+
+    Args:
+        pairs: interactions with known items.
 
     Example:
         >>> pairs = InteractionPairs.from_interactions(sparse.csr_array(np.array([[1, 1], [0, 1]])),

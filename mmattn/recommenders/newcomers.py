@@ -17,7 +17,12 @@ class SupportsScore(Protocol):
     """What scores users and items."""
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """[len(users), len(items)] float32."""
+        """[len(users), len(items)] float32.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         ...
 
 
@@ -47,7 +52,12 @@ class WithColdUserFallback:
         self._is_cold_U = np.diff(interactions.indptr) == 0
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`."""
+        """As `Recommender.score`.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         users_B = np.asarray(users, np.int64)
         scores_BC = np.array(self.baseline.score(users_B, items), np.float32)
         new_B = self._is_cold_U[users_B]

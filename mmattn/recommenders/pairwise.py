@@ -34,8 +34,14 @@ class PairwiseModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
-        """[B] how far `positive_items` scores above `negative_items`, and [B] the squares that the penalty
-        weighs."""
+        """Return how far positive items score above negative ones, [B], and the squares that the penalty
+        weighs, [B].
+
+        Args:
+            users: [B] users.
+            positive_items: [B] items that they chose.
+            negative_items: [B] items that they did not.
+        """
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,6 +65,9 @@ class PairwiseRecommender(ABC):
         patience: judgements without a better one before training ends.
         seed: of the first vectors and of the pairs.
         device: where it is trained.
+
+    Raises:
+        InputError: an argument out of range.
     """
 
     def __init__(
@@ -96,6 +105,11 @@ class PairwiseRecommender(ABC):
     ) -> Self:
         """As `Recommender.fit`. Afterwards `factors` score, and `best_epoch` says which epoch's they are.
 
+        Args:
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: content of all I items, as the class says.
+            known: items that were there to be chosen; None for those that anybody chose.
+
         Raises:
             InputError: known items out of range, features that do not fit, or no user who has chosen some
                 known items and not others.
@@ -126,7 +140,12 @@ class PairwiseRecommender(ABC):
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`."""
+        """As `Recommender.score`.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         return self.factors.score(users, items)
 
     @abstractmethod
@@ -184,7 +203,12 @@ class InteractionPairs:
 
     @classmethod
     def from_interactions(cls, interactions: sparse.csr_array, known: Ints) -> InteractionPairs:
-        """The interactions with known items."""
+        """The interactions with known items.
+
+        Args:
+            interactions: [U, I].
+            known: [W] known items.
+        """
         found = interactions.tocoo()
         kept = np.isin(found.col, known)
         keys = found.row[kept].astype(np.int64) * interactions.shape[1] + found.col[kept]
@@ -201,10 +225,14 @@ class InteractionPairs:
         return self.pair_keys % self.num_items
 
     def init_vectors(self, dim: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
-        """[U, width] and [I, width] vectors to begin with.
+        """Return initial vectors of users, [U, dim], and items, [I, dim].
 
         Zero, and so for ever, for users without a choice and for items that are not known: what was drawn
         for them would rank at random.
+
+        Args:
+            dim: width.
+            generator: source of randomness.
         """
         users = INIT_STD * torch.randn(self.num_users, dim, generator=generator)
         items = INIT_STD * torch.randn(self.num_items, dim, generator=generator)
@@ -216,6 +244,10 @@ class InteractionPairs:
         """Batches of users, items they chose and known items they did not, every interaction at most once.
 
         An interaction of a user who chose nearly everything may find no item to be compared with.
+
+        Args:
+            rng: source of randomness.
+            batch_size: interactions a batch.
 
         Raises:
             InputError: no user has left out a known item.

@@ -28,7 +28,13 @@ class Popularity:
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`; features are not used."""
+        """As `Recommender.fit`; features are not used.
+
+        Args:
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: unused.
+            known: unused.
+        """
         self._counts_I = np.bincount(interactions.indices, minlength=interactions.shape[1]).astype(np.float32)
         return self
 
@@ -41,6 +47,11 @@ class Popularity:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`: the number of users who chose the item, the same for everybody."""
+        """As `Recommender.score`: the number of users who chose the item, the same for everybody.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         counts = self._counts_I[np.asarray(items, np.int64)]
         return np.tile(counts, (len(np.asarray(users)), 1))

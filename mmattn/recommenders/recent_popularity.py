@@ -41,6 +41,11 @@ class RecentPopularity:
     ) -> Self:
         """As `Recommender.fit`, with the histories as features.
 
+        Args:
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: histories with times.
+            known: unused.
+
         Raises:
             InputError: no histories.
         """
@@ -59,5 +64,10 @@ class RecentPopularity:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`: the same for everybody."""
+        """As `Recommender.score`: the same for everybody.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         return np.tile(self._scores_I[np.asarray(items, np.int64)], (len(np.asarray(users)), 1))

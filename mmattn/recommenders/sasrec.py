@@ -56,6 +56,9 @@ class SASRec:
         seed: of the first weights and of the batches.
         device: where it is trained.
 
+    Raises:
+        InputError: an argument out of range.
+
     Example:
         >>> event = np.arange(35)  # 35 users go round a ring of 7, five items each
         >>> users, items = np.repeat(event, 5), (event[:, None] + np.arange(5)).ravel() % 7
@@ -163,7 +166,12 @@ class SASRec:
         return torch.cat(states).cpu().numpy(), net.items.weight.cpu().numpy().copy()
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`."""
+        """As `Recommender.score`.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         return self._score(self._vectors, users, items)
 
     def _score(self, vectors: tuple[Floats32, Floats32], users: ArrayLike, items: ArrayLike) -> Floats32:

@@ -50,6 +50,9 @@ class UserKernel:
         max_users: users to learn from, at most.
         seed: of the draw among more.
 
+    Raises:
+        InputError: an argument out of range.
+
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]]))
         >>> kernel = UserKernel(regularization=1.0).fit(seen)
@@ -127,7 +130,12 @@ class UserKernel:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`: the estimated chance of each choice, all users but oneself being asked."""
+        """Score items as `Recommender.score`: the estimated probability of each choice, from all other users.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         users_B = np.asarray(users, np.int64)
         place_B = self._train_row_U[users_B]
         others = place_B < 0
@@ -195,10 +203,16 @@ def _normalize_rows(features: NDArray[Any]) -> Floats32:
 
 
 def check_item_count(owner: str, histories: sparse.csr_array, num_items: int) -> None:
-    """Are these histories over as many items as were fitted?
+    """Check that histories are over as many items as were fitted.
+
+    Args:
+        owner: begins the message.
+        histories: [U, I].
+        num_items: number of items that were fitted.
 
     Raises:
         InputError: they are not.
+        InputError: another number of items.
     """
     if histories.shape[1] != num_items:
         raise InputError(f"{owner}: got histories over {histories.shape[1]} items, expected {num_items}")

@@ -26,9 +26,9 @@ class VBPR(PairwiseRecommender):
     https://arxiv.org/abs/1510.01784.
 
     Args:
-        dim: width of the users' and the items' own vectors.
-        visual_dim: width that features are projected to.
-        settings: the other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
+        dim: width of the vectors of users and items.
+        visual_dim: width that the features are mapped to.
+        **settings: other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
     Example:
         >>> from scipy import sparse

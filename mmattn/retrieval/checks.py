@@ -13,7 +13,12 @@ __all__ = ["check_ids", "check_k", "check_provenance", "check_vectors", "normali
 
 
 def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
-    """[N, D] float32 in C order, without NaN or infinity; `row_name` tells a row to the user.
+    """Check vectors: [N, D] float32 in C order, without NaN or infinity.
+
+    Args:
+        vectors: as a user gave them.
+        what: begins the message.
+        row_name: row -> its name in the message.
 
     Raises:
         InputError: another shape or type, no column, or a value that is not finite.
@@ -36,7 +41,12 @@ def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]
 
 
 def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
-    """The rows divided by their lengths.
+    """Divide rows by their lengths.
+
+    Args:
+        rows: [N, D].
+        what: begins the message.
+        row_name: row -> its name in the message.
 
     Raises:
         InputError: a row of zeros, which has no direction.
@@ -50,7 +60,11 @@ def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) 
 
 
 def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """[N] int64 where all ids are whole numbers, or [N] objects where all are text.
+    """Check ids: [N] int64 if all are whole numbers, [N] objects if all are text.
+
+    Args:
+        ids: as a user gave them.
+        what: begins the message.
 
     Raises:
         InputError: another kind, both kinds together, or an id that comes twice.
@@ -77,7 +91,12 @@ def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
 
 
 def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, str] | None, what: str) -> None:
-    """Refuse vectors that something else has made than those of the index.
+    """Check that vectors were made by what made those of the index.
+
+    Args:
+        expected: part -> fingerprint of the index; None if unknown.
+        actual: part -> fingerprint of the vectors; None if unknown.
+        what: begins the message.
 
     Raises:
         InputError: a part (encoder, weights, program) differs; both are named.
@@ -100,10 +119,16 @@ def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, st
 
 
 def check_k(k: Any, num_items: int, max_k: int | None = None) -> None:
-    """Is it a number of neighbours that `num_items` items can have?
+    """Check the number of neighbours asked for.
+
+    Args:
+        k: as a user gave it.
+        num_items: number of items in the index.
+        max_k: largest number allowed; None for no limit.
 
     Raises:
         InputError: there are no items at all, or k is no whole number from 1 to `max_k` (or `num_items`).
+        InputError: not a whole number, below 1, or too large.
     """
     if not num_items:
         raise InputError("search: the index is empty, expected items to find")

@@ -139,6 +139,9 @@ class FusedIndex:
     def save(self, folder: str | Path) -> None:
         """Write all indexes to one folder; a kill at any moment leaves what was there, or the whole of this.
 
+        Args:
+            folder: of the bundle.
+
         Raises:
             InputError: as `Index.save`.
         """
@@ -148,6 +151,10 @@ class FusedIndex:
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> FusedIndex:
         """Open what `save` wrote, after checking the hash of every file.
+
+        Args:
+            folder: of the bundle.
+            device: "auto", "cpu" or a CUDA device.
 
         Raises:
             InputError: there are no such indexes, or one is damaged: which file, and how, is said.

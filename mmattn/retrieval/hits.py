@@ -40,10 +40,15 @@ class Hits:
 
 
 def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
-    """The k best of several searches for the same queries; of equal scores the earlier search's come first.
+    """Merge several searches for the same queries and keep the k best; equal scores keep the order of the
+    searches.
 
     Exact where each search looked at items of its own: the k best of all are among the k best of each.
     The searches may have run anywhere, on other machines too.
+
+    Args:
+        hits: of each search.
+        k: number of hits.
 
     Example:
         >>> here = Hits(np.array([["a", "b"]], object), np.array([[0.75, 0.25]], np.float32))
@@ -58,9 +63,14 @@ def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
 
 
 def drop_self_hits(hits: Hits, query_ids: np.ndarray, k: int) -> Hits:
-    """Of k + 1 or fewer hits, the k best that are not the query's own item (`query_ids` [Q] ids).
+    """Remove each query's own item from its hits and keep the k best.
 
     Every line loses one: its own item where that was found, the last one where it was not.
+
+    Args:
+        hits: k + 1 hits of each query, or fewer.
+        query_ids: [Q] ids of the queries' own items.
+        k: number of hits.
 
     Example:
         >>> found = Hits(np.array([["a", "b"], ["c", "a"]], object), np.zeros((2, 2), np.float32))

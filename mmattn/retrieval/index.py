@@ -29,6 +29,12 @@ __all__ = ["Hits", "Index"]
 class Index:
     """Vectors that can be searched. Made by `Index.build`, or opened from a bundle by `Index.open`.
 
+    Args:
+        items: ids, vectors and metadata.
+        metric: "ip", "cosine" or "l2".
+        provenance: part -> fingerprint of what made the vectors; None if unknown.
+        engine: how it searches.
+
     Example:
         >>> films = Index.build(np.eye(3), ["a", "b", "c"], metadata={"year": [1995, 1999, 2001]})
         >>> films.search([[0.1, 0.2, 0.9]], k=2).to_lists()
@@ -130,7 +136,10 @@ class Index:
         return self.engine.placement
 
     def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """[n, D] vectors of the named items.
+        """Return the vectors of some items, [n, D].
+
+        Args:
+            ids: [n] ids.
 
         Raises:
             InputError: an id that is not there.
@@ -139,7 +148,11 @@ class Index:
         return result
 
     def scores(self, query: Any, ids: Sequence[Any]) -> np.ndarray:
-        """[n] scores of one query [D] with the named items, as `search` has them.
+        """Return the scores of one query with some items, [n], as `search` computes them.
+
+        Args:
+            query: [D].
+            ids: [n] ids.
 
         Raises:
             InputError: an id that is not there, or a bad query.
@@ -193,7 +206,13 @@ class Index:
         where: str | None = None,
         allowed_ids: Collection[Any] | None = None,
     ) -> Hits:
-        """The k items most like each named one, itself left out.
+        """Search for the k items most similar to each given item, without itself.
+
+        Args:
+            ids: [Q] ids.
+            k: number of hits.
+            where: filter on the metadata.
+            allowed_ids: items that may be found; None for all.
 
         Raises:
             InputError: as `search`, or an id that is not there.
@@ -227,7 +246,13 @@ class Index:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Add items; all of them or, where something is wrong, none.
+        """Add items: all of them, or none if something is wrong.
+
+        Args:
+            vectors: [n, D].
+            ids: [n] new ids.
+            metadata: columns with one value an item.
+            provenance: part -> fingerprint of what made the vectors.
 
         Raises:
             InputError: as `build`; an id that is there already; other metadata columns; vectors of
@@ -247,7 +272,13 @@ class Index:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Replace items that are there: vectors and metadata.
+        """Replace vectors and metadata of items.
+
+        Args:
+            vectors: [n, D].
+            ids: [n] known ids.
+            metadata: columns with one value an item.
+            provenance: part -> fingerprint of what made the vectors.
 
         Raises:
             InputError: as `add`, or an id that is not there.
@@ -259,6 +290,9 @@ class Index:
     def remove(self, ids: Sequence[Any] | np.ndarray) -> None:
         """Remove items.
 
+        Args:
+            ids: of the items.
+
         Raises:
             InputError: an id that is not there; nothing is removed then.
         """
@@ -267,7 +301,13 @@ class Index:
     def check(
         self, vectors: Any, ids: Any, metadata: Any = None, provenance: Mapping[str, str] | None = None
     ) -> Items:
-        """What `add` or `update` would take, without taking it.
+        """Return the items that `add` or `update` would take, without taking them.
+
+        Args:
+            vectors: [n, D].
+            ids: [n] ids.
+            metadata: columns with one value an item.
+            provenance: part -> fingerprint of what made the vectors.
 
         Raises:
             InputError: as `add`, but for ids that are there already.
@@ -295,6 +335,9 @@ class Index:
     def save(self, folder: str | Path) -> None:
         """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
 
+        Args:
+            folder: of the bundle.
+
         Raises:
             InputError: the folder holds something else, or metadata that parquet cannot hold.
         """
@@ -318,6 +361,10 @@ class Index:
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> Index:
         """The index of a bundle whose files were checked.
+
+        Args:
+            opened: bundle whose files were checked.
+            device: "auto", "cpu" or a CUDA device.
 
         Raises:
             InputError: files that are what they were, but do not fit each other.

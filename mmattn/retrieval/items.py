@@ -28,7 +28,13 @@ class Items:
 
     @classmethod
     def validated(cls, vectors: Any, ids: Any, metadata: Any, metric: Metric) -> Items:
-        """From what a user gave; left out, the ids are 0 to N - 1.
+        """Create items from what a user gave; the default ids are 0 to N - 1.
+
+        Args:
+            vectors: [N, D].
+            ids: [N] ids; None for the default.
+            metadata: columns with one value an item.
+            metric: "ip", "cosine" or "l2".
 
         Raises:
             InputError: nothing at all, NaN, an id that comes twice, parts of different lengths, a row of
@@ -61,7 +67,11 @@ class Items:
         return result
 
     def find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-        """[n] rows of the named items.
+        """Return the rows of some items, [n].
+
+        Args:
+            ids: [n] ids.
+            what: begins the message.
 
         Raises:
             InputError: an id that is not there; the nearest is suggested.
@@ -69,7 +79,11 @@ class Items:
         return find_rows(self.id_to_row, ids, what)
 
     def filter_rows(self, where: str | None, allowed_ids: Collection[Any] | None) -> np.ndarray | None:
-        """[R] ascending rows that the filters leave; None where there is no filter.
+        """Return the rows that the filters leave, ascending; None without a filter.
+
+        Args:
+            where: filter on the metadata; None for none.
+            allowed_ids: items that may remain; None for all.
 
         Raises:
             InputError: an unknown id, or a condition that does not parse.
@@ -85,7 +99,10 @@ class Items:
         return np.flatnonzero(keep)
 
     def aligned(self, new: Items) -> Items:
-        """The new rows with their columns in our order.
+        """Return new items with their columns in the order of these.
+
+        Args:
+            new: further items.
 
         Raises:
             InputError: another width, other columns, or ids of another kind.
@@ -106,7 +123,11 @@ class Items:
         return Items(new.vectors, new.ids, new.metadata[list(self.metadata.columns)])
 
     def concatenated(self, new: Items) -> Items:
-        """These rows, then the new ones, which fit."""
+        """Append new items, whose columns fit.
+
+        Args:
+            new: further items.
+        """
         if not len(self):
             return new
         return Items(
@@ -116,12 +137,21 @@ class Items:
         )
 
     def take(self, rows: np.ndarray | slice) -> Items:
-        """The rows that an array of numbers or booleans, or a slice, names."""
+        """Select rows.
+
+        Args:
+            rows: indices, booleans or a slice.
+        """
         return Items(self.vectors[rows], self.ids[rows], self.metadata.iloc[rows].reset_index(drop=True))
 
 
 def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """[n] rows of ids.
+    """Return the rows of ids, [n].
+
+    Args:
+        id_to_row: ids in the order of the rows.
+        ids: [n] ids.
+        what: begins the message.
 
     Raises:
         InputError: no list, or an id that is not there; the nearest is suggested.
@@ -143,7 +173,11 @@ def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -
 
 
 def as_metadata_table(metadata: Any, count: int) -> pd.DataFrame:
-    """Metadata as a table of `count` rows; none given, one without columns.
+    """Return metadata as a table; without columns if there is none.
+
+    Args:
+        metadata: as a user gave it.
+        count: number of rows.
 
     Raises:
         InputError: no table, another number of rows, or a column that is named like the ids.

@@ -34,6 +34,12 @@ class MaxSimIndex:
 
     Paper: Khattab and Zaharia, "ColBERT", SIGIR 2020.
 
+    Args:
+        vectors: all vectors of all items.
+        offsets: [N + 1] first vector of each item, and the number of all.
+        ids: [N] ids of the items.
+        metadata: of the items.
+
     Example:
         >>> films = MaxSimIndex.build([[[1, 0], [0, 1]], [[0.9, 0.1]]], ["a", "b"])
         >>> films.search([[[1, 0], [0, 1]]], k=2).to_lists()
@@ -63,7 +69,7 @@ class MaxSimIndex:
             ids: one each; left out, their numbers.
             metric: "ip" or "cosine".
             metadata: columns with one value an item.
-            options: of `Index.build`, for the vectors: provenance, target_recall, device, ...
+            **options: of `Index.build`, for the vectors: provenance, target_recall, ...
 
         Raises:
             InputError: an item without vectors, another metric, or as `Index.build`.
@@ -128,7 +134,12 @@ class MaxSimIndex:
         return Hits(self.ids[rows], scores)
 
     def search_ids(self, ids: Sequence[Any], k: int = 10, **options: Any) -> Hits:
-        """The k items most like each named one, itself left out; the options are those of `search`.
+        """Search for the k items most similar to each given item, without itself.
+
+        Args:
+            ids: [Q] ids.
+            k: number of hits.
+            **options: of `search`.
 
         Raises:
             InputError: as `search`, or an id that is not there.
@@ -180,7 +191,13 @@ class MaxSimIndex:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """Add items; all of them or, where something is wrong, none.
+        """Add items: all of them, or none if something is wrong.
+
+        Args:
+            items: [T, D] vectors of each item.
+            ids: [n] new ids.
+            metadata: columns with one value an item.
+            provenance: part -> fingerprint of what made the vectors.
 
         Raises:
             InputError: as `build`; an id that is there already; other columns, width or origin.
@@ -207,6 +224,9 @@ class MaxSimIndex:
     def remove(self, ids: Sequence[Any]) -> None:
         """Remove items with all their vectors.
 
+        Args:
+            ids: of the items.
+
         Raises:
             InputError: an id that is not there; nothing is removed then.
         """
@@ -227,6 +247,9 @@ class MaxSimIndex:
     def save(self, folder: str | Path) -> None:
         """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
 
+        Args:
+            folder: of the bundle.
+
         Raises:
             InputError: as `Index.save`.
         """
@@ -239,6 +262,10 @@ class MaxSimIndex:
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> MaxSimIndex:
         """Open what `save` wrote, after checking the hash of every file.
+
+        Args:
+            folder: of the bundle.
+            device: "auto", "cpu" or a CUDA device.
 
         Raises:
             InputError: there is no such index, or it is damaged: which file, and how, is said.

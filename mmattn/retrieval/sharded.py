@@ -138,7 +138,10 @@ class ShardedIndex:
         return np.searchsorted(np.cumsum([len(shard) for shard in self.shards]), rows, side="right")
 
     def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """[n, D] vectors of the named items.
+        """Return the vectors of some items, [n, D].
+
+        Args:
+            ids: [n] ids.
 
         Raises:
             InputError: an id that is not there.
@@ -179,7 +182,15 @@ class ShardedIndex:
         provenance: Mapping[str, str] | None = None,
         exact: bool = False,
     ) -> Hits:
-        """The k best of all shards; the arguments are those of `Index.search`.
+        """Search all shards; the arguments are those of `Index.search`.
+
+        Args:
+            queries: [Q, D].
+            k: number of hits.
+            where: filter on the metadata.
+            allowed_ids: items that may be found; None for all.
+            provenance: part -> fingerprint of what made the queries.
+            exact: search exactly.
 
         Raises:
             InputError: as `Index.search`.
@@ -206,7 +217,13 @@ class ShardedIndex:
         where: str | None = None,
         allowed_ids: Collection[Any] | None = None,
     ) -> Hits:
-        """The k items most like each named one, in any shard, itself left out.
+        """Search for the k items most similar to each given item, in all shards, without itself.
+
+        Args:
+            ids: [Q] ids.
+            k: number of hits.
+            where: filter on the metadata.
+            allowed_ids: items that may be found; None for all.
 
         Raises:
             InputError: as `search`, or an id that is not there.
@@ -232,7 +249,13 @@ class ShardedIndex:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Add items to the smallest shard; all of them or, where something is wrong, none.
+        """Add items to the smallest shard: all of them, or none if something is wrong.
+
+        Args:
+            vectors: [n, D].
+            ids: [n] new ids.
+            metadata: columns with one value an item.
+            provenance: part -> fingerprint of what made the vectors.
 
         Raises:
             InputError: as `Index.add`.
@@ -255,7 +278,13 @@ class ShardedIndex:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Replace items where they are: vectors and metadata.
+        """Replace vectors and metadata of items.
+
+        Args:
+            vectors: [n, D].
+            ids: [n] known ids.
+            metadata: columns with one value an item.
+            provenance: part -> fingerprint of what made the vectors.
 
         Raises:
             InputError: as `Index.update`.
@@ -270,6 +299,9 @@ class ShardedIndex:
     def remove(self, ids: Sequence[Any] | np.ndarray) -> None:
         """Remove items.
 
+        Args:
+            ids: of the items.
+
         Raises:
             InputError: an id that is not there; nothing is removed then.
         """
@@ -283,6 +315,9 @@ class ShardedIndex:
     def save(self, folder: str | Path) -> None:
         """Write all shards to one folder; a kill at any moment leaves what was there, or the whole of this.
 
+        Args:
+            folder: of the bundle.
+
         Raises:
             InputError: as `Index.save`.
         """
@@ -293,6 +328,10 @@ class ShardedIndex:
     def open(cls, folder: str | Path, *, device: str = "auto") -> ShardedIndex:
         """Open what `save` wrote, after checking the hash of every file of every shard.
 
+        Args:
+            folder: of the bundle.
+            device: "auto", "cpu" or a CUDA device.
+
         Raises:
             InputError: there is no sharded index, or it is damaged: which file, and how, is said.
         """
@@ -301,6 +340,10 @@ class ShardedIndex:
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> ShardedIndex:
         """The shards of a bundle whose files were checked.
+
+        Args:
+            opened: bundle whose files were checked.
+            device: "auto", "cpu" or a CUDA device.
 
         Raises:
             InputError: files that are what they were, but do not fit each other.

@@ -76,7 +76,8 @@ def recommend_table(
         users: a parquet file with columns `user` and `item`; a row without an item names a user who has met
             nothing, and gets what the catalogue as a whole speaks for.
         out: the parquet file to write.
-        k, where: as in `RecommenderService.recommend`.
+        k: items for each user.
+        where: filter on the items; None for none.
         skip_unknown: pass over rows whose item is not in the catalogue; otherwise they are an error.
         bucket_rows: rows of the table that are in memory at once.
         progress: show a bar.

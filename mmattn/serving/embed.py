@@ -77,7 +77,11 @@ def embed(
 
 
 def read_items(items: Path, run: Path) -> Sequence[Sample]:
-    """The samples of a card, or of a table with the columns of the run's own items.
+    """Read the items of a card, or of a table with the columns of the run's own items.
+
+    Args:
+        items: card, folder or table.
+        run: folder of the run.
 
     Raises:
         InputError: no such file, columns that are missing, or a table where only a card can say enough.
@@ -92,7 +96,12 @@ def read_items(items: Path, run: Path) -> Sequence[Sample]:
 
 
 def card_for_table(table: Path, name: str, columns: ItemTable) -> Card:
-    """The card of a table with the columns of a known one; files that it names are relative to the table.
+    """Return the card of a table with the columns of a known one; its paths are relative to the table.
+
+    Args:
+        table: the file.
+        name: of the data set.
+        columns: of the items.
 
     Raises:
         InputError: columns that are missing, or a table where only a card can say enough.
@@ -106,7 +115,10 @@ def card_for_table(table: Path, name: str, columns: ItemTable) -> Card:
 
 
 def resolve_item_file(items: Path) -> Path:
-    """The file that says what the items are: the card of a folder, or the given file itself.
+    """Return the file that describes the items: the card of a folder, or the given file.
+
+    Args:
+        items: card, folder or table.
 
     Raises:
         InputError: there is none.

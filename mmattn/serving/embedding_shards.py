@@ -65,7 +65,11 @@ class EmbeddingShards:
         return -(-len(self.samples) // self.shard_size)
 
     def path(self, number: int) -> Path:
-        """The file of a shard."""
+        """The file of a shard.
+
+        Args:
+            number: of the shard.
+        """
         return self.folder / f"{number:06d}.parquet"
 
     def pending(self) -> list[int]:
@@ -73,7 +77,14 @@ class EmbeddingShards:
         return [number for number in range(len(self)) if not self.path(number).exists()]
 
     def write(self, number: int, encoder: RunEncoder, features: str | Path, *, progress: bool = False) -> int:
-        """Encode a shard and write its file, atomically; the number of contents that cannot be read."""
+        """Encode a shard and write its file, atomically; returns the number of unreadable contents.
+
+        Args:
+            number: of the shard.
+            encoder: model of the run.
+            features: folder of the feature store.
+            progress: show a bar.
+        """
         part = self.samples[number * self.shard_size : (number + 1) * self.shard_size]
         inputs = encoder.read_inputs(part, features, progress=progress)
         vectors, there = encoder.vectors(inputs)

@@ -44,7 +44,11 @@ class Factors:
         return self.item_to_user.shape[1]
 
     def truncate(self, width: int) -> Factors:
-        """The first so many columns, which are those that matter most."""
+        """Keep the first columns, which matter most.
+
+        Args:
+            width: number of columns.
+        """
         return Factors(*(np.ascontiguousarray(one) for one in (
             self.item_to_user[:, :width], self.vectors[:, :width], self.weights_to_vector[:width],
         )))  # fmt: skip

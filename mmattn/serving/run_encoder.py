@@ -44,7 +44,13 @@ class RunEncoder:
 
     @classmethod
     def from_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
-        """The model of a run's seed: the first one where none is named. A model's own folder will do too."""
+        """Load the model of a run's seed, or of a model's own folder.
+
+        Args:
+            run: folder of the run or of a model.
+            seed: of the run; None for the first.
+            head: name of the head; "" for the only one.
+        """
         return cls(model_folder(run, seed), head)
 
     @cached_property
@@ -87,13 +93,24 @@ class RunEncoder:
     def read_inputs(
         self, samples: Sequence[Sample], features: str | Path, *, progress: bool = True
     ) -> ModelInputs:
-        """Run the encoders over many samples, with a feature store; what cannot be read is listed."""
+        """Run the encoders over samples, with a feature store; unreadable contents are listed.
+
+        Args:
+            samples: items.
+            features: folder of the feature store.
+            progress: show a bar.
+        """
         return prepare_inputs(samples, self.model.encoders, features, self.sources, progress=progress)
 
     @torch.inference_mode()
     def vectors(self, inputs: ModelInputs, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-        """[B, D] vectors of all samples, and [B] boolean: had they anything to encode? (What a vector
-        of a sample without tokens says is nothing.)"""
+        """Return vectors [B, D], and whether each sample had anything to encode, [B] boolean (otherwise its
+        vector means nothing).
+
+        Args:
+            inputs: of B samples.
+            batch_size: samples at a time.
+        """
         found, there = [], []
         for chosen in torch.arange(len(inputs)).split(batch_size):
             parts = self.model.tokens(inputs, chosen)
@@ -130,7 +147,12 @@ def model_folder(run: str | Path, seed: int | None = None) -> Path:
 
 
 def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
-    """What makes the vectors of a saved model's head, part -> fingerprint, without building the model."""
+    """Return what makes the vectors of a saved model's head, part -> fingerprint, without building the model.
+
+    Args:
+        folder: of the model.
+        head: name of the head.
+    """
     written = schema.read_yaml(Path(folder) / "config.json")
     encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
     weights = sha256_file(Path(folder) / "model.safetensors")[:16]

@@ -92,6 +92,9 @@ class RecommenderService:
     def open(cls, run: str | Path) -> RecommenderService:
         """Open what `mmattn fit` left in a run's folder, every file checked against its hash.
 
+        Args:
+            run: folder of the run.
+
         Raises:
             InputError: nothing there, damage, or a model beside it that did not make the vectors.
         """
@@ -159,10 +162,15 @@ class RecommenderService:
         return from_mapping(ItemTable, self.attributes["columns"], str(self.folder))
 
     def check_provenance(self, provenance: Mapping[str, str], where: str) -> None:
-        """Refuse a model that did not make these vectors.
+        """Check that a model is the one that made these vectors.
+
+        Args:
+            provenance: part -> fingerprint of the model.
+            where: begins the message.
 
         Raises:
             InputError: the first part (encoder, program, weights) that differs, on both sides.
+            InputError: another model.
         """
         ours = self.index.provenance or {}
         for part in sorted({*ours, *provenance}):
@@ -236,7 +244,11 @@ class RecommenderService:
         return rows
 
     def find_rows(self, ids: Sequence[Any]) -> Ints:
-        """[n] rows of items in the index as `rows_of` has them, -1 for those not in the catalogue."""
+        """Return the rows of items in the index, [n]; -1 for unknown items.
+
+        Args:
+            ids: [n] ids.
+        """
         names = [as_text(name) for name in ids]
         if self.index.ids.dtype == object:
             return np.asarray(self._id_to_row.get_indexer(pd.Index(names, dtype=object)), np.int64)
@@ -247,7 +259,11 @@ class RecommenderService:
         return np.where(numbers, found, -1)
 
     def unknown_ids_message(self, ids: Sequence[str]) -> str:
-        """The message about ids that are not in the catalogue."""
+        """Return the message about ids that are not in the catalogue.
+
+        Args:
+            ids: the unknown ids.
+        """
         names = list(dict.fromkeys(ids))
         shown = ", ".join(repr(name) for name in names[:_MAX_NAMED_IDS]) + (
             ", ..." if len(names) > _MAX_NAMED_IDS else ""

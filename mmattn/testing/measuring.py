@@ -32,7 +32,12 @@ _SHORT, _MORE = 0.01, 10
 
 
 def options(description: str | None, repeat: int) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark understands."""
+    """Create a parser with the options that every benchmark has.
+
+    Args:
+        description: of the benchmark.
+        repeat: default number of turns.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +48,12 @@ def options(description: str | None, repeat: int) -> argparse.ArgumentParser:
 
 
 def torch_options(description: str | None, repeat: int) -> argparse.ArgumentParser:
-    """And those of benchmarks that run on either device."""
+    """Create a parser with the options of benchmarks that run on either device.
+
+    Args:
+        description: of the benchmark.
+        repeat: default number of turns.
+    """
     parser = options(description, repeat)
     parser.add_argument("--device", choices=["cpu", "cuda"], help="by default the CPU, then a GPU if any")
     parser.add_argument(
@@ -54,13 +64,23 @@ def torch_options(description: str | None, repeat: int) -> argparse.ArgumentPars
 
 
 def dtype_on(device: str, arguments: argparse.Namespace) -> torch.dtype:
-    """The dtype that was asked for, or the device's usual one."""
+    """Return the requested dtype, or the usual one of the device.
+
+    Args:
+        device: "cpu" or "cuda".
+        arguments: of the command line.
+    """
     name = arguments.dtype or ("bfloat16" if device == "cuda" else "float32")
     return getattr(torch, name)
 
 
 def devices(arguments: argparse.Namespace, report: Report) -> list[str]:
-    """Where to measure: as asked, otherwise on the CPU and then on the GPU, or a line why not there."""
+    """Return the devices to measure on: as asked, otherwise the CPU and then the GPU, if there is one.
+
+    Args:
+        arguments: of the command line.
+        report: gets a note where the GPU is left out.
+    """
     if arguments.device == "cpu":
         return ["cpu"]
     if torch.cuda.is_available():
@@ -78,7 +98,7 @@ class Report:
 
     Args:
         arguments: of the command line, with `json`.
-        packages: whose versions matter, beside Python's and torch's.
+        *packages: whose versions matter, beside Python's and torch's.
     """
 
     def __init__(self, arguments: argparse.Namespace, *packages: str) -> None:
@@ -89,18 +109,31 @@ class Report:
             self._print(f"{name}: {value}")
 
     def table(self, title: str, columns: Sequence[str]) -> None:
-        """Begin a table."""
+        """Begin a table.
+
+        Args:
+            title: above it.
+            columns: their names.
+        """
         self._content["tables"].append({"title": title, "columns": list(columns), "rows": []})
         self._print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
 
     def row(self, *cells: str | float) -> None:
-        """A row of the table that was begun last."""
+        """Print a row of the current table.
+
+        Args:
+            *cells: texts or numbers; NaN is shown as "-".
+        """
         self._content["tables"][-1]["rows"].append(cells)
         shown = [cell if isinstance(cell, str) else "-" if cell != cell else f"{cell:.4g}" for cell in cells]
         self._print(f"| {' | '.join(shown)} |")
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of its own.
+
+        Args:
+            text: the line.
+        """
         self._content["notes"].append(text)
         self._print(f"\n{text}")
 
@@ -116,7 +149,11 @@ class Report:
 
 
 def header(packages: Iterable[str] = ()) -> dict[str, str]:
-    """When, on what, with what, by which command, and how busy the machine was."""
+    """Return date, hardware, versions, command, threads and load.
+
+    Args:
+        packages: whose versions are named beside Python's and torch's.
+    """
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {metadata.version(name)}" for name in ("torch", *packages)]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -185,21 +222,33 @@ def in_turn(
 
 
 def wall_seconds(run: Callable[[], object]) -> float:
-    """Seconds of one run by the wall clock."""
+    """Seconds of one run by the wall clock.
+
+    Args:
+        run: what to time.
+    """
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def process_seconds(run: Callable[[], object]) -> float:
-    """Seconds of one run that this process was computing."""
+    """Seconds of one run that this process was computing.
+
+    Args:
+        run: what to time.
+    """
     start = time.process_time()
     run()
     return time.process_time() - start
 
 
 def cuda_seconds(run: Callable[[], object]) -> float:
-    """Seconds of one run between two events on the GPU, which the host's launching delays too."""
+    """Seconds of one run between two events on the GPU, which the host's launching delays too.
+
+    Args:
+        run: what to time.
+    """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -210,7 +259,11 @@ def cuda_seconds(run: Callable[[], object]) -> float:
 
 
 def seconds_on(device: str) -> Callable[[Callable[[], object]], float]:
-    """How runs of one thread on this device are timed: other people's jobs on the machine do not count."""
+    """Return how runs of one thread are timed on a device; other processes of the machine do not count.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
     return cuda_seconds if device == "cuda" else process_seconds
 
 
@@ -290,9 +343,15 @@ def _in_a_child(measure: Callable[[], float]) -> float:
 
 
 def matmul_peak(device: str, dtype: torch.dtype, size: int | None = None, repeat: int = 20) -> float:
-    """Most floating point operations a second that a matrix product reaches here, in this process.
+    """Return the highest rate of floating point operations of a matrix product here, per second.
 
     On the CPU the better of PyTorch's own product (MKL) and oneDNN's counts, whoever uses it.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: of the matrices.
+        size: of the square matrices; None for the usual.
+        repeat: runs; the fastest counts.
     """
     size = size or (8192 if device == "cuda" else 1024)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -313,5 +372,10 @@ def matmul_peak(device: str, dtype: torch.dtype, size: int | None = None, repeat
 
 
 def chosen(name: str, words: Sequence[str]) -> bool:
-    """Was this case asked for? All are where nobody named one."""
+    """Return whether a case was asked for; without words, all are.
+
+    Args:
+        name: of the case.
+        words: parts of the names asked for.
+    """
     return not words or any(word in name for word in words)

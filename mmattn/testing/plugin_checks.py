@@ -33,7 +33,7 @@ def check_encoder(encoder: str | Encoder, contents: Sequence[Any] | None = None,
     Args:
         encoder: registered name, or an encoder.
         contents: at least three different readable contents; left out, `sample_contents` makes some.
-        options: for the constructor, where a name is given.
+        **options: for the constructor, where a name is given.
 
     Raises:
         PluginError: naming the encoder, the hook, what came and what was expected.

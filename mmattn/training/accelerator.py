@@ -75,7 +75,13 @@ def open_accelerator(
 
 
 def start_loggers(accelerator: Any, run_name: str, settings: Mapping[str, Any]) -> None:
-    """Begin a run called `run_name` with every tracker, and give it the settings."""
+    """Start a run with every logger.
+
+    Args:
+        accelerator: as `open_accelerator` returned it.
+        run_name: of the run.
+        settings: of the training.
+    """
     if accelerator.log_with:
         folder = accelerator.project_dir
         accelerator.init_trackers(
@@ -89,9 +95,12 @@ def start_loggers(accelerator: Any, run_name: str, settings: Mapping[str, Any]) 
 
 
 def finish_loggers(accelerator: Any) -> None:
-    """End the run with every tracker.
+    """End the run with every logger.
 
     `Accelerator.end_training` would also take the processes apart, and another training may follow.
+
+    Args:
+        accelerator: as `open_accelerator` returned it.
     """
     for tracker in accelerator.trackers:
         tracker.finish()

@@ -24,6 +24,10 @@ __all__ = ["load", "save"]
 def save(path: str | Path, state: Any) -> None:
     """Write a nested state (dicts, lists, tensors, numbers, strings) to `path`, atomically.
 
+    Args:
+        path: of the file.
+        state: nested dicts and lists of tensors, numbers and strings.
+
     Example:
         >>> import tempfile, torch
         >>> path = tempfile.mkdtemp() + "/last.safetensors"
@@ -39,6 +43,10 @@ def save(path: str | Path, state: Any) -> None:
 
 def load(path: str | Path, device: str = "cpu") -> Any:
     """Read what `save` wrote.
+
+    Args:
+        path: of the file.
+        device: of the tensors.
 
     Raises:
         InputError: the file is not there, was cut short, or is of another kind.
@@ -79,5 +87,9 @@ def _join(skeleton: Any, tensor: Any) -> Any:
 
 
 def cpu_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A copy that later steps of the optimizer do not change."""
+    """Copy a state to the CPU, unaffected by later steps of the optimizer.
+
+    Args:
+        state: name -> tensor.
+    """
     return {name: torch.clone(value.detach()).cpu() for name, value in state.items()}

@@ -82,10 +82,13 @@ def parameter_groups(
 
 
 def layer_depths(module: nn.Module) -> dict[str, int]:
-    """How many layers lie above each parameter: 0 in the top layer and in what follows it.
+    """Return how many layers lie above each parameter: 0 in the top layer and in what follows it.
 
     The layers are the members of the outermost `ModuleList` or `Sequential`, of the longest one where
     several lie equally far out. What is defined before them counts as one layer more.
+
+    Args:
+        module: an encoder.
 
     Example:
         >>> from torch import nn

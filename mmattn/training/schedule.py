@@ -114,7 +114,11 @@ class LearningRateSchedule:
             self._step_scheduler.step()
 
     def step_epoch(self, score: float) -> None:
-        """After an epoch, with its validation score, higher is better."""
+        """End an epoch.
+
+        Args:
+            score: validation score, higher is better.
+        """
         if self._plateau_scheduler is not None and self.steps_taken >= self.warmup_steps:
             self._plateau_scheduler.step(score)
 
@@ -125,7 +129,11 @@ class LearningRateSchedule:
         return {"taken": self.steps_taken, **states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the rates themselves are the optimizer's state."""
+        """Restore a state; the rates themselves are in the optimizer's state.
+
+        Args:
+            state: as `state_dict` returned it.
+        """
         self.steps_taken = state["taken"]
         for key, part in (("by_step", self._step_scheduler), ("by_epoch", self._plateau_scheduler)):
             if part is not None:

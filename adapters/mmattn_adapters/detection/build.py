@@ -46,7 +46,13 @@ def build_parts(
     conditioning: Model | Mapping[str, Encoder] | int | None,
     pretrained: bool | str | Path | None,
 ) -> DetectorParts:
-    """The parts of a detector, see `Detector.build`."""
+    """The parts of a detector, see `Detector.build`.
+
+    Args:
+        config: of the detector.
+        conditioning: see `Detector.build`.
+        pretrained: see `Detector.build`.
+    """
     pyramid = FeaturePyramid(
         config.backbone,
         config.levels or DEFAULT_LEVELS[config.kind],
@@ -78,6 +84,10 @@ def with_defaults(config: DetectorConfig, pretrained: bool | str | Path | None) 
     """The configuration with every choice made that follows from where the weights come from.
 
     A saved detector is built again without them, and has to come out the same.
+
+    Args:
+        config: of the detector.
+        pretrained: see `Detector.build`.
 
     Example:
         >>> with_defaults(DetectorConfig("fcos", ("cell",), backbone="resnet10t"), pretrained=None).norm

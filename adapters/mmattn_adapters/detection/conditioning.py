@@ -56,7 +56,12 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, cells: Tokens, tokens: Tokens) -> Tensor:
-        """[N, dim], changed, from N cells of the tokens' samples."""
+        """FiLM: attention over the tokens predicts a scale and shift for each cell's features, [N, dim].
+
+        Args:
+            cells: N cells of B samples.
+            tokens: of the same samples.
+        """
         normed = cells.with_values(self.norm(cells.values))
         heard = tokens.with_values(self.token_norm(tokens.values))
         read_ND = self.attention(normed, heard).values
@@ -85,7 +90,12 @@ class MapConditioning(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, maps: Mapping[str, Tensor], tokens: Tokens) -> OrderedDict[str, Tensor]:
-        """Maps [B, C, h, w] by name, changed where there are tokens."""
+        """Maps [B, C, h, w] by name, changed where there are tokens.
+
+        Args:
+            maps: name -> [B, C, h, w].
+            tokens: of B samples.
+        """
         there = tokens.lengths.nonzero()[:, 0]
         if not len(there):
             return OrderedDict(maps)
@@ -128,7 +138,13 @@ class RegionConditioning(nn.Module):
         self.layer = layer
 
     def forward(self, regions: Tensor, counts: Sequence[int], tokens: Tokens) -> Tensor:
-        """Vectors [R, D] of the samples' regions, `counts` of each, changed where there are tokens."""
+        """Vectors [R, D] of the samples' regions, `counts` of each, changed where there are tokens.
+
+        Args:
+            regions: [R, D] vectors of regions.
+            counts: number of regions of each sample.
+            tokens: of B samples.
+        """
         lengths = torch.tensor(counts, device=regions.device)
         all_regions = _to_queries(regions, lengths, "region", "cell")
         there_N = (tokens.lengths > 0)[all_regions.sample]

@@ -45,6 +45,10 @@ _ROI_SIZE = 7  # cells a side of a pooled region
 def build_network(pyramid: FeaturePyramid, config: DetectorConfig) -> Any:
     """A torchvision detector around the pyramid.
 
+    Args:
+        pyramid: of the detector.
+        config: of the detector.
+
     Raises:
         InputError: an option that torchvision's class does not take, or a width that FCOS cannot have.
     """

@@ -87,7 +87,11 @@ class FeaturePyramid(nn.Module):
         return [str(number) for number in range(len(self.strides))]
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Maps [B, width, h, w] by name, from normalised pictures [B, 3, H, W]."""
+        """Maps [B, width, h, w] by name, from normalised pictures [B, 3, H, W].
+
+        Args:
+            images: [B, 3, H, W] normalized.
+        """
         maps: OrderedDict[str, Tensor] = OrderedDict()
         for number, (found, channels) in enumerate(zip(self.network(images), self.channels, strict=True)):
             # Some transformers give channels last.

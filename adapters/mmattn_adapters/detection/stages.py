@@ -25,7 +25,14 @@ RegionFn = Callable[[Tensor, list[int]], Tensor]  # vectors of all regions and h
 def run_one_stage(
     network: Any, images: ImageList, maps: OrderedDict[str, Tensor], targets: Detections | None
 ) -> tuple[Losses, Detections]:
-    """FCOS and RetinaNet after their backbone: losses in training, what is found in evaluation."""
+    """Run FCOS or RetinaNet after the backbone: losses in training, detections in evaluation.
+
+    Args:
+        network: the torchvision detector.
+        images: as its transform returned them.
+        maps: feature maps by name.
+        targets: for training; None in evaluation.
+    """
     features = list(maps.values())
     outputs = network.head(features)
     anchors = network.anchor_generator(images, features)
@@ -47,7 +54,15 @@ def run_two_stage(
     targets: Detections | None,
     region_fn: RegionFn | None,
 ) -> tuple[Losses, Detections]:
-    """Faster R-CNN after its backbone; `region_fn` changes the regions' vectors before they are judged."""
+    """Run Faster R-CNN after the backbone: losses in training, detections in evaluation.
+
+    Args:
+        network: the torchvision detector.
+        images: as its transform returned them.
+        maps: feature maps by name.
+        targets: for training; None in evaluation.
+        region_fn: changes the regions' vectors before they are classified; None leaves them.
+    """
     proposals, losses = network.rpn(images, maps, targets)
     heads = network.roi_heads
     if network.training:

@@ -94,7 +94,12 @@ class DetectionTask(_DetectionTaskBase):
             raise InputError("detection: got no sample with boxes to learn from, expected at least one")
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[list[Sample], list[Boxes]]]:
-        """The pictures in a random order, each with all its questions."""
+        """The pictures in a random order, each with all its questions.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         for places in torch.randperm(len(self.image_groups), generator=generator).split(self.batch_size):
             pairs = [pair for place in places.tolist() for pair in self.image_groups[place]]
             yield [sample for sample, _ in pairs], [boxes for _, boxes in pairs]
@@ -103,7 +108,11 @@ class DetectionTask(_DetectionTaskBase):
         return -(-len(self.image_groups) // self.batch_size)
 
     def forward(self, batch: tuple[list[Sample], list[Boxes]]) -> Tensor:
-        """The sum of the detector's losses on a batch."""
+        """The sum of the detector's losses on a batch.
+
+        Args:
+            batch: samples and their boxes.
+        """
         return self.compute_loss(*batch)
 
 
@@ -114,8 +123,10 @@ class SyntheticDetectionTask(_DetectionTaskBase):
         detector: what is trained.
         sample_fn: a seed -> samples and their boxes; what it draws from torch's global generator is seeded,
             too.
-        steps_per_epoch: an epoch.
-        validate_fn, modality_dropout, augment: as in `DetectionTask`.
+        validate_fn: as in `DetectionTask`.
+        steps_per_epoch: steps an epoch.
+        modality_dropout: as in `DetectionTask`.
+        augment: as in `DetectionTask`.
     """
 
     def __init__(
@@ -132,14 +143,23 @@ class SyntheticDetectionTask(_DetectionTaskBase):
         self.sample_fn, self.steps_per_epoch = sample_fn, steps_per_epoch
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[int]:
-        """Seeds."""
+        """Seeds.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         yield from torch.randint(2**31, (self.steps_per_epoch,), generator=generator).tolist()
 
     def num_batches(self, epoch: int) -> int:
         return self.steps_per_epoch
 
     def forward(self, batch: int) -> Tensor:
-        """The sum of the detector's losses on what the seed gives."""
+        """The sum of the detector's losses on what the seed gives.
+
+        Args:
+            batch: a seed.
+        """
         return self.compute_loss(*self.sample_fn(batch))
 
 

@@ -64,12 +64,31 @@ class Backend(Protocol):
     def unsupported_reason(
         self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
     ) -> str | None:
-        """Why this backend cannot run it, or None where it can."""
+        """Return why this backend cannot run the program, or None if it can.
+
+        Args:
+            program: program of the heads.
+            layout: layout of queries and keys.
+            conditions: device, dtype and what is needed of the result.
+            context_tensors: what the context gives.
+        """
 
     def estimate(
         self, program: Program, layout: Layout, conditions: Conditions, context_tensors: ContextTensors
     ) -> Estimate:
-        """What it would cost. Only asked where it does not refuse."""
+        """Estimate the cost; asked only of a backend that can run the program.
+
+        Args:
+            program: program of the heads.
+            layout: layout of queries and keys.
+            conditions: device, dtype and what is needed of the result.
+            context_tensors: what the context gives.
+        """
 
     def run(self, call: AttentionCall, conditions: Conditions) -> Tensor:
-        """Attended values [Nq, H, K]."""
+        """Attended values [Nq, H, K].
+
+        Args:
+            call: tensors, layout and program.
+            conditions: device, dtype and what is needed of the result.
+        """

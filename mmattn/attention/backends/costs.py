@@ -26,6 +26,7 @@ def sdpa_costs(conditions: Conditions, concatenate: bool = False) -> CostModel:
     """SDPA: about 60 GFLOP/s a core in float32 on the CPU, and 40 us a step.
 
     Args:
+        conditions: device, dtype and what is needed of the result.
         concatenate: may short samples share a row? Only where nothing but a mask is asked of their pairs.
     """
     cpu = conditions.device == "cpu"
@@ -43,7 +44,11 @@ def sdpa_costs(conditions: Conditions, concatenate: bool = False) -> CostModel:
 
 @lru_cache(maxsize=256)
 def eager_costs(conditions: Conditions) -> CostModel:
-    """Scores written out: every pass over them costs about as much as a quarter of the products."""
+    """Scores written out: every pass over them costs about as much as a quarter of the products.
+
+    Args:
+        conditions: device, dtype and what is needed of the result.
+    """
     cpu = conditions.device == "cpu"
     work = _GRADIENT_COST_FACTOR if conditions.gradient else 1.0
     products = 4 * conditions.heads * conditions.width * (1 / 60e9 if cpu else 1 / 100e12)

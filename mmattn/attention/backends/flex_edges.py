@@ -47,7 +47,11 @@ class EdgeTable:
         return len(self.key), len(self.counts), self.search_steps
 
     def with_weight(self, weight: Tensor) -> CapturedEdges:
-        """With the learned weight [H, relations]."""
+        """With the learned weight [H, relations].
+
+        Args:
+            weight: [H, relations] learned bias of each relation.
+        """
         return CapturedEdges(self, weight @ self.counts.T.to(weight.dtype))
 
 
@@ -59,7 +63,13 @@ class CapturedEdges:
     bias: Tensor
 
     def edge_bias(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """The bias of one pair; this is traced into the kernel."""
+        """The bias of one pair; this is traced into the kernel.
+
+        Args:
+            head: index of the head.
+            query: index of the query token.
+            key: index of the key token.
+        """
         low, end = self.edge_table.first_edge[query], self.edge_table.last_edge[query]
         high = end
         for _ in range(self.edge_table.search_steps):
@@ -77,6 +87,9 @@ def build_edge_table(
     """Bring joined edges into that form, once a layout.
 
     Args:
+        token_edges: edges between tokens.
+        relations: number of relations.
+        layout: layout of queries and keys.
         padded_queries: length to which the queries' side is padded.
     """
     cache_key = ("flex edges", token_edges, padded_queries)

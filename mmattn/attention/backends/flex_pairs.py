@@ -59,7 +59,13 @@ class CapturedTensors:
 
 
 def capture_tensors(call: AttentionCall, padded_queries: int, padded_keys: int) -> CapturedTensors:
-    """Padded fields, and the constants that the program's terms ask for."""
+    """Padded fields, and the constants that the program's terms ask for.
+
+    Args:
+        call: tensors, layout and program.
+        padded_queries: length to which the queries' side is padded.
+        padded_keys: length to which the keys' side is padded.
+    """
     heads = slice(call.first_head, call.first_head + call.q.shape[1])
     dynamic = {term.name for term in call.program.walk() if term.term_name == "dynamic"}  # type: ignore[attr-defined]
     parameters = {
@@ -87,7 +93,11 @@ def capture_tensors(call: AttentionCall, padded_queries: int, padded_keys: int) 
 
 
 def padded_num_samples(num_samples: int) -> int:
-    """A power of two: a kernel is compiled for a number of samples, and these shall be few."""
+    """A power of two: a kernel is compiled for a number of samples, and these shall be few.
+
+    Args:
+        num_samples: number of samples, at least 1.
+    """
     return 1 << max(num_samples - 1, 0).bit_length()
 
 
@@ -195,7 +205,14 @@ class _FlexPairs(Pairs):
 
 
 def flex_pairs(captured: CapturedTensors, head: Tensor, query: Tensor, key: Tensor) -> Pairs:
-    """What terms see of one pair."""
+    """What terms see of one pair.
+
+    Args:
+        captured: tensors that the kernel reads.
+        head: index of the head.
+        query: index of the query token.
+        key: index of the key token.
+    """
     return _FlexPairs(
         query=_fields_of_token(captured.query, query),
         key=_fields_of_token(captured.key, key),

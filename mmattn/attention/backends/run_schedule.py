@@ -26,7 +26,9 @@ def run_schedule(
 
     Args:
         schedule: what to run.
-        q, k, v: [N, H, K'].
+        q: [N, H, K'] queries.
+        k: [N, H, K'] keys.
+        v: [N, H, K'] values.
         run_step: (step, q [G, H, Q, K'], k [G, H, K, K'], v) -> [G, H, Q, K']; called for steps with keys.
     """
     steps = schedule.steps

@@ -92,7 +92,12 @@ class BlockSparseSdpa(_SdpaBackend):
 
 
 def mask_unsupported_reason(program: Program, layout: Layout) -> str | None:
-    """Why the program's mask cannot go unsaid, or None where it can."""
+    """Return why the program's mask cannot be left out, or None if it can.
+
+    Args:
+        program: program of the heads.
+        layout: layout of queries and keys.
+    """
     if isinstance(program.mask, Full):
         return None
     if not isinstance(program.mask, Causal):
@@ -111,7 +116,12 @@ def _build_schedule(
 
 
 def run_sdpa(steps: Schedule, call: AttentionCall) -> Tensor:
-    """Every step through SDPA."""
+    """Every step through SDPA.
+
+    Args:
+        steps: groups of samples that run together.
+        call: tensors, layout and program.
+    """
     folded = to_sdpa_inputs(call)
 
     def one(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

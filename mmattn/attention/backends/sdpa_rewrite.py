@@ -48,7 +48,12 @@ class SdpaInputs:
 
     @torch.no_grad()
     def attn_mask(self, pairs: Pairs, allowed: Tensor | None) -> Tensor | None:
-        """Boolean or additive mask [G, H or 1, Q, K], None where everything is allowed alike."""
+        """Boolean or additive mask [G, H or 1, Q, K], None where everything is allowed alike.
+
+        Args:
+            pairs: fields of the queries and keys of a step.
+            allowed: boolean mask of the step; None where everything is allowed.
+        """
         if not self.biases:
             return allowed
         total: Tensor | float = 0.0
@@ -64,14 +69,24 @@ class SdpaInputs:
 
 @lru_cache(maxsize=256)
 def only_adds_mask(program: Program) -> bool:
-    """Is nothing added to the scores but what goes into queries and keys?"""
+    """Is nothing added to the scores but what goes into queries and keys?
+
+    Args:
+        program: program of the heads.
+    """
     return not any(
         isinstance(term, Bias) and not isinstance(term, ModalityBias) for term in program.chain.modifiers
     )
 
 
 def sdpa_head_width(program: Program, layout: Layout, width: int) -> int:
-    """K', the width of a head in that form."""
+    """K', the width of a head in that form.
+
+    Args:
+        program: program of the heads.
+        layout: layout of queries and keys.
+        width: width K of a head.
+    """
     biases = sum(isinstance(term, ModalityBias) for term in program.chain.modifiers)
     return width + biases * max(len(layout.key.modalities), 1)
 
@@ -81,6 +96,7 @@ def sdpa_unsupported_reason(program: Program, needs_gradient: bool) -> str | Non
     """Why a program has no such form, or None where it has.
 
     Args:
+        program: program of the heads.
         needs_gradient: do the program's own parameters need a gradient?
     """
     if program.norm != Softmax():
@@ -104,7 +120,11 @@ def sdpa_unsupported_reason(program: Program, needs_gradient: bool) -> str | Non
 
 
 def to_sdpa_inputs(call: AttentionCall) -> SdpaInputs:
-    """The call in that form. `sdpa_unsupported_reason` said that there is one."""
+    """The call in that form. `sdpa_unsupported_reason` said that there is one.
+
+    Args:
+        call: tensors, layout and program.
+    """
     base, changes = call.program.chain.base, call.program.chain.modifiers
     assert isinstance(base, DotProductScore)
     width = call.q.shape[-1]

@@ -87,7 +87,14 @@ def backends() -> tuple[str, ...]:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name."""
+    """Return the backend of a name.
+
+    Args:
+        name: of the backend.
+
+    Raises:
+        InputError: no backend of that name.
+    """
     for backend in BACKENDS:
         if backend.name == name:
             return backend
@@ -104,6 +111,9 @@ def select_backend(
     """The backend for this program on these tokens, chosen once a layout.
 
     Args:
+        program: program of the heads.
+        layout: layout of queries and keys.
+        conditions: device, dtype and what is needed of the result.
         context_tensors: what the context gives.
         requested: "auto" for the cheapest able one, or the name of the one that has to run.
 
@@ -150,7 +160,15 @@ def plan_program(
     requested: str,
     heads: tuple[int, int],
 ) -> ProgramPlan:
-    """What `select_backend` chooses, and all that can be said about it.
+    """Plan one program: the backend that `select_backend` chooses, its cost, and why the others do not run.
+
+    Args:
+        program: program of the heads.
+        layout: layout of queries and keys.
+        conditions: device, dtype and what is needed of the result.
+        context_tensors: what the context gives.
+        requested: "auto", or the name of the backend that has to run.
+        heads: first head and last head + 1.
 
     Raises:
         InputError: as in `select_backend`.

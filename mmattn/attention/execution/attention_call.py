@@ -59,7 +59,11 @@ class AttentionCall:
         return frozenset(term.name for term in self.program.walk() if isinstance(term, Dynamic))
 
     def number_per_query(self, value: Number) -> Tensor | float:
-        """A number of the program for every query token: itself, [H, 1] or [Nq, H, 1]."""
+        """A number of the program for every query token: itself, [H, 1] or [Nq, H, 1].
+
+        Args:
+            value: number of the program, constant, learned or dynamic.
+        """
         if isinstance(value, float):
             return value
         rows = slice(self.first_head, self.first_head + self.q.shape[1])
@@ -72,7 +76,12 @@ class AttentionCall:
     # --- what terms see -------------------------------------------------------------------------
 
     def sample_pairs(self, sample: int, queries: slice | None = None) -> Pairs:
-        """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K]."""
+        """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K].
+
+        Args:
+            sample: index of the sample.
+            queries: which of its queries; None for all.
+        """
         parameters = {
             name: value[sample] if name in self._dynamic_names else value
             for name, value in self.parameters.items()
@@ -82,7 +91,11 @@ class AttentionCall:
         )
 
     def step_pairs(self, step: Step) -> Pairs:
-        """The queries and keys of a step, [G, 1, Q, 1] and [G, 1, 1, K]."""
+        """The queries and keys of a step, [G, 1, Q, 1] and [G, 1, 1, K].
+
+        Args:
+            step: group of samples that run together.
+        """
         query, key = step_fields(self.layout, step, self.context_tensors.present)
         q, k = step.q_tokens[:, None, :, None], step.k_tokens[:, None, None, :]
         samples = torch.tensor(step.samples, device=self.q.device) if self._dynamic_names else None

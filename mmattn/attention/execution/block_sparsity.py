@@ -51,8 +51,11 @@ def split_queries(
     """All queries of a sample in order; neighbours that see all of the same keys stay together.
 
     Args:
-        q_tokens, k_tokens: [Q] and [K], numbers of the sample's tokens.
-        max_pairs: most pairs that a stretch may hold, except for a single query.
+        layout: layout of queries and keys.
+        mask: mask of the program.
+        q_tokens: [Q] indices of the sample's query tokens.
+        k_tokens: [K] indices of the sample's key tokens.
+        max_pairs: largest number of pairs of a block, except for a single query.
     """
     queries, keys = len(q_tokens), len(k_tokens)
     most = max(1, max_pairs // keys)

@@ -44,6 +44,13 @@ def build_context_tensors(
 ) -> ContextTensors:
     """Boxes, edges and presence, by token.
 
+    Args:
+        program: program of the layer.
+        q: queries.
+        kv: keys and values.
+        layout: layout of both.
+        context: what a call gives beside the tokens, by name.
+
     Raises:
         InputError: something that a term refers to is missing or has another shape.
     """
@@ -74,7 +81,13 @@ def sample_pairs(
     """Queries (all, or some of them) and keys of one sample, [Q, 1] and [1, K].
 
     Args:
+        layout: layout of queries and keys.
+        context_tensors: what the context gives.
+        sample: index of the sample.
+        queries: which of its queries; None for all.
+        head: [H, 1, 1] indices of the heads.
         parameters: name -> [H, ...]; dynamic numbers as predicted for this sample, [H].
+        modality_slots: the layer's numbering of modalities.
     """
     query, key = layout.query, layout.key
     start, stop = query.starts[sample], query.starts[sample + 1]
@@ -119,6 +132,11 @@ def _slice_fields(
 
 def dynamic_input(term: Dynamic, q: Tokens, context: Mapping[str, Any]) -> Tensor:
     """[B, D], what a dynamic number is predicted from.
+
+    Args:
+        term: the dynamic number.
+        q: queries.
+        context: what a call gives beside the tokens, by name.
 
     Raises:
         InputError: the context has no task, or one of another shape.

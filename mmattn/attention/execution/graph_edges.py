@@ -37,7 +37,14 @@ class TokenEdges:
     starts: list[int]
 
     def for_queries(self, first: int, last: int, row: int = 0, offset: int = 0) -> tuple[Tensor, ...]:
-        """(row, query, key, relation) for the query tokens first to last - 1 of the batch."""
+        """(row, query, key, relation) for the query tokens first to last - 1 of the batch.
+
+        Args:
+            first: first query token.
+            last: last query token + 1.
+            row: number of the row in the result.
+            offset: number of the first key of the row.
+        """
         pairs = slice(self.starts[first], self.starts[last])
         query = self.query[pairs] - offset
         return torch.full_like(query, row), query, self.key[pairs], self.relation[pairs]
@@ -59,12 +66,21 @@ class BlockEdges:
 
     @classmethod
     def from_pairs(cls, pairs: tuple[Tensor, ...], shape: tuple[int, int, int]) -> BlockEdges:
-        """From (row, query, key, relation) and the block's shape [G, Q, K]."""
+        """From (row, query, key, relation) and the block's shape [G, Q, K].
+
+        Args:
+            pairs: rows, queries, keys and relations of the edges, [E] each.
+            shape: G, Q and K of the block.
+        """
         row, query, key, relation = pairs
         return cls((row * shape[1] + query) * shape[2] + key, relation, shape)
 
     def bias(self, weight: Tensor) -> Tensor:
-        """[..., H, Q, K] from a weight [H, relations]: what the edges add up to."""
+        """[..., H, Q, K] from a weight [H, relations]: what the edges add up to.
+
+        Args:
+            weight: [H, relations] learned bias of each relation.
+        """
         size = 1
         for length in self.shape:
             size *= length
@@ -76,7 +92,9 @@ def join_edges(term: GraphBias, edges: object, layout: Layout) -> TokenEdges:
     """The pairs of tokens that the edges join; kept with the layout for these very edges.
 
     Args:
+        term: the bias that uses the edges.
         edges: int64 [3, E]: query entity, key entity, relation.
+        layout: layout of queries and keys.
 
     Raises:
         InputError: edges of another shape or with unknown relations, or tokens without entities.

@@ -74,6 +74,10 @@ class Layout:
     def from_tokens(q: Tokens, kv: Tokens) -> Layout:
         """The layout of these tokens, derived at the first call.
 
+        Args:
+            q: queries.
+            kv: keys and values.
+
         Raises:
             InputError: queries and keys differ in their number of samples.
         """

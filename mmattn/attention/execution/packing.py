@@ -41,6 +41,7 @@ class PackedOrder:
         """The order that puts the samples of each tile together, each padded to the tile's length.
 
         Args:
+            side: layout of the tokens.
             groups: (samples, length) of each.
         """
         device = side.position.device
@@ -59,7 +60,11 @@ class PackedOrder:
         return cls(device, index, inverse, None if bool(there.all()) else ~there)
 
     def token_indices(self, ranges: Sequence[tuple[int, int]]) -> Tensor:
-        """The numbers of the tokens in stretches of packed rows."""
+        """The numbers of the tokens in stretches of packed rows.
+
+        Args:
+            ranges: first row and last row + 1 of each slice.
+        """
         if self.index is not None:
             parts = [self.index[first:last] for first, last in ranges]
         else:
@@ -76,6 +81,11 @@ class PackedOrder:
         Nobody may look at padded rows, and no gradient flows through them. Where gradients are not recorded,
         stretches share their memory in turn: each is read before the next is asked for, or `separate_buffers`
             is said.
+
+        Args:
+            values: [N, ...] values of the tokens.
+            ranges: first row and last row + 1 of each slice.
+            separate_buffers: copy each slice into memory of its own.
         """
         if self.index is None:
             return iter(slice_ranges(values, ranges))
@@ -97,7 +107,11 @@ class PackedOrder:
             yield torch.index_select(values, 0, self.index[first:last], out=out)  # type: ignore[index]
 
     def unpack(self, parts: Iterable[Tensor]) -> Tensor:
-        """Stretches of [P, ...], in their order, at least one -> [N, ...]."""
+        """Stretches of [P, ...], in their order, at least one -> [N, ...].
+
+        Args:
+            parts: slices of packed rows, in order.
+        """
         if self.index is None:
             parts = list(parts)
             return torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -151,7 +165,12 @@ class _Unpack(torch.autograd.Function):
 
 
 def slice_ranges(values: Tensor, ranges: list[tuple[int, int]]) -> list[Tensor]:
-    """`values[first:last]` for every range; ranges may overlap and leave rows out."""
+    """`values[first:last]` for every range; ranges may overlap and leave rows out.
+
+    Args:
+        values: [N, ...].
+        ranges: first row and last row + 1 of each slice.
+    """
     sizes = [last - first for first, last in ranges]
     ends = [0]
     for size in sizes:

@@ -53,7 +53,11 @@ class PaddedTokens:
 
     @classmethod
     def from_tokens(cls, tokens: Tokens) -> PaddedTokens:
-        """The tokens in a rectangle as long as the longest sample."""
+        """The tokens in a rectangle as long as the longest sample.
+
+        Args:
+            tokens: B samples.
+        """
         values, mask = tokens.to_padded()
 
         def padded(field: Tensor, filler: float) -> Tensor:
@@ -69,15 +73,23 @@ class PaddedTokens:
         )
 
     def with_values(self, values: Tensor) -> PaddedTokens:
-        """The same layout with other values [B, T, D']."""
+        """The same layout with other values [B, T, D'].
+
+        Args:
+            values: [B, T, D'].
+        """
         return replace(self, values=values)
 
 
 def check_supports_padding(layer: Attention) -> None:
     """Can this layer's program run over padded tokens?
 
+    Args:
+        layer: the attention layer.
+
     Raises:
         InputError: it has a word that cannot; the word is named.
+        InputError: the program depends on what padded tokens do not have.
     """
     for term in layer.program.walk():
         if isinstance(term, GraphBias):

@@ -19,13 +19,23 @@ __all__ = ["attention_weights", "run"]
 
 
 def run(call: AttentionCall) -> Tensor:
-    """The attended values, [Nq, H, K]; zeros for a query that may attend to nothing."""
+    """The attended values, [Nq, H, K]; zeros for a query that may attend to nothing.
+
+    Args:
+        call: tensors, layout and program.
+    """
     out = [_attend(call, sample) for sample in range(call.layout.num_samples)]
     return torch.cat(out) if out else torch.zeros_like(call.q)
 
 
 def attention_weights(call: AttentionCall, sample: int, queries: slice | None = None) -> Tensor:
-    """The weights of one sample, [H, Q, K], of all its queries or of some."""
+    """The weights of one sample, [H, Q, K], of all its queries or of some.
+
+    Args:
+        call: tensors, layout and program.
+        sample: index of the sample.
+        queries: which of its queries; None for all.
+    """
     q_QHK = _sample_rows(call.q, call.layout.query.starts, sample)[queries or slice(None)]
     k_KHK = _sample_rows(call.k, call.layout.key.starts, sample)
     if not len(k_KHK):

@@ -105,7 +105,11 @@ class Schedule:
         return sum(step.num_pairs for step in self.steps)
 
     def seconds(self, cost_model: CostModel) -> float:
-        """Estimated cost."""
+        """Estimated cost.
+
+        Args:
+            cost_model: seconds of a step, a pair and a packed token.
+        """
         queries = sum(step.num_rows * step.num_queries for step in self.steps)
         moved = sum(len(order.inverse) for order in (self.q_order, self.k_order) if order.inverse is not None)
         return (
@@ -119,7 +123,14 @@ class Schedule:
 def build_schedule(
     layout: Layout, mask: Mask, cost_model: CostModel, present: Tensor | None = None
 ) -> Schedule:
-    """The schedule for a mask, made once a layout (unless `present` [Nk], which changes, matters)."""
+    """The schedule for a mask, made once a layout (unless `present` [Nk], which changes, matters).
+
+    Args:
+        layout: layout of queries and keys.
+        mask: mask of the program.
+        cost_model: seconds of a step, a pair and a packed token.
+        present: [Nk] whether each key may be attended to in this call; None for all.
+    """
     if present is not None and any(term.term_name == "present" for term in mask.walk()):
         return _Builder(layout, mask, cost_model, present).build()
     cache = layout.cache_by_length if isinstance(mask, Full) else layout.cache
@@ -269,7 +280,13 @@ class _Builder:
 
 
 def step_fields(layout: Layout, step: Step, present: Tensor | None = None) -> tuple[TokenFields, TokenFields]:
-    """The fields of a step's tokens, [G, 1, Q, 1] and [G, 1, 1, K]."""
+    """The fields of a step's tokens, [G, 1, Q, 1] and [G, 1, 1, K].
+
+    Args:
+        layout: layout of queries and keys.
+        step: group of samples that run together.
+        present: [Nk] whether each key may be attended to in this call; None for all.
+    """
     q, k = step.q_tokens[:, None, :, None], step.k_tokens[:, None, None, :]
     return _select_fields(layout.query, q), _select_fields(layout.key, k, present)
 

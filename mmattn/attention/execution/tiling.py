@@ -64,7 +64,11 @@ class SampleGroup:
         return 1 if self.concatenated else len(self.samples)
 
     def seconds(self, cost_model: CostModel) -> float:
-        """Estimated cost."""
+        """Estimated cost.
+
+        Args:
+            cost_model: seconds of a step, a pair and a packed token.
+        """
         return cost_model.seconds_per_step + self.num_rows * self.num_queries * (
             self.num_keys * cost_model.seconds_per_pair + cost_model.seconds_per_query
         )
@@ -74,6 +78,9 @@ def fits_in_one_step(count: int, shape: Shape, cost_model: CostModel, needs_no_m
     """May `count` samples of this shape be one step? Long samples with a mask are better cut.
 
     Args:
+        count: number of samples.
+        shape: queries and keys of a sample.
+        cost_model: seconds of a step, a pair and a packed token.
         needs_no_mask: is there no mask to cut by?
     """
     pairs = shape[0] * shape[1]
@@ -85,7 +92,13 @@ def fits_in_one_step(count: int, shape: Shape, cost_model: CostModel, needs_no_m
 
 
 def group_neighbors(shapes: Sequence[Shape], cost_model: CostModel, needs_no_mask: bool) -> list[SampleGroup]:
-    """Samples as they stand, as many in one tile as can be stacked or joined."""
+    """Samples as they stand, as many in one tile as can be stacked or joined.
+
+    Args:
+        shapes: queries and keys of each sample.
+        cost_model: seconds of a step, a pair and a packed token.
+        needs_no_mask: whether every query attends to every key.
+    """
     tiles: list[SampleGroup] = []
     first = 0
     while first < len(shapes):
@@ -124,7 +137,13 @@ def _end_of_concatenation(shapes: Sequence[Shape], first: int, cost_model: CostM
 
 
 def group_by_shape(shapes: Sequence[Shape], cost_model: CostModel, needs_no_mask: bool) -> list[SampleGroup]:
-    """Samples of like shape together; a shape joins others where its padding is cheaper than a step."""
+    """Samples of like shape together; a shape joins others where its padding is cheaper than a step.
+
+    Args:
+        shapes: queries and keys of each sample.
+        cost_model: seconds of a step, a pair and a packed token.
+        needs_no_mask: whether every query attends to every key.
+    """
     by_shape: dict[Shape, list[int]] = {}
     for sample, shape in enumerate(shapes):
         by_shape.setdefault(shape, []).append(sample)

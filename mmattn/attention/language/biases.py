@@ -36,7 +36,14 @@ class Bias(ScoreModifier):
     """Base of the biases."""
 
     def bias(self, pairs: Pairs) -> Tensor:
-        """What is added, broadcastable to [..., H, Q, K]."""
+        """What is added, broadcastable to [..., H, Q, K].
+
+        Args:
+            pairs: fields of queries and keys.
+
+        Raises:
+            NotImplementedError: a subclass does not implement it.
+        """
         raise NotImplementedError
 
     def modify(self, score: Tensor, pairs: Pairs) -> Tensor:
@@ -67,7 +74,11 @@ ALIBI_SLOPE_KEY = ".slope"
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """[H], the slopes of `alibi`."""
+    """[H], the slopes of `alibi`.
+
+    Args:
+        heads: number of heads H.
+    """
     return torch.tensor([2.0 ** (-8 * (head + 1) / heads) for head in range(heads)])
 
 
@@ -173,6 +184,10 @@ class ModalityBias(Bias):
 
 def modality_slot_table(modalities: tuple[str, ...], slots: tuple[str, ...]) -> tuple[int, ...]:
     """The number into `modality_slots` of each known modality.
+
+    Args:
+        modalities: modalities of the tokens.
+        slots: the layer's numbering of modalities.
 
     Raises:
         InputError: a modality is not among `modality_slots`.
@@ -305,7 +320,11 @@ class BoxBias(Bias):
 
 
 def box_features(boxes: Tensor) -> tuple[Tensor, ...]:
-    """[..., 4] corners -> centre x and y, width, height, and 1 where there is a box; five [...] tensors."""
+    """[..., 4] corners -> centre x and y, width, height, and 1 where there is a box; five [...] tensors.
+
+    Args:
+        boxes: [..., 4] left, top, right, bottom; NaN where there is none.
+    """
     known = ~boxes.isnan().any(-1)
     left, top, right, bottom = torch.where(
         known[..., None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0])

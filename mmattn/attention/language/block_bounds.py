@@ -24,13 +24,21 @@ class Bounds(NamedTuple):
 
     @classmethod
     def unknown(cls, pairs: BlockPairs) -> Bounds:
-        """Anything is possible."""
+        """Anything is possible.
+
+        Args:
+            pairs: blocks of queries and keys.
+        """
         may = torch.ones_like(pairs.query.min_position | pairs.key.min_position, dtype=torch.bool)
         return cls(may, ~may)
 
     @classmethod
     def all_allowed(cls, pairs: BlockPairs) -> Bounds:
-        """Everything is allowed."""
+        """Everything is allowed.
+
+        Args:
+            pairs: blocks of queries and keys.
+        """
         may = torch.ones_like(pairs.query.min_position | pairs.key.min_position, dtype=torch.bool)
         return cls(may, may)
 
@@ -51,7 +59,11 @@ class BlockFields:
     modalities: tuple[str, ...]
 
     def has_modality(self, modality: str) -> Bounds:
-        """May a token be, and must all tokens be, of that modality?"""
+        """May a token be, and must all tokens be, of that modality?
+
+        Args:
+            modality: its name.
+        """
         if modality not in self.modalities:
             none = torch.zeros_like(self.min_position, dtype=torch.bool)
             return Bounds(none, none)
@@ -83,7 +95,14 @@ class BlockPairs:
 def summarize_blocks(
     position: Tensor, modality: Tensor, modalities: tuple[str, ...], block_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Low, high [n] and kinds [n, M] of the blocks of `block_size` tokens; the last one may be shorter."""
+    """Low, high [n] and kinds [n, M] of the blocks of `block_size` tokens; the last one may be shorter.
+
+    Args:
+        position: [N] positions of the tokens.
+        modality: [N] indices into `modalities`.
+        modalities: names of the modalities M.
+        block_size: tokens of a block.
+    """
     count = -(-len(position) // block_size)
     # Repeating the last token fills the last block without changing what is known of it.
     place = torch.arange(count * block_size, device=position.device).clamp(max=len(position) - 1)

@@ -28,5 +28,10 @@ class PlotRow:
 
 
 def describe_heads(first: int, last: int) -> str:
-    """The heads first to last - 1 in words."""
+    """The heads first to last - 1 in words.
+
+    Args:
+        first: first head.
+        last: last head + 1.
+    """
     return f"head {first}" if last == first + 1 else f"heads {first} to {last - 1}"

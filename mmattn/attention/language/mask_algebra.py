@@ -28,11 +28,22 @@ class Mask(Term):
     kind: ClassVar[str] = "mask"
 
     def allow(self, pairs: Pairs) -> Tensor:
-        """Boolean, broadcastable to [..., Q, K]: may this query attend to this key?"""
+        """Boolean, broadcastable to [..., Q, K]: may this query attend to this key?
+
+        Args:
+            pairs: fields of queries and keys.
+
+        Raises:
+            NotImplementedError: a subclass does not implement it.
+        """
         raise NotImplementedError
 
     def bounds(self, pairs: BlockPairs) -> Bounds:
-        """For every two blocks: may a pair of them be allowed, and are all for certain?"""
+        """For every two blocks: may a pair of them be allowed, and are all for certain?
+
+        Args:
+            pairs: blocks of queries and keys.
+        """
         return Bounds.unknown(pairs)
 
     @property
@@ -46,7 +57,15 @@ class Mask(Term):
         return None
 
     def check_modalities(self, query: tuple[str, ...], key: tuple[str, ...]) -> None:
-        """Refuse names of modalities that the tokens do not know."""
+        """Refuse names of modalities that the tokens do not know.
+
+        Args:
+            query: modalities of the queries.
+            key: modalities of the keys.
+
+        Raises:
+            InputError: the mask names a modality that neither side has.
+        """
         for child in self.children():
             if isinstance(child, Mask):
                 child.check_modalities(query, key)
@@ -176,7 +195,11 @@ class Not(Mask):
 
 
 def largest_lookback(masks: Iterable[Mask]) -> int | None:
-    """The largest reach; None where one of them has no limit."""
+    """The largest reach; None where one of them has no limit.
+
+    Args:
+        masks: masks of a program.
+    """
     reaches = [mask.max_lookback for mask in masks]
     return None if None in reaches else max(reach for reach in reaches if reach is not None)
 

@@ -83,7 +83,12 @@ class Route(Mask):
                 )
 
     def allowed_table(self, query: tuple[str, ...], key: tuple[str, ...]) -> tuple[tuple[bool, ...], ...]:
-        """[Mq][Mk]: may this modality attend to that one?"""
+        """[Mq][Mk]: may this modality attend to that one?
+
+        Args:
+            query: modalities of the queries.
+            key: modalities of the keys.
+        """
         routes = dict(self.routes)
         targets = [routes.get(name, routes.get("*", ())) for name in query]
         return tuple(
@@ -197,7 +202,11 @@ where = Where
 
 
 def route(routes: Mapping[str, Sequence[str]]) -> Route:
-    """See `Route`."""
+    """See `Route`.
+
+    Args:
+        routes: query modality -> key modalities that it attends to; "*" stands for all others.
+    """
     return Route(_sorted_routes(routes))
 
 

@@ -28,9 +28,13 @@ class Norm(Term):
         Args:
             score: [..., H, Q, K], with at least one key.
             allowed: boolean, broadcastable to the scores.
+            pairs: fields of queries and keys.
 
         Returns:
             [..., H, Q, K]; zeros where nothing is allowed.
+
+        Raises:
+            NotImplementedError: a subclass does not implement it.
         """
         raise NotImplementedError
 

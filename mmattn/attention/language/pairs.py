@@ -42,7 +42,11 @@ class TokenFields:
     present: Tensor | None = None
 
     def modality_index(self, name: str) -> int:
-        """The number of a modality, -1 where this side does not know it."""
+        """The number of a modality, -1 where this side does not know it.
+
+        Args:
+            name: of the modality.
+        """
         return self.modalities.index(name) if name in self.modalities else -1
 
 
@@ -68,7 +72,11 @@ class Pairs:
     modality_slots: tuple[str, ...] = ()
 
     def resolve_number(self, value: Number) -> Tensor | float:
-        """A number of the program: itself, [H, 1, 1], or [G, H, 1, 1]."""
+        """A number of the program: itself, [H, 1, 1], or [G, H, 1, 1].
+
+        Args:
+            value: constant, learned or dynamic number.
+        """
         if isinstance(value, float):
             return value
         theta = self.parameters[value.name]
@@ -76,14 +84,29 @@ class Pairs:
         return value.start * theta.exp()
 
     def lookup(self, name: str, *index: Tensor) -> Tensor:
-        """Entries of a parameter [H, ...] for every head and pair."""
+        """Entries of a parameter [H, ...] for every head and pair.
+
+        Args:
+            name: of the parameter.
+            *index: int64 index into each further dimension, shaped to broadcast.
+        """
         return lookup(self.parameters[name][self.head[:, 0, 0]], *index)
 
     def constant(self, numbers: Sequence[Any], dtype: torch.dtype) -> Tensor:
-        """A constant tensor on the tokens' device."""
+        """A constant tensor on the tokens' device.
+
+        Args:
+            numbers: its values.
+            dtype: of the tensor.
+        """
         return torch.tensor(numbers, dtype=dtype, device=self.query.position.device)
 
     def bucketize(self, value: Tensor, boundaries: tuple[float, ...]) -> Tensor:
-        """How many of the boundaries a value has reached (0 for NaN)."""
+        """How many of the boundaries a value has reached (0 for NaN).
+
+        Args:
+            value: values to sort into buckets.
+            boundaries: ascending boundaries.
+        """
         steps = torch.tensor(boundaries, dtype=value.dtype, device=value.device)
         return torch.bucketize(value.nan_to_num(0.0), steps, right=True)

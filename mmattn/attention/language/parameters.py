@@ -111,21 +111,37 @@ Number = float | Learned | Dynamic
 
 
 def check_number(term: Term, argument: str) -> None:
-    """A number above 0, learned or dynamic; whole numbers become floats."""
+    """A number above 0, learned or dynamic; whole numbers become floats.
+
+    Args:
+        term: term with the argument.
+        argument: its name.
+
+    Raises:
+        InputError: the number is not above 0.
+    """
     if not isinstance(getattr(term, argument), (Learned, Dynamic)):
         term._check_float(argument)
 
 
 def describe_number(value: Number) -> str:
-    """The number in plain English."""
+    """The number in plain English.
+
+    Args:
+        value: constant, learned or dynamic number.
+    """
     return value.describe() if isinstance(value, Term) else f"{value:g}"
 
 
 def collect_parameter_specs(terms: Iterable[Term]) -> dict[str, ParameterSpec]:
     """The parameters that the terms ask for, by name. Terms that agree on a name and a shape share it.
 
+    Args:
+        terms: terms of a program.
+
     Raises:
         InputError: one name for two parameters of other shapes.
+        InputError: two terms give one name to parameters of different shapes.
     """
     found: dict[str, ParameterSpec] = {}
     for term in terms:

@@ -219,7 +219,11 @@ class Heads(_ProgramBase):
 
 
 def heads(parts: Mapping[tuple[int, int], Program]) -> Heads:
-    """See `Heads`."""
+    """See `Heads`.
+
+    Args:
+        parts: first head and last head + 1 -> program of these heads.
+    """
     return Heads(_sorted_parts(parts))
 
 

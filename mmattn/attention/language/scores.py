@@ -63,7 +63,16 @@ class BaseScore(_Chainable):
     """Base of the scores that begin a chain."""
 
     def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
-        """Scores [..., H, Q, K] of q [..., H, Q, K'] and k [..., H, K, K']."""
+        """Scores [..., H, Q, K] of q [..., H, Q, K'] and k [..., H, K, K'].
+
+        Args:
+            q: [..., H, Q, K'] queries.
+            k: [..., H, K, K'] keys.
+            pairs: fields of queries and keys.
+
+        Raises:
+            NotImplementedError: a subclass does not implement it.
+        """
         raise NotImplementedError
 
 
@@ -75,7 +84,14 @@ class DotProductScore(BaseScore):
     def transform_qk(
         self, q: Tensor, k: Tensor, parameters: Mapping[str, Tensor], head: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Queries [..., H, Q, K'] and keys whose dot product, times `resolve_number`, is the score."""
+        """Queries [..., H, Q, K'] and keys whose dot product, times `resolve_number`, is the score.
+
+        Args:
+            q: [..., H, Q, K'] queries.
+            k: [..., H, K, K'] keys.
+            parameters: name -> [H, ...].
+            head: [H] rows of the heads in the parameters.
+        """
         return q, k
 
     def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
@@ -130,7 +146,13 @@ class Chain(_Chainable):
         return self.terms
 
     def score(self, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
-        """Scores [..., H, Q, K] after the whole chain."""
+        """Scores [..., H, Q, K] after the whole chain.
+
+        Args:
+            q: [..., H, Q, K'] queries.
+            k: [..., H, K, K'] keys.
+            pairs: fields of queries and keys.
+        """
         score = self.base.score(q, k, pairs)
         for term in self.modifiers:
             score = term.modify(score, pairs)
@@ -312,14 +334,23 @@ class HeadGate(ScoreModifier):
         return score
 
     def gate(self, logit: Tensor, training: bool) -> Tensor:
-        """[H] gates from the parameter [H]."""
+        """[H] gates from the parameter [H].
+
+        Args:
+            logit: [H] parameter.
+            training: sample the gates; otherwise their most likely values.
+        """
         if training:
             noise = torch.empty_like(logit).uniform_(1e-6, 1 - 1e-6)
             logit = (noise.logit() + logit) / self.BETA
         return (logit.sigmoid() * (self.STRETCH_HIGH - self.STRETCH_LOW) + self.STRETCH_LOW).clamp(0.0, 1.0)
 
     def open_probability(self, logit: Tensor) -> Tensor:
-        """[H], the probability that a drawn gate is not zero: the L0 penalty of each head."""
+        """[H], the probability that a drawn gate is not zero: the L0 penalty of each head.
+
+        Args:
+            logit: [H] parameter.
+        """
         shift = torch.log(
             torch.tensor(-self.STRETCH_LOW / self.STRETCH_HIGH, dtype=logit.dtype, device=logit.device)
         )

@@ -23,12 +23,23 @@ _MAX_TEXT = 1_000_000
 
 
 def to_json(program: Term) -> str:
-    """The program as JSON text with a version."""
+    """The program as JSON text with a version.
+
+    Args:
+        program: a program or heads.
+    """
     return json.dumps({"mmattn.attention": FORMAT_VERSION, "program": program.to_dict()}, ensure_ascii=False)
 
 
 def from_json(text: str) -> Any:
-    """See `Program.from_json`."""
+    """See `Program.from_json`.
+
+    Args:
+        text: JSON as `to_json` writes it.
+
+    Raises:
+        InputError: not JSON, not a program, a newer version, or terms nested too deep.
+    """
     try:
         document = json.loads(text)
     except RecursionError:
@@ -98,13 +109,25 @@ def _build_term(term: type[Term], positional: tuple[Any, ...], named: dict[str, 
 
 
 def missing_extension_message(name: str, install: str) -> str:
-    """What to say where a stored program uses a word that is not registered here."""
+    """What to say where a stored program uses a word that is not registered here.
+
+    Args:
+        name: of the term.
+        install: command that installs what registers it, or "".
+    """
     how = f"install and import what registers it: {install}" if install else "import what registers it"
     return f"attention program: the word {name!r} is an extension that is not registered here; {how}"
 
 
 def from_text(text: str) -> Any:
-    """See `mmattn.attention.parse`."""
+    """See `mmattn.attention.parse`.
+
+    Args:
+        text: a program as `str` writes it.
+
+    Raises:
+        InputError: not text, too long, or not a program; the message names the place.
+    """
     if not isinstance(text, str):
         raise InputError(f"attention program: got {type(text).__name__}, expected text")
     if len(text) > _MAX_TEXT:

@@ -19,8 +19,8 @@ def lookup(table: Tensor, *index: Tensor) -> Tensor:
 
     Args:
         table: [H, X, ...], one row a head.
-        index: int64 for each of the other dimensions, shaped to broadcast, with one dimension of size 1
-            for the heads before the last two where there are more than two: [Q, K] or [G, 1, Q, K].
+        *index: int64 index into each of the other dimensions, shaped to broadcast, with a dimension of size 1
+            for the heads before the last two where there are more than two: [Q, K], or [G, 1, Q, K].
 
     Returns:
         [..., H, Q, K].

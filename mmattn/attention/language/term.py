@@ -133,7 +133,14 @@ T = TypeVar("T", bound=type[Term])
 
 
 def register_term(cls: T) -> T:
-    """Enter a term into the vocabulary, under which JSON and `parse` find it."""
+    """Enter a term into the vocabulary, under which JSON and `parse` find it.
+
+    Args:
+        cls: frozen dataclass with a `term_name`.
+
+    Raises:
+        InputError: the name is taken.
+    """
     if cls.term_name in _REGISTERED_TERMS:
         raise InputError(
             f"attention language: the word {cls.term_name!r} is taken by {_REGISTERED_TERMS[cls.term_name]}"
@@ -178,7 +185,11 @@ def _to_json(value: Any) -> Any:
 
 
 def format_argument(value: Any) -> str:
-    """An argument as it stands in a program's text."""
+    """An argument as it stands in a program's text.
+
+    Args:
+        value: of a term's argument.
+    """
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):

@@ -217,7 +217,8 @@ class Attention(PrunableAttention):
         It answers for the layer as it stands: training or not, with gradients or under `no_grad`.
 
         Args:
-            q, kv: as in `forward`.
+            q: queries, as in `forward`.
+            kv: keys and values, as in `forward`.
             context: as in `forward`, where edges and presence change what is to be done; left out, the plan
                 is made without looking at what the terms refer to.
 
@@ -299,6 +300,9 @@ class Attention(PrunableAttention):
 
         A layer that meets a new modality gives it the next row by itself; processes that train together
         should agree beforehand.
+
+        Args:
+            names: modalities, in the order of their rows.
 
         Raises:
             InputError: there are more modalities than rows.

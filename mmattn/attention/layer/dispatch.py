@@ -21,7 +21,12 @@ __all__ = ["projection_dtype", "run_programs", "sample_gates", "split_by_program
 
 
 def split_by_program(call: AttentionCall, parts: HeadPrograms) -> list[AttentionCall]:
-    """One call for each program of the layer, over its own heads."""
+    """One call for each program of the layer, over its own heads.
+
+    Args:
+        call: tensors and layout of all heads.
+        parts: programs of the heads.
+    """
     if len(parts) == 1:
         return [call]
     return [
@@ -70,7 +75,11 @@ def run_programs(
 
 
 def projection_dtype(weight: Tensor) -> torch.dtype:
-    """What a projection with this weight gives: autocast's type or its own; float32 if quantised."""
+    """What a projection with this weight gives: autocast's type or its own; float32 if quantised.
+
+    Args:
+        weight: of the projection.
+    """
     device = weight.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -80,7 +89,14 @@ def projection_dtype(weight: Tensor) -> torch.dtype:
 def sample_gates(
     call: AttentionCall, parts: HeadPrograms, gate_terms: Sequence[tuple[int, int, HeadGate]], training: bool
 ) -> Tensor:
-    """[H, 1], the heads' gates; 1 for heads without one."""
+    """[H, 1], the heads' gates; 1 for heads without one.
+
+    Args:
+        call: tensors, layout and program.
+        parts: programs of the heads.
+        gate_terms: first head, last head + 1 and term of each gate.
+        training: sample the gates.
+    """
     gates = [torch.ones(last - first, dtype=call.q.dtype, device=call.q.device) for first, last, _ in parts]
     starts = [first for first, _, _ in parts]
     for first, last, term in gate_terms:

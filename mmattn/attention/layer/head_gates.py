@@ -15,7 +15,11 @@ __all__ = ["gate_penalty", "layers", "prune", "prune_to_match"]
 
 
 def layers(module: nn.Module) -> Iterator[tuple[str, Attention]]:
-    """Every attention layer in a module, with its name there."""
+    """Every attention layer in a module, with its name there.
+
+    Args:
+        module: with attention layers.
+    """
     for name, layer in module.named_modules():
         if isinstance(layer, Attention):
             yield name, layer
@@ -29,6 +33,9 @@ def gate_penalty(module: nn.Module) -> Tensor:
 
     Paper: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization", 2018; Voita et
     al., "Analyzing Multi-Head Self-Attention", 2019 (on heads).
+
+    Args:
+        module: with attention layers.
 
     Raises:
         InputError: no layer has a `head_gate`.
@@ -52,6 +59,9 @@ def prune(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
     Optimizers have to be made anew.
 
+    Args:
+        module: with attention layers.
+
     Returns:
         Layer name -> the numbers of the heads that were removed, for layers that lost any.
 
@@ -70,6 +80,10 @@ def prune_to_match(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Remove the heads that are missing in the state dict of another module of the same making.
 
     `load_state_dict` does it by itself; this is for those who look at shapes before they load.
+
+    Args:
+        module: with attention layers.
+        state: state dict of a pruned module.
 
     Raises:
         InputError: the state has heads that a layer here does not have.

@@ -47,6 +47,10 @@ class PrunableAttention(nn.Module):
 def keep_heads(layer: PrunableAttention, kept: list[int]) -> None:
     """Make the layer have only these of its heads; what they compute does not change.
 
+    Args:
+        layer: the layer, changed in place.
+        kept: indices of the heads to keep.
+
     Raises:
         InputError: a projection is no longer an `nn.Linear`, for example because an adapter is around it.
     """
@@ -107,6 +111,10 @@ def prune_to_state(layer: PrunableAttention, state: Mapping[str, Tensor], prefix
 
 def renumber_heads(program: Program | Heads, kept: list[int]) -> Program | Heads:
     """The program for the heads that stay; ranges without any are gone.
+
+    Args:
+        program: program of all heads.
+        kept: indices of the heads to keep.
 
     Example:
         >>> from mmattn import attention as A

@@ -30,12 +30,22 @@ class Cache:
         return len(self.tokens.values)
 
     def select(self, samples: torch.Tensor) -> Cache:
-        """Of the named samples alone, in that order; one that is named twice goes on in two ways."""
+        """Of the named samples alone, in that order; one that is named twice goes on in two ways.
+
+        Args:
+            samples: int64 indices of samples.
+        """
         return Cache(self.tokens.select(samples))
 
 
 def append_to_cache(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.Tensor) -> Cache:
     """The cache with the keys and values [N, H, K] of the new tokens after those of each sample.
+
+    Args:
+        cache: cache so far; None begins one.
+        new: the new tokens.
+        k: [N, H, K] their keys.
+        v: [N, H, K] their values.
 
     Raises:
         InputError: another number of samples, or new tokens that do not come after the old ones.
@@ -57,7 +67,12 @@ def append_to_cache(cache: Cache | None, new: Tokens, k: torch.Tensor, v: torch.
 
 
 def drop_unreachable(cache: Cache, program: Program | Heads) -> Cache:
-    """The cache without what no later token can attend to: in a program with a window it stops growing."""
+    """The cache without what no later token can attend to: in a program with a window it stops growing.
+
+    Args:
+        cache: keys and values so far.
+        program: program of the layer.
+    """
     masks = [part.mask for part in program.walk() if isinstance(part, Program)]
     reach = largest_lookback(masks)
     if reach is None:
@@ -71,8 +86,12 @@ def drop_unreachable(cache: Cache, program: Program | Heads) -> Cache:
 def check_supports_decoding(program: Program | Heads) -> None:
     """Refuse programs whose results for old tokens would change when new ones come.
 
+    Args:
+        program: program of the layer.
+
     Raises:
         InputError: a mask that looks ahead, or a number that depends on all queries.
+        InputError: results for old tokens would change when new ones come.
     """
     parts = [part for part in program.walk() if isinstance(part, Program)]
     for part in parts:

@@ -36,7 +36,11 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features]."""
+        """[..., in_features] -> [..., out_features].
+
+        Args:
+            input: [..., in_features].
+        """
         if _use_onednn(input, self.weight):
             result: Tensor = _OneDNNLinear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
             return result

@@ -52,8 +52,15 @@ def debug_enabled() -> bool:
 def check_inputs(layer: torch.nn.Module, q: Tokens, kv: Tokens, context: Mapping[str, Any]) -> None:
     """Refuse tokens, weights or context that are not finite.
 
+    Args:
+        layer: the attention layer.
+        q: queries.
+        kv: keys and values.
+        context: what a call gives beside the tokens, by name.
+
     Raises:
         InputError: with the first bad number and where it stands.
+        InputError: a token, weight or context value is not finite.
     """
     _check_tokens("queries", q)
     if kv is not q:
@@ -68,8 +75,14 @@ def check_inputs(layer: torch.nn.Module, q: Tokens, kv: Tokens, context: Mapping
 def check_result(name: str, values: Tensor, tokens: Tokens) -> None:
     """Refuse a result that is not finite although everything that went in was.
 
+    Args:
+        name: of the layer.
+        values: [N, D] the result.
+        tokens: that it belongs to.
+
     Raises:
         InputError: the result overflowed.
+        InputError: the result is not finite.
     """
     if bool(values.isfinite().all()):
         return

@@ -27,8 +27,15 @@ HeadPrograms = tuple[tuple[int, int, Program], ...]
 def check_arguments(program: Any, dim: int, heads: int, dropout: float) -> None:
     """Refuse what no layer can be made of.
 
+    Args:
+        program: of the layer.
+        dim: width of the tokens.
+        heads: number of heads.
+        dropout: probability.
+
     Raises:
         InputError: says which argument, what came and what was expected.
+        InputError: an argument out of range, or a program that does not cover the heads.
     """
     if not isinstance(program, (Program, Heads)):
         hint = ": wrap it, Program(score=..., mask=...)" if isinstance(program, Term) else ""
@@ -45,6 +52,10 @@ def check_arguments(program: Any, dim: int, heads: int, dropout: float) -> None:
 def head_programs(program: Program | Heads, heads: int) -> HeadPrograms:
     """The program of each range of heads.
 
+    Args:
+        program: a program for all heads, or one for each range of heads.
+        heads: number of heads.
+
     Raises:
         InputError: the ranges do not end with the last head.
     """
@@ -56,7 +67,14 @@ def head_programs(program: Program | Heads, heads: int) -> HeadPrograms:
 
 
 def init_parameter(spec: ParameterSpec, heads: int, width: int, dim: int) -> nn.Parameter:
-    """A parameter as its term starts it, with one leading row a head."""
+    """A parameter as its term starts it, with one leading row a head.
+
+    Args:
+        spec: shape and start value that a term asks for.
+        heads: number of heads.
+        width: width of a head.
+        dim: width of the tokens.
+    """
     sizes = {"K": width, "D": dim, "M": MAX_MODALITIES}
     shape = [heads, *(sizes[size] if isinstance(size, str) else size for size in spec.shape)]
     match spec.init:

@@ -55,6 +55,9 @@ class QuantizedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features], of the input's type.
 
+        Args:
+            input: [..., in_features].
+
         Raises:
             InputError: in training mode; rounding has no gradient.
         """
@@ -97,6 +100,9 @@ def quantize(module: nn.Module) -> tuple[str, ...]:
     `nn.TransformerEncoderLayer` and `nn.MultiheadAttention` are left as they are: PyTorch reads their
     weights past their layers. So are layers that share their weight with something else.
 
+    Args:
+        module: trained module, changed in place.
+
     Returns:
         Names of the layers that were turned.
 
@@ -118,6 +124,10 @@ def quantize(module: nn.Module) -> tuple[str, ...]:
 
 def quantize_to_match(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Turn the layers to int8 that are so in the state dict of another module of the same making.
+
+    Args:
+        module: module to change in place.
+        state: state dict of a quantized module.
 
     Raises:
         InputError: the state has whole layers that are quantised here.

@@ -56,7 +56,12 @@ _LONG_LENGTHS = (61, 131, 197)
 
 
 def random_program(rng: random.Random, num_heads: int = 4) -> Program | Heads:
-    """A random program; sometimes two, for other heads of `num_heads`."""
+    """A random program; sometimes two, for other heads of `num_heads`.
+
+    Args:
+        rng: source of randomness.
+        num_heads: number of heads.
+    """
     if num_heads > 1 and rng.random() < 0.15:
         middle = rng.randint(1, num_heads - 1)
         return heads(
@@ -118,7 +123,12 @@ def _random_norm(rng: random.Random, prefix: str) -> Norm:
 
 
 def random_mask(rng: random.Random, depth: int = 0) -> Mask:
-    """A random mask with operators nested up to three deep."""
+    """A random mask with operators nested up to three deep.
+
+    Args:
+        rng: source of randomness.
+        depth: nesting so far.
+    """
     if depth < 3 and rng.random() < 0.45:
         a, b = random_mask(rng, depth + 1), random_mask(rng, depth + 1)
         return rng.choice([~a, a & b, a | b, where(rng.choice(MODALITIES), a, b)])
@@ -144,7 +154,13 @@ def _random_route(rng: random.Random) -> Mask:
 
 def random_batch(rng: random.Random, program: Program | Heads, dim: int) -> tuple[Tokens, Tokens]:
     """Queries and keys that the program can run over: half of the time the same tokens, where it allows
-    that, otherwise of other lengths."""
+    that, otherwise of other lengths.
+
+    Args:
+        rng: source of randomness.
+        program: that has to run over the tokens.
+        dim: width of the tokens.
+    """
     query, key = program_modalities(program)
     samples = rng.choice([1, 2, 5, 7])
     q = random_tokens(rng, samples, dim, query)
@@ -155,7 +171,14 @@ def random_batch(rng: random.Random, program: Program | Heads, dim: int) -> tupl
 def random_tokens(
     rng: random.Random, samples: int, dim: int, modalities_in_use: tuple[str, ...] = MODALITIES
 ) -> Tokens:
-    """Float64 tokens of some of these modalities, with times, entities and gaps in both."""
+    """Float64 tokens of some of these modalities, with times, entities and gaps in both.
+
+    Args:
+        rng: source of randomness.
+        samples: number of samples.
+        dim: width of the tokens.
+        modalities_in_use: modalities to draw from.
+    """
     generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
     parts = []
     alone = rng.choice(modalities_in_use) if rng.random() < 0.25 else None
@@ -181,7 +204,14 @@ def _random_modality_tokens(name: str, lengths: Tensor, dim: int, generator: tor
 
 
 def random_context(program: Program | Heads, q: Tokens, kv: Tokens, rng: random.Random) -> dict[str, Any]:
-    """Everything that a drawn program may refer to."""
+    """Everything that a drawn program may refer to.
+
+    Args:
+        program: that may refer to the context.
+        q: queries.
+        kv: keys and values.
+        rng: source of randomness.
+    """
     generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
     context: dict[str, Any] = {"task": torch.randn(q.dim, generator=generator, dtype=torch.float64)}
     if rng.random() < 0.3:

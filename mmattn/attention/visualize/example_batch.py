@@ -26,6 +26,9 @@ def program_modalities(program: Term) -> tuple[tuple[str, ...], tuple[str, ...]]
     """The modalities of the queries and of the keys that a program can run over.
 
     The usual ones and those that it names; only the latter where it is closed to others.
+
+    Args:
+        program: to be shown.
     """
     terms = list(program.walk())
     named = [name for term in terms for name in term.named_modalities()]
@@ -44,6 +47,9 @@ def example_batch(program: Term) -> tuple[Tokens, Tokens]:
     """One sample of queries and of keys, long enough to show the program's windows and blocks.
 
     Every modality has positions, times a minute apart, and entities, all counted from 0.
+
+    Args:
+        program: to be shown.
     """
     reach = max((term.n for term in program.walk() if isinstance(term, (Window, Dilated, Blocks))), default=0)
     scale = min(
@@ -74,7 +80,13 @@ def _example_tokens(names: tuple[str, ...], scale: float) -> Tokens:
 
 
 def example_context(program: Term, q: Tokens, kv: Tokens) -> dict[str, Any]:
-    """What the program's terms refer to: an edge from every entity to the next, boxes in rows of three."""
+    """What the program's terms refer to: an edge from every entity to the next, boxes in rows of three.
+
+    Args:
+        program: to be shown.
+        q: queries.
+        kv: keys and values.
+    """
     context: dict[str, Any] = {}
     for term in program.walk():
         if isinstance(term, GraphBias):

@@ -65,6 +65,14 @@ def plot_program(
         program: what to draw.
         parts: its heads, a row each.
         description: what it does.
+        path: of an .svg or .png file; None writes none.
+        tokens: queries; None takes the example batch.
+        kv: keys and values; None takes the queries.
+        parameters: name -> [H, ...]; None takes the start values.
+        context: what a call gives beside the tokens, by name.
+
+    Raises:
+        InputError: a path with another ending.
     """
     suffix = Path(path).suffix.lower() if path is not None else ".svg"
     if suffix not in (".svg", ".png"):
@@ -91,7 +99,16 @@ def bias_panels(
     parameters: Mapping[str, Tensor],
     context: Mapping[str, Any],
 ) -> tuple[Tensor, list[BiasPanel]]:
-    """The mask of the first sample, [Q, K], and what each term of the score adds to every pair."""
+    """The mask of the first sample, [Q, K], and what each term of the score adds to every pair.
+
+    Args:
+        program: to be shown.
+        part: a row of the plot: some heads and their program.
+        q: queries.
+        kv: keys and values.
+        parameters: name -> [H, ...].
+        context: what a call gives beside the tokens, by name.
+    """
     part.mask.check_modalities(q.modalities, kv.modalities)
     layout = Layout.from_tokens(q, kv)
     slots = tuple(dict.fromkeys([*q.modalities, *kv.modalities]))

@@ -118,7 +118,10 @@ BASELINES: Mapping[str, BaselineKind] = {
 
 
 def baseline_arguments(config: BaselineConfig) -> dict[str, Any]:
-    """The keyword arguments of the rival's class, as far as the configuration says them.
+    """Return the keyword arguments of a baseline's class that its configuration sets.
+
+    Args:
+        config: of the baseline.
 
     Raises:
         InputError: an argument that the class does not have, or a value of another type.
@@ -148,10 +151,13 @@ def baseline_arguments(config: BaselineConfig) -> dict[str, Any]:
 
 
 def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
-    """What tuning may choose for a rival, and what the configuration says of it, which is tried first.
+    """Return the search space of a baseline, and the configured values, which are tried first.
 
     Beside the kind's own arguments that is the weight of each content where there are several, widths of
     numbers and the exponent, each from an eighth to eight times of what the configuration says.
+
+    Args:
+        config: of the baseline.
 
     Example:
         >>> space, start = search_space(BaselineConfig("kernel-ridge", vectors={"text": 1.0}, exponent=0.5))
@@ -184,7 +190,11 @@ def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
 
 
 def with_settings(config: BaselineConfig, settings: Mapping[str, Any]) -> BaselineConfig:
-    """The configuration with what tuning found put over it.
+    """Return a configuration with tuned settings put over it.
+
+    Args:
+        config: of the baseline.
+        settings: setting -> value.
 
     Example:
         >>> said = BaselineConfig("vbpr", vectors={"image": 1.0})

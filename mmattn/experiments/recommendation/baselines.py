@@ -50,7 +50,14 @@ class BaselineContent:
         self._kernels: dict[Any, NDArray[np.float64]] = {}
 
     def mean_token(self, modality: str) -> NDArray[np.floating]:
-        """[I, D], zeros where the modality is absent."""
+        """Return the mean token of each item, [I, D]; zeros where the modality is absent.
+
+        Args:
+            modality: its name.
+
+        Raises:
+            InputError: no stored modality of that name.
+        """
         if modality not in self.inputs.tokens:
             raise InputError(
                 f"rival: no stored modality {modality!r}.{did_you_mean(modality, self.inputs.tokens)}"
@@ -59,7 +66,14 @@ class BaselineContent:
         return segment_mean(tokens.values, tokens.sample, len(tokens)).numpy()
 
     def column(self, name: str) -> list[Any]:
-        """The values of a table column, None where absent."""
+        """Return the values of a table column; None where absent.
+
+        Args:
+            name: of the column.
+
+        Raises:
+            InputError: no such column.
+        """
         tables = [sample.content.get("table") or {} for sample in self.samples]
         columns = sorted({key for table in tables for key in table})
         if name not in columns:
@@ -67,7 +81,11 @@ class BaselineContent:
         return [table.get(name) for table in tables]
 
     def tags(self, columns: str) -> sparse.csr_array:
-        """[I, values] of ones: the values of one column, or of several joined by "+"."""
+        """Return the values of one column, or of several joined by "+", as [I, values] of ones.
+
+        Args:
+            columns: names joined by "+".
+        """
         own: list[list[str]] = [[] for _ in self.samples]
         for name in columns.split("+"):
             for place, cell in enumerate(self.column(name)):
@@ -76,7 +94,14 @@ class BaselineContent:
         return kernels.tag_matrix(own)
 
     def features(self, config: BaselineConfig) -> NDArray[np.float64]:
-        """[I, F] for linear rivals: each part of length 1, times the root of its weight."""
+        """Return features for linear baselines, [I, F]: each part of length 1, times the root of its weight.
+
+        Args:
+            config: of the baseline.
+
+        Raises:
+            InputError: the configuration names no content.
+        """
         parts = [(weight, self.mean_token(name)) for name, weight in config.vectors.items()]
         parts += [(weight, self.tags(name).toarray()) for name, weight in config.tags.items()]
         parts += [(weight, kernels.tfidf(self.tags(name)).toarray()) for name, weight in config.tfidf.items()]
@@ -85,7 +110,11 @@ class BaselineContent:
         return np.hstack([weight**0.5 * kernels.concat_normalized(part) for weight, part in parts])
 
     def kernel(self, config: BaselineConfig) -> NDArray[np.float64]:
-        """[I, I] for kernel rivals."""
+        """Return the kernel for kernel baselines, [I, I].
+
+        Args:
+            config: of the baseline.
+        """
         parts = [(weight, self._cosine_kernel("vectors", name)) for name, weight in config.vectors.items()]
         parts += [(weight, self._cosine_kernel("tags", name)) for name, weight in config.tags.items()]
         parts += [(weight, self._cosine_kernel("tfidf", name)) for name, weight in config.tfidf.items()]
@@ -96,7 +125,11 @@ class BaselineContent:
         return kernels.exponential(total, config.exponent) if config.exponent else total
 
     def restrict_to(self, interactions: sparse.csr_array) -> BaselineContent:
-        """The same, with the events of these interactions [U, I] and no others in reach."""
+        """Return the same content with the events of these interactions only.
+
+        Args:
+            interactions: [U, I].
+        """
         if self.events is None:
             return self
         left = self.events.select(_is_among(self.events, interactions))
@@ -105,7 +138,14 @@ class BaselineContent:
         return same
 
     def histories(self, interactions: sparse.csr_array) -> Histories:
-        """The known interactions [U, I] in the order of time, each at its first; nothing else is in them."""
+        """Return the known interactions in the order of time, each at its first.
+
+        Args:
+            interactions: [U, I], the known ones.
+
+        Raises:
+            InputError: interactions without times.
+        """
         if self.events is None or self.events.time is None:
             raise InputError("rival: got interactions without times, expected a time column in the card")
         known = np.flatnonzero(_is_among(self.events, interactions))

@@ -82,7 +82,16 @@ def fit_hybrid(
     profiles: NDArray[Any] | None = None,
     max_users: int = 20_000,
 ) -> Hybrid:
-    """A hybrid with the settings that `tune_hybrid` found; arguments as there."""
+    """Fit a hybrid with selected settings.
+
+    Args:
+        settings: as `tune_hybrid` returned them.
+        interactions: [U, I], the known ones.
+        content: [known, I] weights between items; None for none.
+        known: ids, ascending.
+        profiles: [U, F] user profiles; None for none.
+        max_users: users that the users' part learns from, at most.
+    """
     mixture = {name: settings[name] for name in _MIXTURE_SETTINGS}
     hybrid = Hybrid(
         _item_model(settings),
@@ -93,7 +102,10 @@ def fit_hybrid(
 
 
 def user_profiles(users: Sequence[Sample]) -> NDArray[np.float32] | None:
-    """[U, F] ones for what the table of users says of each, in words; None where it says nothing.
+    """Return indicators of the words in the table of users, [U, F]; None without any.
+
+    Args:
+        users: with their content.
 
     Example:
         >>> user_profiles([Sample("a", {"table": {"age": "25-34", "visits": 7.0}}), Sample("b", {})]).tolist()

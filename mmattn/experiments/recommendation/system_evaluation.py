@@ -69,11 +69,19 @@ class SystemEvaluator:
         self.item_subgroups, self.user_subgroups = split_subgroups(split) if subgroups else ({}, {})
 
     def per_user_metrics(self, score: ScoreFn) -> dict[str, Floats]:
-        """metric -> [U]: the figures alone."""
+        """Compute the metrics alone: metric -> [U].
+
+        Args:
+            score: of users and items.
+        """
         return per_user_metrics(score, self.split, "test", self.metrics)
 
     def evaluate_scores(self, score: ScoreFn) -> SystemResult:
-        """Figures, recall at every depth, and strata, from one ranking."""
+        """Compute metrics, recall at every depth, and subgroups from one ranking.
+
+        Args:
+            score: of users and items.
+        """
         at_depth = [f"recall@{k}" for k in self.cutoffs]
         asked = list(dict.fromkeys([*self.metrics, *at_depth, self.subgroup_metric]))
         deepest = max(int(name.partition("@")[2] or 0) for name in asked)
@@ -91,11 +99,14 @@ class SystemEvaluator:
 
 
 def split_subgroups(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
-    """Strata of the items to be found and of the users, by name.
+    """Return subgroups of the items to be found and of the users, by name.
 
     Items by how often they were chosen in training, those that nobody chose by themselves; where hidden
     items are ranked among themselves, by how often they were chosen in the hidden part, for there is nothing
     else.
+
+    Args:
+        split: of the interactions.
     """
     hidden = len(split.cold_items) > 0 and not split.joint_ranking
     counted = split.matrix("test") if hidden else split.known("test")
@@ -113,7 +124,13 @@ def split_subgroups(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
 def modality_gaps(
     task: RecommenderTask, inputs: ModelInputs, contents: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], ModalityGap]:
-    """How far apart the vectors lie that items get from one content alone, content by content."""
+    """Measure how far apart the vectors lie that items get from one content alone.
+
+    Args:
+        task: with the trained model.
+        inputs: of all items.
+        contents: content -> modalities that read it.
+    """
     vectors, presence = {}, {}
     for content, own in contents.items():
         left = ablate(inputs, [name for name in inputs.modalities if name not in own])
@@ -128,9 +145,16 @@ def modality_gaps(
 def pick_example_users(
     result: SystemResult, split: Split, seed: int, n_random: int = 4, n_extreme: int = 3
 ) -> dict[str, Ints]:
-    """Users to look at: the best and the worst served, and some drawn by the seed alone.
+    """Pick users to look at: the best and the worst served, and some sampled at random.
 
     Among equals, those with most to be found come first.
+
+    Args:
+        result: of our system.
+        split: of the interactions.
+        seed: of the sample.
+        n_random: users sampled at random.
+        n_extreme: best and worst served users, each.
     """
     right = split.matrix("test")
     count_U = np.diff(right.indptr)

@@ -96,9 +96,12 @@ def evaluate_under_attack(
     """The score where each sample's tokens are pushed to raise its own loss (see `training.adversarial`).
 
     Args:
-        task, rows, score_fn, batch_size: as for `evaluate_under_noise`.
+        task: as for `evaluate_under_noise`.
+        rows: as for `evaluate_under_noise`.
+        score_fn: as for `evaluate_under_noise`.
         radii: lengths of the pushes, as a share of each sample's norm.
         steps: 1 for one push (FGM), more for a search (PGD).
+        batch_size: as for `evaluate_under_noise`.
 
     Raises:
         InputError: a sample whose target is not known: nothing says what would harm it.

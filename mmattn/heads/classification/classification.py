@@ -78,7 +78,10 @@ class ClassificationHead(SupervisedHead):
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The classes and their shares; one that is over ten times as frequent as another is logged.
+        """Return the classes and their frequencies; an imbalance above ten to one is logged.
+
+        Args:
+            targets: training classes; None if unknown.
 
         Example:
             >>> options = ClassificationHead.options_for(["cat", "dog", None, "cat", "cat"])
@@ -99,11 +102,19 @@ class ClassificationHead(SupervisedHead):
         return sorted(set(test) - set(train))
 
     def forward(self, fused: Fused) -> Tensor:
-        """[B, C] logits."""
+        """[B, C] logits.
+
+        Args:
+            fused: B samples.
+        """
         return self.project(self.dropout(fused.pooled))
 
     def loss(self, fused: Fused, targets: Sequence[str | None]) -> Tensor:
         """Cross-entropy, the (weighted) mean over the samples whose class is known.
+
+        Args:
+            fused: B samples.
+            targets: [B] classes; None if unknown.
 
         Raises:
             InputError: a class that the head does not know, or another number of targets.
@@ -124,24 +135,40 @@ class ClassificationHead(SupervisedHead):
 
     @torch.no_grad()
     def probabilities(self, fused: Fused) -> Tensor:
-        """[B, C], adding up to one in each sample."""
+        """[B, C], adding up to one in each sample.
+
+        Args:
+            fused: B samples.
+        """
         return self(fused).float().softmax(1)
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[str]:
-        """The likeliest class of each sample."""
+        """The likeliest class of each sample.
+
+        Args:
+            fused: B samples.
+        """
         return [self.classes[number] for number in self(fused).argmax(1).tolist()]
 
     @classmethod
     def example(cls, dim: int) -> tuple[ClassificationHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
         return cls(dim, ["bird", "cat", "dog"]), fused, {"targets": ["dog", None, "bird", "cat"]}
 
 
 def check_class_frequencies(frequencies: Sequence[float] | None, vocabulary: Vocabulary) -> Tensor:
-    """[C] float32 shares of the classes in training, checked.
+    """Check the frequencies of the classes in training, [C] float32.
+
+    Args:
+        frequencies: fraction of the training samples of each class.
+        vocabulary: names of the classes.
 
     Raises:
         InputError: there are none, not one a class, or one that is not above 0 and at most 1.

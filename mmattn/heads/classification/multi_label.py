@@ -80,7 +80,10 @@ class MultiLabelHead(SupervisedHead):
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The labels and their shares; one that is over ten times as frequent as another is logged.
+        """Return the labels and their frequencies; an imbalance above ten to one is logged.
+
+        Args:
+            targets: training labels; None if unknown.
 
         Example:
             >>> MultiLabelHead.options_for([["drama", "crime"], None, ["drama"], []])["labels"]
@@ -99,7 +102,11 @@ class MultiLabelHead(SupervisedHead):
         return MultilabelMetrics.from_targets(targets)
 
     def forward(self, fused: Fused) -> Tensor:
-        """[B, L] logits."""
+        """[B, L] logits.
+
+        Args:
+            fused: B samples.
+        """
         return self.project(self.dropout(fused.pooled))
 
     def loss(self, fused: Fused, targets: Sequence[MultiLabelTarget | None]) -> Tensor:
@@ -124,7 +131,11 @@ class MultiLabelHead(SupervisedHead):
         return (costs_BL * known_BL).sum() / known_BL.sum().clamp_min(1)
 
     def target_matrix(self, targets: Sequence[MultiLabelTarget | None]) -> Tensor:
-        """[B, L] 1 where the label is there, 0 where it is not, NaN where nobody knows."""
+        """[B, L] 1 where the label is there, 0 where it is not, NaN where nobody knows.
+
+        Args:
+            targets: [B] labels of each sample; None if unknown.
+        """
         rows = torch.full((len(targets), len(self.vocabulary)), float("nan"))
         for row, target in zip(rows, targets, strict=True):
             if target is None:
@@ -137,12 +148,20 @@ class MultiLabelHead(SupervisedHead):
 
     @torch.no_grad()
     def probabilities(self, fused: Fused) -> Tensor:
-        """[B, L], each for itself."""
+        """Return the probability of each label, [B, L]; labels are independent.
+
+        Args:
+            fused: B samples.
+        """
         return self(fused).float().sigmoid()
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[list[str]]:
-        """The labels of each sample whose probability reaches the threshold, in the order of the classes."""
+        """The labels of each sample whose probability reaches the threshold, in the order of the classes.
+
+        Args:
+            fused: B samples.
+        """
         return [
             [name for name, there in zip(self.labels, row, strict=True) if there]
             for row in (self.probabilities(fused) >= self.threshold).tolist()
@@ -150,7 +169,11 @@ class MultiLabelHead(SupervisedHead):
 
     @classmethod
     def example(cls, dim: int) -> tuple[MultiLabelHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
         targets = [["crime"], ["drama", "war"], {"drama": False, "war": True}, []]

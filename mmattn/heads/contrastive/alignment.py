@@ -72,7 +72,11 @@ class AlignmentHead(Head):
         return registry.tasks.load("alignment")
 
     def forward(self, fused: Fused) -> Tensor:
-        """[B, out] unit vectors of the joint vectors."""
+        """[B, out] unit vectors of the joint vectors.
+
+        Args:
+            fused: B samples.
+        """
         return F.normalize(self.project(fused.pooled), dim=1)
 
     def loss(self, fused: Fused, group: Tensor) -> Tensor:
@@ -86,7 +90,11 @@ class AlignmentHead(Head):
 
     @classmethod
     def example(cls, dim: int) -> tuple[AlignmentHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
         return cls(dim, embedding_dim=5), fused, {"group": torch.tensor([0, 0, 1, 1])}
@@ -101,6 +109,9 @@ def single_modality_views(tokens_by_modality: dict[str, Tokens]) -> tuple[dict[s
     Returns:
         Parts of V views, each with tokens of one modality only, and [V] int64, the sample that each
         view shows. A sample without any token has no view.
+
+    Raises:
+        InputError: no modality.
 
     Example:
         >>> text = Tokens.from_sequences([torch.ones(2, 3), torch.ones(0, 3)], "text")

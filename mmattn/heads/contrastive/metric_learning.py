@@ -40,7 +40,15 @@ class ContrastiveLoss(nn.Module):
         self.miner = miner
 
     def forward(self, vectors: Tensor, groups: Tensor) -> Tensor:
-        """The loss of [B, D] vectors; rows of one `groups` [B] belong together."""
+        """The loss of [B, D] vectors; rows of one `groups` [B] belong together.
+
+        Args:
+            vectors: [B, D].
+            groups: [B] int64, equal for rows that belong together.
+
+        Raises:
+            InputError: more views than a cross-batch memory holds.
+        """
         if isinstance(self.loss, CrossBatchMemory) and len(vectors) > self.loss.memory_size:
             raise InputError(
                 f"CrossBatchMemory: got a batch of {len(vectors)} views, expected at most its memory_size, "
@@ -61,7 +69,11 @@ class CrossBatchMemory(losses.CrossBatchMemory):
         return torch.tensor([self.queue_idx, int(self.has_been_filled)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take what `get_extra_state` gave."""
+        """Take what `get_extra_state` gave.
+
+        Args:
+            state: as `get_extra_state` returned it.
+        """
         self.queue_idx, self.has_been_filled = int(state[0]), bool(state[1])
 
 

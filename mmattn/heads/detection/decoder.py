@@ -126,7 +126,14 @@ class BoxDecoder(nn.Module):
 
 
 class BoxDecoderLayer(nn.Module):
-    """Attention among queries, from queries to tokens, a token-wise network; each on a residual."""
+    """Attention among queries, from queries to tokens, a token-wise network; each on a residual.
+
+    Args:
+        self_attention: among queries.
+        cross_attention: from queries to tokens.
+        hidden_dim: width of the hidden layer of the token-wise network.
+        dropout: probability.
+    """
 
     def __init__(
         self,
@@ -154,7 +161,11 @@ class BoxDecoderLayer(nn.Module):
 
 
 def build_box_regressor(dim: int) -> nn.Sequential:
-    """[N, D] -> [N, 4], by which a box moves on the scale of logits; nothing moves at first."""
+    """Build the network [N, D] -> [N, 4] of box offsets on the logit scale; it starts at zero.
+
+    Args:
+        dim: width D of the queries.
+    """
     network = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last := nn.Linear(dim, 4))
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -200,7 +211,11 @@ def patch_boxes(tokens: Tokens, image_modality: str) -> Tensor:
 
 
 def sinusoidal_box_encoding(boxes: Tensor) -> Tensor:
-    """[..., 4] numbers from 0 to 1 -> [..., 8 * _WAVES] sines and cosines of more and more turns."""
+    """[..., 4] numbers from 0 to 1 -> [..., 8 * _WAVES] sines and cosines of more and more turns.
+
+    Args:
+        boxes: [..., 4] numbers from 0 to 1.
+    """
     turns = math.pi * 2.0 ** torch.arange(_NUM_FREQUENCIES, device=boxes.device)
     angles = (boxes[..., None] * turns).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

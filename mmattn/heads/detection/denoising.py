@@ -63,7 +63,14 @@ class Denoising(nn.Module):
         self.label_embedding = nn.Embedding(num_labels, dim)
 
     def forward(self, targets: BoxTargets) -> NoisedQueries:
-        """Copies of all objects, anew at each call."""
+        """Copies of all objects, anew at each call.
+
+        Args:
+            targets: boxes and labels of B samples.
+
+        Raises:
+            InputError: more boxes in an image than a group of queries.
+        """
         device = self.label_embedding.weight.device
         if max(targets.counts, default=0) > GROUP_SIZE:
             raise InputError(

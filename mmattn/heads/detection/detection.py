@@ -131,7 +131,13 @@ class DetectionHead(SupervisedHead):
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The labels, and three times as many queries as there are objects in the fullest picture.
+        """Return the labels, and three times as many queries as the fullest image has objects.
+
+        Args:
+            targets: training boxes; None if unknown.
+
+        Raises:
+            InputError: a target that is no `Boxes`.
 
         Example:
             >>> two = Boxes(torch.tensor([[0.0, 0.0, 2.0, 2.0]] * 2), ["six", "two"], size=(9, 9))
@@ -153,7 +159,12 @@ class DetectionHead(SupervisedHead):
 
     @classmethod
     def align(cls, predictions: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
-        """Scale predicted boxes to the pixels of the target's image."""
+        """Scale predicted boxes to the pixels of the target's image.
+
+        Args:
+            predictions: N predictions.
+            targets: N targets.
+        """
         return [boxes.scaled(target.size) for boxes, target in zip(predictions, targets, strict=True)]
 
     @classmethod
@@ -174,13 +185,21 @@ class DetectionHead(SupervisedHead):
         return Boxes.from_dict(value)
 
     def forward(self, fused: Fused) -> tuple[Tensor, Tensor]:
-        """[B, Q, L] logits, and [B, Q, 4] left, top, right, bottom, relative to the picture."""
+        """[B, Q, L] logits, and [B, Q, 4] left, top, right, bottom, relative to the picture.
+
+        Args:
+            fused: B samples.
+        """
         last = self._predict_layers(fused.tokens)[0][-1]
         shape = (len(fused), self.num_queries)
         return last.logits.unflatten(0, shape), cxcywh_to_xyxy(last.boxes).unflatten(0, shape)
 
     def forward_padded(self, tokens: PaddedTokens) -> dict[str, Tensor]:
-        """As `forward`, "logits" and "boxes", of padded fused tokens: what `mmattn.export` asks."""
+        """As `forward`, "logits" and "boxes", of padded fused tokens: what `mmattn.export` asks.
+
+        Args:
+            tokens: B samples of padded fused tokens.
+        """
         return detect_padded(
             tokens,
             decoder=self.decoder,
@@ -192,7 +211,12 @@ class DetectionHead(SupervisedHead):
         )
 
     def loss(self, fused: Fused, targets: Sequence[Boxes | None]) -> Tensor:
-        """Focal, L1 and GIoU losses of the matched sets, summed over all layers, the mean over the objects.
+        """Return the focal, L1 and GIoU losses of the matched sets, summed over layers, averaged over
+        objects.
+
+        Args:
+            fused: B samples.
+            targets: [B] boxes; None if unknown.
 
         Raises:
             InputError: more objects than queries in a picture, a label that the head does not know, a box
@@ -226,9 +250,12 @@ class DetectionHead(SupervisedHead):
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[Boxes]:
-        """The boxes whose score reaches the threshold, the surest first, relative to the picture.
+        """Return the boxes whose score reaches the threshold, by decreasing score, relative to the image.
 
         A query whose two best labels both reach it gives two boxes.
+
+        Args:
+            fused: B samples.
         """
         logits_BQL, boxes_BQ4 = self(fused)
         scores_BP = logits_BQL.float().sigmoid().flatten(1).cpu()
@@ -273,7 +300,11 @@ class DetectionHead(SupervisedHead):
 
     @classmethod
     def example(cls, dim: int) -> tuple[DetectionHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         head = cls(dim, ["cat", "dog"], num_queries=5, layers=2, heads=1)
         tokens = Tokens.cat(
             [

@@ -38,7 +38,12 @@ class BoxTargets:
 
     @classmethod
     def from_targets(cls, targets: Sequence[Any], vocabulary: Vocabulary, device: torch.device) -> BoxTargets:
-        """From raw targets, cut to their pictures.
+        """Create the targets of a batch; boxes are clipped to their images.
+
+        Args:
+            targets: [B] boxes; None if unknown.
+            vocabulary: names of the labels.
+            device: of the result.
 
         Raises:
             InputError: a target that is not `Boxes`, a label that the head does not know, a box that is not

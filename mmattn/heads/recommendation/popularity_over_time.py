@@ -84,6 +84,10 @@ class PopularityOverTime:
         return self.table_SFI[-1]
 
     def grid_index(self, times: ArrayLike) -> NDArray[np.int64]:
-        """The grid's point that is known at each time: the last one at or before it, else the first."""
+        """Return the index of the last grid point at or before each time, or the first grid point.
+
+        Args:
+            times: [N] seconds.
+        """
         found = np.searchsorted(self.grid_times_S, np.asarray(times, np.float64), side="right") - 1
         return np.maximum(found, 0).astype(np.int64)

@@ -37,6 +37,9 @@ class RatingHead(Head):
         levels: the ratings that can be given, rising.
         kind: "regression" (squared error) or "ordinal" (likelihood of the level).
 
+    Raises:
+        InputError: an unknown kind, or levels that do not rise.
+
     Example:
         >>> head, fused, inputs = RatingHead.example(dim=8)
         >>> items = head(fused)
@@ -77,7 +80,11 @@ class RatingHead(Head):
         return registry.tasks.load("rating")
 
     def forward(self, fused: Fused) -> Tensor:
-        """The item vectors, [B, D]."""
+        """The item vectors, [B, D].
+
+        Args:
+            fused: B items.
+        """
         return fused.pooled
 
     def predict_ratings(self, history: Tensor, known_vectors: Tensor, candidates: Tensor) -> Tensor:
@@ -149,7 +156,11 @@ class RatingHead(Head):
 
     @classmethod
     def example(cls, dim: int) -> tuple[RatingHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
         nan = float("nan")

@@ -226,7 +226,11 @@ class RecommendationHead(Head):
 
     @classmethod
     def example(cls, dim: int) -> tuple[RecommendationHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim) / dim**0.5, torch.randn(4, 1, dim), tokens.presence)
         inputs = {

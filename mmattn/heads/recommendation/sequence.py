@@ -155,7 +155,13 @@ class SequenceHead(Head):
         return items_BW
 
     def states(self, steps: SequenceSteps, items: Tensor, context: Any = None) -> Tensor:
-        """[N, W] what the user may want after each step; `items` [C, W] are what the steps point at."""
+        """Return the user state after each step, [N, W].
+
+        Args:
+            steps: steps of B histories.
+            items: [C, W] vectors that the steps' items index.
+            context: for the attention program of the user tower.
+        """
         return self.tower(steps, items, context)
 
     def scoring_vectors(
@@ -177,7 +183,13 @@ class SequenceHead(Head):
         return torch.cat([users_NW, self.popularity_weights(states)], 1), torch.cat([items, popularity.T], 1)
 
     def user_states(self, steps: SequenceSteps, items: Tensor, context: Any = None) -> Tensor:
-        """[B, W] the state after each whole history."""
+        """[B, W] the state after each whole history.
+
+        Args:
+            steps: steps of B histories.
+            items: [C, W] vectors that the steps' items index.
+            context: for the attention program of the user tower.
+        """
         return final_states(steps, self.states(steps, items, context))
 
     def loss(
@@ -235,7 +247,11 @@ class SequenceHead(Head):
 
     @classmethod
     def example(cls, dim: int) -> tuple[SequenceHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "text")
         fused = Fused(tokens, torch.randn(4, dim) / dim**0.5, torch.randn(4, 1, dim), tokens.presence)
         time = torch.tensor([torch.nan, 0, 60, torch.nan, torch.nan, 5, 9], dtype=torch.float64)

@@ -39,7 +39,11 @@ class SequenceSteps:
     popularity_index: Tensor
 
     def to(self, device: torch.device) -> SequenceSteps:
-        """The same on another device."""
+        """The same on another device.
+
+        Args:
+            device: of the result.
+        """
         return SequenceSteps(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
     def tokens(self, start_vector: Tensor, items: Tensor) -> Tokens:
@@ -145,7 +149,12 @@ def sample_training_steps(
 
 
 def final_states(steps: SequenceSteps, states: Tensor) -> Tensor:
-    """[B, W]: of [N, W] states, the one after each whole history."""
+    """Return the state after each whole history, [B, W].
+
+    Args:
+        steps: steps of B histories.
+        states: [N, W] state after each step.
+    """
     return states[steps.lengths.cumsum(0) - 1]
 
 

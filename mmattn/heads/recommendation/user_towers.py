@@ -134,7 +134,13 @@ class BagTower(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, steps: SequenceSteps, items: Tensor, context: Any = None) -> Tensor:
-        """[N, W], as `SequenceTower.forward`."""
+        """[N, W], as `SequenceTower.forward`.
+
+        Args:
+            steps: steps of B histories.
+            items: [C, W] vectors that the steps' items index.
+            context: for the attention program.
+        """
         met = steps.tokens(self.start_vector, items)
         met = met.with_values(self.dropout(met.values))
         asked = met.with_values(self.query.expand_as(met.values))
@@ -152,7 +158,18 @@ def build_user_tower(
     positional_encoding: bool,
     dropout: float,
 ) -> SequenceTower | BagTower:
-    """The tower of that kind; `program` may be empty for the kind's own."""
+    """Build the user tower of a kind.
+
+    Args:
+        kind: "sequence" or "bag".
+        width: W.
+        layers: attention layers.
+        heads: attention heads.
+        program: attention program as text; "" takes the kind's own.
+        max_length: longest history.
+        positional_encoding: add the code of each position.
+        dropout: probability.
+    """
     if kind == "bag":
         return BagTower(width, heads, program or BAG_PROGRAM, dropout)
     return SequenceTower(

@@ -88,7 +88,11 @@ class CTCHead(SupervisedHead):
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`)."""
+        """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`).
+
+        Args:
+            targets: training transcripts; None if unknown.
+        """
         texts = _check_transcripts(targets)
         return {"vocabulary": sorted({character for text in texts if text is not None for character in text})}
 
@@ -112,6 +116,9 @@ class CTCHead(SupervisedHead):
     def forward(self, fused: Fused) -> Tokens:
         """Log-probabilities of the symbols at every frame.
 
+        Args:
+            fused: B samples.
+
         Returns:
             Tokens of this modality alone: `values` [N * frames, C], the blank first; `time` of the frames
             where the tokens have one.
@@ -119,7 +126,12 @@ class CTCHead(SupervisedHead):
         return self.emissions(fused.tokens)
 
     def emissions(self, tokens: Tokens) -> Tokens:
-        """As `forward`, from fused tokens that need not be pooled: those of a stream, for example."""
+        """Return the log-probabilities of symbols as `forward` does, from tokens that need no pooling
+        (streams).
+
+        Args:
+            tokens: fused tokens.
+        """
         tokens = tokens.select_modalities(self.modality)
         logits = self.project(self.dropout(tokens.values)).float()
         log_probs = logits.unflatten(1, (self.frames_per_token, -1)).log_softmax(-1).flatten(0, 1)
@@ -185,19 +197,31 @@ class CTCHead(SupervisedHead):
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[str]:
-        """The text of the likeliest symbol at every frame; "" where there is no audio."""
+        """Return the greedy transcript of each sample; "" without audio.
+
+        Args:
+            fused: B samples.
+        """
         return transcribe(self(fused), lambda: GreedyDecoder(self.tokenizer))
 
     @classmethod
     def example(cls, dim: int) -> tuple[CTCHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(19, dim), torch.tensor([7, 0, 5, 7]), "audio")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
         return cls(dim, vocabulary="abc"), fused, {"targets": ["abba", "a", "", None]}
 
 
 def min_frames(label: Sequence[int]) -> int:
-    """The fewest frames that can spell a label: between two equal symbols stands a blank.
+    """Return the smallest number of frames that can spell a label: equal neighbours need a blank between
+    them.
+
+    Args:
+        label: symbols of a transcript.
 
     Example:
         >>> min_frames([1, 2, 2, 3]), min_frames([])

@@ -53,7 +53,11 @@ class CTCTokenizer(ABC):
         """
 
     def decode(self, symbols: Iterable[int]) -> str:
-        """The text of some symbols."""
+        """The text of some symbols.
+
+        Args:
+            symbols: numbers of symbols.
+        """
         return "".join(self.symbol_texts[symbol] for symbol in symbols)
 
 
@@ -61,7 +65,10 @@ class CharacterTokenizer(CTCTokenizer):
     """One symbol a character.
 
     Args:
-        characters: each once.
+        characters: the characters, each once.
+
+    Raises:
+        InputError: a string of another length than one.
 
     Example:
         >>> letters = CharacterTokenizer("ab ")
@@ -144,6 +151,10 @@ class WordPieceTokenizer(CTCTokenizer):
 
 def build_tokenizer(symbols: Sequence[str], unit: TokenUnit) -> CTCTokenizer:
     """Characters or word pieces.
+
+    Args:
+        symbols: characters or word pieces.
+        unit: "character" or "word-piece".
 
     Raises:
         InputError: another unit, or symbols that are not of that kind.

@@ -84,7 +84,10 @@ class SpeakerHead(SupervisedHead):
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The speakers.
+        """Return the names of the speakers.
+
+        Args:
+            targets: training speakers; None if unknown.
 
         Example:
             >>> SpeakerHead.options_for(["bob", None, "ann", "bob"])
@@ -99,17 +102,29 @@ class SpeakerHead(SupervisedHead):
 
     @classmethod
     def examples(cls, items: Sequence[PredictedItem]) -> TaskExamples:
-        """Return no examples: a vector shows nothing by itself."""
+        """Return no examples: a vector shows nothing by itself.
+
+        Args:
+            items: all test items of the first seed.
+        """
         return TaskExamples()
 
     def forward(self, fused: Fused) -> Tensor:
-        """[B, K] vectors of length 1; zeros for a sample without tokens of the modality."""
+        """[B, K] vectors of length 1; zeros for a sample without tokens of the modality.
+
+        Args:
+            fused: B samples.
+        """
         tokens = fused.tokens.select_modalities(self.modality)
         vectors_BK = F.normalize(self.project(self.dropout(self.pool(tokens))).float(), dim=1)
         return vectors_BK * (tokens.lengths > 0)[:, None]
 
     def loss(self, fused: Fused, targets: Sequence[str | None]) -> Tensor:
         """The metric loss over the samples that have sound and a speaker.
+
+        Args:
+            fused: B samples.
+            targets: [B] speakers; None if unknown.
 
         Raises:
             InputError: a speaker who is not among those in training, or another number of targets.
@@ -126,13 +141,21 @@ class SpeakerHead(SupervisedHead):
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[Tensor | None]:
-        """The vector [K] of each sample; None where it has no sound."""
+        """The vector [K] of each sample; None where it has no sound.
+
+        Args:
+            fused: B samples.
+        """
         there_B = (fused.tokens.select_modalities(self.modality).lengths > 0).tolist()
         return [vector if there else None for vector, there in zip(self(fused), there_B, strict=True)]
 
     @classmethod
     def example(cls, dim: int) -> tuple[SpeakerHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(11, dim), torch.tensor([3, 2, 5, 1]), "audio")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)
         return cls(dim, ["ann", "bob"], embedding_dim=16), fused, {"targets": ["bob", "ann", "bob", "ann"]}
@@ -157,7 +180,11 @@ class AttentiveStatisticsPooling(nn.Module):
         nn.init.zeros_(self.score[2].weight)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """Tokens of N rows -> [B, 2 * D]: means, then deviations; zeros where there are no tokens."""
+        """Tokens of N rows -> [B, 2 * D]: means, then deviations; zeros where there are no tokens.
+
+        Args:
+            tokens: of B samples.
+        """
         x_ND, sample_N, samples = tokens.values, tokens.sample, len(tokens)
         weights_ND = segment_softmax(self.score(x_ND), sample_N, samples)
         empty_BD = x_ND.new_zeros(samples, tokens.dim)

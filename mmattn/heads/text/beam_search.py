@@ -18,11 +18,20 @@ class StepDecoder(Protocol):
     """What is searched: rows of symbols said so far, those of one sample beside each other."""
 
     def step(self, symbols: Tensor) -> Tensor:
-        """Say one more symbol [R] in each row, and hear the log probabilities [R, V] of what comes next."""
+        """Append a symbol to each row and return the log-probabilities of the next one, [R, V].
+
+        Args:
+            symbols: [R] next symbol of each row.
+        """
         ...
 
     def select(self, rows: Tensor, counts: Tensor) -> None:
-        """Go on from the named rows [R'], which may repeat; `counts` [B] of them belong to each sample."""
+        """Continue from selected rows.
+
+        Args:
+            rows: [R'] rows to continue, which may repeat.
+            counts: [B] number of rows of each sample.
+        """
         ...
 
 
@@ -62,7 +71,12 @@ class SearchOptions:
             raise InputError(f"search: got length penalty {self.length_penalty}, expected 0 or more")
 
     def score(self, log_prob: float, length: int) -> float:
-        """What a text of so many symbols, its end not counted, is compared by."""
+        """Return the length-normalized score that hypotheses are ranked by.
+
+        Args:
+            log_prob: of the text.
+            length: number of symbols, without the end.
+        """
         return log_prob / ((6 + length) / 6) ** self.length_penalty
 
 
@@ -104,9 +118,10 @@ def beam_search(
         decoder: holds one row a sample, nothing said yet.
         num_samples: B.
         options: beam, lengths, penalty.
-        start, end: symbols; the end is never in a hypothesis.
+        start: symbol that begins a text.
+        end: symbol that ends it; never part of a hypothesis.
         forbidden_symbols: symbols that are not said.
-        device: where the log probabilities are.
+        device: of the search.
     """
     found: list[list[Hypothesis]] = [[] for _ in range(num_samples)]
     room_B = torch.full((num_samples,), options.num_beams, device=device)

@@ -17,10 +17,10 @@ class LinearChainCRF(nn.Module):
     Convolutional Codes", 1967 (the best path).
 
     Args:
-        allowed_transitions: [C, C] boolean, may tag i be followed by tag j; None where all may.
-        allowed_starts: [C] boolean, may a sequence begin with the tag; None where all may.
-        num_tags: C, where neither is given.
-        learn_transitions: whether transitions have scores of their own, beside being allowed or not.
+        num_tags: number of tags C.
+        allowed_transitions: [C, C] boolean, from row to column; None allows all.
+        allowed_starts: [C] boolean; None allows all.
+        learn_transitions: learn the scores of transitions; otherwise they are 0.
 
     Example:
         >>> chain = LinearChainCRF(num_tags=2)
@@ -65,7 +65,13 @@ class LinearChainCRF(nn.Module):
         return self.log_partition(emissions, mask) - self.score(emissions, mask, tags)
 
     def score(self, emissions: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
-        """[B] scores of given sequences."""
+        """[B] scores of given sequences.
+
+        Args:
+            emissions: [B, T, C] scores.
+            mask: [B, T] whether a word is present.
+            tags: [B, T] int64.
+        """
         step_CC, start_C = self.transitions + self.transition_mask, self.start_transitions + self.start_mask
         tags_BT = tags.masked_fill(~mask, 0)
         own_BT = emissions.gather(2, tags_BT[:, :, None])[:, :, 0]
@@ -75,7 +81,12 @@ class LinearChainCRF(nn.Module):
         return (own_BT * mask).sum(1) + (moves_BT * mask[:, 1:]).sum(1) + edge_B
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """[B] logarithms of the sums over all sequences (the forward algorithm); 0 where there is no word."""
+        """Return the logarithms of the sums over all sequences (forward algorithm), [B]; 0 without words.
+
+        Args:
+            emissions: [B, T, C] scores.
+            mask: [B, T] whether a word is present.
+        """
         step_CC = self.transitions + self.transition_mask
         reach_BC = self.start_transitions + self.start_mask + emissions[:, 0]
         for place in range(1, emissions.shape[1]):
@@ -85,7 +96,12 @@ class LinearChainCRF(nn.Module):
 
     @torch.no_grad()
     def viterbi_decode(self, emissions: Tensor, mask: Tensor) -> list[list[int]]:
-        """The sequence of the highest score for each row, as long as its words."""
+        """Return the sequence with the highest score of each row, as long as its words.
+
+        Args:
+            emissions: [B, T, C] scores.
+            mask: [B, T] whether a word is present.
+        """
         step_CC = self.transitions + self.transition_mask
         reach_BC = self.start_transitions + self.start_mask + emissions[:, 0]
         came_from = []

@@ -52,7 +52,12 @@ class TextDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tokens, memory: Tokens) -> Tokens:
-        """Whole texts [N, D], a sample each, and the memory of the same samples."""
+        """Whole texts [N, D], a sample each, and the memory of the same samples.
+
+        Args:
+            x: whole texts, one a sample.
+            memory: tokens of the same samples.
+        """
         x = self._residual_add(x, self.self_attention(self._normalize(x, self.self_attention_norm)))
         x = self._residual_add(x, self.cross_attention(self._normalize(x, self.cross_attention_norm), memory))
         return self._apply_feed_forward(x)
@@ -146,21 +151,38 @@ class TextDecoder(nn.Module):
         return self.logits(x)
 
     def encode_memory(self, memory: Tokens) -> Tokens:
-        """The memory as the layers want it: normed, with its positions."""
+        """Normalize the memory and add its positions, as the layers expect it.
+
+        Args:
+            memory: tokens of B samples.
+        """
         code_ND = sinusoidal_encoding(memory.position, self.dim).to(memory.dtype) * self.memory_position_scale
         return memory.with_values(self.memory_norm(memory.values) + code_ND)
 
     def start_decoding(self, memory: Tokens) -> DecodingState:
-        """Write step by step: one row a sample, nothing written yet."""
+        """Start decoding step by step, one empty row a sample.
+
+        Args:
+            memory: tokens of B samples.
+        """
         return DecodingState(self, self.encode_memory(memory))
 
     def embed(self, symbols: Tensor, position: int) -> Tokens:
-        """One symbol [R] a row, all at one position."""
+        """One symbol [R] a row, all at one position.
+
+        Args:
+            symbols: [R] one symbol a row.
+            position: of all of them.
+        """
         x = Tokens.from_lengths(self.embedding(symbols), torch.ones_like(symbols), GENERATED_MODALITY)
         return self._add_positions(replace(x, position=torch.full_like(symbols, position)))
 
     def logits(self, x: Tokens) -> Tensor:
-        """[N, V]."""
+        """[N, V].
+
+        Args:
+            x: N tokens of width D.
+        """
         return nn.functional.linear(self.norm(x.values), self.embedding.weight, self.bias)
 
     def _add_positions(self, x: Tokens) -> Tokens:
@@ -172,8 +194,8 @@ class DecodingState:
     """Rows of symbols that grow by one a step; what was computed for the earlier ones is kept.
 
     Args:
-        decoder: in evaluation mode, or its dropout is drawn anew at every step.
-        memory_caches: B samples, as `TextDecoder.encode_memory` gives them.
+        decoder: the trained decoder.
+        memory: tokens of B samples, as `encode_memory` returns them.
 
     Example:
         See `mmattn.heads.text.beam_search.beam_search`, which drives it.
@@ -187,7 +209,11 @@ class DecodingState:
         self.length = 0
 
     def step(self, symbols: Tensor) -> Tensor:
-        """Write one symbol [R] in each row; log probabilities [R, V] of the next one."""
+        """Append a symbol to each row and return the log-probabilities of the next one, [R, V].
+
+        Args:
+            symbols: [R] next symbol of each row.
+        """
         x = self.decoder.embed(symbols, self.length)
         for place, layer in enumerate(self.decoder.layers):
             x, self.past_caches[place] = layer.step(
@@ -197,6 +223,11 @@ class DecodingState:
         return self.decoder.logits(x).float().log_softmax(1)
 
     def select(self, rows: Tensor, counts: Tensor) -> None:
-        """Go on from the named rows [R'], `counts` [B] of them for each sample of the memory."""
+        """Go on from the named rows [R'], `counts` [B] of them for each sample of the memory.
+
+        Args:
+            rows: [R'] rows to continue, which may repeat.
+            counts: [B] number of rows of each sample.
+        """
         self.past_caches = [None if past is None else past.select(rows) for past in self.past_caches]
         self.counts_B = counts

@@ -138,9 +138,11 @@ class GenerationHead(SupervisedHead):
         """The vocabulary, and a `max_length` a quarter above that of the longest text.
 
         Args:
-            targets: texts; None is skipped.
-            unit, lowercase: as in the constructor.
-            vocab_size, min_frequency: as in `mmattn.heads.text.subwords.learn_vocabulary`.
+            targets: training texts; None if unknown.
+            unit: as in the constructor.
+            lowercase: as in the constructor.
+            vocab_size: as in `mmattn.heads.text.subwords.learn_vocabulary`.
+            min_frequency: as in `mmattn.heads.text.subwords.learn_vocabulary`.
 
         Example:
             >>> GenerationHead.options_for(["a dog", None, "a red dog"])["vocabulary"]
@@ -177,7 +179,11 @@ class GenerationHead(SupervisedHead):
         return text_examples(items)
 
     def forward(self, fused: Fused) -> list[str]:
-        """The text of each sample, as `predict` writes it."""
+        """The text of each sample, as `predict` writes it.
+
+        Args:
+            fused: B samples.
+        """
         return self.predict(fused)
 
     def loss(self, fused: Fused, targets: Sequence[str | None]) -> Tensor:
@@ -205,7 +211,11 @@ class GenerationHead(SupervisedHead):
 
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[str]:
-        """The best text of each sample."""
+        """Return the best text of each sample.
+
+        Args:
+            fused: B samples.
+        """
         return [written[0].text for written in self.search(fused)]
 
     @torch.no_grad()
@@ -214,8 +224,7 @@ class GenerationHead(SupervisedHead):
 
         Args:
             fused: B samples.
-            options: of `mmattn.heads.text.beam_search.SearchOptions`, where they are not the head's own:
-                beam, best, length_penalty, min_length, max_length.
+            **options: of `mmattn.heads.text.beam_search.SearchOptions`, in place of the head's own.
         """
         there = [row for row, size in enumerate(fused.tokens.length_list) if size]
         found = [[GeneratedText("", 0.0, 0.0)] for _ in range(len(fused))]
@@ -251,7 +260,11 @@ class GenerationHead(SupervisedHead):
 
     @classmethod
     def example(cls, dim: int) -> tuple[GenerationHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         dim += dim % 2
         tokens = Tokens.from_lengths(torch.randn(7, dim), torch.tensor([2, 1, 3, 1]), "image")
         fused = Fused(tokens, torch.randn(4, dim), torch.randn(4, 1, dim), tokens.presence)

@@ -64,7 +64,11 @@ class TextTokenizer:
         return len(_SPECIAL_TOKENS) + len(self.vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of a text, without start and end."""
+        """Return the token ids of a text, without start and end.
+
+        Args:
+            text: the text.
+        """
         text = " ".join((text.lower() if self.lowercase else text).split())
         if self.unit == "piece":
             return [number for word in text.split() for number in self._word_pieces(word)]
@@ -72,7 +76,11 @@ class TextTokenizer:
         return [self._token_ids.get(part, UNKNOWN) for part in parts]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """The text of some numbers; start, end and unknown say nothing."""
+        """Return the text of token ids; start, end and unknown are skipped.
+
+        Args:
+            token_ids: numbers of tokens.
+        """
         names = [
             self.vocabulary[number - len(_SPECIAL_TOKENS)]
             for number in token_ids
@@ -155,6 +163,9 @@ def _learn_word_pieces(texts: Sequence[str], vocab_size: int, min_frequency: int
 
 def read_word_pieces(path: str | Path) -> list[str]:
     """The word pieces of a tokenizer's file: `vocab.txt` (one a line) or `tokenizer.json` of a WordPiece.
+
+    Args:
+        path: of `vocab.txt` or `tokenizer.json`.
 
     Raises:
         InputError: no such file, or it holds something else.

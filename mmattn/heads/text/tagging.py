@@ -101,7 +101,10 @@ class TaggingHead(SupervisedHead):
 
     @classmethod
     def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The tags; of BIO tags both of every kind, though one of them may not be there.
+        """Return the tags; of BIO tags both B and I of every kind.
+
+        Args:
+            targets: training tags; None if unknown.
 
         Example:
             >>> TaggingHead.options_for([["O", "B-place"], None, ["B-person", "I-person"]])
@@ -121,7 +124,12 @@ class TaggingHead(SupervisedHead):
 
     @classmethod
     def align(cls, predictions: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
-        """Cut predictions to the words of their sentence, which may have been replaced by a longer one."""
+        """Cut predictions to the words of their sentence, which may have been replaced by a longer one.
+
+        Args:
+            predictions: N predictions.
+            targets: N targets.
+        """
         return [tags[: len(target)] for tags, target in zip(predictions, targets, strict=True)]
 
     @classmethod
@@ -132,7 +140,11 @@ class TaggingHead(SupervisedHead):
         return TaskExamples(note=note, cases=cases, one_per_row=True)
 
     def forward(self, fused: Fused) -> Tokens:
-        """The words that have a token: `Tokens` of width C, the logits, word i at position i."""
+        """The words that have a token: `Tokens` of width C, the logits, word i at position i.
+
+        Args:
+            fused: B samples.
+        """
         words = first_token_per_word(fused.tokens.select_modalities(self.modality))
         return words.with_values(self.project(self.dropout(words.values)).float())
 
@@ -197,6 +209,9 @@ class TaggingHead(SupervisedHead):
         Words behind the last one that has a token are not known here: `mmattn.evaluation.tasks.entities`
             takes
         what is missing at the end as "O".
+
+        Args:
+            fused: B samples.
         """
         words = self(fused)
         if not len(words.values):
@@ -213,7 +228,11 @@ class TaggingHead(SupervisedHead):
 
     @classmethod
     def example(cls, dim: int) -> tuple[TaggingHead, Fused, dict[str, Any]]:
-        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`."""
+        """A head, fused samples and loss arguments, for `mmattn.testing.plugin_checks.check_head`.
+
+        Args:
+            dim: width D.
+        """
         tokens = Tokens.from_lengths(torch.randn(6, dim), torch.tensor([2, 1, 3]), "text")
         fused = Fused(tokens, torch.randn(3, dim), torch.randn(3, 1, dim), tokens.presence)
         targets = [["B-place", "I-place"], None, ["O", "B-place", "O"]]
@@ -222,6 +241,9 @@ class TaggingHead(SupervisedHead):
 
 def first_token_per_word(tokens: Tokens) -> Tokens:
     """The first token of each word, in a modality whose positions say the word.
+
+    Args:
+        tokens: of one modality whose positions are words.
 
     Example:
         >>> tokens = Tokens.from_sequences([torch.arange(3.0)[:, None]], "text")
@@ -236,7 +258,10 @@ def first_token_per_word(tokens: Tokens) -> Tokens:
 
 
 def orphan_to_begin(tags: Sequence[str]) -> list[str]:
-    """BIO tags in which an I-kind that continues nothing begins something.
+    """Convert orphan I- tags to B- tags.
+
+    Args:
+        tags: BIO tags.
 
     Example:
         >>> orphan_to_begin(["O", "I-place", "I-place", "I-person"])
@@ -251,7 +276,10 @@ def orphan_to_begin(tags: Sequence[str]) -> list[str]:
 
 
 def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Which BIO tag may follow which, [C, C] boolean, and which may come first, [C].
+    """Return which BIO tag may follow which, [C, C] boolean, and which may come first, [C].
+
+    Args:
+        tags: names of C tags.
 
     Example:
         >>> allowed, first = bio_constraints(["O", "B-x", "I-x"])

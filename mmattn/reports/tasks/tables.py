@@ -11,7 +11,11 @@ __all__ = ["task_tables"]
 
 
 def task_tables(report: TaskReport) -> list[Table]:
-    """One of all tasks' figures; then, of each task, those that it has something to say in."""
+    """Return a table of all tasks' metrics, and the further tables of each task.
+
+    Args:
+        report: of tasks.
+    """
     found = [_metrics_table(report)]
     for task in report.tasks:
         found += [_ablation_table(task), _subset_table(task), _perturbation_table(task), _class_table(task)]

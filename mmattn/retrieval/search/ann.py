@@ -28,6 +28,13 @@ class AnnSearch:
 
     faiss numbers vectors in the order in which they came, and most of its indexes cannot forget one.
     `faiss_to_row` says in which row each of them lies now, -1 for those that were removed.
+
+    Args:
+        index: the faiss index.
+        settings: factory and effort.
+        metric: "ip", "cosine" or "l2".
+        faiss_to_row: [N] row of each faiss number.
+        memory_mapped: the index reads its file when it is searched.
     """
 
     def __init__(
@@ -49,7 +56,13 @@ class AnnSearch:
 
     @classmethod
     def build(cls, vectors: np.ndarray, metric: Metric, settings: AnnSettings) -> AnnSearch:
-        """Train on a sample, then add everything."""
+        """Train on a sample, then add everything.
+
+        Args:
+            vectors: [N, D].
+            metric: "ip", "cosine" or "l2".
+            settings: factory and effort.
+        """
         faiss = load_faiss()
         kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         index = faiss.index_factory(vectors.shape[1], settings.factory, kind)
@@ -126,7 +139,12 @@ class AnnSearch:
         return faiss.SearchParametersHNSW(efSearch=max(self.settings.effort, num_candidates), **options)
 
     def add(self, vectors: np.ndarray, first_row: int) -> None:
-        """Take vectors that lie in the rows from `first_row` on."""
+        """Add vectors, whose rows begin at `first_row`.
+
+        Args:
+            vectors: [n, D].
+            first_row: row of the first one.
+        """
         if self.memory_mapped:  # faiss writes into a mapping, and crashes: it needs memory of its own
             self.index = load_faiss().deserialize_index(load_faiss().serialize_index(self.index))
             self.memory_mapped = False
@@ -138,16 +156,28 @@ class AnnSearch:
         )
 
     def remove(self, keep: np.ndarray) -> None:
-        """Rows were removed; `keep` [N] says which stay and move up."""
+        """Remove rows; the others move up.
+
+        Args:
+            keep: [N] boolean, the rows that stay.
+        """
         moved = np.where(keep, np.cumsum(keep) - 1, -1)
         self.faiss_to_row = np.where(self.faiss_to_row < 0, -1, moved[self.faiss_to_row])
 
     def to(self, device: str) -> None:
-        """Keep a copy on a GPU for the searches that it can do; from "cpu" on, none."""
+        """Keep a copy on a GPU for the searches that it supports; none with "cpu".
+
+        Args:
+            device: "cpu" or a CUDA device.
+        """
         self.gpu_copy = GpuIndexCopy.create(load_faiss(), self.index, self.settings.factory, device)
 
     def write(self, path: Path) -> None:
-        """Write the faiss index."""
+        """Write the faiss index.
+
+        Args:
+            path: of the file.
+        """
         load_faiss().write_index(self.index, str(path))
 
 
@@ -156,8 +186,15 @@ def read_faiss(path: Path, num_vectors: int, dim: int, metric: Metric) -> Any:
 
     faiss trusts what it reads, so it gets limits: no field can be larger than the file.
 
+    Args:
+        path: of the file.
+        num_vectors: number of vectors expected.
+        dim: width expected.
+        metric: "ip", "cosine" or "l2".
+
     Raises:
         InputError: it is no index of so many vectors, of this width and metric.
+        InputError: the file holds another index.
     """
     faiss = load_faiss()
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()

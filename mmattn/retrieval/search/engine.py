@@ -54,6 +54,14 @@ class SearchEngine:
     ) -> SearchEngine:  # fmt: skip
         """Choose how to search; the arguments are those of `Index.build`.
 
+        Args:
+            vectors: [N, D].
+            metric: "ip", "cosine" or "l2".
+            target_recall: least recall of an approximate search.
+            budget_mb: most memory beside the vectors; None for no limit.
+            kind: "auto", "exact" or "approximate".
+            device: "auto", "cpu" or a CUDA device.
+
         Raises:
             InputError: a recall that is no share, or no such kind or device.
         """
@@ -106,13 +114,23 @@ class SearchEngine:
         return scores, found
 
     def add(self, vectors: np.ndarray, new: np.ndarray) -> None:
-        """The vectors are these now: the old ones, then the new ones."""
+        """Follow the index after vectors were added.
+
+        Args:
+            vectors: [N + n, D] all vectors.
+            new: [n, D] the added ones.
+        """
         if self.ann is not None:
             self.ann.add(new, len(vectors) - len(new))
         self._set_vectors(vectors)
 
     def remove(self, vectors: np.ndarray, keep: np.ndarray) -> None:
-        """The vectors are these now: of the old ones those that `keep` [N] names."""
+        """Follow the index after vectors were removed.
+
+        Args:
+            vectors: [n, D] those that stay.
+            keep: [N] boolean, which of the old ones stay.
+        """
         if self.ann is not None:
             self.ann.remove(keep)
         self._set_vectors(vectors)

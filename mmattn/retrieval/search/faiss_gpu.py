@@ -16,6 +16,10 @@ class GpuIndexCopy:
     """Answers what faiss's GPU indexes can answer: plain searches, without a filter, of not too many.
 
     The index on the CPU stays the one that is saved, changed and filtered.
+
+    Args:
+        resources: faiss resources of the GPU.
+        index: the faiss index on the CPU.
     """
 
     def __init__(self, resources: Any, index: Any):
@@ -46,16 +50,32 @@ class GpuIndexCopy:
             return None
 
     def supports(self, num_candidates: int, effort: int, filtered: bool) -> bool:
-        """Is this a search for the GPU?"""
+        """Return whether the GPU can do a search.
+
+        Args:
+            num_candidates: number of hits.
+            effort: lists that are probed.
+            filtered: only some vectors may be found.
+        """
         return not filtered and max(num_candidates, effort) <= _MAX_K
 
     def search(self, queries: np.ndarray, num_candidates: int, parameters: Any) -> np.ndarray:
-        """[Q, wanted] numbers of vectors, -1 where no more was found."""
+        """Search; returns [Q, num_candidates] faiss numbers, -1 where no more was found.
+
+        Args:
+            queries: [Q, D].
+            num_candidates: number of hits.
+            parameters: faiss search parameters.
+        """
         with self._lock:
             result: np.ndarray = self.index.search(queries, num_candidates, params=parameters)[1]
             return result
 
     def add(self, vectors: np.ndarray) -> None:
-        """Follow the index on the CPU."""
+        """Follow the index on the CPU.
+
+        Args:
+            vectors: [n, D] vectors that were added on the CPU.
+        """
         with self._lock:
             self.index.add(vectors)

@@ -81,7 +81,11 @@ class SearchPlan:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> SearchPlan:
-        """What `to_dict` gave."""
+        """What `to_dict` gave.
+
+        Args:
+            content: as `to_dict` returned it.
+        """
         trials = tuple(Trial(**trial) for trial in content["trials"])
         device = content.get("device", "")
         return cls(content["reason"], content["target_recall"], content["k"], trials, device)

@@ -11,9 +11,12 @@ __all__ = ["set_torch_threads"]
 
 
 def set_torch_threads(count: int) -> None:
-    """Operations of torch that this thread starts take so many threads; those of others stay as they are.
+    """Set the number of threads of torch operations that this thread starts; other threads keep theirs.
 
     `torch.set_num_threads` would also decide for every thread that starts later.
+
+    Args:
+        count: number of threads.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor

@@ -38,12 +38,19 @@ class VectorTable:
 
     @classmethod
     def from_index(cls, index: Index | ShardedIndex) -> VectorTable:
-        """Everything that an index holds."""
+        """Everything that an index holds.
+
+        Args:
+            index: the index.
+        """
         return cls(index.vectors(index.ids), index.ids, index.metadata, index.provenance)
 
 
 def to_arrow(vectors: VectorTable) -> pa.Table:
     """The table of the vectors.
+
+    Args:
+        vectors: ids, vectors and columns.
 
     Example:
         >>> index = Index.build(np.eye(2), ["a", "b"], metadata={"year": [1995, 1999]})
@@ -72,7 +79,12 @@ def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
 
 
 def write_parquet(vectors: VectorTable, path: str | Path) -> None:
-    """Write the table of the vectors, atomically."""
+    """Write the table of the vectors, atomically.
+
+    Args:
+        vectors: ids, vectors and columns.
+        path: of the parquet file.
+    """
     table = to_arrow(vectors)
     with atomic_path(path) as temporary:
         pa.parquet.write_table(table, temporary)
@@ -82,6 +94,11 @@ def export_parquet(index: Index | ShardedIndex, path: str | Path, *, batch_rows:
     """Write everything that an index holds as a table of vectors, atomically.
 
     So many rows are in memory at a time: vectors that lie on the disk may be more than fit there.
+
+    Args:
+        index: the index.
+        path: of the parquet file.
+        batch_rows: rows in memory at a time.
 
     Raises:
         InputError: a metadata column has the name of the vectors.
@@ -97,6 +114,9 @@ def export_parquet(index: Index | ShardedIndex, path: str | Path, *, batch_rows:
 
 def read_vectors(path: str | Path) -> VectorTable:
     """Read a table of vectors: a parquet file with `id`, `vector` and any other columns.
+
+    Args:
+        path: of the parquet file.
 
     Raises:
         InputError: no such file, no parquet, or columns that are not there or not of such kinds.
@@ -124,6 +144,10 @@ def read_vectors(path: str | Path) -> VectorTable:
 
 def join_parquet(parts: Sequence[Path], path: str | Path) -> int:
     """Write the tables of several files as one, atomically, and return its number of rows.
+
+    Args:
+        parts: files with the same columns.
+        path: of the result.
 
     Raises:
         InputError: a part that cannot be read, or nothing in any of them.

@@ -56,10 +56,14 @@ class OpenedBundle:
     parts: Mapping[str, OpenedBundle]
 
     def check_kind(self, kind: str) -> None:
-        """Is it a bundle of this kind?
+        """Check the kind of the bundle.
+
+        Args:
+            kind: expected kind.
 
         Raises:
             InputError: it is of another kind, both are named.
+            InputError: another kind.
         """
         found = self.attributes.get("kind")
         if found != kind:
@@ -174,7 +178,10 @@ def _open_unchecked(folder: Path, manifest: Mapping[str, Any]) -> OpenedBundle:
 
 
 def find_damage(folder: str | Path) -> list[str]:
-    """Everything that is wrong with a bundle, one line each, beginning with the file's name.
+    """Return everything that is wrong with a bundle, one line each, beginning with the file's name.
+
+    Args:
+        folder: of the bundle.
 
     Example:
         >>> find_damage("nowhere")

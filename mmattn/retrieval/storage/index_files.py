@@ -33,6 +33,13 @@ def save(
 ) -> None:
     """Write the parts of an index as a bundle.
 
+    Args:
+        folder: of the bundle.
+        items: ids, vectors and metadata.
+        metric: "ip", "cosine" or "l2".
+        provenance: part -> fingerprint of what made the vectors.
+        engine: how it searches.
+
     Raises:
         InputError: the folder holds something else, or metadata that parquet cannot hold.
     """
@@ -57,7 +64,11 @@ def save(
 
 
 def load(opened: OpenedBundle, device: str) -> tuple[Items, Metric, Mapping[str, str] | None, SearchEngine]:
-    """The parts of an index, from a bundle whose files were checked.
+    """Load the parts of an index.
+
+    Args:
+        opened: bundle whose files were checked.
+        device: "auto", "cpu" or a CUDA device.
 
     Raises:
         InputError: files that are what they were, but do not fit each other.
@@ -71,7 +82,11 @@ def load(opened: OpenedBundle, device: str) -> tuple[Items, Metric, Mapping[str,
 
 
 def write_array(array: np.ndarray) -> Callable[[Path], None]:
-    """What writes an .npy file."""
+    """Return a function that writes an .npy file.
+
+    Args:
+        array: the array.
+    """
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -81,7 +96,11 @@ def write_array(array: np.ndarray) -> Callable[[Path], None]:
 
 
 def write_items(ids: np.ndarray, metadata: pd.DataFrame) -> Callable[[Path], None]:
-    """What writes ids and metadata as a parquet file.
+    """Return a function that writes ids and metadata as a parquet file.
+
+    Args:
+        ids: [N] ids.
+        metadata: of the items.
 
     Raises:
         InputError: a column that parquet cannot hold, text and numbers together for example.
@@ -98,10 +117,14 @@ def write_items(ids: np.ndarray, metadata: pd.DataFrame) -> Callable[[Path], Non
 
 
 def check_attributes(opened: OpenedBundle) -> tuple[int, int]:
-    """Count and dimension, as the manifest has them.
+    """Return count and dimension from the manifest, checked.
+
+    Args:
+        opened: bundle whose files were checked.
 
     Raises:
         InputError: the manifest does not describe an index.
+        InputError: a value of another type.
     """
     opened.check_kind("index")
     facts = opened.attributes
@@ -117,7 +140,10 @@ def check_attributes(opened: OpenedBundle) -> tuple[int, int]:
 
 
 def read_search_plan(opened: OpenedBundle) -> tuple[SearchPlan, AnnSearch | None]:
-    """The plan, and the approximate search where there is one.
+    """Read the plan, and the approximate search if there is one.
+
+    Args:
+        opened: bundle whose files were checked.
 
     Raises:
         InputError: the files do not fit each other or the manifest.
@@ -141,7 +167,13 @@ def read_search_plan(opened: OpenedBundle) -> tuple[SearchPlan, AnnSearch | None
 
 
 def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:
-    """An array, mapped into memory: rows come from the disk when they are used.
+    """Map an array into memory; rows are read from the disk when they are used.
+
+    Args:
+        opened: bundle whose files were checked.
+        role: of the file in the bundle.
+        shape: expected shape; None for any.
+        dtype: expected dtype.
 
     Raises:
         InputError: the file is not of the shape or type that the manifest says.
@@ -161,7 +193,11 @@ def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, d
 
 
 def read_items(opened: OpenedBundle, count: int) -> tuple[np.ndarray, pd.DataFrame]:
-    """Ids [N] and metadata.
+    """Read ids [N] and metadata.
+
+    Args:
+        opened: bundle whose files were checked.
+        count: expected number of items.
 
     Raises:
         InputError: the file has no ids, ids that come twice, or not as many as the manifest says.

@@ -25,6 +25,9 @@ PART_NAME = re.compile(r"part-[0-9a-f]{16}")
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder.
 
+    Args:
+        folder: of the bundle.
+
     Raises:
         InputError: there is none, it is damaged, of another format, or names files outside the folder.
     """
@@ -68,7 +71,11 @@ def _has_valid_entries(entries: Any, names: re.Pattern[str]) -> bool:
 
 
 def manifest_bytes(folder: Path) -> bytes | None:
-    """What tells one state from another; None where there is none yet."""
+    """Return the bytes of the manifest, which tell one state from another; None if there is none.
+
+    Args:
+        folder: of the bundle.
+    """
     try:
         return (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -80,6 +87,10 @@ def _without_checksum(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """The only bytes that this content may have: every other byte is damage."""
+    """Return the only text that this content may have, so that any other byte is damage.
+
+    Args:
+        manifest: its content.
+    """
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return json.dumps({**manifest, "sha256": digest}, indent=2, allow_nan=False) + "\n"

@@ -133,10 +133,13 @@ class BoxAugment:
         )
 
     def for_modality(self, modality: str) -> Augment:
-        """For `SupervisedTask(augment=...)`: the picture is this modality of a sample.
+        """Return the augmentation for `SupervisedTask(augment=...)`.
 
         A target that is boxes moves along; boxes on the picture at another size, as its file has it and an
         encoder squeezes it, are brought to the size it is read at. Other targets stay as they are.
+
+        Args:
+            modality: of the image.
 
         Example:
             >>> augment = BoxAugment(flips=("horizontal",)).for_modality("image")

@@ -98,6 +98,9 @@ def default_waveform_transforms(sample_rate: int, strength: float = 1.0) -> Comp
     Args:
         sample_rate: samples a second.
         strength: factor on what is changed; 0 changes nothing.
+
+    Raises:
+        InputError: a negative strength.
     """
     if strength < 0:
         raise InputError(f"augmentation: got strength {strength}, expected at least 0")
@@ -114,7 +117,12 @@ def default_waveform_transforms(sample_rate: int, strength: float = 1.0) -> Comp
 
 
 def default_spectrogram_transforms(sample_rate: int, strength: float = 1.0) -> Compose:
-    """The default chain for log-mel frames [T, bands]: throat, place in time, missing time and bands."""
+    """The default chain for log-mel frames [T, bands]: throat, place in time, missing time and bands.
+
+    Args:
+        sample_rate: samples a second.
+        strength: factor on all changes; 0 changes nothing.
+    """
     return Compose(
         (
             VocalTractPerturbation(sample_rate, 1 - 0.15 * strength, 1 + 0.15 * strength),

@@ -176,12 +176,22 @@ class RoomReverb:
 
 
 def uniform(low: float, high: float) -> float:
-    """A number between the two, from torch's global generator."""
+    """Return a number between two, from torch's global generator.
+
+    Args:
+        low: smallest.
+        high: largest.
+    """
     return low + (high - low) * float(torch.rand(()))
 
 
 def random_percent(low: float, high: float) -> int:
-    """A factor in hundredths: few different ones, so that what is computed for each can be kept."""
+    """Return a random factor in hundredths: few different ones, so that filters can be cached.
+
+    Args:
+        low: smallest factor.
+        high: largest factor.
+    """
     return round(100 * uniform(low, high))
 
 

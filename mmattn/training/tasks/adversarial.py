@@ -112,6 +112,9 @@ def adversarial_tokens(
 
     Returns:
         Tokens without gradients.
+
+    Raises:
+        InputError: a radius or number of steps that is not above 0.
     """
     if radius <= 0 or steps < 1:
         raise InputError(f"attack: got radius {radius} and {steps} steps, expected above 0")

@@ -35,6 +35,9 @@ class AlignmentTask(Task):
         dropout: probability that a component of the encoders' tokens is left out in a step: what frozen
             features of few samples are best kept from being learned by heart with.
         context: for the attention programs, the same for every batch.
+
+    Raises:
+        InputError: a dropout out of range, or no sample.
     """
 
     def __init__(
@@ -66,20 +69,33 @@ class AlignmentTask(Task):
         self.context = context
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All samples in a random order; what is left over at the end waits for the next epoch."""
+        """Return the samples in a random order; an incomplete last batch is left out.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         order = self.samples[torch.randperm(len(self.samples), generator=generator)]
         size = self._batch_size_in(epoch)
         yield from (batch for batch in order.split(size) if len(batch) == size)
 
     def num_batches(self, epoch: int) -> int:
-        """Full batches only."""
+        """Full batches only.
+
+        Args:
+            epoch: its number, from 1.
+        """
         return len(self.samples) // self._batch_size_in(epoch)
 
     def _batch_size_in(self, epoch: int) -> int:
         return min(batch_size_at(self.batch_size, epoch) or len(self.samples), len(self.samples))
 
     def forward(self, samples: Tensor) -> Tensor:
-        """The contrastive loss of the samples' single-modality views."""
+        """The contrastive loss of the samples' single-modality views.
+
+        Args:
+            samples: [B] int64 rows.
+        """
         parts = {
             name: tokens.with_values(F.dropout(tokens.values, self.dropout, self.training))
             for name, tokens in self.model.tokens(self.inputs, samples).items()

@@ -19,11 +19,20 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def batches(self, epoch: int, generator: torch.Generator) -> Iterable[Any]:
-        """The batches of one epoch, drawn with `generator` only."""
+        """Return the batches of one epoch, drawn with `generator` only.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """The loss of one batch, a scalar."""
+        """Return the loss of one batch, a scalar.
+
+        Args:
+            batch: as `batches` returned it.
+        """
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
@@ -37,10 +46,13 @@ class Task(nn.Module, ABC):
         return {}
 
     def num_batches(self, epoch: int) -> int:
-        """How many batches an epoch has; the schedule of the learning rate is made for that.
+        """Return the number of batches of an epoch; the learning rate schedule is made for it.
 
         By default the first epoch is drawn once and counted, and stands for all: say it yourself where
         drawing takes long, or where epochs differ.
+
+        Args:
+            epoch: its number, from 1.
         """
         if not self._num_batches:
             self._num_batches = sum(1 for _ in self.batches(1, torch.Generator().manual_seed(0)))

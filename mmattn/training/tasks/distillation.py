@@ -34,12 +34,16 @@ class DistillationTask(SupervisedTask):
 
     Args:
         model: the student.
-        inputs, targets, rows, validate_fn, options: as for `SupervisedTask`. The teacher's encoders read the
-            same contents and stored tokens.
+        inputs: as for `SupervisedTask`; the teacher's encoders read the same contents and stored tokens.
+        targets: as for `SupervisedTask`.
+        rows: as for `SupervisedTask`.
+        validate_fn: as for `SupervisedTask`.
         teacher: the trained model; it does not change.
+        head: name of the head in both models.
         temperature: T, above 0; higher ones tell more of the classes that are not the answer.
         teacher_weight: of the teacher's answers in the loss, from 0 to 1.
         hint_weight: weight of the joint vectors; 0 for none.
+        **options: as for `SupervisedTask`.
 
     Raises:
         InputError: an argument out of range, or a teacher whose head knows other classes.
@@ -82,7 +86,12 @@ class DistillationTask(SupervisedTask):
         return self._teacher[0]
 
     def criterion(self, batch: ModelInputs, targets: Sequence[Any]) -> Callable[[Fused], Tensor]:
-        """The head's loss, and the distance to what the teacher says of the same samples."""
+        """Return the function from fused samples to the loss: the head's own and the distance to the teacher.
+
+        Args:
+            batch: the samples of one step.
+            targets: one a sample.
+        """
         with torch.no_grad():
             teacher = self.teacher.to(self.model.device)
             seen = teacher.fuse(teacher.tokens(batch, torch.arange(len(targets))), self.context)

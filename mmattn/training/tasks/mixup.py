@@ -38,9 +38,10 @@ class MixupTask(SupervisedTask):
     Paper: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
 
     Args:
+        *arguments: of `SupervisedTask`.
         alpha: of the distribution Beta(mixing, mixing) that a batch draws its share from: small values
             rarely mix much.
-        arguments, options: of `SupervisedTask`.
+        **options: of `SupervisedTask`.
 
     Raises:
         InputError: `alpha` is not above 0, or some modality is of stored tokens, which cannot be mixed.
@@ -58,7 +59,12 @@ class MixupTask(SupervisedTask):
         self.alpha = alpha
 
     def criterion(self, batch: ModelInputs, targets: Sequence[MixedTarget]) -> Callable[[Fused], Tensor]:
-        """The loss of both targets, in their shares."""
+        """Return the function from fused samples to the loss of both targets, weighted.
+
+        Args:
+            batch: the mixed samples of one step.
+            targets: one a sample.
+        """
         firsts, seconds = [both.first for both in targets], [both.second for both in targets]
         share = targets[0].first_weight
         return lambda fused: (

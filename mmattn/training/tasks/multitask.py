@@ -78,7 +78,12 @@ class MultiTask(Task):
         self.register_load_state_dict_post_hook(_ignore_shared_model)
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[dict[str, Any]]:
-        """One batch of each task a step."""
+        """One batch of each task a step.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         # A generator for each, so that no task's draws depend on how many another one makes.
         seeds = torch.randint(2**62, (len(self.tasks),), generator=generator).tolist()
         drawn = {
@@ -99,11 +104,19 @@ class MultiTask(Task):
                 raise InputError(f"multitask: task {name!r} gave no batch in epoch {epoch}")
 
     def num_batches(self, epoch: int) -> int:
-        """The steps that were asked for, or as many as the first task has batches."""
+        """The steps that were asked for, or as many as the first task has batches.
+
+        Args:
+            epoch: its number, from 1.
+        """
         return self.steps_per_epoch or self.tasks[self.main_task].num_batches(epoch)
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        """The weighed loss of one batch of each task."""
+        """Return the weighted loss of one batch of each task.
+
+        Args:
+            batch: task -> its batch.
+        """
         losses = {name: task(batch[name]) for name, task in self.tasks.items()}
         if self.training:
             found = torch.stack([loss.detach().double() for loss in losses.values()])

@@ -65,6 +65,9 @@ class RatingTask(RecommenderTask):
         candidate_fraction: share of the items whose ratings are to be found.
         drop_modality: probability of dropping a modality of an item in a step.
         context: for the attention programs.
+
+    Raises:
+        InputError: a fraction out of range, or no rating.
     """
 
     def __init__(
@@ -100,7 +103,12 @@ class RatingTask(RecommenderTask):
         self.drop_modality, self.context = drop_modality, context
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[RatingBatch]:
-        """`steps` times some users, with the items parted anew."""
+        """`steps` times some users, with the items parted anew.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         cut = max(1, int(self.candidate_fraction * len(self.items)))
         size = batch_size_at(self.users_per_batch, epoch) or self.ratings.shape[0]
         for _ in range(self.steps_per_epoch):
@@ -118,7 +126,11 @@ class RatingTask(RecommenderTask):
         return self.steps_per_epoch
 
     def forward(self, batch: RatingBatch) -> Tensor:
-        """The head's loss of one step."""
+        """The head's loss of one step.
+
+        Args:
+            batch: of `batches`.
+        """
         device = self.model.device
         items = torch.cat([batch.candidates, batch.history_items])
         parts = drop_modalities(self.model.tokens(self.inputs, items), self.drop_modality)
@@ -181,6 +193,9 @@ class RatingRecommender(TrainedRecommender):
 
 def dense_ratings(ratings: sparse.csr_array) -> Tensor:
     """[users, items] with NaN where nothing is stored.
+
+    Args:
+        ratings: [U, I], stored where known.
 
     Example:
         >>> dense_ratings(sparse.csr_array([[0.0, 4.0]])).tolist()

@@ -79,6 +79,9 @@ class RecommendationTask(RecommenderTask):
         drop_modality: probability of dropping a modality of an item in a step.
         use_item_embeddings: give each item its learned vector, where the head has them.
         context: for the attention programs.
+
+    Raises:
+        InputError: fractions out of range, no interaction, or completed histories for warm items.
     """
 
     linear_in_history = True
@@ -163,7 +166,12 @@ class RecommendationTask(RecommenderTask):
         return self.recommender(inputs).weights(np.arange(len(self.inputs))).cpu().numpy()
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Episode]:
-        """`steps` episodes."""
+        """`steps` episodes.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         draw = self._cold_item_episode if self.hide == "items" else self._warm_item_episode
         size = batch_size_at(self.users_per_batch, epoch) or self.interactions.shape[0]
         for _ in range(self.steps_per_epoch):
@@ -172,7 +180,11 @@ class RecommendationTask(RecommenderTask):
             yield draw(self.interactions[np.sort(users)], self.items[order], generator)
 
     def num_batches(self, epoch: int) -> int:
-        """`steps`, in every epoch."""
+        """`steps`, in every epoch.
+
+        Args:
+            epoch: its number, from 1.
+        """
         return self.steps_per_epoch
 
     def _cold_item_episode(
@@ -200,7 +212,11 @@ class RecommendationTask(RecommenderTask):
         return Episode(candidates=index, known_items=index, history=kept, positives=met - kept, seen=kept > 0)
 
     def forward(self, episode: Episode) -> Tensor:
-        """The head's loss of one episode."""
+        """The head's loss of one episode.
+
+        Args:
+            episode: of `batches`.
+        """
         together = episode.seen is not None  # candidates and known items are the same ones
         device = self.model.device
         items = episode.known_items if together else torch.cat([episode.candidates, episode.known_items])
@@ -224,7 +240,11 @@ class RecommendationTask(RecommenderTask):
         return self.validate_fn(self.recommender())
 
     def recommender(self, inputs: ModelInputs | None = None) -> Recommender:
-        """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
+        """Return the recommender with the weights as they are.
+
+        Args:
+            inputs: other inputs of the items, for ablations; None takes the items' own.
+        """
         head = self.model.head(self.head_name)
         known = self.items if self.use_item_embeddings else None
         vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, known, self.context)
@@ -266,13 +286,22 @@ class Recommender(TrainedRecommender):
         self._cached_weights: tuple[np.ndarray, Tensor] | None = None  # of the candidates asked for last
 
     def fit(self, interactions: sparse.csr_array) -> Recommender:
-        """Take [users, items] as the histories; nothing is learned, so new users are only new rows."""
+        """Set the histories; nothing is learned, so that new users are only new rows.
+
+        Args:
+            interactions: [U, I].
+        """
         self.histories = interactions[:, self.known_items]
         return self
 
     @torch.inference_mode()
     def score(self, users: Any, items: Any) -> np.ndarray:
-        """[len(users), len(items)] float32, higher is better."""
+        """[len(users), len(items)] float32, higher is better.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         history = _dense(self.histories[np.asarray(users, np.int64)]).to(self.vectors.device)
         return self.head.score(history, self.weights(np.asarray(items, np.int64))).float().cpu().numpy()
 
@@ -281,7 +310,11 @@ class Recommender(TrainedRecommender):
 
     @torch.inference_mode()
     def weights(self, items: np.ndarray) -> Tensor:
-        """[known, len(items)]: what each known item says of each of these."""
+        """Return what each known item adds to the score of each of these, [known, C].
+
+        Args:
+            items: [C] items.
+        """
         if self._cached_weights is None or not np.array_equal(self._cached_weights[0], items):
             place = np.full(len(self.vectors), -1)
             place[self.known_items] = np.arange(len(self.known_items))

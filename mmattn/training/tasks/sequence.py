@@ -113,7 +113,11 @@ class SequenceTask(RecommenderTask):
         return self.model.head(self.head_name)
 
     def set_test_histories(self, histories: Histories, query_time: float | None = None) -> None:
-        """Let these be the known histories from here on; nothing is learned by that.
+        """Set the known histories; nothing is learned.
+
+        Args:
+            histories: of all users.
+            query_time: time of asking, in seconds; None for just after the last event.
 
         Raises:
             InputError: as the class says.
@@ -146,7 +150,12 @@ class SequenceTask(RecommenderTask):
             )  # fmt: skip
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[SequenceSteps]:
-        """`steps` batches of histories that hold something."""
+        """`steps` batches of histories that hold something.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         there = np.flatnonzero(self.histories.lengths)
         size = batch_size_at(self.users_per_batch, epoch) or len(there)
         for _ in range(self.steps_per_epoch):
@@ -162,11 +171,19 @@ class SequenceTask(RecommenderTask):
             )
 
     def num_batches(self, epoch: int) -> int:
-        """`steps`, in every epoch."""
+        """`steps`, in every epoch.
+
+        Args:
+            epoch: its number, from 1.
+        """
         return self.steps_per_epoch
 
     def forward(self, steps: SequenceSteps) -> Tensor:
-        """The head's loss of one batch."""
+        """The head's loss of one batch.
+
+        Args:
+            steps: of `batches`.
+        """
         device, known = self.model.device, torch.from_numpy(self.items)
         parts = drop_modalities(self.model.tokens(self.inputs, known), self.drop_modality)
         return self._head.loss(
@@ -182,7 +199,11 @@ class SequenceTask(RecommenderTask):
         return self.validate_fn(self.recommender())
 
     def recommender(self, inputs: ModelInputs | None = None) -> SequenceRecommender:
-        """The recommender as it stands; other `inputs` stand in for the items' own (knockouts)."""
+        """Return the recommender with the weights as they are.
+
+        Args:
+            inputs: other inputs of the items, for ablations; None takes the items' own.
+        """
         vectors = item_vectors(self.model, inputs or self.inputs, self.head_name, self.items, self.context)
         now = None if self.trends is None else torch.from_numpy(self.trends.latest)
         return SequenceRecommender(self._head, vectors, now).fit(self.histories)
@@ -206,9 +227,12 @@ class SequenceRecommender(TrainedRecommender):
 
     @torch.inference_mode()
     def fit(self, histories: Histories) -> SequenceRecommender:
-        """Take these histories; nothing is learned, so new users are only new histories.
+        """Set the histories; nothing is learned, so that new users are only new histories.
 
         Of more than the head's `longest` events the last ones count.
+
+        Args:
+            histories: of U users.
         """
         recent, states = histories.last_events(self.head.max_length), []
         for users in np.array_split(np.arange(len(recent)), -(-len(recent) // _USER_BATCH_SIZE) or 1):
@@ -220,7 +244,12 @@ class SequenceRecommender(TrainedRecommender):
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:
-        """[len(users), len(items)] float32, the inner products, higher is better."""
+        """[len(users), len(items)] float32, the inner products, higher is better.
+
+        Args:
+            users: [N] users.
+            items: [C] items.
+        """
         return self.user_vectors[np.asarray(users, np.int64)] @ self.item_vectors[np.asarray(items)].T
 
     def inner_product_vectors(

@@ -83,14 +83,23 @@ class SupervisedTask(Task):
         return head
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """The rows in a random order."""
+        """The rows in a random order.
+
+        Args:
+            epoch: its number, from 1.
+            generator: source of randomness.
+        """
         yield from self.rows[torch.randperm(len(self.rows), generator=generator)].split(self.batch_size)
 
     def num_batches(self, epoch: int) -> int:
         return -(-len(self.rows) // self.batch_size)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The loss of some samples."""
+        """The loss of some samples.
+
+        Args:
+            rows: [B] int64.
+        """
         batch, targets = self._load_batch(rows)
         criterion = self.criterion(batch, targets)
         parts = self.model.tokens(batch, torch.arange(len(rows)))
@@ -124,7 +133,12 @@ class SupervisedTask(Task):
 
     @torch.no_grad()
     def predict(self, rows: Sequence[int] | np.ndarray, batch_size: int = 64) -> list[Any]:
-        """What the head says of some samples, in their order, in evaluation mode."""
+        """Predict samples in their order, in evaluation mode.
+
+        Args:
+            rows: of the samples.
+            batch_size: samples at a time.
+        """
         training = self.model.training
         self.model.eval()
         found: list[Any] = []

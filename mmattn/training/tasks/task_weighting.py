@@ -33,6 +33,9 @@ class FixedWeights(TaskWeighting):
     Args:
         weights: task -> weight; a task without one counts 1.
 
+    Raises:
+        InputError: a negative weight.
+
     Example:
         >>> losses = {"click": torch.tensor(2.0), "rating": torch.tensor(3.0)}
         >>> FixedWeights({"rating": 0.1})(losses, []).item()
@@ -66,6 +69,9 @@ class UncertaintyWeights(TaskWeighting):
     Args:
         tasks: their names.
         regression_tasks: those whose loss is a mean squared error, for which a Gaussian gives the factor 1/2.
+
+    Raises:
+        InputError: a regression task that is none of the tasks.
 
     Example:
         >>> weighting = UncertaintyWeights(["click", "rating"], regression_tasks=["rating"])
@@ -129,7 +135,11 @@ class GradientWeights(TaskWeighting):
 
     @staticmethod
     def methods() -> dict[str, Any]:
-        """Name -> every method of torchjd that weighs by inner products and remembers nothing."""
+        """Name -> every method of torchjd that weighs by inner products and remembers nothing.
+
+        Raises:
+            MissingDependency: torchjd is not installed.
+        """
         try:
             from torchjd import aggregation
         except ModuleNotFoundError as error:

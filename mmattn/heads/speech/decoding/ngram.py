@@ -91,16 +91,30 @@ class NGram:
         return (self.BEGIN,)[: self.order - 1]
 
     def next_context(self, context: tuple[Any, ...], token: Hashable) -> tuple[Any, ...]:
-        """The context after a further token: what still matters of it."""
+        """Return the context after a further token, cut to what the model looks at.
+
+        Args:
+            context: as this method returned it; () at the start.
+            token: the next token.
+        """
         return (*context, token)[-(self.order - 1) :] if self.order > 1 else ()
 
     def log_prob(self, token: Hashable, context: Sequence[Hashable] = ()) -> float:
-        """Natural log of the probability of a token (`NGram.END` for the end) after a context."""
+        """Natural log of the probability of a token (`NGram.END` for the end) after a context.
+
+        Args:
+            token: the token.
+            context: tokens before it.
+        """
         near = tuple(context)[max(len(context) - self.order + 1, 0) :]
         return math.log(self._prob(token, near))
 
     def perplexity(self, sequences: Iterable[Sequence[Hashable]]) -> float:
-        """How many equally likely tokens a token is as surprising as, ends among them."""
+        """Return the perplexity of sequences, their ends included.
+
+        Args:
+            sequences: of tokens.
+        """
         total, count = 0.0, 0
         for sequence in sequences:
             context = self.start_context
@@ -132,7 +146,11 @@ class NGram:
     # --- files ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON; tokens are texts or whole numbers."""
+        """Write it as JSON; tokens are texts or whole numbers.
+
+        Args:
+            path: of the file.
+        """
         grams = [
             [*context, token, count]
             for context, tokens in self._counts.items()
@@ -143,6 +161,9 @@ class NGram:
     @classmethod
     def load(cls, path: str | Path) -> NGram:
         """Read what `save` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             InputError: the file is none of those.

@@ -39,18 +39,36 @@ class Scorer(ABC):
 
     @abstractmethod
     def next_state(self, state: Any, symbol: int) -> Any:
-        """The state after a further symbol."""
+        """Return the state after a further symbol.
+
+        Args:
+            state: before the symbol.
+            symbol: its number.
+        """
 
     @abstractmethod
     def score(self, state: Any, symbol: int) -> float:
-        """What a further symbol adds; minus infinity forbids it."""
+        """Return the score of a further symbol; minus infinity forbids it.
+
+        Args:
+            state: before the symbol.
+            symbol: its number.
+        """
 
     def end_score(self, state: Any) -> float:
-        """What is added where the text ends; minus infinity where it cannot."""
+        """Return the score of ending the text here; minus infinity if it cannot end.
+
+        Args:
+            state: after the last symbol.
+        """
         return 0.0
 
     def scores(self, state: Any) -> NDArray[np.float64]:
-        """[C] what every symbol would add, remembered a state; 0 for the blank."""
+        """Return the score of every symbol, [C]; 0 for the blank. Cached by state.
+
+        Args:
+            state: before the symbol.
+        """
         if state not in self._scores:
             if len(self._scores) >= _MAX_CACHED_STATES:
                 self._scores.clear()
@@ -195,7 +213,11 @@ class LexiconScorer(Scorer):
 
 
 class SumScorer(Scorer):
-    """The sum of several scorers, of one alphabet."""
+    """The sum of several scorers, of one alphabet.
+
+    Args:
+        *scorers: whose scores are added.
+    """
 
     def __init__(self, *scorers: Scorer):
         super().__init__(scorers[0].tokenizer)

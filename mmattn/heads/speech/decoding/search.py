@@ -59,6 +59,9 @@ class StreamingDecoder(ABC):
 class GreedyDecoder(StreamingDecoder):
     """The likeliest symbol of every frame, repeats joined and blanks left out.
 
+    Args:
+        tokenizer: of the symbols.
+
     Example:
         >>> from mmattn.heads.speech.ctc_tokenizer import CharacterTokenizer
         >>> search = GreedyDecoder(CharacterTokenizer("ab"))
