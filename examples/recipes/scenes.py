@@ -316,7 +316,8 @@ def listening(seed: int, given: argparse.Namespace, folder: Path, heldout: Seque
 
     task = Listening(
         detector, asking(sounds, "speech", scenes=8, each=6, changed=changed),
-        judge_of(FsddAudio(given.root, "validation", heldout), "speech"), steps_per_epoch=given.listening_steps,
+        judge_of(FsddAudio(given.root, "validation", heldout), "speech"),
+        steps_per_epoch=given.listening_steps,
     )  # fmt: skip
     train(
         task,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from workloads import multimodal
 
 from mmattn import attention as A
-from mmattn.attention.layer.linear import is_onednn_faster
+from mmattn.attention.layer.linear import is_onednn_available, use_onednn
 from mmattn.fusion.block import FusionBlock
 from mmattn.testing.measuring import (
     Report,
@@ -57,7 +57,7 @@ class Rival:
         call: a piece's inputs, the first of which is differentiable -> results.
         real: the results at the tokens, in the tokens' order [N, D], from those of all calls; None where
             the rival computes something else.
-        onednn: may `Linear` choose oneDNN's products?
+        onednn: let `Linear` multiply by oneDNN (an option that is off by default).
     """
 
     name: str
@@ -65,7 +65,7 @@ class Rival:
     pieces: list[tuple[tuple[Tensor, ...], Tensor]]
     call: Callable[..., Tensor]
     real: Callable[[list[Tensor]], Tensor] | None = None
-    onednn: bool = True
+    onednn: bool = False
 
     def forward(self) -> None:
         with torch.no_grad(), _onednn(self.onednn):
@@ -90,12 +90,11 @@ class Rival:
 
 @contextmanager
 def _onednn(enabled: bool) -> Iterator[None]:
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = enabled and before
+    use_onednn(enabled)
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        use_onednn(False)
 
 
 class EagerLayer(nn.Module):
@@ -168,8 +167,8 @@ def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) 
 
     own = [((tokens.values,), gradient_ND)]
     yield Rival(OURS, block, own, ours, lambda results: results[0])
-    if device.type == "cpu" and is_onednn_faster():
-        yield Rival("mmattn, MKL's products", block, own, ours, lambda results: results[0], onednn=False)
+    if device.type == "cpu" and is_onednn_available():
+        yield Rival("mmattn, oneDNN's products", block, own, ours, lambda results: results[0], onednn=True)
 
     order = torch.argsort(tokens.lengths)
     parts = [tokens.select(some) for some in order.split(32)]

@@ -1,20 +1,23 @@
-"""`nn.Linear` at the full speed of the processor.
+"""`nn.Linear` with an option, off by default, to multiply by oneDNN on the CPU.
 
-PyTorch multiplies float32 matrices on the CPU with MKL, which keeps processors that are not Intel's on its
-AVX2 kernels: half of what one with AVX-512 can do. oneDNN, which every PyTorch for x86 carries, asks the
-processor itself. Measured on one core of an AMD EPYC (Zen 5), width 256 to 1024: 100 GFLOP/s against 220.
+PyTorch multiplies float32 matrices on the CPU with MKL, which keeps processors of other makers than Intel on
+its AVX2 kernels. oneDNN, which every PyTorch for x86 carries, uses AVX-512 there. Measured on one core of an
+AMD EPYC (Zen 5), width 256 to 1024: 220 GFLOP/s against 100. On Intel's processors there is nothing to gain.
+
+    MMATTN_ONEDNN_LINEAR=1 mmattn fit ...          # for a process
+    use_onednn(True)                               # from Python
 """
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
-from pathlib import Path
+import os
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Linear", "is_onednn_faster"]
+__all__ = ["Linear", "is_onednn_available", "use_onednn"]
 
 # Multiplications below which starting oneDNN's kernel costs more than the kernel saves.
 _MIN_MULTIPLICATIONS = 1 << 22
@@ -22,11 +25,23 @@ _MIN_MULTIPLICATIONS = 1 << 22
 _GRADIENT_CHUNK_ROWS = 2048
 
 
-class Linear(nn.Linear):
-    """`nn.Linear` to the last name and to rounding, with oneDNN's product where that is much faster.
+_enabled = os.environ.get("MMATTN_ONEDNN_LINEAR", "0") not in ("", "0")
 
-    It is used for large enough float32 matrices on a CPU that MKL does not do justice to.
-    `torch.backends.mkldnn.enabled = False` turns it off.
+
+def use_onednn(enabled: bool) -> None:
+    """Let all `Linear` layers of this process multiply large float32 matrices by oneDNN, or not.
+
+    Args:
+        enabled: on or off.
+    """
+    global _enabled
+    _enabled = enabled
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, with oneDNN's product for large float32 matrices on the CPU if `use_onednn` is on.
+
+    Names, shapes and results are those of `nn.Linear`, to rounding.
 
     Example:
         >>> import torch
@@ -83,12 +98,12 @@ def _weight_gradient(x_NI: Tensor, gradient_NO: Tensor) -> Tensor:
 
 def _use_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        _enabled
+        and x.device.type == "cpu"
         and x.dim() == 2
         and x.dtype == weight.dtype == torch.float32
         and x.shape[0] * weight.numel() >= _MIN_MULTIPLICATIONS
-        and is_onednn_faster()
-        and bool(torch.backends.mkldnn.enabled)
+        and is_onednn_available()
         and not torch.is_autocast_enabled("cpu")
         # Compilers and function transforms know `nn.Linear`, and would meet a closed box here.
         and not torch.compiler.is_compiling()
@@ -96,15 +111,10 @@ def _use_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
-def is_onednn_faster() -> bool:
-    """Is this a processor with AVX-512 that is not Intel's, and a PyTorch with both libraries?"""
-    processor = Path("/proc/cpuinfo")
+def is_onednn_available() -> bool:
+    """Return whether this PyTorch has oneDNN's matrix product, and it is not disabled."""
     return (
-        torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
+        torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and processor.exists()
-        and "AuthenticAMD" in processor.read_text(encoding="utf-8", errors="replace")
+        and bool(torch.backends.mkldnn.enabled)
     )

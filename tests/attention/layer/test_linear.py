@@ -18,8 +18,8 @@ needs_onednn = pytest.mark.skipif(
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use oneDNN's product whatever the processor and the size."""
-    monkeypatch.setattr(linear, "is_onednn_faster", lambda: True)
+    """Use oneDNN's product whatever the size."""
+    monkeypatch.setattr(linear, "_enabled", True)
     monkeypatch.setattr(linear, "_MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(linear, "_GRADIENT_CHUNK_ROWS", 53)
 
@@ -81,6 +81,17 @@ def test_it_leaves_to_pytorch_what_is_not_its_case() -> None:
         assert not linear._use_onednn(x, layer.weight)
     finally:
         torch.backends.mkldnn.enabled = True
+
+
+def test_it_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_MIN_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(linear, "_enabled", False)
+    layer, x = Linear(7, 5), torch.randn(3, 7)
+    assert not linear._use_onednn(x, layer.weight)
+    linear.use_onednn(True)
+    assert linear._use_onednn(x, layer.weight) == linear.is_onednn_available()
+    linear.use_onednn(False)
+    assert not linear._use_onednn(x, layer.weight)
 
 
 def test_small_products_stay_with_pytorch() -> None:
