@@ -1,4 +1,4 @@
-"""What may come into an index: finite vectors of one width, ids that are all text or all numbers."""
+"""Input checks of an index: finite vectors of one width, ids that are all text or all whole numbers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ __all__ = ["check_ids", "check_k", "check_provenance", "check_vectors", "normali
 
 
 def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
-    """[N, D] float32 in C order, without NaN or infinity; `row_name` tells a row to the user.
+    """Convert vectors to a C-ordered float32 array [N, D] and check that every value is finite.
+
+    Args:
+        vectors: [N, D] numbers, D at least 1.
+        what: name of the input for error messages, for example "queries".
+        row_name: row number -> description of that row for error messages.
 
     Raises:
-        InputError: another shape or type, no column, or a value that is not finite.
+        InputError: wrong shape or dtype, D = 0, or a value that is not finite in float32.
     """
     given = np.asarray(vectors)
     if given.ndim != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
         raise InputError(f"{what}: got {given.dtype} {list(given.shape)}, expected numbers [N, D]")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused below
         rows = np.ascontiguousarray(given, dtype=np.float32)
-    # A sum is finite where everything is, and far quicker than a look at every value.
+    # If the sum is finite, so is every value; summing is much faster than checking each value.
     with np.errstate(invalid="ignore"):
         whole = bool(np.isfinite(rows.sum(dtype=np.float64)))
     if not whole:
@@ -36,7 +41,15 @@ def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]
 
 
 def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
-    """The rows divided by their lengths.
+    """Divide each row by its Euclidean length.
+
+    Args:
+        rows: [N, D] float32.
+        what: name of the input for error messages.
+        row_name: row number -> description of that row for error messages.
+
+    Returns:
+        [N, D] float32 rows of unit length.
 
     Raises:
         InputError: a row of zeros, which has no direction.
@@ -50,10 +63,17 @@ def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) 
 
 
 def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """[N] int64 where all ids are whole numbers, or [N] objects where all are text.
+    """Check ids and convert them to one array.
+
+    Args:
+        ids: N distinct texts or N distinct whole numbers (NumPy scalars included).
+        what: name of the input for error messages.
+
+    Returns:
+        [N] int64 if all ids are whole numbers, [N] objects if all are text.
 
     Raises:
-        InputError: another kind, both kinds together, or an id that comes twice.
+        InputError: ids of another type, texts mixed with numbers, a duplicate, or a number beyond 64 bits.
 
     Example:
         >>> check_ids([7, 9], "index").dtype, check_ids(["a", "b"], "index").tolist()
@@ -77,10 +97,15 @@ def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
 
 
 def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, str] | None, what: str) -> None:
-    """Refuse vectors that something else has made than those of the index.
+    """Check that two sets of vectors were made by the same encoder, weights and program.
+
+    Args:
+        expected: provenance of the index (part -> fingerprint); None if it is unknown.
+        actual: provenance of the vectors that are compared with it; None if it is unknown.
+        what: name of the operation for error messages.
 
     Raises:
-        InputError: a part (encoder, weights, program) differs; both are named.
+        InputError: a fingerprint differs, or only one side has a provenance.
     """
     if expected is None and actual is None:
         return
@@ -100,10 +125,15 @@ def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, st
 
 
 def check_k(k: Any, num_items: int, max_k: int | None = None) -> None:
-    """Is it a number of neighbours that `num_items` items can have?
+    """Check that `k` is a valid number of neighbours.
+
+    Args:
+        k: requested number of neighbours.
+        num_items: number of items in the index.
+        max_k: largest allowed `k`; None means `num_items`.
 
     Raises:
-        InputError: there are no items at all, or k is no whole number from 1 to `max_k` (or `num_items`).
+        InputError: the index is empty, or `k` is not a whole number from 1 to `max_k`.
     """
     if not num_items:
         raise InputError("search: the index is empty, expected items to find")

@@ -1,4 +1,4 @@
-"""What a search finds, and how the findings of several searches become one."""
+"""Search results, and merging the results of several searches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Hits", "drop_self_hits", "merge_hits"]
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """What was found for Q queries, best first.
+    """Search results of Q queries, best first.
 
     Args:
         ids: [Q, k] ids of the items.
@@ -40,10 +40,17 @@ class Hits:
 
 
 def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
-    """The k best of several searches for the same queries; of equal scores the earlier search's come first.
+    """Merge the results of several searches for the same queries into the k best.
 
-    Exact where each search looked at items of its own: the k best of all are among the k best of each.
-    The searches may have run anywhere, on other machines too.
+    Exact if the searches cover disjoint sets of items: the k best of all are among the k best of each. The
+    searches may have run on different machines. Ties keep the order of `hits`.
+
+    Args:
+        hits: one result per search, each for the same Q queries.
+        k: items per query.
+
+    Returns:
+        Hits of shape [Q, k], or fewer columns if the searches returned fewer items.
 
     Example:
         >>> here = Hits(np.array([["a", "b"]], object), np.array([[0.75, 0.25]], np.float32))
@@ -58,9 +65,17 @@ def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
 
 
 def drop_self_hits(hits: Hits, query_ids: np.ndarray, k: int) -> Hits:
-    """Of k + 1 or fewer hits, the k best that are not the query's own item (`query_ids` [Q] ids).
+    """Remove each query's own item from its results.
 
-    Every line loses one: its own item where that was found, the last one where it was not.
+    Each row loses exactly one item: the query's own if it was found, otherwise the last one.
+
+    Args:
+        hits: [Q, k + 1] results, or fewer columns.
+        query_ids: [Q] id of each query's own item.
+        k: items per query to keep, at most.
+
+    Returns:
+        Hits of shape [Q, k], or fewer columns.
 
     Example:
         >>> found = Hits(np.array([["a", "b"], ["c", "a"]], object), np.zeros((2, 2), np.float32))

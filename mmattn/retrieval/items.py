@@ -1,4 +1,4 @@
-"""What an index holds: vectors, ids and metadata, row by row, checked when they come in."""
+"""Content of an index: vectors, ids and metadata with aligned rows, validated on construction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ __all__ = ["Items", "as_metadata_table", "find_rows"]
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Rows that belong together: vectors [N, D] float32, ids [N], one line of metadata each."""
+    """Aligned rows of vectors, ids and metadata.
+
+    Args:
+        vectors: [N, D] float32.
+        ids: [N] int64, or objects that are all text.
+        metadata: N rows; may have no columns.
+    """
 
     vectors: np.ndarray
     ids: np.ndarray
@@ -28,11 +34,17 @@ class Items:
 
     @classmethod
     def validated(cls, vectors: Any, ids: Any, metadata: Any, metric: Metric) -> Items:
-        """From what a user gave; left out, the ids are 0 to N - 1.
+        """Check user input and build items from it.
+
+        Args:
+            vectors: [N, D] numbers, N at least 1.
+            ids: N distinct texts or whole numbers; None means 0 to N - 1.
+            metadata: anything `pandas.DataFrame` accepts, N rows; None means no columns.
+            metric: "cosine" normalizes the vectors to unit length.
 
         Raises:
-            InputError: nothing at all, NaN, an id that comes twice, parts of different lengths, a row of
-                zeros for "cosine".
+            InputError: no vectors, values that are not finite, duplicate ids, parts of different lengths, or
+                a row of zeros for "cosine".
         """
         count = len(vectors)
         if not count:
@@ -56,23 +68,37 @@ class Items:
 
     @cached_property
     def id_to_row(self) -> pd.Index:
-        """Id -> row."""
+        """pandas index that maps an id to its row."""
         result: pd.Index = pd.Index(self.ids)
         return result
 
     def find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-        """[n] rows of the named items.
+        """Rows of the given ids.
+
+        Args:
+            ids: n ids.
+            what: name of the operation for error messages.
+
+        Returns:
+            [n] int64 rows.
 
         Raises:
-            InputError: an id that is not there; the nearest is suggested.
+            InputError: an unknown id; the message suggests a similar one.
         """
         return find_rows(self.id_to_row, ids, what)
 
     def filter_rows(self, where: str | None, allowed_ids: Collection[Any] | None) -> np.ndarray | None:
-        """[R] ascending rows that the filters leave; None where there is no filter.
+        """Rows that pass the filters.
+
+        Args:
+            where: filter expression over the metadata; None means no filter.
+            allowed_ids: ids that may pass; None means all.
+
+        Returns:
+            [R] rows, ascending; None if both filters are None.
 
         Raises:
-            InputError: an unknown id, or a condition that does not parse.
+            InputError: an unknown id, or an invalid filter expression.
         """
         if where is None and allowed_ids is None:
             return None
@@ -85,7 +111,10 @@ class Items:
         return np.flatnonzero(keep)
 
     def aligned(self, new: Items) -> Items:
-        """The new rows with their columns in our order.
+        """Check that new items are compatible with these, and reorder their metadata columns to match.
+
+        Args:
+            new: items that are to be added or to replace some.
 
         Raises:
             InputError: another width, other columns, or ids of another kind.
@@ -106,7 +135,11 @@ class Items:
         return Items(new.vectors, new.ids, new.metadata[list(self.metadata.columns)])
 
     def concatenated(self, new: Items) -> Items:
-        """These rows, then the new ones, which fit."""
+        """Append items.
+
+        Args:
+            new: items that passed `aligned`.
+        """
         if not len(self):
             return new
         return Items(
@@ -116,15 +149,27 @@ class Items:
         )
 
     def take(self, rows: np.ndarray | slice) -> Items:
-        """The rows that an array of numbers or booleans, or a slice, names."""
+        """Select rows.
+
+        Args:
+            rows: row numbers, a boolean mask [N], or a slice.
+        """
         return Items(self.vectors[rows], self.ids[rows], self.metadata.iloc[rows].reset_index(drop=True))
 
 
 def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """[n] rows of ids.
+    """Look up the rows of ids.
+
+    Args:
+        id_to_row: index of all ids.
+        ids: n ids.
+        what: name of the operation for error messages.
+
+    Returns:
+        [n] int64 rows.
 
     Raises:
-        InputError: no list, or an id that is not there; the nearest is suggested.
+        InputError: not a list, or an unknown id; the message suggests a similar one.
     """
     if isinstance(ids, str) or not isinstance(ids, (Sequence, np.ndarray)):
         raise InputError(f"{what}: got {ids!r}, expected a list of ids")
@@ -143,10 +188,15 @@ def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -
 
 
 def as_metadata_table(metadata: Any, count: int) -> pd.DataFrame:
-    """Metadata as a table of `count` rows; none given, one without columns.
+    """Convert metadata to a table of `count` rows.
+
+    Args:
+        metadata: anything `pandas.DataFrame` accepts; None means a table without columns.
+        count: number of items.
 
     Raises:
-        InputError: no table, another number of rows, or a column that is named like the ids.
+        InputError: not a table, another number of rows, or a column named "id" or with a name that is no
+            text.
     """
     if metadata is None:
         return pd.DataFrame(index=range(count))

@@ -1,4 +1,4 @@
-"""Scores line by line, a query a line: filled up, computed for pairs, the best of each."""
+"""Row-wise scores: padding, query-vector pairs and top-k selection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ __all__ = ["pad_rows", "pair_scores", "select_best"]
 
 
 def pad_rows(row_index: Tensor, values: Tensor, num_rows: int, fill: float = -torch.inf) -> Tensor:
-    """[lines, W] from values and the lines that they belong to, in ascending order."""
+    """Arrange values of rows of different lengths in a padded matrix.
+
+    Args:
+        row_index: [V] row of each value, ascending.
+        values: [V] values.
+        num_rows: number of rows R.
+        fill: padding value.
+
+    Returns:
+        [R, W], where W is the length of the longest row.
+    """
     counts = torch.bincount(row_index, minlength=num_rows)
     within = torch.arange(len(row_index), device=row_index.device) - (counts.cumsum(0) - counts)[row_index]
     filled = values.new_full((num_rows, int(counts.max()) if num_rows else 0), fill)
@@ -17,14 +27,32 @@ def pad_rows(row_index: Tensor, values: Tensor, num_rows: int, fill: float = -to
 
 
 def pair_scores(queries_QD: Tensor, vectors_QPD: Tensor, metric: str) -> Tensor:
-    """[Q, P] scores of each query with vectors of its own, in float32."""
+    """Score each query against its own set of vectors.
+
+    Args:
+        queries_QD: [Q, D].
+        vectors_QPD: [Q, P, D], P vectors per query.
+        metric: "l2" for minus the squared distance; any other for the inner product.
+
+    Returns:
+        [Q, P] scores.
+    """
     if metric == "l2":
         return -(vectors_QPD - queries_QD[:, None]).square().sum(2)
     return torch.bmm(vectors_QPD, queries_QD[:, :, None])[:, :, 0]
 
 
 def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest scores of each line with their places; equal scores by place."""
+    """Select the k highest scores of each row; ties are ordered by position.
+
+    Args:
+        scores_QP: [Q, P] scores.
+        places_QP: [Q, P] position (row in the index) of each score.
+        k: number to select, at most P.
+
+    Returns:
+        Scores [Q, k], best first, and their positions [Q, k].
+    """
     best, order = scores_QP.topk(k)
     places = places_QP.gather(1, order)
     by_place = places.argsort(1)
