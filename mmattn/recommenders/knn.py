@@ -1,4 +1,4 @@
-"""Nearest neighbours among the items: by who chose them, or by their content."""
+"""Item nearest neighbours by co-occurrence or by content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from mmattn.recommenders.base import LinearRecommender, check_at_least_one, chec
 
 __all__ = ["ContentKNN", "ItemKNN"]
 
-_BLOCK_SIZE = 1024  # items whose similarities to all others are held at once
+_BLOCK_SIZE = 1024  # items whose similarities to all others are in memory at once
 
 
 class ContentKNN(LinearRecommender):
-    """An item scores the summed cosine of its nearest known items in the user's history.
+    """Sum of the cosine similarities of an item's nearest known items in the user's history.
+
+    `fit` takes item features [I, F].
 
     Args:
-        num_neighbors: how many known items each item listens to, itself left out.
+        num_neighbors: neighbours per item among the known items, the item itself excluded.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
@@ -49,17 +51,19 @@ class ContentKNN(LinearRecommender):
 
 
 class ItemKNN(LinearRecommender):
-    """The same with the cosine of who chose them: users in common / (sqrt(n_i n_j) + shrinkage).
+    """Item nearest neighbours by shrunk co-occurrence cosine: users in common / (sqrt(n_i n_j) + shrinkage).
 
-    Shrinkage keeps pairs that rest on few users from standing beside those that rest on many. An item
-    nobody chose scores zero.
+    Shrinkage lowers the similarity of pairs with few users. An item without interactions scores zero.
 
     B. Sarwar et al., Item-based collaborative filtering recommendation algorithms, WWW 2001, summed for a
     ranking as in M. Deshpande and G. Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
 
     Args:
-        num_neighbors: how many items each item listens to, itself left out.
+        num_neighbors: neighbours per item, the item itself excluded.
         shrinkage: added to the denominator, in users; 0 for the plain cosine.
+
+    Raises:
+        InputError: an argument out of range.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]))
@@ -82,7 +86,7 @@ class ItemKNN(LinearRecommender):
         def similarities() -> Iterator[tuple[Ints, Floats32]]:
             for places in _blocks(np.arange(len(known_W))):
                 common_BW = (chosen_WU[places] @ history_UW).toarray()
-                # Two items nobody chose share nobody: 0 / 0 is 0.
+                # Items without interactions: 0 / 0 becomes 0.
                 below_BW = np.maximum(norm_W[places, None] * norm_W + self.shrinkage, 1e-12)
                 yield known_W[places], common_BW / below_BW
 
@@ -97,7 +101,7 @@ def _blocks(values: Ints) -> Iterator[Ints]:
 def _top_neighbors(
     similarities: Iterator[tuple[Ints, Floats32]], known_W: Ints, num_items: int, num_neighbors: int
 ) -> sparse.csr_array:
-    """Weights [W, I]: of each item's similarities to the known ones the largest, itself left out.
+    """Sparse weights [W, I]: each item's largest similarities to known items, the item itself excluded.
 
     Args:
         similarities: items and their similarities [items, W], block by block.

@@ -25,8 +25,9 @@ _BATCH_VECTORS = 2**18
 
 
 class MaxSimIndex:
-    """Items of several vectors each, scored by MaxSim: the sum over the query's vectors of the highest inner
-    product with any vector of the item.
+    """Items of several vectors each, scored by MaxSim.
+
+    MaxSim is the sum over the query's vectors of the highest inner product with any vector of the item.
 
     If the vectors are searched exactly, so are the items. If their number calls for an approximate index, the
     items that own the `depth` nearest vectors of each query vector are candidates, and these are scored

@@ -196,8 +196,8 @@ class ExactSearch:
 
     def _first_pass_dtype(self, queries: int) -> torch.dtype:
         """Number format of the first pass."""
-        # The eight significant bits of bfloat16 are too few for squared lengths, and small batches are limited
-        # by memory bandwidth. So is a GPU, which may also round intermediate sums of bfloat16 products.
+        # The eight significant bits of bfloat16 are too few for squared lengths, and small batches are
+        # limited by memory bandwidth. So is a GPU, which may also round intermediate sums of such products.
         cheap = self.metric != "l2" and queries >= 16 and self.device.type == "cpu" and _bfloat16_is_faster()
         return torch.bfloat16 if cheap else torch.float32
 
