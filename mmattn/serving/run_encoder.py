@@ -54,7 +54,7 @@ class RunEncoder:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Modality -> key of `Sample.source` that its encoder reads."""
+        """Modality -> key of `Sample.content` that its encoder reads."""
         configs = {} if self.model.config is None else self.model.config.encoders
         return {
             name: (configs[name].source if name in configs else "") or name for name in self.model.encoders
