@@ -1,4 +1,4 @@
-"""From raw texts, pictures and clips to vectors, through the encoders of a finished run."""
+"""Vectors of raw texts, images and clips, from the encoders of a finished run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["RunEncoder", "model_folder", "model_provenance"]
 
 
 class RunEncoder:
-    """Vectors of samples, as the head of a trained model gives them; any modality may be absent.
+    """Vectors of samples, as output by a head of a trained model; any modality may be absent.
 
     Args:
-        folder: where `Model.save_pretrained` wrote the model.
-        head: the head whose vectors are wanted; left out, the only one.
-        model: the same model, where it is in memory already; left out, it is read from the folder.
+        folder: folder that `Model.save_pretrained` wrote.
+        head: name of the head; "" means the only one.
+        model: the same model, if it is in memory already; None loads it from the folder.
 
     Raises:
-        InputError: no model there, an encoder that is another one now, or no such head.
+        InputError: no model there, an encoder that has changed since, or no such head.
     """
 
     def __init__(self, folder: str | Path, head: str = "", model: Model | None = None):
@@ -44,12 +44,18 @@ class RunEncoder:
 
     @classmethod
     def from_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
-        """The model of a run's seed: the first one where none is named. A model's own folder will do too."""
+        """Load the model of a run.
+
+        Args:
+            run: folder of a finished run, or of a model.
+            seed: seed of the run; None means the first one.
+            head: name of the head; "" means the only one.
+        """
         return cls(model_folder(run, seed), head)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """What makes the vectors, part -> fingerprint: each encoder, the program, the weights, the head."""
+        """Provenance of the vectors, part -> fingerprint: encoders, program, weights, head."""
         return model_provenance(self.folder, self.head)
 
     @cached_property
@@ -62,11 +68,17 @@ class RunEncoder:
 
     @torch.inference_mode()
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[B, D] vectors of samples that each have something the encoders can read.
+        """Encode samples that all have content.
+
+        Args:
+            samples: B samples, each with content that the encoders can read.
+
+        Returns:
+            [B, D] float32 vectors.
 
         Raises:
-            InputError: a sample without any such content, content under an unknown name, or one that
-                cannot be read.
+            InputError: a sample without such content, content under an unknown name, or content that cannot
+                be read.
         """
         known = set(self.sources.values())
         for sample in samples:
@@ -87,13 +99,29 @@ class RunEncoder:
     def read_inputs(
         self, samples: Sequence[Sample], features: str | Path, *, progress: bool = True
     ) -> ModelInputs:
-        """Run the encoders over many samples, with a feature store; what cannot be read is listed."""
+        """Run the encoders over many samples, with a feature store.
+
+        Contents that cannot be read are listed in the `rejected` field of the result.
+
+        Args:
+            samples: the samples.
+            features: folder of the feature store.
+            progress: whether to show progress bars.
+        """
         return prepare_inputs(samples, self.model.encoders, features, self.sources, progress=progress)
 
     @torch.inference_mode()
     def vectors(self, inputs: ModelInputs, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-        """[B, D] vectors of all samples, and [B] boolean: had they anything to encode? (What a vector
-        of a sample without tokens says is nothing.)"""
+        """Compute the vectors of encoded samples.
+
+        Args:
+            inputs: encoder outputs of B samples, from `read_inputs`.
+            batch_size: samples per batch.
+
+        Returns:
+            [B, D] float32 vectors, and [B] boolean, whether the sample has content; the vector of a sample
+            without content is meaningless.
+        """
         found, there = [], []
         for chosen in torch.arange(len(inputs)).split(batch_size):
             parts = self.model.tokens(inputs, chosen)
@@ -109,14 +137,14 @@ class RunEncoder:
 
 
 def model_folder(run: str | Path, seed: int | None = None) -> Path:
-    """Where the model of a run's seed is saved: of the first one where none is named.
+    """Folder of the saved model of a run.
 
     Args:
         run: folder of a finished run, or of a model.
-        seed: one of the run's.
+        seed: seed of the run; None means the first one. Ignored if `run` is the folder of a model.
 
     Raises:
-        InputError: nothing is saved there, or not of this seed.
+        InputError: no model is saved there, or none of this seed.
     """
     run = Path(run)
     if (run / "config.json").is_file():
@@ -130,7 +158,12 @@ def model_folder(run: str | Path, seed: int | None = None) -> Path:
 
 
 def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
-    """What makes the vectors of a saved model's head, part -> fingerprint, without building the model."""
+    """Provenance of the vectors of a saved model, part -> fingerprint, without building the model.
+
+    Args:
+        folder: folder of the model.
+        head: name of the head.
+    """
     written = schema.read_yaml(Path(folder) / "config.json")
     encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
     weights = sha256_file(Path(folder) / "model.safetensors")[:16]
@@ -138,5 +171,5 @@ def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
 
 
 def _has_tokens(parts: Mapping[str, Tokens]) -> Tensor:
-    """[B] boolean on the CPU: has the sample a token of any modality?"""
+    """[B] boolean on the CPU, whether the sample has a token of any modality."""
     return torch.stack([tokens.lengths > 0 for tokens in parts.values()]).any(0).cpu()
