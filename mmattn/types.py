@@ -407,7 +407,7 @@ class Tokens:
         _check_values("values", values)
         if len(values) != len(self.values):
             raise InputError(
-                f"Tokens.with_values: got {len(values)} rows, expected {len(self.values)}, one a token"
+                f"Tokens.with_values: got {len(values)} rows, expected {len(self.values)}, one per token"
             )
         other = object.__new__(Tokens)
         for name in ("offsets", "modality", "position", "modalities", "time", "entity", "_layout"):

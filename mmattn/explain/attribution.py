@@ -164,8 +164,8 @@ class _SpanAttributor:
 
     Args:
         membership: [N, U] 1 where the token belongs to the span.
-        leave_out_effects: [1 + U + M] decrease of the score when leaving out nothing, each span, each modality.
-
+        leave_out_effects: [1 + U + M] decrease of the score when leaving out nothing, each span, each
+            modality.
         pool_weights: [N] pooling weight of each token; sums to one.
     """
 

@@ -29,7 +29,7 @@ class BalancedEASE(EASE):
 
     Args:
         regularization: ridge penalty on the weights.
-        activity_power: 0 gives EASE; 1 gives every user the same total weight, regardless of activity.
+        activity_power: 0 gives EASE; with 1, a user's co-occurrences are divided by the length of the history.
 
     Raises:
         InputError: an argument out of range.
@@ -71,15 +71,14 @@ class Hybrid:
     items from an item tower or a kernel). With n_j interactions of item j:
 
         trust_j     = n_j / (n_j + shrinkage)
-        score(u, j) = trust_j (user_weight users(u, j) + (1 - user_weight) choices(u, j)) /
-        n_j^popularity_penalty
+        score(u, j) = trust_j (w users(u, j) + (1 - w) choices(u, j)) / n_j^p
                     + (1 - trust_j) content_scale content(u, j)
 
-    This is the credibility formula of actuarial science: an item without interactions is scored by content
-    alone, an item with many by its interactions, with a smooth transition. All three parts are in expected
-    choices, so they share one scale. `content_scale` corrects for what the estimates do not model: a new item
-    still has all its interactions ahead, while users have already seen most of the old items that match their
-    taste.
+    where w is `user_weight` and p is `popularity_penalty`. This is the credibility formula of actuarial
+    science: an item without interactions is scored by content alone, an item with many by its interactions,
+    with a smooth transition. All three parts are in expected choices, so they share one scale.
+    `content_scale` corrects for what the estimates do not model: a new item still has all its interactions
+    ahead, while users have already seen most of the old items that match their taste.
 
     `UserKernel` bounds its own cost; the rest takes time W^3 and memory 12 W I bytes for W known items of I.
     A new user needs only a history (`score_histories`); for an empty history every score is 0.
@@ -244,7 +243,7 @@ class Hybrid:
         if features is not None and (features.shape != shape or not np.isfinite(features).all()):
             raise InputError(
                 f"Hybrid.fit: got content of shape {features.shape}, expected finite numbers [{shape[0]}, "
-                f"{shape[1]}], a row a known item and a column an item"
+                f"{shape[1]}], one row per known item and one column per item"
             )
         self._content_WI = None if features is None else features.astype(np.float32)
         return self._combine()

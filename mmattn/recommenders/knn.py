@@ -35,7 +35,7 @@ class ContentKNN(LinearRecommender):
     """
 
     def __init__(self, num_neighbors: int = 50):
-        self.num_neighbors = check_at_least_one("ContentKNN: neighbours", num_neighbors)
+        self.num_neighbors = check_at_least_one("ContentKNN: num_neighbors", num_neighbors)
 
     def _compute_weights(
         self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
@@ -72,7 +72,8 @@ class ItemKNN(LinearRecommender):
     """
 
     def __init__(self, num_neighbors: int = 100, shrinkage: float = 10.0):
-        self.num_neighbors = check_at_least_one("ItemKNN: neighbours", num_neighbors)
+        self.num_neighbors = check_at_least_one("ItemKNN: num_neighbors", num_neighbors)
+
         if not shrinkage >= 0:
             raise InputError(f"ItemKNN: shrinkage: got {shrinkage}, expected 0 or more")
         self.shrinkage = shrinkage

@@ -85,7 +85,8 @@ class SASRec:
         seed: int = 0,
         device: str | torch.device = "cpu",
     ):
-        for name, value in {"dim": dim, "longest": max_length, "epochs": epochs, "batch": batch_size}.items():
+        sizes = {"dim": dim, "max_length": max_length, "epochs": epochs, "batch_size": batch_size}
+        for name, value in sizes.items():
             if value < 1:
                 raise InputError(f"SASRec: {name}: got {value}, expected a number from 1")
         self.dim, self.layers, self.heads = dim, layers, heads

@@ -114,7 +114,7 @@ class UserKernel:
         if features is not None and (features.ndim != 2 or len(features) != interactions.shape[0]):
             raise InputError(
                 f"UserKernel.fit: got features {features.shape}, expected [{interactions.shape[0]}, F], "
-                "a row a user"
+                "one row per user"
             )
         self._profile_UF = _normalize_rows(features) if features is not None and self.profile_scale else None
         self._train_users = teachers

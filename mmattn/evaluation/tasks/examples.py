@@ -10,7 +10,13 @@ __all__ = ["TaggedWord", "TaskExample"]
 
 @dataclass(frozen=True)
 class TaggedWord:
-    """A word with its target tag and its predicted tag."""
+    """A word with its target tag and its predicted tag.
+
+    Args:
+        text: the word.
+        target: target tag.
+        prediction: predicted tag.
+    """
 
     text: str
     target: str
