@@ -29,7 +29,7 @@ class BalancedEASE(EASE):
 
     Args:
         regularization: ridge penalty on the weights.
-        activity_power: 0 gives EASE; with 1, a user's co-occurrences are divided by the length of the history.
+        activity_power: 0 gives EASE; with 1, a user's co-occurrences are divided by the history length.
 
     Raises:
         InputError: an argument out of range.
