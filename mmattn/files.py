@@ -99,6 +99,13 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
     Args:
         path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> write_text(path, "whole")
+        >>> sha256_file(path)[:12]
+        '5d5766cf2d78'
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

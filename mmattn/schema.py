@@ -145,6 +145,14 @@ def to_mapping(config: Any) -> Any:
 
     Args:
         config: a dataclass, mapping, sequence or plain value.
+
+    Example:
+        >>> import dataclasses
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Training:
+        ...     parts: tuple[str, ...] = ("train", "test")
+        >>> to_mapping(Training())
+        {'parts': ['train', 'test']}
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}

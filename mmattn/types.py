@@ -156,6 +156,11 @@ class Tokens:
 
         Raises:
             InputError: the lengths do not add up to N.
+
+        Example:
+            >>> tokens = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 0, 1]), "text")
+            >>> tokens.offsets.tolist(), tokens.position.tolist()
+            ([0, 2, 2, 3], [0, 1, 0])
         """
         offsets = _offsets_from_lengths(lengths)
         total = int(offsets[-1])
@@ -216,6 +221,11 @@ class Tokens:
 
         Raises:
             InputError: shapes that do not match, or modality indices without names.
+
+        Example:
+            >>> mask = torch.tensor([[True, True], [True, False]])
+            >>> Tokens.from_padded(torch.ones(2, 2, 4), mask, "text").lengths.tolist()
+            [2, 1]
         """
         if values.dim() != 3 or mask.shape != values.shape[:2] or mask.dtype != torch.bool:
             raise InputError(
@@ -253,6 +263,12 @@ class Tokens:
 
         Raises:
             InputError: no parts, or parts that differ in samples, width, dtype or device.
+
+        Example:
+            >>> text = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 1]), "text")
+            >>> image = Tokens.from_lengths(torch.ones(1, 4), torch.tensor([0, 1]), "image")
+            >>> Tokens.cat([text, image]).presence.tolist()
+            [[True, False], [True, True]]
         """
         parts = list(parts)
         if not parts:
@@ -423,6 +439,11 @@ class Tokens:
 
         Raises:
             InputError: a number outside 0 to B - 1, or a mask of another length.
+
+        Example:
+            >>> tokens = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 1]), "text")
+            >>> tokens.select([1, 1, 0]).lengths.tolist()
+            [1, 1, 2]
         """
         index = torch.as_tensor(samples, device=self.device)
         if index.dtype == torch.bool:
@@ -524,6 +545,12 @@ class Tokens:
 
         Raises:
             InputError: `length` is shorter than the longest sample.
+
+        Example:
+            >>> tokens = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 1]), "text")
+            >>> values, mask = tokens.to_padded()
+            >>> values.shape, mask.tolist()
+            (torch.Size([2, 2, 4]), [[True, True], [True, False]])
         """
         longest = int(self.lengths.max()) if len(self) else 0
         length = longest if length is None else length

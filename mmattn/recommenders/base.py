@@ -114,6 +114,10 @@ def known_items(owner: str, interactions: sparse.csr_array, known: ArrayLike | N
 
     Raises:
         InputError: no known items, or ids out of range.
+
+    Example:
+        >>> known_items("EASE", sparse.csr_array(np.array([[1, 0, 1], [0, 0, 1]])), None).tolist()
+        [0, 2]
     """
     if known is None:
         known_W = np.flatnonzero(np.bincount(interactions.indices, minlength=interactions.shape[1]))

@@ -96,6 +96,9 @@ class Hybrid:
         popularity_penalty: exponent by which the scores of popular items are reduced, because their fans have
             mostly chosen them already; 0 means no reduction.
 
+    Raises:
+        InputError: an argument out of range.
+
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]))
         >>> content = np.zeros((3, 4))
@@ -155,6 +158,9 @@ class Hybrid:
 
         Args:
             features: [W, I] content weights, as in `fit`; None for no content.
+
+        Raises:
+            InputError: content of another shape or not finite.
         """
         return copy.copy(self)._set_content(features)
 
@@ -172,6 +178,9 @@ class Hybrid:
             shrinkage: as in the class; None keeps the current value.
             content_scale: as in the class; None keeps the current value.
             popularity_penalty: as in the class; None keeps the current value.
+
+        Raises:
+            InputError: a weight out of range.
         """
         other = copy.copy(self)
         other._set_weights(

@@ -26,6 +26,9 @@ class ContentKNN(LinearRecommender):
     Args:
         num_neighbors: neighbours per item among the known items, the item itself excluded.
 
+    Raises:
+        InputError: fewer than 1 neighbour.
+
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
         >>> seen = sparse.csr_array(np.array([[1, 0, 0], [0, 1, 0]]))

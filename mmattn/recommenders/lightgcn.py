@@ -33,6 +33,9 @@ class LightGCN(PairwiseRecommender):
             larger batches make an epoch faster.
         **settings: the other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
+    Raises:
+        InputError: an argument out of range.
+
     Example:
         >>> seen = sparse.csr_array(np.kron(np.eye(2), np.ones((5, 3))))  # two tastes, five users each
         >>> scores = LightGCN(dim=2, epochs=200, learning_rate=0.05).fit(seen).score([0], range(6))[0]

@@ -25,6 +25,9 @@ class EASE(LinearRecommender):
     Args:
         regularization: ridge penalty on the weights; 500 suits MovieLens-1M.
 
+    Raises:
+        InputError: a regularization of 0 or less.
+
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]))
         >>> EASE(1.0).fit(seen).score([3], [1, 2]).round(3).tolist()
@@ -59,6 +62,9 @@ class KernelRidge(LinearRecommender):
         completion_dropout: if above 0, histories are first completed from the co-occurrence of known items;
             the dropout of `mmattn.heads.recommendation.history_completion.complete_history_weights`.
         completion_ridge: ridge penalty of that completion.
+
+    Raises:
+        InputError: a regularization of 0 or less.
 
     Example:
         >>> kernel = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.0], [0.5, 0.0, 1.0]])
@@ -107,6 +113,9 @@ class ContentRidge(KernelRidge):
 
     Args:
         regularization: ridge penalty.
+
+    Raises:
+        InputError: a regularization of 0 or less.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

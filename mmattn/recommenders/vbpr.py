@@ -30,6 +30,9 @@ class VBPR(PairwiseRecommender):
         visual_dim: width that the features are projected to.
         **settings: the other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
+    Raises:
+        InputError: an argument out of range.
+
     Example:
         >>> from scipy import sparse
         >>> tastes = np.kron(np.eye(2), np.ones((5, 4)))  # two of them, five users each

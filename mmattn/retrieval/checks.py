@@ -53,6 +53,10 @@ def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) 
 
     Raises:
         InputError: a row of zeros, which has no direction.
+
+    Example:
+        >>> normalize_rows(np.array([[3.0, 4.0]], np.float32), "queries", str).round(2).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
     """
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
     if len(rows) and lengths.min() == 0:

@@ -67,7 +67,8 @@ def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
 def drop_self_hits(hits: Hits, query_ids: np.ndarray, k: int) -> Hits:
     """Remove each query's own item from its results.
 
-    Each row loses exactly one item: the query's own if it was found, otherwise the last one.
+    Each row loses one item: the query's own if it was found, otherwise the last one. If no row contains its
+    own item and there are at most k columns, nothing is removed.
 
     Args:
         hits: [Q, k + 1] results, or fewer columns.

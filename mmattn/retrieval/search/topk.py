@@ -19,6 +19,10 @@ def pad_rows(row_index: Tensor, values: Tensor, num_rows: int, fill: float = -to
 
     Returns:
         [R, W], where W is the length of the longest row.
+
+    Example:
+        >>> pad_rows(torch.tensor([0, 0, 1]), torch.tensor([3.0, 2.0, 1.0]), num_rows=2, fill=0.0).tolist()
+        [[3.0, 2.0], [1.0, 0.0]]
     """
     counts = torch.bincount(row_index, minlength=num_rows)
     within = torch.arange(len(row_index), device=row_index.device) - (counts.cumsum(0) - counts)[row_index]
@@ -52,6 +56,11 @@ def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, T
 
     Returns:
         Scores [Q, k], best first, and their positions [Q, k].
+
+    Example:
+        >>> scores, places = select_best(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[5, 7, 2]]), k=3)
+        >>> scores.tolist(), places.tolist()
+        ([[3.0, 1.0, 1.0]], [[7, 2, 5]])
     """
     best, order = scores_QP.topk(k)
     places = places_QP.gather(1, order)
