@@ -17,7 +17,6 @@ class EncoderConfig:
         options: keyword arguments of the encoder.
         source: key of `Sample.content` that the encoder reads; "" means the name of the modality. Two
             encoders may read the same content.
-
         fields: number of positions with a projection of their own (title, plot, ...); 1 means a shared one.
         dim_fraction: fraction of the fusion width that is initially reserved for this modality; 0 initializes
             its projection over the whole width.

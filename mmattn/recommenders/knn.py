@@ -76,7 +76,6 @@ class ItemKNN(LinearRecommender):
 
     def __init__(self, num_neighbors: int = 100, shrinkage: float = 10.0):
         self.num_neighbors = check_at_least_one("ItemKNN: num_neighbors", num_neighbors)
-
         if not shrinkage >= 0:
             raise InputError(f"ItemKNN: shrinkage: got {shrinkage}, expected 0 or more")
         self.shrinkage = shrinkage

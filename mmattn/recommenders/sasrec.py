@@ -112,7 +112,7 @@ class SASRec:
             InputError: no histories, or histories without events.
         """
         if features is None or not len(features.items):
-            raise InputError("SASRec.fit: got no histories, expected what users chose in the order of time")
+            raise InputError("SASRec.fit: got no histories, expected interactions in the order of time")
         self._histories, item_count = features, interactions.shape[1]
         self._known_W = np.unique(features.items)
         place_I = np.full(item_count, -1)

@@ -80,7 +80,6 @@ class _VisualFactorization(PairwiseModel):
 
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
         # Features are wide and items repeat within a batch: project each item once.
-
         items, places = torch.unique(torch.cat([positive_items, negative_items]), return_inverse=True)
         seen_IK, seen_bias_I = self._project(self.features[items])
         (seen_better_BK, seen_worse_BK), (seen_bias_better_B, seen_bias_worse_B) = (

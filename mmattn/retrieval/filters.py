@@ -68,7 +68,7 @@ def filter_mask(where: str, table: pd.DataFrame) -> np.ndarray:
     except (ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
-        raise reader.problem("does not parse (nested too deeply, or a character that cannot be)") from error
+        raise reader.problem("does not parse (nested too deeply, or an invalid character)") from error
 
 
 class _FilterEvaluator:

@@ -300,7 +300,7 @@ class MaxSimIndex:
         vectors = Index.from_bundle(opened.parts["vectors"], device)
         offsets = np.array(index_files.read_array(opened, "offsets", (count + 1,), np.int64))
         if offsets[0] or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
-            raise InputError(f"{opened.files['offsets']}: does not part {len(vectors)} vectors among items")
+            raise InputError(f"{opened.files['offsets']}: does not divide {len(vectors)} vectors among items")
         return cls(vectors, offsets, *index_files.read_items(opened, count))
 
 

@@ -148,7 +148,7 @@ def _split_into_buckets(users: Path, folder: Path, buckets: int, chunk_rows: int
     with ExitStack() as stack:
         file = stack.enter_context(pa.parquet.ParquetFile(users))
         rows = file.metadata.num_rows
-        bar = stack.enter_context(tqdm(total=rows, desc="part users", unit="row", disable=not progress))
+        bar = stack.enter_context(tqdm(total=rows, desc="partition users", unit="row", disable=not progress))
         schema = pa.schema([file.schema_arrow.field("user"), file.schema_arrow.field("item")])
         writers = [
             stack.enter_context(pa.parquet.ParquetWriter(folder / f"rows-{bucket:05d}.parquet", schema))

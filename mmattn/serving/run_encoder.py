@@ -38,7 +38,7 @@ class RunEncoder:
         self.model = (model or Model.from_pretrained(folder).to(choose_device())).eval()
         heads = list(self.model.heads)
         if not head and len(heads) != 1:
-            raise InputError(f"{folder}: the model has heads {', '.join(heads)}; say which one")
+            raise InputError(f"{folder}: the model has heads {', '.join(heads)}; name one of them")
         self.head = head or heads[0]
         self.model.head(self.head)
 

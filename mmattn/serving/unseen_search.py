@@ -126,7 +126,6 @@ def tune_for_users(index: Index, queries: Floats32, k: int = 20) -> Index:
 
 def _timed(index: Index, queries: Floats32, k: int, *, exact: bool) -> tuple[Ints, float]:
     index.engine.search(queries[:8], k, exact=exact)  # warm-up: one-time setup is not part of the speed
-
     start = time.perf_counter()
     rows = index.engine.search(queries, k, exact=exact)[1]
     return rows, time.perf_counter() - start

@@ -11,7 +11,6 @@ __all__ = ["DIGIT_PATTERNS", "SAMPLE_RATE", "Note", "Voice", "synthesize", "voic
 
 SAMPLE_RATE = 8000  # samples per second
 
-
 Source = Literal["tone", "buzz", "noise", "rest"]
 
 

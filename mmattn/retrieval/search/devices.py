@@ -80,7 +80,7 @@ def choose_placement(
         else max(range(len(free_bytes)), key=lambda each: free_bytes[each])
     )
     if requested == "auto" and num_vectors * dim < _MIN_GPU_NUMBERS:
-        return Placement("cpu", f"only {num_vectors:,} vectors, which a GPU finds no sooner")
+        return Placement("cpu", f"only {num_vectors:,} vectors, too few for a GPU to be faster")
     needed = 4 * num_vectors * dim + _SCRATCH_BYTES
     room = (
         f"the search needs {needed // _MB:,} MB and {names[number]} has {free_bytes[number] // _MB:,} MB free"
