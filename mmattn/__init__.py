@@ -1,7 +1,7 @@
 """mmattn: programmable attention across modalities.
 
-`import mmattn` is light: names are loaded when they are first used, and the heavy libraries
-(transformers, timm, faiss, torchvision, torchaudio, pandas) only by what needs them.
+`import mmattn` is light: public names are loaded on first use, and heavy libraries (transformers, timm,
+faiss, torchvision, torchaudio, pandas) are imported only by the modules that need them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Types of numpy arrays, defined once: `Ints`, `Floats` (float64), `Floats32` and `Bools`."""
+"""Type aliases of numpy arrays: `Ints` (int64), `Floats` (float64), `Floats32` and `Bools`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes on a picture: what a detector learns from and what it says."""
+"""Bounding boxes of an image: ground truth and predictions of object detection."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Boxes", "cxcywh_to_xyxy", "xyxy_to_cxcywh"]
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """The objects of one picture; there may be none.
+    """The objects of one image; there may be none.
 
     Args:
-        boxes: [K, 4] float32, left, top, right, bottom in pixels; the right and bottom edge lie outside.
-        labels: [K] names.
-        size: (height, width) of the picture.
-        scores: [K] float32 confidence from 0 to 1 of predicted boxes; None where the boxes are the truth.
+        boxes: [K, 4] floating point: left, top, right, bottom in pixels; right and bottom are exclusive.
+        labels: [K] class names.
+        size: (height, width) of the image in pixels; (1, 1) for relative coordinates.
+        scores: [K] confidence of predicted boxes, from 0 to 1; None for ground truth.
 
     Raises:
-        InputError: shapes that do not fit each other.
+        InputError: shapes or dtypes that do not match.
 
     Example:
         >>> found = Boxes(torch.tensor([[2.0, 3.0, 10.0, 12.0]]), ["seven"], size=(24, 32))
@@ -54,17 +54,17 @@ class Boxes:
 
     @property
     def area(self) -> Tensor:
-        """[K] square pixels."""
+        """[K] areas in square pixels."""
         return (self.boxes[:, 2:] - self.boxes[:, :2]).prod(1)
 
     def scaled(self, size: tuple[int, int]) -> Boxes:
-        """The same boxes on the picture at another size; size (1, 1) makes them relative.
+        """Rescale the boxes to another size of the image; size (1, 1) makes them relative.
 
         Args:
-            size: (height, width); the two directions may change differently.
+            size: new (height, width); the aspect ratio may change.
 
         Raises:
-            InputError: one of the two pictures has no area.
+            InputError: a height or width of 0 or less.
 
         Example:
             >>> found = Boxes(torch.tensor([[0.25, 0.5, 0.75, 1.0]]), ["seven"], size=(1, 1))
@@ -104,7 +104,7 @@ class Boxes:
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Boxes:
-        """Create no boxes.
+        """Boxes of an image without objects.
 
         Args:
             size: (height, width) of the image.
@@ -113,10 +113,13 @@ class Boxes:
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """[..., 4] left, top, right, bottom -> centre x, centre y, width, height.
+    """Convert corner to centre coordinates.
 
     Args:
-        boxes: [..., 4].
+        boxes: [..., 4] left, top, right, bottom.
+
+    Returns:
+        [..., 4] centre x, centre y, width, height.
 
     Example:
         >>> xyxy_to_cxcywh(torch.tensor([1.0, 2.0, 3.0, 8.0])).tolist()
@@ -127,10 +130,13 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """[..., 4] centre x, centre y, width, height -> left, top, right, bottom.
+    """Convert centre to corner coordinates.
 
     Args:
-        boxes: [..., 4].
+        boxes: [..., 4] centre x, centre y, width, height.
+
+    Returns:
+        [..., 4] left, top, right, bottom.
 
     Example:
         >>> cxcywh_to_xyxy(torch.tensor([2.0, 5.0, 2.0, 6.0])).tolist()

@@ -1,4 +1,4 @@
-"""Configuration of a model: encoders, fusion and heads. Configuration stops at `mmattn.model.build`."""
+"""Configuration of a model: encoders, fusion and heads. Only `mmattn.model.build` reads it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ __all__ = ["EncoderConfig", "FusionConfig", "HeadConfig", "ModelConfig"]
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """One encoder.
+    """Configuration of one encoder.
 
     Args:
-        name: its name in the registry (`mmattn plugins` lists them).
-        options: its keyword arguments.
-        source: key of `Sample.source` that it reads; left out, the modality's own name. Two encoders
-            may read the same content.
-        fields: positions with a projection of their own (title, plot, ...); 1 shares one.
-        dim_fraction: share of the fusion core's coordinates that is this modality's own block at the start; 0
-            spreads it over all.
-        initial_gain: how much it counts in the joint vector at the start.
-        standardise: bring the tokens to mean 0 and deviation 1, for encoders trained from scratch.
-        positional_encoding: whether tokens get a code of their position; not for streams, which go on longer
-            than anything that was trained on.
-        finetune: what of a pretrained encoder is trained along: nothing ("frozen"), everything ("full"), or
-            small matrices beside its layers ("lora"); left out, what its options say.
-        lora: options of `peft.LoraConfig`; `{r: 4}`.
+        name: name in the registry (`mmattn plugins` lists them).
+        options: keyword arguments of the encoder.
+        source: key of `Sample.content` that the encoder reads; "" means the name of the modality. Two
+            encoders may read the same content.
+        fields: number of positions with a projection of their own (title, plot, ...); 1 means a shared one.
+        dim_fraction: fraction of the fusion width that is initially reserved for this modality; 0 initializes
+            its projection over the whole width.
+        initial_gain: initial weight of the modality in the joint vector.
+        standardise: whether to standardize the tokens to mean 0 and standard deviation 1, for encoders
+            trained from scratch.
+        positional_encoding: whether tokens get a positional encoding; turn it off for streams, which become
+            longer than any training sequence.
+        finetune: what to train of a pretrained encoder: nothing ("frozen"), everything ("full"), or low-rank
+            adapters ("lora"); "" means as its options say.
+        lora: options of `peft.LoraConfig`, for example `{r: 4}`.
     """
 
     name: str
@@ -43,17 +44,17 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """The fusion core.
+    """Configuration of the fusion core.
 
     Args:
-        dim: width D.
+        dim: width D of the tokens and of the joint vector.
         layers: attention layers over the tokens of all modalities.
-        width: width inside the layers, smaller than D to save time; 0 takes D.
+        width: width inside the layers; smaller than D to save time, 0 means D.
         heads: attention heads H.
-        program: the attention program of every layer, as text.
-        tasks: names that `context["task"]` may hold, for programs with `dynamic(name, on="task")`.
-        expansion: hidden width of the token-wise network, as a multiple of D.
-        dropout: probability, in the layers and on the vectors that leave.
+        program: attention program of every layer, as text.
+        tasks: values that `context["task"]` may have, for programs with `dynamic(name, on="task")`.
+        expansion: hidden width of the feed-forward network, as a multiple of D.
+        dropout: dropout rate in the layers and on the output vectors.
     """
 
     dim: int = 192
@@ -68,7 +69,12 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The head: its name in the registry and its keyword arguments."""
+    """Configuration of one head.
+
+    Args:
+        name: name in the registry.
+        options: keyword arguments of the head.
+    """
 
     name: str = "recommendation"
     options: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +82,13 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What builds a model, and what a saved one carries: encoders by modality, the core, heads by name."""
+    """Configuration from which a model is built; it is saved with the model.
+
+    Args:
+        encoders: modality -> encoder.
+        fusion: the fusion core.
+        heads: name of the task -> head.
+    """
 
     encoders: dict[str, EncoderConfig]
     fusion: FusionConfig = FusionConfig()

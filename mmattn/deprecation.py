@@ -1,4 +1,4 @@
-"""How a public name is renamed or removed: it warns for one minor release before it goes."""
+"""Deprecation of public names: a warning for at least one minor release before removal."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
 def deprecated(*, since: str, removed_in: str, instead: str) -> Callable[[_Target], _Target]:
-    """Mark a public function or class that will be removed.
+    """Mark a public function or class as deprecated.
 
     Calling it gives a `FutureWarning`, which users see by default, and type checkers report its use
     (PEP 702).
 
     Args:
-        since: the release that deprecates it.
-        removed_in: the release that removes it, at least one minor release later.
-        instead: what to use in its place.
+        since: release that deprecates it.
+        removed_in: release that removes it, at least one minor release later.
+        instead: replacement, as text for the message.
 
     Returns:
         The decorator.

@@ -1,6 +1,6 @@
-"""Errors a user can act on: one line each, saying what came, what was expected and where.
+"""Errors that users can act on: one line with what was given, what was expected and where.
 
-The command line prints these without a traceback and exits with status 2; anything else is a bug.
+The command line prints these without a traceback and exits with status 2; any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ __all__ = ["InputError", "MissingDependency", "MmattnError", "PluginError", "did
 
 
 class MmattnError(Exception):
-    """Base of every error that mmattn raises on purpose."""
+    """Base class of all errors that mmattn raises on purpose."""
 
 
 class InputError(MmattnError, ValueError):
-    """Data, configuration or arguments that do not fit: the message says what was expected and where."""
+    """Invalid data, configuration or arguments; the message says what was expected and where."""
 
 
 class MissingDependency(MmattnError, ImportError):
-    """Something optional is not installed: the message holds the exact install command."""
+    """An optional package is not installed; the message contains the install command."""
 
 
 class PluginError(MmattnError, TypeError):
-    """A plugin breaks its contract: the message names the plugin, the hook and the argument."""
+    """A plugin violates its contract; the message names the plugin, the hook and the argument."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return a hint for a mistyped name, ready to append to a message; "" without a similar one.
+    """Hint for a mistyped name, to be appended to an error message.
 
     Args:
-        name: as it was given.
+        name: the unknown name.
         choices: valid names.
+
+    Returns:
+        The most similar name as a question, the list of all names if none is similar, or "" without choices.
 
     Example:
         >>> did_you_mean("trainng", ["training", "data"])

@@ -1,7 +1,7 @@
-"""Writing files so that a kill or a full disk never leaves half of one under its final name.
+"""Atomic file writing: a killed process or a full disk never leaves a partial file under its final name.
 
-Everything is written to a temporary file in the same folder, flushed to the disk, and renamed: a
-reader sees the old file or the new one, never something between.
+Content is written to a temporary file in the same folder, flushed to disk and renamed, so that a reader sees
+the old file or the new one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["atomic_path", "sha256_file", "write_bytes", "write_json", "write_tex
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it is renamed to `path`, on failure removed.
+    """Provide a temporary path that is renamed to `path` on success and removed on failure.
 
     Args:
-        path: of the final file; missing parent folders are created.
-
-    Raises:
-        OSError: the file cannot be written.
+        path: final path; missing parent folders are created.
 
     Yields:
-        A path in the same folder, which nothing reads until it is complete.
+        Temporary path in the same folder.
+
+    Raises:
+        BaseException: any exception of the `with` block, after the temporary file was removed.
 
     Example:
         >>> import tempfile, pathlib
@@ -64,41 +64,48 @@ def _fsync(path: Path) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to `path`, atomically.
+    """Write bytes to a file, atomically.
 
     Args:
-        path: of the file.
-        content: its bytes.
+        path: the file; missing parent folders are created.
+        content: the whole content.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> None:
-    """Write `content` to `path` as UTF-8, atomically.
+    """Write text to a file as UTF-8, atomically.
 
     Args:
-        path: of the file.
-        content: its text.
+        path: the file; missing parent folders are created.
+        content: the whole content.
     """
     write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write `content` to `path` as indented JSON, atomically. NaN is refused: JSON has none.
+    """Write a value to a file as indented JSON, atomically.
 
     Args:
-        path: of the file.
-        content: JSON values.
+        path: the file; missing parent folders are created.
+        content: any JSON value; NaN and infinity give a `ValueError`, as JSON does not have them.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal.
+    """SHA-256 hash of a file, in hexadecimal.
 
     Args:
-        path: of the file.
+        path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> write_text(path, "whole")
+        >>> sha256_file(path)[:12]
+        '5d5766cf2d78'
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,15 +1,14 @@
-"""The plugin doors: names that are looked up lazily, checked when they are loaded, never overwritten.
+"""Plugin registries: names that are resolved lazily, validated on load and never overwritten.
 
-Five kinds of plugin, each an entry-point group of the same name: `mmattn.encoders`, `mmattn.heads`,
-`mmattn.tasks` (what trains a head), `mmattn.adapters`, `mmattn.datasets`. What mmattn brings itself comes
-through the same doors. A distribution declares a plugin in its pyproject.toml, and names the extra it needs
-in brackets:
+There are four kinds of plugin, each with an entry-point group of that name: `mmattn.encoders`,
+`mmattn.heads`, `mmattn.adapters`, `mmattn.datasets`. The plugins that ship with mmattn use the same
+mechanism. A distribution declares a plugin in its pyproject.toml, with the extra that it needs in brackets:
 
     [project.entry-points."mmattn.encoders"]
     clip-text = "my_package.clip:ClipText [clip]"
 
-Nothing is imported before the name is used, and `missing_requirements()` says without importing which
-requirements are not installed and how to get them.
+Nothing is imported before the name is used; `missing_requirements()` lists requirements that are not
+installed without importing anything.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ __all__ = ["PluginEntry", "Registry", "adapters", "datasets", "encoders", "heads
 
 @dataclass(frozen=True)
 class PluginEntry:
-    """One plugin: what it is called, where it lives, what it needs.
+    """One plugin: its name, location and requirements.
 
     Args:
-        kind: "encoders", "heads", "tasks", "adapters" or "datasets".
-        name: the public name.
-        target: "package.module:attribute", or the object itself where it was registered by hand.
-        distribution: the distribution that brings it ("mmattn"), or "" where registered by hand.
-        version: that distribution's version.
+        kind: "encoders", "heads", "adapters" or "datasets".
+        name: public name.
+        target: "package.module:attribute", or the object itself if it was registered at run time.
+        distribution: distribution that provides it ("mmattn"), or "" if it was registered at run time.
+        version: version of that distribution.
         extras: extras of the distribution that it needs.
-        install: a command that installs what is missing, where no extra says it.
+        install: command that installs what is missing, if no extra covers it.
     """
 
     kind: str
@@ -54,13 +53,13 @@ class PluginEntry:
 
     @property
     def origin(self) -> str:
-        """Distribution and version, or where the code that registered it by hand stands."""
+        """Distribution and version, or the module that registered the plugin at run time."""
         if self.distribution:
             return f"{self.distribution} {self.version}".strip()
         return f"registered by {getattr(self.target, '__module__', None) or self.target}"
 
     def missing_requirements(self) -> list[str]:
-        """Requirements of the named extras that are not installed in a fitting version."""
+        """Requirements of the plugin's extras that are not installed in a suitable version."""
         if not self.extras:
             return []
         return [
@@ -73,7 +72,7 @@ class PluginEntry:
         ]
 
     def install_command(self) -> str:
-        """The exact command that installs what this plugin needs ("" where nothing is known)."""
+        """Command that installs the plugin's requirements; "" if unknown."""
         if self.install:
             return self.install
         if self.extras:
@@ -84,8 +83,8 @@ class PluginEntry:
         """Import the plugin.
 
         Raises:
-            MissingDependency: a requirement is not installed; the message holds the command.
-            PluginError: the module or the attribute is not there.
+            MissingDependency: a requirement is not installed; the message contains the install command.
+            PluginError: the attribute does not exist in the module.
         """
         if not isinstance(self.target, str):
             return self.target
@@ -115,10 +114,9 @@ class Registry(Mapping[str, PluginEntry]):
     """The plugins of one kind: a read-only mapping from name to `PluginEntry`.
 
     Args:
-        kind: also the entry-point group, `mmattn.<kind>`.
-        hooks: hook name -> arguments that the loaded plugin must accept, in order; a last "..."
-            stands for more of its own. A hook the plugin lacks, or one that cannot take these
-            arguments, is refused by name.
+        kind: name of the kind; the entry-point group is `mmattn.<kind>`.
+        hooks: method name -> arguments that the method of a plugin class must accept, in order; a final "..."
+            allows further arguments. Loading a plugin whose methods do not match raises a `PluginError`.
 
     Example:
         >>> from mmattn.registry import Registry
@@ -137,7 +135,7 @@ class Registry(Mapping[str, PluginEntry]):
 
     @cached_property
     def _discovered(self) -> Mapping[str, tuple[PluginEntry, ...]]:
-        """Entries of installed distributions; more than one under a name is a conflict."""
+        """Entries of the installed distributions; several under one name are a conflict."""
         found: dict[str, dict[str, PluginEntry]] = {}
         for point in metadata.entry_points(group=f"mmattn.{self.kind}"):
             distribution = point.dist.name if point.dist else ""
@@ -149,25 +147,25 @@ class Registry(Mapping[str, PluginEntry]):
                 version=point.dist.version if point.dist else "",
                 extras=tuple(point.extras),
             )
-            # The same distribution seen twice (an old copy further down the path) is no conflict.
+            # The same distribution seen twice (an old copy later on the path) is not a conflict.
             found.setdefault(point.name, {}).setdefault(distribution, entry)
         return MappingProxyType({name: tuple(group.values()) for name, group in found.items()})
 
     def refresh(self) -> None:
-        """Look again at the installed distributions (after an install in a running process)."""
+        """Discard the cached entry points, for example after an installation in a running process."""
         self.__dict__.pop("_discovered", None)
 
     def register(self, name: str, target: Any, *, install: str = "") -> None:
-        """Add a plugin by hand.
+        """Add a plugin at run time.
 
         Args:
-            name: its public name, which must be free.
-            target: the class or function, checked now; or "package.module:attribute", checked when
-                it is first loaded.
-            install: the command that installs what the plugin needs, shown when it is missing.
+            name: public name, which must not be in use.
+            target: the class or function, validated now; or "package.module:attribute", validated on first
+                load.
+            install: command that installs the plugin's requirements, shown when they are missing.
 
         Raises:
-            PluginError: the name is taken (by whom is said), or the plugin breaks the contract.
+            PluginError: the name is in use, or the plugin violates the contract.
         """
         if name in self:
             raise PluginError(
@@ -184,23 +182,23 @@ class Registry(Mapping[str, PluginEntry]):
         self._registered[name] = entry
 
     def unregister(self, name: str) -> None:
-        """Take back what `register` added (nothing else can be removed).
+        """Remove a plugin that was added by `register`.
 
         Args:
-            name: of the plugin.
+            name: public name.
 
         Raises:
-            PluginError: it was not registered by hand.
+            PluginError: the name was not added by `register`.
         """
         if name not in self._registered:
             raise PluginError(f"{self.kind} plugin {name!r} was not registered by hand")
         del self._registered[name]
 
     def entries(self, name: str) -> tuple[PluginEntry, ...]:
-        """Return everything that claims a name: one entry, or several in conflict.
+        """All entries with this name: none, one, or several in conflict.
 
         Args:
-            name: of the plugin.
+            name: public name.
         """
         if name in self._registered:
             return (self._registered[name],)
@@ -225,14 +223,14 @@ class Registry(Mapping[str, PluginEntry]):
         return name in self._registered or name in self._discovered
 
     def load(self, name: str) -> Any:
-        """Import the plugin of that name and check it against the contract.
+        """Import a plugin and check it against the contract.
 
         Args:
-            name: of the plugin.
+            name: public name.
 
         Raises:
-            PluginError: no such name, a conflict, or a broken contract.
-            MissingDependency: it needs something that is not installed.
+            PluginError: an unknown name, a conflict, or a violated contract.
+            MissingDependency: a requirement is not installed.
         """
         entry = self[name]
         found = entry.load()
@@ -240,15 +238,18 @@ class Registry(Mapping[str, PluginEntry]):
         return found
 
     def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Load the plugin and call it with the arguments given.
+        """Load a plugin and call it.
 
         Args:
-            name: of the plugin.
-            *args: arguments of the plugin.
+            name: public name.
+            *args: positional arguments of the plugin.
             **kwargs: keyword arguments of the plugin.
 
+        Returns:
+            What the plugin's class or function returns.
+
         Raises:
-            PluginError: as `load`, or the arguments do not fit its signature (both are named).
+            PluginError: as `load`, or the arguments do not match the plugin's signature.
         """
         factory = self.load(name)
         try:
@@ -264,7 +265,7 @@ class Registry(Mapping[str, PluginEntry]):
         if not callable(plugin):
             raise PluginError(f"{where}: got {type(plugin).__name__}, expected a class or a function")
         if not inspect.isclass(plugin):
-            return  # a factory: what it makes is checked by `mmattn.testing.plugin_checks`
+            return  # a factory function: `mmattn.testing.plugin_checks` checks the object it returns
         for hook, arguments in self.hooks.items():
             method = getattr(plugin, hook, None)
             if not callable(method):
@@ -280,7 +281,7 @@ class Registry(Mapping[str, PluginEntry]):
                 ) from error
 
     def status(self) -> list[dict[str, Any]]:
-        """What `mmattn plugins` shows: one row an entry, loading each to see whether it can be."""
+        """Table of `mmattn plugins`: one row per entry, each of which is loaded to see whether it works."""
         rows = []
         for name in self:
             found = self.entries(name)
@@ -292,7 +293,7 @@ class Registry(Mapping[str, PluginEntry]):
                     self._check_contract(entry, entry.load())
                 except MmattnError as error:
                     problem = str(error)
-                except Exception as error:  # a plugin's own import may fail in any way: say it, go on
+                except Exception as error:  # importing a plugin may fail in any way: report it and go on
                     problem = f"{type(error).__name__}: {error}"
                 rows.append(
                     {

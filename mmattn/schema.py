@@ -1,4 +1,4 @@
-"""Frozen dataclasses <-> YAML: every key checked, every mistake answered with the nearest valid key."""
+"""Conversion between frozen dataclasses and YAML, with every key and value checked."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def load_config(
     Args:
         config_type: a (frozen) dataclass; fields may be dataclasses, mappings, tuples, literals, optionals.
         path: the YAML file.
-        overrides: dotted key -> value, put over what the file says ("training.epochs": 3).
+        overrides: dotted key -> value that replaces the value of the file ("training.epochs": 3); None for
+            none.
 
     Raises:
-        InputError: one line with the file, the place in it, what came and what was expected.
+        InputError: an invalid file, key or value; the message gives the file, the key and what was expected.
     """
     mapping = read_yaml(path)
     for key, value in (overrides or {}).items():
@@ -41,13 +42,13 @@ def load_config(
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read a YAML file that contains a mapping.
 
     Args:
-        path: of the file.
+        path: the YAML file.
 
     Raises:
-        InputError: the file is not there, is not YAML, or holds something else than a mapping.
+        InputError: the file cannot be read, is not YAML, or does not contain a mapping.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -62,25 +63,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def dump_config(config: Any, path: str | Path) -> None:
-    """Write a dataclass as YAML, atomically.
+    """Write a dataclass to a YAML file, atomically.
 
     Args:
         config: a dataclass.
-        path: of the YAML file.
+        path: the file.
     """
     write_text(path, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
 
 
 def set_dotted_key(mapping: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of a nested mapping; missing levels are created.
+    """Set a dotted key of a nested mapping in place; missing levels are created.
 
     Args:
-        mapping: changed in place.
-        key: "training.epochs", for example.
-        value: its value.
+        mapping: nested mapping, modified in place.
+        key: for example "training.epochs".
+        value: the new value.
 
     Raises:
-        InputError: a level holds a value that is no mapping.
+        InputError: a level above the last exists and is not a mapping.
 
     Example:
         >>> settings = {"training": {"epochs": 9}}
@@ -98,15 +99,15 @@ def set_dotted_key(mapping: dict[str, Any], key: str, value: Any) -> None:
 
 
 def from_mapping(config_type: type[Config], mapping: Mapping[str, Any], location: str) -> Config:
-    """Build the dataclass `config_type`, checking every key and value; `location` begins each message.
+    """Build a dataclass from a mapping, checking every key and value.
 
     Args:
-        config_type: the dataclass.
-        mapping: key -> plain value.
-        location: begins each message, for example the file's name.
+        config_type: a (frozen) dataclass, see `load_config`.
+        mapping: field name -> plain value.
+        location: prefix of error messages, for example the file name.
 
     Raises:
-        InputError: an unknown or missing key, or a value of another type or out of range.
+        InputError: an unknown or missing key, or a value of another type.
 
     Example:
         >>> import dataclasses
@@ -140,10 +141,18 @@ def from_mapping(config_type: type[Config], mapping: Mapping[str, Any], location
 
 
 def to_mapping(config: Any) -> Any:
-    """Return a dataclass as plain values, ready for YAML or JSON.
+    """Convert a dataclass to plain values (dict, list, str, number, bool, None) for YAML or JSON.
 
     Args:
-        config: a dataclass, mapping, list or value.
+        config: a dataclass, mapping, sequence or plain value.
+
+    Example:
+        >>> import dataclasses
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Training:
+        ...     parts: tuple[str, ...] = ("train", "test")
+        >>> to_mapping(Training())
+        {'parts': ['train', 'test']}
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: to_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
@@ -159,7 +168,7 @@ def _child_location(location: str, key: Any) -> str:
 
 
 def _convert(type_hint: Any, value: Any, location: str) -> Any:
-    """`value` as the type `type_hint` says, or an error that names both."""
+    """`value` converted to the type `type_hint`; the error message names both."""
     origin, arguments = get_origin(type_hint), get_args(type_hint)
     if type_hint is Any:
         return value

@@ -1,10 +1,10 @@
-"""The contracts that cross folders: `Sample`, `Tokens`, `Fused`.
+"""Data types shared by all packages: `Sample`, `Tokens`, `Fused`.
 
 Shape legend, used as name suffixes throughout the project: B samples, N tokens in all (jagged),
 T padded length, D width, H heads, K width of a head, M modalities, U users, I items.
 
-The one rule that everything rests on: **an absent modality has no tokens**. It is never a zero
-vector, a mean vector or another item's vector.
+**An absent modality has no tokens**: it is never represented by a zero vector, a mean vector or another
+item's vector.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ __all__ = ["Fused", "Sample", "Tokens"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One raw thing: an item, a scene, an utterance. Any modality may be absent.
+    """One raw sample: an item, a scene, an utterance. Any modality may be absent.
 
     Args:
-        id: the name under which results are reported.
-        content: modality name -> raw value (a string, a path, a picture, a clip, a list of
-            categories, ...). Which raw values are understood is the encoder's business. A value of
-            None, and only None, means absent: the key is then dropped.
+        id: name under which results are reported.
+        content: modality name -> raw value (a string, a path, an image, a clip, a list of categories, ...) in
+            a form that the modality's encoder accepts. None means absent: the key is dropped.
 
     Raises:
-        InputError: the id is not a string, or a modality's name is not a non-empty string.
+        InputError: the id is not a string, or a modality name is not a non-empty string.
 
     Example:
         >>> film = Sample("1", {"text": "Toy Story (1995)", "image": None})
@@ -58,7 +57,7 @@ class Sample:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the modalities that are there."""
+        """Names of the present modalities."""
         return tuple(self.content)
 
     def __reduce__(self) -> tuple[Any, ...]:  # a mapping proxy does not pickle; workers need samples
@@ -69,21 +68,20 @@ class Sample:
 class Tokens:
     """A batch of token sequences of different lengths, without padding.
 
-    Sample b owns the tokens `offsets[b]` to `offsets[b + 1]` of every [N]-shaped field. A sample
-    may have no tokens at all, and so may the whole batch.
+    Sample b owns the tokens `offsets[b]` to `offsets[b + 1] - 1` of every [N]-shaped field. A sample may have
+    no tokens, and so may the whole batch.
 
     Args:
         values: [N, D] floating point.
-        offsets: [B + 1] int64, starting at 0, never decreasing, ending at N.
-        modality: [N] int64, an index into `modalities`.
-        position: [N] int64, the place within the sample's own modality: word, patch, frame.
-        modalities: the names that `modality` points at. A name may have no token.
-        time: [N] floating point seconds, NaN where unknown; None when nothing has a time.
-        entity: [N] int64 knowledge-graph entity, -1 where none; None when nothing has an entity.
+        offsets: [B + 1] int64, starting at 0, non-decreasing, ending at N.
+        modality: [N] int64, index into `modalities`.
+        position: [N] int64, position within the sample's modality: word, patch or frame number.
+        modalities: names of the modalities; a modality may have no tokens.
+        time: [N] floating point, seconds, NaN where unknown; None if no token has a time.
+        entity: [N] int64 knowledge-graph entity, -1 for none; None if no token has an entity.
 
     Raises:
-        InputError: a field does not fit the others; the message says which, what came and what was
-            expected.
+        InputError: a field does not match the others; the message gives its value and the expected one.
 
     Example:
         >>> import torch
@@ -99,8 +97,8 @@ class Tokens:
     modalities: tuple[str, ...]
     time: Tensor | None = None
     entity: Tensor | None = None
-    # What follows from the layout alone (lengths, sample of each token, ...), shared by every
-    # `Tokens` that differs only in `values`: a stack of layers derives it once.
+    # Cache of values derived from the layout alone (lengths, sample of each token, ...). It is shared by all
+    # `Tokens` that differ only in `values`, so a stack of layers derives them once.
     _layout: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,15 +112,15 @@ class Tokens:
     def from_sequences(
         cls, sequences: Sequence[Tensor], modality: str, *, entity: Sequence[Tensor] | None = None
     ) -> Tokens:
-        """One sequence [T_b, D] a sample, all of one modality, positions counted from 0.
+        """Tokens of one modality, with positions counted from 0.
 
         Args:
-            sequences: [T, D] tokens of each sample.
-            modality: of all tokens.
-            entity: [T] int64 of each sample; -1 for none.
+            sequences: B tensors [T_b, D]; T_b may be 0.
+            modality: name of the modality.
+            entity: B tensors [T_b] of knowledge-graph entities; None for none.
 
         Raises:
-            InputError: no sequence at all (the width would be unknown), or widths that differ.
+            InputError: no sequences (the width would be unknown), or different widths.
         """
         if not sequences:
             raise InputError("Tokens.from_sequences: got no sequences, expected at least one (may be [0, D])")
@@ -147,17 +145,22 @@ class Tokens:
         time: Tensor | None = None,
         entity: Tensor | None = None,
     ) -> Tokens:
-        """Tokens of one modality from packed `values` [N, D] and the `lengths` [B] of the samples.
+        """Tokens of one modality from packed values, with positions counted from 0.
 
         Args:
-            values: [N, D].
-            lengths: [B] int64 number of tokens of each sample.
-            modality: of all tokens.
-            time: [N] seconds; NaN if unknown.
-            entity: [N] int64; -1 for none.
+            values: [N, D] floating point.
+            lengths: [B] number of tokens of each sample, N in total.
+            modality: name of the modality.
+            time: [N] seconds; None for none.
+            entity: [N] knowledge-graph entities; None for none.
 
         Raises:
             InputError: the lengths do not add up to N.
+
+        Example:
+            >>> tokens = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 0, 1]), "text")
+            >>> tokens.offsets.tolist(), tokens.position.tolist()
+            ([0, 2, 2, 3], [0, 1, 0])
         """
         offsets = _offsets_from_lengths(lengths)
         total = int(offsets[-1])
@@ -180,7 +183,7 @@ class Tokens:
 
     @classmethod
     def empty(cls, num_samples: int, dim: int, modalities: Sequence[str] = (), **kwargs: Any) -> Tokens:
-        """`num_samples` sequences without a token. Keywords (dtype, device) go to the values tensor.
+        """Samples without tokens.
 
         Args:
             num_samples: B.
@@ -205,19 +208,24 @@ class Tokens:
         time: Tensor | None = None,
         entity: Tensor | None = None,
     ) -> Tokens:
-        """Drop the padding of a [B, T, D] batch.
+        """Remove the padding of a [B, T, D] batch.
 
         Args:
-            values: [B, T, D].
-            mask: [B, T] boolean, True where there is a token (padding may stand anywhere).
-            modality: one name for all, or [B, T] int64 with the names in `modalities`.
-            modalities: names of the modalities that `modality` indexes.
-            position: [B, T] int64; left out, the tokens of a sample are counted from 0.
-            time: [B, T] floating point, or None.
-            entity: [B, T] int64, or None.
+            values: [B, T, D] floating point.
+            mask: [B, T] boolean, True for tokens; padding may be anywhere.
+            modality: one name for all tokens, or [B, T] int64 index into `modalities`.
+            modalities: names of the modalities; required if `modality` is a tensor, else ignored.
+            position: [B, T] int64; None counts the tokens of a sample from 0.
+            time: [B, T] seconds; None for none.
+            entity: [B, T] knowledge-graph entities; None for none.
 
         Raises:
-            InputError: values and mask that do not fit, or modality indices without names.
+            InputError: shapes that do not match, or modality indices without names.
+
+        Example:
+            >>> mask = torch.tensor([[True, True], [True, False]])
+            >>> Tokens.from_padded(torch.ones(2, 2, 4), mask, "text").lengths.tolist()
+            [2, 1]
         """
         if values.dim() != 3 or mask.shape != values.shape[:2] or mask.dtype != torch.bool:
             raise InputError(
@@ -245,16 +253,22 @@ class Tokens:
 
     @classmethod
     def cat(cls, parts: Iterable[Tokens]) -> Tokens:
-        """Join the parts sample by sample: sample b of the result is b of each part, in order.
+        """Concatenate the parts sample by sample: sample b of the result is sample b of each part, in order.
 
-        Modalities of the same name become one; their positions are kept, so parts of one modality
-        that continue each other should count on. Missing times become NaN, missing entities -1.
+        Modalities of the same name are merged. Positions are kept, so a part that continues the modality of
+        an earlier one should continue its numbering. Missing times become NaN, missing entities -1.
 
         Args:
-            parts: tokens of the same B samples.
+            parts: tokens with the same number of samples, width, dtype and device.
 
         Raises:
             InputError: no parts, or parts that differ in samples, width, dtype or device.
+
+        Example:
+            >>> text = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 1]), "text")
+            >>> image = Tokens.from_lengths(torch.ones(1, 4), torch.tensor([0, 1]), "image")
+            >>> Tokens.cat([text, image]).presence.tolist()
+            [[True, False], [True, True]]
         """
         parts = list(parts)
         if not parts:
@@ -272,7 +286,7 @@ class Tokens:
         names = tuple(dict.fromkeys(name for part in parts for name in part.modalities))
         lengths_PB = torch.stack([part.lengths for part in parts])
         offsets = _offsets_from_lengths(lengths_PB.sum(0))
-        # Where each part's tokens of sample b begin in the result: after the parts before it.
+        # First row of each part's tokens of sample b in the result: after those of the parts before it.
         starts_PB = offsets[:-1] + lengths_PB.cumsum(0) - lengths_PB
         place_N = torch.cat(
             [
@@ -317,21 +331,23 @@ class Tokens:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Data type of the values."""
         return self.values.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of all tensors."""
         return self.values.device
 
     @property
     def lengths(self) -> Tensor:
-        """[B] int64, tokens of each sample."""
+        """[B] int64, number of tokens of each sample."""
         result: Tensor = self._cached("lengths", lambda: self.offsets.diff())
         return result
 
     @property
     def length_list(self) -> list[int]:
-        """The lengths as a list of numbers (waits for the device once)."""
+        """The lengths as a list (the first access synchronizes with the device)."""
         result: list[int] = self._cached(
             "sizes", lambda: [last - first for first, last in pairwise(self.offsets.tolist())]
         )
@@ -339,7 +355,7 @@ class Tokens:
 
     @property
     def sample(self) -> Tensor:
-        """[N] int64, the sample that owns each token."""
+        """[N] int64, sample number of each token."""
         result: Tensor = self._cached(
             "sample",
             lambda: torch.arange(len(self), device=self.device).repeat_interleave(
@@ -350,7 +366,7 @@ class Tokens:
 
     @property
     def presence(self) -> Tensor:
-        """[B, M] boolean: has sample b at least one token of modality m?"""
+        """[B, M] boolean, whether sample b has at least one token of modality m."""
         result: Tensor = self._cached("presence", self._compute_presence)
         return result
 
@@ -365,20 +381,20 @@ class Tokens:
         return self._layout[name]
 
     def modality_index(self, name: str) -> int:
-        """Return the number of a modality in `modality`.
+        """Index of a modality in `modalities`.
 
         Args:
-            name: of the modality.
+            name: name of the modality.
 
         Raises:
-            InputError: there is no such modality; the nearest name is suggested.
+            InputError: unknown modality; the message suggests a similar name.
         """
         if name not in self.modalities:
             raise InputError(f"Tokens: no modality {name!r}.{did_you_mean(name, self.modalities)}")
         return self.modalities.index(name)
 
     def sequences(self) -> tuple[Tensor, ...]:
-        """The values of each sample, [T_b, D] each; one backward pass serves them all."""
+        """Values of each sample, [T_b, D] each, as views of `values` (one autograd operation for all)."""
         result: tuple[Tensor, ...] = self.values.split(self.length_list)
         return result
 
@@ -393,21 +409,21 @@ class Tokens:
             f"{str(self.dtype).removeprefix('torch.')} on {self.device}{extra})"
         )
 
-    # --- other tokens from these ----------------------------------------------------------------
+    # --- transformations ------------------------------------------------------------------------
 
     def with_values(self, values: Tensor) -> Tokens:
-        """The same layout with other values [N, D'] (the layout is not checked or derived again).
+        """Replace the values; the layout is shared and not validated again.
 
         Args:
-            values: [N, D'].
+            values: [N, D'] floating point.
 
         Raises:
-            InputError: another number of rows.
+            InputError: not a floating point tensor [N, D'].
         """
         _check_values("values", values)
         if len(values) != len(self.values):
             raise InputError(
-                f"Tokens.with_values: got {len(values)} rows, expected {len(self.values)}, one a token"
+                f"Tokens.with_values: got {len(values)} rows, expected {len(self.values)}, one per token"
             )
         other = object.__new__(Tokens)
         for name in ("offsets", "modality", "position", "modalities", "time", "entity", "_layout"):
@@ -416,13 +432,18 @@ class Tokens:
         return other
 
     def select(self, samples: Tensor | Sequence[int]) -> Tokens:
-        """The named samples, in the order given; a sample may be named more than once.
+        """Select samples, in the given order; a sample may occur more than once.
 
         Args:
-            samples: sample numbers from 0 to B - 1, or a boolean [B].
+            samples: sample numbers from 0 to B - 1, or a boolean mask [B].
 
         Raises:
-            InputError: a number outside 0 to B - 1, or a boolean of another length.
+            InputError: a number outside 0 to B - 1, or a mask of another length.
+
+        Example:
+            >>> tokens = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 1]), "text")
+            >>> tokens.select([1, 1, 0]).lengths.tolist()
+            [1, 1, 2]
         """
         index = torch.as_tensor(samples, device=self.device)
         if index.dtype == torch.bool:
@@ -442,10 +463,10 @@ class Tokens:
         return self._gather(torch.arange(total, device=self.device) + shift, offsets)
 
     def filter(self, keep: Tensor) -> Tokens:
-        """Keep the tokens where `keep` [N] is True. All samples stay, perhaps without tokens.
+        """Keep some tokens. All samples are kept, possibly without tokens.
 
         Args:
-            keep: [N] boolean.
+            keep: [N] boolean, True for tokens to keep.
 
         Raises:
             InputError: another shape or dtype.
@@ -460,19 +481,19 @@ class Tokens:
         return self._gather(keep.nonzero()[:, 0], _offsets_from_lengths(counts))
 
     def select_modalities(self, *names: str) -> Tokens:
-        """Keep the tokens of the named modalities. All samples stay, perhaps without tokens.
+        """Keep the tokens of some modalities. All samples are kept, possibly without tokens.
 
         Args:
-            *names: modalities to keep.
+            *names: names of the modalities to keep.
         """
         wanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
         return self.filter(torch.isin(self.modality, wanted))
 
     def drop_modalities(self, *names: str) -> Tokens:
-        """Drop the tokens of the named modalities. All samples stay, perhaps without tokens.
+        """Drop the tokens of some modalities. All samples are kept, possibly without tokens.
 
         Args:
-            *names: modalities to drop.
+            *names: names of the modalities to drop.
         """
         unwanted = torch.tensor([self.modality_index(name) for name in names], device=self.device)
         return self.filter(~torch.isin(self.modality, unwanted))
@@ -492,8 +513,8 @@ class Tokens:
         """Move to another device, or convert the values to another dtype.
 
         Args:
-            device: of the result; None keeps it.
-            dtype: of the values; None keeps it.
+            device: target device; None keeps the device.
+            dtype: dtype of the values; None keeps the dtype.
         """
         target = self.device if device is None else torch.device(device)
         if target == self.device:
@@ -502,7 +523,7 @@ class Tokens:
         return moved if dtype is None else moved.with_values(moved.values.to(dtype))
 
     def pin_memory(self) -> Tokens:
-        """In page-locked memory, for fast copies to a GPU."""
+        """Copy to page-locked memory, for fast transfer to a GPU."""
         return self._map_tensors(lambda tensor: tensor.pin_memory())
 
     def _map_tensors(self, function: Any) -> Tokens:
@@ -513,17 +534,23 @@ class Tokens:
         return replace(self, **fields)
 
     def to_padded(self, length: int | None = None, padding_value: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The padded form, for code that knows no other.
+        """Convert to a padded batch.
 
         Args:
-            length: T; left out, the longest sample's length.
-            padding_value: what to put where there is no token.
+            length: T; None means the length of the longest sample.
+            padding_value: value of the padding.
 
         Returns:
-            values [B, T, D], and a mask [B, T], True where there is a token.
+            Values [B, T, D] and a boolean mask [B, T], True for tokens.
 
         Raises:
             InputError: `length` is shorter than the longest sample.
+
+        Example:
+            >>> tokens = Tokens.from_lengths(torch.ones(3, 4), torch.tensor([2, 1]), "text")
+            >>> values, mask = tokens.to_padded()
+            >>> values.shape, mask.tolist()
+            (torch.Size([2, 2, 4]), [[True, True], [True, False]])
         """
         longest = int(self.lengths.max()) if len(self) else 0
         length = longest if length is None else length
@@ -538,17 +565,17 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """What the fusion core hands to the heads.
+    """Output of the fusion core, input of the heads.
 
     Args:
-        tokens: the fused tokens, width D.
-        pooled: [B, D], one joint vector a sample (zeros for a sample without any token).
-        by_modality: [B, M, D], one vector a modality, in the order of `tokens.modalities`
-            (zeros where the modality is absent: look at `presence`, not at the zeros).
-        presence: [B, M] boolean.
+        tokens: fused tokens, width D.
+        pooled: [B, D], one joint vector per sample (zeros for a sample without tokens).
+        by_modality: [B, M, D], one vector per modality, in the order of `tokens.modalities` (zeros for absent
+            modalities; use `presence` to detect them).
+        presence: [B, M] boolean, whether the sample has the modality.
 
     Raises:
-        InputError: a shape does not fit the tokens.
+        InputError: a shape does not match the tokens.
     """
 
     tokens: Tokens
@@ -576,12 +603,12 @@ class Fused:
 
 
 def _offsets_from_lengths(lengths: Tensor) -> Tensor:
-    """[B] lengths -> [B + 1] offsets."""
+    """[B + 1] offsets from [B] lengths."""
     return torch.nn.functional.pad(lengths.long().cumsum(0), (1, 0))
 
 
 def _cat_optional(parts: Sequence[Tokens], name: str, fill_value: float, order_N: Tensor) -> Tensor | None:
-    """An optional field of the joined parts; parts without it contribute `fill_value`."""
+    """Optional field of the concatenated parts; parts without it contribute `fill_value`."""
     given = [getattr(part, name) for part in parts]
     known = [tensor for tensor in given if tensor is not None]
     if not known:

@@ -32,7 +32,7 @@ def parse_texts(cell: Any) -> list[str]:
         cell: a value, or a list of values.
 
     Returns:
-        One text a value.
+        One text per value.
 
     Example:
         >>> parse_texts([7.0, None, "a"]), parse_texts(" b "), parse_texts(None)

@@ -40,7 +40,7 @@ def read_coco(
         image_folder: the folder that `file_name` is relative to.
         labels: the allowed category names; None for any.
         bad_boxes: "drop" and list invalid boxes, or "refuse" the data (see `BoxValidator`).
-        rejected: log of the rejections; left out, they are not kept.
+        rejected: log of the rejections; None discards them.
         reject_limit: maximum fraction of the images that may be dropped.
 
     Returns:

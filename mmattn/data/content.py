@@ -84,7 +84,7 @@ class ContentTable:
     reject_limit: float
 
     def samples(self, entities: Mapping[str, int]) -> tuple[Sample, ...]:
-        """Build one sample a row; rows without any modality are listed and kept.
+        """Build one sample per row; rows without any modality are logged and kept.
 
         Args:
             entities: id -> index of every entity.
@@ -114,7 +114,7 @@ class ContentTable:
         return lambda cell, _: _parse_cell(cell, use, entities, self.card)
 
     def labels(self) -> dict[str, np.ndarray]:
-        """Map each label column to one text a row, "" where there is none."""
+        """Map each label column to one text per row, "" where there is none."""
         return {
             column: np.array([", ".join(parse_texts(cell)) for cell in self._cells(column)], dtype=object)
             for column, use in self.spec.uses()
@@ -128,8 +128,7 @@ class ContentTable:
             samples: I samples, with the words and images that tags and boxes annotate.
 
         Returns:
-            target column -> one target a row: a name, a list of names, text, a number or `Boxes`; None where
-            missing.
+            target column -> one target per row: a name, a list of names, text or `Boxes`; None where missing.
 
         Raises:
             InputError: more bad cells or bad boxes in a column than the limit.

@@ -86,14 +86,14 @@ class Dataset:
 
     Args:
         card: the card.
-        items: one `Sample` an item, in the order of the file.
-        users: one `Sample` a user (without content where the card has no table of users).
+        items: one `Sample` per item, in the order of the file.
+        users: one `Sample` per user (without content where the card has no table of users).
         interactions: the valid rows; none where the card has no such table.
         graph: the valid rows; none where the card has no such table.
         item_split: [I] text, "train", "validation", "test" or "" (missing), or None.
-        labels: label column -> one text an item ("" where missing).
-        targets: target column -> one raw target an item (None where missing): a name (label), lists of names
-            (labels, tags), text (transcript), a number (value) or `mmattn.boxes.Boxes` (boxes).
+        labels: label column -> one text per item ("" where missing).
+        targets: target column -> one raw target per item (None where missing): a name (label), lists of names
+            (labels, tags), text (transcript) or `mmattn.boxes.Boxes` (boxes).
         rejected: all rows and cells that were not used, and all items without content.
     """
 

@@ -61,7 +61,7 @@ class Histories:
         if not len(users_N) == len(items_N) == len(time_N):
             raise InputError(
                 f"histories: got {len(users_N)} users, {len(items_N)} items and {len(time_N)} times, "
-                "expected one of each an event"
+                "expected one of each per event"
             )
         if not np.isfinite(time_N).all():
             raise InputError(

@@ -67,7 +67,7 @@ def drop_modalities(
 
 
 def _draw_keep_mask(presence_BM: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Draw the present modalities [B, M] that are kept, at least one a sample where it has any."""
+    """Draw the present modalities [B, M] to keep, at least one per sample that has any."""
     if not 0 <= probability <= 1:
         raise InputError(f"modality dropout: got probability {probability}, expected 0 to 1")
     draw_BM = torch.rand(presence_BM.shape, generator=generator).to(presence_BM.device)

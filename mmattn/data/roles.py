@@ -46,13 +46,13 @@ class Column:
     Args:
         role: for content: "text", "words" (a list of words, unchanged), "category" (one value), "categories"
             (a list), "number", "entity" (of the graph), "image" or "audio" (a path); for targets: "label" (a
-            name), "labels" (a list of names, may be empty), "tags" (a list with one name a word),
-            "transcript" (text), "value" (a number to predict), "boxes" (a list of {label, box}; a box is
-            left, top, right, bottom in pixels of the upright image). In files that hold text only, a list is
-            JSON or has separators; boxes are JSON.
-        modality: modality of the content; left out, that of the role ("text", "table", "image", "audio").
-        separator: separator of lists given as text; left out, "|", or white space for words and tags.
-        annotates: the modality that tags or boxes refer to; left out, the only one of words or images.
+            name), "labels" (a list of names, may be empty), "tags" (a list with one name per word),
+            "transcript" (text), "boxes" (a list of {label, box}; a box is left, top, right, bottom in pixels
+            of the upright image). In files that hold text only, a list is JSON or has separators; boxes are
+            JSON.
+        modality: modality of the content; by default that of the role ("text", "table", "image", "audio").
+        separator: separator of lists given as text; by default "|", or white space for words and tags.
+        annotates: the modality that tags or boxes refer to; by default the only one of words or images.
 
     Raises:
         InputError: an unknown role, or an option that does not fit the role.

@@ -66,7 +66,7 @@ def parse_tags(cell: Any, separator: str, words: Sequence[str] | None) -> list[s
         words: the words; None where they are missing.
 
     Returns:
-        One tag a word, or None for an empty cell.
+        One tag per word, or None for an empty cell.
 
     Raises:
         BadCell: another number of tags than of words, or an empty tag.

@@ -42,7 +42,7 @@ def read_voc(
         split: name of a list in ImageSets/Main; None for all images with an XML file.
         labels: the allowed labels; None for any.
         bad_boxes: "drop" and list invalid boxes, or "refuse" the data (see `BoxValidator`).
-        rejected: log of the rejections; left out, they are not kept.
+        rejected: log of the rejections; None discards them.
         reject_limit: maximum fraction of the images that may be dropped.
 
     Returns:

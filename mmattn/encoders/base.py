@@ -1,4 +1,4 @@
-"""The contract of an encoder: raw contents in, one token sequence a sample out, and a card of its provenance.
+"""Interface of encoders: raw contents to one token sequence per sample, with a provenance card.
 
 README.md in this folder describes how to add one.
 """
@@ -75,10 +75,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, contents: Sequence[Any]) -> Tokens:
-        """Encode contents as tokens of one modality, one sequence a content.
+        """Encode contents as tokens of one modality, one sequence per content.
 
         Args:
-            contents: B raw contents or results of `read`, one a sample; None where the modality is absent,
+            contents: B raw contents or results of `read`, one per sample; None where the modality is absent,
                 which gives a sequence without tokens.
 
         Returns:
@@ -185,12 +185,12 @@ class Encoder(nn.Module, ABC):
         positions: Sequence[Tensor | None] | None = None,
         times: Sequence[Tensor | None] | None = None,
     ) -> Tokens:
-        """Pack one sequence a sample into tokens of this encoder's modality.
+        """Pack one sequence per sample into tokens of this encoder's modality.
 
         Args:
             sequences: [T_b, D] for each of the B samples; None for a sample without tokens.
-            positions: [T_b] int64 each; left out, tokens are numbered from 0 in each sample.
-            times: [T_b] seconds each; left out, the tokens have no time.
+            positions: [T_b] int64 each; by default tokens are numbered from 0 in each sample.
+            times: [T_b] seconds each; by default the tokens have no time.
 
         Returns:
             Tokens of B samples.

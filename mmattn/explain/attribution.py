@@ -164,7 +164,8 @@ class _SpanAttributor:
 
     Args:
         membership: [N, U] 1 where the token belongs to the span.
-        leave_out_effects: [1 + U + M] decrease of the score without nothing, each span, each modality.
+        leave_out_effects: [1 + U + M] decrease of the score when leaving out nothing, each span, each
+            modality.
         pool_weights: [N] pooling weight of each token; sums to one.
     """
 
@@ -257,7 +258,7 @@ def _leave_out_effects(
     target: ExplanationTarget,
     batch_size: int,
 ) -> Tensor:
-    """Return the decrease of the score without nothing, each span, each modality, [1 + U + M]."""
+    """Decrease of the score when leaving out nothing, each span, and each modality, [1 + U + M]."""
     groups: list[tuple[str, tuple[int, ...]]] = [("", ())]
     groups += [(name, unit.tokens) for name in names for unit in spans.get(name, ())]
     groups += [

@@ -69,13 +69,13 @@ class ItemVector:
 
 @dataclass(eq=False)
 class ItemSimilarity:
-    """How alike two items are: the cosine of the vectors that a head gives.
+    """Cosine similarity of two items' vectors, as output by a head.
 
     Args:
-        head: gives vectors [B, D].
-        other_vector: [D], the other item's vector.
+        head: maps fused samples to vectors [B, D].
+        other_vector: [D], vector of the other item.
         other_item: the other item.
-        other_title: what the other item is called.
+        other_title: title of the other item.
     """
 
     head: Any

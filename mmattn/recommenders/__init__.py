@@ -1,10 +1,9 @@
-"""Rival recommenders, strong on purpose: a rival left weak proves nothing.
+"""Baseline recommenders, well tuned so that comparisons with them are meaningful.
 
-Some are linear in the user's history: score = history [U, W] @ weights [W, I], where W are the items
-whose interactions are known. They differ in where the weights come from: other users' choices (EASE,
-item neighbours), or the items' content (ridge, nearest neighbours, kernel ridge), which reaches cold
-items. The others give users and items vectors: least squares (ImplicitALS), or learned from pairs (BPR,
-LightGCN, and VBPR, which reaches cold items).
+Some are linear in the user's history: score = history [U, W] @ weights [W, I], where W are the known items.
+The weights come from co-occurrence (EASE, item neighbours) or from item content (ridge, nearest neighbours,
+kernel ridge), which also scores cold items. The others represent users and items as vectors, fitted by least
+squares (ImplicitALS) or learned from pairs (BPR, LightGCN, and VBPR, which also scores cold items).
 """
 
 from mmattn.recommenders.als import ImplicitALS

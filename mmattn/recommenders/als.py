@@ -1,4 +1,4 @@
-"""Weighted matrix factorisation by alternating least squares, called from the library `implicit`."""
+"""Weighted matrix factorization by alternating least squares, from the library `implicit`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["ImplicitALS"]
 
 
 class ImplicitALS:
-    """Factors for which every pair counts: a chosen one 1 + `alpha` times as much as another one.
+    """Matrix factorization over all user-item pairs, of which chosen ones weigh 1 + `alpha` times as much.
 
     Y. Hu, Y. Koren, C. Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008. Items
     that are not known score zero.
 
     Args:
         dim: width of the factors.
-        regularization: of the penalty on the factors.
-        alpha: alpha of the paper: how much more a chosen pair counts than another one.
-        iterations: of both half steps.
-        seed: of the first factors.
-        num_threads: of the library; 0 takes all cores. The result does not depend on it.
+        regularization: weight of the L2 penalty on the factors.
+        alpha: alpha of the paper: extra weight of a chosen pair.
+        iterations: number of iterations, each of which updates users and items.
+        seed: seed of the initial factors.
+        num_threads: threads of the library; 0 means all cores. The result does not depend on it.
 
     Raises:
-        MissingDependency: `implicit` is not installed (the extra `rivals`).
+        InputError: an argument out of range.
     """
 
     def __init__(
@@ -58,15 +58,16 @@ class ImplicitALS:
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`; features are not used.
+        """Factorize the interactions.
 
         Args:
             interactions: [U, I], a stored entry where the user chose the item.
-            features: unused.
-            known: items that were there to be chosen; None for those that anybody chose.
+            features: not used.
+            known: ids of the known items; None means those with an interaction.
 
         Raises:
-            MissingDependency: implicit is not installed.
+            InputError: no known items, or ids out of range.
+            MissingDependency: `implicit` is not installed (the extra `rivals`).
         """
         try:
             from implicit.cpu.als import AlternatingLeastSquares
@@ -77,7 +78,7 @@ class ImplicitALS:
         known_W = known_items("ImplicitALS", interactions, known)
         confidence_UW = sparse.csr_matrix(interactions[:, known_W].astype(np.float32))
         confidence_UW.data[:] = 1 + self.alpha
-        # The library has threads of its own; those of BLAS inside them make it many times slower.
+        # The library runs its own threads; nested BLAS threads would make it many times slower.
         with threadpool_limits(1, "blas"):
             library = AlternatingLeastSquares(
                 factors=self.dim, regularization=self.regularization, iterations=self.iterations,
@@ -90,10 +91,13 @@ class ImplicitALS:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         return self.factors.score(users, items)

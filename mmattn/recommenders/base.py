@@ -1,4 +1,4 @@
-"""What every rival is, and what most share: a score that is linear in the user's history."""
+"""Interface of the baseline recommenders, and the base class of those linear in the user's history."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Recommender(Protocol):
-    """What the evaluation asks of a system: fit once, then score any users and items."""
+    """Interface that the evaluation expects: fit once, then score any users and items."""
 
     def fit(
         self,
@@ -32,28 +32,32 @@ class Recommender(Protocol):
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """Learn from the known interactions.
+        """Learn from the interactions with known items.
 
         Args:
             interactions: [U, I], a stored entry where the user chose the item.
-            features: content of all I items, as the class says; None where it uses none.
-            known: ids of the items that were there to be chosen; by default those that anybody chose.
-                Cold items must not be among them: that nobody chose them yet says nothing.
+            features: content of all I items, in the form that the class documents; None if it uses none.
+            known: ids of the items that were available to be chosen; None means those with an interaction.
+                Cold items must not be among them, because their missing interactions are not negative
+                evidence.
         """
         ...
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """[len(users), len(items)] float32, higher is better, comparable within a user.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better, comparable within a user.
         """
         ...
 
 
 class LinearRecommender(ABC):
-    """score = history @ weights; a subclass says what the weights [W, I] are."""
+    """Base class for score = history @ weights; a subclass computes the weights [W, I]."""
 
     def fit(
         self,
@@ -61,15 +65,15 @@ class LinearRecommender(ABC):
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`.
+        """Compute the weights from the interactions with known items.
 
         Args:
             interactions: [U, I], a stored entry where the user chose the item.
-            features: content of all I items, as the class says.
-            known: items that were there to be chosen; None for those that anybody chose.
+            features: content of all I items, in the form that the class documents; None if it uses none.
+            known: ids of the known items; None means those with an interaction.
 
         Raises:
-            InputError: features that do not fit the items, or known items out of range.
+            InputError: features that do not match the items, no known items, or ids out of range.
         """
         known_W = known_items(type(self).__name__, interactions, known)
         history_UW = sparse.csr_array(interactions[:, known_W].astype(np.float32))
@@ -90,11 +94,14 @@ class LinearRecommender(ABC):
         return asked
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         weights = self._weights_WI[:, np.asarray(items, np.int64)]
         scores = self._history_UW[np.asarray(users, np.int64)] @ weights
@@ -107,15 +114,22 @@ class LinearRecommender(ABC):
 
 
 def known_items(owner: str, interactions: sparse.csr_array, known: ArrayLike | None) -> Ints:
-    """Return the known items; by default those that anybody chose.
+    """Ids of the known items.
 
     Args:
-        owner: begins the message.
-        interactions: [U, I].
-        known: as a user gave them; None for the default.
+        owner: class name for error messages.
+        interactions: [U, I], a stored entry where the user chose the item.
+        known: the ids; None means the items with an interaction.
+
+    Returns:
+        [W] int64.
 
     Raises:
-        InputError: there are none, or some are out of range.
+        InputError: no known items, or ids out of range.
+
+    Example:
+        >>> known_items("EASE", sparse.csr_array(np.array([[1, 0, 1], [0, 0, 1]])), None).tolist()
+        [0, 2]
     """
     if known is None:
         known_W = np.flatnonzero(np.bincount(interactions.indices, minlength=interactions.shape[1]))
@@ -131,16 +145,19 @@ def known_items(owner: str, interactions: sparse.csr_array, known: ArrayLike | N
 def check_features(
     owner: str, features: NDArray[Any] | None, num_items: int, is_kernel: bool = False
 ) -> NDArray[Any]:
-    """Check the features, [items, F], or the kernel, [items, items] if `is_kernel`.
+    """Check the shape of item features or of a kernel, and that all values are finite.
 
     Args:
-        owner: begins the message.
-        features: as a user gave them.
-        num_items: number of items.
-        is_kernel: whether they are a kernel.
+        owner: class name for error messages.
+        features: [I, F], or [I, I] if `is_kernel`.
+        num_items: I.
+        is_kernel: whether a kernel between items is expected.
+
+    Returns:
+        `features`, unchanged.
 
     Raises:
-        InputError: there are none, their shape is another one, or they are not finite.
+        InputError: None, another shape, or values that are not finite.
     """
     expected = f"[{num_items}, {num_items}]" if is_kernel else f"[{num_items}, F]"
     if features is None:
@@ -158,11 +175,11 @@ def check_positive(name: str, value: float) -> float:
     """Return the value if it is above 0.
 
     Args:
-        name: of the value, for the message.
+        name: class and argument for the error message.
         value: the value.
 
     Raises:
-        InputError: it is not above 0.
+        InputError: the value is 0, negative or NaN.
     """
     if not value > 0:
         raise InputError(f"{name}: got {value}, expected a number above 0")
@@ -173,11 +190,11 @@ def check_at_least_one(name: str, value: int) -> int:
     """Return the value if it is at least 1.
 
     Args:
-        name: of the value, for the message.
+        name: class and argument for the error message.
         value: the value.
 
     Raises:
-        InputError: it is below 1.
+        InputError: the value is below 1.
     """
     if value < 1:
         raise InputError(f"{name}: got {value}, expected at least 1")

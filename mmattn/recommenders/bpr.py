@@ -1,4 +1,4 @@
-"""Matrix factorisation that learns from pairs."""
+"""Matrix factorization trained on pairs with the BPR loss."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["BPR"]
 
 
 class BPR(PairwiseRecommender):
-    """A vector for each user and item and a bias for each item, trained by the BPR loss.
+    """Matrix factorization with item biases, trained with the BPR loss.
 
     S. Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
-    https://arxiv.org/abs/1205.2618. Items that are not known score zero; users without a choice get the
-    items' biases. Arguments: see `mmattn.recommenders.pairwise.PairwiseRecommender`.
+    https://arxiv.org/abs/1205.2618. Items that are not known score zero; for users without interactions the
+    scores are the item biases. Arguments: see `mmattn.recommenders.pairwise.PairwiseRecommender`.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Rivals whose score is a product of two vectors: one of the user, one of the item."""
+"""Scores as inner products of user and item vectors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Factors"]
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """score = users @ items.T + bias.
+    """User and item vectors with score = users @ items.T + bias.
 
     Args:
-        users: [U, K].
-        items: [I, K].
-        bias: [I].
+        users: [U, K] user vectors.
+        items: [I, K] item vectors.
+        bias: [I] item biases.
 
     Example:
         >>> factors = Factors(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.0, 0.5]))
@@ -32,11 +32,14 @@ class Factors:
     bias: Floats32
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """[len(users), len(items)] float32.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         chosen = np.asarray(items, np.int64)
         scores = self.users[np.asarray(users, np.int64)] @ self.items[chosen].T + self.bias[chosen]

@@ -1,4 +1,4 @@
-"""Warm and cold items in one list: co-choice, attention over users, and content where both are thin."""
+"""Hybrid recommender that ranks warm and cold items in one list."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["BalancedEASE", "Hybrid"]
 
 
 class BalancedEASE(EASE):
-    """EASE in which those who chose a thousand items do not speak for everybody.
+    """EASE with users weighted inversely to their activity, so that very active users do not dominate.
 
-    A user with n choices weighs n to the power of -balance (in the mean, 1): each pair of items is counted so
-    in the co-choice that EASE inverts. On MovieLens-1M that is worth more than any tuning of the strength.
+    A user with n interactions has the weight n^-activity_power (scaled to mean 1) in the co-occurrence matrix
+    that EASE inverts. On MovieLens-1M this improves accuracy more than any tuning of the regularization.
 
-    Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019; users are weighed as items are
-    in Steck, "Autoencoders that don't overfit towards the Identity", 2020.
+    Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019; users are weighted here as
+    items are in Steck, "Autoencoders that don't overfit towards the Identity", 2020.
 
     Args:
-        regularization: of the ridge penalty on the weights.
-        activity_power: 0 is EASE; 1 gives every user the same weight, however much they chose.
+        regularization: ridge penalty on the weights.
+        activity_power: 0 gives EASE; with 1, a user's co-occurrences are divided by the history length.
 
     Raises:
-        InputError: a negative `activity_power`.
+        InputError: an argument out of range.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]]))
@@ -50,7 +50,7 @@ class BalancedEASE(EASE):
 
     @property
     def weights(self) -> Floats32:
-        """[W, I] what each known item says of every item."""
+        """[W, I] weight of each known item for the score of every item."""
         return np.asarray(self._weights_WI)
 
     def _compute_weights(
@@ -64,37 +64,40 @@ class BalancedEASE(EASE):
 
 
 class Hybrid:
-    """One score for every item, from whatever is known of it.
+    """One score for warm and cold items, from interactions and content.
 
-    Three estimates of the chance that user u chooses item j: from the items that were chosen together with
-    those of the history (`BalancedEASE`), from the users who chose alike (`UserKernel`), and from content,
-    where an item tower or a kernel says what each known item tells of j. How far choices are believed rests
-    on how many there are: with n_j of them,
+    Three estimates of the probability that user u chooses item j are combined: co-occurrence with the items
+    of the history (`BalancedEASE`), the choices of similar users (`UserKernel`), and content (weights between
+    items from an item tower or a kernel). With n_j interactions of item j:
 
-        trust_j     = n_j / (n_j + evidence)
-        score(u, j) = trust_j (w users(u, j) + (1 - w) choices(u, j)) / n_j^penalty
-                    + (1 - trust_j) lift content(u, j)
+        trust_j     = n_j / (n_j + shrinkage)
+        score(u, j) = trust_j (w users(u, j) + (1 - w) choices(u, j)) / n_j^p
+                    + (1 - trust_j) content_scale content(u, j)
 
-    the credibility formula of insurers: an item that nobody chose is judged by its content alone, one that
-    thousands chose by their choices, and nowhere between is a switch. All three parts are in expected
-    choices, so that they share a list; `content_scale` is for what they cannot know, that a new item has its
-    whole life before it while a user has seen most of what is old and fits.
+    where w is `user_weight` and p is `popularity_penalty`. This is the credibility formula of actuarial
+    science: an item without interactions is scored by content alone, an item with many by its interactions,
+    with a smooth transition. All three parts are in expected choices, so they share one scale.
+    `content_scale` corrects for what the estimates do not model: a new item still has all its interactions
+    ahead, while users have already seen most of the old items that match their taste.
 
-    The users' part bounds its own size (see `UserKernel`); the rest takes time W^3 and memory 12 W I bytes,
-    for W known ones of I items. A new user needs a history only (`score_histories`); without any, everything
-    scores 0.
+    `UserKernel` bounds its own cost; the rest takes time W^3 and memory 12 W I bytes for W known items of I.
+    A new user needs only a history (`score_histories`); for an empty history every score is 0.
 
     Papers: Steck 2019 and 2020 (see `BalancedEASE`); Sachdeva et al. 2022 (see `UserKernel`); Bühlmann,
     "Experience rating and credibility", 1967.
 
     Args:
-        item_model: the items' part, to be fitted.
-        user_model: the users' part, to be fitted; None goes without.
-        user_weight: of the users' part, from 0 to 1.
-        shrinkage: choices that an item needs before they count half; 0 believes the first.
-        content_scale: factor on what content says.
-        popularity_penalty: how much is taken from items that many chose. Whoever likes what all like has
-            mostly met it.
+        item_model: unfitted co-occurrence model; None means `BalancedEASE()`.
+        user_model: unfitted user model; None means to leave this part out.
+        user_weight: weight of the user model, from 0 to 1.
+        shrinkage: interactions at which an item's interactions and its content weigh the same; 0 trusts a
+            single interaction fully.
+        content_scale: factor on the content scores.
+        popularity_penalty: exponent by which the scores of popular items are reduced, because their fans have
+            mostly chosen them already; 0 means no reduction.
+
+    Raises:
+        InputError: an argument out of range.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]))
@@ -125,18 +128,18 @@ class Hybrid:
         known: ArrayLike | None = None,
         profiles: NDArray[Any] | None = None,
     ) -> Self:
-        """As `Recommender.fit`.
+        """Fit both models and set the content weights.
 
         Args:
-            interactions: [U, I].
-            features: [W, I] what each known item says of every item, in choices, as the weights of
-                `mmattn.training.tasks.recommendation.Recommender` are; None for no content: then new items
-                score 0.
-            known: W ids, ascending; by default those that anybody chose.
-            profiles: [U, F] what else is known of users, for the users' part.
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: [W, I] content weight of each known item for every item, in expected choices, as the
+                weights of `mmattn.training.tasks.recommendation.Recommender`; None for no content, so that
+                new items score 0.
+            known: W ids of the known items, ascending; None means those with an interaction.
+            profiles: [U, F] other features of the users, for the user model; None for none.
 
         Raises:
-            InputError: content for other items than these, or that is not finite.
+            InputError: content of another shape or not finite, or known items out of range.
         """
         known_W = known_items("Hybrid", interactions, known)
         ones_UI = binarize(interactions)
@@ -151,11 +154,13 @@ class Hybrid:
         return self._set_content(features)
 
     def with_content(self, features: NDArray[Any] | None) -> Self:
-        """The same with another content, nothing being fitted again: for a catalogue of the same items whose
-        content changed, or was taken away to see what it is worth. As `features` of `fit`.
+        """Copy with other content weights and the same fitted models, for new content or a content ablation.
 
         Args:
-            features: [known, I] weights between items from their content; None for no content.
+            features: [W, I] content weights, as in `fit`; None for no content.
+
+        Raises:
+            InputError: content of another shape or not finite.
         """
         return copy.copy(self)._set_content(features)
 
@@ -166,13 +171,16 @@ class Hybrid:
         content_scale: float | None = None,
         popularity_penalty: float | None = None,
     ) -> Self:
-        """Return the same fitted parts with other weights; what is left out stays.
+        """Copy with other mixture weights and the same fitted models.
 
         Args:
-            user_weight: of the users' part.
-            shrinkage: interactions before an item counts as much as its content.
-            content_scale: factor on the content.
-            popularity_penalty: discount of popular items.
+            user_weight: weight of the user model, from 0 to 1; None keeps the current value.
+            shrinkage: as in the class; None keeps the current value.
+            content_scale: as in the class; None keeps the current value.
+            popularity_penalty: as in the class; None keeps the current value.
+
+        Raises:
+            InputError: a weight out of range.
         """
         other = copy.copy(self)
         other._set_weights(
@@ -184,11 +192,14 @@ class Hybrid:
         return other._combine()
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`.
+        """Score items for users of the training data.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         users_B, items_C = np.asarray(users, np.int64), np.asarray(items, np.int64)
         scores_BC = np.asarray(self._histories_UW[users_B] @ self._weights_WI[:, items_C])
@@ -197,11 +208,14 @@ class Hybrid:
         return scores_BC
 
     def score_histories(self, histories: sparse.csr_array, items: ArrayLike) -> Floats32:
-        """[B, len(items)] for users that nothing was learned from.
+        """Score items for users given by their histories, which need not be in the training data.
 
         Args:
             histories: [B, I], a stored entry where the user chose the item.
-            items: ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
 
         Raises:
             InputError: histories over another number of items.
@@ -238,18 +252,18 @@ class Hybrid:
         if features is not None and (features.shape != shape or not np.isfinite(features).all()):
             raise InputError(
                 f"Hybrid.fit: got content of shape {features.shape}, expected finite numbers [{shape[0]}, "
-                f"{shape[1]}], a row a known item and a column an item"
+                f"{shape[1]}], one row per known item and one column per item"
             )
         self._content_WI = None if features is None else features.astype(np.float32)
         return self._combine()
 
     def _combine(self) -> Self:
-        """Two of the three parts are linear in the history, and so are one matrix."""
-        heard_I = self._counts_I + self.shrinkage
-        trust_I = np.divide(self._counts_I, heard_I, out=np.zeros_like(heard_I), where=heard_I > 0)
-        heeded_I = trust_I * np.maximum(self._counts_I, 1) ** -self.popularity_penalty
-        self._user_scale_I = (self.user_weight * heeded_I).astype(np.float32)
-        self._weights_WI = self.item_model.weights * ((1 - self.user_weight) * heeded_I).astype(np.float32)
+        """Merge the item model and the content into one weight matrix; both are linear in the history."""
+        total_I = self._counts_I + self.shrinkage
+        trust_I = np.divide(self._counts_I, total_I, out=np.zeros_like(total_I), where=total_I > 0)
+        scale_I = trust_I * np.maximum(self._counts_I, 1) ** -self.popularity_penalty
+        self._user_scale_I = (self.user_weight * scale_I).astype(np.float32)
+        self._weights_WI = self.item_model.weights * ((1 - self.user_weight) * scale_I).astype(np.float32)
         if self._content_WI is not None:
             self._weights_WI += self._content_WI * ((1 - trust_I) * self.content_scale).astype(np.float32)
         return self

@@ -1,6 +1,6 @@
-"""Similarities of items' content [I, I] for `KernelRidge`: cosine, tags, numbers, and how they combine.
+"""Content similarities of items [I, I] for `KernelRidge`: cosine, tags, numbers, and their combinations.
 
-Absent content is similar to nothing: its row and column are zero, never a mean or a guess.
+An item without content has zero similarity to every item: its row and column are zero, never imputed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ Kernel = NDArray[np.float64]
 
 
 def cosine(features: NDArray[np.floating] | sparse.csr_array) -> Kernel:
-    """Cosine similarity of the rows; a zero row (nothing there) is similar to nothing, itself included.
+    """Cosine similarity of the rows.
+
+    A zero row (no content) has zero similarity to every row, itself included.
 
     Args:
         features: [I, F] pooled content or a sparse tag matrix.
+
+    Returns:
+        [I, I] similarities.
 
     Example:
         >>> cosine(np.array([[3.0, 4.0], [4.0, 3.0], [0.0, 0.0]])).round(2).tolist()
@@ -36,10 +41,13 @@ def cosine(features: NDArray[np.floating] | sparse.csr_array) -> Kernel:
 
 
 def concat_normalized(*parts: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Concatenate features with each part's rows scaled to length 1, [I, F1 + F2 + ...].
+    """Concatenate features after scaling the rows of each part to length 1, so that the parts weigh the same.
 
     Args:
-        *parts: [I, F1], [I, F2], ...
+        *parts: features [I, F1], [I, F2], ...; zero rows stay zero.
+
+    Returns:
+        [I, F1 + F2 + ...].
 
     Example:
         >>> concat_normalized(np.array([[2.0]]), np.array([[3.0, 4.0]])).tolist()
@@ -49,10 +57,13 @@ def concat_normalized(*parts: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def tag_matrix(tags: Sequence[Iterable[Hashable]]) -> sparse.csr_array:
-    """[I, number of distinct tags] of ones; a tag named twice by an item counts once.
+    """Binary item-tag matrix; columns are numbered in order of first appearance.
 
     Args:
-        tags: tags of each item.
+        tags: the tags of each of I items; duplicates within an item count once.
+
+    Returns:
+        [I, number of distinct tags] of ones.
 
     Example:
         >>> tag_matrix([["director:Lasseter", "year:1995"], [], ["year:1995"]]).toarray().tolist()
@@ -70,7 +81,10 @@ def tfidf(tags: sparse.csr_array) -> sparse.csr_array:
     """Weight tags by rarity, log((1 + I) / (1 + items with the tag)) + 1, as scikit-learn does.
 
     Args:
-        tags: [I, T] of ones.
+        tags: [I, T] binary tag matrix, see `tag_matrix`.
+
+    Returns:
+        [I, T], not normalized.
 
     Example:
         >>> tfidf(tag_matrix([["a"], ["a", "b"], []])).toarray().round(3).tolist()
@@ -82,14 +96,17 @@ def tfidf(tags: sparse.csr_array) -> sparse.csr_array:
 
 
 def gaussian(values: ArrayLike, bandwidth: float) -> Kernel:
-    """exp(-(difference / width)^2 / 2) of one number an item, such as the year; NaN means unknown.
+    """Gaussian similarity exp(-(difference / bandwidth)^2 / 2) of one number per item, for example the year.
 
     Args:
-        values: [I] numbers; NaN if unknown.
-        bandwidth: width of the Gaussian.
+        values: [I] numbers; NaN means unknown and has zero similarity to every item.
+        bandwidth: standard deviation, in the unit of `values`.
+
+    Returns:
+        [I, I] similarities.
 
     Raises:
-        InputError: values that are not [I], or a bandwidth that is not above 0.
+        InputError: values that are not one-dimensional, or a bandwidth of 0 or less.
 
     Example:
         >>> gaussian([1995, 2000, float("nan")], bandwidth=5.0).round(3).tolist()
@@ -105,13 +122,16 @@ def gaussian(values: ArrayLike, bandwidth: float) -> Kernel:
 
 
 def weighted_sum(*parts: tuple[float, Kernel]) -> Kernel:
-    """Sum of (weight, kernel) pairs; weights that are not negative keep it a kernel.
+    """Weighted sum of kernels; with non-negative weights it is a kernel again.
 
     Args:
-        *parts: weight and [I, I] kernel of each part.
+        *parts: (weight, kernel [I, I]) pairs.
+
+    Returns:
+        [I, I] similarities.
 
     Raises:
-        InputError: a negative weight, or kernels of different shapes.
+        InputError: no parts, a negative weight, or kernels of different shapes.
 
     Example:
         >>> weighted_sum((1.0, np.eye(2)), (0.25, np.ones((2, 2)))).tolist()
@@ -127,11 +147,14 @@ def weighted_sum(*parts: tuple[float, Kernel]) -> Kernel:
 
 
 def exponential(kernel: Kernel, scale: float = 0.5) -> Kernel:
-    """exp(scale * K): products of similarities of every order ("same genre and same director").
+    """Elementwise exp(scale * K), which adds products of similarities ("same genre and same director").
 
     Args:
-        kernel: [I, I].
-        scale: factor on the kernel.
+        kernel: [I, I] similarities.
+        scale: weight of the higher-order products.
+
+    Returns:
+        [I, I] similarities.
 
     Example:
         >>> exponential(np.array([[2.0]])).round(4).tolist()

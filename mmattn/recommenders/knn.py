@@ -1,4 +1,4 @@
-"""Nearest neighbours among the items: by who chose them, or by their content."""
+"""Item nearest neighbours by co-occurrence or by content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from mmattn.recommenders.base import LinearRecommender, check_at_least_one, chec
 
 __all__ = ["ContentKNN", "ItemKNN"]
 
-_BLOCK_SIZE = 1024  # items whose similarities to all others are held at once
+_BLOCK_SIZE = 1024  # items whose similarities to all others are in memory at once
 
 
 class ContentKNN(LinearRecommender):
-    """An item scores the summed cosine of its nearest known items in the user's history.
+    """Sum of the cosine similarities of an item's nearest known items in the user's history.
+
+    `fit` takes item features [I, F].
 
     Args:
-        num_neighbors: how many known items each item listens to, itself left out.
+        num_neighbors: neighbours per item among the known items, the item itself excluded.
+
+    Raises:
+        InputError: fewer than 1 neighbour.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]])
@@ -33,7 +38,7 @@ class ContentKNN(LinearRecommender):
     """
 
     def __init__(self, num_neighbors: int = 50):
-        self.num_neighbors = check_at_least_one("ContentKNN: neighbours", num_neighbors)
+        self.num_neighbors = check_at_least_one("ContentKNN: num_neighbors", num_neighbors)
 
     def _compute_weights(
         self, history_UW: sparse.csr_array, known_W: Ints, num_items: int, features: NDArray[Any] | None
@@ -49,20 +54,19 @@ class ContentKNN(LinearRecommender):
 
 
 class ItemKNN(LinearRecommender):
-    """The same with the cosine of who chose them: users in common / (sqrt(n_i n_j) + shrinkage).
+    """Item nearest neighbours by shrunk co-occurrence cosine: users in common / (sqrt(n_i n_j) + shrinkage).
 
-    Shrinkage keeps pairs that rest on few users from standing beside those that rest on many. An item
-    nobody chose scores zero.
+    Shrinkage lowers the similarity of pairs with few users. An item without interactions scores zero.
 
     B. Sarwar et al., Item-based collaborative filtering recommendation algorithms, WWW 2001, summed for a
     ranking as in M. Deshpande and G. Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
 
     Args:
-        num_neighbors: how many items each item listens to, itself left out.
+        num_neighbors: neighbours per item, the item itself excluded.
         shrinkage: added to the denominator, in users; 0 for the plain cosine.
 
     Raises:
-        InputError: a negative `shrinkage`.
+        InputError: an argument out of range.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]))
@@ -71,7 +75,7 @@ class ItemKNN(LinearRecommender):
     """
 
     def __init__(self, num_neighbors: int = 100, shrinkage: float = 10.0):
-        self.num_neighbors = check_at_least_one("ItemKNN: neighbours", num_neighbors)
+        self.num_neighbors = check_at_least_one("ItemKNN: num_neighbors", num_neighbors)
         if not shrinkage >= 0:
             raise InputError(f"ItemKNN: shrinkage: got {shrinkage}, expected 0 or more")
         self.shrinkage = shrinkage
@@ -85,7 +89,7 @@ class ItemKNN(LinearRecommender):
         def similarities() -> Iterator[tuple[Ints, Floats32]]:
             for places in _blocks(np.arange(len(known_W))):
                 common_BW = (chosen_WU[places] @ history_UW).toarray()
-                # Two items nobody chose share nobody: 0 / 0 is 0.
+                # Items without interactions: 0 / 0 becomes 0.
                 below_BW = np.maximum(norm_W[places, None] * norm_W + self.shrinkage, 1e-12)
                 yield known_W[places], common_BW / below_BW
 
@@ -100,7 +104,7 @@ def _blocks(values: Ints) -> Iterator[Ints]:
 def _top_neighbors(
     similarities: Iterator[tuple[Ints, Floats32]], known_W: Ints, num_items: int, num_neighbors: int
 ) -> sparse.csr_array:
-    """Weights [W, I]: of each item's similarities to the known ones the largest, itself left out.
+    """Sparse weights [W, I]: each item's largest similarities to known items, the item itself excluded.
 
     Args:
         similarities: items and their similarities [items, W], block by block.

@@ -1,4 +1,4 @@
-"""Vectors that are averaged over the graph of who chose what."""
+"""LightGCN: user and item vectors propagated over the interaction graph."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ __all__ = ["LightGCN", "normalized_adjacency"]
 
 
 class LightGCN(PairwiseRecommender):
-    """BPR on vectors that have been passed along the edges between users and items.
+    """BPR on vectors that are propagated along the edges between users and items.
 
-    One layer replaces a vector by the sum of its neighbours', each over the root of both degrees; the
-    vectors that score are the mean over all layers, the first included. There is nothing else to it: no
-    weights, no non-linearity, no bias.
+    A layer replaces each vector by the sum of its neighbours' vectors, each divided by the square root of
+    both degrees; the final vectors are the mean over all layers, the input included. There are no layer
+    weights, non-linearities or biases.
 
     X. He et al., LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation, SIGIR
     2020, https://arxiv.org/abs/2002.02126. Items that are not known score zero.
 
     Args:
-        layers: propagation steps.
-        batch_size: interactions a step.
-        **settings: other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
+        layers: number of propagation layers.
+        batch_size: pairs per step. Every step propagates the whole graph, which takes most of the time, so
+            larger batches make an epoch faster.
+        **settings: the other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
+
+    Raises:
+        InputError: an argument out of range.
 
     Example:
         >>> seen = sparse.csr_array(np.kron(np.eye(2), np.ones((5, 3))))  # two tastes, five users each
@@ -66,7 +70,7 @@ class _LightGCNModel(PairwiseModel):
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
         users_UK, items_IK, _ = self.factors()
         margin_B = (users_UK[users] * (items_IK[positive_items] - items_IK[negative_items])).sum(1)
-        # The penalty is on what is learned: the vectors before they are passed on.
+        # The penalty applies to the learned vectors, before propagation.
         touched = (self.users[users], self.items[positive_items], self.items[negative_items])
         return margin_B, torch.stack([part.square().sum(1) for part in touched]).sum(0)
 
@@ -80,8 +84,11 @@ class _LightGCNModel(PairwiseModel):
 
 
 class _SymmetricMatmul(torch.autograd.Function):
-    """graph @ vectors. The graph is symmetric, so it carries the gradient back as well; torch's own
-    backward first turns a transposed matrix round, which takes many times longer than the product."""
+    """graph @ vectors for a symmetric graph, with graph @ gradient as the backward pass.
+
+    The backward pass of torch would first convert the transposed matrix, which takes far longer than the
+    product.
+    """
 
     @staticmethod
     def forward(ctx: Any, graph: Tensor, vectors: Tensor) -> Tensor:
@@ -94,11 +101,13 @@ class _SymmetricMatmul(torch.autograd.Function):
 
 
 def normalized_adjacency(pairs: InteractionPairs) -> sparse.csr_array:
-    """Return the normalized adjacency matrix [U + I, U + I]: 1 / sqrt(degree * degree) where a user chose an
-    item.
+    """Symmetrically normalized adjacency matrix of the user-item graph.
 
     Args:
-        pairs: interactions with known items.
+        pairs: the interactions.
+
+    Returns:
+        [U + I, U + I] with 1 / sqrt(degree of user * degree of item) where a user chose an item; symmetric.
 
     Example:
         >>> pairs = InteractionPairs.from_interactions(sparse.csr_array(np.array([[1, 1], [0, 1]])),
@@ -117,7 +126,7 @@ def normalized_adjacency(pairs: InteractionPairs) -> sparse.csr_array:
 
 def _to_torch_sparse(matrix: sparse.csr_array) -> Tensor:
     with warnings.catch_warnings():
-        # Once a process torch says that CSR is in beta and that it does not check what scipy has checked.
+        # torch warns once per process that CSR is in beta and that it does not check the invariants.
         warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int64)),

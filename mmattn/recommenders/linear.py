@@ -1,4 +1,4 @@
-"""Weights in closed form: from co-choice (EASE), or by ridge from the items' content."""
+"""Item weights in closed form: from co-occurrence (EASE), or by ridge regression on item content."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ __all__ = ["EASE", "ContentRidge", "KernelRidge"]
 
 
 class EASE(LinearRecommender):
-    """Item weights from co-choice in closed form; an item nobody chose scores zero.
+    """Item weights from co-occurrence in closed form; an item without interactions scores zero.
 
     H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, https://arxiv.org/abs/1905.03375
 
     Args:
-        regularization: of the ridge penalty on the weights; 500 suits MovieLens-1M.
+        regularization: ridge penalty on the weights; 500 suits MovieLens-1M.
+
+    Raises:
+        InputError: a regularization of 0 or less.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]))
@@ -48,18 +51,20 @@ class EASE(LinearRecommender):
 
 
 class KernelRidge(LinearRecommender):
-    """Ridge over items with users as targets: weights (K_known + regularization I)^-1 K_known,all.
+    """Kernel ridge regression over items, with users as targets.
 
-    `fit` takes the kernel [I, I] of the items' content as its features; `mmattn.recommenders.kernels` makes
-    one. An item whose row is zero scores zero for everybody.
+    The weights are (K_known + regularization I)^-1 K_known,all. `fit` takes the kernel [I, I] of the items'
+    content as its features; `mmattn.recommenders.kernels` builds one. An item whose row is zero scores zero
+    for every user.
 
     Args:
-        regularization: of the ridge penalty.
-        completion_dropout: above 0, histories are completed first by what all users' choices say of each
-            other, as
-            ours are: the dropout of
-                `mmattn.heads.recommendation.history_completion.complete_history_weights`.
-        completion_ridge: its ridge.
+        regularization: ridge penalty.
+        completion_dropout: if above 0, histories are first completed from the co-occurrence of known items;
+            the dropout of `mmattn.heads.recommendation.history_completion.complete_history_weights`.
+        completion_ridge: ridge penalty of that completion.
+
+    Raises:
+        InputError: a regularization of 0 or less.
 
     Example:
         >>> kernel = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.0], [0.5, 0.0, 1.0]])
@@ -102,12 +107,15 @@ class KernelRidge(LinearRecommender):
 
 
 class ContentRidge(KernelRidge):
-    """Linear ridge from an item's features [I, F] to the users who chose it, no intercept.
+    """Linear ridge regression from item features [I, F] to the users who chose the item, without intercept.
 
-    Solved in the dual (the linear kernel), so that wide features cost nothing more.
+    Solved in the dual (with the linear kernel), so that the cost hardly depends on F.
 
     Args:
-        regularization: of the ridge penalty.
+        regularization: ridge penalty.
+
+    Raises:
+        InputError: a regularization of 0 or less.
 
     Example:
         >>> features = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

@@ -1,4 +1,4 @@
-"""What to recommend to users without a history: popularity in place of a scorer that has nothing to go on."""
+"""Fallback for users without a history, for whom many recommenders cannot rank: for example popularity."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ __all__ = ["SupportsScore", "WithColdUserFallback"]
 
 
 class SupportsScore(Protocol):
-    """What scores users and items."""
+    """Anything that scores items for users."""
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """[len(users), len(items)] float32.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         ...
 
 
 class WithColdUserFallback:
-    """A rival for those who have a history, another one for those who have none.
+    """One recommender for users with a history, another for users without.
 
-    What is linear in the history scores all items alike where there is none, and so says nothing: anybody who
-    runs such a system answers newcomers with what is popular.
+    A recommender that is linear in the history gives all items the same score when the history is empty.
+    Systems in production then recommend popular items.
 
     Args:
-        baseline: for users with a history.
-        cold_user_baseline: for users without.
-        interactions: [U, I] the known ones.
+        baseline: fitted recommender for users with a history.
+        cold_user_baseline: fitted recommender for users without.
+        interactions: [U, I] known interactions, which decide who has a history.
 
     Example:
         >>> from mmattn.recommenders import EASE, Popularity
@@ -52,11 +55,14 @@ class WithColdUserFallback:
         self._is_cold_U = np.diff(interactions.indptr) == 0
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better, comparable within a user.
         """
         users_B = np.asarray(users, np.int64)
         scores_BC = np.array(self.baseline.score(users_B, items), np.float32)

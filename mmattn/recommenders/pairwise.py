@@ -1,7 +1,7 @@
-"""Learning to rank from pairs: a chosen item above one that was not, for the same user (BPR).
+"""Pairwise learning to rank (BPR): a chosen item should score above one the same user did not choose.
 
 S. Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009,
-https://arxiv.org/abs/1205.2618. What a subclass says is how users and items become vectors.
+https://arxiv.org/abs/1205.2618. Subclasses define how users and items are represented as vectors.
 """
 
 from __future__ import annotations
@@ -25,46 +25,50 @@ from mmattn.recommenders.factors import Factors
 __all__ = ["INIT_STD", "InteractionPairs", "PairwiseModel", "PairwiseRecommender", "ValidateFn", "bpr_loss"]
 
 ValidateFn = Callable[[Callable[[ArrayLike, ArrayLike], Floats32]], float]
-INIT_STD = 0.1  # deviation of vectors before training
-_MAX_REDRAWS = 20  # of a negative that the user has chosen, before the pair is left out
+INIT_STD = 0.1  # standard deviation of the initial vectors
+_MAX_REDRAWS = 20  # redraws of a negative that the user has chosen, before the pair is left out
 
 
 class PairwiseModel(nn.Module, ABC):
-    """How users and items become vectors whose product, plus the item's bias, is the score."""
+    """Trainable user and item vectors; the score is their inner product plus the item's bias."""
 
     @abstractmethod
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far positive items score above negative ones, [B], and the squares that the penalty
-        weighs, [B].
+        """Score margins of pairs, and the squared norms for the L2 penalty.
 
         Args:
-            users: [B] users.
-            positive_items: [B] items that they chose.
-            negative_items: [B] items that they did not.
+            users: [B] user ids.
+            positive_items: [B] items that the users chose.
+            negative_items: [B] items that they did not choose.
+
+        Returns:
+            Margins [B], score of the positive minus the negative item, and summed squares [B] of the
+            parameters used.
         """
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """[U, K], [I, K] and [I]: users, items and bias."""
+        """User vectors [U, K], item vectors [I, K] and item biases [I]."""
 
 
 class PairwiseRecommender(ABC):
-    """A rival trained by Adam on drawn pairs, one negative for each interaction and epoch.
+    """Base class of recommenders trained with Adam on sampled pairs, one negative per interaction and epoch.
 
     The same seed gives the same factors on the same machine (on a CPU).
 
     Args:
         dim: width of the vectors.
-        epochs: how many, at most; an epoch meets every interaction once.
-        learning_rate: of Adam.
-        regularization: of the penalty: on the mean over pairs of half the squared length of what they touch.
-        batch_size: pairs a step.
-        validate_fn: the validation figure of a `score` function, higher is better. Where it is given, the
-            factors of the epoch with the highest one are kept, and training ends early.
-        validate_every: epochs between two judgements.
-        patience: judgements without a better one before training ends.
-        seed: of the first vectors and of the pairs.
-        device: where it is trained.
+        epochs: maximum number of epochs; an epoch uses every interaction once.
+        learning_rate: learning rate of Adam.
+        regularization: weight of the L2 penalty: half the squared norm of the vectors and biases of a pair,
+            averaged over the pairs.
+        batch_size: pairs per step.
+        validate_fn: computes a validation metric (higher is better) from a `score` function. If given, the
+            factors of the best epoch are kept and training stops early; None trains all epochs.
+        validate_every: epochs between two validations.
+        patience: validations without improvement before training stops.
+        seed: seed of the initial vectors and of the pairs.
+        device: device of the training.
 
     Raises:
         InputError: an argument out of range.
@@ -103,16 +107,18 @@ class PairwiseRecommender(ABC):
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`. Afterwards `factors` score, and `best_epoch` says which epoch's they are.
+        """Train on the interactions with known items.
+
+        Afterwards `factors` holds the vectors, and `best_epoch` the epoch that they are from.
 
         Args:
             interactions: [U, I], a stored entry where the user chose the item.
-            features: content of all I items, as the class says.
-            known: items that were there to be chosen; None for those that anybody chose.
+            features: content of all I items, in the form that the class documents; None if it uses none.
+            known: ids of the known items; None means those with an interaction.
 
         Raises:
-            InputError: known items out of range, features that do not fit, or no user who has chosen some
-                known items and not others.
+            InputError: known items out of range, features that do not match, no interaction with a known
+                item, or no user who left out a known item.
         """
         name = type(self).__name__
         known_W = known_items(name, interactions, known)
@@ -140,11 +146,14 @@ class PairwiseRecommender(ABC):
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         return self.factors.score(users, items)
 
@@ -152,7 +161,7 @@ class PairwiseRecommender(ABC):
     def _build_model(
         self, pairs: InteractionPairs, features: NDArray[Any] | None, generator: torch.Generator
     ) -> PairwiseModel:
-        """Vectors before training."""
+        """Model with the initial vectors."""
 
     def _train_epoch(
         self,
@@ -161,7 +170,7 @@ class PairwiseRecommender(ABC):
         pairs: InteractionPairs,
         rng: np.random.Generator,
     ) -> None:
-        """One epoch."""
+        """Train one epoch."""
         for users, better, worse in pairs.sample_triplets(rng, self.batch_size):
             margin_B, squares_B = vectors(
                 *(torch.from_numpy(ids).to(self.device) for ids in (users, better, worse))
@@ -173,10 +182,13 @@ class PairwiseRecommender(ABC):
 
 
 def bpr_loss(margin: Tensor) -> Tensor:
-    """Mean of -log sigmoid(margin), for any margin without overflow.
+    """Mean of -log sigmoid(margin), numerically stable for any margin.
 
     Args:
-        margin: [B] how far the chosen item scores above the other one.
+        margin: [B] score of the chosen item minus that of the other.
+
+    Returns:
+        Scalar loss.
 
     Example:
         >>> bpr_loss(torch.tensor([0.0])).item()  # log 2
@@ -187,11 +199,11 @@ def bpr_loss(margin: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class InteractionPairs:
-    """Who chose what, and what they can be compared with.
+    """Interactions with known items, and the items that negatives are sampled from.
 
     Args:
         pair_keys: [n] user * I + item of each interaction with a known item, ascending.
-        known_items_W: [W] ids that negatives are drawn from.
+        known_items_W: [W] ids that negatives are sampled from.
         num_users: U.
         num_items: I.
     """
@@ -203,11 +215,11 @@ class InteractionPairs:
 
     @classmethod
     def from_interactions(cls, interactions: sparse.csr_array, known: Ints) -> InteractionPairs:
-        """The interactions with known items.
+        """Take the interactions with known items.
 
         Args:
-            interactions: [U, I].
-            known: [W] known items.
+            interactions: [U, I], a stored entry where the user chose the item.
+            known: [W] ids of the known items.
         """
         found = interactions.tocoo()
         kept = np.isin(found.col, known)
@@ -216,23 +228,23 @@ class InteractionPairs:
 
     @property
     def users(self) -> Ints:
-        """[n] ascending."""
+        """[n] user of each interaction, ascending."""
         return self.pair_keys // self.num_items
 
     @property
     def items(self) -> Ints:
-        """[n] ascending within a user."""
+        """[n] item of each interaction, ascending within a user."""
         return self.pair_keys % self.num_items
 
     def init_vectors(self, dim: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
-        """Return initial vectors of users, [U, dim], and items, [I, dim].
+        """Random initial user vectors [U, dim] and item vectors [I, dim].
 
-        Zero, and so for ever, for users without a choice and for items that are not known: what was drawn
-        for them would rank at random.
+        Users without interactions and items that are not known get zero vectors, which training never
+        changes; random ones would rank them at random.
 
         Args:
-            dim: width.
-            generator: source of randomness.
+            dim: width of the vectors.
+            generator: random generator.
         """
         users = INIT_STD * torch.randn(self.num_users, dim, generator=generator)
         items = INIT_STD * torch.randn(self.num_items, dim, generator=generator)
@@ -241,16 +253,20 @@ class InteractionPairs:
         return nn.Parameter(users), nn.Parameter(items)
 
     def sample_triplets(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Ints, Ints, Ints]]:
-        """Batches of users, items they chose and known items they did not, every interaction at most once.
+        """Sample one epoch of batches: users, items they chose, and known items they did not choose.
 
-        An interaction of a user who chose nearly everything may find no item to be compared with.
+        Each interaction occurs at most once; it is left out if no negative is found after several draws, for
+        a user who chose nearly every known item.
 
         Args:
-            rng: source of randomness.
-            batch_size: interactions a batch.
+            rng: random generator.
+            batch_size: triplets per batch, the last batch may be smaller.
+
+        Yields:
+            Users, positive items and negative items, each [batch_size].
 
         Raises:
-            InputError: no user has left out a known item.
+            InputError: no negative was found for any interaction.
         """
         keys = rng.permutation(self.pair_keys)
         users = keys // self.num_items

@@ -1,4 +1,4 @@
-"""The rival that knows nobody: what most users chose."""
+"""Popularity: the non-personalized baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Popularity"]
 
 
 class Popularity:
-    """Every user gets what most users chose.
+    """Rank items by their number of interactions, the same for every user.
 
     Example:
         >>> seen = sparse.csr_array(np.array([[1, 1, 0], [1, 0, 0]]))
@@ -28,12 +28,12 @@ class Popularity:
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`; features are not used.
+        """Count the interactions of each item.
 
         Args:
             interactions: [U, I], a stored entry where the user chose the item.
-            features: unused.
-            known: unused.
+            features: not used.
+            known: not used.
         """
         self._counts_I = np.bincount(interactions.indices, minlength=interactions.shape[1]).astype(np.float32)
         return self
@@ -47,11 +47,14 @@ class Popularity:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`: the number of users who chose the item, the same for everybody.
+        """Number of users who chose each item, the same for every user.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32.
         """
         counts = self._counts_I[np.asarray(items, np.int64)]
         return np.tile(counts, (len(np.asarray(users)), 1))

@@ -17,10 +17,10 @@ __all__ = ["RecentPopularity"]
 
 
 class RecentPopularity:
-    """Every user gets what most users chose of late: a choice loses half of its weight in a half-life.
+    """Popularity with exponential decay: the weight of an interaction halves every half-life.
 
     Args:
-        half_life: in days; 0 never fades, which is popularity.
+        half_life: in days; 0 means no decay, which is plain popularity.
 
     Example:
         >>> day = 86_400.0
@@ -39,12 +39,12 @@ class RecentPopularity:
         features: Histories | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`, with the histories as features.
+        """Compute the decayed popularity at the time of the last interaction.
 
         Args:
-            interactions: [U, I], a stored entry where the user chose the item.
-            features: histories with times.
-            known: unused.
+            interactions: [U, I]; only I is used.
+            features: histories with the times of all interactions.
+            known: not used.
 
         Raises:
             InputError: no histories.
@@ -64,10 +64,13 @@ class RecentPopularity:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`: the same for everybody.
+        """Decayed popularity of each item, the same for every user.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32.
         """
         return np.tile(self._scores_I[np.asarray(items, np.int64)], (len(np.asarray(users)), 1))

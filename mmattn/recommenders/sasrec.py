@@ -1,4 +1,4 @@
-"""SASRec, the rival for histories in time: the sequential tower with learned items and places alone."""
+"""SASRec, the sequential baseline: the sequence tower with learned item and position embeddings only."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ PROGRAM = "Program(score=dot(), mask=causal, norm=softmax())"
 
 
 class SASRec:
-    """Self-attention over the items of a history, each a learned vector, plus a learned vector of its place.
+    """Causal self-attention over the items of a history, with learned item and position embeddings.
 
-    W. Kang, J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018, https://arxiv.org/abs/1808.09781,
-    with cross-entropy over all known items in place of one sampled negative (A. Klenitskiy, A. Vasilev,
-    Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?, RecSys 2023,
-    https://arxiv.org/abs/2309.07602), which makes it much stronger. A user without a history is answered by
-    the learned start of all histories. Items that nobody chose score lowest.
+    W. Kang, J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018,
+    https://arxiv.org/abs/1808.09781, with cross-entropy over all known items instead of one sampled negative
+    (A. Klenitskiy, A. Vasilev, Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?, RecSys
+    2023, https://arxiv.org/abs/2309.07602), which makes it much stronger. A user without a history is scored
+    from the learned start token. Items without interactions score lowest.
 
     Args:
         dim: width of the vectors.
-        layers: of attention.
-        heads: of each layer.
-        max_length: events of a history that count, the last ones.
-        dropout: on items and in the layers.
-        epochs: how many, at most.
-        learning_rate: of Adam.
-        batch_size: histories a step.
-        validate_fn: the validation figure of a `score` function, higher is better. Where it is given, the
-            state of the epoch with the highest one is kept, and training ends early.
-        validate_every: epochs between two judgements.
-        patience: judgements without a better one before training ends.
-        seed: of the first weights and of the batches.
-        device: where it is trained.
+        layers: attention layers.
+        heads: attention heads per layer.
+        max_length: number of most recent events used of each history.
+        dropout: dropout rate on items and in the layers.
+        epochs: maximum number of epochs.
+        learning_rate: learning rate of Adam.
+        batch_size: histories per step.
+        validate_fn: computes a validation metric (higher is better) from a `score` function. If given, the
+            state of the best epoch is kept and training stops early; None trains all epochs.
+        validate_every: epochs between two validations.
+        patience: validations without improvement before training stops.
+        seed: seed of the initial weights and of the batches.
+        device: device of the training.
 
     Raises:
         InputError: an argument out of range.
@@ -63,8 +63,8 @@ class SASRec:
         >>> event = np.arange(35)  # 35 users go round a ring of 7, five items each
         >>> users, items = np.repeat(event, 5), (event[:, None] + np.arange(5)).ravel() % 7
         >>> turns = Histories.from_events(users, items, np.arange(175.0), num_users=35)
-        >>> rival = SASRec(dim=8, layers=1, epochs=60, learning_rate=0.03, dropout=0.0)
-        >>> scores = rival.fit(turns.to_sparse(7), turns).score([0], range(7))  # after 3, 4 comes 5
+        >>> model = SASRec(dim=8, layers=1, epochs=60, learning_rate=0.03, dropout=0.0)
+        >>> scores = model.fit(turns.to_sparse(7), turns).score([0], range(7))  # after 3, 4 comes 5
         >>> int(scores.argmax())
         5
     """
@@ -85,7 +85,8 @@ class SASRec:
         seed: int = 0,
         device: str | torch.device = "cpu",
     ):
-        for name, value in {"dim": dim, "longest": max_length, "epochs": epochs, "batch": batch_size}.items():
+        sizes = {"dim": dim, "max_length": max_length, "epochs": epochs, "batch_size": batch_size}
+        for name, value in sizes.items():
             if value < 1:
                 raise InputError(f"SASRec: {name}: got {value}, expected a number from 1")
         self.dim, self.layers, self.heads = dim, layers, heads
@@ -100,18 +101,18 @@ class SASRec:
         features: Histories | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`, with the histories as features.
+        """Train on histories.
 
         Args:
-            interactions: [U, I].
-            features: the same interactions in the order of time.
-            known: not used: the items of the histories are the known ones.
+            interactions: [U, I]; only I is used.
+            features: histories with the same interactions in order of time.
+            known: not used; the items of the histories are the known ones.
 
         Raises:
-            InputError: no histories, or histories that hold nothing.
+            InputError: no histories, or histories without events.
         """
         if features is None or not len(features.items):
-            raise InputError("SASRec.fit: got no histories, expected what users chose in the order of time")
+            raise InputError("SASRec.fit: got no histories, expected interactions in the order of time")
         self._histories, item_count = features, interactions.shape[1]
         self._known_W = np.unique(features.items)
         place_I = np.full(item_count, -1)
@@ -150,13 +151,13 @@ class SASRec:
             self.best_epoch, self._vectors = self.epochs, self._export_vectors(net)
 
     def _batches(self, generator: torch.Generator) -> Iterator[NDArray[np.int64]]:
-        there = np.flatnonzero(self._histories.lengths)
-        order = there[torch.randperm(len(there), generator=generator).numpy()]
+        active = np.flatnonzero(self._histories.lengths)
+        order = active[torch.randperm(len(active), generator=generator).numpy()]
         yield from np.array_split(order, -(-len(order) // self.batch_size))
 
     @torch.inference_mode()
     def _export_vectors(self, net: _Net) -> tuple[Floats32, Floats32]:
-        """[U, dim] states after the whole histories, and [W, dim] items."""
+        """[U, dim] states after the whole histories, and [W, dim] item vectors."""
         net.eval()
         recent, states = self._histories.last_events(self.max_length), []
         for users in np.array_split(np.arange(len(recent)), -(-len(recent) // 256)):
@@ -166,11 +167,14 @@ class SASRec:
         return torch.cat(states).cpu().numpy(), net.items.weight.cpu().numpy().copy()
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """As `Recommender.score`.
+        """Score items for users.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better; items without interactions score below all others.
         """
         return self._score(self._vectors, users, items)
 
@@ -178,7 +182,7 @@ class SASRec:
         users_UK, items_WK = vectors
         column_C = self._column_I[np.asarray(items, np.int64)]
         scores_UC = users_UK[np.asarray(users, np.int64)] @ items_WK[column_C].T
-        # Below all that are known: nothing can be said of an item that nobody chose.
+        # Items without interactions have no vector: rank them below all known items.
         lowest_U1 = (users_UK @ items_WK.T).min(1)[np.asarray(users, np.int64), None] - 1
         return np.where(column_C >= 0, scores_UC, lowest_U1).astype(np.float32)
 
@@ -194,5 +198,5 @@ class _Net(nn.Module):
         )  # fmt: skip
 
     def forward(self, steps: SequenceSteps) -> Tensor:
-        """[N, dim] the state after each step."""
+        """[N, dim] state after each step."""
         return self.tower(steps, self.items.weight)

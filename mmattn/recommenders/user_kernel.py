@@ -1,4 +1,4 @@
-"""Attention over users: who chose what I chose, weighed together, says what I would choose."""
+"""Kernel regression over users: items are predicted from the choices of similar users."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from mmattn.recommenders.base import check_at_least_one, check_positive, known_i
 
 __all__ = ["UserKernel", "binarize", "check_item_count"]
 
-_BLOCK_SIZE = 1024  # rows of a kernel at a time: what passes through sparse products is ten times its size
+_BLOCK_SIZE = 1024  # rows of the kernel per block: sparse products take ten times the memory of their result
 
 
 class UserKernel:
-    """Kernel ridge regression from histories to choices, each user left out of her own answer.
+    """Kernel ridge regression from histories to choices, with each user left out of their own prediction.
 
-    With z a history weighted by rarity and brought to length 1, and a what else is known of a user (age
-    group, occupation) likewise, two users are as alike as attention says,
+    Let z be a history weighted by rarity and a the other features of a user (age group, occupation), both
+    scaled to length 1. The kernel between users has the form of attention weights,
 
         K_uv = exp(g (<z_u, z_v> - 1) + c (<a_u, a_v> - 1))
         P = (K + s diag(n^b / mean n^b))^-1        score(u) = -sum_{v != u} P_uv / P_uu x_v
 
-    for users with n choices, x_v being those of v. That is what the regression on all other users predicts
-    for u: known and new users get the same answer to the same history, in the same unit, the estimated
-    chance that the item is among the choices. It is the decorrelated attention of `RecommendationHead`, with
-    users in place of items. A user without a history is like nobody, teaches nothing, and scores 0
-    everywhere; a new one of whom nothing else is known is judged by the history alone.
+    for users with n choices, where x_v are the choices of v. This is the leave-one-out prediction of the
+    regression on all other users. Known and new users with the same history thus get the same scores, in the
+    unit of an estimated probability that the item is chosen. It is the decorrelated attention of
+    `RecommendationHead` with users in place of items. Users without a history are not trained on and score 0
+    everywhere; a new user without other features is scored by the history alone.
 
-    Time V^3 and memory 12 V^2 bytes for V users to learn from, whatever the number of items: 20,000 users
-    take 5 GB and some minutes. `max_users` bounds V; of more users, that many are drawn. A new user's scores
-    take V^2, a known one's no more than a row of them.
+    Fitting takes time V^3 and memory 12 V^2 bytes for V training users, whatever the number of items: 20,000
+    users take 5 GB and a few minutes. `max_users` bounds V; if there are more users, a random subset is used.
+    The scores of a new user take time V^2, those of a training user time V.
 
-    Papers: Sachdeva et al., "Infinite Recommendation Networks: A Data-Centric Approach", 2022 (regression
+    Paper: Sachdeva et al., "Infinite Recommendation Networks: A Data-Centric Approach", 2022 (regression
     from histories to choices with the kernel of an infinitely wide autoencoder,
-    https://arxiv.org/abs/2206.02626); here the kernel is attention's.
+    https://arxiv.org/abs/2206.02626); here the kernel has the form of attention.
 
     Args:
-        regularization: s of the ridge penalty, in units of a user's likeness to herself.
-        kernel_scale: g: the larger, the fewer users are asked.
-        idf_power: an item that n users chose weighs n to the power of -rarity in z.
-        activity_power: b: how much less is believed of the single choices of those who chose much.
-        profile_scale: c: how much it matters what else is known of users; 0 goes without.
-        max_users: users to learn from, at most.
-        seed: of the draw among more.
+        regularization: s, ridge penalty relative to K_uu = 1.
+        kernel_scale: g; larger values concentrate on fewer, more similar users.
+        idf_power: an item that n users chose has the weight n^-idf_power in z.
+        activity_power: b; larger values regularize users with many choices more strongly.
+        profile_scale: c, weight of the other features of users; 0 ignores them.
+        max_users: maximum number of training users V.
+        seed: seed of the random subset.
 
     Raises:
         InputError: an argument out of range.
@@ -88,16 +88,16 @@ class UserKernel:
         features: NDArray[Any] | None = None,
         known: ArrayLike | None = None,
     ) -> Self:
-        """As `Recommender.fit`; items that are not known score 0.
+        """Fit the regression; items that are not known score 0.
 
         Args:
-            interactions: [U, I].
-            features: [U, F] what else is known of each user, such as ones for age group and occupation, zeros
-                where nothing is; None for histories alone.
-            known: ids of items.
+            interactions: [U, I], a stored entry where the user chose the item.
+            features: [U, F] other features of each user, for example one-hot age group and occupation, zeros
+                where unknown; None for histories alone.
+            known: ids of the known items; None means those with an interaction.
 
         Raises:
-            InputError: known items out of range, nobody with a history of them, features for others.
+            InputError: known items out of range, no user with a known item, or features of another shape.
         """
         known_W = known_items("UserKernel", interactions, known)
         is_known_I = np.zeros(interactions.shape[1], bool)
@@ -114,7 +114,7 @@ class UserKernel:
         if features is not None and (features.ndim != 2 or len(features) != interactions.shape[0]):
             raise InputError(
                 f"UserKernel.fit: got features {features.shape}, expected [{interactions.shape[0]}, F], "
-                "a row a user"
+                "one row per user"
             )
         self._profile_UF = _normalize_rows(features) if features is not None and self.profile_scale else None
         self._train_users = teachers
@@ -130,11 +130,14 @@ class UserKernel:
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
-        """Score items as `Recommender.score`: the estimated probability of each choice, from all other users.
+        """Estimated probability of each choice, from all users but the user itself.
 
         Args:
-            users: [N] users.
-            items: [C] items.
+            users: B user ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
         """
         users_B = np.asarray(users, np.int64)
         place_B = self._train_row_U[users_B]
@@ -149,11 +152,14 @@ class UserKernel:
         return self._predict(asked_BV, np.asarray(items, np.int64))
 
     def score_histories(self, histories: sparse.csr_array, items: ArrayLike) -> Floats32:
-        """[B, len(items)] for users that nothing was learned from.
+        """Score items for users given by their histories, which need not be in the training data.
 
         Args:
             histories: [B, I], a stored entry where the user chose the item.
-            items: ids.
+            items: C item ids.
+
+        Returns:
+            [B, C] float32, higher is better.
 
         Raises:
             InputError: histories over another number of items.
@@ -169,7 +175,7 @@ class UserKernel:
     def _dual_coefficients(
         self, choices_BI: sparse.csr_array, profile_BF: Floats32 | None = None
     ) -> Floats32:
-        """[B, V] how much of each teacher's choices a new user's answer holds."""
+        """[B, V] coefficient of each training user in the prediction of a new user."""
         likeness_BV = self._kernel(self._normalize(choices_BI), profile_BF)
         likeness_BV[np.diff(choices_BI.indptr) == 0] = 0
         return likeness_BV @ self._inverse_VV
@@ -183,7 +189,7 @@ class UserKernel:
         return sparse.csr_array(sparse.diags_array(1 / np.maximum(length_B, 1e-12)) @ weighted_BI)
 
     def _kernel(self, unit_BI: sparse.csr_array, profile_BF: Floats32 | None) -> Floats32:
-        """[B, V] K of these users and the teachers; without profiles, as if alike in all that is known."""
+        """[B, V] kernel K between these and the training users; without profiles, these count as equal."""
         teachers_IV = self._unit_VI.T.tocsr()
         likeness_BV = np.empty((unit_BI.shape[0], teachers_IV.shape[1]), np.float32)
         for start in range(0, len(likeness_BV), _BLOCK_SIZE):
@@ -203,27 +209,29 @@ def _normalize_rows(features: NDArray[Any]) -> Floats32:
 
 
 def check_item_count(owner: str, histories: sparse.csr_array, num_items: int) -> None:
-    """Check that histories are over as many items as were fitted.
+    """Check that histories cover the number of items of the fit.
 
     Args:
-        owner: begins the message.
-        histories: [U, I].
-        num_items: number of items that were fitted.
+        owner: class name for the error message.
+        histories: [B, I].
+        num_items: expected I.
 
     Raises:
-        InputError: they are not.
-        InputError: another number of items.
+        InputError: the numbers differ.
     """
     if histories.shape[1] != num_items:
         raise InputError(f"{owner}: got histories over {histories.shape[1]} items, expected {num_items}")
 
 
 def binarize(interactions: sparse.csr_array, item_mask: NDArray[Any] | None = None) -> sparse.csr_array:
-    """[U, I] float32 ones where the user chose the item, once or often.
+    """Copy of the interactions with float32 ones, duplicates merged.
 
     Args:
         interactions: [U, I], a stored entry where the user chose the item.
-        item_mask: [I] True for the items that count; by default all.
+        item_mask: [I] True for the items to keep; None means all.
+
+    Returns:
+        [U, I] float32.
 
     Example:
         >>> binarize(sparse.csr_array(np.array([[5, 2], [0, 1]])), np.array([True, False])).toarray().tolist()

@@ -1,4 +1,4 @@
-"""Matrix factorisation that learns from pairs and sees the items."""
+"""VBPR: matrix factorization with item features, trained on pairs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ __all__ = ["VBPR"]
 
 
 class VBPR(PairwiseRecommender):
-    """BPR with a second product: of what a user likes to see, and of an item's projected features.
+    """BPR with a second inner product between a visual user vector and the projected features of the item.
 
-    score = item bias + user . item + user's eye . (E features) + visual bias . features. An item that is
-    not known is scored by its features alone; an item without features, a zero row, by its own vector
+    score = item bias + user . item + visual user . (E features) + visual bias . features. An item that is
+    not known is scored by its features alone; an item without features (a zero row) by its own vector
     alone. An item with neither scores zero.
 
     R. He and J. McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI 2016,
     https://arxiv.org/abs/1510.01784.
 
     Args:
-        dim: width of the vectors of users and items.
-        visual_dim: width that the features are mapped to.
-        **settings: other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
+        dim: width of the user and item vectors.
+        visual_dim: width that the features are projected to.
+        **settings: the other arguments of `mmattn.recommenders.pairwise.PairwiseRecommender`.
+
+    Raises:
+        InputError: an argument out of range.
 
     Example:
         >>> from scipy import sparse
         >>> tastes = np.kron(np.eye(2), np.ones((5, 4)))  # two of them, five users each
         >>> tastes[:, [3, 7]] = 0  # the last item of each kind is new
-        >>> rival = VBPR(dim=2, visual_dim=2, epochs=200, learning_rate=0.05)
-        >>> pictures = np.repeat(np.eye(2), 4, axis=0)
-        >>> scores = rival.fit(sparse.csr_array(tastes), pictures).score([0], [3, 7])[0]
+        >>> model = VBPR(dim=2, visual_dim=2, epochs=200, learning_rate=0.05)
+        >>> images = np.repeat(np.eye(2), 4, axis=0)
+        >>> scores = model.fit(sparse.csr_array(tastes), images).score([0], [3, 7])[0]
         >>> bool(scores[0] > scores[1])
         True
     """
@@ -76,7 +79,7 @@ class _VisualFactorization(PairwiseModel):
         self.register_buffer("features", features)
 
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
-        # Features are wide, and an item comes up often in a batch: each is projected once.
+        # Features are wide and items repeat within a batch: project each item once.
         items, places = torch.unique(torch.cat([positive_items, negative_items]), return_inverse=True)
         seen_IK, seen_bias_I = self._project(self.features[items])
         (seen_better_BK, seen_worse_BK), (seen_bias_better_B, seen_bias_worse_B) = (

@@ -1,4 +1,4 @@
-"""What may come into an index: finite vectors of one width, ids that are all text or all numbers."""
+"""Input checks of an index: finite vectors of one width, ids that are all text or all whole numbers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["check_ids", "check_k", "check_provenance", "check_vectors", "normali
 
 
 def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
-    """Check vectors: [N, D] float32 in C order, without NaN or infinity.
+    """Convert vectors to a C-ordered float32 array [N, D] and check that every value is finite.
 
     Args:
-        vectors: as a user gave them.
-        what: begins the message.
-        row_name: row -> its name in the message.
+        vectors: [N, D] numbers, D at least 1.
+        what: name of the input for error messages, for example "queries".
+        row_name: row number -> description of that row for error messages.
 
     Raises:
-        InputError: another shape or type, no column, or a value that is not finite.
+        InputError: wrong shape or dtype, D = 0, or a value that is not finite in float32.
     """
     given = np.asarray(vectors)
     if given.ndim != 2 or given.dtype.kind not in "fiu" or not given.shape[1]:
         raise InputError(f"{what}: got {given.dtype} {list(given.shape)}, expected numbers [N, D]")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused below
         rows = np.ascontiguousarray(given, dtype=np.float32)
-    # A sum is finite where everything is, and far quicker than a look at every value.
+    # If the sum is finite, so is every value; summing is much faster than checking each value.
     with np.errstate(invalid="ignore"):
         whole = bool(np.isfinite(rows.sum(dtype=np.float64)))
     if not whole:
@@ -41,15 +41,22 @@ def check_vectors(vectors: np.ndarray, what: str, row_name: Callable[[int], str]
 
 
 def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) -> np.ndarray:
-    """Divide rows by their lengths.
+    """Divide each row by its Euclidean length.
 
     Args:
-        rows: [N, D].
-        what: begins the message.
-        row_name: row -> its name in the message.
+        rows: [N, D] float32.
+        what: name of the input for error messages.
+        row_name: row number -> description of that row for error messages.
+
+    Returns:
+        [N, D] float32 rows of unit length.
 
     Raises:
         InputError: a row of zeros, which has no direction.
+
+    Example:
+        >>> normalize_rows(np.array([[3.0, 4.0]], np.float32), "queries", str).round(2).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
     """
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
     if len(rows) and lengths.min() == 0:
@@ -60,14 +67,17 @@ def normalize_rows(rows: np.ndarray, what: str, row_name: Callable[[int], str]) 
 
 
 def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """Check ids: [N] int64 if all are whole numbers, [N] objects if all are text.
+    """Check ids and convert them to one array.
 
     Args:
-        ids: as a user gave them.
-        what: begins the message.
+        ids: N distinct texts or N distinct whole numbers (NumPy scalars included).
+        what: name of the input for error messages.
+
+    Returns:
+        [N] int64 if all ids are whole numbers, [N] objects if all are text.
 
     Raises:
-        InputError: another kind, both kinds together, or an id that comes twice.
+        InputError: ids of another type, texts mixed with numbers, a duplicate, or a number beyond 64 bits.
 
     Example:
         >>> check_ids([7, 9], "index").dtype, check_ids(["a", "b"], "index").tolist()
@@ -91,15 +101,15 @@ def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
 
 
 def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, str] | None, what: str) -> None:
-    """Check that vectors were made by what made those of the index.
+    """Check that two sets of vectors were made by the same encoder, weights and program.
 
     Args:
-        expected: part -> fingerprint of the index; None if unknown.
-        actual: part -> fingerprint of the vectors; None if unknown.
-        what: begins the message.
+        expected: provenance of the index (part -> fingerprint); None if it is unknown.
+        actual: provenance of the vectors that are compared with it; None if it is unknown.
+        what: name of the operation for error messages.
 
     Raises:
-        InputError: a part (encoder, weights, program) differs; both are named.
+        InputError: a fingerprint differs, or only one side has a provenance.
     """
     if expected is None and actual is None:
         return
@@ -119,16 +129,15 @@ def check_provenance(expected: Mapping[str, str] | None, actual: Mapping[str, st
 
 
 def check_k(k: Any, num_items: int, max_k: int | None = None) -> None:
-    """Check the number of neighbours asked for.
+    """Check that `k` is a valid number of neighbours.
 
     Args:
-        k: as a user gave it.
+        k: requested number of neighbours.
         num_items: number of items in the index.
-        max_k: largest number allowed; None for no limit.
+        max_k: largest allowed `k`; None means `num_items`.
 
     Raises:
-        InputError: there are no items at all, or k is no whole number from 1 to `max_k` (or `num_items`).
-        InputError: not a whole number, below 1, or too large.
+        InputError: the index is empty, or `k` is not a whole number from 1 to `max_k`.
     """
     if not num_items:
         raise InputError("search: the index is empty, expected items to find")

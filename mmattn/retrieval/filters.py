@@ -1,11 +1,11 @@
-"""The language of `where=`: conditions over metadata columns, read as a tree and never evaluated.
+"""Filter expressions (`where=`) over metadata columns; they are parsed to a syntax tree and never evaluated.
 
     genre == 'Comedy' and year > 1990
     'Drama' in genres and not (year in [1997, 1998] or title is None)
 
-Names are columns. There are comparisons (also chained), `in`, `is None`, `and`, `or`, `not`, and constants;
-anything else, a call, an attribute, arithmetic, is refused with its place. A missing value meets no
-comparison, and is found by `is None`.
+Names are columns. Allowed are comparisons (also chained), `in`, `is None`, `and`, `or`, `not` and constants.
+Anything else (a call, an attribute, arithmetic) raises an error that gives its column. Comparisons with a
+missing value are false; `is None` selects missing values.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 def filter_mask(where: str, table: pd.DataFrame) -> np.ndarray:
-    """[N] boolean: which rows of the table meet the condition?
+    """Evaluate a filter expression for each row of a table.
 
     Args:
-        where: the condition.
-        table: one row an item.
+        where: the expression, at most 10,000 characters.
+        table: metadata, N rows.
+
+    Returns:
+        [N] boolean mask of the rows that meet the condition.
 
     Raises:
-        InputError: the condition does not parse, names a column that is not there, compares what cannot
-            be compared, or uses anything beyond the language.
+        InputError: the expression does not parse, names an unknown column, compares incompatible types, or
+            uses syntax beyond the filter language.
 
     Example:
         >>> films = pd.DataFrame({"genre": ["Comedy", "Drama", "Comedy"], "year": [1995, 1999, 1980]})
@@ -65,7 +68,7 @@ def filter_mask(where: str, table: pd.DataFrame) -> np.ndarray:
     except (ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
-        raise reader.problem("does not parse (nested too deeply, or a character that cannot be)") from error
+        raise reader.problem("does not parse (nested too deeply, or an invalid character)") from error
 
 
 class _FilterEvaluator:
@@ -139,7 +142,7 @@ class _FilterEvaluator:
         return result
 
     def membership(self, left: ast.AST, right: ast.AST) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows hold it, and which have a value at all."""
+        """Mask of the rows that contain the value, and mask of the rows that are not missing."""
         if isinstance(left, ast.Name) and isinstance(right, (ast.List, ast.Tuple, ast.Set)):
             column = self.column(left)
             chosen = [self.constant(each) for each in right.elts]

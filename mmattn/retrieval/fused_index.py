@@ -1,4 +1,4 @@
-"""One index a modality, searched together; items and queries may lack any of them."""
+"""Fused search over one index per modality; items and queries may lack modalities."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from mmattn.retrieval.storage.bundle import OpenedBundle, open_bundle, save_bund
 
 __all__ = ["FusedIndex"]
 
-_RRF_K = 60  # of reciprocal rank fusion, as its authors have it
+_RRF_K = 60  # constant of reciprocal rank fusion, the value of Cormack et al.
 
 
 class FusedIndex:
     """Per-modality indexes whose results are fused.
 
-    By "scores": the weighted mean of an item's scores in the modalities that query and item both have,
-    computed for the best `depth` of each index. An item is not punished for what it does not have.
-    By "ranks": the sum of weight / (60 + rank) over the lists that hold it.
+    Method "scores": the weighted mean of an item's scores over the modalities that both query and item have,
+    computed for the best `depth` items of each index. A missing modality does not lower the score.
+    Method "ranks": reciprocal rank fusion, the sum of weight / (60 + rank) over the result lists that contain
+    the item.
 
     Paper: Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and Individual Rank
     Learning Methods", SIGIR 2009.
 
     Args:
         indexes: modality -> index; for "scores" all of one metric.
-        weights: modality -> weight; 1 where it is not named.
+        weights: modality -> positive weight; 1 for modalities that are not named.
         method: "scores" or "ranks".
-        depth: items of each index that take part.
+        depth: number of candidates per index.
 
     Raises:
         InputError: no index, an unknown modality or method, a weight that is not positive, mixed metrics.
@@ -83,14 +84,18 @@ class FusedIndex:
         allowed_ids: Collection[Any] | None = None,
         provenance: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Hits:
-        """The k best items of each query.
+        """Find the k best items of each query.
 
         Args:
-            queries: modality -> [Q, D] vectors; leave out what the queries do not have.
-            k: how many; fewer come back where fewer items were found.
-            where: a condition over the metadata of each index.
-            allowed_ids: ids of the only items to look at; an index looks at those that it has.
-            provenance: modality -> what made the queries, compared with what made its index.
+            queries: modality -> [Q, D] vectors; leave out modalities that the queries lack.
+            k: items per query; fewer are returned where fewer items were found.
+            where: filter expression over the metadata of each index; None means no filter.
+            allowed_ids: restrict the search to these ids (each index uses those it holds); None means all.
+            provenance: modality -> provenance of the queries, which must equal that of the index; modalities
+                that are not named are not checked.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
             InputError: no modality, an unknown one, different numbers of queries, or as `Index.search`.
@@ -137,10 +142,10 @@ class FusedIndex:
         return any(name in index for index in self.indexes.values())
 
     def save(self, folder: str | Path) -> None:
-        """Write all indexes to one folder; a kill at any moment leaves what was there, or the whole of this.
+        """Write all indexes to one folder, atomically: an interrupted save leaves the old or the new state.
 
         Args:
-            folder: of the bundle.
+            folder: new, empty, or a bundle that is replaced.
 
         Raises:
             InputError: as `Index.save`.
@@ -150,27 +155,27 @@ class FusedIndex:
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> FusedIndex:
-        """Open what `save` wrote, after checking the hash of every file.
+        """Open a folder written by `save`, after checking the hash of every file.
 
         Args:
-            folder: of the bundle.
-            device: "auto", "cpu" or a CUDA device.
+            folder: the bundle.
+            device: as in `Index.build`.
 
         Raises:
-            InputError: there are no such indexes, or one is damaged: which file, and how, is said.
+            InputError: no such bundle, or it is damaged; the message names the file and the damage.
         """
         return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> FusedIndex:
-        """Restore the indexes of a bundle whose files were checked.
+        """Restore the indexes of a verified bundle.
 
         Args:
             opened: the bundle.
             device: as in `Index.build`.
 
         Raises:
-            InputError: another kind of bundle, or one that does not say how to fuse.
+            InputError: another kind of bundle, or a manifest without fusion settings.
         """
         opened.check_kind("fused")
         facts = opened.attributes

@@ -1,4 +1,4 @@
-"""What a search finds, and how the findings of several searches become one."""
+"""Search results, and merging the results of several searches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Hits", "drop_self_hits", "merge_hits"]
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """What was found for Q queries, best first.
+    """Search results of Q queries, best first.
 
     Args:
         ids: [Q, k] ids of the items.
@@ -40,15 +40,17 @@ class Hits:
 
 
 def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
-    """Merge several searches for the same queries and keep the k best; equal scores keep the order of the
-    searches.
+    """Merge the results of several searches for the same queries into the k best.
 
-    Exact where each search looked at items of its own: the k best of all are among the k best of each.
-    The searches may have run anywhere, on other machines too.
+    Exact if the searches cover disjoint sets of items: the k best of all are among the k best of each. The
+    searches may have run on different machines. Ties keep the order of `hits`.
 
     Args:
-        hits: of each search.
-        k: number of hits.
+        hits: one result per search, each for the same Q queries.
+        k: items per query.
+
+    Returns:
+        Hits of shape [Q, k], or fewer columns if the searches returned fewer items.
 
     Example:
         >>> here = Hits(np.array([["a", "b"]], object), np.array([[0.75, 0.25]], np.float32))
@@ -63,14 +65,18 @@ def merge_hits(hits: Sequence[Hits], k: int) -> Hits:
 
 
 def drop_self_hits(hits: Hits, query_ids: np.ndarray, k: int) -> Hits:
-    """Remove each query's own item from its hits and keep the k best.
+    """Remove each query's own item from its results.
 
-    Every line loses one: its own item where that was found, the last one where it was not.
+    Each row loses one item: the query's own if it was found, otherwise the last one. If no row contains its
+    own item and there are at most k columns, nothing is removed.
 
     Args:
-        hits: k + 1 hits of each query, or fewer.
-        query_ids: [Q] ids of the queries' own items.
-        k: number of hits.
+        hits: [Q, k + 1] results, or fewer columns.
+        query_ids: [Q] id of each query's own item.
+        k: items per query to keep, at most.
+
+    Returns:
+        Hits of shape [Q, k], or fewer columns.
 
     Example:
         >>> found = Hits(np.array([["a", "b"], ["c", "a"]], object), np.zeros((2, 2), np.float32))

@@ -1,4 +1,4 @@
-"""The index: vectors with ids, metadata and the hash of what made them; found by vector, by id, by filter."""
+"""Index of vectors with ids, metadata and provenance; searched by vector or by id, with filters."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["Hits", "Index"]
 
 
 class Index:
-    """Vectors that can be searched. Made by `Index.build`, or opened from a bundle by `Index.open`.
+    """Searchable vectors. Build one with `Index.build`, or open a saved bundle with `Index.open`.
 
     Args:
-        items: ids, vectors and metadata.
-        metric: "ip", "cosine" or "l2".
-        provenance: part -> fingerprint of what made the vectors; None if unknown.
-        engine: how it searches.
+        items: vectors, ids and metadata.
+        metric: "ip" (inner product), "l2" (squared distance) or "cosine".
+        provenance: what made the vectors, part -> fingerprint; None if unknown.
+        engine: the search over the vectors of `items`.
 
     Example:
         >>> films = Index.build(np.eye(3), ["a", "b", "c"], metadata={"year": [1995, 1999, 2001]})
@@ -68,21 +68,22 @@ class Index:
         """Check the vectors and make them searchable.
 
         Args:
-            vectors: [N, D] numbers, N at least 1; kept in float32 ("cosine": at unit length).
-            ids: N distinct texts or whole numbers; left out, 0 to N - 1.
+            vectors: [N, D] numbers, N at least 1; stored in float32 (at unit length for "cosine").
+            ids: N distinct texts or whole numbers; None means 0 to N - 1.
             metric: "ip" (inner product), "l2" (squared distance) or "cosine".
-            metadata: columns with N values each, for filters; lists may be values.
-            provenance: what made the vectors, part -> fingerprint. Vectors of another origin are refused
-                from then on.
-            target_recall: share of the true 10 nearest that a search has to find; 1 is exact search.
-            budget_mb: memory that an approximate index may take beside the vectors.
-            kind: "exact", "ann" (where one reaches the recall), or "auto": exact for fewer than 50,000, and
-                for more where that is measured to be quicker, as on a GPU it may well be.
-            device: "auto" (a GPU where one has room), "cpu", "cuda", "cuda:1"; see `plan`.
+            metadata: columns of N values each, for filters; values may be lists.
+            provenance: what made the vectors, part -> fingerprint. Vectors of another provenance are refused
+                by `add` and `update`.
+            target_recall: fraction of the true 10 nearest neighbours that a search has to find; 1 means exact
+                search.
+            budget_mb: MB that an approximate index may take in addition to the vectors; None means no limit.
+            kind: "exact"; "ann" (approximate if an index reaches the recall); or "auto": exact below 50,000
+                vectors, above that whichever is measured to be faster.
+            device: "auto" (a GPU if one has room), "cpu", "cuda" or for example "cuda:1"; see `plan`.
 
         Raises:
-            InputError: NaN, another dimension, ids that come twice, a row of zeros for "cosine", no such
-                device, ...
+            InputError: values that are not finite, a wrong shape, duplicate ids, a row of zeros for "cosine",
+                or an unknown device, metric or kind.
         """
         if metric not in METRICS:
             raise InputError(f"index: no metric {metric!r}.{did_you_mean(str(metric), METRICS)}")
@@ -93,10 +94,10 @@ class Index:
         return cls(items, metric, provenance, engine)
 
     def plan(self) -> SearchPlan:
-        """How it searches, where, and why: recall, speed, memory and build time of everything tried."""
+        """Search plan: method, device and reason, with the measurements of all candidates."""
         return self.engine.plan()
 
-    # --- what it holds ---------------------------------------------------------------------------
+    # --- content ---------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of items."""
@@ -112,50 +113,56 @@ class Index:
 
     @property
     def ids(self) -> np.ndarray:
-        """[N] ids, in the order in which items were added."""
+        """[N] ids, in insertion order."""
         return self._items.ids
 
     @property
     def matrix(self) -> np.ndarray:
-        """[N, D] float32, all vectors in the order of `ids`; read only where it is mapped from a bundle."""
+        """[N, D] float32, all vectors in the order of `ids`; read-only if mapped from a bundle."""
         return self._items.vectors
 
     @property
     def metadata(self) -> pd.DataFrame:
-        """One row an item, in the order of `ids`."""
+        """One row per item, in the order of `ids`."""
         return self._items.metadata
 
     @property
     def approximate(self) -> bool:
-        """Does a search look at a part of the vectors only?"""
+        """Whether searches are approximate."""
         return self.engine.ann is not None
 
     @property
     def device(self) -> Placement:
-        """Where it searches, and why."""
+        """The device that searches run on, and the reason."""
         return self.engine.placement
 
     def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Return the vectors of some items, [n, D].
+        """Look up the vectors of items.
 
         Args:
-            ids: [n] ids.
+            ids: n ids.
+
+        Returns:
+            [n, D] float32 vectors (of unit length for "cosine").
 
         Raises:
-            InputError: an id that is not there.
+            InputError: an unknown id.
         """
         result: np.ndarray = self._items.vectors[self._items.find(ids, "index")]
         return result
 
     def scores(self, query: Any, ids: Sequence[Any]) -> np.ndarray:
-        """Return the scores of one query with some items, [n], as `search` computes them.
+        """Score one query against named items, as `search` does.
 
         Args:
-            query: [D].
-            ids: [n] ids.
+            query: [D] numbers.
+            ids: n ids.
+
+        Returns:
+            [n] float32 scores, higher is better.
 
         Raises:
-            InputError: an id that is not there, or a bad query.
+            InputError: an unknown id, or an invalid query.
         """
         rows = self._checked_queries(np.asarray(query)[None])
         chosen = torch.from_numpy(self.vectors(ids))
@@ -177,20 +184,24 @@ class Index:
         provenance: Mapping[str, str] | None = None,
         exact: bool = False,
     ) -> Hits:
-        """The k best items of each query.
+        """Find the k best items of each query.
 
         Args:
             queries: [Q, D] numbers.
-            k: how many, at most as many as there are items.
-            where: a condition over the metadata (see `mmattn.retrieval.filters`); k items that meet it
-                come back, or all there are.
-            allowed_ids: ids of the only items to look at.
-            provenance: what made the queries, compared with what made the index.
-            exact: look at every vector, whatever the plan says.
+            k: items per query, at most the number of items in the index.
+            where: filter expression over the metadata (see `mmattn.retrieval.filters`); fewer than k items
+                are returned if fewer meet it. None means no filter.
+            allowed_ids: restrict the search to these ids; None means all items.
+            provenance: what made the queries; checked against the provenance of the index. None means no
+                check.
+            exact: compare with every vector, even if the plan is approximate.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
-            InputError: a NaN, another dimension, another origin, k out of range, an empty index, an unknown
-                id, or a filter that does not parse.
+            InputError: values that are not finite, another width or provenance, k out of range, an empty
+                index, an unknown id, or an invalid filter.
         """
         if provenance is not None:
             check_provenance(self.provenance, provenance, "search")
@@ -206,16 +217,19 @@ class Index:
         where: str | None = None,
         allowed_ids: Collection[Any] | None = None,
     ) -> Hits:
-        """Search for the k items most similar to each given item, without itself.
+        """Find the k nearest neighbours of items of the index, excluding each item itself.
 
         Args:
-            ids: [Q] ids.
-            k: number of hits.
-            where: filter on the metadata.
-            allowed_ids: items that may be found; None for all.
+            ids: Q ids.
+            k: neighbours per item, at most N - 1.
+            where: filter expression over the metadata; None means no filter.
+            allowed_ids: restrict the neighbours to these ids; None means all items.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
-            InputError: as `search`, or an id that is not there.
+            InputError: as `search`, or an unknown id.
         """
         own = self._items.find(ids, "search")
         check_k(k, len(self), len(self) - 1)
@@ -246,17 +260,16 @@ class Index:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Add items: all of them, or none if something is wrong.
+        """Add items; if any of them is invalid, none is added.
 
         Args:
-            vectors: [n, D].
-            ids: [n] new ids.
-            metadata: columns with one value an item.
-            provenance: part -> fingerprint of what made the vectors.
+            vectors: [n, D] numbers.
+            ids: n new ids, of the same kind (text or whole numbers) as those of the index.
+            metadata: the columns of the index, n values each; None if it has none.
+            provenance: what made the vectors; must equal the provenance of the index.
 
         Raises:
-            InputError: as `build`; an id that is there already; other metadata columns; vectors of
-                another origin than those of the index.
+            InputError: as `build`; an id that already exists; other metadata columns; another provenance.
         """
         new = self.check(vectors, ids, metadata, provenance)
         there = [name for name in new.ids.tolist() if name in self]
@@ -272,16 +285,16 @@ class Index:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Replace vectors and metadata of items.
+        """Replace the vectors and metadata of existing items.
 
         Args:
-            vectors: [n, D].
-            ids: [n] known ids.
-            metadata: columns with one value an item.
-            provenance: part -> fingerprint of what made the vectors.
+            vectors: [n, D] numbers.
+            ids: n ids of the index.
+            metadata: the columns of the index, n values each; None if it has none.
+            provenance: what made the vectors; must equal the provenance of the index.
 
         Raises:
-            InputError: as `add`, or an id that is not there.
+            InputError: as `add`, or an unknown id.
         """
         new = self.check(vectors, ids, metadata, provenance)
         self._drop(self._items.find(new.ids, "index"))
@@ -291,26 +304,29 @@ class Index:
         """Remove items.
 
         Args:
-            ids: of the items.
+            ids: ids of the index.
 
         Raises:
-            InputError: an id that is not there; nothing is removed then.
+            InputError: an unknown id; nothing is removed then.
         """
         self._drop(self._items.find(ids, "index"))
 
     def check(
         self, vectors: Any, ids: Any, metadata: Any = None, provenance: Mapping[str, str] | None = None
     ) -> Items:
-        """Return the items that `add` or `update` would take, without taking them.
+        """Validate items as `add` and `update` do, without changing the index.
 
         Args:
-            vectors: [n, D].
-            ids: [n] ids.
-            metadata: columns with one value an item.
-            provenance: part -> fingerprint of what made the vectors.
+            vectors: [n, D] numbers.
+            ids: n ids; they may exist already.
+            metadata: the columns of the index, n values each; None if it has none.
+            provenance: what made the vectors; must equal the provenance of the index.
+
+        Returns:
+            The validated items, with metadata columns in the order of the index.
 
         Raises:
-            InputError: as `add`, but for ids that are there already.
+            InputError: as `add`, except for ids that already exist.
         """
         check_provenance(self.provenance, provenance, "index")
         return self._items.aligned(Items.validated(vectors, ids, metadata, self.metric))
@@ -330,22 +346,24 @@ class Index:
         items = Items(self._items.vectors, np.arange(len(self)), as_metadata_table(None, len(self)))
         return Index(items, self.metric, self.provenance, self.engine)
 
-    # --- on the disk -----------------------------------------------------------------------------
+    # --- storage ---------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
+        """Write the index to a folder, atomically: an interrupted save leaves the old or the new state.
 
         Args:
-            folder: of the bundle.
+            folder: new, empty, or a bundle that is replaced.
 
         Raises:
-            InputError: the folder holds something else, or metadata that parquet cannot hold.
+            InputError: the folder holds something else, or metadata that parquet cannot store.
         """
         index_files.save(folder, self._items, self.metric, self.provenance, self.engine)
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> Index:
-        """Open what `save` wrote, after checking the hash of every file; vectors stay on the disk.
+        """Open a folder written by `save`, after checking the hash of every file.
+
+        The vectors stay on disk and are mapped into memory.
 
         `mmattn.retrieval.open_index.open_index` opens any kind of index.
 
@@ -360,25 +378,25 @@ class Index:
 
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> Index:
-        """The index of a bundle whose files were checked.
+        """Restore the index of a verified bundle.
 
         Args:
-            opened: bundle whose files were checked.
-            device: "auto", "cpu" or a CUDA device.
+            opened: the bundle.
+            device: as in `build`.
 
         Raises:
-            InputError: files that are what they were, but do not fit each other.
+            InputError: files that are inconsistent with each other or the manifest.
         """
         return cls(*index_files.load(opened, device))
 
     def split(self, parts: int) -> list[Index]:
-        """Split the items into parts of about equal size, each with the index that is best for its size.
+        """Split the items into parts of about equal size, each with its own search plan.
 
         Args:
-            parts: number of parts.
+            parts: number of parts, at most the number of items.
 
         Raises:
-            InputError: fewer than 1 part, or more than items.
+            InputError: `parts` is out of range.
 
         Example:
             >>> [half.ids.tolist() for half in Index.build(np.eye(4), ["a", "b", "c", "d"]).split(2)]
@@ -392,7 +410,7 @@ class Index:
         return [self._slice(start, end) for start, end in pairwise(ends)]
 
     def _slice(self, start: int, end: int) -> Index:
-        """An index of some rows, that searches as is best for so many."""
+        """Index of a range of rows, with a search plan for that number of rows."""
         items = self._items.take(slice(start, end))
         recall, kind = self.engine.selected_plan.target_recall, "auto" if self.approximate else "exact"
         engine = SearchEngine.build(items.vectors, self.metric, target_recall=recall, kind=kind)

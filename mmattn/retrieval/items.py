@@ -1,4 +1,4 @@
-"""What an index holds: vectors, ids and metadata, row by row, checked when they come in."""
+"""Content of an index: vectors, ids and metadata with aligned rows, validated on construction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ __all__ = ["Items", "as_metadata_table", "find_rows"]
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Rows that belong together: vectors [N, D] float32, ids [N], one line of metadata each."""
+    """Aligned rows of vectors, ids and metadata.
+
+    Args:
+        vectors: [N, D] float32.
+        ids: [N] int64, or objects that are all text.
+        metadata: N rows; may have no columns.
+    """
 
     vectors: np.ndarray
     ids: np.ndarray
@@ -28,17 +34,17 @@ class Items:
 
     @classmethod
     def validated(cls, vectors: Any, ids: Any, metadata: Any, metric: Metric) -> Items:
-        """Create items from what a user gave; the default ids are 0 to N - 1.
+        """Check user input and build items from it.
 
         Args:
-            vectors: [N, D].
-            ids: [N] ids; None for the default.
-            metadata: columns with one value an item.
-            metric: "ip", "cosine" or "l2".
+            vectors: [N, D] numbers, N at least 1.
+            ids: N distinct texts or whole numbers; None means 0 to N - 1.
+            metadata: anything `pandas.DataFrame` accepts, N rows; None means no columns.
+            metric: "cosine" normalizes the vectors to unit length.
 
         Raises:
-            InputError: nothing at all, NaN, an id that comes twice, parts of different lengths, a row of
-                zeros for "cosine".
+            InputError: no vectors, values that are not finite, duplicate ids, parts of different lengths, or
+                a row of zeros for "cosine".
         """
         count = len(vectors)
         if not count:
@@ -62,31 +68,37 @@ class Items:
 
     @cached_property
     def id_to_row(self) -> pd.Index:
-        """Id -> row."""
+        """pandas index that maps an id to its row."""
         result: pd.Index = pd.Index(self.ids)
         return result
 
     def find(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-        """Return the rows of some items, [n].
+        """Rows of the given ids.
 
         Args:
-            ids: [n] ids.
-            what: begins the message.
+            ids: n ids.
+            what: name of the operation for error messages.
+
+        Returns:
+            [n] int64 rows.
 
         Raises:
-            InputError: an id that is not there; the nearest is suggested.
+            InputError: an unknown id; the message suggests a similar one.
         """
         return find_rows(self.id_to_row, ids, what)
 
     def filter_rows(self, where: str | None, allowed_ids: Collection[Any] | None) -> np.ndarray | None:
-        """Return the rows that the filters leave, ascending; None without a filter.
+        """Rows that pass the filters.
 
         Args:
-            where: filter on the metadata; None for none.
-            allowed_ids: items that may remain; None for all.
+            where: filter expression over the metadata; None means no filter.
+            allowed_ids: ids that may pass; None means all.
+
+        Returns:
+            [R] rows, ascending; None if both filters are None.
 
         Raises:
-            InputError: an unknown id, or a condition that does not parse.
+            InputError: an unknown id, or an invalid filter expression.
         """
         if where is None and allowed_ids is None:
             return None
@@ -99,10 +111,10 @@ class Items:
         return np.flatnonzero(keep)
 
     def aligned(self, new: Items) -> Items:
-        """Return new items with their columns in the order of these.
+        """Check that new items are compatible with these, and reorder their metadata columns to match.
 
         Args:
-            new: further items.
+            new: items that are to be added or to replace some.
 
         Raises:
             InputError: another width, other columns, or ids of another kind.
@@ -123,10 +135,10 @@ class Items:
         return Items(new.vectors, new.ids, new.metadata[list(self.metadata.columns)])
 
     def concatenated(self, new: Items) -> Items:
-        """Append new items, whose columns fit.
+        """Append items.
 
         Args:
-            new: further items.
+            new: items that passed `aligned`.
         """
         if not len(self):
             return new
@@ -140,21 +152,24 @@ class Items:
         """Select rows.
 
         Args:
-            rows: indices, booleans or a slice.
+            rows: row numbers, a boolean mask [N], or a slice.
         """
         return Items(self.vectors[rows], self.ids[rows], self.metadata.iloc[rows].reset_index(drop=True))
 
 
 def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """Return the rows of ids, [n].
+    """Look up the rows of ids.
 
     Args:
-        id_to_row: ids in the order of the rows.
-        ids: [n] ids.
-        what: begins the message.
+        id_to_row: index of all ids.
+        ids: n ids.
+        what: name of the operation for error messages.
+
+    Returns:
+        [n] int64 rows.
 
     Raises:
-        InputError: no list, or an id that is not there; the nearest is suggested.
+        InputError: not a list, or an unknown id; the message suggests a similar one.
     """
     if isinstance(ids, str) or not isinstance(ids, (Sequence, np.ndarray)):
         raise InputError(f"{what}: got {ids!r}, expected a list of ids")
@@ -173,14 +188,15 @@ def find_rows(id_to_row: pd.Index, ids: Sequence[Any] | np.ndarray, what: str) -
 
 
 def as_metadata_table(metadata: Any, count: int) -> pd.DataFrame:
-    """Return metadata as a table; without columns if there is none.
+    """Convert metadata to a table of `count` rows.
 
     Args:
-        metadata: as a user gave it.
-        count: number of rows.
+        metadata: anything `pandas.DataFrame` accepts; None means a table without columns.
+        count: number of items.
 
     Raises:
-        InputError: no table, another number of rows, or a column that is named like the ids.
+        InputError: not a table, another number of rows, or a column named "id" or with a name that is no
+            text.
     """
     if metadata is None:
         return pd.DataFrame(index=range(count))

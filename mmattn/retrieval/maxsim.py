@@ -1,4 +1,4 @@
-"""Several vectors an item: late interaction, where every vector of a query finds its best partner."""
+"""Late-interaction search: items and queries of several vectors each, scored by MaxSim."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ _BATCH_VECTORS = 2**18
 
 
 class MaxSimIndex:
-    """Items of several vectors each, scored by MaxSim: the sum over a query's vectors of the best product
-    with any vector of the item.
+    """Items of several vectors each, scored by MaxSim.
 
-    Where the vectors are searched exactly, so are the items. Where they are many enough for an
-    approximate index, the items of the `depth` vectors nearest to each vector of the query are scored,
+    MaxSim is the sum over the query's vectors of the highest inner product with any vector of the item.
+
+    If the vectors are searched exactly, so are the items. If their number calls for an approximate index, the
+    items that own the `depth` nearest vectors of each query vector are candidates, and these are scored
     exactly.
 
     Paper: Khattab and Zaharia, "ColBERT", SIGIR 2020.
 
     Args:
-        vectors: all vectors of all items.
-        offsets: [N + 1] first vector of each item, and the number of all.
+        vectors: index of all items' vectors [V, D], item by item, under the ids 0 to V - 1.
+        offsets: [N + 1] int64; item i owns the vectors `offsets[i]` to `offsets[i + 1] - 1`.
         ids: [N] ids of the items.
-        metadata: of the items.
+        metadata: one row per item.
 
     Example:
         >>> films = MaxSimIndex.build([[[1, 0], [0, 1]], [[0.9, 0.1]]], ["a", "b"])
@@ -65,11 +66,12 @@ class MaxSimIndex:
         """Make items searchable.
 
         Args:
-            items: one [T, D] each, T at least 1.
-            ids: one each; left out, their numbers.
+            items: N arrays [T, D]; T may differ between items and is at least 1.
+            ids: N distinct texts or whole numbers; None means 0 to N - 1.
             metric: "ip" or "cosine".
-            metadata: columns with one value an item.
-            **options: of `Index.build`, for the vectors: provenance, target_recall, ...
+            metadata: columns with one value per item.
+            **options: keyword arguments of `Index.build` for the vectors: provenance, target_recall, device,
+                ...
 
         Raises:
             InputError: an item without vectors, another metric, or as `Index.build`.
@@ -106,19 +108,23 @@ class MaxSimIndex:
         provenance: Mapping[str, str] | None = None,
         depth: int = 100,
     ) -> Hits:
-        """The k best items of each query.
+        """Find the k best items of each query.
 
         Args:
-            queries: one [T, D] each.
-            k: how many, at most as many as there are items.
-            where: a condition over the items' metadata.
-            allowed_ids: ids of the only items to look at.
-            provenance: what made the queries, compared with what made the index.
-            depth: vectors that each vector of a query brings in, where the search is approximate.
+            queries: Q arrays [T, D]; T may differ between queries.
+            k: items per query, at most the number of items in the index.
+            where: filter expression over the items' metadata; None means no filter.
+            allowed_ids: restrict the search to these ids; None means all items.
+            provenance: what made the queries; checked against the provenance of the index. None means no
+                check.
+            depth: candidate vectors per query vector if the search is approximate.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
-            InputError: a NaN, another width, a query without vectors, another origin, k out of range, an
-                unknown id, or a bad filter.
+            InputError: values that are not finite, another width or provenance, a query without vectors, k
+                out of range, an unknown id, or an invalid filter.
         """
         if provenance is not None:
             check_provenance(self.vectors.provenance, provenance, "search")
@@ -134,15 +140,18 @@ class MaxSimIndex:
         return Hits(self.ids[rows], scores)
 
     def search_ids(self, ids: Sequence[Any], k: int = 10, **options: Any) -> Hits:
-        """Search for the k items most similar to each given item, without itself.
+        """Find the k nearest neighbours of items of the index, excluding each item itself.
 
         Args:
-            ids: [Q] ids.
-            k: number of hits.
-            **options: of `search`.
+            ids: Q ids.
+            k: neighbours per item, at most N - 1.
+            **options: keyword arguments of `search`: where, allowed_ids, depth.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
-            InputError: as `search`, or an id that is not there.
+            InputError: as `search`, or an unknown id.
         """
         own = find_rows(self._id_to_row, ids, "search")
         check_k(k, len(self), len(self) - 1)
@@ -170,7 +179,7 @@ class MaxSimIndex:
         return scores[order], rows[order]
 
     def _maxsim(self, query_vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """[len(rows)] scores, some hundred thousand vectors at a time."""
+        """[len(rows)] MaxSim scores, computed in batches of about `_BATCH_VECTORS` vectors."""
         counts = np.diff(self.offsets)[rows]
         scores = np.empty(len(rows), np.float32)
         batch = np.cumsum(counts) // _BATCH_VECTORS
@@ -191,16 +200,16 @@ class MaxSimIndex:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """Add items: all of them, or none if something is wrong.
+        """Add items; if any of them is invalid, none is added.
 
         Args:
-            items: [T, D] vectors of each item.
-            ids: [n] new ids.
-            metadata: columns with one value an item.
-            provenance: part -> fingerprint of what made the vectors.
+            items: n arrays [T, D], T at least 1.
+            ids: n new ids, of the same kind (text or whole numbers) as those of the index.
+            metadata: the columns of the index, n values each; None if it has none.
+            provenance: what made the vectors; must equal the provenance of the index.
 
         Raises:
-            InputError: as `build`; an id that is there already; other columns, width or origin.
+            InputError: as `build`; an id that already exists; other columns, width or provenance.
         """
         parts, names, table = _validate_items(items, ids, metadata)
         there = [name for name in names.tolist() if name in self]
@@ -225,10 +234,10 @@ class MaxSimIndex:
         """Remove items with all their vectors.
 
         Args:
-            ids: of the items.
+            ids: ids of the index.
 
         Raises:
-            InputError: an id that is not there; nothing is removed then.
+            InputError: an unknown id; nothing is removed then.
         """
         keep = np.ones(len(self), dtype=bool)
         keep[find_rows(self._id_to_row, ids, "maxsim index")] = False
@@ -242,13 +251,13 @@ class MaxSimIndex:
         self.ids, self.metadata = ids, metadata
         self.__dict__.pop("_id_to_row", None)
 
-    # --- on the disk -----------------------------------------------------------------------------
+    # --- storage ---------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write the index to a folder; a kill at any moment leaves what was there, or the whole of this.
+        """Write the index to a folder, atomically: an interrupted save leaves the old or the new state.
 
         Args:
-            folder: of the bundle.
+            folder: new, empty, or a bundle that is replaced.
 
         Raises:
             InputError: as `Index.save`.
@@ -261,27 +270,27 @@ class MaxSimIndex:
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> MaxSimIndex:
-        """Open what `save` wrote, after checking the hash of every file.
+        """Open a folder written by `save`, after checking the hash of every file.
 
         Args:
-            folder: of the bundle.
-            device: "auto", "cpu" or a CUDA device.
+            folder: the bundle.
+            device: as in `Index.build`.
 
         Raises:
-            InputError: there is no such index, or it is damaged: which file, and how, is said.
+            InputError: there is no such index, or it is damaged; the message names the file and the damage.
         """
         return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> MaxSimIndex:
-        """Restore the index of a bundle whose files were checked.
+        """Restore the index of a verified bundle.
 
         Args:
             opened: the bundle.
-            device: as in `build`.
+            device: as in `Index.build`.
 
         Raises:
-            InputError: another kind of bundle, or files that do not fit each other.
+            InputError: another kind of bundle, or files that are inconsistent with each other.
         """
         opened.check_kind("maxsim")
         count = opened.attributes.get("count")
@@ -291,14 +300,14 @@ class MaxSimIndex:
         vectors = Index.from_bundle(opened.parts["vectors"], device)
         offsets = np.array(index_files.read_array(opened, "offsets", (count + 1,), np.int64))
         if offsets[0] or offsets[-1] != len(vectors) or (np.diff(offsets) < 1).any():
-            raise InputError(f"{opened.files['offsets']}: does not part {len(vectors)} vectors among items")
+            raise InputError(f"{opened.files['offsets']}: does not divide {len(vectors)} vectors among items")
         return cls(vectors, offsets, *index_files.read_items(opened, count))
 
 
 def _validate_items(
     items: Sequence[Any], ids: Sequence[Any], metadata: Any
 ) -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
-    """Vectors, ids and metadata that fit each other."""
+    """Validated vectors, ids and metadata of the same number of items."""
     names = check_ids(ids, "maxsim index")
     if len(names) != len(items) or not len(items):
         raise InputError(f"maxsim index: got {len(names)} ids for {len(items)} items, expected at least one")

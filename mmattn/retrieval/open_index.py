@@ -1,4 +1,4 @@
-"""Open an index of any kind: the bundle says which."""
+"""Open an index of any kind; the manifest of the bundle names the kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS: Mapping[str, type[SearchIndex]] = {
 
 
 def open_index(folder: str | Path, *, device: str = "auto") -> SearchIndex:
-    """Open what any index's `save` wrote, after checking the hash of every file.
+    """Open a folder written by any index's `save`, after checking the hash of every file.
 
     Args:
         folder: the bundle.

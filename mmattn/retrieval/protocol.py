@@ -1,4 +1,4 @@
-"""What the four indexes have in common: `Index`, `ShardedIndex`, `MaxSimIndex` and `FusedIndex`."""
+"""Common interface of `Index`, `ShardedIndex`, `MaxSimIndex` and `FusedIndex`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["SearchIndex"]
 
 @runtime_checkable
 class SearchIndex(Protocol):
-    """Items that are found by vectors, kept in a folder that is checked when it is opened.
+    """Items that are searched by vector and saved to a folder that is verified when opened.
 
-    The form of a query depends on the index: [Q, D] vectors for `Index` and `ShardedIndex`, several vectors
-    a query for `MaxSimIndex`, modality -> vectors for `FusedIndex`.
+    The form of a query depends on the index: [Q, D] vectors for `Index` and `ShardedIndex`, an array [T, D]
+    per query for `MaxSimIndex`, modality -> [Q, D] vectors for `FusedIndex`.
     """
 
     def __len__(self) -> int:
         """Number of items."""
 
     def __contains__(self, name: object) -> bool:
-        """Whether an item of this id is in the index."""
+        """Whether the index has an item with this id."""
 
     def search(self, queries: Any, k: int = 10) -> Hits:
         """Find the best k items of each query.
@@ -37,12 +37,12 @@ class SearchIndex(Protocol):
         """Write the index to a folder, atomically.
 
         Args:
-            folder: new, or one that holds an earlier state of an index.
+            folder: new, empty, or a bundle that is replaced.
         """
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> Self:
-        """Open what `save` wrote, after checking the hash of every file.
+        """Open a folder written by `save`, after checking the hash of every file.
 
         Args:
             folder: the bundle.
@@ -51,7 +51,7 @@ class SearchIndex(Protocol):
 
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> Self:
-        """Restore the index of a bundle whose files were checked.
+        """Restore the index of a verified bundle.
 
         Args:
             opened: the bundle.

@@ -1,4 +1,4 @@
-"""An index in several parts, searched side by side and merged exactly."""
+"""Index in several shards that are searched in parallel and merged exactly."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["ShardedIndex"]
 
 
 class ShardedIndex:
-    """Indexes with different items that are searched as one, and changed and saved as one.
+    """Several indexes over disjoint items, searched, changed and saved as one.
 
-    The merge is exact: the k best of all are among the k best of each. Each shard may lie on another
-    disk, and the threads really run at once, since torch and faiss do their work outside Python.
+    Merging is exact: the k best of all items are among the k best of each shard. Shards may lie on different
+    disks. The shards are searched in parallel threads; torch and faiss release the GIL.
 
     Args:
-        shards: of one width, metric and origin, with the same metadata columns and no id in two of them.
+        shards: at least one; of the same width, metric, provenance and metadata columns, with disjoint ids.
 
     Raises:
-        InputError: shards that do not fit each other, or none.
+        InputError: no shards, or shards that are incompatible.
 
     Example:
         >>> halves = [Index.build(np.eye(4)[:2], ["a", "b"]), Index.build(np.eye(4)[2:], ["c", "d"])]
@@ -69,11 +69,11 @@ class ShardedIndex:
         """Split an index into shards of about equal size.
 
         Args:
-            index: remains as it is.
-            shards: number of shards.
+            index: left unchanged.
+            shards: number of shards, at most the number of items.
 
         Raises:
-            InputError: fewer than 1 shard, or more than items.
+            InputError: `shards` is out of range.
 
         Example:
             >>> ShardedIndex.from_index(Index.build(np.eye(4), ["a", "b", "c", "d"]), 2)
@@ -81,7 +81,7 @@ class ShardedIndex:
         """
         return cls(index.split(shards))
 
-    # --- what it holds ---------------------------------------------------------------------------
+    # --- content ---------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of items in all shards."""
@@ -102,7 +102,7 @@ class ShardedIndex:
 
     @property
     def provenance(self) -> dict[str, str] | None:
-        """What made the vectors."""
+        """What made the vectors, part -> fingerprint; None if unknown."""
         return self.shards[0].provenance
 
     @property
@@ -112,14 +112,14 @@ class ShardedIndex:
 
     @property
     def metadata(self) -> pd.DataFrame:
-        """One row an item, in the order of `ids`."""
+        """One row per item, in the order of `ids`."""
         return pd.concat(
             [shard.metadata for shard in self._non_empty_shards or self.shards[:1]], ignore_index=True
         )
 
     @property
     def approximate(self) -> bool:
-        """Does a search look at a part of the vectors only, in any shard?"""
+        """Whether searches are approximate in any shard."""
         return any(shard.approximate for shard in self.shards)
 
     @property
@@ -128,23 +128,26 @@ class ShardedIndex:
 
     @cached_property
     def _id_to_row(self) -> pd.Index:
-        """Id -> row in all shards together."""
+        """pandas index that maps an id to its row in the concatenated shards."""
         result: pd.Index = pd.Index(self.ids)
         return result
 
     def _shard_of_ids(self, ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-        """[n] the shard of each named item."""
+        """[n] shard number of each id."""
         rows = find_rows(self._id_to_row, ids, what)
         return np.searchsorted(np.cumsum([len(shard) for shard in self.shards]), rows, side="right")
 
     def vectors(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Return the vectors of some items, [n, D].
+        """Look up the vectors of items.
 
         Args:
-            ids: [n] ids.
+            ids: n ids.
+
+        Returns:
+            [n, D] float32 vectors (of unit length for "cosine").
 
         Raises:
-            InputError: an id that is not there.
+            InputError: an unknown id.
         """
         names, owners = np.asarray(ids, dtype=self.ids.dtype), self._shard_of_ids(ids, "index")
         found = np.empty((len(names), self.dim), np.float32)
@@ -153,7 +156,7 @@ class ShardedIndex:
         return found
 
     def plan(self) -> SearchPlan:
-        """How each shard searches, and everything that was tried for any of them."""
+        """Combined search plan of the shards, with the candidates measured for each."""
         plans = [shard.plan() for shard in self.shards]
         reasons = "; ".join(dict.fromkeys(plan.reason for plan in plans))
         return SearchPlan(
@@ -182,15 +185,19 @@ class ShardedIndex:
         provenance: Mapping[str, str] | None = None,
         exact: bool = False,
     ) -> Hits:
-        """Search all shards; the arguments are those of `Index.search`.
+        """Find the k best items of each query in all shards.
 
         Args:
-            queries: [Q, D].
-            k: number of hits.
-            where: filter on the metadata.
-            allowed_ids: items that may be found; None for all.
-            provenance: part -> fingerprint of what made the queries.
-            exact: search exactly.
+            queries: [Q, D] numbers.
+            k: items per query, at most the number of items in all shards.
+            where: filter expression over the metadata (see `mmattn.retrieval.filters`); None means no filter.
+            allowed_ids: restrict the search to these ids; None means all items.
+            provenance: what made the queries; checked against the provenance of the index. None means no
+                check.
+            exact: compare with every vector, even if the plan is approximate.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
             InputError: as `Index.search`.
@@ -217,16 +224,19 @@ class ShardedIndex:
         where: str | None = None,
         allowed_ids: Collection[Any] | None = None,
     ) -> Hits:
-        """Search for the k items most similar to each given item, in all shards, without itself.
+        """Find the k nearest neighbours, in any shard, of items of the index, excluding each item itself.
 
         Args:
-            ids: [Q] ids.
-            k: number of hits.
-            where: filter on the metadata.
-            allowed_ids: items that may be found; None for all.
+            ids: Q ids.
+            k: neighbours per item, at most N - 1.
+            where: filter expression over the metadata; None means no filter.
+            allowed_ids: restrict the neighbours to these ids; None means all items.
+
+        Returns:
+            Hits with `ids` and `scores` of shape [Q, k].
 
         Raises:
-            InputError: as `search`, or an id that is not there.
+            InputError: as `search`, or an unknown id.
         """
         queries = self.vectors(ids)
         check_k(k, len(self), len(self) - 1)
@@ -234,7 +244,7 @@ class ShardedIndex:
         return drop_self_hits(found, np.asarray(ids, dtype=self.ids.dtype), k)
 
     def _map_shards(self, search_shard: Callable[[int], Hits]) -> list[Hits]:
-        """What each shard that holds anything answers, in their order."""
+        """Results of each non-empty shard, in shard order."""
         numbers = [number for number, shard in enumerate(self.shards) if len(shard)]
         with ThreadPoolExecutor(len(numbers)) as pool:
             return list(pool.map(search_shard, numbers))
@@ -249,13 +259,13 @@ class ShardedIndex:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Add items to the smallest shard: all of them, or none if something is wrong.
+        """Add items to the smallest shard; if any of them is invalid, none is added.
 
         Args:
-            vectors: [n, D].
-            ids: [n] new ids.
-            metadata: columns with one value an item.
-            provenance: part -> fingerprint of what made the vectors.
+            vectors: [n, D] numbers.
+            ids: n new ids, of the same kind (text or whole numbers) as those of the index.
+            metadata: the columns of the index, n values each; None if it has none.
+            provenance: what made the vectors; must equal the provenance of the index.
 
         Raises:
             InputError: as `Index.add`.
@@ -278,13 +288,13 @@ class ShardedIndex:
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        """Replace vectors and metadata of items.
+        """Replace the vectors and metadata of existing items, in their shards.
 
         Args:
-            vectors: [n, D].
-            ids: [n] known ids.
-            metadata: columns with one value an item.
-            provenance: part -> fingerprint of what made the vectors.
+            vectors: [n, D] numbers.
+            ids: n ids of the index.
+            metadata: the columns of the index, n values each; None if it has none.
+            provenance: what made the vectors; must equal the provenance of the index.
 
         Raises:
             InputError: as `Index.update`.
@@ -300,23 +310,23 @@ class ShardedIndex:
         """Remove items.
 
         Args:
-            ids: of the items.
+            ids: ids of the index.
 
         Raises:
-            InputError: an id that is not there; nothing is removed then.
+            InputError: an unknown id; nothing is removed then.
         """
         names, owners = np.asarray(ids, dtype=self.ids.dtype), self._shard_of_ids(ids, "index")
         for number in np.unique(owners):
             self.shards[number].remove(names[owners == number])
         self.__dict__.pop("_id_to_row", None)
 
-    # --- on the disk -----------------------------------------------------------------------------
+    # --- storage ---------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write all shards to one folder; a kill at any moment leaves what was there, or the whole of this.
+        """Write all shards to one folder, atomically: an interrupted save leaves the old or the new state.
 
         Args:
-            folder: of the bundle.
+            folder: new, empty, or a bundle that is replaced.
 
         Raises:
             InputError: as `Index.save`.
@@ -326,27 +336,29 @@ class ShardedIndex:
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> ShardedIndex:
-        """Open what `save` wrote, after checking the hash of every file of every shard.
+        """Open a folder written by `save`, after checking the hash of every file of every shard.
 
         Args:
-            folder: of the bundle.
-            device: "auto", "cpu" or a CUDA device.
+            folder: the bundle.
+            device: as in `Index.build`.
 
         Raises:
-            InputError: there is no sharded index, or it is damaged: which file, and how, is said.
+            InputError: there is no sharded index, or it is damaged; the message names the file and the
+                damage.
         """
         return open_bundle(folder, lambda opened: cls.from_bundle(opened, device))
 
     @classmethod
     def from_bundle(cls, opened: OpenedBundle, device: str = "auto") -> ShardedIndex:
-        """The shards of a bundle whose files were checked.
+        """Restore the shards of a verified bundle.
 
         Args:
-            opened: bundle whose files were checked.
-            device: "auto", "cpu" or a CUDA device.
+            opened: the bundle.
+            device: as in `Index.build`.
 
         Raises:
-            InputError: files that are what they were, but do not fit each other.
+            InputError: another kind of bundle, or files that are inconsistent with each other or the
+                manifest.
         """
         opened.check_kind("shards")
         found = cls([Index.from_bundle(opened.parts[name], device) for name in sorted(opened.parts)])

@@ -1,4 +1,4 @@
-"""Items that came after training: read from a card or a table, and weighed without learning anything."""
+"""Items added after training: reading them, and computing their weights without training."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _BATCH_ITEMS = 4096  # items whose weights are computed together
 
 @dataclass(frozen=True)
 class AddedItems:
-    """What became of the items that were to be added.
+    """Result of adding items.
 
     Args:
-        ids: of those that are new and can be recommended from now on.
-        existing: how many were there before; they stay as they are.
-        skipped_no_content: ids of those that hold nothing which the encoders can read; they are left out.
+        ids: ids of the added items, which can be recommended from now on.
+        existing: number of items that were in the catalogue before; they are unchanged.
+        skipped_no_content: ids of items without content that the encoders can read; they were left out.
     """
 
     ids: list[Any]
@@ -46,15 +46,15 @@ class AddedItems:
 
 
 def read_new_items(source: Path, catalogue: str, columns: ItemTable) -> Dataset:
-    """The items of a card, or of a table with columns like those of the catalogue.
+    """Read items from a card, or from a table with the columns of the catalogue.
 
-    A column that a table does not have is missing for every item; so is an entity, which only a card with
-    its graph can place. Paths in a table are relative to it.
+    Columns that the table lacks are missing for every item. Knowledge-graph entities are read only from a
+    card, because a table has no graph. Paths in a table are relative to it.
 
     Args:
         source: card.yaml, its folder, or a .parquet, .csv or .tsv file.
         catalogue: name of the data set that the run was trained on.
-        columns: what its card says of the items.
+        columns: item table of the catalogue's card.
 
     Raises:
         InputError: no such file, the card of another data set, or a table without ids or any known column.
@@ -97,13 +97,16 @@ def new_item_weights(
     new_vectors: NDArray[np.float32],
     cooccurrence: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """[K, N], what each known item says of each new one.
+    """Weights from known to new items.
 
     Args:
-        head: of the run's model.
-        known_vectors: [K, D] vectors of the known items, as the head made them.
-        new_vectors: [N, D] vectors of the new items.
-        cooccurrence: [K, K] counts where the head completes histories, otherwise empty.
+        head: head of the run's model.
+        known_vectors: [K, D] head output for the known items.
+        new_vectors: [N, D] head output for the new items.
+        cooccurrence: [K, K] co-occurrence counts if the head completes histories, otherwise empty.
+
+    Returns:
+        [K, N] weight of each known item in a history for the score of each new item.
     """
     device = next(head.parameters()).device
     counts = torch.tensor(cooccurrence).to(device) if len(cooccurrence) else None

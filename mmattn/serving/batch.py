@@ -1,7 +1,7 @@
-"""Recommendations for millions of users, from a table of what they met to a table of what they get.
+"""Batch recommendation for millions of users, from a table of interactions to a table of recommendations.
 
-The table is read in pieces and parted by user into buckets, each of which fits into memory; every finished
-bucket is a file beside the result, which a later call finds and keeps.
+The table is read in chunks and partitioned by user into buckets that fit into memory. Every finished bucket
+is a file beside the result, so that an interrupted call can be resumed.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = ["BUCKET_ROWS", "BatchCounts", "recommend_table"]
 
-BUCKET_ROWS = 2_000_000  # of the table, in memory at once
-_CHUNK_ROWS = 65_536  # rows that are read at once, or as many as give each bucket some
+BUCKET_ROWS = 2_000_000  # rows of the table in memory at once
+_CHUNK_ROWS = 65_536  # rows read at once; more if there are so many buckets that each would get few
 _MIN_ROWS_PER_BUCKET = 1024
-_USER_BATCH = 4096  # users that are answered together
+_USER_BATCH = 4096  # users per search
 
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What was done.
+    """Counts of a batch recommendation.
 
     Args:
-        users: who got recommendations.
-        rows: of the result.
-        unknown: rows of the table whose item is not in the catalogue, where those are to be passed over.
+        users: number of users with a row in the table.
+        rows: rows of the result.
+        unknown: skipped rows of the table, whose item is not in the catalogue.
     """
 
     users: int
@@ -66,21 +66,21 @@ def recommend_table(
 ) -> BatchCounts:
     """Write the k best items of every user of a table, as rows of user, rank (from 1), item and score.
 
-    Memory: the catalogue's vectors and maps, and what one bucket needs, whatever the number of users: some
-    200 bytes a row, so 400 MB for two million. Rows of one user may stand anywhere in the table; a user with
-    more rows than a bucket makes it longer. The result is written at the end, whole; its rows stand user by
-    user, best first.
+    Memory: the item vectors and about 200 bytes per row of a bucket (400 MB for two million rows), whatever
+    the number of users. The rows of a user may be anywhere in the table; a user with more rows than a bucket
+    enlarges it. The result is written atomically at the end, user by user, best first.
 
     Args:
-        service: of a run.
-        users: a parquet file with columns `user` and `item`; a row without an item names a user who has met
-            nothing, and gets what the catalogue as a whole speaks for.
-        out: the parquet file to write.
-        k: items for each user.
-        where: filter on the items; None for none.
-        skip_unknown: pass over rows whose item is not in the catalogue; otherwise they are an error.
-        bucket_rows: rows of the table that are in memory at once.
-        progress: show a bar.
+        service: recommender of a run.
+        users: parquet file with columns `user` and `item`; a row without an item stands for a user without a
+            history, who gets the recommendations for an average user.
+        out: parquet file to write.
+        k: items per user; fewer are written if fewer are left.
+        where: filter expression over the item columns, as in `RecommenderService.recommend`; None for no
+            filter.
+        skip_unknown: whether to skip rows whose item is not in the catalogue, instead of raising an error.
+        bucket_rows: rows of the table in memory at once.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: no such file or columns, a row without a user, or items that are not in the catalogue.
@@ -118,7 +118,7 @@ def recommend_table(
             _recommend_bucket(service, source, done, k, where, skip_unknown, users)
         written = pa.parquet.read_schema(done).metadata
         unknown += int(written[b"mmattn.unknown"])
-        source.unlink(missing_ok=True)  # what it was read for is done
+        source.unlink(missing_ok=True)  # no longer needed
         found.append(done)
     people = sum(int(pa.parquet.read_schema(done).metadata[b"mmattn.users"]) for done in found)
     total = join_parquet(found, out)
@@ -130,7 +130,7 @@ def _count_rows(path: Path) -> int:
     """Number of rows.
 
     Raises:
-        InputError: no such file, no parquet, no rows, or no such columns.
+        InputError: no such file, not parquet, no rows, or missing columns.
     """
     try:
         with pa.parquet.ParquetFile(path) as file:
@@ -146,11 +146,11 @@ def _count_rows(path: Path) -> int:
 
 
 def _split_into_buckets(users: Path, folder: Path, buckets: int, chunk_rows: int, progress: bool) -> None:
-    """Write each row into the file of its user's bucket."""
+    """Write each row to the file of its user's bucket."""
     with ExitStack() as stack:
         file = stack.enter_context(pa.parquet.ParquetFile(users))
         rows = file.metadata.num_rows
-        bar = stack.enter_context(tqdm(total=rows, desc="part users", unit="row", disable=not progress))
+        bar = stack.enter_context(tqdm(total=rows, desc="partition users", unit="row", disable=not progress))
         schema = pa.schema([file.schema_arrow.field("user"), file.schema_arrow.field("item")])
         writers = [
             stack.enter_context(pa.parquet.ParquetWriter(folder / f"rows-{bucket:05d}.parquet", schema))
@@ -185,7 +185,7 @@ def _recommend_bucket(
     skip_unknown: bool,
     users: Path,
 ) -> None:
-    """Write what the users of one bucket get."""
+    """Write the recommendations for the users of one bucket."""
     table = pa.parquet.read_table(source)
     people = table["user"].combine_chunks().dictionary_encode()
     seen, unknown = _seen_items(
@@ -217,7 +217,7 @@ def _recommend_bucket(
 def _seen_items(
     service: RecommenderService, items: pa.ChunkedArray, owner: NDArray[Any], count: int, where: Path
 ) -> tuple[sparse.csr_array, list[str]]:
-    """[U, I] ones where the user has met the item, and the unknown item of each row that has one."""
+    """[U, I] ones where the user has chosen the item, and the unknown item of each row that has one."""
     names = items.combine_chunks().dictionary_encode()
     place = service.find_rows(names.dictionary.to_pylist())
     codes = names.indices.fill_null(-1).to_numpy()

@@ -1,4 +1,4 @@
-"""What `mmattn fit` leaves for serving: the first seed's model and all that is known, as one bundle."""
+"""Build the recommender bundle of a finished `mmattn fit` run: first seed's model, all interactions."""
 
 from __future__ import annotations
 
@@ -32,37 +32,35 @@ __all__ = ["build_service"]
 
 logger = logging.getLogger(__name__)
 
-MAX_KNOWN_ITEMS = (
-    20_000  # items whose weights are solved for together: the cube of their number is what it costs
-)
-MIN_AGREEMENT = 0.95  # share of the model's first 20 that the vectors must rank among their own
-MAX_VECTOR_BYTES = 2**30  # of the vectors of all items
+MAX_KNOWN_ITEMS = 20_000  # items whose weights are solved for jointly, in time cubic in their number
+MIN_AGREEMENT = 0.95  # fraction of the model's top 20 that must be in the top 20 of the vectors
+MAX_VECTOR_BYTES = 2**30  # size limit of the vectors of all items
 
 
 def build_service(
     run: Path, dataset: Dataset, encoder: RunEncoder, inputs: ModelInputs, *, seed: int = 0
 ) -> RecommenderService | None:
-    """Make the bundle of a finished run; nothing is trained.
+    """Build the recommender bundle of a finished run; nothing is trained.
 
-    The model is the first seed's, as it was evaluated; of a hybrid, its trained head alone, since the other
-    parts ask every user anew. Here every interaction of the data is known, those
-    that were held out too: the known items are those that somebody has met, at most the 20,000 met most
-    often. All others get their vectors as a new item does.
+    It uses the first seed's model as evaluated; of a hybrid only the trained head, because the other parts
+    need all users at query time. All interactions of the data are known here, those of the validation and
+    test parts included: the known items are those with an interaction, at most the 20,000 most popular. All
+    others get their vectors as new items do.
 
-    The width of the vectors is the smallest of 64, 128, 256 and 512 that ranks 95% of the model's own first
-    20 items (for users of the data, their items left out) among its first 20; where none does, the largest
-    one. No width is taken whose vectors would need more than 1 GiB.
+    The width of the vectors is the smallest of 64, 128, 256 and 512 at which 95% of the model's top 20 items
+    (for users of the data, without their own items) are in the top 20 of the vectors; if none reaches this,
+    the largest. Widths whose vectors would need more than 1 GiB are not considered.
 
     Args:
-        run: the folder of a finished run.
-        dataset: what it was trained and evaluated on.
+        run: folder of a finished run.
+        dataset: data set that it was trained and evaluated on.
         encoder: the trained model, in memory, and the folder below `run` that it was saved in.
-        inputs: the items of `dataset` as the model's encoders read them.
-        seed: of the training.
+        inputs: encoder outputs of the items of `dataset`.
+        seed: training seed, recorded in the manifest.
 
     Returns:
-        The service, written to the run's folder in place of any that was there; None where the head is not
-        linear in the history.
+        The service, saved in the run's folder (an earlier bundle is replaced); None if the head is not linear
+        in the history.
     """
     head = encoder.model.head(encoder.head)
     if not isinstance(head, RecommendationHead):
@@ -121,7 +119,7 @@ def build_service(
 
 
 def _known_histories(dataset: Dataset) -> tuple[sparse.csr_array, NDArray[np.int64]]:
-    """[U, K] ones, and the known items, ascending."""
+    """[U, K] ones, and the known items [K], ascending."""
     pairs = dataset.interactions
     met = sparse.csr_array(
         (np.ones(len(pairs), np.float32), (pairs.users, pairs.items)),
@@ -138,7 +136,7 @@ def _known_histories(dataset: Dataset) -> tuple[sparse.csr_array, NDArray[np.int
 def _select_width(
     weights: torch.Tensor, histories: sparse.csr_array, known_positions: NDArray[np.int64], items: int
 ) -> tuple[Factors, float]:
-    """The narrowest vectors that agree with the weights, and how far they do."""
+    """The narrowest vectors that agree with the weights, and their agreement."""
     affordable = [width for width in WIDTHS if width * items * 4 <= MAX_VECTOR_BYTES] or [WIDTHS[0]]
     widest = factorise(weights, histories, affordable[-1], known_positions)
     for width in affordable:
@@ -150,13 +148,13 @@ def _select_width(
 
 
 def _sample_users(histories: sparse.csr_array, max_users: int = 400) -> NDArray[np.int64]:
-    """Some users who have a history."""
+    """Random users with a history."""
     there = np.flatnonzero(np.diff(histories.indptr))
     return np.sort(np.random.default_rng(0).choice(there, min(max_users, len(there)), replace=False))
 
 
 def _item_ids(dataset: Dataset) -> list[str] | list[int]:
-    """Numbers where the catalogue's own column holds numbers, otherwise text."""
+    """Whole numbers if the catalogue's id column holds whole numbers, otherwise text."""
     card = dataset.card
     kind = column_types(card.resolve_path(card.items.file))[card.items.id]
     names = list(dataset.item_ids)

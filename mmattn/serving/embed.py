@@ -1,6 +1,6 @@
-"""Vectors of many items, shard by shard: several workers share the shards, and a kill loses only one.
+"""Vectors of many items, computed in shards by several workers; an interrupted call can be resumed.
 
-A shard is a parquet file beside the result. Whoever finds it there, does not encode it again.
+A shard is a parquet file beside the result; shards whose file exists are not encoded again.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ def embed(
     ray_workers: int = 0,
     progress: bool = True,
 ) -> dict[str, int] | None:
-    """Encode this process's shards, wait for the others, and join all in the first process.
+    """Encode this process's shards, wait for the others, and join all shards in the first process.
 
-    Under `accelerate launch` or `torchrun` the processes share the shards; with `ray_workers` they are
-    left to so many actors of Ray.
+    Under `accelerate launch` or `torchrun` the processes divide the shards among themselves; with
+    `ray_workers`, Ray actors encode them.
 
     Args:
-        encoder: of the run.
+        encoder: encoder of the run.
         shards: the same in every process.
         features: folder of the feature store.
-        ray_workers: actors of Ray; 0 is this process itself.
-        progress: show bars.
+        ray_workers: number of Ray actors; 0 encodes in this process.
+        progress: whether to show progress bars.
 
     Returns:
         Numbers of "vectors", of items "without" any content, and of "unreadable" contents; None in every
         process but the first.
 
     Raises:
-        InputError: several processes and actors of Ray at once, or as `EmbeddingShards.merge`.
-        MissingDependency: Ray is asked for and not installed.
+        InputError: Ray in one of several processes, or as `EmbeddingShards.merge`.
+        MissingDependency: Ray is requested and not installed.
     """
     from accelerate import PartialState
 
-    # Under torchrun accelerate asks for the CPU by name: without it every process would do all the work.
+    # Without `cpu=True`, accelerate ignores torchrun on a CPU, and every process would do all the work.
     state = PartialState(cpu=not torch.accelerator.is_available())
     if ray_workers:
         if state.num_processes > 1:
@@ -77,14 +77,14 @@ def embed(
 
 
 def read_items(items: Path, run: Path) -> Sequence[Sample]:
-    """Read the items of a card, or of a table with the columns of the run's own items.
+    """Read the samples of a card, or of a table with the columns of the run's own items.
 
     Args:
-        items: card, folder or table.
-        run: folder of the run.
+        items: card.yaml, its folder, or a table.
+        run: folder of the run, whose config.yaml gives the meaning of a table's columns.
 
     Raises:
-        InputError: no such file, columns that are missing, or a table where only a card can say enough.
+        InputError: no such file, missing columns, or a table of items that need a card.
     """
     if resolve_item_file(items).suffix in (".yaml", ".yml"):
         return read_dataset(items).items
@@ -96,32 +96,32 @@ def read_items(items: Path, run: Path) -> Sequence[Sample]:
 
 
 def card_for_table(table: Path, name: str, columns: ItemTable) -> Card:
-    """Return the card of a table with the columns of a known one; its paths are relative to the table.
+    """Card of a table with the columns of another card; files named in the table are relative to it.
 
     Args:
-        table: the file.
-        name: of the data set.
-        columns: of the items.
+        table: file with the items.
+        name: name of the data set.
+        columns: item table of the other card.
 
     Raises:
-        InputError: columns that are missing, or a table where only a card can say enough.
+        InputError: missing columns, or columns of graph entities, which need a card with the graph.
     """
     if any(use.role == "entity" for _, use in columns.uses()):
         raise InputError(f"{table}: the items name entities of a graph; give a card.yaml that has it too")
     alone = Card(name, replace(columns, file=table.name))
-    object.__setattr__(alone, "path", table.parent / "card.yaml")  # what its files are relative to
+    object.__setattr__(alone, "path", table.parent / "card.yaml")  # its files are relative to this path
     alone.check_files()
     return alone
 
 
 def resolve_item_file(items: Path) -> Path:
-    """Return the file that describes the items: the card of a folder, or the given file.
+    """The card of a folder, or the given file itself.
 
     Args:
-        items: card, folder or table.
+        items: folder with a card.yaml, or a file.
 
     Raises:
-        InputError: there is none.
+        InputError: the file does not exist.
     """
     file = items / "card.yaml" if items.is_dir() else items
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Items cut into shards, each of which is encoded and written to a file of its own."""
+"""Items divided into shards, each encoded and written to a file of its own."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["EmbeddingShards"]
 
 @dataclass(frozen=True)
 class EmbeddingShards:
-    """Items in shards, each of which somebody encodes and writes to a file of its own.
+    """Items divided into shards, each encoded by one worker and written to a file of its own.
 
     Args:
         samples: all items.
-        out: the parquet file that all shards together become.
-        shard_size: items a shard; the last one may have fewer.
-        folder: of the shards' files; its name tells items, source and model from others.
+        out: parquet file into which the shards are merged.
+        shard_size: items per shard; the last one may have fewer.
+        folder: folder of the shard files; its name is a hash of items, source and model.
     """
 
     samples: Sequence[Sample]
@@ -42,14 +42,14 @@ class EmbeddingShards:
     def create(
         cls, samples: Sequence[Sample], out: Path, shard_size: int, source: str, provenance: Mapping[str, str]
     ) -> EmbeddingShards:
-        """Cut the items into shards.
+        """Divide items into shards.
 
         Args:
             samples: all items, the same in every process.
-            out: the parquet file.
-            shard_size: items a shard.
-            source: hash of where the samples come from; shards of another source are not used.
-            provenance: of the encoder; shards of another one are not used either.
+            out: parquet file into which the shards are merged.
+            shard_size: items per shard.
+            source: hash of the source of the samples; existing shards of another source are not used.
+            provenance: provenance of the encoder; existing shards of another provenance are not used.
 
         Raises:
             InputError: a size below 1.
@@ -65,25 +65,28 @@ class EmbeddingShards:
         return -(-len(self.samples) // self.shard_size)
 
     def path(self, number: int) -> Path:
-        """The file of a shard.
+        """File of a shard.
 
         Args:
-            number: of the shard.
+            number: shard number, from 0.
         """
         return self.folder / f"{number:06d}.parquet"
 
     def pending(self) -> list[int]:
-        """The shards that nobody has written yet."""
+        """Numbers of the shards whose file does not exist yet."""
         return [number for number in range(len(self)) if not self.path(number).exists()]
 
     def write(self, number: int, encoder: RunEncoder, features: str | Path, *, progress: bool = False) -> int:
-        """Encode a shard and write its file, atomically; returns the number of unreadable contents.
+        """Encode a shard and write its file, atomically.
 
         Args:
-            number: of the shard.
-            encoder: model of the run.
+            number: shard number, from 0.
+            encoder: encoder of the run.
             features: folder of the feature store.
-            progress: show a bar.
+            progress: whether to show progress bars.
+
+        Returns:
+            Number of contents that could not be read.
         """
         part = self.samples[number * self.shard_size : (number + 1) * self.shard_size]
         inputs = encoder.read_inputs(part, features, progress=progress)
@@ -94,10 +97,10 @@ class EmbeddingShards:
         return len(inputs.rejected)
 
     def merge(self) -> int:
-        """Write all shards as one file, remove theirs, and return the number of vectors.
+        """Merge all shards into one file, delete theirs, and return the number of vectors.
 
         Raises:
-            InputError: a shard that cannot be read, or no vector in any of them.
+            InputError: a shard that cannot be read, or no vectors in any shard.
         """
         rows = join_parquet([self.path(number) for number in range(len(self))], self.out)
         shutil.rmtree(self.folder)

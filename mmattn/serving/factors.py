@@ -1,7 +1,7 @@
-"""Weights of items on items as vectors of users and items, so that millions of items can be searched.
+"""Low-rank factorization of item-item weights into user and item vectors, for search over millions of items.
 
-A recommender that is linear in the history scores by histories @ weights. Short vectors can be right about
-some weights only: they are made to be right about the histories that people have.
+A recommender that is linear in the history scores by histories @ weights. A low-rank approximation cannot be
+accurate for all weights; this one is fitted to be accurate for the histories of the users.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["WIDTHS", "Factors", "factorise", "topk_agreement"]
 
 WIDTHS = (64, 128, 256, 512)
 
-_DIAGONAL_REFITS = 2  # of what items say of themselves, each followed by another decomposition
-_OVERSAMPLING = 16  # directions that the decomposition looks at beside the wanted ones, to find those well
-_RIDGE = 1e-3  # of the mean diagonal, for items that hardly a history has
-_NUM_USERS = 500  # histories that vectors are compared with the weights on
+_DIAGONAL_REFITS = 2  # refits of the diagonal weights, each followed by another decomposition
+_OVERSAMPLING = 16  # extra directions in the randomized decomposition, for accuracy
+_RIDGE = 1e-3  # ridge relative to the mean diagonal, for items in very few histories
+_NUM_USERS = 500  # histories used to compare the vectors with the weights
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """Vectors whose inner products are scores, as nearly as their width allows.
+    """Vectors whose inner products approximate the scores.
 
     Args:
-        item_to_user: [K, W] float32, what each known item of a history adds to the user's vector.
-        vectors: [C, W] float32, of the candidates.
-        weights_to_vector: [W, K] float32, makes the vector of a further item from its weights [K].
+        item_to_user: [K, W] float32, contribution of each known item of a history to the user vector.
+        vectors: [C, W] float32, vectors of the candidates.
+        weights_to_vector: [W, K] float32, maps the weights [K] of a further item to its vector.
     """
 
     item_to_user: NDArray[np.float32]
@@ -40,14 +40,14 @@ class Factors:
 
     @property
     def width(self) -> int:
-        """W."""
+        """Width W of the vectors."""
         return self.item_to_user.shape[1]
 
     def truncate(self, width: int) -> Factors:
-        """Keep the first columns, which matter most.
+        """Keep the leading columns, which matter most.
 
         Args:
-            width: number of columns.
+            width: number of columns to keep.
         """
         return Factors(*(np.ascontiguousarray(one) for one in (
             self.item_to_user[:, :width], self.vectors[:, :width], self.weights_to_vector[:width],
@@ -57,22 +57,24 @@ class Factors:
 def factorise(
     weights: Tensor, histories: sparse.csr_array, width: int, known_positions: NDArray[np.int64] | None = None
 ) -> Factors:
-    """The vectors of a width that come nearest to the scores of these histories.
+    """Vectors of a given width that best approximate the scores of given histories.
 
-    A truncated singular value decomposition of the weights alone spends its width on what hardly anybody's
-    history asks for. With H the histories, each divided by the root of its length so that long ones count no
-    more than others, the vectors minimise the squared error of the scores H @ weights (the weights are
-    multiplied by the Cholesky factor of H'H before they are decomposed). What an item says of itself is free,
-    since nobody is recommended what she has: it is set to whatever the vectors say, and they are found anew.
+    A truncated singular value decomposition of the weights alone spends its capacity on items that few
+    histories contain. Let H be the histories, each divided by the square root of its length so that all users
+    count the same. The vectors minimize the squared error of the scores H @ weights, by multiplying the
+    weights with the Cholesky factor of H'H before the decomposition. The weight of an item on itself is
+    irrelevant, because items of the history are not recommended: it is set to the value that the vectors
+    give, and the decomposition is repeated.
 
     Args:
-        weights: [K, C], what each known item says of each candidate.
-        histories: [U, K] of the users there are.
-        width: W, at most K and C.
-        known_positions: [C] place of each candidate among the known items, -1 where it is none of them.
+        weights: [K, C] weight of each known item for each candidate.
+        histories: [U, K] histories of the users.
+        width: W; reduced to K or C if these are smaller.
+        known_positions: [C] position of each candidate among the known items, -1 if it is not known; None
+            means that no candidate is known.
 
     Example:
-        >>> weights = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])  # one direction says it all
+        >>> weights = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])  # of rank 1
         >>> found = factorise(weights, sparse.csr_array(np.eye(3, dtype=np.float32)), width=1)
         >>> np.abs(found.item_to_user @ found.vectors.T - weights.numpy()).max() < 1e-5
         np.True_
@@ -89,11 +91,11 @@ def factorise(
     width = min(width, *filled_KC.shape)
     left_KW, values_W, vectors_CW = _weighted_svd(root_KK, filled_KC, width)
     for _ in range(_DIAGONAL_REFITS if len(columns) else 0):
-        said_KW = filled_KC @ vectors_CW
-        filled_KC[rows, columns] = (said_KW[rows] * vectors_CW[columns]).sum(1)
+        projected_KW = filled_KC @ vectors_CW
+        filled_KC[rows, columns] = (projected_KW[rows] * vectors_CW[columns]).sum(1)
         left_KW, values_W, vectors_CW = _weighted_svd(root_KK, filled_KC, width)
     maps_KW = filled_KC @ vectors_CW
-    # The strength of a direction is shared by both sides, so that either can be searched.
+    # The singular values are divided evenly between both sides, so that either can be searched.
     scale_W = (values_W / values_W[0].clamp_min(1e-30)).clamp_min(1e-6).sqrt()
     lift_WK = (left_KW / values_W.clamp_min(values_W[0] * 1e-6).clamp_min(1e-30)).T @ root_KK.T
     return Factors(
@@ -110,14 +112,14 @@ def topk_agreement(
     known_positions: NDArray[np.int64],
     k: int = 20,
 ) -> float:
-    """Share of what the weights rank among the first k that the vectors rank there too, seen items left out.
+    """Fraction of the weights' top k items that are in the top k of the vectors, seen items excluded.
 
     Args:
-        factors: of these weights.
+        factors: factorization of the weights.
         weights: [K, C].
-        histories: [U, K]; some of those that are not empty are drawn.
+        histories: [U, K]; up to 500 non-empty ones are sampled.
         known_positions: [C] as in `factorise`.
-        k: the number of items compared.
+        k: number of items compared.
     """
     there = np.flatnonzero(np.diff(histories.indptr))
     drawn = np.random.default_rng(0).choice(there, min(_NUM_USERS, len(there)), replace=False)
@@ -136,19 +138,19 @@ def topk_agreement(
 
 
 def _weighted_svd(root_KK: Tensor, weights_KC: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Left vectors, singular values and right vectors of what the histories make of the weights."""
+    """Left vectors, singular values and right vectors of the weights multiplied by the Cholesky factor."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # the decomposition draws a first guess
+        torch.manual_seed(0)  # the decomposition starts from random vectors
         seen = min(width + _OVERSAMPLING, *weights_KC.shape)
         left, values, right = torch.svd_lowrank(root_KK.T @ weights_KC, q=seen, niter=2)
     return left[:, :width], values[:width], right[:, :width]
 
 
 def _gram_cholesky(histories: sparse.csr_array) -> Tensor:
-    """[K, K], the Cholesky factor of what histories hold together, each of weight 1."""
+    """[K, K] Cholesky factor of the co-occurrence matrix of histories, each of total weight 1."""
     lengths_U = np.maximum(np.diff(histories.indptr), 1)
     even_UK = sparse.diags_array((lengths_U**-0.5).astype(np.float32)) @ histories.astype(np.float32)
     gram_KK = torch.from_numpy((even_UK.T @ even_UK).toarray())
     mean = float(gram_KK.diagonal().mean())
-    gram_KK.diagonal().add_(_RIDGE * mean if mean > 0 else 1.0)  # without any history, all items count alike
+    gram_KK.diagonal().add_(_RIDGE * mean if mean > 0 else 1.0)  # no histories: all items weigh the same
     return torch.linalg.cholesky(gram_KK)

@@ -1,4 +1,4 @@
-"""What items say of themselves, as columns that `where=` can ask for."""
+"""Item content as metadata columns for filters (`where=`)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ _ROLE_PRIORITY = (
     "image",
     "audio",
     "label",
-)  # of several uses of a column
+)  # if a column has several roles, the first of these is used
 
 
 def item_columns(
     samples: Sequence[Sample], spec: ItemTable, labels: Mapping[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
-    """One row an item, one column for each that the card names; missing is None.
+    """Table of the item columns that a card describes; missing values are None (NaN for numbers).
 
-    A number is a number, categories are a list, pictures and clips the path of their file, all else text. A
-    column with several uses is read by the first of: number, category, categories, text. Entities of a graph
-    and a column that is called "id", which the ids have, are left out.
+    A number is a float, categories are a list, images and clips the path of their file, all others text. A
+    column with several roles is read by the first of: number, category, categories, text, image, audio,
+    label. Graph entities and a column called "id" (the name of the ids) are left out.
 
     Args:
-        samples: the items.
-        spec: what the card says of their table.
-        labels: column -> one text an item, of label columns; left out, they are missing.
+        samples: N items.
+        spec: item table of the card.
+        labels: label column -> [N] texts, "" for missing; None means that all are missing.
+
+    Returns:
+        N rows.
 
     Example:
         >>> from mmattn.data.roles import ItemTable
@@ -49,7 +52,7 @@ def item_columns(
         {'title': ['Heat', None], 'genres': [['Crime'], None], 'year': [1995.0, nan]}
     """
     uses: dict[str, tuple[int, Any]] = {}
-    place: dict[str, int] = {}  # of the next text within its modality
+    place: dict[str, int] = {}  # modality -> position of its next text
     for name, use in spec.uses():
         within = 0
         if use.kind == "text":

@@ -1,7 +1,7 @@
-"""Shards encoded by actors of Ray, on this machine or on all machines of a cluster.
+"""Shards encoded by Ray actors, on this machine or on a cluster.
 
-Each actor loads the model once and writes the files that a single process would write, so a call that was
-killed goes on in any way. On a cluster (`RAY_ADDRESS`) every machine must see the same folders.
+Each actor loads the model once and writes the same shard files as a single process, so an interrupted call
+can be resumed with or without Ray. On a cluster (`RAY_ADDRESS`) every machine must see the same folders.
 
 pip install 'mmattn[ray]'
 """
@@ -29,20 +29,22 @@ __all__ = ["write_with_ray"]
 def write_with_ray(
     encoder: RunEncoder, shards: EmbeddingShards, features: str | Path, workers: int, *, progress: bool = True
 ) -> int:
-    """Write all pending shards with so many actors; the number of contents that cannot be read.
+    """Write all pending shards with Ray actors.
 
-    The actors share the cluster's CPUs and GPUs evenly. A cluster that this call has started, it also
-    stops.
+    The actors share the cluster's CPUs and GPUs evenly. Ray is shut down at the end if this call started it.
 
     Args:
-        encoder: its model and head are what every actor loads.
-        shards: what is to be written.
+        encoder: its model folder and head are loaded by every actor.
+        shards: the shards to write.
         features: folder of the feature store.
-        workers: actors, at most as many as there are CPUs.
-        progress: show Ray's bars.
+        workers: number of actors, at most the number of CPUs.
+        progress: whether to show Ray's progress bars.
+
+    Returns:
+        Number of contents that could not be read.
 
     Raises:
-        InputError: fewer than 1 worker, more than there are CPUs, or what a single process would raise.
+        InputError: fewer than 1 worker, more than there are CPUs, or an error in a worker.
         MissingDependency: Ray is not installed.
     """
     pending = shards.pending()
@@ -54,7 +56,7 @@ def write_with_ray(
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         share = _worker_resources(ray.cluster_resources(), workers)
-        # Other machines, and actors of this one, may stand in another folder.
+        # Actors may run in another working directory: pass absolute paths.
         places = (Path(encoder.folder).resolve(), encoder.head, Path(features).resolve())
         given = ray.put(replace(shards, folder=shards.folder.resolve()))
         ray.data.DataContext.get_current().enable_progress_bars = progress
@@ -77,7 +79,7 @@ def write_with_ray(
 
 
 class _Worker:
-    """An actor: one model, which writes one shard after the other."""
+    """Actor that loads one model and writes shards one after the other."""
 
     def __init__(self, shards_ref: Any, model: Path, head: str, features: Path):
         import ray
@@ -94,12 +96,12 @@ class _Worker:
         try:
             unreadable = self.shards.write(number, self.encoder, self.features)
         except MmattnError as error:
-            refused = str(error)  # Ray would wrap the error, and lose its message on the way
+            refused = str(error)  # Ray would wrap the error and lose its message
         return {"unreadable": np.array([unreadable]), "refused": np.array([refused], dtype=object)}
 
 
 def _worker_resources(resources: dict[str, float], workers: int) -> dict[str, float]:
-    """What of the cluster each actor gets: whole CPUs, and a GPU or a part of one."""
+    """Resources of each actor: whole CPUs, and one GPU or a fraction of one."""
     cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
     if not 1 <= workers <= cpus:
         raise InputError(f"embed: got --workers {workers}, expected 1 to {cpus}, the CPUs that Ray has")
@@ -107,7 +109,7 @@ def _worker_resources(resources: dict[str, float], workers: int) -> dict[str, fl
 
 
 def _import_ray() -> ModuleType:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: nothing goes out from here
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: disables usage reports
     try:
         import ray
         import ray.data

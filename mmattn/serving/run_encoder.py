@@ -1,4 +1,4 @@
-"""From raw texts, pictures and clips to vectors, through the encoders of a finished run."""
+"""Vectors of raw texts, images and clips, from the encoders of a finished run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["RunEncoder", "model_folder", "model_provenance"]
 
 
 class RunEncoder:
-    """Vectors of samples, as the head of a trained model gives them; any modality may be absent.
+    """Vectors of samples, as output by a head of a trained model; any modality may be absent.
 
     Args:
-        folder: where `Model.save_pretrained` wrote the model.
-        head: the head whose vectors are wanted; left out, the only one.
-        model: the same model, where it is in memory already; left out, it is read from the folder.
+        folder: folder that `Model.save_pretrained` wrote.
+        head: name of the head; "" means the only one.
+        model: the same model, if it is in memory already; None loads it from the folder.
 
     Raises:
-        InputError: no model there, an encoder that is another one now, or no such head.
+        InputError: no model there, an encoder that has changed since, or no such head.
     """
 
     def __init__(self, folder: str | Path, head: str = "", model: Model | None = None):
@@ -38,29 +38,29 @@ class RunEncoder:
         self.model = (model or Model.from_pretrained(folder).to(choose_device())).eval()
         heads = list(self.model.heads)
         if not head and len(heads) != 1:
-            raise InputError(f"{folder}: the model has heads {', '.join(heads)}; say which one")
+            raise InputError(f"{folder}: the model has heads {', '.join(heads)}; name one of them")
         self.head = head or heads[0]
         self.model.head(self.head)
 
     @classmethod
     def from_run(cls, run: str | Path, seed: int | None = None, head: str = "") -> RunEncoder:
-        """Load the model of a run's seed, or of a model's own folder.
+        """Load the model of a run.
 
         Args:
-            run: folder of the run or of a model.
-            seed: of the run; None for the first.
-            head: name of the head; "" for the only one.
+            run: folder of a finished run, or of a model.
+            seed: seed of the run; None means the first one.
+            head: name of the head; "" means the only one.
         """
         return cls(model_folder(run, seed), head)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """What makes the vectors, part -> fingerprint: each encoder, the program, the weights, the head."""
+        """Provenance of the vectors, part -> fingerprint: encoders, program, weights, head."""
         return model_provenance(self.folder, self.head)
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Modality -> key of `Sample.source` that its encoder reads."""
+        """Modality -> key of `Sample.content` that its encoder reads."""
         configs = {} if self.model.config is None else self.model.config.encoders
         return {
             name: (configs[name].source if name in configs else "") or name for name in self.model.encoders
@@ -68,11 +68,17 @@ class RunEncoder:
 
     @torch.inference_mode()
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[B, D] vectors of samples that each have something the encoders can read.
+        """Encode samples that all have content.
+
+        Args:
+            samples: B samples, each with content that the encoders can read.
+
+        Returns:
+            [B, D] float32 vectors.
 
         Raises:
-            InputError: a sample without any such content, content under an unknown name, or one that
-                cannot be read.
+            InputError: a sample without such content, content under an unknown name, or content that cannot
+                be read.
         """
         known = set(self.sources.values())
         for sample in samples:
@@ -93,23 +99,28 @@ class RunEncoder:
     def read_inputs(
         self, samples: Sequence[Sample], features: str | Path, *, progress: bool = True
     ) -> ModelInputs:
-        """Run the encoders over samples, with a feature store; unreadable contents are listed.
+        """Run the encoders over many samples, with a feature store.
+
+        Contents that cannot be read are listed in the `rejected` field of the result.
 
         Args:
-            samples: items.
+            samples: the samples.
             features: folder of the feature store.
-            progress: show a bar.
+            progress: whether to show progress bars.
         """
         return prepare_inputs(samples, self.model.encoders, features, self.sources, progress=progress)
 
     @torch.inference_mode()
     def vectors(self, inputs: ModelInputs, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-        """Return vectors [B, D], and whether each sample had anything to encode, [B] boolean (otherwise its
-        vector means nothing).
+        """Compute the vectors of encoded samples.
 
         Args:
-            inputs: of B samples.
-            batch_size: samples at a time.
+            inputs: encoder outputs of B samples, from `read_inputs`.
+            batch_size: samples per batch.
+
+        Returns:
+            [B, D] float32 vectors, and [B] boolean, whether the sample has content; the vector of a sample
+            without content is meaningless.
         """
         found, there = [], []
         for chosen in torch.arange(len(inputs)).split(batch_size):
@@ -126,14 +137,14 @@ class RunEncoder:
 
 
 def model_folder(run: str | Path, seed: int | None = None) -> Path:
-    """Where the model of a run's seed is saved: of the first one where none is named.
+    """Folder of the saved model of a run.
 
     Args:
         run: folder of a finished run, or of a model.
-        seed: one of the run's.
+        seed: seed of the run; None means the first one. Ignored if `run` is the folder of a model.
 
     Raises:
-        InputError: nothing is saved there, or not of this seed.
+        InputError: no model is saved there, or none of this seed.
     """
     run = Path(run)
     if (run / "config.json").is_file():
@@ -147,10 +158,10 @@ def model_folder(run: str | Path, seed: int | None = None) -> Path:
 
 
 def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
-    """Return what makes the vectors of a saved model's head, part -> fingerprint, without building the model.
+    """Provenance of the vectors of a saved model, part -> fingerprint, without building the model.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         head: name of the head.
     """
     written = schema.read_yaml(Path(folder) / "config.json")
@@ -160,5 +171,5 @@ def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
 
 
 def _has_tokens(parts: Mapping[str, Tokens]) -> Tensor:
-    """[B] boolean on the CPU: has the sample a token of any modality?"""
+    """[B] boolean on the CPU, whether the sample has a token of any modality."""
     return torch.stack([tokens.lengths > 0 for tokens in parts.values()]).any(0).cpu()

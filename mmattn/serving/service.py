@@ -1,4 +1,4 @@
-"""A finished run that answers: what would somebody with this history choose?"""
+"""Recommender service of a finished run: recommends items for a history."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _MAX_NAMED_IDS = 5  # unknown ids in a message
 
 @dataclass(frozen=True)
 class Recommendations:
-    """What one user gets, best first.
+    """Recommendations for one user, best first.
 
     Args:
-        ids: of the items, as the catalogue has them: numbers or text.
-        scores: higher is better; they compare items for this user, not users.
-        basis: "history", or "catalogue" where there is no history to go by.
+        ids: ids of the items, numbers or text as in the catalogue.
+        scores: higher is better; comparable between items, not between users.
+        basis: "history", or "catalogue" if the history is empty.
     """
 
     ids: list[Any]
@@ -55,21 +55,22 @@ class Recommendations:
 
 @dataclass(eq=False)
 class RecommenderService:
-    """The recommender of a run, as `mmattn fit` leaves it: opened by `RecommenderService.open`.
+    """Recommender of a run, as saved by `mmattn fit`; open it with `RecommenderService.open`.
 
-    The vector of a user is the sum of what the items of the history add to it, so a new user needs nothing
-    but a history. Who has none is taken for somebody who met each known item once: the answer is what the
-    catalogue as a whole speaks for, the same for everybody; how often an item was met plays no part in it.
+    A user vector is the sum of the contributions of the items in the history, so a new user needs only a
+    history. A user without a history is represented by the mean contribution of the known items: everybody
+    without a history gets the same items, and popularity plays no part in it.
 
     Args:
-        folder: of the bundle.
-        index: vectors of all items, with columns to filter on.
-        item_to_user: [I, W], what each item of the index adds to a user's vector.
-        weights_to_vector: [W, K], makes the vector of an item from its weights.
+        folder: folder of the bundle.
+        index: vectors of all I items, with metadata columns for filters.
+        item_to_user: [I, W], contribution of each item to the user vector.
+        weights_to_vector: [W, K], maps the weights of an item to its vector.
         known_rows: [K], rows of the known items in the index.
-        known_vectors: [K, D], what the model's head makes of the known items.
-        cooccurrence: [K, K], how many users chose both, where the head completes histories; otherwise [0, 0].
-        attributes: what else the manifest says.
+        known_vectors: [K, D], head output for the known items.
+        cooccurrence: [K, K], number of users who chose both items, if the head completes histories; otherwise
+            [0, 0].
+        attributes: other entries of the manifest.
     """
 
     folder: Path
@@ -86,17 +87,17 @@ class RecommenderService:
         self._last_filter: tuple[str, NDArray[np.bool_]] | None = None  # the last one asked for
         self._manifest_seen = b""
 
-    # --- on the disk -----------------------------------------------------------------------------
+    # --- storage ---------------------------------------------------------------------------------
 
     @classmethod
     def open(cls, run: str | Path) -> RecommenderService:
-        """Open what `mmattn fit` left in a run's folder, every file checked against its hash.
+        """Open the recommender of a run, after checking the hash of every file.
 
         Args:
-            run: folder of the run.
+            run: folder that `mmattn fit` wrote.
 
         Raises:
-            InputError: nothing there, damage, or a model beside it that did not make the vectors.
+            InputError: no recommender there, damage, or a model beside it that did not make the vectors.
         """
         folder = Path(run) / INDEX_FOLDER
         if not (folder / "manifest.json").is_file():
@@ -106,7 +107,7 @@ class RecommenderService:
             )
         service: RecommenderService = open_bundle(folder, lambda opened: cls._from_bundle(opened, folder))
         model = service.model
-        if model.is_dir():  # it is needed for new items only
+        if model.is_dir():  # the model is needed for adding items only
             service.check_provenance(model_provenance(model, service.attributes["head"]), str(model))
         return service
 
@@ -130,13 +131,13 @@ class RecommenderService:
         return service
 
     def save(self, *, replace: bool = False) -> None:
-        """Write everything; a kill at any moment leaves what was there, or the whole of this.
+        """Write the bundle, atomically: an interrupted save leaves the old or the new state.
 
         Args:
-            replace: whatever is there.
+            replace: whether to overwrite changes that another process made since this was opened.
 
         Raises:
-            InputError: somebody else has written there since this was opened.
+            InputError: another process has changed the bundle since, and `replace` is false.
         """
         manifest = self.folder / "manifest.json"
         if not replace and manifest.is_file() and manifest.read_bytes() != self._manifest_seen:
@@ -158,19 +159,18 @@ class RecommenderService:
 
     @property
     def columns(self) -> ItemTable:
-        """What the catalogue's card says of the table of items."""
+        """Item table of the catalogue's card."""
         return from_mapping(ItemTable, self.attributes["columns"], str(self.folder))
 
     def check_provenance(self, provenance: Mapping[str, str], where: str) -> None:
-        """Check that a model is the one that made these vectors.
+        """Check that a model made the vectors of this service.
 
         Args:
-            provenance: part -> fingerprint of the model.
-            where: begins the message.
+            provenance: provenance of the model, part -> fingerprint.
+            where: the model's path, for the error message.
 
         Raises:
-            InputError: the first part (encoder, program, weights) that differs, on both sides.
-            InputError: another model.
+            InputError: a part (encoder, program, weights, head) differs; the message gives both fingerprints.
         """
         ours = self.index.provenance or {}
         for part in sorted({*ours, *provenance}):
@@ -180,19 +180,19 @@ class RecommenderService:
                     f"{self.folder} were made with {ours.get(part, 'none')}"
                 )
 
-    # --- answers ---------------------------------------------------------------------------------
+    # --- recommendation --------------------------------------------------------------------------
 
     def recommend(self, history: Sequence[Any], k: int = 20, where: str | None = None) -> Recommendations:
-        """The best items for one user.
+        """Recommend items to one user.
 
         Args:
-            history: ids of the items that the user has met, in any order; none of them is recommended.
-            k: how many; fewer come back where fewer are left.
-            where: a condition over the columns, `genre == 'Comedy' and year > 1990`; see
-                `mmattn.retrieval.filters`.
+            history: ids of the items that the user has chosen, in any order; they are not recommended.
+            k: number of items; fewer are returned if fewer are left.
+            where: filter expression over the item columns, `genre == 'Comedy' and year > 1990`; see
+                `mmattn.retrieval.filters`. None for no filter.
 
         Raises:
-            InputError: ids that are not in the catalogue, k below 1, or a filter that does not parse.
+            InputError: ids that are not in the catalogue, k below 1, or an invalid filter.
         """
         if isinstance(history, (str, bytes)) or not hasattr(history, "__len__"):
             raise InputError(f"history: got {history!r}, expected a list of item ids")
@@ -205,15 +205,19 @@ class RecommenderService:
     def recommend_batch(
         self, seen: sparse.csr_array, k: int = 20, where: str | None = None
     ) -> tuple[Floats32, Ints]:
-        """Scores and rows of the index [U, k] for many users; minus infinity and -1 where no item is left.
+        """Recommend items to many users.
 
         Args:
-            seen: [U, I] ones where the user has met the item of that row.
-            k: how many.
+            seen: [U, I] ones where the user has chosen the item of that row of the index.
+            k: items per user.
             where: as in `recommend`.
 
+        Returns:
+            Scores and rows of the index, both [U, k], best first; minus infinity and -1 where no item is
+            left.
+
         Raises:
-            InputError: k below 1, or a filter that does not parse.
+            InputError: k below 1, or an invalid filter.
         """
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise InputError(f"recommend: got k={k!r}, expected a whole number from 1")
@@ -229,13 +233,16 @@ class RecommenderService:
         return self._last_filter[1]
 
     def rows_of(self, ids: Sequence[Any]) -> Ints:
-        """[n] rows of items in the index.
+        """Rows of items in the index.
 
         Args:
-            ids: numbers or text; 7 and "7" name the same item.
+            ids: n numbers or texts; 7 and "7" are the same item.
+
+        Returns:
+            [n] int64.
 
         Raises:
-            InputError: ids that are not in the catalogue, with the nearest that are.
+            InputError: ids that are not in the catalogue; the message suggests a similar one.
         """
         rows = self.find_rows(ids)
         unknown = [as_text(name) for name, row in zip(ids, rows, strict=True) if row < 0]
@@ -244,10 +251,13 @@ class RecommenderService:
         return rows
 
     def find_rows(self, ids: Sequence[Any]) -> Ints:
-        """Return the rows of items in the index, [n]; -1 for unknown items.
+        """Rows of items in the index; -1 for ids that are not in the catalogue.
 
         Args:
-            ids: [n] ids.
+            ids: n numbers or texts; 7 and "7" are the same item.
+
+        Returns:
+            [n] int64.
         """
         names = [as_text(name) for name in ids]
         if self.index.ids.dtype == object:
@@ -259,16 +269,16 @@ class RecommenderService:
         return np.where(numbers, found, -1)
 
     def unknown_ids_message(self, ids: Sequence[str]) -> str:
-        """Return the message about ids that are not in the catalogue.
+        """Error message for ids that are not in the catalogue.
 
         Args:
-            ids: the unknown ids.
+            ids: at least one unknown id; duplicates are named once.
         """
         names = list(dict.fromkeys(ids))
         shown = ", ".join(repr(name) for name in names[:_MAX_NAMED_IDS]) + (
             ", ..." if len(names) > _MAX_NAMED_IDS else ""
         )
-        few = len(self.index) < 100_000  # looking for likely ones takes a second from there on
+        few = len(self.index) < 100_000  # above, the search for similar ids takes more than a second
         hint = did_you_mean(names[0], map(str, self.index.ids.tolist())) if few else ""
         return (
             f"{len(names)} item{'' if len(names) == 1 else 's'} not among the "
@@ -282,20 +292,20 @@ class RecommenderService:
         self, source: Sequence[Sample] | str | Path, *, features: str | Path | None = None,
         progress: bool = False,
     ) -> AddedItems:  # fmt: skip
-        """Add items that came after training, and write the bundle: nothing is trained again.
+        """Add items that came after training, and save the bundle; nothing is trained.
 
-        A new item's vector comes from what the known items say of it. Met in a history, it stands for the
-        known items that say of it what they say. Items that are there already stay as they are.
+        The vector of a new item is computed from the weights of the known items for it. In a history, a new
+        item contributes like the known items, weighted by these weights. Existing items are unchanged.
 
         Args:
-            source: samples, a card of the same data set that has grown, or a table with its columns (those
-                that it does not have are missing).
-            features: folder of the feature store; left out, nothing is stored.
-            progress: show bars while encoding.
+            source: samples, a card of the same data set that has grown, or a table with its columns (columns
+                that the table lacks are missing values).
+            features: folder of the feature store; None stores nothing.
+            progress: whether to show progress bars while encoding.
 
         Raises:
-            InputError: another data set's card, ids of another kind, or a model that is not the one that
-                made the vectors; nothing is added then.
+            InputError: another data set's card, ids of another kind, or a model that did not make the
+                vectors; nothing is added then.
         """
         labels: Mapping[str, np.ndarray] = {}
         if isinstance(source, (str, Path)):
@@ -335,10 +345,10 @@ class RecommenderService:
         return AddedItems([ids[place] for place in good], len(samples) - len(new), without)
 
     def _to_catalogue_ids(self, names: Sequence[str]) -> list[Any]:
-        """Ids as the catalogue has them.
+        """Ids in the catalogue's type.
 
         Raises:
-            InputError: text where the catalogue has numbers, or an id twice.
+            InputError: text although the catalogue has numbers, or a duplicate id.
         """
         if self.index.ids.dtype == np.int64:
             wrong = [name for name in names if not _is_number(name)]
@@ -354,17 +364,17 @@ class RecommenderService:
 def recommend(
     run: RecommenderService | str | Path, history: Sequence[Any], k: int = 20, where: str | None = None
 ) -> Recommendations:
-    """What a finished run recommends to somebody with this history.
+    """Recommend items of a finished run to a user with this history.
 
     Args:
-        run: the folder that `mmattn fit` left, or a `RecommenderService`, which is opened once for many
-            questions.
-        history: ids of the items met; empty, the answer is what the catalogue as a whole speaks for.
-        k: how many.
-        where: a condition over the items' columns.
+        run: folder that `mmattn fit` wrote, or an opened `RecommenderService`, which is faster for many
+            calls.
+        history: ids of the items chosen so far; empty for a user without a history.
+        k: number of items.
+        where: filter expression over the item columns; None for no filter.
 
     Raises:
-        InputError: no such run, ids that are not in the catalogue, or a filter that does not parse.
+        InputError: no such run, ids that are not in the catalogue, or an invalid filter.
 
     Example:
         >>> recommend("runs/demo", history=["7"])

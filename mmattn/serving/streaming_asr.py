@@ -1,4 +1,4 @@
-"""Speech as it comes: pieces of sound in, the text so far out, the same as for the whole."""
+"""Streaming speech recognition, with the same result as for the whole clip."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ __all__ = ["StreamingRecognizer"]
 
 
 class StreamingRecognizer:
-    """Follows one utterance or one endless stream.
+    """Streaming recognizer of one utterance or one endless stream.
 
-    What a piece makes known goes through encoder, core and search once. In a core whose programs have a
-    window, memory stays the same for hours of sound, but for the text itself.
-
-    The text is the one that the same model gives for the whole clip at once, however it is cut.
+    Encoder, core and decoder process each chunk once. If all attention programs have a bounded window, memory
+    is constant apart from the text. The text does not depend on how the audio is cut: it is the text that the
+    model gives for the whole clip.
 
     Args:
-        model: with an encoder that can go on where it stopped (`causal-log-mel`), programs that look back
-            only (`causal & window(64)`), and a CTC head. It is put into evaluation mode.
-        head: the head's name.
-        search_factory: begins a search over the head's symbols; left out, the greedy one.
+        model: with an encoder that can continue from a state (`causal-log-mel`), programs that look back only
+            (`causal & window(64)`), and a CTC head. It is put into evaluation mode.
+        head: name of the head.
+        search_factory: creates a decoder over the head's symbols; None means greedy decoding.
 
     Raises:
-        InputError: the encoder cannot go on, a program may look ahead, or the head is no CTC head.
+        InputError: the encoder cannot stream, a program may look ahead, or the head is not a CTC head.
 
     Example:
         >>> from mmattn.model.build import build_encoders, build_model
@@ -78,59 +77,58 @@ class StreamingRecognizer:
         self._state: Any = None
         self._caches: tuple[Cache, ...] = ()
         self._finished = False
-        self.feed(torch.zeros(0))  # a program that looks ahead is refused here, not in the middle of a talk
+        self.feed(torch.zeros(0))  # raises now, not in mid-stream, if a program looks ahead
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second that `feed` expects."""
+        """Sample rate in Hz that `feed` expects."""
         return int(self.encoder.sample_rate)
 
     @property
     def seconds(self) -> float:
-        """How much was heard so far."""
+        """Duration of the audio processed so far."""
         return self.num_samples / self.sample_rate
 
     @property
     def text(self) -> str:
-        """The best text so far; with a beam, what follows may change it."""
+        """Best text so far; a beam search may still change it."""
         return self.search.text
 
     def feed(self, samples: Tensor | NDArray[np.floating]) -> str:
-        """Hear a further piece.
+        """Process the next chunk of audio.
 
         Args:
             samples: [n] floating point at `sample_rate` (see `mmattn.encoders.audio.audio_io.Resampler` for
-                other rates); n
-                may be 0 or larger than memory can hold at once for the network: cut it as it suits.
+                other rates); n may be 0. A chunk is processed at once, so cut long audio to fit into memory.
 
         Returns:
             The text so far.
 
         Raises:
-            InputError: the samples are not [n] floats, not finite, or the utterance is over.
+            InputError: the samples are not [n] floats, not finite, or the utterance was finished.
         """
         self._process(samples, last=False)
         return self.search.text
 
     def finish(self) -> str:
-        """The utterance is over.
+        """End the utterance.
 
         Returns:
-            Its text.
+            The final text.
         """
         self._process(torch.zeros(0), last=True)
         self._finished = True
         return self.search.finish()
 
     def transcribe(self, content: Any, chunk_seconds: float = 1.0) -> Iterator[str]:
-        """Hear a clip of any length from a file, in memory that does not grow with it.
+        """Transcribe a clip of any length from a file, in constant memory.
 
         Args:
             content: as in `mmattn.encoders.audio.audio_io.read_clip`.
-            chunk_seconds: of sound that is read at a time.
+            chunk_seconds: seconds of audio per chunk.
 
         Yields:
-            The text after each piece, and at the end that of the whole.
+            The text after each chunk, and at the end the final text.
 
         Raises:
             Unreadable: the content cannot be read.

@@ -1,4 +1,4 @@
-"""The best items that a user has not seen, for one user or for many."""
+"""Search for the best items that a user has not chosen yet, for one user or many."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["topk_unseen", "tune_for_users"]
 
 
-_MAX_EXHAUSTIVE_ITEMS = 2**16  # items that are all scored
+_MAX_EXHAUSTIVE_ITEMS = 2**16  # catalogues up to this size are scored as a whole
 _MAX_SCORES = 2**24  # scores in memory at once
-_TARGET_RECALL = 0.95  # share of the true first 20 that users have to get from an approximate index
-_USER_BATCH = 1024  # users that an index is asked for together
+_TARGET_RECALL = 0.95  # fraction of a user's true top 20 that an approximate index has to find
+_USER_BATCH = 1024  # users per search
 
 
 def topk_unseen(
     index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None = None
 ) -> tuple[Floats32, Ints]:
-    """The k items of the highest inner product with each query, without those that are seen.
+    """The k items with the highest inner product with each query, excluding seen items.
 
-    A small catalogue is scored as a whole. A large one, and an approximate index, is asked for as many more
-    items as the user has seen, and these are taken out. Memory does not grow with the number of queries.
+    A small catalogue is scored as a whole. A large one, or an approximate index, is searched for k plus the
+    number of seen items, and the seen ones are removed. Memory does not grow with the number of queries.
 
     Args:
         index: of I items, metric "ip".
-        queries: [Q, W].
-        seen: [Q, I], a stored entry where the user has met the item.
-        k: how many.
-        allowed: [I], the only items to find; None for all.
+        queries: [Q, W] user vectors.
+        seen: [Q, I], a stored entry where the user has chosen the item.
+        k: items per query.
+        allowed: [I] boolean mask of the items to find; None for all.
 
     Returns:
-        Scores and rows [Q, k], best first; where fewer items are left, minus infinity and -1.
+        Scores and rows [Q, k], best first; minus infinity and -1 where fewer items are left.
 
     Example:
         >>> index = Index.build(np.eye(3), ["a", "b", "c"])
@@ -77,7 +77,7 @@ def _search_exhaustive(
 def _search_index(
     index: Index, queries: Floats32, seen: sparse.csr_array, k: int, allowed: NDArray[np.bool_] | None
 ) -> Iterator[tuple[Ints, Floats32, Ints]]:
-    """Users with histories of like lengths together: each batch is searched as deep as its longest needs."""
+    """Batches of users with similar history lengths, searched as deep as the longest history needs."""
     rows = None if allowed is None else np.flatnonzero(allowed)
     counts_Q = np.diff(seen.indptr)
     order = np.argsort(counts_Q, kind="stable")
@@ -92,7 +92,7 @@ def _search_index(
 
 
 def _is_seen(seen: sparse.csr_array, found: Ints) -> NDArray[np.bool_]:
-    """[Q, P]: is the item found one that the user has seen?"""
+    """[Q, P] boolean, whether the user has seen the item."""
     items = seen.shape[1]
     owners_Q1 = np.arange(len(found))[:, None]
     have = np.repeat(owners_Q1[:, 0], np.diff(seen.indptr)) * items + seen.indices
@@ -100,16 +100,16 @@ def _is_seen(seen: sparse.csr_array, found: Ints) -> NDArray[np.bool_]:
 
 
 def tune_for_users(index: Index, queries: Floats32, k: int = 20) -> Index:
-    """The index, searched as deep as users need it.
+    """Increase the search effort of an approximate index until it is accurate for user vectors.
 
-    An approximate index was tried with items as queries. Users, whose vectors are sums over many items, lie
-    elsewhere, and find less: the effort is doubled until 95% of what exact search finds is found for
-    them too. Where exact search is then the quicker one, it is taken.
+    The index was tuned with items as queries. User vectors are sums over many items and distributed
+    differently, so their recall is lower. The effort is doubled until 95% of the results of exact search are
+    found. If exact search is then faster, an exact index is returned.
 
     Args:
-        index: metric "ip".
-        queries: [Q, W], vectors of users.
-        k: the number of items that is compared.
+        index: metric "ip"; its search effort is changed in place.
+        queries: [Q, W] user vectors.
+        k: number of items compared.
     """
     ann = index.engine.ann
     if ann is None:
@@ -128,7 +128,7 @@ def tune_for_users(index: Index, queries: Floats32, k: int = 20) -> Index:
 
 
 def _timed(index: Index, queries: Floats32, k: int, *, exact: bool) -> tuple[Ints, float]:
-    index.engine.search(queries[:8], k, exact=exact)  # what is done once is no part of the speed
+    index.engine.search(queries[:8], k, exact=exact)  # warm-up: one-time setup is not part of the speed
     start = time.perf_counter()
     rows = index.engine.search(queries, k, exact=exact)[1]
     return rows, time.perf_counter() - start

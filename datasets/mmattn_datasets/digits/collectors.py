@@ -23,7 +23,7 @@ def simulate_picks(
     collector's total preference for the item, except for a fraction of random picks.
 
     Args:
-        items: one row an item with the columns digit, language (None without text), voice (None without
+        items: one row per item with the columns digit, language (None without text), voice (None without
             audio) and ink (mean of the image, NaN without one): preferences apply to present modalities only.
         num_users: number of collectors.
         generator: the random generator.

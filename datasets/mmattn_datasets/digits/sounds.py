@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["DIGIT_PATTERNS", "SAMPLE_RATE", "Note", "Voice", "synthesize", "voices"]
 
-SAMPLE_RATE = 8000  # samples a second
+SAMPLE_RATE = 8000  # samples per second
 
 Source = Literal["tone", "buzz", "noise", "rest"]
 

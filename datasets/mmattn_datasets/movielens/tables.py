@@ -42,7 +42,22 @@ _SPARSE_ROLES: Mapping[str, Any] = {"title": ["text", "label"], "genres": "categ
 
 @dataclass
 class Film:
-    """One row of items.parquet; unknown values are None or an empty list."""
+    """One row of items.parquet; unknown values are None or an empty list.
+
+    Args:
+        item: id of the item in the interactions.
+        movielens_id: id of the film in the original files.
+        title: title without the year.
+        year: year of release.
+        genres: names of the genres.
+        directors: names.
+        actors: names.
+        plot: plot summary.
+        writers: names.
+        mpaa: MPAA rating.
+        poster: path of the poster, absolute or relative to the card.
+        entity: knowledge-graph entity.
+    """
 
     item: int | str
     movielens_id: str

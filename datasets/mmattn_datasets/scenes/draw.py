@@ -65,10 +65,9 @@ def make_scenes(
     """Draw scenes, about a thousand a second, so that training can draw new ones in every epoch.
 
     A digit is scikit-learn's 8 x 8 handwriting, enlarged to a height of 16 to 34 pixels, stretched, rotated
-    by
-    up to 12 degrees, with an ink of its own. Boxes fit the ink, and a digit covers at most a tenth of another
-    one's box. The drawings of each part are fixed: with any seed, the handwriting of test scenes never occurs
-    in a training scene.
+    by up to 12 degrees, with an ink of its own. Boxes fit the ink, and a digit covers at most a tenth of
+    another one's box. The drawings of each part are fixed: with any seed, the handwriting of test scenes
+    never occurs in a training scene.
 
     Args:
         count: number of scenes.

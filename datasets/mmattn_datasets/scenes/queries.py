@@ -184,7 +184,7 @@ def make_queries(
 
     Args:
         scenes: scenes of `make_scenes`.
-        audio_source: source of the spoken words; left out, synthetic sound patterns.
+        audio_source: source of the spoken words; by default synthetic sound patterns.
         seed: the same seed gives the same queries.
         queries_per_scene: queries per scene, at most 10.
         absent_rate: probability that a query asks for a digit that the scene lacks. Where no further present

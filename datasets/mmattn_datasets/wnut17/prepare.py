@@ -93,7 +93,7 @@ def _sentences(root: Path, part: str, rejected: RejectionLog, limit: float) -> l
         else:
             rows.append({"item": f"{part}-{line}", "words": words, "tags": tags, "split": part})
     if not rows and not num_bad:
-        raise InputError(f"{root / name}: got no sentence, expected a word, a tab and a tag a line")
+        raise InputError(f"{root / name}: got no sentence, expected a word, a tab and a tag per line")
     rejected.check_limit(f"{root / name}: sentences", num_bad, num_bad + len(rows), limit, first_reason)
     return rows
 

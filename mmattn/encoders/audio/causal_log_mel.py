@@ -194,7 +194,7 @@ class CausalLogMel(MelEncoder):
         return self.norm(x_BTD), tuple(new_states)
 
     def _frames(self, samples: Tensor) -> Tensor:
-        """Frames of all complete windows, one a hop."""
+        """Frames of all complete windows, one per hop."""
         mel = self.mel
         window_samples = self._overlap_samples + self._hop_samples
         if len(samples) < window_samples:

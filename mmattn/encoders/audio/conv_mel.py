@@ -37,7 +37,7 @@ class ConvMel(ClipMelEncoder):
         dropout: probability of dropping a whole channel, after each stage.
         modality: name of the modality in the tokens.
         **mel: options of the frames, see `mmattn.encoders.audio.mel_options.ClipMelOptions`; `sample_rate` is
-            8000 where left out.
+            8000 by default.
 
     Raises:
         InputError: an option is unknown or out of range.

@@ -31,10 +31,10 @@ class HuggingFaceAudio(HuggingFaceEncoder):
 
     Args:
         model: a local folder, or a name on the Hugging Face hub, from which it is downloaded.
-        pool: "frames": one token a frame, with its middle as `time`, in seconds from the start of the clip;
+        pool: "frames": one token per frame, with its middle as `time`, in seconds from the start of the clip;
             "all": one token, the mean over the frames.
         batch_size: clips per batch of the network.
-        max_seconds: the rest of a longer clip is left out (Whisper itself stops at 30).
+        max_seconds: the rest of a longer clip is ignored (Whisper itself stops at 30).
         revision: branch, tag or commit on the hub.
         frozen: False to fine-tune the model as `encoder.trained`.
         modality: name of the modality in the tokens.

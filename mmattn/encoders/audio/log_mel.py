@@ -35,7 +35,7 @@ class LogMel(ClipMelEncoder):
         dropout: dropout probability in the transformer layers.
         modality: name of the modality in the tokens.
         **mel: options of the frames, see `mmattn.encoders.audio.mel_options.ClipMelOptions`; `n_mels` is 64
-            where left out.
+            by default.
 
     Raises:
         InputError: an option is unknown or out of range.

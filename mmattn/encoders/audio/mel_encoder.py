@@ -43,7 +43,7 @@ class MelEncoder(Encoder):
 
     @property
     def max_seconds(self) -> float:
-        """The rest of a longer clip is left out."""
+        """Maximum length of a clip in seconds; the rest is ignored."""
         return self.mel.max_seconds
 
     @property

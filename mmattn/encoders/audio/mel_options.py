@@ -23,7 +23,7 @@ class MelOptions:
         n_mels: mel bands.
         hop: seconds from one frame to the next.
         window: length of a frame in seconds.
-        max_seconds: the rest of a longer clip is left out.
+        max_seconds: the rest of a longer clip is ignored.
         cache_as: what `read` returns: "frames" [T, n_mels], computed once; or "samples" [n], of which
             `encode` computes frames every time, for augmentation of waveforms
             (`mmattn.training.augmentation.speech_augment`).
@@ -83,7 +83,12 @@ class ClipMelOptions(MelOptions):
     """`MelOptions`, and how frames are normalised over a whole clip.
 
     Args:
-        sample_rate, n_mels, hop, window, max_seconds, cache_as: see `MelOptions`.
+        sample_rate: see `MelOptions`.
+        n_mels: see `MelOptions`.
+        hop: see `MelOptions`.
+        window: see `MelOptions`.
+        max_seconds: see `MelOptions`.
+        cache_as: see `MelOptions`.
         normalise: "clip": mean 0 and deviation 1 over the clip; "band": over each band of the clip, which
             removes the frequency response of microphone and room.
         power_compression: exponent applied to the mel power (0.1, for example), which emphasises faint noise

@@ -41,7 +41,7 @@ class Resemblyzer(PretrainedEncoder):
             direction of the segments.
         step_seconds: seconds from one segment to the next.
         batch_size: segments per batch of the network.
-        max_seconds: the rest of a longer clip is left out.
+        max_seconds: the rest of a longer clip is ignored.
         frozen: False to fine-tune the network as `encoder.trained`.
         modality: name of the modality in the tokens.
 

@@ -25,7 +25,7 @@ class EfficientNetLite0(PatchEncoder):
     Paper: Tan and Le 2019, "EfficientNet", arXiv:1905.11946 (the lite variant drops squeeze-excitation).
 
     Args:
-        grid: patches per side; 1 for one token an image, 3 for nine.
+        grid: patches per side; 1 for one token per image, 3 for nine.
         batch_size: images per batch of the network.
         frozen: False to fine-tune the network as `encoder.trained`.
         modality: name of the modality in the tokens.

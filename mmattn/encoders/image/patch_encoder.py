@@ -27,7 +27,7 @@ class PatchEncoder(PretrainedEncoder):
         size: side of the square in pixels.
         mean: mean of each channel, for values of 0 to 1.
         std: standard deviation of each channel.
-        grid: patches per side; 1 for one token an image.
+        grid: patches per side; 1 for one token per image.
         batch_size: images per batch of the network.
         frozen: False to fine-tune the network as `encoder.trained`.
         modality: name of the modality in the tokens.

@@ -26,10 +26,10 @@ class TimmImage(PatchEncoder):
         model_name: as in `timm.list_models()`.
         weights: a file of weights (.safetensors, or a torch file of plain tensors); "pretrained" for
             timm's, which are downloaded; None for random ones, to be trained (frozen=False).
-        grid: patches per side; 1 for one token an image.
-        size: side of the square in pixels; left out, the size that the model was trained on.
+        grid: patches per side; 1 for one token per image.
+        size: side of the square in pixels; by default the size that the model was trained on.
         batch_size: images per batch of the network.
-        frozen: left out, True where there are weights.
+        frozen: whether the weights are frozen; by default True if there are weights.
         modality: name of the modality in the tokens.
 
     Raises:

@@ -113,8 +113,8 @@ class FeatureStore:
         """Return the tokens of contents, encoding those that are missing.
 
         Args:
-            contents: one raw content a sample; None where the modality is absent.
-            ids: ids of the samples, for `rejected`; left out, their indices.
+            contents: one raw content per sample; None where the modality is absent.
+            ids: ids of the samples, for `rejected`; by default their indices.
 
         Returns:
             Tokens on the CPU with memory-mapped values: rows are read from disk on use. A content that cannot

@@ -34,8 +34,8 @@ class HuggingFaceText(HuggingFaceEncoder):
 
     Args:
         model: a local folder, or a name on the Hugging Face hub, from which it is downloaded.
-        pool: "words": one token a word piece (special pieces are dropped), the pieces of field f at
-            positions f * max_length, f * max_length + 1, ...; "fields": one token a field, the mean
+        pool: "words": one token per word piece (special pieces are dropped), the pieces of field f at
+            positions f * max_length, f * max_length + 1, ...; "fields": one token per field, the mean
             over its pieces, at position f; "all": one token, the mean over the fields joined by ". ".
         max_length: maximum word pieces of each text, including special ones.
         batch_size: texts per batch of the network.

@@ -84,7 +84,7 @@ class Split:
         if len(self.users) != len(self.items):
             raise InputError(
                 f"Split: got {len(self.users)} users and {len(self.items)} items, expected one of each "
-                "an interaction"
+                "per interaction"
             )
         for name in ("users", "cold_users", "validation_users"):
             check_range(name, getattr(self, name), self.user_count)

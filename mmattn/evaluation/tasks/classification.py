@@ -276,7 +276,7 @@ def _check_probabilities(probabilities: ArrayLike, n_samples: int, n_classes: in
     if probabilities_NC.shape != (n_samples, n_classes) or not n_samples:
         raise InputError(
             f"classification: got probabilities {probabilities_NC.shape}, expected "
-            f"[{n_samples}, {n_classes}], a row a target and a column a name, and at least one target"
+            f"[{n_samples}, {n_classes}], one row per target and one column per name, and at least one target"
         )
     if not ((probabilities_NC >= 0) & (probabilities_NC <= 1 + 1e-6)).all():
         raise InputError("classification: got probabilities outside of 0 to 1")
@@ -294,5 +294,5 @@ def _class_indices(labels: Sequence[str], names: Sequence[str]) -> Ints:
 def _check_same_length(predictions: Sequence[str], targets: Sequence[str]) -> None:
     if len(predictions) != len(targets):
         raise InputError(
-            f"classification: got {len(predictions)} predictions, expected {len(targets)}, one a target"
+            f"classification: got {len(predictions)} predictions, expected {len(targets)}, one per target"
         )

@@ -50,8 +50,8 @@ class TaggedWord:
 
     Args:
         text: the word.
-        target: its target tag.
-        prediction: its predicted tag.
+        target: target tag.
+        prediction: predicted tag.
     """
 
     text: str

@@ -1,7 +1,7 @@
-"""Approximate search through faiss, whose scores never depend on the index.
+"""Approximate search with faiss, whose results are rescored exactly.
 
-What faiss finds is scored anew in float32 from the vectors themselves. Which index it is, and with which
-parameters, `mmattn.retrieval.search.index_selection` decides.
+faiss returns candidates; their scores are recomputed in float32 from the vectors. The index type and its
+parameters are chosen by `mmattn.retrieval.search.index_selection`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["AnnSearch", "load_faiss", "read_faiss"]
 
 
 class AnnSearch:
-    """A faiss index over vectors that it does not own.
+    """A faiss index over vectors that are stored elsewhere.
 
-    faiss numbers vectors in the order in which they came, and most of its indexes cannot forget one.
-    `faiss_to_row` says in which row each of them lies now, -1 for those that were removed.
+    faiss numbers vectors in insertion order, and most of its indexes cannot delete. `faiss_to_row` maps each
+    faiss number to the vector's current row, or to -1 if it was removed.
 
     Args:
-        index: the faiss index.
-        settings: factory and effort.
-        metric: "ip", "cosine" or "l2".
-        faiss_to_row: [N] row of each faiss number.
-        memory_mapped: the index reads its file when it is searched.
+        index: trained faiss index.
+        settings: factory string, search effort and number of candidates.
+        metric: "ip", "l2" or "cosine".
+        faiss_to_row: [M] int64, current row of each vector that was ever added; -1 if removed.
+        memory_mapped: whether `index` is mapped from a file and has to be copied before vectors are added.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AnnSearch:
     ):
         self.index = index
         self.memory_mapped = memory_mapped
-        self.add_seconds = 0.0  # seconds that `build` took after training
+        self.add_seconds = 0.0  # seconds that `build` took to add the vectors, without training
         self.settings = settings
         self.metric = metric
         self.faiss_to_row = faiss_to_row
@@ -56,12 +56,12 @@ class AnnSearch:
 
     @classmethod
     def build(cls, vectors: np.ndarray, metric: Metric, settings: AnnSettings) -> AnnSearch:
-        """Train on a sample, then add everything.
+        """Train a faiss index on a sample, then add all vectors.
 
         Args:
-            vectors: [N, D].
-            metric: "ip", "cosine" or "l2".
-            settings: factory and effort.
+            vectors: [N, D] float32.
+            metric: "ip", "l2" or "cosine".
+            settings: what to build, and how to search it.
         """
         faiss = load_faiss()
         kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
@@ -69,7 +69,7 @@ class AnnSearch:
         if settings.factory.startswith("IVF"):
             index.cp.max_points_per_centroid = 64
             index.cp.niter = 10
-            index.cp.min_points_per_centroid = 1  # small sets are meant
+            index.cp.min_points_per_centroid = 1  # no warning for small data sets
         trained_on = min(len(vectors), max(65_536, 64 * getattr(index, "nlist", 0)))
         rows = np.sort(np.random.default_rng(0).choice(len(vectors), trained_on, replace=False))
         index.train(np.ascontiguousarray(vectors[rows]))
@@ -82,13 +82,17 @@ class AnnSearch:
     def search(
         self, vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [Q, k] and rows [Q, k], -1 with minus infinity where no more was found.
+        """Find the k best rows of each query among the candidates of faiss.
 
         Args:
-            vectors: all of them, row by row.
-            queries: [Q, D].
-            k: how many.
-            rows: the only rows to find.
+            vectors: [N, D] float32, all vectors in row order.
+            queries: [Q, D] float32.
+            k: rows per query.
+            rows: [R] int64, restrict the search to these rows; None means all.
+
+        Returns:
+            Scores [Q, k] float32, best first, and rows [Q, k] int64; minus infinity and -1 where fewer were
+            found. Fewer columns if faiss holds fewer than k vectors.
         """
         if not len(queries):
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
@@ -111,7 +115,7 @@ class AnnSearch:
     def _faiss_ids(
         self, queries: np.ndarray, num_candidates: int, num_rows: int, rows: np.ndarray | None
     ) -> np.ndarray:
-        """[Q, wanted] what faiss finds, in its own numbers; of `num_rows` rows only those that are named."""
+        """[Q, num_candidates] faiss numbers of the candidates, -1 for none; only of `rows` unless None."""
         filtered = rows is not None or bool((self.faiss_to_row < 0).any())
         if self.gpu_copy is not None and self.gpu_copy.supports(
             num_candidates, self.settings.effort, filtered
@@ -121,7 +125,7 @@ class AnnSearch:
             )
         allowed = None
         if filtered:
-            allowed = np.zeros(num_rows + 1, dtype=bool)  # the last one stands for what was removed
+            allowed = np.zeros(num_rows + 1, dtype=bool)  # the last entry (index -1) is for removed vectors
             allowed[slice(num_rows) if rows is None else rows] = True
         result: np.ndarray = self.index.search(
             queries, num_candidates, params=self._search_parameters(num_candidates, allowed)
@@ -139,13 +143,13 @@ class AnnSearch:
         return faiss.SearchParametersHNSW(efSearch=max(self.settings.effort, num_candidates), **options)
 
     def add(self, vectors: np.ndarray, first_row: int) -> None:
-        """Add vectors, whose rows begin at `first_row`.
+        """Add vectors.
 
         Args:
-            vectors: [n, D].
-            first_row: row of the first one.
+            vectors: [n, D] float32.
+            first_row: row of the first one; the others follow it.
         """
-        if self.memory_mapped:  # faiss writes into a mapping, and crashes: it needs memory of its own
+        if self.memory_mapped:  # adding to a mapped index crashes faiss: copy it into memory first
             self.index = load_faiss().deserialize_index(load_faiss().serialize_index(self.index))
             self.memory_mapped = False
         self.index.add(np.ascontiguousarray(vectors))
@@ -156,45 +160,44 @@ class AnnSearch:
         )
 
     def remove(self, keep: np.ndarray) -> None:
-        """Remove rows; the others move up.
+        """Mark rows as removed and renumber the others.
 
         Args:
-            keep: [N] boolean, the rows that stay.
+            keep: [N] boolean, false for the rows that are removed.
         """
         moved = np.where(keep, np.cumsum(keep) - 1, -1)
         self.faiss_to_row = np.where(self.faiss_to_row < 0, -1, moved[self.faiss_to_row])
 
     def to(self, device: str) -> None:
-        """Keep a copy on a GPU for the searches that it supports; none with "cpu".
+        """Keep a copy on a GPU for the searches it supports.
 
         Args:
-            device: "cpu" or a CUDA device.
+            device: for example "cuda:0"; "cpu" discards the copy.
         """
         self.gpu_copy = GpuIndexCopy.create(load_faiss(), self.index, self.settings.factory, device)
 
     def write(self, path: Path) -> None:
-        """Write the faiss index.
+        """Write the faiss index to a file.
 
         Args:
-            path: of the file.
+            path: the file.
         """
         load_faiss().write_index(self.index, str(path))
 
 
 def read_faiss(path: Path, num_vectors: int, dim: int, metric: Metric) -> Any:
-    """Open a faiss file whose hash was checked, mapped into memory.
+    """Open a faiss file, mapped into memory, whose hash was checked.
 
-    faiss trusts what it reads, so it gets limits: no field can be larger than the file.
+    faiss trusts the sizes in its files; limits are set so that no field can exceed the size of the file.
 
     Args:
-        path: of the file.
-        num_vectors: number of vectors expected.
-        dim: width expected.
-        metric: "ip", "cosine" or "l2".
+        path: the file.
+        num_vectors: expected number of vectors, removed ones included.
+        dim: expected width D.
+        metric: expected metric ("cosine" is stored as inner product).
 
     Raises:
-        InputError: it is no index of so many vectors, of this width and metric.
-        InputError: the file holds another index.
+        InputError: faiss cannot read it, or its number of vectors, width or metric differ.
     """
     faiss = load_faiss()
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
@@ -217,14 +220,14 @@ def read_faiss(path: Path, num_vectors: int, dim: int, metric: Metric) -> Any:
 
 
 def _batches(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """A few queries at a time, so that the vectors gathered for them stay in the cache."""
+    """Batches of 64 queries, so that the vectors gathered for them fit in the cache."""
     return (rows[start : start + 64] for start in range(0, len(rows), 64))
 
 
 def load_faiss() -> Any:
-    """faiss, imported late: it is heavy, and its OpenMP and torch's clash on some machines."""
+    """Import faiss on first use: the import is slow, and its OpenMP runtime can clash with that of torch."""
     import faiss
 
-    # Its own threshold makes it compare vector by vector where a matrix product is five times as fast.
+    # Below the default threshold faiss compares vectors one by one; a matrix product is five times as fast.
     faiss.cvar.distance_compute_blas_threshold = 20
     return faiss

@@ -1,4 +1,4 @@
-"""Where an index searches: on the CPU, or on a GPU that has room for its vectors. Chosen, and said."""
+"""Choice of the search device: the CPU, or a GPU with enough free memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from mmattn.errors import InputError
 
 __all__ = ["Placement", "choose_placement", "free_gpu_memory"]
 
-_MIN_GPU_NUMBERS = 2**20  # numbers: fewer are searched on the CPU before a GPU has been told what to do
-_SCRATCH_BYTES = 2**31  # bytes that a search takes beside the vectors, at most
+_MIN_GPU_NUMBERS = 2**20  # values in the vectors; below, the CPU is faster than the launch of a GPU kernel
+_SCRATCH_BYTES = 2**31  # most bytes that a search needs in addition to the vectors
 _MB = 2**20
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device and why it was taken; `str(placement)` is a line for people."""
+    """A search device and why it was chosen; `str(placement)` is one line for display.
+
+    Args:
+        device: "cpu" or for example "cuda:0".
+        reason: why it was chosen.
+    """
 
     device: str
     reason: str
@@ -28,7 +33,7 @@ class Placement:
 
 
 def free_gpu_memory() -> list[int]:
-    """Free bytes of each CUDA device, in their order; none where torch sees none."""
+    """Free bytes of each CUDA device, by device number; empty if torch sees no CUDA device."""
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
@@ -37,17 +42,17 @@ def free_gpu_memory() -> list[int]:
 def choose_placement(
     requested: str, num_vectors: int, dim: int, free_bytes: Sequence[int] | None = None
 ) -> Placement:
-    """Where `num_vectors` vectors of width `dim` are searched.
+    """Choose the device for a search over `num_vectors` vectors of width `dim`.
 
     Args:
-        requested: "auto" (a GPU where one has room and the vectors are many), "cpu", "cuda" (the one with the
-            most free memory) or "cuda:1".
-        num_vectors: vectors.
-        dim: numbers of each, in float32.
-        free_bytes: free bytes of each CUDA device; left out, what torch says.
+        requested: "auto" (a GPU if one has room and there are enough vectors), "cpu", "cuda" (the one with
+            the most free memory) or for example "cuda:1".
+        num_vectors: number of vectors.
+        dim: width of a vector, in float32 values.
+        free_bytes: free bytes of each CUDA device; None means as torch reports.
 
     Raises:
-        InputError: no such device, or no room on the one that was asked for.
+        InputError: unknown device, or not enough memory on the requested one.
 
     Example:
         >>> str(choose_placement("auto", 1_000_000, 64, free_bytes=[]))
@@ -75,7 +80,7 @@ def choose_placement(
         else max(range(len(free_bytes)), key=lambda each: free_bytes[each])
     )
     if requested == "auto" and num_vectors * dim < _MIN_GPU_NUMBERS:
-        return Placement("cpu", f"only {num_vectors:,} vectors, which a GPU finds no sooner")
+        return Placement("cpu", f"only {num_vectors:,} vectors, too few for a GPU to be faster")
     needed = 4 * num_vectors * dim + _SCRATCH_BYTES
     room = (
         f"the search needs {needed // _MB:,} MB and {names[number]} has {free_bytes[number] // _MB:,} MB free"

@@ -1,4 +1,4 @@
-"""How an index searches: exactly or approximately, on which device, and around which filter."""
+"""Search engine of an index: exact or approximate, on a device, with row filters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KINDS = ("auto", "exact", "ann")
 
 
 class SearchEngine:
-    """The searches over the vectors of one index.
+    """Exact and approximate search over the vectors of one index.
 
     Args:
         vectors: [N, D] float32.
         metric: "ip", "l2" or "cosine".
-        plan: how it searches, and why.
-        ann: the approximate search, where the plan has one.
+        plan: the chosen method and the measurements behind it.
+        ann: approximate search; None if the plan is exact.
         device: as in `Index.build`.
 
     Example:
@@ -52,18 +52,19 @@ class SearchEngine:
         cls, vectors: np.ndarray, metric: Metric, *, target_recall: float = 0.95,
         budget_mb: float | None = None, kind: str = "auto", device: str = "auto",
     ) -> SearchEngine:  # fmt: skip
-        """Choose how to search; the arguments are those of `Index.build`.
+        """Choose the search method for vectors.
 
         Args:
-            vectors: [N, D].
-            metric: "ip", "cosine" or "l2".
-            target_recall: least recall of an approximate search.
-            budget_mb: most memory beside the vectors; None for no limit.
-            kind: "auto", "exact" or "approximate".
-            device: "auto", "cpu" or a CUDA device.
+            vectors: [N, D] float32.
+            metric: "ip", "l2" or "cosine".
+            target_recall: fraction of the true 10 nearest neighbours that a search has to find; 1 means
+                exact.
+            budget_mb: MB that an approximate index may take in addition to the vectors; None means no limit.
+            kind: "auto", "exact" or "ann", as in `Index.build`.
+            device: as in `Index.build`.
 
         Raises:
-            InputError: a recall that is no share, or no such kind or device.
+            InputError: a recall outside (0, 1], or an unknown kind or device.
         """
         if not 0 < target_recall <= 1:
             raise InputError(f"index: got target_recall={target_recall}, expected more than 0 and at most 1")
@@ -86,26 +87,30 @@ class SearchEngine:
         self._exact = ExactSearch(vectors, self.metric, self.placement.device)
 
     def plan(self) -> SearchPlan:
-        """What was chosen, and the device that it runs on here."""
+        """The selected plan, with the device that searches run on in this process."""
         copied = "" if self.ann is None or self.ann.gpu_copy is None else ", with a copy of the faiss index"
         return replace(self.selected_plan, device=f"{self.placement}{copied}")
 
     def search(
         self, queries: np.ndarray, k: int, rows: np.ndarray | None = None, *, exact: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and rows [Q, k], or fewer columns where the filter leaves fewer rows.
+        """Find the k best rows of each query.
 
         Args:
             queries: [Q, D] float32.
-            k: how many.
-            rows: [R] ascending, the only rows to find; left out, all.
-            exact: look at every vector.
+            k: rows per query.
+            rows: [R] int64, ascending, restrict the search to these rows; None means all.
+            exact: compare with every vector, even if the plan is approximate.
+
+        Returns:
+            Scores [Q, k] float32, best first, and rows [Q, k] int64; fewer columns if fewer rows pass the
+            filter.
         """
         few = rows is not None and len(rows) <= max(EXACT_BELOW // 4, 4 * k)
         if self.ann is None or few or exact:
             return self._exact(queries, k, rows)
         scores, found = self.ann.search(self._vectors, queries, k, rows)
-        # A filter may leave nothing in the lists that were probed: these queries see everything.
+        # A filter may exclude every vector in the probed lists: such queries are searched exactly.
         short = np.flatnonzero((found < 0).any(1)) if found.shape[1] == k else np.arange(len(queries))
         if len(short) == len(queries):
             return self._exact(queries, k, rows)
@@ -114,22 +119,22 @@ class SearchEngine:
         return scores, found
 
     def add(self, vectors: np.ndarray, new: np.ndarray) -> None:
-        """Follow the index after vectors were added.
+        """Take over appended vectors.
 
         Args:
-            vectors: [N + n, D] all vectors.
-            new: [n, D] the added ones.
+            vectors: [N, D] float32, all vectors: the old ones, then the new ones.
+            new: [n, D] float32, the new ones alone.
         """
         if self.ann is not None:
             self.ann.add(new, len(vectors) - len(new))
         self._set_vectors(vectors)
 
     def remove(self, vectors: np.ndarray, keep: np.ndarray) -> None:
-        """Follow the index after vectors were removed.
+        """Take over the removal of vectors.
 
         Args:
-            vectors: [n, D] those that stay.
-            keep: [N] boolean, which of the old ones stay.
+            vectors: [N, D] float32, the vectors that remain.
+            keep: boolean mask over the old vectors, true for those that remain.
         """
         if self.ann is not None:
             self.ann.remove(keep)

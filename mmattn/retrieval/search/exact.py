@@ -1,10 +1,9 @@
 """Exact nearest neighbours by brute force, several times faster than a flat scan.
 
-A scan in two passes. The first goes over all vectors with a matrix product in a cheap number format
-and keeps, of every sixteen scores, only the largest; the second computes the scores of the few blocks
-that can matter in float32. What can matter is proved, not guessed: a bound on the rounding error of
-the first pass says which blocks may hold one of the k best. Where too many may (a data set of near
-duplicates), a plain scan in float32 takes over.
+The search takes two passes. The first scores all vectors with a matrix product in a cheap number format and
+keeps only the maximum of every sixteen scores. The second rescores in float32 the blocks that may contain
+one of the k best; a bound on the rounding error of the first pass guarantees that none is missed. If there
+are too many such blocks (a data set of near duplicates), a plain float32 scan is used instead.
 """
 
 from __future__ import annotations
@@ -30,19 +29,17 @@ __all__ = ["METRICS", "ExactSearch", "Metric", "pair_scores", "select_best"]
 Metric = Literal["ip", "l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("ip", "l2", "cosine")
 
-_BLOCK_SIZE = 16  # scores of which the first pass keeps the largest
+_BLOCK_SIZE = 16  # scores per block; the first pass keeps the largest
 _QUERY_BATCH = 256  # queries that are scanned together
-_MIN_QUERIES_PER_CORE = 64  # queries that keep a core busy: with fewer the memory is waited for
-_MAX_SCORES = 2**21  # scores in memory at once, about what the caches hold
+_MIN_QUERIES_PER_CORE = 64  # queries; with fewer, a core is limited by memory bandwidth
+_MAX_SCORES = 2**21  # scores in memory at once, about the size of the caches
 _MAX_SCORES_GPU = 2**28
-_SUMMATION_ERROR = (
-    2**-17
-)  # sums of float32 products, relative to the lengths: thousands of columns stay below
-_MAX_CANDIDATE_BLOCKS = 4096  # doubtful blocks a query, above which a plain scan is quicker
+_SUMMATION_ERROR = 2**-17  # relative error bound of a float32 inner product, valid for thousands of columns
+_MAX_CANDIDATE_BLOCKS = 4096  # candidate blocks per query, above which a plain scan is faster
 
 
 class ExactSearch:
-    """The k best of a set of vectors, every one of them.
+    """Exact k-nearest-neighbour search over a set of vectors.
 
     Scores are computed in float32 and higher is better: the inner product ("ip"), the cosine ("cosine"),
     or minus the squared distance ("l2"). Equal scores are ordered by row.
@@ -50,7 +47,7 @@ class ExactSearch:
     Args:
         vectors: [N, D] float32, may be mapped from a file; of unit length for "cosine".
         metric: "ip", "l2" or "cosine".
-        device: where to search; a GPU takes a copy of the vectors.
+        device: where to search; a GPU holds a copy of the vectors.
 
     Example:
         >>> search = ExactSearch(np.eye(3, dtype=np.float32), "ip")
@@ -67,12 +64,12 @@ class ExactSearch:
     def __call__(
         self, queries: np.ndarray, k: int, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best rows of each query.
+        """Find the k best rows of each query.
 
         Args:
             queries: [Q, D] float32.
-            k: how many; fewer come back where there are fewer rows.
-            rows: [R] int64, the only rows to look at, ascending; left out, all.
+            k: rows per query; fewer are returned if there are fewer rows.
+            rows: [R] int64, ascending, restrict the search to these rows; None means all.
 
         Returns:
             Scores [Q, k] float32, best first, and rows [Q, k] int64.
@@ -91,10 +88,10 @@ class ExactSearch:
     def _search_batches(
         self, queries_QD: Tensor, k: int, row_subset: Tensor | None
     ) -> list[tuple[Tensor, Tensor]]:
-        """Scores and places, batch by batch.
+        """Scores and positions, batch by batch.
 
-        Where products are in bfloat16, each core takes queries of its own: cores that share operations as
-        short as those are spend as long waiting for each other as they win.
+        With bfloat16 products each core gets its own queries: these operations are so short that sharing one
+        among several cores costs as much in synchronization as it saves.
         """
         threads = (
             torch.get_num_threads() if self._first_pass_dtype(_MIN_QUERIES_PER_CORE) == torch.bfloat16 else 1
@@ -110,7 +107,7 @@ class ExactSearch:
 
     def _search(self, queries_QD: Tensor, k: int, row_subset: Tensor | None) -> tuple[Tensor, Tensor]:
         total = len(self.vectors) if row_subset is None else len(row_subset)
-        if total >= 64 * _BLOCK_SIZE * k:  # below, sorting everything is as quick
+        if total >= 64 * _BLOCK_SIZE * k:  # below, a full sort is as fast
             found = self._search_two_passes(queries_QD, k, row_subset)
             if found is not None:
                 return found
@@ -121,7 +118,7 @@ class ExactSearch:
     def _search_two_passes(
         self, queries_QD: Tensor, k: int, row_subset: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
-        """Scores and places [Q, k]; None where too many blocks may hold one of the best."""
+        """Scores and positions [Q, k]; None if too many blocks may contain one of the best."""
         dtype = self._first_pass_dtype(len(queries_QD))
         asked = queries_QD.to(dtype)
         best_Qk = queries_QD.new_full((len(asked), k), -torch.inf)
@@ -131,7 +128,7 @@ class ExactSearch:
             if not found:
                 maxima_QP = keys_QBP.amax(1)
                 best_Qk = maxima_QP.topk(min(k, maxima_QP.shape[1])).values.float()
-            # Doubtful ones are few once a good cut is known: each chunk raises it for the next.
+            # Each chunk raises the threshold for the next, so later chunks yield few candidates.
             query, block, keys = _blocks_above(keys_QBP, _score_threshold(best_Qk, k, error_Q, dtype))
             if found:
                 best_Qk = torch.cat([best_Qk, pad_rows(query, keys, len(asked))], 1)
@@ -147,14 +144,14 @@ class ExactSearch:
     def _score_blocks(
         self, cast_queries: Tensor, row_subset: Tensor | None
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """Chunk by chunk: first place, distance of a block's vectors, and keys [Q, B, P] of P blocks of B.
+        """Per chunk: first position, stride within a block, and keys [Q, B, P] of P blocks of B vectors.
 
-        Vectors that fill no block, at the very end, are blocks of one (with distance 0).
+        Vectors at the very end that do not fill a block form blocks of one, with stride 0.
         """
         buffer = cast_queries.new_empty(0)
         for start, part_CD in self._chunks(len(cast_queries), row_subset):
             cells = len(cast_queries) * len(part_CD)
-            if len(buffer) < cells:  # one buffer for all: fresh memory costs more than the product
+            if len(buffer) < cells:  # one buffer is reused: allocation costs more than the product
                 buffer = cast_queries.new_empty(cells)
             keys_QC = buffer[:cells].view(len(cast_queries), len(part_CD))
             torch.mm(cast_queries, part_CD.to(cast_queries.dtype).T, out=keys_QC)
@@ -176,7 +173,7 @@ class ExactSearch:
         stride: Tensor,
         row_subset: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """The k best of the named blocks [P]; `query` is ascending."""
+        """The k best vectors of the given blocks [P]; `query` is ascending."""
         steps = torch.arange(_BLOCK_SIZE, device=self.device)
         places_PB = first[:, None] + steps * stride[:, None]
         rows_PB = places_PB if row_subset is None else row_subset[places_PB]
@@ -187,7 +184,7 @@ class ExactSearch:
                 for part, rows in zip(query.split(size), rows_PB.split(size), strict=True)
             ]
         )
-        # A block of one names its only vector sixteen times: it counts once.
+        # A block of one lists its only vector sixteen times: keep the first.
         scores_PB.masked_fill_((stride[:, None] == 0) & (steps > 0), -torch.inf)
         owner = query.repeat_interleave(_BLOCK_SIZE)
         scores_QW = pad_rows(owner, scores_PB.flatten(), len(queries_QD))
@@ -198,14 +195,14 @@ class ExactSearch:
         return self.vectors.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def _first_pass_dtype(self, queries: int) -> torch.dtype:
-        """The number format of the first pass."""
-        # Squared lengths do not fit into eight bits, and a few queries wait for the memory anyway. On a GPU
-        # everything waits for the memory, and sums of bfloat16 products may be rounded on the way.
+        """Number format of the first pass."""
+        # The eight significant bits of bfloat16 are too few for squared lengths, and small batches are
+        # limited by memory bandwidth. So is a GPU, which may also round intermediate sums of such products.
         cheap = self.metric != "l2" and queries >= 16 and self.device.type == "cpu" and _bfloat16_is_faster()
         return torch.bfloat16 if cheap else torch.float32
 
     def _error_bound(self, queries_QD: Tensor, cast_queries: Tensor) -> Tensor:
-        """[Q] bound on what rounding the factors, and adding in float32, changes in a key."""
+        """[Q] bound on the error of a key due to rounded factors and float32 summation."""
         lengths_Q = queries_QD.norm(dim=1)
         adding_Q: Tensor = _SUMMATION_ERROR * lengths_Q * self._max_norm
         if self.metric == "l2":
@@ -223,7 +220,7 @@ class ExactSearch:
 
     @cached_property
     def _max_rounding_norm(self) -> float:
-        """Length of the largest difference between a vector and its bfloat16 form."""
+        """Largest length of the difference between a vector and its bfloat16 form."""
         parts = self.vectors.split(2**16)
         return max(float((part - part.bfloat16().float()).norm(dim=1).max()) for part in parts)
 
@@ -247,7 +244,7 @@ class ExactSearch:
             keys_QC = queries_QD @ part_CD.T
             if self.metric == "l2":
                 keys_QC -= self._chunk_squared_norms(start, len(part_CD), row_subset) / 2
-            # Distances are computed anew below; more than k make up for what cancels in the keys.
+            # Distances are recomputed below; 16 extra candidates make up for cancellation in the keys.
             wanted = min(k + 16 if self.metric == "l2" else k, keys_QC.shape[1])
             found, place = keys_QC.topk(wanted)
             together, names = torch.cat([best, found], 1), torch.cat([places, place + start], 1)
@@ -262,7 +259,7 @@ class ExactSearch:
         return scores, found_places
 
     def _chunks(self, queries: int, row_subset: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """Slices of the vectors, with the place where each begins; all but the last whole blocks."""
+        """Slices of the vectors with their first position; all but the last consist of whole blocks."""
         cells = _MAX_SCORES if self.device.type == "cpu" else _MAX_SCORES_GPU
         size = min(max(cells // queries // _BLOCK_SIZE, 64), 2**14) * _BLOCK_SIZE
         total = len(self.vectors) if row_subset is None else len(row_subset)
@@ -275,10 +272,11 @@ class ExactSearch:
 
 
 def _score_threshold(best_Qk: Tensor, k: int, error_Q: Tensor, dtype: torch.dtype) -> Tensor:
-    """[Q] the least key that a vector among the k best can have.
+    """[Q] smallest key that a vector among the k best can have.
 
-    k blocks hold k vectors whose scores are at least their own keys less the error; a better vector's key
-    is at most the error lower again. Keys in bfloat16 were rounded themselves, by 2^-8 at most.
+    k blocks contain k vectors whose scores are at least their keys minus the error; the key of a better
+    vector is lower by at most the error once more. Keys in bfloat16 are themselves rounded, by at most 2^-8
+    (relative).
     """
     if best_Qk.shape[1] < k:
         return torch.full_like(error_Q, -torch.inf)
@@ -289,10 +287,10 @@ def _score_threshold(best_Qk: Tensor, k: int, error_Q: Tensor, dtype: torch.dtyp
 
 
 def _blocks_above(keys_QBP: Tensor, threshold_Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The blocks [H] whose largest key reaches the cut: of which query, which block, and that key."""
+    """Blocks [H] whose largest key reaches the threshold: query number, block number and that key."""
     if keys_QBP.dtype == torch.bfloat16 and bool((threshold_Q > 0).all()):
-        # Integers are compared five times as fast. The bits of positive bfloat16 numbers, the upper half
-        # of float32's, are in order as integers; negative numbers are not, but below all positive ones.
+        # Comparing as integers is five times as fast. The bits of positive bfloat16 numbers (the upper half
+        # of float32) order like integers; negative numbers do not, but are below all positive ones.
         maxima_QP = keys_QBP.view(torch.int16).amax(1)
         least_Q = (threshold_Q.view(torch.int32) >> 16).to(torch.int16)
     else:
@@ -303,7 +301,7 @@ def _blocks_above(keys_QBP: Tensor, threshold_Q: Tensor) -> tuple[Tensor, Tensor
 
 @lru_cache
 def _bfloat16_is_faster() -> bool:
-    """Is a product in bfloat16 at least one and a half times as fast on this CPU? Measured once a process."""
+    """Whether a bfloat16 product is at least 1.5 times as fast on this CPU; measured once per process."""
     times: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = (torch.ones(size, 64, dtype=dtype) for size in (128, 4096))
@@ -315,7 +313,7 @@ def _bfloat16_is_faster() -> bool:
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
-    """Shares the memory; a read-only mapping is never written to."""
+    """Tensor that shares the array's memory; a read-only mapping is never written to."""
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():

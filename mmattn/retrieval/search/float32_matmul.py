@@ -1,4 +1,4 @@
-"""Float32 products that are float32: whatever the training script has set for its own speed."""
+"""Full float32 precision in matrix products, whatever the process-wide setting."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _previous_settings = ("none", "none")
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No TF32 on a GPU and no bfloat16 on a CPU in products of float32 tensors started in this block.
+    """Disable TF32 on GPUs and bfloat16 on CPUs for float32 matrix products within this block.
 
-    With `torch.set_float32_matmul_precision("high")`, as training scripts have it, scores would keep three
-    digits and the bounds of `ExactSearch` would not hold. The setting belongs to the process: of several
-    threads inside, the last one to leave restores it.
+    With `torch.set_float32_matmul_precision("high")`, which training scripts often use, scores would have
+    only three correct digits and the error bounds of `ExactSearch` would not hold. The setting is
+    process-wide: if several threads are inside, the last one to leave restores it.
 
     Example:
         >>> torch.set_float32_matmul_precision("high")

@@ -1,8 +1,8 @@
-"""Which approximate index, with which parameters: chosen by measuring, and said.
+"""Choice of an approximate index and its parameters by measurement.
 
-Every candidate is built on a sample of the data and measured against exact search there; the quickest one
-that reaches the recall is built on everything, its search parameter measured again, and taken where it
-is quicker than exact search on the same device.
+Every candidate is built on a sample of the data and compared with exact search there. The fastest one that
+reaches the target recall is built on all vectors, its search parameter is tuned again, and it is used if it
+is faster than exact search on the same device.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mmattn.retrieval.search.plan import AnnSettings, SearchPlan, Trial
 
 __all__ = ["EXACT_BELOW", "MIN_ANN_VECTORS", "select_index"]
 
-EXACT_BELOW = 50_000  # vectors: below, exact search answers thousands of queries a second
-MIN_ANN_VECTORS = 1000  # vectors: with fewer there is nothing to train on
-_SAMPLE_SIZE = 65_536  # vectors that candidates are compared on
-_NUM_QUERIES = 800  # queries they are compared with, half to choose and half to report
+EXACT_BELOW = 50_000  # vectors: below, exact search answers thousands of queries per second
+MIN_ANN_VECTORS = 1000  # vectors: fewer are too few for training
+_SAMPLE_SIZE = 65_536  # vectors in the sample on which candidates are compared
+_NUM_QUERIES = 800  # queries: half tune the effort, half measure the reported recall
 _EFFORTS = {
     "IVF": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 256),
     "HNSW": (10, 16, 24, 32, 48, 64, 96, 128, 256, 512),
@@ -41,17 +41,20 @@ def select_index(
     device: str = "cpu",
     allow_exact: bool = True,
 ) -> tuple[AnnSearch | None, SearchPlan]:
-    """Find the quickest index that reaches the recall, by trying; None where exact search is to be used.
+    """Find the fastest index that reaches the target recall, by measuring candidates.
 
     Args:
         vectors: [N, D] float32.
         metric: as in `Index.build`.
-        target_recall: share of the true k nearest that has to be found.
-        k: the number of neighbours that it is measured with.
-        budget_mb: memory that the index may take beside the vectors.
-        build_minutes: candidates that would take longer to build on everything are left out.
-        device: where everybody searches.
-        allow_exact: is exact search taken where it is quicker than the best of the others?
+        target_recall: fraction of the true k nearest neighbours that has to be found.
+        k: number of neighbours that the recall is measured with.
+        budget_mb: MB that the index may take in addition to the vectors; None means no limit.
+        build_minutes: candidates with a longer estimated build time on all vectors are left out.
+        device: device of all measured searches.
+        allow_exact: whether exact search is used if it is faster than the best candidate.
+
+    Returns:
+        The approximate search, None if exact search is to be used, and the plan with all measurements.
     """
     rng = np.random.default_rng(0)
     sample = vectors[np.sort(rng.choice(len(vectors), min(_SAMPLE_SIZE, len(vectors)), replace=False))]
@@ -96,11 +99,11 @@ class _Measurement:
     settings: AnnSettings
     trial: Trial
     recall_reached: bool
-    add_seconds: float  # seconds of the build that grow with the number of vectors
+    add_seconds: float  # the part of the build time that grows with the number of vectors
 
 
 class _RecallBenchmark:
-    """Measures searches over some vectors against the truth: their own nearest, themselves left out."""
+    """Measures recall and speed against exact search, with queries drawn from the vectors (self excluded)."""
 
     def __init__(self, vectors: np.ndarray, metric: Metric, target: float, k: int, device: str):
         self.vectors, self.metric, self.target, self.k = vectors, metric, target, k
@@ -110,7 +113,7 @@ class _RecallBenchmark:
         )
         self.queries = np.ascontiguousarray(vectors[self.query_rows])
         search = ExactSearch(vectors, metric, device)
-        search(self.queries[:64], k + 1)  # what is done once, whoever asks, is no part of the speed
+        search(self.queries[:64], k + 1)  # warm-up: one-time setup is not part of the speed
         start = time.perf_counter()
         self.ground_truth = self._without_self(search(self.queries, k + 1)[1])
         speed = len(self.query_rows) / (time.perf_counter() - start)
@@ -123,7 +126,7 @@ class _RecallBenchmark:
         return result
 
     def tune(self, search: AnnSearch, seconds: float, scale: float) -> _Measurement:
-        """Raise the effort until the recall is reached; half of the queries choose, the other half report."""
+        """Raise the effort until the recall is reached; half of the queries tune, the other half report."""
         family = "IVF" if search.settings.factory.startswith("IVF") else "HNSW"
         half = len(self.query_rows) // 2
         for effort in _EFFORTS[family]:
@@ -145,7 +148,7 @@ class _RecallBenchmark:
 
 
 def _build_on_all(full: _RecallBenchmark, settings: AnnSettings) -> tuple[AnnSearch, _Measurement]:
-    """What was good on a sample, built on everything, with as many lists as that needs."""
+    """Build on all vectors the index chosen on the sample, with the number of lists adapted."""
     head, *rest = settings.factory.split(",")
     kind = (
         ",".join([f"IVF{_num_lists(len(full.vectors))}", *rest])
@@ -162,7 +165,7 @@ def _build_on_all(full: _RecallBenchmark, settings: AnnSettings) -> tuple[AnnSea
 
 
 def _measure_candidates(benchmark: _RecallBenchmark, kind: str, scale: float) -> Iterator[_Measurement]:
-    """A kind of index, with each refinement that makes sense for it."""
+    """Measure one type of index with each suitable refinement factor."""
     start = time.perf_counter()
     search = AnnSearch.build(benchmark.vectors, benchmark.metric, AnnSettings(kind, 1, 1))
     seconds = time.perf_counter() - start
@@ -181,7 +184,7 @@ def _candidate_factories(count: int, dim: int) -> list[str]:
 
 
 def _num_lists(count: int) -> int:
-    """Inverted lists: about twice the square root, a power of two."""
+    """Number of inverted lists: about twice the square root of `count`, rounded to a power of two."""
     return int(2 ** np.clip(np.round(np.log2(2 * np.sqrt(count))), 3, 12))
 
 

@@ -1,4 +1,4 @@
-"""How an index searches and why: what was tried, what it measured, and what was taken."""
+"""Search plan of an index: the candidates, their measurements and the choice."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["AnnSettings", "SearchPlan", "Trial"]
 
 @dataclass(frozen=True)
 class AnnSettings:
-    """What an approximate search needs beside its faiss file.
+    """Settings of an approximate search that are not part of the faiss file.
 
     Args:
-        factory: the faiss factory string, for example "IVF1024,PQ32x4fs".
-        effort: lists that are probed (IVF), or the length of the queue (HNSW).
-        refine_factor: candidates a wanted neighbour whose scores are computed anew.
+        factory: faiss factory string, for example "IVF1024,PQ32x4fs".
+        effort: number of probed lists (IVF), or length of the candidate queue (HNSW).
+        refine_factor: candidates per requested neighbour whose scores are recomputed.
     """
 
     factory: str
@@ -30,16 +30,16 @@ class AnnSettings:
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate, measured.
+    """Measurement of one candidate.
 
     Args:
         name: the index and its parameters.
-        num_vectors: vectors it was measured on.
-        recall: share of the true k nearest that it found, for queries that had no part in the choice.
-        queries_per_second: in one batch, with the threads that faiss has.
-        memory_mb: of the index, without the vectors (for all vectors, also where measured on fewer).
-        build_seconds: on those vectors.
-        verdict: why it was taken, or not.
+        num_vectors: number of vectors it was measured on.
+        recall: fraction of the true k nearest neighbours found, on queries not used for tuning.
+        queries_per_second: measured on one batch, with the default number of threads.
+        memory_mb: MB of the index without the vectors, extrapolated to all vectors.
+        build_seconds: build time on `num_vectors` vectors.
+        verdict: why it was chosen or rejected.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Why the index searches as it does; `str(plan)` is a table for people.
+    """The selected search method with its reason and measurements; `str(plan)` is a table for display.
 
     Args:
-        reason: what was taken, and why.
-        target_recall: share of the true k nearest that was asked for; 1 for exact search.
-        k: the number of neighbours that the recall is of.
-        trials: every candidate, measured; the last one was taken.
-        device: where it searches now, and why ("" in a bundle, which does not know who opens it).
+        reason: what was chosen, and why.
+        target_recall: requested fraction of the true k nearest neighbours; 1 for exact search.
+        k: number of neighbours that the recall refers to.
+        trials: the measured candidates, the chosen one last.
+        device: device of the current process and why it was chosen; "" in a bundle.
 
     Example:
         >>> from mmattn.retrieval.index import Index
@@ -76,15 +76,15 @@ class SearchPlan:
     device: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Convert to JSON-compatible values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> SearchPlan:
-        """What `to_dict` gave.
+        """Restore a plan from the values of `to_dict`.
 
         Args:
-            content: as `to_dict` returned it.
+            content: mapping with the keys reason, target_recall, k, trials and optionally device.
         """
         trials = tuple(Trial(**trial) for trial in content["trials"])
         device = content.get("device", "")

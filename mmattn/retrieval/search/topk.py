@@ -1,4 +1,4 @@
-"""Scores line by line, a query a line: filled up, computed for pairs, the best of each."""
+"""Row-wise scores: padding, query-vector pairs and top-k selection."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ __all__ = ["pad_rows", "pair_scores", "select_best"]
 
 
 def pad_rows(row_index: Tensor, values: Tensor, num_rows: int, fill: float = -torch.inf) -> Tensor:
-    """Arrange values in rows of equal length, [num_rows, W].
+    """Arrange values of rows of different lengths in a padded matrix.
 
     Args:
-        row_index: [N] row of each value, ascending.
-        values: [N].
-        num_rows: number of rows.
-        fill: value of the padding.
+        row_index: [V] row of each value, ascending.
+        values: [V] values.
+        num_rows: number of rows R.
+        fill: padding value.
+
+    Returns:
+        [R, W], where W is the length of the longest row.
+
+    Example:
+        >>> pad_rows(torch.tensor([0, 0, 1]), torch.tensor([3.0, 2.0, 1.0]), num_rows=2, fill=0.0).tolist()
+        [[3.0, 2.0], [1.0, 0.0]]
     """
     counts = torch.bincount(row_index, minlength=num_rows)
     within = torch.arange(len(row_index), device=row_index.device) - (counts.cumsum(0) - counts)[row_index]
@@ -24,12 +31,15 @@ def pad_rows(row_index: Tensor, values: Tensor, num_rows: int, fill: float = -to
 
 
 def pair_scores(queries_QD: Tensor, vectors_QPD: Tensor, metric: str) -> Tensor:
-    """[Q, P] scores of each query with vectors of its own, in float32.
+    """Score each query against its own set of vectors.
 
     Args:
-        queries_QD: [Q, D] queries.
-        vectors_QPD: [Q, P, D] vectors of each query.
-        metric: "ip", "cosine" or "l2".
+        queries_QD: [Q, D].
+        vectors_QPD: [Q, P, D], P vectors per query.
+        metric: "l2" for minus the squared distance; any other for the inner product.
+
+    Returns:
+        [Q, P] scores.
     """
     if metric == "l2":
         return -(vectors_QPD - queries_QD[:, None]).square().sum(2)
@@ -37,12 +47,20 @@ def pair_scores(queries_QD: Tensor, vectors_QPD: Tensor, metric: str) -> Tensor:
 
 
 def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Select the k highest scores of each row and their places; equal scores by place.
+    """Select the k highest scores of each row; ties are ordered by position.
 
     Args:
         scores_QP: [Q, P] scores.
-        places_QP: [Q, P] places.
-        k: number of hits.
+        places_QP: [Q, P] position (row in the index) of each score.
+        k: number to select, at most P.
+
+    Returns:
+        Scores [Q, k], best first, and their positions [Q, k].
+
+    Example:
+        >>> scores, places = select_best(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[5, 7, 2]]), k=3)
+        >>> scores.tolist(), places.tolist()
+        ([[3.0, 1.0, 1.0]], [[7, 2, 5]])
     """
     best, order = scores_QP.topk(k)
     places = places_QP.gather(1, order)

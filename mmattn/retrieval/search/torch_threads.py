@@ -1,4 +1,4 @@
-"""How many threads an operation of torch takes, in one thread of Python."""
+"""Number of OpenMP threads that torch uses, per Python thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["set_torch_threads"]
 
 
 def set_torch_threads(count: int) -> None:
-    """Set the number of threads of torch operations that this thread starts; other threads keep theirs.
+    """Set the number of threads of torch operations in this Python thread; other threads keep theirs.
 
-    `torch.set_num_threads` would also decide for every thread that starts later.
+    `torch.set_num_threads` would also apply to every thread that is started later.
 
     Args:
-        count: number of threads.
+        count: OpenMP threads per operation.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +24,10 @@ def set_torch_threads(count: int) -> None:
         ...     pool.submit(torch.get_num_threads).result()
         1
     """
-    torch.get_num_threads()  # a thread's first question sets the number that the process has
+    torch.get_num_threads()  # the first call in a thread resets it to the process default: call it before
     _controller().limit(limits=count, user_api="openmp")
 
 
 @lru_cache
 def _controller() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through all loaded libraries: a millisecond or two
+    return ThreadpoolController()  # scans all loaded libraries, which takes a millisecond or two

@@ -1,7 +1,7 @@
-"""Vectors as Arrow tables and parquet files: what `mmattn embed` writes and vector databases read.
+"""Vectors as Arrow tables and parquet files: the output of `mmattn embed`, readable by vector databases.
 
-The columns are `id`, `vector` (a list of float32 of fixed length) and the metadata; what made the vectors
-stands in the schema's metadata, and comes back with them.
+The columns are `id`, `vector` (fixed-size lists of float32) and the metadata; the provenance is stored in the
+schema metadata.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ _PROVENANCE_KEY = b"mmattn.provenance"
 
 @dataclass(frozen=True, eq=False)
 class VectorTable:
-    """Vectors with their ids, metadata and origin, the arguments of `Index.build` and `Index.add`."""
+    """Vectors with ids, metadata and provenance; the fields are arguments of `Index.build` and `Index.add`.
+
+    Args:
+        vectors: [N, D] float32.
+        ids: [N] int64, or objects that are all text.
+        metadata: one row per vector; may have no columns.
+        provenance: what made the vectors, part -> fingerprint; None if unknown.
+    """
 
     vectors: np.ndarray
     ids: np.ndarray
@@ -38,19 +45,19 @@ class VectorTable:
 
     @classmethod
     def from_index(cls, index: Index | ShardedIndex) -> VectorTable:
-        """Everything that an index holds.
+        """Take the complete content of an index.
 
         Args:
-            index: the index.
+            index: its vectors are copied to memory.
         """
         return cls(index.vectors(index.ids), index.ids, index.metadata, index.provenance)
 
 
 def to_arrow(vectors: VectorTable) -> pa.Table:
-    """The table of the vectors.
+    """Convert vectors to an Arrow table with the columns id, vector and the metadata.
 
     Args:
-        vectors: ids, vectors and columns.
+        vectors: vectors with ids and metadata; no metadata column may be called "vector".
 
     Example:
         >>> index = Index.build(np.eye(2), ["a", "b"], metadata={"year": [1995, 1999]})
@@ -79,11 +86,11 @@ def _with_vectors(table: pa.Table, vectors: np.ndarray) -> pa.Table:
 
 
 def write_parquet(vectors: VectorTable, path: str | Path) -> None:
-    """Write the table of the vectors, atomically.
+    """Write vectors to a parquet file, atomically.
 
     Args:
-        vectors: ids, vectors and columns.
-        path: of the parquet file.
+        vectors: vectors with ids and metadata.
+        path: the file.
     """
     table = to_arrow(vectors)
     with atomic_path(path) as temporary:
@@ -91,17 +98,17 @@ def write_parquet(vectors: VectorTable, path: str | Path) -> None:
 
 
 def export_parquet(index: Index | ShardedIndex, path: str | Path, *, batch_rows: int = 2**16) -> None:
-    """Write everything that an index holds as a table of vectors, atomically.
+    """Write the content of an index to a parquet file, atomically and in batches.
 
-    So many rows are in memory at a time: vectors that lie on the disk may be more than fit there.
+    Only one batch is in memory at a time, so the vectors may exceed the memory.
 
     Args:
         index: the index.
-        path: of the parquet file.
-        batch_rows: rows in memory at a time.
+        path: the file.
+        batch_rows: rows per batch.
 
     Raises:
-        InputError: a metadata column has the name of the vectors.
+        InputError: a metadata column is called "vector".
     """
     ids = index.ids
     table = _without_vectors(ids, index.metadata, index.provenance)
@@ -113,13 +120,13 @@ def export_parquet(index: Index | ShardedIndex, path: str | Path, *, batch_rows:
 
 
 def read_vectors(path: str | Path) -> VectorTable:
-    """Read a table of vectors: a parquet file with `id`, `vector` and any other columns.
+    """Read vectors from a parquet file with the columns `id`, `vector` and any others (metadata).
 
     Args:
-        path: of the parquet file.
+        path: the file.
 
     Raises:
-        InputError: no such file, no parquet, or columns that are not there or not of such kinds.
+        InputError: the file is missing or not parquet, lacks a column, or has vectors of different lengths.
     """
     try:
         table = pa.parquet.read_table(path)
@@ -143,14 +150,17 @@ def read_vectors(path: str | Path) -> VectorTable:
 
 
 def join_parquet(parts: Sequence[Path], path: str | Path) -> int:
-    """Write the tables of several files as one, atomically, and return its number of rows.
+    """Concatenate parquet files into one, atomically.
 
     Args:
-        parts: files with the same columns.
-        path: of the result.
+        parts: files with equal columns; files without rows are skipped.
+        path: the file to write.
+
+    Returns:
+        Number of rows written.
 
     Raises:
-        InputError: a part that cannot be read, or nothing in any of them.
+        InputError: a part that cannot be read, or no rows in any part.
     """
     rows = 0
     try:
@@ -158,7 +168,7 @@ def join_parquet(parts: Sequence[Path], path: str | Path) -> int:
         if not filled:
             raise InputError(f"{path}: no item has any content, so there is nothing to write")
         schema = pa.parquet.read_schema(filled[0])
-        # One part in memory at a time: all of them together may be more than there is.
+        # One part in memory at a time: all parts together may exceed the memory.
         with atomic_path(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
             for part in filled:
                 table = pa.parquet.read_table(part)

@@ -1,12 +1,12 @@
-"""One folder that holds an index, whole at every moment and checked before anything is read.
+"""Bundle: a folder that holds an index, is replaced atomically and verified before it is read.
 
-The folder has a `manifest.json` and the files that it names. Every file's own name holds the beginning of
-its hash, so a new state never touches the files of the old one: files first, then the manifest, which is
-replaced at once, then the old files go. A kill in between leaves the old state or the new one, and at
-worst files that nothing names; the next save removes them. What consists of several indexes, shards for
-example, has them as bundles in folders of its own, which are named, checked and replaced like files.
+The folder has a `manifest.json` and the files that it lists. Each file name contains the beginning of the
+file's hash, so a new state never overwrites files of the old one: files are written first, then the manifest
+is replaced atomically, then the old files are deleted. An interrupted save leaves the old state or the new
+one, at worst with unlisted files that the next save removes. An index that consists of several (shards, for
+example) stores them as bundles in subfolders, which are named, verified and replaced like files.
 
-Nothing here is ever unpickled, and no library sees a byte of a file whose hash is not the manifest's.
+Nothing here is ever unpickled, and no library reads a file whose hash differs from the manifest.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from mmattn.retrieval.storage.manifest import (
 
 __all__ = ["OpenedBundle", "find_damage", "open_bundle", "save_bundle"]
 
-_LOCK_FREE_ATTEMPTS = 3  # without holding writers up
+_LOCK_FREE_ATTEMPTS = 3  # attempts to read without a lock, which would block writers
 BuiltT = TypeVar("BuiltT")
 
 
 @dataclass(frozen=True)
 class OpenedBundle:
-    """A bundle whose files are all what the manifest says.
+    """A bundle whose files all match the manifest.
 
     Args:
-        folder: where it lies.
-        attributes: what the manifest says of the index (dimension, metric, count, provenance, ...).
+        folder: the folder of the bundle.
+        attributes: index entry of the manifest (dimension, metric, count, provenance, ...).
         files: role ("vectors", "items", ...) -> path.
         parts: name -> bundle inside this one.
     """
@@ -59,11 +59,10 @@ class OpenedBundle:
         """Check the kind of the bundle.
 
         Args:
-            kind: expected kind.
+            kind: expected kind, for example "index" or "shards".
 
         Raises:
-            InputError: it is of another kind, both are named.
-            InputError: another kind.
+            InputError: the kind differs; the message names both.
         """
         found = self.attributes.get("kind")
         if found != kind:
@@ -76,17 +75,17 @@ def save_bundle(
     writers: Mapping[str, Callable[[Path], None]],
     parts: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> None:
-    """Write a state of the index; a kill at any moment leaves the old state or the new one.
+    """Write a bundle, atomically: an interrupted save leaves the previous state or the new one.
 
     Args:
-        folder: new, empty, or a bundle that is to be replaced.
-        attributes: JSON values for the manifest; "kind" says what it is.
-        writers: file name ("vectors.npy") -> what writes it to a path.
-        parts: name -> what saves a bundle to a folder.
+        folder: new, empty, or a bundle that is replaced.
+        attributes: JSON values for the manifest; "kind" names the kind of index.
+        writers: file name ("vectors.npy") -> function that writes the file to a path.
+        parts: name -> function that saves an inner bundle to a folder; None if the kind has no parts.
 
     Raises:
         InputError: the folder holds something else.
-        OSError: the disk is full, or cannot be written to; the old state stays.
+        OSError: the disk is full or cannot be written to; the previous state stays.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).exists() and _has_foreign_files(folder):
@@ -107,7 +106,7 @@ def save_bundle(
 
 
 def _write_file(folder: Path, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-    """Write a file under the name that its content gives it; what the manifest says of it."""
+    """Write a file under a name derived from its hash; return its manifest entry."""
     role, ending = name.split(".")
     with atomic_path(folder / name) as temporary:
         write(temporary)
@@ -118,14 +117,14 @@ def _write_file(folder: Path, name: str, write: Callable[[Path], None]) -> dict[
 
 
 def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
-    """Save a bundle inside; its manifest has the hashes of all its files, so that one's hash is its own."""
+    """Save an inner bundle; the hash of its manifest, which lists all its files, identifies it."""
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".part.", suffix=".partial"))
     save(temporary)
     temporary.chmod(0o755)
     digest, size = sha256_file(temporary / MANIFEST), (temporary / MANIFEST).stat().st_size
     final = f"part-{digest[:16]}"
     if (folder / final).is_dir() and _verify(folder / final)[1]:
-        shutil.rmtree(folder / final)  # damaged: what names it has lost it already
+        shutil.rmtree(folder / final)  # damaged, hence already unusable for the manifest that lists it
     if (folder / final).is_dir():
         shutil.rmtree(temporary)
     else:
@@ -134,18 +133,18 @@ def _write_part(folder: Path, save: Callable[[Path], None]) -> dict[str, Any]:
 
 
 def open_bundle(folder: str | Path, build: Callable[[OpenedBundle], BuiltT]) -> BuiltT:
-    """Check every file of a bundle against the manifest, and build from them.
+    """Check every file of a bundle against the manifest, then build an object from them.
 
-    Another process may replace the state while this one reads it: then the new one is read. Who is
-    replaced again and again has the writer wait, and so has who finds damage, before it is believed: a
-    manifest that is as it was may have been another one in between.
+    If another process replaces the bundle meanwhile, reading starts over with the new state. After several
+    replacements, or if damage is found under an unchanged manifest, the check is repeated under a lock that
+    makes writers wait.
 
     Args:
         folder: the bundle.
-        build: what makes an index of files that were checked.
+        build: builds the object from the verified bundle.
 
     Raises:
-        InputError: there is no bundle, or it is damaged; what is wrong, and with which file, is said.
+        InputError: there is no bundle, or it is damaged; the message names the file and the damage.
     """
     folder = Path(folder)
     for _ in range(_LOCK_FREE_ATTEMPTS):
@@ -178,10 +177,10 @@ def _open_unchecked(folder: Path, manifest: Mapping[str, Any]) -> OpenedBundle:
 
 
 def find_damage(folder: str | Path) -> list[str]:
-    """Return everything that is wrong with a bundle, one line each, beginning with the file's name.
+    """List everything that is wrong with a bundle, one line each, beginning with the file name.
 
     Args:
-        folder: of the bundle.
+        folder: the bundle.
 
     Example:
         >>> find_damage("nowhere")
@@ -195,7 +194,7 @@ def find_damage(folder: str | Path) -> list[str]:
 
 
 def _verify(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The manifest, None where it cannot be trusted, and what is wrong."""
+    """The manifest (None if it is invalid) and the list of problems."""
     try:
         manifest = read_manifest(folder)
     except InputError as error:
@@ -221,7 +220,7 @@ def _file_damage(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _part_damage(folder: Path, entry: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a bundle inside, each line beginning with the file's path from here."""
+    """Problems of an inner bundle; each line begins with the path relative to the outer folder."""
     path = folder / entry["name"]
     if not path.is_dir():
         return [f"{path.name}: it is missing"]
@@ -244,11 +243,11 @@ _TEMPORARY_NAMES = {
     "lift.npy",
     "known.npy",
     "together.npy",
-}  # whole, but not yet under their names
+}  # complete files that were not yet renamed
 
 
 def _describe_kind(kind: Any) -> str:
-    """What a kind of bundle is called, and who opens it."""
+    """Description of a kind of bundle and of the function that opens it."""
     names = {
         "index": "one index, for Index.open",
         "shards": "a sharded index, for Index.open or ShardedIndex.open",
@@ -265,7 +264,7 @@ def _has_foreign_files(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Wait until no other process writes here (or, for LOCK_EX, reads under a lock); a kill gives it back."""
+    """Hold a file lock on a folder; the operating system releases it if the process is killed."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, kind)

@@ -1,4 +1,4 @@
-"""An index on the disk: its vectors, ids and metadata as the files of a bundle, and back."""
+"""Storage of an index: its vectors, ids and metadata as the files of a bundle."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def save(
     provenance: Mapping[str, str] | None,
     engine: SearchEngine,
 ) -> None:
-    """Write the parts of an index as a bundle.
+    """Write an index as a bundle.
 
     Args:
-        folder: of the bundle.
-        items: ids, vectors and metadata.
-        metric: "ip", "cosine" or "l2".
-        provenance: part -> fingerprint of what made the vectors.
-        engine: how it searches.
+        folder: new, empty, or a bundle that is replaced.
+        items: vectors, ids and metadata.
+        metric: "ip", "l2" or "cosine".
+        provenance: what made the vectors; None if unknown.
+        engine: provides the search plan and the faiss index.
 
     Raises:
-        InputError: the folder holds something else, or metadata that parquet cannot hold.
+        InputError: the folder holds something else, or metadata that parquet cannot store.
     """
     ann = engine.ann
     facts = {
@@ -64,14 +64,17 @@ def save(
 
 
 def load(opened: OpenedBundle, device: str) -> tuple[Items, Metric, Mapping[str, str] | None, SearchEngine]:
-    """Load the parts of an index.
+    """Read an index from a verified bundle.
 
     Args:
-        opened: bundle whose files were checked.
-        device: "auto", "cpu" or a CUDA device.
+        opened: the bundle.
+        device: as in `Index.build`.
+
+    Returns:
+        Items, metric, provenance and search engine: the arguments of `Index`.
 
     Raises:
-        InputError: files that are what they were, but do not fit each other.
+        InputError: files that are inconsistent with each other or the manifest.
     """
     count, dim = check_attributes(opened)
     vectors = read_array(opened, "vectors", (count, dim), np.float32)
@@ -82,10 +85,10 @@ def load(opened: OpenedBundle, device: str) -> tuple[Items, Metric, Mapping[str,
 
 
 def write_array(array: np.ndarray) -> Callable[[Path], None]:
-    """Return a function that writes an .npy file.
+    """Function that writes an array to a path as an .npy file.
 
     Args:
-        array: the array.
+        array: of any shape; object arrays are not allowed.
     """
 
     def write(path: Path) -> None:
@@ -96,14 +99,14 @@ def write_array(array: np.ndarray) -> Callable[[Path], None]:
 
 
 def write_items(ids: np.ndarray, metadata: pd.DataFrame) -> Callable[[Path], None]:
-    """Return a function that writes ids and metadata as a parquet file.
+    """Function that writes ids and metadata to a path as a parquet file.
 
     Args:
-        ids: [N] ids.
-        metadata: of the items.
+        ids: [N] int64 or text.
+        metadata: N rows.
 
     Raises:
-        InputError: a column that parquet cannot hold, text and numbers together for example.
+        InputError: a column that parquet cannot store, for example text mixed with numbers.
     """
     kind = pa.int64() if ids.dtype == np.int64 else pa.string()
     try:
@@ -117,10 +120,10 @@ def write_items(ids: np.ndarray, metadata: pd.DataFrame) -> Callable[[Path], Non
 
 
 def check_attributes(opened: OpenedBundle) -> tuple[int, int]:
-    """Return count and dimension from the manifest, checked.
+    """Number of items and dimension according to the manifest.
 
     Args:
-        opened: bundle whose files were checked.
+        opened: the bundle.
 
     Raises:
         InputError: the manifest does not describe an index.
@@ -140,13 +143,13 @@ def check_attributes(opened: OpenedBundle) -> tuple[int, int]:
 
 
 def read_search_plan(opened: OpenedBundle) -> tuple[SearchPlan, AnnSearch | None]:
-    """Read the plan, and the approximate search if there is one.
+    """Search plan of the bundle, and its approximate search (None if the plan is exact).
 
     Args:
-        opened: bundle whose files were checked.
+        opened: the bundle.
 
     Raises:
-        InputError: the files do not fit each other or the manifest.
+        InputError: files that are inconsistent with each other or the manifest.
     """
     count, dim = check_attributes(opened)
     facts = opened.attributes
@@ -167,16 +170,16 @@ def read_search_plan(opened: OpenedBundle) -> tuple[SearchPlan, AnnSearch | None
 
 
 def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:
-    """Map an array into memory; rows are read from the disk when they are used.
+    """Map an .npy file of the bundle into memory; rows are read from disk when they are used.
 
     Args:
-        opened: bundle whose files were checked.
-        role: of the file in the bundle.
-        shape: expected shape; None for any.
+        opened: the bundle.
+        role: name of the file in the manifest, for example "vectors".
+        shape: expected shape; None means any.
         dtype: expected dtype.
 
     Raises:
-        InputError: the file is not of the shape or type that the manifest says.
+        InputError: the file cannot be read, or has another shape or dtype.
     """
     path = opened.files[role]
     try:
@@ -193,14 +196,17 @@ def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, d
 
 
 def read_items(opened: OpenedBundle, count: int) -> tuple[np.ndarray, pd.DataFrame]:
-    """Read ids [N] and metadata.
+    """Read ids and metadata.
 
     Args:
-        opened: bundle whose files were checked.
-        count: expected number of items.
+        opened: the bundle.
+        count: expected number of items N.
+
+    Returns:
+        Ids [N] and the metadata, N rows.
 
     Raises:
-        InputError: the file has no ids, ids that come twice, or not as many as the manifest says.
+        InputError: no ids, duplicate ids, or a number of rows other than `count`.
     """
     path = opened.files["items"]
     try:
@@ -210,7 +216,7 @@ def read_items(opened: OpenedBundle, count: int) -> tuple[np.ndarray, pd.DataFra
     if len(table) != count or "id" not in table.column_names:
         raise InputError(f"{path}: got {len(table)} rows of ids and metadata, the manifest says {count}")
     names = table["id"].to_pylist()
-    if not count:  # an empty list does not say of what
+    if not count:  # an empty list has no element type: take it from the schema
         kind: Any = np.int64 if pa.types.is_integer(table.schema.field("id").type) else object
         ids = np.array([], dtype=kind)
     else:

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it may say, and the only bytes it may say it in."""
+"""Manifest of a bundle: its content and its canonical serialization."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PART_NAME = re.compile(r"part-[0-9a-f]{16}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder.
+    """Read and validate the manifest of a folder.
 
     Args:
-        folder: of the bundle.
+        folder: the bundle.
 
     Raises:
-        InputError: there is none, it is damaged, of another format, or names files outside the folder.
+        InputError: there is none, it is damaged, of another format, or lists files outside the folder.
     """
     found = manifest_bytes(folder)
     if found is None:
@@ -53,7 +53,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _finite_number(text: str) -> float:
-    """A flipped byte may turn 12.345678 into 12e345678, which JSON reads and cannot write again."""
+    """Parse a number; a flipped byte may turn 12.345678 into 12e345678, which JSON cannot represent."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is no finite number")
@@ -61,7 +61,7 @@ def _finite_number(text: str) -> float:
 
 
 def _has_valid_entries(entries: Any, names: re.Pattern[str]) -> bool:
-    """Does it name files or parts of this folder, and no path that leads elsewhere?"""
+    """Whether the entries list files or parts of this folder only, and no path that leads elsewhere."""
     return isinstance(entries, dict) and all(
         isinstance(entry, dict)
         and {key: type(value) for key, value in entry.items()} == {"name": str, "bytes": int, "sha256": str}
@@ -71,10 +71,10 @@ def _has_valid_entries(entries: Any, names: re.Pattern[str]) -> bool:
 
 
 def manifest_bytes(folder: Path) -> bytes | None:
-    """Return the bytes of the manifest, which tell one state from another; None if there is none.
+    """Raw bytes of the manifest, which identify a state of the bundle; None if there is no manifest.
 
     Args:
-        folder: of the bundle.
+        folder: the bundle.
     """
     try:
         return (folder / MANIFEST).read_bytes()
@@ -87,10 +87,10 @@ def _without_checksum(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """Return the only text that this content may have, so that any other byte is damage.
+    """Canonical text of a manifest with its checksum; any other serialization counts as damage.
 
     Args:
-        manifest: its content.
+        manifest: content without the checksum "sha256".
     """
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return json.dumps({**manifest, "sha256": digest}, indent=2, allow_nan=False) + "\n"

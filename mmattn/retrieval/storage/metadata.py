@@ -1,4 +1,4 @@
-"""Columns for filters from a table beside the vectors: whose rows are found by id, in any order."""
+"""Metadata columns for filters, read from a table beside the vectors and matched by id."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["read_metadata"]
 
 
 def read_metadata(path: str | Path, ids: np.ndarray, id_column: str = "id") -> pd.DataFrame:
-    """The rows of a table for the given ids, in their order; rows of other items are left out.
+    """Read the rows of a table for the given ids, in their order; other rows are ignored.
 
-    A parquet file keeps its types. In a CSV or TSV file a column whose every value is a number holds
-    numbers, and an empty cell is missing.
+    A parquet file keeps its types. In a CSV or TSV file, a column of numbers only is read as numbers, and an
+    empty cell is a missing value.
 
     Args:
         path: a .parquet, .csv or .tsv file.
-        ids: [N] of the vectors.
-        id_column: the column with the ids.
+        ids: [N] ids of the vectors.
+        id_column: name of the column with the ids.
 
     Raises:
-        InputError: a file that cannot be read, no such column, an id twice, or an item without a row.
+        InputError: a file that cannot be read, an unknown column, a duplicate id, or an id without a row.
 
     Example:
         >>> import tempfile
@@ -56,7 +56,7 @@ def read_metadata(path: str | Path, ids: np.ndarray, id_column: str = "id") -> p
 
 
 def _infer_numbers(column: pd.Series) -> pd.Series:
-    """A column of a CSV file, as numbers where it holds nothing else."""
+    """A CSV column as numbers if every non-empty cell is a number, otherwise as text."""
     cells = column.replace("", None)
     try:
         return pd.to_numeric(cells)

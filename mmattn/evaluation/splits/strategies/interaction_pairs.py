@@ -65,7 +65,7 @@ class InteractionPairs:
         ]
         if len(users) != len(items):
             raise InputError(
-                f"split: got {len(users)} users and {len(items)} items, expected one of each an interaction"
+                f"split: got {len(users)} users and {len(items)} items, expected one of each per interaction"
             )
         check_range("users", users, counts[0])
         check_range("items", items, counts[1])
