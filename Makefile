@@ -22,6 +22,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	MYPYPATH=examples/recipes $(BIN)/mypy examples/recipes/*.py
 	$(BIN)/python -m tests.lint_docstrings
+	$(BIN)/vulture
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks

@@ -43,8 +43,6 @@ from mmattn.types import Tokens
 
 OURS, PADDED, SORTED = "mmattn", "padded layer", "sub-batches of 32"
 
-Forward = Callable[[], Tensor]
-
 
 @dataclass(frozen=True)
 class Rival:
