@@ -13,7 +13,7 @@ from torch import Tensor
 from mmattn.encoders.audio.audio_io import iter_clip
 from mmattn.errors import InputError
 from mmattn.heads.speech.ctc import CTCHead
-from mmattn.heads.speech.decoding.search import GreedyDecoder, StreamingDecoder
+from mmattn.heads.speech.decoding.search import StreamingDecoder
 
 if TYPE_CHECKING:
     from mmattn.attention.layer.kv_cache import Cache
@@ -33,7 +33,8 @@ class StreamingRecognizer:
         model: with an encoder that can continue from a state (`causal-log-mel`), programs that look back only
             (`causal & window(64)`), and a CTC head. It is put into evaluation mode.
         head: name of the head.
-        search_factory: creates a decoder over the head's symbols; None means greedy decoding.
+        search_factory: creates a decoder over the head's symbols; None means
+            the head's own (`CTCHead.build_decoder`).
 
     Raises:
         InputError: the encoder cannot stream, a program may look ahead, or the head is not a CTC head.
@@ -72,7 +73,7 @@ class StreamingRecognizer:
                 f"recogniser: encoder {self.encoder.name!r} looks at whole clips, expected one that can go "
                 "on, such as 'causal-log-mel'"
             )
-        self.search = GreedyDecoder(self.head.tokenizer) if search_factory is None else search_factory()
+        self.search = (search_factory or self.head.build_decoder)()
         self.num_samples = 0
         self._state: Any = None
         self._caches: tuple[Cache, ...] = ()

@@ -93,7 +93,7 @@ class SupervisedExperiment(Experiment):
                 counts[SINGLE_TASK] = task.metrics.counts(alone[name][0], targets)
             bar = tqdm(
                 self._perturbed_counts(joint, name, seed), desc=f"seed {seed}: {name}, perturbed",
-                disable=not self.progress, leave=False,
+                disable=not self.progress, leave=False, delay=1.0,
             )  # fmt: skip
             counts |= dict(bar)
             results[name] = TaskResult(

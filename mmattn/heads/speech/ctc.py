@@ -15,7 +15,10 @@ from mmattn.errors import InputError
 from mmattn.evaluation.tasks.text_metrics import text_examples, text_metrics
 from mmattn.heads.base import SupervisedHead
 from mmattn.heads.speech.ctc_tokenizer import BLANK, TokenUnit, build_tokenizer
-from mmattn.heads.speech.decoding.search import GreedyDecoder, transcribe
+from mmattn.heads.speech.decoding.beam_options import BeamOptions, build_scorer
+from mmattn.heads.speech.decoding.prefix_beam import PrefixBeamDecoder
+from mmattn.heads.speech.decoding.search import GreedyDecoder, StreamingDecoder, transcribe
+from mmattn.schema import from_mapping
 from mmattn.types import Fused, Tokens
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ class CTCHead(SupervisedHead):
         handle_too_long: what happens to a target that its frames are too few for: "refuse" is an error,
             "skip" leaves the sample out and counts it in `num_skipped`.
         dropout: on the tokens.
+        beam: options of a prefix beam search, with a language model and a lexicon if wanted (see
+            `mmattn.heads.speech.decoding.beam_options.BeamOptions`); None for the likeliest symbol of every
+            frame.
+        corpus: texts that the language model and the lexicon are learned from.
 
     Attributes:
         num_skipped: samples that `long="skip"` has left out so far, each time they came.
@@ -67,6 +74,8 @@ class CTCHead(SupervisedHead):
         handle_unknown: Literal["refuse", "drop"] = "refuse",
         handle_too_long: Literal["refuse", "skip"] = "refuse",
         dropout: float = 0.0,
+        beam: Mapping[str, Any] | None = None,
+        corpus: Sequence[str] = (),
     ):
         super().__init__()
         if (
@@ -85,16 +94,30 @@ class CTCHead(SupervisedHead):
         self.num_skipped = 0
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(dim, frames_per_token * len(self.tokenizer))
+        self.beam = None if beam is None else from_mapping(BeamOptions, beam, "ctc head: beam")
+        if self.beam is not None:
+            texts = self.beam.read_texts() if self.beam.texts is not None and not corpus else corpus
+            self._scorer = build_scorer(self.beam, self.tokenizer, texts)
 
     @classmethod
-    def options_for(cls, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """The characters of the training transcripts; word pieces are given (`alphabet.train_pieces`).
+    def options_for(cls, targets: Sequence[Any], beam: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Return the characters of the training transcripts, and the texts that a beam search learns from.
+
+        Word pieces are given (`mmattn.heads.speech.ctc_tokenizer.train_word_pieces`).
 
         Args:
             targets: training transcripts; None if unknown.
+            beam: options of the search, as for the head.
+
+        Raises:
+            InputError: a target that is no text, an option of the search that does not exist, or a file of
+                texts that cannot be read.
         """
-        texts = _check_transcripts(targets)
-        return {"vocabulary": sorted({character for text in texts if text is not None for character in text})}
+        texts = [text for text in _check_transcripts(targets) if text is not None]
+        options: dict[str, Any] = {"vocabulary": sorted(set("".join(texts)))}
+        if beam is not None and (search := from_mapping(BeamOptions, beam, "ctc head: beam")).needs_texts:
+            options["corpus"] = texts if search.texts is None else search.read_texts()
+        return options
 
     @classmethod
     def metrics(cls, targets: Sequence[Any], name: str = "") -> TaskMetrics:
@@ -195,14 +218,20 @@ class CTCHead(SupervisedHead):
                 )
         return rows
 
+    def build_decoder(self) -> StreamingDecoder:
+        """Return a decoder for one utterance: the search that `beam` asks for, or the greedy one."""
+        if self.beam is None:
+            return GreedyDecoder(self.tokenizer)
+        return PrefixBeamDecoder(self.tokenizer, self.beam.size, self._scorer)
+
     @torch.no_grad()
     def predict(self, fused: Fused) -> list[str]:
-        """Return the greedy transcript of each sample; "" without audio.
+        """Return the transcript of each sample, found by `build_decoder`; "" without audio.
 
         Args:
             fused: B samples.
         """
-        return transcribe(self(fused), lambda: GreedyDecoder(self.tokenizer))
+        return transcribe(self(fused), self.build_decoder)
 
     @classmethod
     def example(cls, dim: int) -> tuple[CTCHead, Fused, dict[str, Any]]:

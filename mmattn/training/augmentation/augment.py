@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from mmattn.boxes import Boxes
 from mmattn.encoders.base import Encoder
@@ -107,7 +107,8 @@ def image_augment(modality: str, *, shift: int = 2, contrast: float = 0.2) -> Au
 def _shift_and_contrast(image: Tensor, shift: int, contrast: float) -> Tensor:
     down, across = torch.randint(0, 2 * shift + 1, (2,)).tolist()
     height, width = image.shape[1:]
-    moved = F.pad(image[None].float(), (shift,) * 4, mode="replicate")[0]
-    moved = moved[:, down : down + height, across : across + width]
+    padded = v2.functional.pad(image, [shift] * 4, padding_mode="edge")
+    moved = v2.functional.crop(padded, down, across, height, width).float()
     factor = 1 + contrast * (2 * torch.rand(()) - 1)
+    # torchvision's adjust_contrast keeps the mean of each image; here the middle grey stays.
     return ((moved - 127.5) * factor + 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -94,7 +94,7 @@ class DistillationTask(SupervisedTask):
         """
         with torch.no_grad():
             teacher = self.teacher.to(self.model.device)
-            seen = teacher.fuse(teacher.tokens(batch, torch.arange(len(targets))), self.context)
+            seen = teacher.fuse(teacher.tokens(batch, torch.arange(len(targets))), self._teacher_context())
             said = teacher.head(self.head_name)(seen)
 
         def loss_of(fused: Fused) -> Tensor:
@@ -109,6 +109,12 @@ class DistillationTask(SupervisedTask):
             return loss
 
         return loss_of
+
+    def _teacher_context(self) -> Any:
+        """The context of the student, and the task where the teacher was trained on several."""
+        if not self.teacher.core.task_embeddings:
+            return self.context
+        return {**(self.context or {}), "task": self.head_name}
 
 
 def distillation_loss(

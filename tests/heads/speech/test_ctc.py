@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,16 @@ from mmattn.heads.speech.ctc_tokenizer import (
     build_tokenizer,
     train_word_pieces,
 )
+from mmattn.heads.speech.decoding.ngram import NGram
+from mmattn.heads.speech.decoding.prefix_beam import PrefixBeamDecoder
+from mmattn.heads.speech.decoding.scorers import (
+    LexiconScorer,
+    Scorer,
+    SumScorer,
+    SymbolNGramScorer,
+    WordNGramScorer,
+)
+from mmattn.heads.speech.decoding.search import transcribe
 from mmattn.testing.plugin_checks import check_head
 from mmattn.types import Fused, Tokens
 
@@ -173,3 +186,62 @@ def test_a_text_can_be_learned() -> None:
         head.loss(given, targets).backward()
         optimizer.step()
     assert head.predict(given) == targets
+
+
+def test_a_beam_learns_from_the_training_transcripts_or_a_file(tmp_path: Path) -> None:
+    lexicon = {"lexicon": True}
+    options = CTCHead.options_for(["ba c", None, "a"], beam=lexicon)
+    assert options == {"vocabulary": [" ", "a", "b", "c"], "corpus": ["ba c", "a"]}
+    assert "corpus" not in CTCHead.options_for(["ba c"], beam={"size": 3})  # nothing to learn
+    (tmp_path / "texts.txt").write_text("cab\n\n abba \n")
+    beam = {"ngram": "word", "texts": str(tmp_path / "texts.txt")}
+    assert CTCHead.options_for(["ba c"], beam=beam)["corpus"] == ["cab", "abba"]
+
+
+@pytest.mark.parametrize(
+    "beam",
+    [
+        {"size": 4},
+        {"ngram": "symbol", "order": 2, "weight": 0.8},
+        {"ngram": "word", "order": 1, "insertion_bonus": 0.3},
+        {"lexicon": True},
+        {"lexicon": True, "ngram": "word", "order": 2},
+    ],
+)
+def test_a_head_with_a_beam_predicts_what_the_search_finds(beam: dict[str, Any]) -> None:
+    corpus = ["ab ba", "ba", "ab"]
+    head = CTCHead(4, "ab ", beam=beam, corpus=corpus)
+    head.load_state_dict(CTCHead(4, "ab ").state_dict())
+    given = fused([9, 5, 0], 4)
+    order, weight, bonus = beam.get("order", 3), beam.get("weight", 0.5), beam.get("insertion_bonus", 0.0)
+    letters = head.tokenizer
+    scorers: list[Scorer] = [LexiconScorer({"ab", "ba"}, letters)] if beam.get("lexicon") else []
+    if beam.get("ngram") == "symbol":
+        ngram = NGram.train([letters.encode(text) for text in corpus], order)
+        scorers.append(SymbolNGramScorer(ngram, letters, weight, bonus))
+    if beam.get("ngram") == "word":
+        words = NGram.train([text.split() for text in corpus], order)
+        scorers.append(WordNGramScorer(words, letters, weight, bonus))
+    expected = transcribe(
+        head(given),
+        lambda: PrefixBeamDecoder(letters, beam.get("size", 16), SumScorer(*scorers) if scorers else None),
+    )
+    assert head.predict(given) == expected
+    if beam.get("lexicon"):
+        assert all({*text.split()} <= {"ab", "ba"} for text in expected)
+
+
+@pytest.mark.parametrize(
+    ("beam", "message"),
+    [
+        ({"sizes": 3}, "ctc head: beam: unknown key 'sizes'. Did you mean 'size'?"),
+        ({"size": 0}, "got size 0"),
+        ({"weight": -1.0}, "weight -1.0"),
+        ({"ngram": "sentence"}, "sentence"),
+        ({"lexicon": True}, "got no texts, expected some for the language model or the lexicon"),
+        ({"lexicon": True, "texts": "nowhere.txt"}, "nowhere.txt cannot be read"),
+    ],
+)
+def test_a_beam_that_cannot_be(beam: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        CTCHead(4, "ab", beam=beam)
