@@ -1,6 +1,6 @@
 """Strings of 3 to 7 spoken digits by CTC: a model that hears the whole against one that follows the sound.
 
-    python examples/recipes/fsdd.py_strings --root ../shared/data/fsdd --seeds 0 1 2 --out runs/strings
+    python examples/recipes/fsdd_strings.py --root ../shared/data/fsdd --seeds 0 1 2 --out runs/strings
 
 Recordings 0 to 4 of every speaker and digit (the official test part) are joined to 500 test strings, 5 to 9
 to 200 strings of validation, the others anew in every step of training. Six speakers, one a string, all heard

@@ -1,6 +1,6 @@
 """Digits found in scenes by the native detection head: all of them, or those that a phrase asks for.
 
-    python examples/recipes/scenes.py_native --out runs/scenes-native --seeds 0
+    python examples/recipes/scenes_native.py --out runs/scenes-native --seeds 0
 
 One model does both: half of the training scenes come with a phrase, which is answered by the boxes of its
 digit, and half without, which are answered by all boxes. Test scenes show handwriting that no training scene
