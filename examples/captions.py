@@ -34,13 +34,13 @@ def scenes(count: int) -> list[tuple[str, Sample, list[str]]]:
     rng, rows = np.random.default_rng(0), []
     for part, share, first, last in (("train", count, 0, 1400), ("test", count // 8, 1400, 1797)):
         for number in range(share):
-            scene, said = np.zeros((2, 2, 16, 16), np.uint8), []  # four places, read line by line
-            for place in sorted(rng.permutation(4)[: rng.integers(1, 4)]):
+            scene, transcripts = np.zeros((2, 2, 16, 16), np.uint8), []  # four places, read line by line
+            for index in sorted(rng.permutation(4)[: rng.integers(1, 4)]):
                 row = rng.integers(first, last)
-                scene[divmod(place, 2)] = np.kron(drawings[row].reshape(8, 8), np.full((2, 2), 15.9))
-                said.append(f"a {DIGIT_WORDS['English'][digits[row]]}")
+                scene[divmod(index, 2)] = np.kron(drawings[row].reshape(8, 8), np.full((2, 2), 15.9))
+                transcripts.append(f"a {DIGIT_WORDS['English'][digits[row]]}")
             content = {"image": scene.transpose(0, 2, 1, 3).reshape(32, 32)}
-            rows.append((part, Sample(f"{part}-{number}", content), [" and ".join(said)]))
+            rows.append((part, Sample(f"{part}-{number}", content), [" and ".join(transcripts)]))
     return rows
 
 

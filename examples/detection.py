@@ -33,14 +33,14 @@ def ask(count: int, part: Part, sounds: AudioSource, seed: int) -> dict[str, Que
     """Scenes asked in words, aloud, and not at all (then all of their digits are meant)."""
     scenes = make_scenes(count, part, seed=seed, size=64, digits=(2, 3), clutter=2)
     pictures = {scene.id: scene.pixels for scene in scenes}  # one object a scene: its questions share a pass
-    asked: dict[str, Questions] = {"text": ([], []), "audio": ([], []), "nothing": ([], [])}
+    queries: dict[str, Questions] = {"text": ([], []), "audio": ([], []), "nothing": ([], [])}
     for query in make_queries(scenes, sounds, seed=seed):
-        said = {"text": {"text": query.phrase}, "audio": {"audio": query.clip}, "nothing": {}}
-        for name, (samples, targets) in asked.items():
-            content = {"image": pictures[query.scene.id], **said[name]}
+        answer = {"text": {"text": query.phrase}, "audio": {"audio": query.clip}, "nothing": {}}
+        for name, (samples, targets) in queries.items():
+            content = {"image": pictures[query.scene.id], **answer[name]}
             samples.append(Sample(f"{query.scene.id} {name}", content))
             targets.append(query.scene.boxes if name == "nothing" else query.boxes)
-    return asked
+    return queries
 
 
 if __name__ == "__main__":
@@ -61,9 +61,11 @@ if __name__ == "__main__":
     for names in (["nothing"], ["nothing", "text", "audio"]):  # first it learns to see, then to listen
 
         def draw(seed: int, names: list[str] = names) -> Questions:
-            asked = ask(8, "train", train_sounds, seed)
-            samples, targets = zip(*(asked[name] for name in names), strict=True)
-            return [one for part in samples for one in part], [one for part in targets for one in part]
+            queries = ask(8, "train", train_sounds, seed)
+            samples, targets = zip(*(queries[name] for name in names), strict=True)
+            return [entry for part in samples for entry in part], [
+                entry for part in targets for entry in part
+            ]
 
         steps, slower = given.steps * (2 if names == ["nothing"] else 1), {"detector.network": 1 / len(names)}
         task = SyntheticDetectionTask(detector, draw, steps_per_epoch=steps)

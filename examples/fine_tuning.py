@@ -22,13 +22,13 @@ from mmattn.training.tasks.alignment import AlignmentTask
 
 def films(root: Path, count: int) -> list[Sample]:
     """Films with a poster: their title and plot, and the file of the picture."""
-    found = []
+    results = []
     for line in (root / "metadata/movies_extrainfos.dat").read_text("utf-8", errors="replace").splitlines():
         fields = line.split("::")
         poster = root / f"posters/{fields[0]}.jpg"
         if len(fields) > 9 and poster.exists():
-            found.append(Sample(fields[0], {"text": [fields[1], fields[9]], "image": poster}))
-    return found[:count]
+            results.append(Sample(fields[0], {"text": [fields[1], fields[9]], "image": poster}))
+    return results[:count]
 
 
 def tune(kind: str, samples: list[Sample], test: int, epochs: int, features: Path) -> tuple[int, list, float]:

@@ -30,18 +30,18 @@ PIECES = {"vocabulary": WORDS, "unit": "word-piece"}
 def recordings(root: Path | None, test: bool) -> list:
     """Of every person and digit some takes: those to learn from, or the others."""
     if root is None:
-        rng, own = np.random.default_rng(test), range(3 if test else 12)
-        return [[[torch.from_numpy(synthesize(d, v, rng)) for _ in own] for d in range(10)] for v in voices()]
-    people, own = "george jackson lucas nicolas theo yweweler", range(5) if test else range(5, 50)
-    names = [[[f"recordings/{d}_{w}_{t}.flac" for t in own] for d in range(10)] for w in people.split()]
-    return [[[read_clip(root / name, 8000) for name in own] for own in digits] for digits in names]
+        rng, ids = np.random.default_rng(test), range(3 if test else 12)
+        return [[[torch.from_numpy(synthesize(d, v, rng)) for _ in ids] for d in range(10)] for v in voices()]
+    people, ids = "george jackson lucas nicolas theo yweweler", range(5) if test else range(5, 50)
+    names = [[[f"recordings/{d}_{w}_{t}.flac" for t in ids] for d in range(10)] for w in people.split()]
+    return [[[read_clip(root / name, 8000) for name in takes] for takes in digits] for digits in names]
 
 
 def string(people: list) -> tuple[dict, str]:
     """Somebody says three to five digits, a pause of up to 0.15 seconds before each."""
-    own, sound = people[torch.randint(len(people), ())], []
+    person, sound = people[torch.randint(len(people), ())], []
     digits = torch.randint(10, (int(torch.randint(3, 6, ())),)).tolist()
-    for takes in (own[digit] for digit in digits):
+    for takes in (person[digit] for digit in digits):
         sound += [torch.zeros(int(torch.randint(1200, ()))), takes[torch.randint(len(takes), ())]]
     return {"audio": torch.cat(sound)}, " ".join(WORDS[digit] for digit in digits)
 
@@ -59,15 +59,15 @@ def main(root: Path | None = None, steps: int | None = None, tests: int = 100) -
     how = {"head": "ctc", "batch_size": 16, "augment": lambda *_: string(known)}  # each time a new string
     task = SupervisedTask(model, blank, [""] * len(blank), range(len(blank)), **how)
     train(task, LoopConfig(epochs=1, learning_rate=3e-3, warmup_ratio=0.1))
-    samples, said = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
+    samples, spoken = zip(*map(string, [recordings(root, test=True)] * tests), strict=True)
     fused = model.fuse({"audio": model.encoders["audio"]([x["audio"] for x in samples])})
     heard, first = model.head("ctc").predict(fused), model.head("ctc")(fused).select([0])
-    error = transcription_metrics(heard, said)["wer"]
+    error = transcription_metrics(heard, spoken)["wer"]
     print(f"word error rate {error:.3f} on {tests} strings of recordings that nothing was trained on")
     texts = [[*StreamingRecognizer(model).transcribe((x["audio"].numpy(), 8000), 0.4)] for x in samples]
     same = [text[-1] for text in texts] == heard
-    print(f"in pieces of 0.4 s: the same text {same}; {said[0]!r} as it came:", *texts[0], sep="\n  ")
-    for word in align_transcript(first.values, first.time, said[0], model.head("ctc").tokenizer):
+    print(f"in pieces of 0.4 s: the same text {same}; {spoken[0]!r} as it came:", *texts[0], sep="\n  ")
+    for word in align_transcript(first.values, first.time, spoken[0], model.head("ctc").tokenizer):
         print(f"{word.start:5.2f} to {word.end:.2f} s  {word.text}  ({word.score:.2f})")
     return error, same
 

@@ -34,16 +34,16 @@ def composed(count: int) -> tuple[list[Sample], list[list[str]], np.ndarray]:
     known = dict(zip(("train", "test"), np.split(generator.permutation(100), [75]), strict=True))
     part = np.array(["test" if row % 5 == 0 else "train" for row in range(count)])
     samples, tags = [], []
-    for row, own in enumerate(part.tolist()):
-        words, said = [], []
+    for row, group in enumerate(part.tolist()):
+        words, answer = [], []
         for _ in range(generator.integers(1, 4)):
             before = generator.choice(around.split(), generator.integers(0, 4)).tolist()
             language = str(generator.choice(list(NUMBERS)))
-            number = spell_number(int(generator.choice(known[own])), language).split()
+            number = spell_number(int(generator.choice(known[group])), language).split()
             words += before + number
-            said += ["O"] * len(before) + [f"B-{language}"] + [f"I-{language}"] * (len(number) - 1)
+            answer += ["O"] * len(before) + [f"B-{language}"] + [f"I-{language}"] * (len(number) - 1)
         samples.append(Sample(str(row), {"text": words}))
-        tags.append(said)
+        tags.append(answer)
     return samples, tags, part
 
 

@@ -42,8 +42,8 @@ def main(steps: int = 60) -> tuple[float, dict[str, Tensor]]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = (users.weight @ tower.vectors(items)[-NEW:].T).argmax(1)  # the best of the films nobody met
-    return (found % 3 == torch.arange(USERS) % 3).float().mean().item(), tower.state_dict()
+    result = (users.weight @ tower.vectors(items)[-NEW:].T).argmax(1)  # the best of the films nobody met
+    return (result % 3 == torch.arange(USERS) % 3).float().mean().item(), tower.state_dict()
 
 
 if __name__ == "__main__":

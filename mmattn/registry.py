@@ -95,9 +95,9 @@ class PluginEntry:
             )
         module, _, attribute = self.target.partition(":")
         try:
-            found: Any = importlib.import_module(module)
+            plugin: Any = importlib.import_module(module)
             for part in attribute.split("."):
-                found = getattr(found, part)
+                plugin = getattr(plugin, part)
         except ModuleNotFoundError as error:
             hint = f": {self.install_command()}" if self.install_command() else ""
             raise MissingDependency(
@@ -107,7 +107,7 @@ class PluginEntry:
             raise PluginError(
                 f"{self.kind} plugin {self.name!r} of {self.origin}: {self.target!r} is not there ({error})"
             ) from error
-        return found
+        return plugin
 
 
 class Registry(Mapping[str, PluginEntry]):
@@ -136,7 +136,7 @@ class Registry(Mapping[str, PluginEntry]):
     @cached_property
     def _discovered(self) -> Mapping[str, tuple[PluginEntry, ...]]:
         """Entries of the installed distributions; several under one name are a conflict."""
-        found: dict[str, dict[str, PluginEntry]] = {}
+        discovered: dict[str, dict[str, PluginEntry]] = {}
         for point in metadata.entry_points(group=f"mmattn.{self.kind}"):
             distribution = point.dist.name if point.dist else ""
             entry = PluginEntry(
@@ -148,8 +148,8 @@ class Registry(Mapping[str, PluginEntry]):
                 extras=tuple(point.extras),
             )
             # The same distribution seen twice (an old copy later on the path) is not a conflict.
-            found.setdefault(point.name, {}).setdefault(distribution, entry)
-        return MappingProxyType({name: tuple(group.values()) for name, group in found.items()})
+            discovered.setdefault(point.name, {}).setdefault(distribution, entry)
+        return MappingProxyType({name: tuple(group.values()) for name, group in discovered.items()})
 
     def refresh(self) -> None:
         """Discard the cached entry points, for example after an installation in a running process."""
@@ -205,13 +205,13 @@ class Registry(Mapping[str, PluginEntry]):
         return self._discovered.get(name, ())
 
     def __getitem__(self, name: str) -> PluginEntry:
-        found = self.entries(name)
-        if not found:
+        candidates = self.entries(name)
+        if not candidates:
             raise PluginError(f"no {self.kind} plugin {name!r}.{did_you_mean(name, self)}")
-        if len(found) > 1:
-            origins = " and ".join(entry.origin for entry in found)
+        if len(candidates) > 1:
+            origins = " and ".join(entry.origin for entry in candidates)
             raise PluginError(f"{self.kind} plugin {name!r} is claimed by {origins}; uninstall one of them")
-        return found[0]
+        return candidates[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._registered, *self._discovered}))
@@ -233,9 +233,9 @@ class Registry(Mapping[str, PluginEntry]):
             MissingDependency: a requirement is not installed.
         """
         entry = self[name]
-        found = entry.load()
-        self._check_contract(entry, found)
-        return found
+        plugin = entry.load()
+        self._check_contract(entry, plugin)
+        return plugin
 
     def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Load a plugin and call it.
@@ -284,11 +284,11 @@ class Registry(Mapping[str, PluginEntry]):
         """Table of `mmattn plugins`: one row per entry, each of which is loaded to see whether it works."""
         rows = []
         for name in self:
-            found = self.entries(name)
-            for entry in found:
+            candidates = self.entries(name)
+            for entry in candidates:
                 problem = ""
                 try:
-                    if len(found) > 1:
+                    if len(candidates) > 1:
                         self[name]
                     self._check_contract(entry, entry.load())
                 except MmattnError as error:
@@ -305,7 +305,7 @@ class Registry(Mapping[str, PluginEntry]):
                         "target": entry.target if isinstance(entry.target, str) else repr(entry.target),
                         "loadable": not problem,
                         "problem": problem,
-                        "install": entry.install_command() if problem and len(found) == 1 else "",
+                        "install": entry.install_command() if problem and len(candidates) == 1 else "",
                     }
                 )
         return rows

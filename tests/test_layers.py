@@ -45,11 +45,11 @@ LONGEST_CHAIN = 20
 
 
 def _modules() -> dict[str, Path]:
-    found = {}
+    results = {}
     for path in sorted((ROOT / "mmattn").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        results[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return results
 
 
 MODULES = _modules()
@@ -62,7 +62,7 @@ def imports(name: str, *, lazy: bool) -> set[str]:
         name: the importing module.
         lazy: count imports inside functions, and those for type checkers, too.
     """
-    found: set[str] = set()
+    actual: set[str] = set()
 
     def visit(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
@@ -71,15 +71,15 @@ def imports(name: str, *, lazy: bool) -> set[str]:
             if not lazy and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
                 continue
             if isinstance(child, ast.Import):
-                found.update(alias.name for alias in child.names if alias.name in MODULES)
+                actual.update(alias.name for alias in child.names if alias.name in MODULES)
             elif isinstance(child, ast.ImportFrom) and child.module:
                 for alias in child.names:
                     inner = f"{child.module}.{alias.name}"
-                    found.update({inner if inner in MODULES else child.module} & MODULES.keys())
+                    actual.update({inner if inner in MODULES else child.module} & MODULES.keys())
             visit(child)
 
     visit(ast.parse(MODULES[name].read_text(encoding="utf-8")))
-    return found - {name}
+    return actual - {name}
 
 
 def test_no_module_needs_one_that_needs_it() -> None:

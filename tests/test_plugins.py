@@ -83,7 +83,7 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         package = source / name.replace("-", "_")
         package.mkdir()
         (package / "__init__.py").write_text(GOOD)
-        lines = "\n".join(f'{entry} = "{place}"' for entry, place in entries.items())
+        lines = "\n".join(f'{entry} = "{index}"' for entry, index in entries.items())
         (source / "pyproject.toml").write_text(PROJECT.format(name=name, entries=lines))
         subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)],
@@ -127,7 +127,7 @@ def site(install: Callable[..., Path]) -> Path:
 
 
 def test_it_is_found_loaded_and_checked(site: Path) -> None:
-    found = ask(
+    actual = ask(
         site,
         """
         import json, sys
@@ -139,7 +139,7 @@ def test_it_is_found_loaded_and_checked(site: Path) -> None:
         print(json.dumps([before, encoders["lengths"].origin, tokens.lengths.tolist()]))
         """,
     )
-    assert found == [False, "little-plugin 3.1", [2, 0]]
+    assert actual == [False, "little-plugin 3.1", [2, 0]]
 
 
 def test_what_is_wrong_with_the_others_is_said_in_one_line(site: Path) -> None:

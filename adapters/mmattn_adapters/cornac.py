@@ -200,11 +200,11 @@ class TowerRecommender(Recommender, ANNMixin):
         read: dict[str, list[Any]] = {}
         stored: dict[str, Tokens] = {}
         for name, by_item in contents.items():
-            found = [by_item.get(item) for item in train_set.iid_map]
+            results = [by_item.get(item) for item in train_set.iid_map]
             if name in encoders:
-                read[name] = [None if one is None else encoders[name].read(one) for one in found]
+                read[name] = [None if entry is None else encoders[name].read(entry) for entry in results]
             else:
-                stored[name] = _stack_tokens(name, found)
+                stored[name] = _stack_tokens(name, results)
         sources: dict[str, Encoder | int] = {name: encoders.get(name, 0) for name in contents}
         sources |= {name: tokens.dim for name, tokens in stored.items()}
         return ModelInputs(stored, read), sources
@@ -296,15 +296,15 @@ def dataset_contents(dataset: Any) -> dict[str, dict[Any, Any]]:
         dataset: a `cornac.data.Dataset` of an evaluation method, with `item_text` (then modality "text"),
             `item_image` ("image") or `item_feature` ("feature").
     """
-    found: dict[str, dict[Any, Any]] = {}
+    results: dict[str, dict[Any, Any]] = {}
     for name, values in (("text", "corpus"), ("image", "features"), ("feature", "features")):
         modality = getattr(dataset, f"item_{name}", None)
         if modality is None or (rows := getattr(modality, values)) is None:
             continue
         owners: Sequence[Any] = list(dataset.iid_map) if modality.ids is None else modality.ids
         pairs = zip(dataset.iid_map, owners, rows, strict=False)  # rows beyond the items belong to none
-        found[name] = {item: row for item, owner, row in pairs if item == owner}
-    return found
+        results[name] = {item: row for item, owner, row in pairs if item == owner}
+    return results
 
 
 def _binary_matrix(dataset: Any, num_items: int) -> sparse.csr_array:
@@ -315,14 +315,16 @@ def _binary_matrix(dataset: Any, num_items: int) -> sparse.csr_array:
     )
 
 
-def _stack_tokens(name: str, found: Sequence[Any]) -> Tokens:
+def _stack_tokens(name: str, result: Sequence[Any]) -> Tokens:
     """Arrays of tokens, [W] or [T, W], None where absent, as one batch."""
-    there = [torch.as_tensor(np.atleast_2d(one), dtype=torch.float32) for one in found if one is not None]
-    if not there or len({one.shape[1:] for one in there}) > 1 or there[0].dim() != 2:
+    tokens = [
+        torch.as_tensor(np.atleast_2d(entry), dtype=torch.float32) for entry in result if entry is not None
+    ]
+    if not tokens or len({entry.shape[1:] for entry in tokens}) > 1 or tokens[0].dim() != 2:
         raise InputError(
-            f"cornac: got {name!r} of shapes {sorted({tuple(one.shape) for one in there})[:5]}, expected "
+            f"cornac: got {name!r} of shapes {sorted({tuple(rows.shape) for rows in tokens})[:5]}, expected "
             "arrays [W] or [T, W] of one width W, or an encoder for what is no array"
         )
-    rows = iter(there)
-    nothing = there[0][:0]
-    return Tokens.from_sequences([nothing if one is None else next(rows) for one in found], name)
+    rows = iter(tokens)
+    nothing = tokens[0][:0]
+    return Tokens.from_sequences([nothing if entry is None else next(rows) for entry in result], name)

@@ -105,22 +105,22 @@ class LanceTable:
         width = self.table.schema.field("vector").type.list_size
         if rows.shape[1] != width:
             raise InputError(f"queries: got width {rows.shape[1]}, expected {width} as in the table")
-        found = [self._search_one(row, k, where) for row in rows]
-        most = min([k, *(len(ids) for ids, _ in found)])
-        ids = np.array([ids[:most] for ids, _ in found])
+        results = [self._search_one(row, k, where) for row in rows]
+        most = min([k, *(len(ids) for ids, _ in results)])
+        ids = np.array([ids[:most] for ids, _ in results])
         return Hits(
             ids if ids.dtype.kind == "i" else ids.astype(object),
-            np.array([scores[:most] for _, scores in found], np.float32),
+            np.array([scores[:most] for _, scores in results], np.float32),
         )
 
     def _search_one(self, query: np.ndarray, k: int, where: str | None) -> tuple[list[Any], np.ndarray]:
-        asked = (
+        request = (
             self.table.search(query, vector_column_name="vector")
             .distance_type(_LANCE_METRICS[self.metric])
             .limit(k)
         )
         try:
-            answer = (asked if where is None else asked.where(where, prefilter=True)).to_arrow()
+            answer = (request if where is None else request.where(where, prefilter=True)).to_arrow()
         except (ValueError, RuntimeError) as error:
             raise InputError(
                 f"LanceDB: the search was refused ({' '.join(str(error).split())[:200]})"

@@ -247,11 +247,11 @@ def dataset_contents(
             dict(zip(categorical_fields, item, strict=True))
             for item in zip(*(values[field] for field in categorical_fields), strict=True)
         ]
-        there = [row if any(row.values()) else None for row in rows]
+        present_rows = [row if any(row.values()) else None for row in rows]
         table = Tabular.fit(
-            there, columns=dict.fromkeys(categorical_fields, "categories"), dim=32, modality="tags"
+            present_rows, columns=dict.fromkeys(categorical_fields, "categories"), dim=32, modality="tags"
         )
-        contents["tags"] = [None if row is None else table.read(row) for row in there]
+        contents["tags"] = [None if row is None else table.read(row) for row in present_rows]
         sources["tags"] = table
     return ModelInputs(contents=contents), sources
 

@@ -107,8 +107,8 @@ class Detector(nn.Module):
         Raises:
             InputError: an unknown kind, key, network, level or option of torchvision; no class.
         """
-        said = {"kind": kind, "classes": list(classes), "program": str(program), **options}
-        config = with_defaults(schema.from_mapping(DetectorConfig, said, "detector"), pretrained)
+        settings = {"kind": kind, "classes": list(classes), "program": str(program), **options}
+        config = with_defaults(schema.from_mapping(DetectorConfig, settings, "detector"), pretrained)
         return cls(config, build_parts(config, conditioning, pretrained))
 
     # --- tensors in, losses or boxes out ---------------------------------------------------------
@@ -136,7 +136,7 @@ class Detector(nn.Module):
         image_index = list(range(len(pictures))) if image_index is None else list(image_index)
         self._check_queries(pictures, tokens, image_index)
         sizes = [(int(picture.shape[1]), int(picture.shape[2])) for picture in pictures]
-        sizes = [sizes[place] for place in image_index]
+        sizes = [sizes[index] for index in image_index]
         if self.training:
             if targets is None:
                 raise InputError("detector: got no targets, expected one a picture or question in training")
@@ -145,8 +145,8 @@ class Detector(nn.Module):
         maps = self.network.backbone(images.tensors)
         if image_index != list(range(len(pictures))):
             chosen = torch.tensor(image_index, device=self.device)
-            maps = OrderedDict((name, found[chosen]) for name, found in maps.items())
-            images = ImageList(images.tensors, [images.image_sizes[place] for place in image_index])
+            maps = OrderedDict((name, features[chosen]) for name, features in maps.items())
+            images = ImageList(images.tensors, [images.image_sizes[index] for index in image_index])
         if tokens is not None and self.map_conditioning is not None:
             maps = self.map_conditioning(maps, tokens)
         truth = None
@@ -156,14 +156,15 @@ class Detector(nn.Module):
                 for boxes, size in zip(targets, images.image_sizes, strict=True)
             ]
         if hasattr(self.network, "roi_heads"):
-            losses, found = run_two_stage(self.network, images, maps, truth, self._region_fn(tokens))
+            losses, result = run_two_stage(self.network, images, maps, truth, self._region_fn(tokens))
         else:
-            losses, found = run_one_stage(self.network, images, maps, truth)
+            losses, result = run_one_stage(self.network, images, maps, truth)
         if self.training:
             return losses
-        found = self.network.transform.postprocess(found, images.image_sizes, sizes)
+        result = self.network.transform.postprocess(result, images.image_sizes, sizes)
         return [
-            from_torchvision(one, self._class_names, size) for one, size in zip(found, sizes, strict=True)
+            from_torchvision(entry, self._class_names, size)
+            for entry, size in zip(result, sizes, strict=True)
         ]
 
     def _region_fn(self, tokens: Tokens | None) -> Any:
@@ -177,7 +178,7 @@ class Detector(nn.Module):
     ) -> None:
         if not len(images) or not len(image_index):
             raise InputError("detector: got no picture, expected at least one")
-        if not all(0 <= place < len(images) for place in image_index):
+        if not all(0 <= index < len(images) for index in image_index):
             raise InputError(
                 f"detector: questions ask about {image_index}, expected pictures 0 to {len(images) - 1}"
             )
@@ -213,20 +214,20 @@ class Detector(nn.Module):
             InputError: a sample without a picture.
             Unreadable: a content that cannot be read.
         """
-        places: dict[int, int] = {}
+        index_of: dict[int, int] = {}
         pictures: list[Tensor] = []
-        asked: list[int] = []
+        image_index: list[int] = []
         for sample in samples:
             content = sample.content.get(self.config.image_key)
             if content is None:
                 raise InputError(
                     f"detector: sample {sample.id!r} has no {self.config.image_key!r}, expected a picture"
                 )
-            if id(content) not in places:
-                places[id(content)] = len(pictures)
+            if id(content) not in index_of:
+                index_of[id(content)] = len(pictures)
                 pictures.append(to_image_tensor(content))
-            asked.append(places[id(content)])
-        return pictures, self.tokens(samples, modality_dropout), asked
+            image_index.append(index_of[id(content)])
+        return pictures, self.tokens(samples, modality_dropout), image_index
 
     def tokens(self, samples: Sequence[Sample], modality_dropout: float = 0.0) -> Tokens | None:
         """Return the tokens of everything but the images; None without a source of tokens.
@@ -256,8 +257,8 @@ class Detector(nn.Module):
         """
         if not self.training:
             raise InputError("detector: losses are for training, expected train() before")
-        pictures, tokens, asked = self.prepare_queries(samples, modality_dropout)
-        losses: Losses = self(pictures, targets, tokens, asked)
+        pictures, tokens, image_index = self.prepare_queries(samples, modality_dropout)
+        losses: Losses = self(pictures, targets, tokens, image_index)
         return losses
 
     @torch.no_grad()
@@ -271,11 +272,11 @@ class Detector(nn.Module):
         training = self.training
         self.eval()
         try:
-            found: list[Boxes] = []
+            detections: list[Boxes] = []
             for start in range(0, len(samples), batch_size):
-                pictures, tokens, asked = self.prepare_queries(samples[start : start + batch_size])
-                found += self(pictures, None, tokens, asked)
-            return found
+                pictures, tokens, image_index = self.prepare_queries(samples[start : start + batch_size])
+                detections += self(pictures, None, tokens, image_index)
+            return detections
         finally:
             self.train(training)
 
@@ -290,12 +291,12 @@ class Detector(nn.Module):
         Raises:
             InputError: the model that makes its tokens was put together by hand.
         """
-        said = {"format": FORMAT, "detector": schema.to_mapping(self.config)}
+        description = {"format": FORMAT, "detector": schema.to_mapping(self.config)}
         if self.conditioning_model is not None:
-            said["source"] = self.conditioning_model.description()
+            description["source"] = self.conditioning_model.description()
         elif self.token_dim is not None:
-            said["token_dim"] = self.token_dim
-        write_json(Path(folder) / "config.json", said)
+            description["token_dim"] = self.token_dim
+        write_json(Path(folder) / "config.json", description)
         write_weights(Path(folder) / "detector.safetensors", self._trained_state())
 
     @classmethod
@@ -309,13 +310,15 @@ class Detector(nn.Module):
             InputError: the folder holds no detector, a newer format, or weights that do not fit.
         """
         path = Path(folder) / "config.json"
-        said = schema.read_yaml(path)  # JSON is YAML
-        if said.get("format") != FORMAT or "detector" not in said:
-            raise InputError(f"{path}: got format {said.get('format')!r}, expected {FORMAT} of a detector")
-        config = schema.from_mapping(DetectorConfig, said["detector"], str(path))
-        conditioning = said.get("token_dim")
-        if "source" in said:
-            conditioning = Model.from_description(said["source"], where=str(path))
+        description = schema.read_yaml(path)  # JSON is YAML
+        if description.get("format") != FORMAT or "detector" not in description:
+            raise InputError(
+                f"{path}: got format {description.get('format')!r}, expected {FORMAT} of a detector"
+            )
+        config = schema.from_mapping(DetectorConfig, description["detector"], str(path))
+        conditioning = description.get("token_dim")
+        if "source" in description:
+            conditioning = Model.from_description(description["source"], where=str(path))
         detector = cls(config, build_parts(config, conditioning, pretrained=False))
         try:
             state = load_file(str(Path(folder) / "detector.safetensors"))
@@ -343,15 +346,15 @@ class Detector(nn.Module):
             if self.conditioning_model is None
             else {name: state[name] for name in state if name.startswith(_CONDITIONING_PREFIX)}
         )
-        own = {name: value for name, value in state.items() if name not in theirs}
-        check_weights(self._own_state(), own, where, "detector")
+        own_state = {name: value for name, value in state.items() if name not in theirs}
+        check_weights(self._own_state(), own_state, where, "detector")
         if (
             self.conditioning_model is not None
         ):  # which may have been pruned or quantised, and sees to that by itself
             self.conditioning_model.load_trained(
                 {name.removeprefix(_CONDITIONING_PREFIX): value for name, value in theirs.items()}
             )
-        self.load_state_dict(own, strict=False)
+        self.load_state_dict(own_state, strict=False)
 
     @classmethod
     def example(cls) -> Detector:

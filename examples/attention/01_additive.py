@@ -22,8 +22,8 @@ def main() -> list[int]:
     """Learn to attend backwards; returns the key that each query looks at most."""
     torch.manual_seed(0)
     word = torch.randn(SENTENCES, LENGTH, 9)
-    place = torch.eye(LENGTH).expand(SENTENCES, -1, -1)
-    source = Tokens.from_sequences(list(torch.cat([word, place], dim=2)), "source")
+    index = torch.eye(LENGTH).expand(SENTENCES, -1, -1)
+    source = Tokens.from_sequences(list(torch.cat([word, index], dim=2)), "source")
     target = source.with_values(source.values * torch.tensor([0.0] * 9 + [1.0] * LENGTH))  # the place only
     layer = A.Attention(PROGRAM, dim=16, heads=1)
     wanted = word.flip(1).flatten(0, 1)

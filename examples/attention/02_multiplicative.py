@@ -30,10 +30,10 @@ def main() -> tuple[list[int], float, list[int]]:
     print(f"\nW starts as the identity, so that nothing changes: {apart:.0e} from the dot product")
     w_HKK = layer.program_parameters()["dictionary"]
     w_HKK.copy_(torch.eye(4)[[1, 2, 3, 0]])  # row: English, column: French
-    found = [show.weights(each, english, french)[0].argmax(dim=1).tolist() for each in (plain, layer)]
+    results = [show.weights(each, english, french)[0].argmax(dim=1).tolist() for each in (plain, layer)]
     for row, word in enumerate(ENGLISH):
-        print(f"{word:>8}: dot finds {FRENCH[found[0][row]]:>6}, bilinear finds {FRENCH[found[1][row]]}")
-    return found[0], apart, found[1]
+        print(f"{word:>8}: dot finds {FRENCH[results[0][row]]:>6}, bilinear finds {FRENCH[results[1][row]]}")
+    return results[0], apart, results[1]
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def document(patches: int = 2) -> Tokens:
         position += range(patches) if piece == "<image>" else [words]
         entity += [picture] * count
         words += piece != "<image>"
-    kinds, places, entities = (torch.tensor(column) for column in (modality, position, entity))
+    kinds, indices, entities = (torch.tensor(column) for column in (modality, position, entity))
     values, offsets = torch.randn(len(kinds), 16), torch.tensor([0, len(kinds)])
-    return Tokens(values, offsets, kinds, places, ("text", "image"), entity=entities)
+    return Tokens(values, offsets, kinds, indices, ("text", "image"), entity=entities)
 
 
 def main() -> dict[str, list[int]]:

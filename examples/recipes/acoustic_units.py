@@ -57,10 +57,10 @@ class AcousticUnits(Encoder):
         self.clusters = MiniBatchKMeans(units, random_state=seed, n_init=1, batch_size=4096, max_iter=30)
         self.clusters.fit(self.axes.transform(np.vstack(frames)[::2]))
         counted = [self._grams(seen) for seen in frames]
-        found = Counter(gram for grams in counted for gram in grams)
-        kept = sorted(gram for gram, clips_with in found.items() if clips_with >= 2)
+        result = Counter(gram for grams in counted for gram in grams)
+        kept = sorted(gram for gram, clips_with in result.items() if clips_with >= 2)
         self.place = {gram: number for number, gram in enumerate(kept)}
-        self.weight = np.log(len(clips) / np.array([found[gram] for gram in kept], np.float32))
+        self.weight = np.log(len(clips) / np.array([result[gram] for gram in kept], np.float32))
         weighted = np.stack([self._weighted(grams) for grams in counted])
         # Axes through the origin: what a clip has in common with all others is worth little already.
         self.base: Floats = np.linalg.svd(weighted, full_matrices=False)[2][:width].T

@@ -106,12 +106,12 @@ class Plain(nn.Module):
     @torch.no_grad()
     def predict(self, samples: Sequence[Sample]) -> list[Boxes]:
         self.eval()
-        found = []
+        results = []
         for sample in samples:
-            (one,) = self.network(self._pictures([sample]))
-            labels = [LABELS[number - 1] for number in one["labels"].tolist()]
-            found.append(Boxes(one["boxes"].cpu(), labels, SIZE, one["scores"].cpu()))
-        return found
+            (entry,) = self.network(self._pictures([sample]))
+            labels = [LABELS[number - 1] for number in entry["labels"].tolist()]
+            results.append(Boxes(entry["boxes"].cpu(), labels, SIZE, entry["scores"].cpu()))
+        return results
 
     def _pictures(self, samples: Sequence[Sample]) -> list[Tensor]:
         device = next(self.parameters()).device
@@ -147,8 +147,8 @@ def read(root: Path, part: str) -> list[Picture]:
 
 def predict(detector: Any, pictures: Sequence[Picture]) -> list[Boxes]:
     """What is found, on the pictures' own size."""
-    found = detector.predict([picture.sample for picture in pictures])
-    return [boxes.scaled(picture.truth.size) for boxes, picture in zip(found, pictures, strict=True)]
+    result = detector.predict([picture.sample for picture in pictures])
+    return [boxes.scaled(picture.truth.size) for boxes, picture in zip(result, pictures, strict=True)]
 
 
 def run(system: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -214,23 +214,23 @@ def _plain(boxes: Boxes) -> dict[str, Any]:
     return {"boxes": boxes.boxes.tolist(), "labels": boxes.labels, "scores": boxes.scores.tolist()}
 
 
-def _boxes(said: dict[str, Any], size: tuple[int, int]) -> Boxes:
-    corners = torch.tensor(said["boxes"], dtype=torch.float32).reshape(-1, 4)
-    return Boxes(corners, said["labels"], size, torch.tensor(said["scores"]))
+def _boxes(answer: dict[str, Any], size: tuple[int, int]) -> Boxes:
+    corners = torch.tensor(answer["boxes"], dtype=torch.float32).reshape(-1, 4)
+    return Boxes(corners, answer["labels"], size, torch.tensor(answer["scores"]))
 
 
 def show(results: dict[str, list[dict[str, Any]]], root: Path, report: Report) -> None:
     """The table of the test part."""
     truth = [boxes for _, boxes in read_voc(root, "test", labels=LABELS)]
-    found = {
+    result = {
         system: [
-            [_boxes(said, boxes.size) for said, boxes in zip(each["test"], truth, strict=True)]
+            [_boxes(answer, boxes.size) for answer, boxes in zip(each["test"], truth, strict=True)]
             for each in runs
         ]
         for system, runs in results.items()
     }
     report.table("BCCD, test part, 95% intervals over pictures", ["system", "AP50", "mAP", "AP75", *LABELS])
-    for system, predictions in found.items():
+    for system, predictions in result.items():
         figures = bootstrap_detection(predictions, truth)
         names = ("ap50", "map", "ap75", *(f"ap50 {label}" for label in LABELS))
         cells = [figures[name] for name in names]
@@ -239,8 +239,8 @@ def show(results: dict[str, list[dict[str, Any]]], root: Path, report: Report) -
         rows = per_class_detection_metrics(predictions[0], truth)
         recalls = ", ".join(f"{label} {rows[label]['recall']:.3f}" for label in LABELS)
         report.note(f"{system}, first seed, by faster-coco-eval: {official}; recall {recalls}")
-    if len(found) == 2 and len(set(map(len, found.values()))) == 1:
-        ours, theirs = (found[system] for system in SYSTEMS)
+    if len(result) == 2 and len(set(map(len, result.values()))) == 1:
+        ours, theirs = (result[system] for system in SYSTEMS)
         differences = paired_bootstrap_detection(ours, theirs, truth)
         for name in ("ap50", "map"):
             each = differences[name]

@@ -109,7 +109,7 @@ class Digit:
 
 
 def hits(found: list[str], truth: list[str]) -> float:
-    return float(np.mean([one == other for one, other in zip(found, truth, strict=True)]))
+    return float(np.mean([entry == other for entry, other in zip(found, truth, strict=True)]))
 
 
 def one_seed(digit: Digit, seed: int) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def size(model: Model) -> float:
 
 def times(models: dict[str, Model], inputs: ModelInputs, rows: np.ndarray) -> dict[str, list[float]]:
     """Milliseconds from tokens to answers, for one sample and for 64."""
-    found: dict[str, list[float]] = {name: [] for name in models}
+    results: dict[str, list[float]] = {name: [] for name in models}
     with torch.no_grad():
         for count in (1, 64):
             runs = {}
@@ -171,8 +171,8 @@ def times(models: dict[str, Model], inputs: ModelInputs, rows: np.ndarray) -> di
                 parts = model.eval().tokens(inputs, torch.from_numpy(rows[:count]))
                 runs[name] = lambda model=model, parts=parts: model.head("digit")(model.fuse(parts))
             for name, seconds in in_turn(runs, 21, process_seconds).items():
-                found[name].append(seconds * 1e3)
-    return found
+                results[name].append(seconds * 1e3)
+    return results
 
 
 def main() -> None:
@@ -191,8 +191,10 @@ def main() -> None:
     for seed in arguments.seeds:
         if not (out / f"seed-{seed}.json").exists():
             write_json(out / f"seed-{seed}.json", one_seed(digit, seed))
-    found = [json.loads((out / f"seed-{seed}.json").read_text(encoding="utf-8")) for seed in arguments.seeds]
-    tables(report, found, len(digit.part["test"]))
+    results = [
+        json.loads((out / f"seed-{seed}.json").read_text(encoding="utf-8")) for seed in arguments.seeds
+    ]
+    tables(report, results, len(digit.part["test"]))
     report.close()
 
 
@@ -203,12 +205,12 @@ def tables(report: Report, found: list[dict[str, Any]], items: int) -> None:
         ["model", "MB", "ms, 1 sample", "ms, 64 samples", "accuracy", "of each seed"],
     )
     for name in found[0]["accuracy"]:
-        one, many = np.mean([seed["milliseconds"][name] for seed in found], axis=0).tolist()
+        entry, many = np.mean([seed["milliseconds"][name] for seed in found], axis=0).tolist()
         accuracy = [seed["accuracy"][name] for seed in found]
         report.row(
             name,
             float(np.mean([seed["megabytes"][name] for seed in found])),
-            one,
+            entry,
             many,
             float(np.mean(accuracy)),
             ", ".join(f"{value:.3f}" for value in accuracy),

@@ -50,35 +50,35 @@ class String:
 
 def recordings(root: Path) -> list[Clip]:
     """All recordings of the free spoken digit dataset, `{digit}_{speaker}_{index}.flac`, by name."""
-    found = []
+    results = []
     for path in sorted((root / "recordings").glob("*.flac")):
         digit, speaker, index = path.stem.split("_")
-        found.append(Clip(read_clip(path, RATE), int(digit), speaker, int(index)))
-    return found
+        results.append(Clip(read_clip(path, RATE), int(digit), speaker, int(index)))
+    return results
 
 
 def by_speaker(clips: Sequence[Clip]) -> list[list[Clip]]:
     """The recordings of each speaker."""
-    own: dict[str, list[Clip]] = {}
+    group: dict[str, list[Clip]] = {}
     for clip in clips:
-        own.setdefault(clip.speaker, []).append(clip)
-    return [own[speaker] for speaker in sorted(own)]
+        group.setdefault(clip.speaker, []).append(clip)
+    return [group[speaker] for speaker in sorted(group)]
 
 
 def draw(speakers: Sequence[Sequence[Clip]], generator: torch.Generator | None = None) -> String:
     """A random string of 3 to 7 digits of one speaker; generator None draws from torch's global one."""
-    own = speakers[_integer(0, len(speakers) - 1, generator)]
-    places = torch.randint(len(own), (_integer(3, 7, generator),), generator=generator).tolist()
-    return join([own[place] for place in places], generator)
+    group = speakers[_integer(0, len(speakers) - 1, generator)]
+    indices = torch.randint(len(group), (_integer(3, 7, generator),), generator=generator).tolist()
+    return join([group[index] for index in indices], generator)
 
 
 def join(clips: Sequence[Clip], generator: torch.Generator | None = None) -> String:
     """Recordings after each other: from 30 ms over each other to a pause of 200 ms, and as much around."""
     sounds = [_faded(clip.sound) for clip in clips]
-    place, spans = _integer(0, RATE // 5, generator), []
+    index, spans = _integer(0, RATE // 5, generator), []
     for sound in sounds:
-        spans.append((place, place + len(sound)))
-        place = max(place + 1, place + len(sound) + _integer(-RATE * 3 // 100, RATE // 5, generator))
+        spans.append((index, index + len(sound)))
+        index = max(index + 1, index + len(sound) + _integer(-RATE * 3 // 100, RATE // 5, generator))
     length = spans[-1][1] + _integer(0, RATE // 5, generator)
     total = torch.zeros(-(-length // _ROUND) * _ROUND)
     for sound, (first, last) in zip(sounds, spans, strict=True):

@@ -4,7 +4,7 @@
 
 Frozen encoders (EfficientNet-lite0, MiniLM, units of sound that were clustered without any word), one vector
 each, and a small trained core. Text is one of the four captions that are not spoken; in training, so are the
-words of the clip. Every subset of the modalities asks for each that it lacks. Rivals are
+words of the clip. Every subset of the modalities asks for each that it lacks. Baselines are
 linear maps between the same vectors. Each system is chosen on 40 photographs of validation, learns again from
 these and the 280 of training, and is tested once. A seed that was done is read from --out.
 """
@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from acoustic_units import AcousticUnits
-from linear_alignment import RIVALS
+from linear_alignment import BASELINES
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
@@ -93,10 +93,10 @@ class Photographs:
     def directions(self) -> list[Direction]:
         """Every subset that asks for every modality outside it."""
         return [
-            (asking, found)
-            for found in self.modalities
+            (asking, modality)
+            for modality in self.modalities
             for size in range(1, len(self.modalities))
-            for asking in combinations([name for name in self.modalities if name != found], size)
+            for asking in combinations([name for name in self.modalities if name != modality], size)
         ]
 
     def captions(self, rows: NDArray[np.int64], numbers: Sequence[int]) -> NDArray[np.int64]:
@@ -111,7 +111,7 @@ class Photographs:
         return tokens.with_values(normalize(tokens.values - common))
 
     def features(self) -> dict[str, Floats]:
-        """The vector of every sample, for the rivals."""
+        """The vector of every sample, for the baselines."""
         return {name: tokens.values.numpy().astype(np.float64) for name, tokens in self.inputs.tokens.items()}
 
 
@@ -128,13 +128,13 @@ def ranks(
         part: whose photographs ask and are searched.
         queries, targets: (samples, modalities) to vectors.
     """
-    asking, found = direction
+    asking, result = direction
     rows = photographs.parts[part]
     samples = photographs.captions(rows, range(1, CAPTIONS_PER_IMAGE))
-    wanted = samples if found == "text" else photographs.captions(rows, [1])
+    wanted = samples if result == "text" else photographs.captions(rows, [1])
     got = first_relevant_ranks(
         queries(samples, asking),
-        targets(wanted, (found,)),
+        targets(wanted, (result,)),
         samples // CAPTIONS_PER_IMAGE,
         wanted // CAPTIONS_PER_IMAGE,
     )
@@ -176,13 +176,13 @@ def fit(
     rows = photographs.parts[part]
     samples = torch.from_numpy(photographs.captions(rows, range(CAPTIONS_PER_IMAGE)))
     model.core.input_projection.calibrate(photographs.inputs.select_tokens(samples, photographs.encoders))
-    said: list[float] = []
+    answer: list[float] = []
 
     def judge(model: Model) -> dict[str, float]:
         if not judged:
             return {}
-        said.append(goodness(our_ranks(photographs, model, "validation")))
-        return {"recall": said[-1]}
+        answer.append(goodness(our_ranks(photographs, model, "validation")))
+        return {"recall": answer[-1]}
 
     task = AlignmentTask(
         model, photographs.inputs, torch.arange(len(photographs.inputs)) // CAPTIONS_PER_IMAGE, judge,
@@ -202,7 +202,7 @@ def fit(
         seed=seed,
         progress=False,
     )
-    return model, said
+    return model, answer
 
 
 SETTINGS: dict[str, Any] = {
@@ -224,15 +224,15 @@ def ours(photographs: Photographs, seed: int) -> tuple[dict[Direction, NDArray[n
     return our_ranks(photographs, model, "test"), about
 
 
-# --- rivals ---------------------------------------------------------------------------------------
+# --- baselines ---------------------------------------------------------------------------------------
 
 
-def rival_ranks(
-    photographs: Photographs, rival: str, direction: Direction, features: Mapping[str, Floats]
+def baseline_ranks(
+    photographs: Photographs, baseline: str, direction: Direction, features: Mapping[str, Floats]
 ) -> NDArray[np.int64]:
     """Ranks on test with the setting that is best on validation in this direction."""
-    method, grid = RIVALS[rival]
-    asking, found = direction
+    method, grid = BASELINES[baseline]
+    asking, result = direction
 
     def both(samples: NDArray[np.int64], modalities: Sequence[str]) -> Floats:
         return np.hstack([features[name][samples] for name in modalities])
@@ -241,11 +241,11 @@ def rival_ranks(
         rows = photographs.parts[part]
         if "text" in asking:  # every caption asks
             learned = photographs.captions(rows, range(CAPTIONS_PER_IMAGE))
-            x, y = both(learned, asking), both(learned, [found])
+            x, y = both(learned, asking), both(learned, [result])
         else:  # a photograph asks, and the mean of its captions is right
             x = both(photographs.captions(rows, [0]), asking)
             y = np.mean(
-                [both(photographs.captions(rows, [each]), [found]) for each in range(CAPTIONS_PER_IMAGE)],
+                [both(photographs.captions(rows, [each]), [result]) for each in range(CAPTIONS_PER_IMAGE)],
                 axis=0,
             )
         of_query, of_target = method(x, y, **options)
@@ -269,19 +269,20 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         return dict(json.loads(done.read_text(encoding="utf-8")))
     photographs = Photographs(given.root, given.out, seed)
     begun = time.process_time()
-    found, about = ours(photographs, seed)
+    outcome, about = ours(photographs, seed)
     about["seconds"] = time.process_time() - begun
-    systems = {"mmattn": found}
+    systems = {"mmattn": outcome}
     systems["untrained"] = our_ranks(photographs, build(photographs, seed, TEMPERATURES[0]).eval(), "test")
     features = photographs.features()
-    for rival in RIVALS:
-        systems[rival] = {
-            each: rival_ranks(photographs, rival, each, features) for each in photographs.directions
+    for baseline in BASELINES:
+        systems[baseline] = {
+            each: baseline_ranks(photographs, baseline, each, features) for each in photographs.directions
         }
     result = {
         "seed": seed, "about": about, "rows": photographs.parts["test"].tolist(),
         "ranks": {
-            name: {_named(each): got.tolist() for each, got in own.items()} for name, own in systems.items()
+            name: {_named(each): ranks.tolist() for each, ranks in system.items()}
+            for name, system in systems.items()
         },
     }  # fmt: skip
     write_json(done, result)
@@ -302,8 +303,8 @@ def spread(results: Sequence[Mapping[str, Any]], system: str, direction: str, cu
 
 def chance(direction: str, cut: int, photographs: int = 80) -> float:
     """Recall of a random order: of captions, four are right among four times as many."""
-    own, all_ = (WRITTEN, WRITTEN * photographs) if direction.endswith("text") else (1, photographs)
-    return 1 - float(np.prod([(all_ - own - place) / (all_ - place) for place in range(cut)]))
+    group, all_ = (WRITTEN, WRITTEN * photographs) if direction.endswith("text") else (1, photographs)
+    return 1 - float(np.prod([(all_ - group - index) / (all_ - index) for index in range(cut)]))
 
 
 def told(interval: Interval) -> str:

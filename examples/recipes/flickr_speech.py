@@ -85,9 +85,9 @@ def config(characters: list[str]) -> ModelConfig:
 
 def fit(data: Dataset, seed: int, epochs: int, folder: Path) -> tuple[Model, list[Any], float]:
     """The trained model, the clips, and the seconds that training took."""
-    said, rows = list(data.targets["transcript"]), parts_of(data)
+    transcripts, rows = list(data.targets["transcript"]), parts_of(data)
     torch.manual_seed(seed)
-    described = config(sorted({character for row in rows["train"] for character in said[row]}))
+    described = config(sorted({character for row in rows["train"] for character in transcripts[row]}))
     encoders = build_encoders(described.encoders)
     model = build_model(encoders, described).to(choose_device())
     encoder: Any = encoders["audio"]
@@ -102,11 +102,11 @@ def fit(data: Dataset, seed: int, epochs: int, folder: Path) -> tuple[Model, lis
         texts = transcribe(
             emissions(model, clips, rows["validation"]), lambda: GreedyDecoder(model.head("ctc").tokenizer)
         )
-        figures = transcription_metrics(texts, [said[row] for row in rows["validation"]])
+        figures = transcription_metrics(texts, [transcripts[row] for row in rows["validation"]])
         return {"-cer": -figures["cer"], "wer": figures["wer"]}
 
     task = SupervisedTask(
-        model, ModelInputs(contents={"audio": clips}), said, rows["train"], judge,
+        model, ModelInputs(contents={"audio": clips}), transcripts, rows["train"], judge,
         head="ctc", batch_size=BATCH, augment=augment,
     )  # fmt: skip
     begun = time.process_time()
@@ -173,23 +173,25 @@ def run(data: Dataset, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "figures.json").read_text(encoding="utf-8")))
     model, clips, seconds = fit(data, seed, epochs, folder)
     model.save_pretrained(folder)
-    said, rows = list(data.targets["transcript"]), parts_of(data)
+    transcripts, rows = list(data.targets["transcript"]), parts_of(data)
     validation, test = (emissions(model, clips, rows[part]) for part in ("validation", "test"))
-    expected = [said[row] for row in rows["validation"]]
+    expected = [transcripts[row] for row in rows["validation"]]
     heard, chosen = {}, {}
-    for name, ways in searches(model.head("ctc").tokenizer, [said[row] for row in rows["train"]]).items():
+    for name, ways in searches(
+        model.head("ctc").tokenizer, [transcripts[row] for row in rows["train"]]
+    ).items():
         rates = [transcription_metrics(transcribe(validation, start), expected)["wer"] for _, start in ways]
         best = int(np.argmin(rates))
         chosen[name] = f"{ways[best][0]} (validation WER {rates[best]:.3f})"
         heard[name] = transcribe(test, ways[best][1])
-    found = {
+    results = {
         "heard": heard,
         "chosen": chosen,
         "seconds": seconds,
-        "said": [said[row] for row in rows["test"]],
+        "said": [transcripts[row] for row in rows["test"]],
     }
-    write_json(folder / "figures.json", found)
-    return found
+    write_json(folder / "figures.json", results)
+    return results
 
 
 def main() -> None:
@@ -206,21 +208,22 @@ def main() -> None:
     report = Report(given, "mmattn", "torchaudio", "jiwer")
     for seed in given.seeds:
         data = prepared(given.root, given.out, seed)
-        found = run(data, seed, given.epochs, given.out / f"speech-{seed}")
-        said = found["said"]
+        result = run(data, seed, given.epochs, given.out / f"speech-{seed}")
+        transcripts = result["said"]
         report.table(
-            f"Seed {seed}: {len(said)} test clips, {sum(len(text.split()) for text in said)} words, "
-            f"{found['seconds']:.0f} s of training",
+            f"Seed {seed}: {len(transcripts)} test clips, "
+            f"{sum(len(text.split()) for text in transcripts)} words, {result['seconds']:.0f} s of training",
             ("search", "CER (95% over clips)", "WER (95% over clips)", "chosen on validation"),
         )
         for name in SYSTEMS:
             rates = [
-                error_rate(count_edits(found["heard"][name], said, unit)) for unit in ("character", "word")
+                error_rate(count_edits(result["heard"][name], transcripts, unit))
+                for unit in ("character", "word")
             ]
             shown = [f"{rate.mean:.3f} ({rate.low:.3f} to {rate.high:.3f})" for rate in rates]
-            report.row(name, *shown, found["chosen"][name])
-        for place in range(3):
-            report.note(f"said: {said[place]}\nheard: {found['heard']['greedy'][place]}")
+            report.row(name, *shown, result["chosen"][name])
+        for index in range(3):
+            report.note(f"said: {transcripts[index]}\nheard: {result['heard']['greedy'][index]}")
     report.close()
 
 

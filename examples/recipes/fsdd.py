@@ -3,7 +3,7 @@
     python examples/recipes/fsdd.py --root ../shared/data/fsdd --out runs/fsdd
 
 Ours is an encoder of small convolutions ("conv-mel"), the fusion core and the classification head, trained by
-`SupervisedTask` on clips as other voices and rooms would have made them. The rival is a plain CNN of three
+`SupervisedTask` on clips as other voices and rooms would have made them. The baseline is a plain CNN of three
 layers on log-mel pictures with shifts and masks, and as many passes over as many clips. Official part: index
 0 to 4 is tested, the rest learned from. Speakers: each in turn is left out whole. Settings were chosen with
 `--parts develop` for these (four speakers to learn from, george and jackson to listen to), and for the
@@ -109,7 +109,7 @@ class Clips:
         """[`WHOLE`, 40] log-mel frames of every clip, filled up with its silence or cut."""
         encoder = ConvMel(dim=DIM)
         frames = (encoder.read(path)[:WHOLE] for path in self.paths)
-        return [F.pad(one, (0, 0, 0, WHOLE - len(one)), value=float(one.min())) for one in frames]
+        return [F.pad(frame, (0, 0, 0, WHOLE - len(frame)), value=float(frame.min())) for frame in frames]
 
     @cached_property
     def voices(self) -> list[Tensor]:
@@ -212,7 +212,7 @@ def words_of_new_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, seed:
 
 
 def words_of_known_voices(clips: Clips, learn: np.ndarray, test: np.ndarray, seed: int) -> list[str]:
-    """The same where the voices are known: the clips as they are, shifted and masked as the rival's."""
+    """The same where the voices are known: the clips as they are, shifted and masked as the baseline's."""
     return ours(
         clips.pictures, clips.digits, learn, seed, _digit_head(clips),
         options=VOICES, fields=WHOLE // 4, augment=shifted_and_masked, epochs=LONGER,
@@ -240,7 +240,7 @@ def shifted_and_masked(picture_TF: Tensor) -> Tensor:
     return Compose((TimeMask(12), FrequencyMask(8, 1)))(moved_TF)
 
 
-# --- rivals ---------------------------------------------------------------------------------------
+# --- baselines ---------------------------------------------------------------------------------------
 
 
 def plain_words(
@@ -316,13 +316,13 @@ def run(clips: Clips, part: str, fold: str, system: str, seed: int) -> dict[str,
         clips.voices if "voices" in part else (clips.words, clips.pictures)
     )  # made once: no part of a run's time
     begun = time.process_time()
-    said = systems_of(part)[system](clips, learn, test, seed)
+    transcripts = systems_of(part)[system](clips, learn, test, seed)
     if "voices" in part:
-        found: dict[str, Any] = verification_metrics(said, [clips.speakers[row] for row in test])
+        result: dict[str, Any] = verification_metrics(transcripts, [clips.speakers[row] for row in test])
     else:
-        right = [digit == clips.digits[row] for digit, row in zip(said, test, strict=True)]
-        found = {"accuracy": float(np.mean(right)), "right": np.array(right, int).tolist()}
-    return {**found, "seconds": time.process_time() - begun}
+        right = [digit == clips.digits[row] for digit, row in zip(transcripts, test, strict=True)]
+        result = {"accuracy": float(np.mean(right)), "right": np.array(right, int).tolist()}
+    return {**result, "seconds": time.process_time() - begun}
 
 
 def main() -> None:
@@ -370,15 +370,15 @@ def told(
             runs = [json.loads(file.read_text()) for file in files if file.exists()]
             if not runs:
                 continue
-            values = [one[figure] for one in runs]
+            values = [run[figure] for run in runs]
             means.append(float(np.mean(values)))
             more = "-"
             if figure == "eer":
-                more = f"minDCF {np.mean([one['min_dcf'] for one in runs]):.3f}"
+                more = f"minDCF {np.mean([run['min_dcf'] for run in runs]):.3f}"
             elif len(runs) == len(arguments.seeds):
-                right.append(np.array([one["right"] for one in runs], float))
+                right.append(np.array([run["right"] for run in runs], float))
                 more = interval(right[-1])
-            seconds = float(np.mean([one["seconds"] for one in runs]))
+            seconds = float(np.mean([run["seconds"] for run in runs]))
             report.row(system, fold, means[-1], " ".join(f"{value:.4f}" for value in values), more, seconds)
         if len(means) > 1:
             whole = interval(np.concatenate(right, 1)) if len(right) == len(means) else "-"
@@ -387,8 +387,8 @@ def told(
 
 def interval(right_SN: np.ndarray) -> str:
     """95% over recordings, the seeds pooled."""
-    found = bootstrap(right_SN)
-    return f"{found.mean:.4f} ({found.low:.4f} to {found.high:.4f})"
+    result = bootstrap(right_SN)
+    return f"{result.mean:.4f} ({result.low:.4f} to {result.high:.4f})"
 
 
 if __name__ == "__main__":

@@ -156,12 +156,12 @@ def run(system: str, unit: str, seed: int, given: argparse.Namespace, clips: lis
     model, seconds = fit(system, unit, seed, clips, given.epochs, given.steps, folder)
     model.save_pretrained(folder)
     strings = fixed_strings(clips, range(5), TEST)
-    found: dict[str, Any] = {"heard": transcribe(model, strings), "seconds": seconds}
-    found["times"] = word_times(model, strings)
+    results: dict[str, Any] = {"heard": transcribe(model, strings), "seconds": seconds}
+    results["times"] = word_times(model, strings)
     if system == "causal":
-        found["stream"] = followed(model, strings, found["heard"])
-    write_json(folder / "figures.json", found)
-    return found
+        results["stream"] = followed(model, strings, results["heard"])
+    write_json(folder / "figures.json", results)
+    return results
 
 
 @torch.no_grad()
@@ -171,11 +171,11 @@ def word_times(model: Model, strings: list[String]) -> dict[str, float]:
     for string in strings:
         emissions = head(model.fuse({"audio": model.encoders["audio"]([string.sound])}))
         words = align_transcript(emissions.values, emissions.time, string.text, head.tokenizer)
-        places = np.array([(word.start + word.end) / 2 for word in words])
+        indices = np.array([(word.start + word.end) / 2 for word in words])
         first, last = np.array(string.spans).T / RATE
-        middles.append(places - (first + last) / 2)
-        within.append((places >= first) & (places <= last))
-        borders.append((places[1:] + places[:-1]) / 2 - (first[1:] + last[:-1]) / 2)
+        middles.append(indices - (first + last) / 2)
+        within.append((indices >= first) & (indices <= last))
+        borders.append((indices[1:] + indices[:-1]) / 2 - (first[1:] + last[:-1]) / 2)
     return {
         "words within their recording": float(np.concatenate(within).mean()),
         "median from its middle, ms": 1000 * float(np.median(np.concatenate(middles))),
@@ -187,11 +187,11 @@ def followed(model: Model, strings: list[String], heard: list[str]) -> dict[str,
     """Streams in pieces of random lengths against the wholes, and what a piece of 40 ms takes."""
     generator, same, pieces, begun = np.random.default_rng(0), 0, 0, time.process_time()
     for string, text in zip(strings, heard, strict=True):
-        listener, place = StreamingRecognizer(model), 0
-        while place < len(string.sound):
+        listener, index = StreamingRecognizer(model), 0
+        while index < len(string.sound):
             size = int(generator.choice([80, 311, 997, 4001]))  # a frame, and primes
-            listener.feed(string.sound[place : place + size])
-            place, pieces = place + size, pieces + 1
+            listener.feed(string.sound[index : index + size])
+            index, pieces = index + size, pieces + 1
         same += listener.finish() == text
     spent, listener = time.process_time() - begun, StreamingRecognizer(model)
     sound = torch.cat([string.sound for string in strings[:20]])
@@ -229,14 +229,14 @@ def main() -> None:
     torch.set_num_threads(1)
     report = Report(given, "mmattn", "torchaudio", "jiwer")
     clips = recordings(given.root)
-    said = [string.text for string in fixed_strings(clips, range(5), TEST)]
+    transcripts = [string.text for string in fixed_strings(clips, range(5), TEST)]
     report.table(
-        f"{TEST} test strings, {sum(len(text.split()) for text in said)} words",
+        f"{TEST} test strings, {sum(len(text.split()) for text in transcripts)} words",
         ("system", "seeds", "WER (95% over strings)", "each seed", "sub / del / ins", "s of training"),
     )
     for system in given.systems:
         runs = [run(system, given.unit, seed, given, clips) for seed in given.seeds]
-        edits = [count_edits(found["heard"], said) for found in runs]
+        edits = [count_edits(run["heard"], transcripts) for run in runs]
         interval = error_rate(edits)
         kinds = [
             sum(int(getattr(e, k).sum()) for e in edits) for k in ("substitutions", "deletions", "insertions")
@@ -245,12 +245,12 @@ def main() -> None:
             system, " ".join(map(str, given.seeds)),
             f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})",
             " ".join(f"{rate:.4f}" for rate in interval.seed_means), " / ".join(map(str, kinds)),
-            sum(found["seconds"] for found in runs) / len(runs),
+            sum(run["seconds"] for run in runs) / len(runs),
         )  # fmt: skip
         for name in ("times", "stream"):
             for figure, value in runs[0].get(name, {}).items():
                 report.note(f"{system}, seed {given.seeds[0]}: {figure}: {value:.4g}")
-        for mistake in worst_predictions(runs[0]["heard"], said, 3):
+        for mistake in worst_predictions(runs[0]["heard"], transcripts, 3):
             report.note(f"{system}: {asdict(mistake)}")
     report.close()
 

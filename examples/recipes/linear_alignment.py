@@ -1,4 +1,4 @@
-"""Rivals of a trained alignment: linear maps between two sets of frozen features, in closed form."""
+"""Baselines of a trained alignment: linear maps between two sets of frozen features, in closed form."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RIVALS", "Rival"]
+__all__ = ["BASELINES", "Baseline"]
 
 Floats = NDArray[np.float64]
 Fitted = tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]  # of queries, of targets
-Rival = Callable[..., Fitted]
+Baseline = Callable[..., Fitted]
 
 
 def ridge(x: Floats, y: Floats, penalty: float) -> Fitted:
@@ -62,7 +62,7 @@ def _unit(x: Floats) -> Floats:
 
 
 # Name -> how to fit it, and the settings among which validation chooses.
-RIVALS: Mapping[str, tuple[Rival, Sequence[Mapping[str, Any]]]] = {
+BASELINES: Mapping[str, tuple[Baseline, Sequence[Mapping[str, Any]]]] = {
     "ridge": (ridge, [{"penalty": each} for each in (0.3, 1.0, 3.0, 10.0)]),
     "Procrustes": (procrustes, [{"width": each} for each in (32, 64, 128)]),
     "CCA": (cca, [{"width": width, "shrinkage": each} for width in (64, 192) for each in (0.3, 3.0)]),

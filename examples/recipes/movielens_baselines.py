@@ -1,9 +1,9 @@
-"""The rivals on MovieLens-1M's own split into train and test, each tuned on validation by the same budget.
+"""The baselines on MovieLens-1M's own split into train and test, each tuned on validation by the same budget.
 
     mmattn prepare movielens --root ../shared/data/ml1m --out data/ml1m
     python examples/recipes/movielens_baselines.py --card data/ml1m --features features --trials 4
 
-Settings are chosen by nDCG@20 on a tenth of every user's training; the rival is then trained on all of the
+Settings are chosen by nDCG@20 on a tenth of every user's training; the baseline is then trained on all of the
 training part with them and measured once on the test part, seen items masked. Seconds are the processor's,
 of one thread.
 """
@@ -83,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(1)
     report = Report(arguments, "mmattn", "numpy", "scipy", "implicit", "optuna")
     dataset = read_dataset(arguments.card)
-    sources = {name: one.source or name for name, one in ENCODERS.items()}
+    sources = {name: value.source or name for name, value in ENCODERS.items()}
     encoders = build_encoders(ENCODERS, {name: [] for name in ENCODERS})
     inputs = prepare_inputs(dataset.items, encoders, arguments.features, sources, progress=False)
     content = BaselineContent(dataset.items, inputs)

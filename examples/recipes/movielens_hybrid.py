@@ -119,14 +119,14 @@ def warm(report: Report, dataset: Dataset, seeds: list[int]) -> None:
             values[name].append(per_user_metrics(system.score, split, "test", METRICS))
     report.table("Warm films", ("system", *METRICS, *(f"hybrid - it, {metric}" for metric in METRICS)))
     stacked = {
-        name: {m: np.stack([one[m] for one in found]) for m in METRICS} for name, found in values.items()
+        name: {m: np.stack([entry[m] for entry in value]) for m in METRICS} for name, value in values.items()
     }
-    for name, found in stacked.items():
+    for name, result in stacked.items():
         ahead = [
-            told(paired_bootstrap(stacked["hybrid"][m], found[m])) if name != "hybrid" else "-"
+            told(paired_bootstrap(stacked["hybrid"][m], result[m])) if name != "hybrid" else "-"
             for m in METRICS
         ]
-        report.row(name, *(told(bootstrap(found[m])) for m in METRICS), *ahead)
+        report.row(name, *(told(bootstrap(result[m])) for m in METRICS), *ahead)
     report.table("Chosen on validation", ("seed: settings",))
     for line in chosen:
         report.row(line)
@@ -160,14 +160,14 @@ def mixed(report: Report, dataset: Dataset, seed: int) -> None:
     )
     examiner = SystemEvaluator(split, protocol)
     examined = {name: examiner.evaluate_scores(system.score) for name, system in systems.items()}
-    for name, found in examined.items():
-        ahead = paired_bootstrap(examined["hybrid"].values[METRICS[0]], found.values[METRICS[0]])
+    for name, value in examined.items():
+        ahead = paired_bootstrap(examined["hybrid"].values[METRICS[0]], value.values[METRICS[0]])
         report.row(
             name,
-            *(told(bootstrap(found.values[metric])) for metric in METRICS),
+            *(told(bootstrap(value.values[metric])) for metric in METRICS),
             "-" if name == "hybrid" else told(ahead),
-            float(np.nanmean(found.subgroups["items: cold"])),
-            f"{np.isin(found.ranking.items[:, :20], split.cold_items).mean():.1%}",
+            float(np.nanmean(value.subgroups["items: cold"])),
+            f"{np.isin(value.ranking.items[:, :20], split.cold_items).mean():.1%}",
         )
 
 

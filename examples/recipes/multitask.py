@@ -55,8 +55,8 @@ def main() -> None:
     )
     for name, task in metrics["tasks"].items():
         for metric in task["metrics"]:
-            found = (task[which][metric] for which in ("metrics", "single_task", "gain"))
-            report.row(name, metric, *map(shown, found))
+            result = (task[which][metric] for which in ("metrics", "single_task", "gain"))
+            report.row(name, metric, *map(shown, result))
     report.table("Seconds of the processor", ("what", "seconds"))
     report.row("this call", round(time.process_time() - begun))
     report.close()

@@ -95,8 +95,8 @@ def samples_of(queries: Sequence[Query], *modalities: str) -> tuple[list[Sample]
     samples = []
     for number, query in enumerate(queries):
         picture = pictures.setdefault(query.scene.id, query.scene.pixels)
-        said = {"text": query.phrase, "pattern": query.clip, "speech": query.recording.path}
-        samples.append(Sample(str(number), {"image": picture, **{name: said[name] for name in modalities}}))
+        answer = {"text": query.phrase, "pattern": query.clip, "speech": query.recording.path}
+        samples.append(Sample(str(number), {"image": picture, **{name: answer[name] for name in modalities}}))
     return samples, [query.boxes for query in queries]
 
 
@@ -225,7 +225,7 @@ def ap50(found: Sequence[Boxes], truth: Sequence[Boxes]) -> float:
 
 def anything(boxes: Sequence[Boxes]) -> list[Boxes]:
     """The same boxes as one class: what was asked for."""
-    return [Boxes(one.boxes, [ASKED] * len(one), one.size, one.scores) for one in boxes]
+    return [Boxes(box.boxes, [ASKED] * len(box), box.size, box.scores) for box in boxes]
 
 
 def held(part: Part, sounds: AudioSource | None = None, scenes: int = SCENES) -> list[Query]:
@@ -257,7 +257,9 @@ def eyes(seed: int, given: argparse.Namespace, folder: Path) -> Detector:
 
     def draw(number: int) -> tuple[list[Sample], list[Boxes]]:
         scenes = make_scenes(8, "train", seed=number)
-        return [Sample(scene.id, {"image": scene.pixels}) for scene in scenes], [one.boxes for one in scenes]
+        return [Sample(scene.id, {"image": scene.pixels}) for scene in scenes], [
+            scene.boxes for scene in scenes
+        ]
 
     task = SyntheticDetectionTask(detector, draw, steps_per_epoch=given.eye_steps)
     train(
@@ -351,12 +353,12 @@ def run(system: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
         detector.save_pretrained(folder)
         seconds = time.process_time() - begun
         sounds = FsddAudio(given.root, "test", heldout) if system != "asked" else None
-        found = {}
+        results = {}
         for modality in ("text", "pattern") if system == "asked" else ("speech",):
             samples, _ = samples_of(held("test", sounds), modality)
             boxes = detector.predict(samples, batch_size=60)
-            found[modality] = [[one.boxes.tolist(), one.scores.tolist()] for one in boxes]  # type: ignore[union-attr]
-        write_json(folder / "found.json", {"found": found, "seconds": seconds, "heldout": list(heldout)})
+            results[modality] = [[box.boxes.tolist(), box.scores.tolist()] for box in boxes]  # type: ignore[union-attr]
+        write_json(folder / "found.json", {"found": results, "seconds": seconds, "heldout": list(heldout)})
     return dict(json.loads((folder / "found.json").read_text(encoding="utf-8")))
 
 
@@ -397,13 +399,13 @@ def main() -> None:
         runs = [run(system, seed, given) for seed in given.seeds]
         for modality in runs[0]["found"]:
             figures = bootstrap_detection(
-                [loaded(one["found"][modality], answers) for one in runs], anything(answers)
+                [loaded(run["found"][modality], answers) for run in runs], anything(answers)
             )["ap50"]
             report.row(
                 system, modality, " ".join(map(str, given.seeds)),
                 f"{figures.mean:.4f} ({figures.low:.4f} to {figures.high:.4f})",
                 " ".join(f"{value:.4f}" for value in figures.seed_means),
-                sum(one["seconds"] for one in runs) / len(runs),
+                sum(run["seconds"] for run in runs) / len(runs),
             )  # fmt: skip
     report.close()
 

@@ -71,8 +71,8 @@ def read(model: Model, part: Part, count: int, seed: int) -> tuple[ModelInputs, 
 def found_in(task: SupervisedTask, inputs: ModelInputs, targets: Sequence[Boxes]) -> list[Boxes]:
     """Predictions at the size of the pictures."""
     other = SupervisedTask(task.model, inputs, targets, range(len(inputs)), head="boxes")
-    found = other.predict(range(len(inputs)))
-    return [boxes.scaled(truth.size) for boxes, truth in zip(found, targets, strict=True)]
+    result = other.predict(range(len(inputs)))
+    return [boxes.scaled(truth.size) for boxes, truth in zip(result, targets, strict=True)]
 
 
 def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
@@ -87,9 +87,9 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
     validation, truth = read(model, "validation", given.check, seed)
 
     def judge(_: Model) -> dict[str, float]:
-        found = found_in(task, validation, truth)
+        result = found_in(task, validation, truth)
         halves = {"all": slice(0, given.check), "asked": slice(given.check, None)}
-        figures = {name: detection_metrics(found[its], truth[its])["ap50"] for name, its in halves.items()}
+        figures = {name: detection_metrics(result[its], truth[its])["ap50"] for name, its in halves.items()}
         print(f"seed {seed}, {time.process_time() - start:.0f} s:", figures, flush=True)
         return {"ap50": sum(figures.values()) / 2, **figures}
 
@@ -109,12 +109,12 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, list[float]]:
         run_name=f"scenes {seed}",
     )
     test, truth = read(model, "test", TEST, seed)
-    found = found_in(task, test, truth)
+    result = found_in(task, test, truth)
     figures = {"seconds": [time.process_time() - start]}
     for name, its in (("all", slice(0, TEST)), ("asked", slice(TEST, None))):
-        interval = bootstrap_detection([found[its]], truth[its], seed=seed)["ap50"]
+        interval = bootstrap_detection([result[its]], truth[its], seed=seed)["ap50"]
         figures[name] = [
-            interval.mean, interval.low, interval.high, detection_metrics(found[its], truth[its])["map"],
+            interval.mean, interval.low, interval.high, detection_metrics(result[its], truth[its])["map"],
         ]  # fmt: skip
     write_json(folder / "figures.json", figures)
     model.save_pretrained(folder / "model")

@@ -2,7 +2,7 @@
 
     python examples/recipes/wnut17.py --root ../shared/data/wnut17 --out runs/wnut17 --seeds 0 1 2
 
-The rival is `transformers.AutoModelForTokenClassification` on the same weights: dropout, a linear layer on
+The baseline is `transformers.AutoModelForTokenClassification` on the same weights: dropout, a linear layer on
 the first piece of each word, cross-entropy. Both are trained by the same loop, with the same batches of
 sentences of like length, the same optimizer, schedule and number of epochs, in bf16; the last epoch is kept.
 Each system takes the rate, of the same ones, that has the best entity F1 on dev with seed 0, and is then
@@ -49,7 +49,7 @@ from mmattn_datasets.wnut17.prepare import ENTITY_TYPES, Wnut17
 RATES = (1e-4, 2e-4, 4e-4)  # of what was pretrained
 BATCH, LONGEST = 16, 128
 MEASURE = EntityMetrics(ENTITY_TYPES)
-OURS, RIVAL = "crf+shapes", "transformers"
+OURS, BASELINE = "crf+shapes", "transformers"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def like_lengths(rows: Tensor, lengths: Sequence[int], generator: torch.Generato
     for pool in order.split(20 * BATCH):
         ranked = pool[torch.tensor([lengths[row] for row in pool.tolist()]).argsort()]
         batches = ranked.split(BATCH)
-        yield from (batches[place] for place in torch.randperm(len(batches), generator=generator).tolist())
+        yield from (batches[index] for index in torch.randperm(len(batches), generator=generator).tolist())
 
 
 class Ours(SupervisedTask):
@@ -119,7 +119,7 @@ class Plain(Task):
             self.tokenizer(words, is_split_into_words=True, truncation=True, max_length=LONGEST)
             for words in data.words
         ]
-        number = {name: place for place, name in enumerate(data.names)}
+        number = {name: index for index, name in enumerate(data.names)}
         self.first = [_first_pieces(pieces.word_ids()) for pieces in self.pieces]
         self.labels = []
         for pieces, first, tags in zip(self.pieces, self.first, data.tags, strict=True):
@@ -131,12 +131,12 @@ class Plain(Task):
     def _logits(self, rows: Sequence[int]) -> Tensor:
         ids = [torch.tensor(self.pieces[row]["input_ids"]) for row in rows]
         padded_BT = pad_sequence(ids, batch_first=True)
-        mask_BT = torch.arange(padded_BT.shape[1]) < torch.tensor([len(one) for one in ids])[:, None]
+        mask_BT = torch.arange(padded_BT.shape[1]) < torch.tensor([len(entry) for entry in ids])[:, None]
         device = self.model.device
         return self.model(input_ids=padded_BT.to(device), attention_mask=mask_BT.long().to(device)).logits
 
     def batches(self, epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
-        rows, lengths = torch.from_numpy(self.data.rows["train"]), [len(one) for one in self.labels]
+        rows, lengths = torch.from_numpy(self.data.rows["train"]), [len(label) for label in self.labels]
         yield from like_lengths(rows, lengths, generator)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Plain(Task):
     @torch.no_grad()
     def predict(self, rows: Sequence[int] | np.ndarray) -> list[list[str]]:
         self.eval()
-        found: dict[int, list[str]] = {}
+        results: dict[int, list[str]] = {}
         order = sorted((int(row) for row in rows), key=lambda row: len(self.labels[row]))
         for start in range(0, len(order), 64):
             batch = order[start : start + 64]
@@ -157,8 +157,8 @@ class Plain(Task):
                 tags = ["O"] * len(self.data.words[row])
                 for word, piece in self.first[row].items():
                     tags[word] = self.data.names[best[piece]]
-                found[row] = tags
-        return [found[int(row)] for row in rows]
+                results[row] = tags
+        return [results[int(row)] for row in rows]
 
     def validate(self) -> dict[str, float]:
         return {}  # the last epoch is kept
@@ -166,7 +166,7 @@ class Plain(Task):
 
 def _first_pieces(words: Sequence[int | None]) -> dict[int, int]:
     """Word -> the place of its first piece."""
-    return {word: place for place, word in reversed(list(enumerate(words))) if word is not None}
+    return {word: index for index, word in reversed(list(enumerate(words))) if word is not None}
 
 
 def ours(data: Sentences, variant: Variant) -> Ours:
@@ -194,7 +194,7 @@ def run(data: Sentences, name: str, rate: float, seed: int, epochs: int, out: Pa
         return json.loads(kept.read_text("utf-8"))
     begun = time.process_time()
     torch.manual_seed(seed)
-    if name == RIVAL:
+    if name == BASELINE:
         task: Any = Plain(data).to(choose_device())
         settings: dict[str, Any] = {"learning_rate": rate}
     else:
@@ -211,17 +211,17 @@ def run(data: Sentences, name: str, rate: float, seed: int, epochs: int, out: Pa
     )  # fmt: skip
     history = train(task, config, seed=seed, folder=kept.with_suffix(""), progress=False)
     with torch.autocast(choose_device().type, torch.bfloat16):
-        said = {part: task.predict(data.rows[part]) for part in ("validation", "test")}
-    found = {
-        "name": name, "rate": rate, "seed": seed, "epochs": epochs, "said": said,
+        predicted = {part: task.predict(data.rows[part]) for part in ("validation", "test")}
+    results = {
+        "name": name, "rate": rate, "seed": seed, "epochs": epochs, "said": predicted,
         "losses": [row["loss"] for row in history.rows],
-        "f1": data.f1(said["validation"]),
+        "f1": data.f1(predicted["validation"]),
         "seconds": time.process_time() - begun,
     }  # fmt: skip
-    write_json(kept, found)
-    shown = {key: value for key, value in found.items() if key != "said"}
+    write_json(kept, results)
+    shown = {key: value for key, value in results.items() if key != "said"}
     print(json.dumps(shown), flush=True)
-    return found
+    return results
 
 
 def main() -> None:
@@ -230,7 +230,7 @@ def main() -> None:
     )
     parser.add_argument("--root", type=Path, required=True, help="the CoNLL files")
     parser.add_argument("--out", type=Path, required=True, help="where finished runs are kept")
-    parser.add_argument("--systems", nargs="*", default=[OURS, RIVAL], help="the first one is ours")
+    parser.add_argument("--systems", nargs="*", default=[OURS, BASELINE], help="the first one is ours")
     parser.add_argument("--parts", nargs="*", default=[], help="variants of ours, on dev at ours' rate")
     parser.add_argument("--rates", nargs="*", type=float, default=list(RATES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
@@ -255,9 +255,11 @@ def main() -> None:
     report.table("Entity F1 on dev, seed 0", ("system", *map(str, arguments.rates), "seconds a run"))
     best = {}
     for name in arguments.systems:
-        found = [trained(name, rate, 0) for rate in arguments.rates]
-        best[name] = max(found, key=lambda one: one["f1"])["rate"]
-        report.row(name, *(one["f1"] for one in found), float(np.mean([one["seconds"] for one in found])))
+        results = [trained(name, rate, 0) for rate in arguments.rates]
+        best[name] = max(results, key=lambda entry: entry["f1"])["rate"]
+        report.row(
+            name, *(entry["f1"] for entry in results), float(np.mean([entry["seconds"] for entry in results]))
+        )
     if arguments.parts:
         report.table("What the parts add: F1 on dev, seed 0", ("variant", "F1"))
         for name in arguments.parts:
@@ -270,30 +272,30 @@ def main() -> None:
 def _tell_test(report: Report, data: Sentences, runs: Mapping[str, list[dict[str, Any]]]) -> None:
     """The test part, with intervals over sentences; the first system minus each other one."""
     truth = [data.tags[row] for row in data.rows["test"]]
-    said = {name: [one["said"]["test"] for one in found] for name, found in runs.items()}
-    counts = {name: [MEASURE.counts(tags, truth) for tags in found] for name, found in said.items()}
+    predicted = {name: [entry["said"]["test"] for entry in run] for name, run in runs.items()}
+    counts = {name: [MEASURE.counts(tags, truth) for tags in value] for name, value in predicted.items()}
     first = next(iter(counts))
     report.table(
         "Test", ("system", "rate", "F1", f"{first} - it", "precision", "recall", "F1, strict", "seeds")
     )
-    for name, own in counts.items():
-        figures = bootstrap_metrics(own, MEASURE.compute)
+    for name, count in counts.items():
+        figures = bootstrap_metrics(count, MEASURE.compute)
         ahead = (
-            told(paired_bootstrap_metrics(counts[first], own, MEASURE.compute)["f1"])
+            told(paired_bootstrap_metrics(counts[first], count, MEASURE.compute)["f1"])
             if name != first
             else "-"
         )
-        strict = np.mean([entity_metrics(tags, truth, strict=True)["f1"] for tags in said[name]])
+        strict = np.mean([entity_metrics(tags, truth, strict=True)["f1"] for tags in predicted[name]])
         report.row(
             name, runs[name][0]["rate"], told(figures["f1"]), ahead, figures["precision"].mean,
             figures["recall"].mean, float(strict),
             " ".join(f"{value:.4f}" for value in figures["f1"].seed_means),
         )  # fmt: skip
     report.table("F1 of each kind, mean of the seeds", ("system", *ENTITY_TYPES))
-    for name, found in said.items():
-        each = [entity_metrics(tags, truth) for tags in found]
+    for name, result in predicted.items():
+        each = [entity_metrics(tags, truth) for tags in result]
         report.row(
-            name, *(float(np.mean([one.get(f"f1 {kind}", 0.0) for one in each])) for kind in ENTITY_TYPES)
+            name, *(float(np.mean([entry.get(f"f1 {kind}", 0.0) for entry in each])) for kind in ENTITY_TYPES)
         )
 
 

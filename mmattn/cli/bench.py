@@ -41,14 +41,14 @@ def find_scripts(root: Path) -> dict[str, Path]:
     Raises:
         InputError: the scripts are not there; the message says where they are.
     """
-    found = sorted((root / _FOLDER).glob("bench_*.py"))
-    if not found:
+    scripts = sorted((root / _FOLDER).glob("bench_*.py"))
+    if not scripts:
         raise InputError(
             f"bench: the scripts come with the source only, and {root / _FOLDER} is not there; unpack the "
             "source distribution (pip download --no-deps --no-binary :all: mmattn) or a checkout and run "
             "pip install -e '.[bench]' in it"
         )
-    return {script.stem.removeprefix("bench_"): script for script in found}
+    return {script.stem.removeprefix("bench_"): script for script in scripts}
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

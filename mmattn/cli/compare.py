@@ -78,14 +78,16 @@ def run(arguments: Namespace) -> int:
     if folders and len(folders) < len(arguments.runs):
         raise InputError("compare: got folders and files, expected one kind")
     measured = _measure_folders(folders, arguments.metrics) if folders else _measure_files(arguments)
-    found = compare_systems(measured.systems, baseline=arguments.baseline, all_pairs=arguments.all_pairs)
+    comparisons = compare_systems(
+        measured.systems, baseline=arguments.baseline, all_pairs=arguments.all_pairs
+    )
     form = "json" if arguments.json else arguments.format
     if form == "json":
-        print(json.dumps(_to_json(found, measured, arguments.queries), indent=2, allow_nan=False))
+        print(json.dumps(_to_json(comparisons, measured, arguments.queries), indent=2, allow_nan=False))
         return 0
-    table = _table(found)
+    table = _table(comparisons)
     lines = [{"text": table.to_text, "markdown": table.to_markdown, "latex": table.to_latex}[form]()]
-    for block in (measured.notes, _largest_differences(found, measured, arguments.queries)):
+    for block in (measured.notes, _largest_differences(comparisons, measured, arguments.queries)):
         lines += ["", *block] if block else []
     print("\n".join(lines))
     return 0
@@ -100,21 +102,21 @@ def _measure_files(arguments: Namespace) -> _SystemValues:
     if arguments.qrels is None:
         raise InputError("compare: run files need --qrels FILE; folders of `mmattn fit` do not")
     qrels = read_qrels(arguments.qrels)
-    found = {
+    evaluations = {
         name: evaluate_run(
             read_run(path), qrels, arguments.metrics or _DEFAULT_METRICS,
             ties=arguments.ties, missing=arguments.missing, empty=arguments.empty,
         )
         for name, path in _short_names(arguments.runs).items()
     }  # fmt: skip
-    systems = {name: dict(one.values) for name, one in found.items()}
+    systems = {name: dict(value.values) for name, value in evaluations.items()}
     for metric in next(iter(systems.values())):
         # Only queries that every run has a value for can be paired; under "zero" that is all of them.
         anywhere = np.any([np.isnan(values[metric]) for values in systems.values()], axis=0)
         for values in systems.values():
             values[metric] = np.where(anywhere, np.nan, values[metric])
-    rates = {name: one.tie_rate for name, one in found.items()}
-    missing = {name: len(one.missing_queries) for name, one in found.items()}
+    rates = {name: value.tie_rate for name, value in evaluations.items()}
+    missing = {name: len(value.missing_queries) for name, value in evaluations.items()}
     shared = ", ".join(f"{name} {rate:.1%}" for name, rate in rates.items())
     verb = {"zero": "counted as 0", "skip": "left out of every run"}
     notes = [f"ties: policy {arguments.ties}; documents that share their score with another: {shared}"]
@@ -126,7 +128,7 @@ def _measure_files(arguments: Namespace) -> _SystemValues:
     policies = {
         "ties": {"policy": arguments.ties, "rates": rates},
         "missing": {"policy": arguments.missing, "queries": missing},
-        "empty": {"policy": arguments.empty, "queries": len(next(iter(found.values())).empty_queries)},
+        "empty": {"policy": arguments.empty, "queries": len(next(iter(evaluations.values())).empty_queries)},
     }
     return _SystemValues(systems, [qrels.query_name(row) for row in range(len(qrels))], policies, notes)
 
@@ -202,25 +204,27 @@ def _short_names(paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, paths, strict=True))
 
 
-def _table(found: Sequence[Comparison]) -> Table:
+def _table(comparisons: Sequence[Comparison]) -> Table:
     from mmattn.reports.tables import Table
 
     columns = ("metric", "system", "against", "difference", "95% interval", "p (Holm)", "effect")
     rows = tuple(
         (
-            one.metric, one.system, one.baseline, f"{one.difference.mean:+.4f}",
-            f"{one.difference.low:+.4f} to {one.difference.high:+.4f}", f"{one.adjusted_p_value:.4f}",
-            f"{one.effect_size:+.2f}", f"{one.wins}/{one.losses}/{one.ties}",
+            entry.metric, entry.system, entry.baseline, f"{entry.difference.mean:+.4f}",
+            f"{entry.difference.low:+.4f} to {entry.difference.high:+.4f}", f"{entry.adjusted_p_value:.4f}",
+            f"{entry.effect_size:+.2f}", f"{entry.wins}/{entry.losses}/{entry.ties}",
         )
-        for one in found
+        for entry in comparisons
     )  # fmt: skip
     title = "Paired differences; effect: mean over standard deviation"
     return Table(title, (*columns, "won/lost/even"), rows)
 
 
-def _extremes(one: Comparison, count: int) -> dict[str, list[int]]:
+def _extremes(comparison: Comparison, count: int) -> dict[str, list[int]]:
     """Return the units with the largest wins and losses."""
-    values = {row: value for row, value in enumerate(one.per_user.tolist()) if value == value and value}
+    values = {
+        row: value for row, value in enumerate(comparison.per_user.tolist()) if value == value and value
+    }
     ordered = sorted(values, key=lambda row: values[row])
     return {
         "won": [row for row in ordered[::-1][:count] if values[row] > 0],
@@ -228,25 +232,29 @@ def _extremes(one: Comparison, count: int) -> dict[str, list[int]]:
     }
 
 
-def _largest_differences(found: Sequence[Comparison], measured: _SystemValues, count: int) -> list[str]:
+def _largest_differences(comparisons: Sequence[Comparison], measured: _SystemValues, count: int) -> list[str]:
     lines = []
-    for one in found if count > 0 else ():
-        for word, rows in _extremes(one, count).items():
-            cells = (f"{measured.unit(row)} {one.per_user[row]:+.4f}" for row in rows)
+    for comparison in comparisons if count > 0 else ():
+        for word, rows in _extremes(comparison, count).items():
+            cells = (f"{measured.unit(row)} {comparison.per_user[row]:+.4f}" for row in rows)
             lines.append(
-                f"{one.metric}, {one.system} against {one.baseline}, most {word}: {', '.join(cells)}"
+                f"{comparison.metric}, {comparison.system} against {comparison.baseline}, "
+                f"most {word}: {', '.join(cells)}"
             )
     return lines
 
 
-def _to_json(found: Sequence[Comparison], measured: _SystemValues, count: int) -> dict[str, Any]:
+def _to_json(result: Sequence[Comparison], measured: _SystemValues, count: int) -> dict[str, Any]:
     comparisons = []
-    for one in found:
-        content = one.to_json()
+    for comparison in result:
+        content = comparison.to_json()
         if count > 0:
             content["largest"] = {
-                word: [{"unit": measured.unit(row), "difference": float(one.per_user[row])} for row in rows]
-                for word, rows in _extremes(one, count).items()
+                word: [
+                    {"unit": measured.unit(row), "difference": float(comparison.per_user[row])}
+                    for row in rows
+                ]
+                for word, rows in _extremes(comparison, count).items()
             }
         comparisons.append(content)
     return {"comparisons": comparisons, "policies": dict(measured.policies)}

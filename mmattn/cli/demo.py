@@ -76,8 +76,8 @@ def _align_modalities(dataset: Dataset, out: Path, epochs: int, progress: bool) 
     part = {name: torch.from_numpy(np.flatnonzero(dataset.item_split == name)) for name in _SPLIT_PARTS}
 
     def judge(model: Model) -> dict[str, float]:
-        found = cross_modal_precision(*modality_vectors(model, inputs, part["validation"]), labels)
-        return {"precision@10": float(np.mean(list(found.values())))}
+        precision = cross_modal_precision(*modality_vectors(model, inputs, part["validation"]), labels)
+        return {"precision@10": float(np.mean(list(precision.values())))}
 
     task = AlignmentTask(
         model, inputs, groups=groups, validate_fn=judge, samples=part["train"], batch_size=64
@@ -91,9 +91,9 @@ def _align_modalities(dataset: Dataset, out: Path, epochs: int, progress: bool) 
         run_name="align",
     )
     model.save_pretrained(out / "aligned")
-    found = cross_modal_precision(*modality_vectors(model, inputs, part["test"]), labels)
+    precision = cross_modal_precision(*modality_vectors(model, inputs, part["test"]), labels)
     print(f"precision@10 on {len(part['test'])} unseen items (query -> searched; chance is 0.10)")
-    for (query, target), value in found.items():
+    for (query, target), value in precision.items():
         print(f"  {query:>5} -> {target:<5}  {value:.3f}")
 
 

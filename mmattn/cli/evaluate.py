@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
     from mmattn.evaluation.trec.evaluate import evaluate_run
     from mmattn.evaluation.trec.io import read_qrels, read_run
 
-    found = evaluate_run(
+    evaluation = evaluate_run(
         read_run(arguments.run_file),
         read_qrels(arguments.qrels, arguments.split),
         arguments.metrics,
@@ -59,33 +59,33 @@ def run(arguments: Namespace) -> int:
         relevant_from=arguments.relevant_from,
     )
     if arguments.json:
-        content = found.to_json()
+        content = evaluation.to_json()
         if arguments.per_query:
-            content["per_query"] = _per_query(found)
+            content["per_query"] = _per_query(evaluation)
         print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        print(_table(found, arguments.missing, arguments.empty, arguments.per_query))
+        print(_table(evaluation, arguments.missing, arguments.empty, arguments.per_query))
     return 0
 
 
-def _per_query(found: Evaluation) -> dict[str, dict[str, float | None]]:
+def _per_query(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
     return {
         query: {name: None if values[row] != values[row] else float(values[row])
-                for name, values in found.values.items()}
-        for row, query in enumerate(found.queries)
+                for name, values in evaluation.values.items()}
+        for row, query in enumerate(evaluation.queries)
     }  # fmt: skip
 
 
-def _table(found: Evaluation, missing: str, empty: str, per_query: bool) -> str:
-    width = max(len(name) for name in found.values)
+def _table(evaluation: Evaluation, missing: str, empty: str, per_query: bool) -> str:
+    width = max(len(name) for name in evaluation.values)
     lines = []
     if per_query:
-        for query, values in _per_query(found).items():
+        for query, values in _per_query(evaluation).items():
             lines += [
                 f"{name:<{width}}  {query}  {'-' if value is None else format(value, '.4f')}"
                 for name, value in values.items()
             ]
-    summary = found.to_json()
+    summary = evaluation.to_json()
     for name, ends in summary["metrics"].items():
         if ends["mean"] is None:
             lines.append(f"{name:<{width}}  -       no query has a value")
@@ -95,14 +95,15 @@ def _table(found: Evaluation, missing: str, empty: str, per_query: bool) -> str:
     lines += [
         "",
         f"{summary['queries']:,} judged queries; 95% bootstrap intervals over queries",
-        f"ties: policy {found.ties}; {found.tie_rate:.1%} of the documents share their score with another",
+        f"ties: policy {evaluation.ties}; "
+        f"{evaluation.tie_rate:.1%} of the documents share their score with another",
     ]
-    if found.missing_queries:
+    if evaluation.missing_queries:
         lines.append(
-            f"{len(found.missing_queries):,} judged queries are missing from the run: {verb[missing]}"
+            f"{len(evaluation.missing_queries):,} judged queries are missing from the run: {verb[missing]}"
         )
-    if found.empty_queries:
-        lines.append(f"{len(found.empty_queries):,} judged queries have nothing relevant: {verb[empty]}")
-    if found.n_unjudged:
-        lines.append(f"{found.n_unjudged:,} queries of the run are not judged: left out")
+    if evaluation.empty_queries:
+        lines.append(f"{len(evaluation.empty_queries):,} judged queries have nothing relevant: {verb[empty]}")
+    if evaluation.n_unjudged:
+        lines.append(f"{evaluation.n_unjudged:,} queries of the run are not judged: left out")
     return "\n".join(lines)

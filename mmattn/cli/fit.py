@@ -38,15 +38,13 @@ def run(arguments: Namespace) -> int:
     folder = run_experiment(config, resume=arguments.resume, progress=not arguments.quiet)
     if not distributed_state().is_main_process:  # of `accelerate launch`: one of them speaks
         return 0
-    metrics = (folder / "metrics.json").read_text(encoding="utf-8")
+    text = (folder / "metrics.json").read_text(encoding="utf-8")
     if arguments.json:
-        print(metrics)
+        print(text)
         return 0
-    found = json.loads(metrics)
-    print(
-        f"{task_metrics_table(found) if 'tasks' in found else metrics_table(found)}\n\nreport: "
-        f"{folder / 'report.html'}"
-    )
+    metrics = json.loads(text)
+    table = task_metrics_table(metrics) if "tasks" in metrics else metrics_table(metrics)
+    print(f"{table}\n\nreport: {folder / 'report.html'}")
     return 0
 
 
@@ -63,21 +61,21 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]
         >>> split_overrides(["--config", "fit.yaml", "--training.epochs", "3", "--name=x", "--json"])
         (['--config', 'fit.yaml', '--json'], {'training.epochs': 3, 'name': 'x'})
     """
-    own: list[str] = []
-    found: dict[str, Any] = {}
+    remaining: list[str] = []
+    overrides: dict[str, Any] = {}
     left = list(arguments)
     while left:
         argument = left.pop(0)
         key, equals, value = argument.partition("=")
         if not key.startswith("--") or key in _COMMAND_OPTIONS:
-            own.append(argument)
+            remaining.append(argument)
             continue
         if not equals:
             if not left:
                 raise InputError(f"fit: {key} has no value, expected {key} VALUE")
             value = left.pop(0)
-        found[key.removeprefix("--")] = yaml.safe_load(value)
-    return own, found
+        overrides[key.removeprefix("--")] = yaml.safe_load(value)
+    return remaining, overrides
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
@@ -90,9 +88,9 @@ def metrics_table(metrics: dict[str, Any]) -> str:
     names = list(next(iter(systems.values())))
     width = max(map(len, systems))
     lines = [" " * width + "".join(f"  {name:>24}" for name in names)]
-    for system, found in systems.items():
+    for system, result in systems.items():
         cells = (
-            f"{found[name]['mean']:.4f} ({found[name]['low']:.4f}-{found[name]['high']:.4f})"
+            f"{result[name]['mean']:.4f} ({result[name]['low']:.4f}-{result[name]['high']:.4f})"
             for name in names
         )
         lines.append(f"{system:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
@@ -107,9 +105,9 @@ def task_metrics_table(metrics: dict[str, Any]) -> str:
     """
     rows: list[tuple[str, ...]] = [("task", "", "mmattn", "alone", "mmattn - alone")]
     for name, task in metrics["tasks"].items():
-        for figure, own in task["metrics"].items():
+        for figure, interval in task["metrics"].items():
             others = (task[which].get(figure) for which in ("single_task", "gain"))
-            rows.append((name, figure, *map(_cell, (own, *others))))
+            rows.append((name, figure, *map(_cell, (interval, *others))))
     if not any(task["single_task"] for task in metrics["tasks"].values()):
         rows = [row[:3] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -109,19 +109,19 @@ def run(arguments: Namespace) -> int:
         return _verify(options)
     if arguments.action == "search":
         return _search(options)
-    index, place = _apply_action(arguments.action, options), options.bundle
+    index, folder = _apply_action(arguments.action, options), options.bundle
     if arguments.action in ("split", "export"):
-        place = options.out
+        folder = options.out
     if arguments.action == "export":
         from mmattn.retrieval.storage.arrow import export_parquet
 
-        export_parquet(index, place)
+        export_parquet(index, folder)
     elif arguments.action != "plan":
-        index.save(place)
+        index.save(folder)
     if options.json:
         print(json.dumps({"count": len(index), "dim": index.dim, "plan": index.plan().to_dict()}))
     else:
-        print(f"{index} in {place}\n{index.plan()}")
+        print(f"{index} in {folder}\n{index.plan()}")
     return 0
 
 
@@ -218,9 +218,9 @@ def _search(options: Namespace) -> int:
             )
         )
         return 0
-    for name, found in zip(names, hits.to_lists(), strict=True):
+    for name, result in zip(names, hits.to_lists(), strict=True):
         print(f"{name}:")
-        for item, score in found:
+        for item, score in result:
             print(f"  {score:>10.4f}  {item}")
     return 0
 

@@ -56,9 +56,9 @@ def run(arguments: Namespace) -> int:
         }  # fmt: skip
         lines.append(_added_sentence(added))
     if arguments.history is not None:
-        found = service.recommend(arguments.history, arguments.k, arguments.where)
-        told |= {"basis": found.basis, "items": _items_with_columns(service, found)}
-        lines += _table(service, found)
+        recommendations = service.recommend(arguments.history, arguments.k, arguments.where)
+        told |= {"basis": recommendations.basis, "items": _items_with_columns(service, recommendations)}
+        lines += _table(service, recommendations)
     if arguments.users is not None:
         counts = recommend_table(
             service, arguments.users, arguments.out, k=arguments.k, where=arguments.where,
@@ -89,11 +89,13 @@ def _added_sentence(added: AddedItems) -> str:
     return words
 
 
-def _items_with_columns(service: RecommenderService, found: Recommendations) -> list[dict[str, Any]]:
-    columns = service.index.metadata.iloc[service.rows_of(found.ids)].to_dict("records")
+def _items_with_columns(
+    service: RecommenderService, recommendations: Recommendations
+) -> list[dict[str, Any]]:
+    columns = service.index.metadata.iloc[service.rows_of(recommendations.ids)].to_dict("records")
     return [
         {"item": item, "score": score, "columns": _json_values(row)}
-        for item, score, row in zip(found.ids, found.scores, columns, strict=True)
+        for item, score, row in zip(recommendations.ids, recommendations.scores, columns, strict=True)
     ]
 
 
@@ -107,15 +109,15 @@ def _json_values(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _table(service: RecommenderService, found: Recommendations) -> list[str]:
+def _table(service: RecommenderService, recommendations: Recommendations) -> list[str]:
     basis = {
         "history": "by the history",
         "catalogue": "no history: what the catalogue as a whole speaks for, the same for everybody new",
     }
-    lines = [f"{len(found.ids)} items, {basis[found.basis]}"]
+    lines = [f"{len(recommendations.ids)} items, {basis[recommendations.basis]}"]
     text = next((name for name, use in service.columns.uses() if use.role == "text"), None)
-    for place, item in enumerate(_items_with_columns(service, found), start=1):
+    for rank, item in enumerate(_items_with_columns(service, recommendations), start=1):
         title = str(item["columns"].get(text, ""))
         shown = title if len(title) <= 60 else f"{title[:59]}…"
-        lines.append(f"{place:>4}  {item['score']:>9.4f}  {item['item']!s:<12}  {shown}".rstrip())
+        lines.append(f"{rank:>4}  {item['score']:>9.4f}  {item['item']!s:<12}  {shown}".rstrip())
     return lines

@@ -44,10 +44,10 @@ def ablate(
     """
     names = (modality,) if isinstance(modality, str) else tuple(modality)
     if method not in get_args(AblationMethod):
-        raise InputError(f"knockout: got {method!r}.{did_you_mean(str(method), get_args(AblationMethod))}")
+        raise InputError(f"ablation: got {method!r}.{did_you_mean(str(method), get_args(AblationMethod))}")
     for name in names:
         if name not in inputs.modalities:
-            raise InputError(f"knockout: no modality {name!r}.{did_you_mean(name, inputs.modalities)}")
+            raise InputError(f"ablation: no modality {name!r}.{did_you_mean(name, inputs.modalities)}")
     order = _shuffle_order(inputs, names, seed) if method == "shuffle" else None
     for name in names:
         if method == "drop":
@@ -68,7 +68,7 @@ def ablations(
     include_subsets: bool = True,
     seed: int = 0,
 ) -> Iterator[tuple[str, ModelInputs]]:
-    """All the knockouts of a report, one after the other, by name.
+    """All the ablations of a report, one after the other, by name.
 
     Named "without-image", "shuffled-image", "noise-image" for a content, "without-table.year" for one of
     several encoders of a content, "only-text+image" for a subset. A subset that lacks one content alone is
@@ -90,18 +90,20 @@ def ablations(
         >>> [name for name, _ in ablations(both, {"text": ["text"], "image": ["image"]}, ["drop", "noise"])]
         ['without-text', 'without-image', 'noise-text']
     """
-    parts = {name: tuple(own) for name, own in contents.items()}
+    parts = {name: tuple(names) for name, names in contents.items()}
     if include_encoders:
-        for content, own in contents.items():
-            parts |= {f"{content}.{name}": (name,) for name in own if len(own) > 1}
+        for content, current in contents.items():
+            parts |= {f"{content}.{name}": (name,) for name in current if len(current) > 1}
     for how in methods:
-        for name, own in parts.items():
-            if _is_applicable(inputs, own, how):
-                yield f"{ABLATION_PREFIXES[how]}-{name}", ablate(inputs, own, how, seed=seed)
+        for name, current in parts.items():
+            if _is_applicable(inputs, current, how):
+                yield f"{ABLATION_PREFIXES[how]}-{name}", ablate(inputs, current, how, seed=seed)
     largest = len(contents) - (1 if "drop" in methods else 0)
     kept = [names for size in range(1, largest) for names in combinations(contents, size)]
     for names in kept[:_MAX_SUBSETS] if include_subsets else ():
-        gone = [modality for content, own in contents.items() if content not in names for modality in own]
+        gone = [
+            modality for content, values in contents.items() if content not in names for modality in values
+        ]
         yield "only-" + "+".join(names), ablate(inputs, gone)
 
 
@@ -135,7 +137,7 @@ def _shuffle_order(inputs: ModelInputs, modalities: Sequence[str], seed: int) ->
     present = samples_with(inputs, modalities)
     if len(present) < 2:
         names = " and ".join(map(repr, modalities))
-        raise InputError(f"knockout: {len(present)} samples have {names}, expected two to exchange")
+        raise InputError(f"ablation: {len(present)} samples have {names}, expected two to exchange")
     order = np.arange(len(inputs))
     ring = np.random.default_rng(seed).permutation(present)
     order[ring] = np.roll(ring, 1)
@@ -145,7 +147,7 @@ def _shuffle_order(inputs: ModelInputs, modalities: Sequence[str], seed: int) ->
 def _replace_with_noise(inputs: ModelInputs, modality: str, seed: int) -> ModelInputs:
     if modality not in inputs.tokens:
         raise InputError(
-            f"knockout: {modality!r} has no stored vectors to replace by noise; drop or shuffle it"
+            f"ablation: {modality!r} has no stored vectors to replace by noise; drop or shuffle it"
         )
     tokens = inputs.tokens[modality]
     generator = torch.Generator().manual_seed(seed)

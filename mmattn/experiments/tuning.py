@@ -200,7 +200,7 @@ def tune(
     """Choose the parameters of every system on validation, with the same number of trials for each.
 
     Args:
-        systems: ours and its rivals.
+        systems: ours and its baselines.
         data: a split is turned into its `ValidationData` before any system sees it.
         metric: name with a cut-off, to be maximised.
         trials: for each system that has something to choose; one suffices for the others.
@@ -215,7 +215,7 @@ def tune(
             f"tune: got {len(systems)} systems and {trials} trials, expected at least one of both"
         )
     view = data if isinstance(data, ValidationData) else ValidationData(data)
-    found = {name: _tune_one(name, system, view, metric, trials, seed) for name, system in systems.items()}
+    tuned = {name: _tune_one(name, system, view, metric, trials, seed) for name, system in systems.items()}
     manifest = {
         "metric": metric,
         "trials": trials,
@@ -225,20 +225,22 @@ def tune(
         "data_sha256": view.fingerprint(),
         "systems": {
             name: {
-                "space": {key: {type(one).__name__: asdict(one)} for key, one in systems[name].space.items()},
+                "space": {
+                    key: {type(value).__name__: asdict(value)} for key, value in systems[name].space.items()
+                },
                 "best": dict(result.parameters),
                 "value": result.value,
                 "start": dict(systems[name].start),
                 "trials": [dict(trial) for trial in result.trials],
             }
-            for name, result in found.items()
+            for name, result in tuned.items()
         },
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _LIBRARIES},
         },
     }
-    return TuningResult(found, manifest)
+    return TuningResult(tuned, manifest)
 
 
 def _tune_one(
@@ -250,7 +252,7 @@ def _tune_one(
         raise MissingDependency("tune needs optuna: pip install 'mmattn[tune]'") from error
 
     def objective(trial: optuna.Trial) -> float:
-        parameters = {key: _suggest(trial, key, one) for key, one in system.space.items()}
+        parameters = {key: _suggest(trial, key, value) for key, value in system.space.items()}
         fitted = system.fit(view, **parameters)
         if not isinstance(fitted, FittedSystem):
             return view.mean_metric(fitted, metric)

@@ -120,15 +120,15 @@ def explain_item(
     encoder = RunEncoder.from_run(run, seed, head)
     config = _run_config(Path(run))
     dataset = _read_dataset(Path(run), config, card)
-    place = index_of(item, dataset.item_ids, "item")
-    sample, store = dataset.items[place], _feature_store(config, features)
+    row = index_of(item, dataset.item_ids, "item")
+    sample, store = dataset.items[row], _feature_store(config, features)
     parts, tokens = _encode_item(encoder, dataset, sample, store)
     question: ExplanationTarget
     if user is not None:
         if config is None:
             raise InputError(f"explain: {run} is a model without a run, expected a run's folder for a user")
         question = user_score_target(
-            encoder, config, dataset, user, place,
+            encoder, config, dataset, user, row,
             seed=_seed(encoder), features=store or config.data.features, progress=progress,
         )  # fmt: skip
     elif compare_to is not None:
@@ -140,14 +140,20 @@ def explain_item(
     else:
         with torch.no_grad():
             question = ItemVector(encoder.model.fuse(tokens).pooled[0])
-    found = explain(encoder.model.core, tokens, {part.modality: part.spans for part in parts}, question)
+    explanation = explain(encoder.model.core, tokens, {part.modality: part.spans for part in parts}, question)
     reasons = []
     if isinstance(question, UserScore):
         with torch.no_grad():
             fused = encoder.model.fuse(tokens)
         reasons = [(dataset.items[number], share) for number, share in question.contributions(fused)]
     return ItemExplanation(
-        sample, item_title(sample), question, found, parts, tuple(reasons), _provenance(run, encoder, dataset)
+        sample,
+        item_title(sample),
+        question,
+        explanation,
+        parts,
+        tuple(reasons),
+        _provenance(run, encoder, dataset),
     )
 
 
@@ -211,21 +217,21 @@ def _encode_item(
     kinds = {use.modality: use.kind for _, use in uses}
     parts = []
     for name, source in encoder.sources.items():
-        own, content = encoder.model.encoders[name], sample.content.get(source)
+        content_encoder, content = encoder.model.encoders[name], sample.content.get(source)
         readable = content is not None and name not in problems
         parts.append(
             ModalityContent(
                 modality=name,
                 source=source,
                 kind=kinds.get(source, ""),
-                encoder=own,
+                encoder=content_encoder,
                 content=content if readable else None,
                 error=problems.get(name, ""),
                 fields=tuple(column for column, use in uses if use.modality == source and use.kind == "text"),
-                spans=merge_spans(token_spans(own, content, tokens[name]), MAX_AUDIO_SPANS)
+                spans=merge_spans(token_spans(content_encoder, content, tokens[name]), MAX_AUDIO_SPANS)
                 if readable
                 else (),
-                hint=_hint(own, sample),
+                hint=_hint(content_encoder, sample),
             )
         )
     if not any(len(each.values) for each in tokens.values()):

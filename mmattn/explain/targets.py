@@ -158,7 +158,7 @@ class UserScore:
         total = float(parts_I.sum()) or 1.0
         factor = float(self.score(fused)[0]) / total
         order = parts_I.abs().argsort(descending=True)[: min(max_items, int(self.history.sum()))].tolist()
-        return [(int(self.known_items[place]), float(parts_I[place]) * factor) for place in order]
+        return [(int(self.known_items[index]), float(parts_I[index]) * factor) for index in order]
 
 
 @torch.no_grad()
@@ -203,20 +203,22 @@ def user_score_target(
         encoder.model, inputs, encoder.head, None if head.id_embedding is None else all_known
     )
     device = vectors.device
-    found = UserScore(
+    score = UserScore(
         head, user, vectors[torch.from_numpy(known).to(device)], torch.from_numpy(history).to(device), known,
         learned_index=None if head.id_embedding is None else (item if item in all_known else -1),
     )  # fmt: skip
     candidates = split.candidates("test")
     candidates = candidates[~np.isin(candidates, split.known("test")[[row]].indices)]
     if item in candidates:
-        place = {int(number): index for index, number in enumerate(known)}
-        own = torch.tensor([place.get(int(number), -1) for number in candidates], device=device)
-        weights = head.weights(found.known_vectors, vectors[torch.from_numpy(candidates).to(device)], own)
-        scores = head.score(found.history[None], weights)[0]
-        found.rank = int((scores > scores[int(np.flatnonzero(candidates == item)[0])]).sum()) + 1
-        found.n_candidates = len(candidates)
-    return found
+        known_index = {int(number): index for index, number in enumerate(known)}
+        known_rows = torch.tensor([known_index.get(int(number), -1) for number in candidates], device=device)
+        weights = head.weights(
+            score.known_vectors, vectors[torch.from_numpy(candidates).to(device)], known_rows
+        )
+        scores = head.score(score.history[None], weights)[0]
+        score.rank = int((scores > scores[int(np.flatnonzero(candidates == item)[0])]).sum()) + 1
+        score.n_candidates = len(candidates)
+    return score
 
 
 def index_of(name: str, names: Sequence[str], kind: str) -> int:

@@ -123,13 +123,13 @@ def token_spans(encoder: Encoder, content: Any, tokens: Tokens) -> tuple[TokenSp
         >>> [unit.label for unit in token_spans(encoder, "Toy Story!", encoder(["Toy Story!"]))]
         ['Toy', 'Story', '!']
     """
-    found = find_token_spans(encoder, content, tokens) if len(tokens.values) else ()
-    if sorted(token for unit in found for token in unit.tokens) != list(range(len(tokens.values))):
+    spans = find_token_spans(encoder, content, tokens) if len(tokens.values) else ()
+    if sorted(token for unit in spans for token in unit.tokens) != list(range(len(tokens.values))):
         raise InputError(
             f"explain: {encoder.name!r} gave {len(tokens.values)} tokens of {tokens.modalities[0]!r}, "
-            f"expected {sum(len(unit.tokens) for unit in found)} for this content"
+            f"expected {sum(len(unit.tokens) for unit in spans)} for this content"
         )
-    return tuple(found)
+    return tuple(spans)
 
 
 @singledispatch
@@ -175,11 +175,11 @@ def _(encoder: PatchEncoder | TinyImage, content: Any, tokens: Tokens) -> Sequen
 def _(encoder: TinyText, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
     if encoder.is_split_into_words:
         return _word_list_spans(content, tokens)
-    found: list[TokenSpan] = []
+    spans: list[TokenSpan] = []
     for field, text in texts_to_encode(split_fields(content), "fields"):
         for match in list(tokenize_words(text))[: encoder.max_words]:
-            found.append(_text_span((len(found),), text, field, match.start(), match.end()))
-    return found
+            spans.append(_text_span((len(spans),), text, field, match.start(), match.end()))
+    return spans
 
 
 @find_token_spans.register(HuggingFaceText)
@@ -196,7 +196,7 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[TokenS
         ]
     if not encoder.tokenizer.is_fast:  # slow tokenizers report no offsets
         return [TokenSpan((token,), f"piece {token + 1}") for token in range(len(tokens.values))]
-    found: list[TokenSpan] = []
+    spans: list[TokenSpan] = []
     first = 0
     for field, text in texts.items():
         pieces = encoder.tokenizer(
@@ -208,19 +208,19 @@ def _(encoder: HuggingFaceText, content: Any, tokens: Tokens) -> Sequence[TokenS
             if word is not None  # special tokens belong to no word
         ]
         for _, alike in groupby(read, key=lambda piece: piece[0]):
-            places = [place for _, place in alike]
-            tokens_of = tuple(range(first, first + len(places)))
-            found.append(_text_span(tokens_of, text, field, places[0][0], places[-1][1]))
-            first += len(places)
-    return found
+            rows = [row for _, row in alike]
+            tokens_of = tuple(range(first, first + len(rows)))
+            spans.append(_text_span(tokens_of, text, field, rows[0][0], rows[-1][1]))
+            first += len(rows)
+    return spans
 
 
 def _word_list_spans(words: Sequence[str], tokens: Tokens) -> list[TokenSpan]:
     """Return the tokens of each word of a list; each word is its own field."""
-    alike = groupby(enumerate(tokens.position.tolist()), key=lambda one: one[1])
+    alike = groupby(enumerate(tokens.position.tolist()), key=lambda pair: pair[1])
     return [
-        _text_span(tuple(token for token, _ in own), words[place], place, 0, len(words[place]))
-        for place, own in alike
+        _text_span(tuple(token for token, _ in position), words[row], row, 0, len(words[row]))
+        for row, position in alike
     ]
 
 
@@ -230,12 +230,12 @@ def _(encoder: Tabular, content: Any, tokens: Tokens) -> Sequence[TokenSpan]:
     # Rows of the encoder's table, in its own order: column by column, value by value.
     values = [value for spec in encoder.columns.values() for value in spec.get("values", [])]
     names = list(encoder.columns)
-    found = []
+    spans = []
     for token, (column, row) in enumerate(zip(cells.column, cells.value_index, strict=True)):
         name = names[column]
         value = f"{content[name]:g}" if row < 0 else str(values[row])
-        found.append(TokenSpan((token,), f"{name}: {value}", TableCell(name, value)))
-    return found
+        spans.append(TokenSpan((token,), f"{name}: {value}", TableCell(name, value)))
+    return spans
 
 
 def merge_spans(spans: Sequence[TokenSpan], max_spans: int) -> tuple[TokenSpan, ...]:

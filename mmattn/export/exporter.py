@@ -69,8 +69,8 @@ def _example_inputs(network: PaddedModel) -> dict[str, Tensor]:
     inputs: dict[str, Tensor] = {}
     for number, (name, form) in enumerate(network.encoders.items()):
         length = _EXAMPLE_LENGTHS[number % len(_EXAMPLE_LENGTHS)] + network.min_length
-        found = form.collate(form.reader(form.settings()), [None] * _EXAMPLE_SAMPLES, length)
-        inputs |= {f"{name}.{tensor}": value for tensor, value in found.items()}
+        arrays = form.collate(form.reader(form.settings()), [None] * _EXAMPLE_SAMPLES, length)
+        inputs |= {f"{name}.{tensor}": value for tensor, value in arrays.items()}
     return inputs
 
 

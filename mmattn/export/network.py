@@ -82,14 +82,14 @@ class PaddedModel(nn.Module):
             for name, form in self.encoders.items()
         }
         fused = fuse_padded(self.core, parts, self.task)
-        said = {"pooled": fused.pooled, "presence": fused.presence}
+        outputs = {"pooled": fused.pooled, "presence": fused.presence}
         for name, head in self.heads.items():
             if hasattr(head, "forward_padded"):
                 answer = head.forward_padded(fused.padded)
             else:
                 answer = head(replace(fused, head=name))
-            said |= _flatten_output(name, answer)
-        return said
+            outputs |= _flatten_output(name, answer)
+        return outputs
 
 
 def _flatten_output(name: str, answer: Any) -> dict[str, Tensor]:

@@ -173,8 +173,8 @@ class PaddedImageEncoder(PaddedEncoder):
         reader: SquareImageReader, contents: Sequence[Tensor | None], min_length: int
     ) -> dict[str, Tensor]:
         none = torch.zeros(3, reader.size, reader.size, dtype=torch.uint8)
-        there = torch.tensor([content is not None for content in contents])
-        return {"pixels": torch.stack([none if c is None else c for c in contents]), "present": there}
+        presence = torch.tensor([content is not None for content in contents])
+        return {"pixels": torch.stack([none if c is None else c for c in contents]), "present": presence}
 
     def forward(self, pixels: Tensor, present: Tensor) -> PaddedTokens:  # type: ignore[override]
         patches_BTD = self.patches(pixels)

@@ -109,8 +109,8 @@ class ExportedModel:
         for modality, (form, reader, source) in self._readers.items():
             raw = [sample.content.get(source) for sample in samples]
             read = [None if content is None else reader.read(content) for content in raw]
-            found = form.collate(reader, read, self._min_length)
-            inputs |= {f"{modality}.{name}": tensor for name, tensor in found.items()}
+            arrays = form.collate(reader, read, self._min_length)
+            inputs |= {f"{modality}.{name}": tensor for name, tensor in arrays.items()}
         return inputs
 
     def run(self, samples: Sequence[Sample], batch_size: int = 64) -> dict[str, np.ndarray]:

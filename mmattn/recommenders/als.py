@@ -67,12 +67,12 @@ class ImplicitALS:
 
         Raises:
             InputError: no known items, or ids out of range.
-            MissingDependency: `implicit` is not installed (the extra `rivals`).
+            MissingDependency: `implicit` is not installed (the extra `baselines`).
         """
         try:
             from implicit.cpu.als import AlternatingLeastSquares
         except ImportError as error:
-            raise MissingDependency("ImplicitALS needs implicit: pip install 'mmattn[rivals]'") from error
+            raise MissingDependency("ImplicitALS needs implicit: pip install 'mmattn[baselines]'") from error
         from threadpoolctl import threadpool_limits
 
         known_W = known_items("ImplicitALS", interactions, known)

@@ -88,10 +88,10 @@ class LinearRecommender(ABC):
         Args:
             histories: [U, I], a stored entry where the user chose the item.
         """
-        asked = copy(self)
-        asked._history_UW = sparse.csr_array(histories[:, self._known_W].astype(np.float32))
-        asked._history_UW.data[:] = 1
-        return asked
+        recommender = copy(self)
+        recommender._history_UW = sparse.csr_array(histories[:, self._known_W].astype(np.float32))
+        recommender._history_UW.data[:] = 1
+        return recommender
 
     def score(self, users: ArrayLike, items: ArrayLike) -> Floats32:
         """Score items for users.

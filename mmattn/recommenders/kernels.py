@@ -70,9 +70,11 @@ def tag_matrix(tags: Sequence[Iterable[Hashable]]) -> sparse.csr_array:
         [[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]
     """
     columns: dict[Hashable, int] = {}
-    chosen = [[columns.setdefault(tag, len(columns)) for tag in dict.fromkeys(own)] for own in tags]
-    lengths = [len(own) for own in chosen]
-    indices = np.fromiter((column for own in chosen for column in own), np.int64, sum(lengths))
+    chosen = [
+        [columns.setdefault(tag, len(columns)) for tag in dict.fromkeys(item_tags)] for item_tags in tags
+    ]
+    lengths = [len(item_tags) for item_tags in chosen]
+    indices = np.fromiter((column for item_tags in chosen for column in item_tags), np.int64, sum(lengths))
     pointers = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return sparse.csr_array((np.ones(len(indices)), indices, pointers), shape=(len(tags), len(columns)))
 

@@ -87,11 +87,11 @@ class ItemKNN(LinearRecommender):
         norm_W = np.sqrt(np.diff(chosen_WU.indptr)).astype(np.float32)
 
         def similarities() -> Iterator[tuple[Ints, Floats32]]:
-            for places in _blocks(np.arange(len(known_W))):
-                common_BW = (chosen_WU[places] @ history_UW).toarray()
+            for rows in _blocks(np.arange(len(known_W))):
+                common_BW = (chosen_WU[rows] @ history_UW).toarray()
                 # Items without interactions: 0 / 0 becomes 0.
-                below_BW = np.maximum(norm_W[places, None] * norm_W + self.shrinkage, 1e-12)
-                yield known_W[places], common_BW / below_BW
+                below_BW = np.maximum(norm_W[rows, None] * norm_W + self.shrinkage, 1e-12)
+                yield known_W[rows], common_BW / below_BW
 
         return _top_neighbors(similarities(), known_W, num_items, self.num_neighbors)
 
@@ -112,16 +112,16 @@ def _top_neighbors(
     place_I = np.full(num_items, -1)
     place_I[known_W] = np.arange(len(known_W))
     kept = min(num_neighbors, len(known_W))
-    found: list[tuple[Floats32, Ints, Ints]] = []
+    blocks: list[tuple[Floats32, Ints, Ints]] = []
     for rows_B, similar_BW in similarities:
         known_B = np.flatnonzero(place_I[rows_B] >= 0)
         similar_BW[known_B, place_I[rows_B[known_B]]] = -np.inf
         nearest_BK = np.argpartition(-similar_BW, kept - 1, axis=1)[:, :kept]
         weights_BK = np.take_along_axis(similar_BW, nearest_BK, 1).clip(min=0)
-        found.append((weights_BK.ravel(), nearest_BK.ravel(), np.repeat(rows_B, kept)))
-    weights = np.concatenate([values for values, _, _ in found])
-    nearest = np.concatenate([places for _, places, _ in found])
-    rows = np.concatenate([ids for _, _, ids in found])
+        blocks.append((weights_BK.ravel(), nearest_BK.ravel(), np.repeat(rows_B, kept)))
+    weights = np.concatenate([values for values, _, _ in blocks])
+    nearest = np.concatenate([indices for _, indices, _ in blocks])
+    rows = np.concatenate([ids for _, _, ids in blocks])
     weights_WI = sparse.csr_array((weights, (nearest, rows)), shape=(len(known_W), num_items))
     weights_WI.eliminate_zeros()
     return weights_WI

@@ -221,9 +221,9 @@ class InteractionPairs:
             interactions: [U, I], a stored entry where the user chose the item.
             known: [W] ids of the known items.
         """
-        found = interactions.tocoo()
-        kept = np.isin(found.col, known)
-        keys = found.row[kept].astype(np.int64) * interactions.shape[1] + found.col[kept]
+        pairs = interactions.tocoo()
+        kept = np.isin(pairs.col, known)
+        keys = pairs.row[kept].astype(np.int64) * interactions.shape[1] + pairs.col[kept]
         return cls(np.unique(keys), np.unique(known), *interactions.shape)
 
     @property
@@ -284,8 +284,8 @@ class InteractionPairs:
 
     def _is_interaction(self, users: Ints, items: Ints) -> NDArray[np.bool_]:
         wanted = users * self.num_items + items
-        places = np.searchsorted(self.pair_keys, wanted).clip(max=len(self.pair_keys) - 1)
-        return self.pair_keys[places] == wanted
+        indices = np.searchsorted(self.pair_keys, wanted).clip(max=len(self.pair_keys) - 1)
+        return self.pair_keys[indices] == wanted
 
 
 @torch.no_grad()

@@ -52,10 +52,10 @@ class VBPR(PairwiseRecommender):
         self, pairs: InteractionPairs, features: NDArray[Any] | None, generator: torch.Generator
     ) -> PairwiseModel:
         features_IF = check_features("VBPR", features, pairs.num_items).astype(np.float32)
-        own = pairs.init_vectors(self.dim, generator)
+        latent = pairs.init_vectors(self.dim, generator)
         eyes, _ = pairs.init_vectors(self.visual_dim, generator)
         projection = INIT_STD * torch.randn(features_IF.shape[1], self.visual_dim, generator=generator)
-        return _VisualFactorization(*own, eyes, nn.Parameter(projection), torch.from_numpy(features_IF))
+        return _VisualFactorization(*latent, eyes, nn.Parameter(projection), torch.from_numpy(features_IF))
 
 
 class _VisualFactorization(PairwiseModel):
@@ -80,10 +80,10 @@ class _VisualFactorization(PairwiseModel):
 
     def forward(self, users: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
         # Features are wide and items repeat within a batch: project each item once.
-        items, places = torch.unique(torch.cat([positive_items, negative_items]), return_inverse=True)
+        items, indices = torch.unique(torch.cat([positive_items, negative_items]), return_inverse=True)
         seen_IK, seen_bias_I = self._project(self.features[items])
         (seen_better_BK, seen_worse_BK), (seen_bias_better_B, seen_bias_worse_B) = (
-            values[places].chunk(2) for values in (seen_IK, seen_bias_I)
+            values[indices].chunk(2) for values in (seen_IK, seen_bias_I)
         )
         user_BK, eye_BK = self.users[users], self.visual_users[users]
         better_BK, worse_BK = self.items[positive_items], self.items[negative_items]

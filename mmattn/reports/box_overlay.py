@@ -77,7 +77,7 @@ def draw_boxes(
         if predictions is None
         else _top_predictions(predictions.scaled(size), score_threshold, max_detections)
     )
-    colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(named)}
+    colours = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(named)}
     sketch = _Canvas(canvas)
     if predictions is not None:
         for box, label in zip(predictions.boxes.tolist(), predictions.labels, strict=True):
@@ -176,11 +176,11 @@ class _Canvas:
             return
         left, top, right, bottom = self.pen.textbbox((0, 0), text, font=self.font)
         wide, high = right - left + 6, bottom - top + 6
-        place = min(self._label_positions(box, wide, high), key=self._overlap_area)
-        self.occupied.append(place)
-        self.pen.rectangle(place, fill=colour, outline=_DARK)
+        corner = min(self._label_positions(box, wide, high), key=self._overlap_area)
+        self.occupied.append(corner)
+        self.pen.rectangle(corner, fill=colour, outline=_DARK)
         self.pen.text(
-            (place[0] + 3 - left, place[1] + 3 - top), text, fill=_text_color(colour), font=self.font
+            (corner[0] + 3 - left, corner[1] + 3 - top), text, fill=_text_color(colour), font=self.font
         )
 
     def label_area(self, text: str) -> float:
@@ -197,12 +197,12 @@ class _Canvas:
             for y in (top - height - inner, bottom + inner, top + inner, bottom - height - inner)
             for x in (left, right - width)
         ]
-        places: list[Rectangle] = []
+        rectangles: list[Rectangle] = []
         for x, y in corners:
             x = min(max(x, 0), self.image.width - 1 - width)
             y = min(max(y, 0), self.image.height - 1 - height)
-            places.append((round(x), round(y), round(x + width), round(y + height)))
-        return places
+            rectangles.append((round(x), round(y), round(x + width), round(y + height)))
+        return rectangles
 
     def _overlap_area(self, candidate: Rectangle) -> float:
         """Pixels of other names under a place."""
@@ -240,7 +240,7 @@ def _intersection_area(a: Rectangle, b: Rectangle) -> float:
 
 def _text_color(colour: str) -> str:
     """Black or white, whichever is read better."""
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else _LIGHT
 
 

@@ -133,7 +133,7 @@ def _label_axes(
     axis.set_xticks(range(len(names)), short, rotation=90 if turned else 0, fontsize=size)
     axis.set_yticks(range(len(names)), short, fontsize=size)
     axis.tick_params(length=0, colors=palette["ink"])
-    for label, there in zip(axis.get_yticklabels(), has_samples_C, strict=True):
-        label.set_color(palette["ink"] if there else palette["quiet"])
+    for label, has_samples in zip(axis.get_yticklabels(), has_samples_C, strict=True):
+        label.set_color(palette["ink"] if has_samples else palette["quiet"])
     axis.set_xlabel("said", color=palette["quiet"], fontsize=10)
     axis.set_ylabel("true", color=palette["quiet"], fontsize=10)

@@ -85,15 +85,17 @@ def ablation_rows(report: RecommendationReport) -> list[AblationRow]:
     Args:
         report: the report.
     """
-    ablations = [one for one in report.ablations if one.kind != "subset"]
+    ablations = [ablation for ablation in report.ablations if ablation.kind != "subset"]
     axis = _axis_around_zero(
-        [one.change[report.primary] for one in ablations if report.primary in one.change]
+        [ablation.change[report.primary] for ablation in ablations if report.primary in ablation.change]
     )
-    names = dict.fromkeys(one.part or one.label for one in ablations)
+    names = dict.fromkeys(ablation.part or ablation.label for ablation in ablations)
     rows = []
     for name in sorted(names, key=lambda name: list(names).index(name.partition(".")[0])):
-        own = {one.kind: one for one in ablations if (one.part or one.label) == name}
-        changes = {kind: one.change.get(report.primary) for kind, one in own.items()}
+        by_kind = {
+            ablation.kind: ablation for ablation in ablations if (ablation.part or ablation.label) == name
+        }
+        changes = {kind: ablation.change.get(report.primary) for kind, ablation in by_kind.items()}
         marks = [(change, kind) for kind, change in changes.items() if change is not None]
         rows.append(
             AblationRow(
@@ -102,7 +104,7 @@ def ablation_rows(report: RecommendationReport) -> list[AblationRow]:
                 changes=changes,
                 svg=dots(marks, axis) if marks else Markup(""),
                 interpretation=_interpret(changes["drop"]) if "drop" in changes else "",
-                dropped=own.get("drop"),
+                dropped=by_kind.get("drop"),
             )
         )
     return rows
@@ -114,7 +116,11 @@ def subset_rows(report: RecommendationReport) -> list[tuple[str, Interval, Marku
     Args:
         report: the report.
     """
-    subsets = [(one.label, one.metrics[report.primary]) for one in report.ablations if one.kind == "subset"]
+    subsets = [
+        (ablation.label, ablation.metrics[report.primary])
+        for ablation in report.ablations
+        if ablation.kind == "subset"
+    ]
     if not subsets:
         return []
     subsets.append(("all modalities", report.ours.metrics[report.primary]))

@@ -87,10 +87,10 @@ class Subgroup:
 
     Args:
         group: what is divided: "cold items", "items" or "history".
-        name: of the stratum, for example "head" or "1 to 9".
+        name: of the subgroup, for example "head" or "1 to 9".
         metric: what was measured.
         systems: system -> its mean and interval.
-        difference: ours minus the strongest rival, paired; None where there is no rival.
+        difference: ours minus the strongest baseline, paired; None where there is no baseline.
     """
 
     group: str
@@ -101,7 +101,7 @@ class Subgroup:
 
     @property
     def outcome(self) -> Literal["better", "worse", "even", ""]:
-        """Ours against the strongest rival, as far as the interval tells them apart."""
+        """Ours against the strongest baseline, as far as the interval tells them apart."""
         if self.difference is None:
             return ""
         if not self.difference.excludes_zero:
@@ -274,10 +274,11 @@ class RecommendationReport(Report):
             raise InputError(f"Report: got systems {names}, expected {OURS!r} among them and each name once")
         metrics = list(self.ours.metrics)
         measured: list[System | Ablation] = [*self.systems, *self.ablations]
-        for one in measured:
-            if set(one.metrics) != set(metrics) or not metrics:
+        for result in measured:
+            if set(result.metrics) != set(metrics) or not metrics:
                 raise InputError(
-                    f"Report: {one.name!r} has metrics {sorted(one.metrics)}, expected {sorted(metrics)} as "
+                    f"Report: {result.name!r} has metrics {sorted(result.metrics)}, "
+                    f"expected {sorted(metrics)} as "
                     f"{OURS!r} has"
                 )
         if not self.primary:
@@ -307,12 +308,12 @@ class RecommendationReport(Report):
             "ablation_changes": {a.name: _to_json(a.change) for a in self.ablations if a.change},
             "recall_at_k": {} if self.recall_curve is None else _curves(self.recall_curve),
             "subgroups": {
-                f"{one.group}: {one.name}": {
-                    "metric": one.metric,
-                    "systems": _to_json(one.systems),
-                    "difference": None if one.difference is None else one.difference.to_json(),
+                f"{subgroup.group}: {subgroup.name}": {
+                    "metric": subgroup.metric,
+                    "systems": _to_json(subgroup.systems),
+                    "difference": None if subgroup.difference is None else subgroup.difference.to_json(),
                 }
-                for one in self.subgroups
+                for subgroup in self.subgroups
             },
             "index_cost": None if self.index_cost is None else self.index_cost.to_dict(),
             "modality_gaps": {name: asdict(gap) for name, gap in self.modality_gaps.items()},

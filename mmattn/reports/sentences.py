@@ -106,14 +106,16 @@ def describe_outcome(report: RecommendationReport) -> str:
         return report.verdict
     metric, label = report.primary, metric_label(report.primary)
     ours = report.ours.metrics[metric]
-    own = f"{report.ours.label} reaches {label} {ours.mean:.4f} ({ours.low:.4f} to {ours.high:.4f})"
+    our_interval = f"{report.ours.label} reaches {label} {ours.mean:.4f} ({ours.low:.4f} to {ours.high:.4f})"
     baseline = report.strongest_baseline
     if baseline is None:
-        return f"{own}. No baseline was evaluated, so the result cannot be put into context."
+        return f"{our_interval}. No baseline was evaluated, so the result cannot be put into context."
     against = f"the strongest baseline, {baseline.label}, {baseline.metrics[metric].mean:.4f}"
     difference = baseline.difference.get(metric)
     if difference is None:
-        return f"{own}; {against}. Without a paired difference, no claim is made about which is better."
+        return (
+            f"{our_interval}; {against}. Without a paired difference, no claim is made about which is better."
+        )
     apart = f"{format_signed(difference.mean)} ({_format_bounds(difference)})"
     if not difference.excludes_zero:
         return (

@@ -124,30 +124,37 @@ def report_tables(report: RecommendationReport) -> list[Table]:
 
 def _systems(report: RecommendationReport) -> Table:
     metrics = list(report.ours.metrics)
-    ordered = sorted(report.systems, key=lambda one: -one.metrics[report.primary].mean)
-    best = {metric: max(one.metrics[metric].mean for one in ordered) for metric in metrics}
+    ordered = sorted(report.systems, key=lambda system: -system.metrics[report.primary].mean)
+    best = {metric: max(entry.metrics[metric].mean for entry in ordered) for metric in metrics}
     return Table(
         f"{report.title}: systems, mean and 95% interval over users",
         ("system", *map(metric_label, metrics)),
-        tuple((one.label, *(format_interval(one.metrics[metric]) for metric in metrics)) for one in ordered),
+        tuple(
+            (entry.label, *(format_interval(entry.metrics[metric]) for metric in metrics))
+            for entry in ordered
+        ),
         {
             (row, column)
-            for row, one in enumerate(ordered)
+            for row, entry in enumerate(ordered)
             for column, metric in enumerate(metrics, 1)
-            if one.metrics[metric].mean == best[metric]
+            if entry.metrics[metric].mean == best[metric]
         },
     )
 
 
 def _differences(report: RecommendationReport) -> Table:
-    baselines = [one for one in report.systems if one.difference]
-    metrics = [metric for metric in report.ours.metrics if all(metric in one.difference for one in baselines)]
+    baselines = [system for system in report.systems if system.difference]
+    metrics = [
+        metric
+        for metric in report.ours.metrics
+        if all(metric in baseline.difference for baseline in baselines)
+    ]
     return Table(
         "mmattn minus each baseline, paired by user",
         ("baseline", *map(metric_label, metrics)),
         tuple(
-            (one.label, *(format_difference(one.difference[metric]) for metric in metrics))
-            for one in baselines
+            (baseline.label, *(format_difference(baseline.difference[metric]) for metric in metrics))
+            for baseline in baselines
         ),
     )
 
@@ -155,17 +162,17 @@ def _differences(report: RecommendationReport) -> Table:
 def _ablations(report: RecommendationReport) -> Table:
     metric = report.primary
     parts: dict[str, dict[str, Ablation]] = {}
-    for one in report.ablations:
-        if one.kind != "subset":
-            parts.setdefault(one.part or one.label, {})[one.kind] = one
-    kinds = [kind for kind in ABLATION_LABELS if any(kind in own for own in parts.values())]
+    for ablation in report.ablations:
+        if ablation.kind != "subset":
+            parts.setdefault(ablation.part or ablation.label, {})[ablation.kind] = ablation
+    kinds = [kind for kind in ABLATION_LABELS if any(kind in by_kind for by_kind in parts.values())]
     return Table(
         f"Ablations: change of {metric_label(metric)}, paired by user",
         ("input", *(ABLATION_LABELS[kind] for kind in kinds)),
         tuple(
-            (part, *(format_difference(own[kind].change[metric]) if kind in own and own[kind].change else "-"
-                     for kind in kinds))
-            for part, own in parts.items()
+            (part, *(format_difference(by_kind[kind].change[metric])
+                     if kind in by_kind and by_kind[kind].change else "-" for kind in kinds))
+            for part, by_kind in parts.items()
         ),
     )  # fmt: skip
 
@@ -173,13 +180,16 @@ def _ablations(report: RecommendationReport) -> Table:
 def _subsets(report: RecommendationReport) -> Table:
     metrics = list(report.ours.metrics)
     subsets = sorted(
-        (one for one in report.ablations if one.kind == "subset"),
-        key=lambda one: -one.metrics[report.primary].mean,
+        (ablation for ablation in report.ablations if ablation.kind == "subset"),
+        key=lambda ablation: -ablation.metrics[report.primary].mean,
     )
     return Table(
         "mmattn with a subset of the modalities",
         ("modalities", *map(metric_label, metrics)),
-        tuple((one.part, *(format_interval(one.metrics[metric]) for metric in metrics)) for one in subsets),
+        tuple(
+            (subset.part, *(format_interval(subset.metrics[metric]) for metric in metrics))
+            for subset in subsets
+        ),
     )
 
 
@@ -191,13 +201,13 @@ def _subgroups(report: RecommendationReport) -> Table:
         ("subgroup", "users", report.ours.label, *compared),
         tuple(
             (
-                f"{one.group}: {one.name}", f"{one.systems[report.ours.name].n_samples:,}",
-                format_interval(one.systems[report.ours.name]),
-                *((format_interval(one.systems[baseline.name]),
-                   format_difference(one.difference) if one.difference else "-")
+                f"{subgroup.group}: {subgroup.name}", f"{subgroup.systems[report.ours.name].n_samples:,}",
+                format_interval(subgroup.systems[report.ours.name]),
+                *((format_interval(subgroup.systems[baseline.name]),
+                   format_difference(subgroup.difference) if subgroup.difference else "-")
                   if baseline else ()),
             )
-            for one in report.subgroups
+            for subgroup in report.subgroups
         ),
     )  # fmt: skip
 

@@ -89,8 +89,8 @@ def check_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
         names = [name.item() if isinstance(name, np.generic) else name for name in names]
         kinds = {type(name) for name in names}
     if kinds - {str, int} or len(kinds) > 1:
-        found = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise InputError(f"{what}: got ids of type {found}, expected all text or all whole numbers")
+        types = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(f"{what}: got ids of type {types}, expected all text or all whole numbers")
     if len(set(names)) < len(names):
         seen: set[Any] = set()
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]

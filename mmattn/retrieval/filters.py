@@ -111,18 +111,18 @@ class _FilterEvaluator:
 
     def comparison(self, left: ast.AST, link: ast.cmpop, right: ast.AST) -> np.ndarray:
         if isinstance(link, (ast.In, ast.NotIn)):
-            found, there = self.membership(left, right)
-            return found if isinstance(link, ast.In) else ~found & there
+            matches, has_value = self.membership(left, right)
+            return matches if isinstance(link, ast.In) else ~matches & has_value
         if isinstance(link, (ast.Is, ast.IsNot)):
             if not (isinstance(left, ast.Name) and isinstance(right, ast.Constant) and right.value is None):
                 raise self.problem("`is` is for `column is None` only, expected == for values")
             missing = self.column(left).isna().to_numpy()
             return missing if isinstance(link, ast.Is) else ~missing
-        values, there = [], np.ones(len(self.table), dtype=bool)
+        values, has_value = [], np.ones(len(self.table), dtype=bool)
         for side in (left, right):
             if isinstance(side, ast.Name):
                 column = self.column(side)
-                there &= column.notna().to_numpy()
+                has_value &= column.notna().to_numpy()
                 values.append(column)
             else:
                 values.append(self.constant(side))
@@ -131,14 +131,14 @@ class _FilterEvaluator:
         if any(value is None for value in values):
             raise self.problem("compares with None, expected `is None` or `is not None`")
         try:
-            found = _COMPARISONS[type(link)](*values)
+            matches = _COMPARISONS[type(link)](*values)
         except (TypeError, ValueError) as error:
             shown = " and ".join(
                 f"column {value.name!r} ({value.dtype})" if isinstance(value, pd.Series) else repr(value)
                 for value in values
             )
             raise self.problem(f"{shown} cannot be compared") from error
-        result: np.ndarray = pd.Series(found).fillna(False).to_numpy(dtype=bool) & there
+        result: np.ndarray = pd.Series(matches).fillna(False).to_numpy(dtype=bool) & has_value
         return result
 
     def membership(self, left: ast.AST, right: ast.AST) -> tuple[np.ndarray, np.ndarray]:
@@ -149,14 +149,14 @@ class _FilterEvaluator:
             return column.isin(chosen).to_numpy() & column.notna().to_numpy(), column.notna().to_numpy()
         if isinstance(right, ast.Name) and not isinstance(left, ast.Name):
             column, wanted = self.column(right), self.constant(left)
-            there = column.notna().to_numpy()
+            has_value = column.notna().to_numpy()
             try:
-                found = [has and wanted in cell for cell, has in zip(column, there, strict=True)]
+                matches = [has and wanted in cell for cell, has in zip(column, has_value, strict=True)]
             except TypeError as error:
                 raise self.problem(
                     f"column {right.id!r} holds {column.dtype}, expected lists or text"
                 ) from error
-            return np.array(found, dtype=bool), there
+            return np.array(matches, dtype=bool), has_value
         raise self.problem("`in` is for `column in [...]` or `'value' in column`")
 
     def column(self, node: ast.Name) -> pd.Series:

@@ -103,8 +103,8 @@ class FusedIndex:
         for name in queries:
             if name not in self.indexes:
                 raise InputError(f"search: no modality {name!r}.{did_you_mean(name, self.indexes)}")
-        asked = {name: np.asarray(rows, np.float32) for name, rows in queries.items()}
-        counts = {name: len(rows) for name, rows in asked.items()}
+        query_vectors = {name: np.asarray(rows, np.float32) for name, rows in queries.items()}
+        counts = {name: len(rows) for name, rows in query_vectors.items()}
         if len(set(counts.values())) != 1:
             raise InputError(f"search: got {counts} queries, expected one number, for at least one modality")
         unknown = [
@@ -113,7 +113,7 @@ class FusedIndex:
         if unknown:
             raise InputError(f"filter: {len(unknown)} unknown ids, the first is {unknown[0]!r}.")
         hits: dict[str, Hits] = {}
-        for name, rows in asked.items():
+        for name, rows in query_vectors.items():
             index = self.indexes[name]
             some = None if allowed_ids is None else [item for item in allowed_ids if item in index]
             most = min(max(self.depth, k), len(index))
@@ -122,7 +122,7 @@ class FusedIndex:
         fused = [
             self._fuse_ranks(hits, number)
             if self.method == "ranks"
-            else self._fuse_scores(asked, hits, number)
+            else self._fuse_scores(query_vectors, hits, number)
             for number in range(next(iter(counts.values())))
         ]
         width = min([k, *(len(scores) for scores in fused)])
@@ -185,11 +185,11 @@ class FusedIndex:
         return cls(indexes, facts["weights"], method=facts.get("method"), depth=facts["depth"])  # type: ignore[arg-type]
 
     def _fuse_ranks(self, hits: Mapping[str, Hits], query: int) -> dict[Any, float]:
-        found: dict[Any, float] = {}
+        scores: dict[Any, float] = {}
         for name, each in hits.items():
             for rank, item in enumerate(each.ids[query].tolist(), start=1):
-                found[item] = found.get(item, 0.0) + self.weights[name] / (_RRF_K + rank)
-        return found
+                scores[item] = scores.get(item, 0.0) + self.weights[name] / (_RRF_K + rank)
+        return scores
 
     def _fuse_scores(
         self, query_vectors: Mapping[str, np.ndarray], hits: Mapping[str, Hits], query: int
@@ -198,8 +198,10 @@ class FusedIndex:
         sums, weights = np.zeros(len(items)), np.zeros(len(items))
         for name, rows in query_vectors.items():
             index, weight = self.indexes[name], self.weights[name]
-            there = np.array([item in index for item in items], dtype=bool)
-            scores = index.scores(rows[query], [item for item, has in zip(items, there, strict=True) if has])
-            sums[there] += weight * scores
-            weights[there] += weight
+            has_item = np.array([item in index for item in items], dtype=bool)
+            scores = index.scores(
+                rows[query], [item for item, has in zip(items, has_item, strict=True) if has]
+            )
+            sums[has_item] += weight * scores
+            weights[has_item] += weight
         return dict(zip(items, (sums / weights).tolist(), strict=True))

@@ -231,16 +231,16 @@ class Index:
         Raises:
             InputError: as `search`, or an unknown id.
         """
-        own = self._items.find(ids, "search")
+        rows = self._items.find(ids, "search")
         check_k(k, len(self), len(self) - 1)
-        found = self._search_rows(
-            self._items.vectors[own], k + 1, self._items.filter_rows(where, allowed_ids)
+        hits = self._search_rows(
+            self._items.vectors[rows], k + 1, self._items.filter_rows(where, allowed_ids)
         )
-        return drop_self_hits(found, self.ids[own], k)
+        return drop_self_hits(hits, self.ids[rows], k)
 
     def _search_rows(self, queries: np.ndarray, k: int, rows: np.ndarray | None, exact: bool = False) -> Hits:
-        scores, found = self.engine.search(queries, k, rows, exact=exact)
-        return Hits(self.ids[found], scores)
+        scores, hit_rows = self.engine.search(queries, k, rows, exact=exact)
+        return Hits(self.ids[hit_rows], scores)
 
     def _checked_queries(self, queries: Any) -> np.ndarray:
         rows = check_vectors(queries, "queries", lambda row: f"query {row}")
@@ -272,9 +272,9 @@ class Index:
             InputError: as `build`; an id that already exists; other metadata columns; another provenance.
         """
         new = self.check(vectors, ids, metadata, provenance)
-        there = [name for name in new.ids.tolist() if name in self]
-        if there:
-            raise InputError(f"index: id {there[0]!r} is there already, expected a new one (or `update`)")
+        existing = [name for name in new.ids.tolist() if name in self]
+        if existing:
+            raise InputError(f"index: id {existing[0]!r} is there already, expected a new one (or `update`)")
         self._append(new)
 
     def update(

@@ -133,10 +133,10 @@ class MaxSimIndex:
         allowed = np.flatnonzero(keep)
         if allowed_ids is not None:
             allowed = np.intersect1d(allowed, find_rows(self._id_to_row, list(allowed_ids), "filter"))
-        found = [self._search(query, number, k, allowed, depth) for number, query in enumerate(queries)]
-        width = min([k, *(len(rows) for _, rows in found)])
-        scores = np.array([scores[:width] for scores, _ in found], np.float32)
-        rows = np.array([rows[:width] for _, rows in found], np.int64)
+        results = [self._search(query, number, k, allowed, depth) for number, query in enumerate(queries)]
+        width = min([k, *(len(rows) for _, rows in results)])
+        scores = np.array([scores[:width] for scores, _ in results], np.float32)
+        rows = np.array([rows[:width] for _, rows in results], np.int64)
         return Hits(self.ids[rows], scores)
 
     def search_ids(self, ids: Sequence[Any], k: int = 10, **options: Any) -> Hits:
@@ -153,28 +153,29 @@ class MaxSimIndex:
         Raises:
             InputError: as `search`, or an unknown id.
         """
-        own = find_rows(self._id_to_row, ids, "search")
+        rows = find_rows(self._id_to_row, ids, "search")
         check_k(k, len(self), len(self) - 1)
-        queries = [self.vectors.vectors(np.arange(*self.offsets[row : row + 2])) for row in own]
-        return drop_self_hits(self.search(queries, k + 1, **options), self.ids[own], k)
+        queries = [self.vectors.vectors(np.arange(*self.offsets[row : row + 2])) for row in rows]
+        return drop_self_hits(self.search(queries, k + 1, **options), self.ids[rows], k)
 
     def _search(
         self, query: Any, number: int, k: int, allowed: np.ndarray, depth: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        asked = check_vectors(query, f"query {number}", lambda row: f"vector {row}")
-        if not len(asked) or asked.shape[1] != self.vectors.dim:
+        query_vectors = check_vectors(query, f"query {number}", lambda row: f"vector {row}")
+        if not len(query_vectors) or query_vectors.shape[1] != self.vectors.dim:
             raise InputError(
-                f"query {number}: got {list(asked.shape)}, expected vectors of width {self.vectors.dim}"
+                f"query {number}: got {list(query_vectors.shape)}, "
+                f"expected vectors of width {self.vectors.dim}"
             )
         if self.vectors.metric == "cosine":
-            asked = normalize_rows(asked, f"query {number}", lambda row: f"vector {row}")
+            query_vectors = normalize_rows(query_vectors, f"query {number}", lambda row: f"vector {row}")
         rows = allowed
         if self.vectors.approximate:
-            near = self.vectors.search(asked, min(depth, len(self.vectors))).ids
+            near = self.vectors.search(query_vectors, min(depth, len(self.vectors))).ids
             brought = np.unique(np.searchsorted(self.offsets, near, side="right") - 1)
             few = np.intersect1d(brought, allowed, assume_unique=True)
             rows = few if len(few) >= min(k, len(allowed)) else allowed
-        scores = self._maxsim(asked, rows)
+        scores = self._maxsim(query_vectors, rows)
         order = np.argsort(-scores, kind="stable")[:k]
         return scores[order], rows[order]
 
@@ -185,10 +186,10 @@ class MaxSimIndex:
         batch = np.cumsum(counts) // _BATCH_VECTORS
         for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(batch)) + 1):
             if len(part):
-                places = np.concatenate(
+                token_rows = np.concatenate(
                     [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows[part]]
                 )
-                products = query_vectors @ self.vectors.vectors(places).T
+                products = query_vectors @ self.vectors.vectors(token_rows).T
                 starts = np.cumsum(counts[part]) - counts[part]
                 scores[part] = np.maximum.reduceat(products, starts, axis=1).sum(0)
         return scores
@@ -212,9 +213,9 @@ class MaxSimIndex:
             InputError: as `build`; an id that already exists; other columns, width or provenance.
         """
         parts, names, table = _validate_items(items, ids, metadata)
-        there = [name for name in names.tolist() if name in self]
-        if there:
-            raise InputError(f"maxsim index: id {there[0]!r} is there already, expected a new one")
+        existing = [name for name in names.tolist() if name in self]
+        if existing:
+            raise InputError(f"maxsim index: id {existing[0]!r} is there already, expected a new one")
         if set(table.columns) != set(self.metadata.columns) or (len(self) and names.dtype != self.ids.dtype):
             raise InputError(
                 f"maxsim index: got {names.dtype} ids with metadata columns {sorted(table.columns)}, "

@@ -150,10 +150,10 @@ class ShardedIndex:
             InputError: an unknown id.
         """
         names, owners = np.asarray(ids, dtype=self.ids.dtype), self._shard_of_ids(ids, "index")
-        found = np.empty((len(names), self.dim), np.float32)
+        matrix = np.empty((len(names), self.dim), np.float32)
         for number in np.unique(owners):
-            found[owners == number] = self.shards[number].vectors(names[owners == number])
-        return found
+            matrix[owners == number] = self.shards[number].vectors(names[owners == number])
+        return matrix
 
     def plan(self) -> SearchPlan:
         """Combined search plan of the shards, with the candidates measured for each."""
@@ -240,8 +240,8 @@ class ShardedIndex:
         """
         queries = self.vectors(ids)
         check_k(k, len(self), len(self) - 1)
-        found = self.search(queries, k + 1, where=where, allowed_ids=allowed_ids)
-        return drop_self_hits(found, np.asarray(ids, dtype=self.ids.dtype), k)
+        hits = self.search(queries, k + 1, where=where, allowed_ids=allowed_ids)
+        return drop_self_hits(hits, np.asarray(ids, dtype=self.ids.dtype), k)
 
     def _map_shards(self, search_shard: Callable[[int], Hits]) -> list[Hits]:
         """Results of each non-empty shard, in shard order."""
@@ -270,9 +270,9 @@ class ShardedIndex:
         Raises:
             InputError: as `Index.add`.
         """
-        there = [name for name in np.asarray(ids, dtype=object).tolist() if name in self]
-        if there:
-            raise InputError(f"index: id {there[0]!r} is there already, expected a new one (or `update`)")
+        existing = [name for name in np.asarray(ids, dtype=object).tolist() if name in self]
+        if existing:
+            raise InputError(f"index: id {existing[0]!r} is there already, expected a new one (or `update`)")
         like = next(iter(self._non_empty_shards), self.shards[0])  # an empty shard takes ids of any kind
         smallest = min(self.shards, key=len)
         if smallest is not like:
@@ -361,10 +361,10 @@ class ShardedIndex:
                 manifest.
         """
         opened.check_kind("shards")
-        found = cls([Index.from_bundle(opened.parts[name], device) for name in sorted(opened.parts)])
-        if len(found) != opened.attributes.get("count"):
+        index = cls([Index.from_bundle(opened.parts[name], device) for name in sorted(opened.parts)])
+        if len(index) != opened.attributes.get("count"):
             raise InputError(
-                f"{opened.folder}: the shards hold {len(found)} items, "
+                f"{opened.folder}: the shards hold {len(index)} items, "
                 f"the manifest says {opened.attributes.get('count')}"
             )
-        return found
+        return index

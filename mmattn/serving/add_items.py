@@ -61,20 +61,22 @@ def read_new_items(source: Path, catalogue: str, columns: ItemTable) -> Dataset:
     """
     source = resolve_item_file(source)
     if source.suffix in (".yaml", ".yml"):
-        found = Card.read(source).name
-        if found != catalogue:
-            raise InputError(f"{source}: the card of {found!r}, but the run's catalogue is {catalogue!r}")
+        card_name = Card.read(source).name
+        if card_name != catalogue:
+            raise InputError(f"{source}: the card of {card_name!r}, but the run's catalogue is {catalogue!r}")
         return read_dataset(source)
     types = column_types(source)
     if columns.id not in types:
         raise InputError(f"{source}: no column {columns.id!r} for the ids.{did_you_mean(columns.id, types)}")
-    uses = {name: use for name, use in columns.columns.items() if all(one.role != "entity" for one in use)}
-    there = [name for name in uses if name in types]
-    if not there:
+    uses = {
+        name: use for name, use in columns.columns.items() if all(entry.role != "entity" for entry in use)
+    }
+    stated = [name for name in uses if name in types]
+    if not stated:
         raise InputError(
             f"{source}: has none of the catalogue's columns {', '.join(uses)}; it has {', '.join(types)}"
         )
-    table = read_table(source, [columns.id, *there])
+    table = read_table(source, [columns.id, *stated])
     if table.malformed:
         row, reason = table.malformed[0]
         raise InputError(f"{source}: row {row}: {reason}")
@@ -110,10 +112,10 @@ def new_item_weights(
     """
     device = next(head.parameters()).device
     counts = torch.tensor(cooccurrence).to(device) if len(cooccurrence) else None
-    found = []
+    weights = []
     for start in range(0, len(new_vectors), _BATCH_ITEMS):
         part = new_vectors[start : start + _BATCH_ITEMS]
         vectors = torch.from_numpy(np.concatenate([known_vectors, part])).to(device)
         recommender = Recommender(head, vectors, np.arange(len(known_vectors)), counts)
-        found.append(recommender.weights(np.arange(len(known_vectors), len(vectors))).float().cpu().numpy())
-    return np.concatenate(found, axis=1)
+        weights.append(recommender.weights(np.arange(len(known_vectors), len(vectors))).float().cpu().numpy())
+    return np.concatenate(weights, axis=1)

@@ -110,7 +110,7 @@ def recommend_table(
             progress,
         )
         write_json(folder / "parted.json", {"buckets": buckets})
-    found, unknown = [], 0
+    recommended, unknown = [], 0
     for bucket in tqdm(range(buckets), desc="recommend", unit="bucket", disable=not progress):
         done = folder / f"{bucket:05d}.parquet"
         source = folder / f"rows-{bucket:05d}.parquet"
@@ -119,9 +119,9 @@ def recommend_table(
         written = pa.parquet.read_schema(done).metadata
         unknown += int(written[b"mmattn.unknown"])
         source.unlink(missing_ok=True)  # no longer needed
-        found.append(done)
-    people = sum(int(pa.parquet.read_schema(done).metadata[b"mmattn.users"]) for done in found)
-    total = join_parquet(found, out)
+        recommended.append(done)
+    people = sum(int(pa.parquet.read_schema(done).metadata[b"mmattn.users"]) for done in recommended)
+    total = join_parquet(recommended, out)
     shutil.rmtree(folder)
     return BatchCounts(people, total, unknown)
 
@@ -203,13 +203,15 @@ def _recommend_bucket(
     with atomic_path(target) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(people.dictionary), _USER_BATCH):
             scores, rows = service.recommend_batch(seen[start : start + _USER_BATCH], k, where)
-            there = rows >= 0
-            who = np.repeat(np.arange(start, start + len(rows)), there.sum(1))
+            has_item = rows >= 0
+            who = np.repeat(np.arange(start, start + len(rows)), has_item.sum(1))
             columns = [
                 people.dictionary.take(pa.array(who)),
-                pa.array(np.broadcast_to(np.arange(1, rows.shape[1] + 1, dtype=np.int32), rows.shape)[there]),
-                pa.array(service.index.ids[rows[there]].tolist(), item),
-                pa.array(scores[there]),
+                pa.array(
+                    np.broadcast_to(np.arange(1, rows.shape[1] + 1, dtype=np.int32), rows.shape)[has_item]
+                ),
+                pa.array(service.index.ids[rows[has_item]].tolist(), item),
+                pa.array(scores[has_item]),
             ]
             writer.write_table(pa.table(columns, schema=schema))
 
@@ -219,9 +221,9 @@ def _seen_items(
 ) -> tuple[sparse.csr_array, list[str]]:
     """[U, I] ones where the user has chosen the item, and the unknown item of each row that has one."""
     names = items.combine_chunks().dictionary_encode()
-    place = service.find_rows(names.dictionary.to_pylist())
+    item_rows = service.find_rows(names.dictionary.to_pylist())
     codes = names.indices.fill_null(-1).to_numpy()
-    rows = np.where(codes < 0, -1, place[codes]) if len(place) else np.full(len(codes), -1)
+    rows = np.where(codes < 0, -1, item_rows[codes]) if len(item_rows) else np.full(len(codes), -1)
     unknown = [str(names.dictionary[int(code)]) for code in codes[(codes >= 0) & (rows < 0)]]
     good = rows >= 0
     seen = sparse.csr_array(

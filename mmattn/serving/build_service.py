@@ -73,9 +73,9 @@ def build_service(
     histories, known = _known_histories(dataset)
     together = cooccurrence_counts(histories) if head.completion_dropout is not None else torch.zeros(0, 0)
     recommender = Recommender(head, vectors, known, together if len(together) else None)
-    own = np.arange(len(known))
+    own_column = np.arange(len(known))
     weights_KK = recommender.weights(known).float().cpu()
-    factors, agreed = _select_width(weights_KK, histories, own, len(everything))
+    factors, agreed = _select_width(weights_KK, histories, own_column, len(everything))
 
     vectors_ID = vectors.float().cpu().numpy()
     others = np.setdiff1d(everything, known)
@@ -149,8 +149,10 @@ def _select_width(
 
 def _sample_users(histories: sparse.csr_array, max_users: int = 400) -> NDArray[np.int64]:
     """Random users with a history."""
-    there = np.flatnonzero(np.diff(histories.indptr))
-    return np.sort(np.random.default_rng(0).choice(there, min(max_users, len(there)), replace=False))
+    with_history = np.flatnonzero(np.diff(histories.indptr))
+    return np.sort(
+        np.random.default_rng(0).choice(with_history, min(max_users, len(with_history)), replace=False)
+    )
 
 
 def _item_ids(dataset: Dataset) -> list[str] | list[int]:

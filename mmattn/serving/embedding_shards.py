@@ -90,10 +90,12 @@ class EmbeddingShards:
         """
         part = self.samples[number * self.shard_size : (number + 1) * self.shard_size]
         inputs = encoder.read_inputs(part, features, progress=progress)
-        vectors, there = encoder.vectors(inputs)
-        ids = pd.Series([sample.id for sample in part], dtype=object)[there].to_numpy()
+        vectors, has_content = encoder.vectors(inputs)
+        ids = pd.Series([sample.id for sample in part], dtype=object)[has_content].to_numpy()
         no_columns = pd.DataFrame(index=range(len(ids)))
-        write_parquet(VectorTable(vectors[there], ids, no_columns, encoder.provenance), self.path(number))
+        write_parquet(
+            VectorTable(vectors[has_content], ids, no_columns, encoder.provenance), self.path(number)
+        )
         return len(inputs.rejected)
 
     def merge(self) -> int:

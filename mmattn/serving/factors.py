@@ -49,7 +49,7 @@ class Factors:
         Args:
             width: number of columns to keep.
         """
-        return Factors(*(np.ascontiguousarray(one) for one in (
+        return Factors(*(np.ascontiguousarray(array) for array in (
             self.item_to_user[:, :width], self.vectors[:, :width], self.weights_to_vector[:width],
         )))  # fmt: skip
 
@@ -85,9 +85,11 @@ def factorise(
     """
     root_KK = _gram_cholesky(histories)
     filled_KC = weights.detach().float().cpu().clone()
-    places = np.full(filled_KC.shape[1], -1) if known_positions is None else np.asarray(known_positions)
-    columns = torch.from_numpy(np.flatnonzero(places >= 0))
-    rows = torch.from_numpy(places[places >= 0])
+    known_columns = (
+        np.full(filled_KC.shape[1], -1) if known_positions is None else np.asarray(known_positions)
+    )
+    columns = torch.from_numpy(np.flatnonzero(known_columns >= 0))
+    rows = torch.from_numpy(known_columns[known_columns >= 0])
     width = min(width, *filled_KC.shape)
     left_KW, values_W, vectors_CW = _weighted_svd(root_KK, filled_KC, width)
     for _ in range(_DIAGONAL_REFITS if len(columns) else 0):
@@ -121,8 +123,8 @@ def topk_agreement(
         known_positions: [C] as in `factorise`.
         k: number of items compared.
     """
-    there = np.flatnonzero(np.diff(histories.indptr))
-    drawn = np.random.default_rng(0).choice(there, min(_NUM_USERS, len(there)), replace=False)
+    with_history = np.flatnonzero(np.diff(histories.indptr))
+    drawn = np.random.default_rng(0).choice(with_history, min(_NUM_USERS, len(with_history)), replace=False)
     chosen_UK = histories[np.sort(drawn)].astype(np.float32)
     chosen = torch.from_numpy(chosen_UK.toarray())
     seen_UC = (chosen[:, torch.from_numpy(known_positions.clip(0))] > 0) & torch.from_numpy(

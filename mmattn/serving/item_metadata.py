@@ -52,12 +52,12 @@ def item_columns(
         {'title': ['Heat', None], 'genres': [['Crime'], None], 'year': [1995.0, nan]}
     """
     uses: dict[str, tuple[int, Any]] = {}
-    place: dict[str, int] = {}  # modality -> position of its next text
+    text_index: dict[str, int] = {}  # modality -> position of its next text
     for name, use in spec.uses():
         within = 0
         if use.kind == "text":
-            within = place.get(use.modality, 0)
-            place[use.modality] = within + 1
+            within = text_index.get(use.modality, 0)
+            text_index[use.modality] = within + 1
         best = uses.get(name)
         if use.role in _ROLE_PRIORITY and (best is None or _role_rank(use) < _role_rank(best[1])):
             uses[name] = (within, use)
@@ -66,8 +66,8 @@ def item_columns(
         if name == "id":
             continue
         if use.role == "label":
-            found = (labels or {}).get(name)
-            cells = [None] * len(samples) if found is None else [text or None for text in found.tolist()]
+            names = (labels or {}).get(name)
+            cells = [None] * len(samples) if names is None else [text or None for text in names.tolist()]
         else:
             cells = [_cell(sample.content.get(use.modality), name, within, use.kind) for sample in samples]
         kind = float if use.role == "number" else object

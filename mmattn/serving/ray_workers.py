@@ -57,14 +57,14 @@ def write_with_ray(
     try:
         share = _worker_resources(ray.cluster_resources(), workers)
         # Actors may run in another working directory: pass absolute paths.
-        places = (Path(encoder.folder).resolve(), encoder.head, Path(features).resolve())
+        arguments = (Path(encoder.folder).resolve(), encoder.head, Path(features).resolve())
         given = ray.put(replace(shards, folder=shards.folder.resolve()))
         ray.data.DataContext.get_current().enable_progress_bars = progress
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         written = ray.data.from_items(
             [{"shard": number} for number in pending], override_num_blocks=len(pending)
         ).map_batches(
-            _Worker, fn_constructor_args=(given, *places), batch_size=1,
+            _Worker, fn_constructor_args=(given, *arguments), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(pending))), **share,
         )  # fmt: skip
         unreadable = 0

@@ -88,9 +88,9 @@ class RunEncoder:
                         f"sample {sample.id!r}: no encoder reads {name!r}.{did_you_mean(name, known)}"
                     )
         parts = self.model.encode(samples)
-        there = _has_tokens(parts)
-        if not bool(there.all()):
-            empty = samples[int((~there).nonzero()[0])]
+        has_content = _has_tokens(parts)
+        if not bool(has_content.all()):
+            empty = samples[int((~has_content).nonzero()[0])]
             raise InputError(
                 f"sample {empty.id!r}: has nothing to encode, expected one of {', '.join(sorted(known))}"
             )
@@ -122,12 +122,12 @@ class RunEncoder:
             [B, D] float32 vectors, and [B] boolean, whether the sample has content; the vector of a sample
             without content is meaningless.
         """
-        found, there = [], []
+        result, has_content = [], []
         for chosen in torch.arange(len(inputs)).split(batch_size):
             parts = self.model.tokens(inputs, chosen)
-            there.append(_has_tokens(parts).numpy())
-            found.append(self._vectors(parts))
-        return np.concatenate(found), np.concatenate(there)
+            has_content.append(_has_tokens(parts).numpy())
+            result.append(self._vectors(parts))
+        return np.concatenate(result), np.concatenate(has_content)
 
     def _vectors(self, parts: Mapping[str, Tokens]) -> np.ndarray:
         given = self.model.head(self.head)(self.model.fuse(parts))
@@ -165,7 +165,7 @@ def model_provenance(folder: str | Path, head: str) -> dict[str, str]:
         head: name of the head.
     """
     written = schema.read_yaml(Path(folder) / "config.json")
-    encoders = {f"encoder {name}": str(found)[:16] for name, found in written["encoders"].items()}
+    encoders = {f"encoder {name}": str(value)[:16] for name, value in written["encoders"].items()}
     weights = sha256_file(Path(folder) / "model.safetensors")[:16]
     return {**encoders, "program": str(written["program"])[:16], "weights": weights, "head": head}
 

@@ -197,10 +197,12 @@ class RecommenderService:
         if isinstance(history, (str, bytes)) or not hasattr(history, "__len__"):
             raise InputError(f"history: got {history!r}, expected a list of item ids")
         rows = np.unique(self.rows_of(history))
-        scores, found = self.recommend_batch(_history_row(rows, len(self.index)), k, where)
-        there = found[0] >= 0
+        scores, rows_found = self.recommend_batch(_history_row(rows, len(self.index)), k, where)
+        has_item = rows_found[0] >= 0
         basis = "history" if len(rows) else "catalogue"
-        return Recommendations(self.index.ids[found[0][there]].tolist(), scores[0][there].tolist(), basis)
+        return Recommendations(
+            self.index.ids[rows_found[0][has_item]].tolist(), scores[0][has_item].tolist(), basis
+        )
 
     def recommend_batch(
         self, seen: sparse.csr_array, k: int = 20, where: str | None = None
@@ -263,10 +265,10 @@ class RecommenderService:
         if self.index.ids.dtype == object:
             return np.asarray(self._id_to_row.get_indexer(pd.Index(names, dtype=object)), np.int64)
         numbers = np.array([_is_number(name) for name in names], dtype=bool)
-        found = self._id_to_row.get_indexer(
+        rows = self._id_to_row.get_indexer(
             pd.Index([int(name) if is_number else 0 for name, is_number in zip(names, numbers, strict=True)])
         )
-        return np.where(numbers, found, -1)
+        return np.where(numbers, rows, -1)
 
     def unknown_ids_message(self, ids: Sequence[str]) -> str:
         """Error message for ids that are not in the catalogue.
@@ -314,27 +316,27 @@ class RecommenderService:
         else:
             samples = list(source)
         ids = self._to_catalogue_ids([sample.id for sample in samples])
-        new = [place for place, name in enumerate(ids) if name not in self.index]
+        new = [index for index, name in enumerate(ids) if name not in self.index]
         if not new:
             return AddedItems([], len(samples), [])
         encoder = RunEncoder(self.model, self.attributes["head"])
         self.check_provenance(encoder.provenance, str(self.model))
         with tempfile.TemporaryDirectory() as nowhere:
             inputs = encoder.read_inputs(
-                [samples[place] for place in new], features or nowhere, progress=progress
+                [samples[index] for index in new], features or nowhere, progress=progress
             )
-            vectors, there = encoder.vectors(inputs)
-        good = [place for place, has in zip(new, there, strict=True) if has]
-        without = [ids[place] for place, has in zip(new, there, strict=True) if not has]
+            vectors, has_content = encoder.vectors(inputs)
+        good = [index for index, has in zip(new, has_content, strict=True) if has]
+        without = [ids[index] for index, has in zip(new, has_content, strict=True) if not has]
         if good:
             head = encoder.model.head(encoder.head)
-            weights_KN = new_item_weights(head, self.known_vectors, vectors[there], self.cooccurrence)
+            weights_KN = new_item_weights(head, self.known_vectors, vectors[has_content], self.cooccurrence)
             columns = item_columns(
-                [samples[place] for place in good], self.columns,
+                [samples[index] for index in good], self.columns,
                 {name: cells[good] for name, cells in labels.items()},
             )  # fmt: skip
             self.index.add(
-                (self.weights_to_vector @ weights_KN).T, [ids[place] for place in good],
+                (self.weights_to_vector @ weights_KN).T, [ids[index] for index in good],
                 metadata=columns, provenance=encoder.provenance,
             )  # fmt: skip
             self.item_to_user = np.concatenate(
@@ -342,7 +344,7 @@ class RecommenderService:
             )
             self.save()
             self._id_to_row, self._last_filter = pd.Index(self.index.ids), None
-        return AddedItems([ids[place] for place in good], len(samples) - len(new), without)
+        return AddedItems([ids[index] for index in good], len(samples) - len(new), without)
 
     def _to_catalogue_ids(self, names: Sequence[str]) -> list[Any]:
         """Ids in the catalogue's type.
@@ -356,7 +358,7 @@ class RecommenderService:
                 raise InputError(f"add: got id {wrong[0]!r}, expected whole numbers as in the catalogue")
             names = [int(name) for name in names]  # type: ignore[misc]
         if len(set(names)) < len(names):
-            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
             raise InputError(f"add: id {twice!r} comes twice, expected each id once")
         return list(names)
 

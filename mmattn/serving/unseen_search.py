@@ -70,8 +70,8 @@ def _search_exhaustive(
         if allowed is not None:
             scores_QI[:, ~allowed] = -np.inf
         scores_QI[seen[part].nonzero()] = -np.inf
-        best, places = torch.from_numpy(scores_QI).topk(k)
-        yield np.arange(start, start + len(best)), best.numpy(), places.numpy()
+        best, best_rows = torch.from_numpy(scores_QI).topk(k)
+        yield np.arange(start, start + len(best)), best.numpy(), best_rows.numpy()
 
 
 def _search_index(
@@ -84,19 +84,19 @@ def _search_index(
     for start in range(0, len(order), _USER_BATCH):
         users = order[start : start + _USER_BATCH]
         depth = min(k + int(counts_Q[users[-1]]), len(index))
-        scores, found = index.engine.search(queries[users], depth, rows)
-        scores = np.where(found < 0, -np.inf, scores)
-        scores[_is_seen(seen[users], found)] = -np.inf
+        scores, hit_rows = index.engine.search(queries[users], depth, rows)
+        scores = np.where(hit_rows < 0, -np.inf, scores)
+        scores[_is_seen(seen[users], hit_rows)] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        yield users, np.take_along_axis(scores, best, 1), np.take_along_axis(found, best, 1)
+        yield users, np.take_along_axis(scores, best, 1), np.take_along_axis(hit_rows, best, 1)
 
 
-def _is_seen(seen: sparse.csr_array, found: Ints) -> NDArray[np.bool_]:
+def _is_seen(seen: sparse.csr_array, hit_rows: Ints) -> NDArray[np.bool_]:
     """[Q, P] boolean, whether the user has seen the item."""
     items = seen.shape[1]
-    owners_Q1 = np.arange(len(found))[:, None]
+    owners_Q1 = np.arange(len(hit_rows))[:, None]
     have = np.repeat(owners_Q1[:, 0], np.diff(seen.indptr)) * items + seen.indices
-    return np.isin(owners_Q1 * items + found, have) & (found >= 0)
+    return np.isin(owners_Q1 * items + hit_rows, have) & (hit_rows >= 0)
 
 
 def tune_for_users(index: Index, queries: Floats32, k: int = 20) -> Index:
@@ -116,8 +116,8 @@ def tune_for_users(index: Index, queries: Floats32, k: int = 20) -> Index:
         return index
     truth, slow = _timed(index, queries, k, exact=True)
     while True:
-        found, quick = _timed(index, queries, k, exact=False)
-        share = float((truth[:, :, None] == found[:, None]).any(2).mean())
+        hit_rows, quick = _timed(index, queries, k, exact=False)
+        share = float((truth[:, :, None] == hit_rows[:, None]).any(2).mean())
         if quick >= slow:
             return Index.build(
                 index.matrix, index.ids, metadata=index.metadata, provenance=index.provenance, kind="exact"

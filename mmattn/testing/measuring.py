@@ -1,7 +1,7 @@
 """What all benchmarks share: options, a header that can be cited, time and memory in turn, tables.
 
-Rivals run in turn in one process, and medians count: of the processor's time where one thread computes, of
-the clock's where several do, of the GPU's own between two events there.
+What is compared runs in turn in one process, and medians count: of the processor's time where one thread
+computes, of the clock's where several do, of the GPU's own between two events there.
 Memory on a GPU is the allocator's peak. On the CPU it is the highest resident memory of a forked child, which
 runs the thing once to load its libraries and gives back what is free, less what it had before the second run.
 """
@@ -188,7 +188,7 @@ def _relative(argv: list[str]) -> list[str]:
 
 
 def in_turn(
-    rivals: Mapping[str, Callable[[], object]],
+    runs: Mapping[str, Callable[[], object]],
     repeat: int,
     seconds: Callable[[Callable[[], object]], float] | None = None,
     before: Callable[[], object] | None = None,
@@ -196,7 +196,7 @@ def in_turn(
     """Median seconds of each, run one after the other, the first turn only to warm up.
 
     Args:
-        rivals: name -> what to run.
+        runs: name -> what to run.
         repeat: turns; ten times as many where a turn is short.
         seconds: how one run is timed; left out, by the wall clock.
         before: called before every run, outside its time.
@@ -205,7 +205,7 @@ def in_turn(
 
     def turn() -> list[float]:
         times = []
-        for run in rivals.values():
+        for run in runs.values():
             if before is not None:
                 before()
             times.append(clock(run))
@@ -217,7 +217,7 @@ def in_turn(
         repeat *= _MORE
     times += [turn() for _ in range(repeat - 1)]
     return {
-        name: statistics.median(column) for name, column in zip(rivals, zip(*times, strict=True), strict=True)
+        name: statistics.median(column) for name, column in zip(runs, zip(*times, strict=True), strict=True)
     }
 
 

@@ -61,11 +61,11 @@ def check_head(head: str | Any, dim: int = 13) -> None:
     Example:
         >>> check_head("alignment")
     """
-    found = heads.load(head) if isinstance(head, str) else head
-    where = f"head {head!r}" if isinstance(head, str) else f"head {found.__name__}"
-    if not callable(getattr(found, "example", None)):
+    head_type = heads.load(head) if isinstance(head, str) else head
+    where = f"head {head!r}" if isinstance(head, str) else f"head {head_type.__name__}"
+    if not callable(getattr(head_type, "example", None)):
         raise PluginError(f"{where}: no classmethod example(dim), expected one for the checks")
-    example = _call_hook(where, f"example({dim})", lambda: found.example(dim))
+    example = _call_hook(where, f"example({dim})", lambda: head_type.example(dim))
     if not (isinstance(example, tuple) and len(example) == 3 and isinstance(example[1], Fused)):
         raise PluginError(
             f"{where}: example({dim}) gave {type(example).__name__}, expected (head, Fused, dict)"
@@ -103,14 +103,14 @@ def check_dataset(dataset: str | Any, root: str | Path | None = None) -> None:
     """
     from mmattn.data.card import Card
 
-    found = datasets.load(dataset) if isinstance(dataset, str) else dataset
-    where = f"dataset {dataset!r}" if isinstance(dataset, str) else f"dataset {found.__name__}"
+    dataset_type = datasets.load(dataset) if isinstance(dataset, str) else dataset
+    where = f"dataset {dataset!r}" if isinstance(dataset, str) else f"dataset {dataset_type.__name__}"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        _call_hook(where, "prepare(root, out)", lambda: found().prepare(root, out))
+        _call_hook(where, "prepare(root, out)", lambda: dataset_type().prepare(root, out))
         if not (out / "card.yaml").is_file():
-            there = sorted(path.name for path in out.glob("*")) if out.is_dir() else "no folder"
-            raise PluginError(f"{where}: prepare left {there}, expected card.yaml in `out`")
+            written = sorted(path.name for path in out.glob("*")) if out.is_dir() else "no folder"
+            raise PluginError(f"{where}: prepare left {written}, expected card.yaml in `out`")
         _call_hook(where, "prepare(root, out)'s card", lambda: Card.load(out))
 
 
@@ -124,18 +124,18 @@ def check_adapter(adapter: str | Any) -> None:
     Raises:
         PluginError: naming the adapter, the hook, what came and what was expected.
     """
-    found: Any = adapters.load(adapter) if isinstance(adapter, str) else adapter
+    plugin: Any = adapters.load(adapter) if isinstance(adapter, str) else adapter
     where = (
         f"adapter {adapter!r}"
         if isinstance(adapter, str)
-        else f"adapter {getattr(found, '__name__', found)!s}"
+        else f"adapter {getattr(plugin, '__name__', plugin)!s}"
     )
-    if not callable(found):
-        raise PluginError(f"{where}: got {type(found).__name__}, expected a class or a function")
-    if not (found.__doc__ or "").strip():
+    if not callable(plugin):
+        raise PluginError(f"{where}: got {type(plugin).__name__}, expected a class or a function")
+    if not (plugin.__doc__ or "").strip():
         raise PluginError(f"{where}: no docstring, expected one that says what it adapts to what")
-    if isinstance(found, type):
-        example = getattr(found, "example", None)
+    if isinstance(plugin, type):
+        example = getattr(plugin, "example", None)
         if not callable(example):
             raise PluginError(f"{where}: no classmethod example(), expected one for the checks")
         _call_hook(where, "example()", example)

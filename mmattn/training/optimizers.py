@@ -102,8 +102,8 @@ def _torch_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 
 def _factory(name: str) -> tuple[Any, set[str]]:
     """Return what builds an optimizer from groups, and the options that it takes."""
-    if found := _torch_optimizers().get(name):
-        return found, set(inspect.signature(found).parameters) - set(_RESERVED)
+    if factory := _torch_optimizers().get(name):
+        return factory, set(inspect.signature(factory).parameters) - set(_RESERVED)
     check_optimizer(name)
     from timm.optim import get_optimizer_class, get_optimizer_info
 

@@ -107,7 +107,7 @@ def layer_depths(module: nn.Module) -> dict[str, int]:
     ]
     if not stacks:
         return {name: 0 for name, _ in module.named_parameters()}
-    _, negative, stack = min(stacks, key=lambda found: found[:2])
+    _, negative, stack = min(stacks, key=lambda stack_key: stack_key[:2])
     prefix, layers = f"{stack}." if stack else "", -negative
     depths, outside = {}, layers
     for name, _ in module.named_parameters():  # in the order of their definition
@@ -138,13 +138,13 @@ def _no_decay_names(module: nn.Module) -> Iterator[str]:
         if isinstance(part, _NORMS):
             yield from (names[id(parameter)] for parameter in part.parameters(recurse=False))
         elif callable(no_weight_decay := getattr(part, "no_weight_decay", None)):
-            own = dict(part.named_parameters())
-            yield from (names[id(own[name])] for name in no_weight_decay() if name in own)
+            named = dict(part.named_parameters())
+            yield from (names[id(named[name])] for name in no_weight_decay() if name in named)
 
 
 def _lr_multiplier_by_parameter(lr_multipliers: Mapping[str, float], names: list[str]) -> dict[str, float]:
     """Parameter -> factor of the longest key that its name begins with."""
-    found: dict[str, tuple[int, float]] = {}
+    multipliers: dict[str, tuple[int, float]] = {}
     for key, factor in lr_multipliers.items():
         if factor <= 0:
             raise InputError(f"training lr_multipliers: got {factor} for {key!r}, expected a factor above 0")
@@ -155,8 +155,8 @@ def _lr_multiplier_by_parameter(lr_multipliers: Mapping[str, float], names: list
                 f"training lr_multipliers: no trained part {key!r}.{did_you_mean(key, _name_prefixes(names))}"
             )
         for name in fitting:
-            found[name] = max(found.get(name, (0, 1.0)), (len(key), factor))
-    return {name: factor for name, (_, factor) in found.items()}
+            multipliers[name] = max(multipliers.get(name, (0, 1.0)), (len(key), factor))
+    return {name: factor for name, (_, factor) in multipliers.items()}
 
 
 def _name_prefixes(names: list[str]) -> set[str]:

@@ -117,9 +117,10 @@ def load_tuned(model: Model, path: str | Path) -> None:
         raise InputError(f"{path}: not a file of tuned programs ({error})") from error
     if about["format"] != FORMAT:
         raise InputError(f"{path}: got format {about['format']!r}, expected {FORMAT}")
-    if (found := _frozen_hash(model, set(tuned))) != about["frozen"]:
+    if (frozen_hash := _frozen_hash(model, set(tuned))) != about["frozen"]:
         raise InputError(
-            f"{path}: was tuned on the frozen weights {about['frozen'][:12]}, this model has {found[:12]}"
+            f"{path}: was tuned on the frozen weights {about['frozen'][:12]}, "
+            f"this model has {frozen_hash[:12]}"
         )
     _reprogram(model, Program.from_json(about["program"]))
     parameters = dict(model.named_parameters())

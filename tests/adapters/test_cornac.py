@@ -32,12 +32,12 @@ TEXTS = {item: f"{TOPICS[number % 5]} story {number}" for number, item in enumer
 def ratings(seed: int = 0) -> list[tuple[str, str, float]]:
     """Users who watch one topic nine times in ten."""
     rng = np.random.default_rng(seed)
-    found = []
+    actual = []
     for user in range(151):
         liked = [item for number, item in enumerate(ITEMS) if number % 5 == user % 5]
         chosen = {str(rng.choice(liked if rng.random() < 0.9 else ITEMS)) for _ in range(13)}
-        found += [(f"u{user}", item, 1.0) for item in sorted(chosen)]
-    return found
+        actual += [(f"u{user}", item, 1.0) for item in sorted(chosen)]
+    return actual
 
 
 def recommender(**changes: Any) -> TowerRecommender:
@@ -68,23 +68,23 @@ def quiet_and_repeatable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
 
 def results(experiment: Experiment) -> dict[str, float]:
     experiment.run()
-    return {found.model_name: found.metric_avg_results["NDCG@10"] for found in experiment.result}
+    return {actual.model_name: actual.metric_avg_results["NDCG@10"] for actual in experiment.result}
 
 
 def test_an_experiment_of_cornac_trains_and_evaluates_it() -> None:
     split = RatioSplit(ratings(), test_size=0.2, exclude_unknowns=True, rating_threshold=1.0, seed=3)
-    found = results(Experiment(split, [MostPop(), recommender()], [NDCG(k=10)]))
-    assert found["mmattn"] > 2 * found["MostPop"]
+    actual = results(Experiment(split, [MostPop(), recommender()], [NDCG(k=10)]))
+    assert actual["mmattn"] > 2 * actual["MostPop"]
 
 
 def test_cold_items_are_ranked_by_their_content() -> None:
     split = cold_split()
     order = np.random.default_rng(7).permutation(len(ITEMS))
-    exchanged = {item: TEXTS[ITEMS[place]] for item, place in zip(ITEMS, order, strict=True)}
+    exchanged = {item: TEXTS[ITEMS[index]] for item, index in zip(ITEMS, order, strict=True)}
     others = recommender(name="exchanged", epochs=25, contents={"text": exchanged})
-    found = results(Experiment(split, [MostPop(), recommender(epochs=25), others], [NDCG(k=10)]))
-    assert found["MostPop"] == 0, "every item that was rated comes before them"
-    assert found["mmattn"] > 2 * found["exchanged"]
+    actual = results(Experiment(split, [MostPop(), recommender(epochs=25), others], [NDCG(k=10)]))
+    assert actual["MostPop"] == 0, "every item that was rated comes before them"
+    assert actual["mmattn"] > 2 * actual["exchanged"]
 
     model = recommender(epochs=25).fit(split.train_set)
     scores = model.score(0)
@@ -109,9 +109,9 @@ def test_absent_pictures_stay_absent_where_cornac_gives_another_item_s() -> None
     other = split.global_iid_map["i1"]  # has none; Cornac hands out a vector all the same
     assert split.train_set.item_image.features[other].any()
 
-    found = dataset_contents(split.train_set)["image"]
-    assert set(found) == set(with_picture)
-    assert all(np.array_equal(found[item], pictures[item]) for item in with_picture)
+    actual = dataset_contents(split.train_set)["image"]
+    assert set(actual) == set(with_picture)
+    assert all(np.array_equal(actual[item], pictures[item]) for item in with_picture)
     model = TowerRecommender(dim=4, use_item_embeddings=False, epochs=1).fit(split.train_set)
     present = np.array([item in pictures for item in model.item_ids])
     vectors = np.linalg.norm(model.get_item_vectors(), axis=1)
@@ -124,9 +124,9 @@ def test_cornac_s_own_texts_and_features_are_read() -> None:
     text = TextModality(corpus=list(TEXTS.values()), ids=list(TEXTS), max_vocab=50)
     feature = FeatureModality(features=np.eye(len(ITEMS), 5)[np.arange(97) % 5], ids=list(ITEMS))
     split = cold_split(item_text=text, item_feature=feature)
-    found = dataset_contents(split.train_set)
-    assert found["text"] == TEXTS
-    assert found["feature"]["i12"].tolist() == [0, 0, 1, 0, 0]
+    actual = dataset_contents(split.train_set)
+    assert actual["text"] == TEXTS
+    assert actual["feature"]["i12"].tolist() == [0, 0, 1, 0, 0]
     model = TowerRecommender(dim=4, epochs=2).fit(split.train_set)
     assert set(model.model.tower.core.input_projection.input_dims) == {"text", "feature"}  # type: ignore[union-attr]
 

@@ -21,13 +21,13 @@ def test_maps_have_the_strides_that_are_said(extra_levels: Any, strides: list[in
     maps = pyramid(torch.zeros(1, 3, 128, 64))
     assert pyramid.strides == strides
     assert list(maps) == pyramid.names == [str(number) for number in range(len(strides))]
-    for stride, found in zip(strides, maps.values(), strict=True):
-        assert found.shape == (1, 32, 128 // stride, 64 // stride)
+    for stride, actual in zip(strides, maps.values(), strict=True):
+        assert actual.shape == (1, 32, 128 // stride, 64 // stride)
 
 
 def test_transformers_with_channels_last_are_turned() -> None:
     pyramid = FeaturePyramid("swin_tiny_patch4_window7_224", (0, 1), out_channels=32)
-    assert [tuple(found.shape[2:]) for found in pyramid(torch.zeros(1, 3, 224, 224)).values()] == [
+    assert [tuple(actual.shape[2:]) for actual in pyramid(torch.zeros(1, 3, 224, 224)).values()] == [
         (56, 56),
         (28, 28),
     ]
@@ -41,8 +41,8 @@ def test_efficientnet_lite0_has_the_registry_s_weights() -> None:
     pictures = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         wanted = whole.blocks(whole.bn1(whole.conv_stem(pictures)))
-        (found,) = pyramid.network(pictures)
-    assert torch.allclose(found, wanted, atol=1e-4)
+        (actual,) = pyramid.network(pictures)
+    assert torch.allclose(actual, wanted, atol=1e-4)
     assert (pyramid.mean, pyramid.std) == ([0.5] * 3, [0.5] * 3)
 
 

@@ -53,9 +53,9 @@ def test_it_learns_to_find_what_it_is_asked_for() -> None:
     rows = train(task, LoopConfig(epochs=40, learning_rate=4e-3, ema_decay=0.5), progress=False).rows
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     right = 0
-    for found, truth in zip(task.detector.predict(samples), targets, strict=True):
-        assert len(found)
-        right += bool((found.boxes[0] - truth.boxes[0]).abs().max() < 4)
+    for actual, truth in zip(task.detector.predict(samples), targets, strict=True):
+        assert len(actual)
+        right += bool((actual.boxes[0] - truth.boxes[0]).abs().max() < 4)
     assert right == len(samples)
 
 
@@ -105,7 +105,7 @@ def test_what_is_drawn_follows_from_the_seed_of_the_run_alone() -> None:
     def draw(seed: int) -> tuple[list[Sample], list[Boxes]]:
         drawn.append(seed)
         picked = torch.randperm(6)[:3].tolist()
-        return [samples[place] for place in picked], [targets[place] for place in picked]
+        return [samples[index] for index in picked], [targets[index] for index in picked]
 
     losses = []
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_pictures_are_changed_with_their_boxes() -> None:
         batch_size=6,
     )
     (batch,) = changed.batches(1, torch.Generator().manual_seed(0))
-    order = {sample.id: place for place, sample in enumerate(samples)}
+    order = {sample.id: index for index, sample in enumerate(samples)}
     pairs = [by_hand.image_groups[order[sample.id]][0] for sample in batch[0]]
     torch.manual_seed(0)
     ours = changed(batch)

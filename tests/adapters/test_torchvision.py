@@ -57,8 +57,8 @@ def truth() -> list[Boxes]:
 def as_torchvision(targets: list[Boxes], first: int) -> list[dict[str, Tensor]]:
     numbers = {"seven": first, "two": first + 1}
     return [
-        {"boxes": one.boxes, "labels": torch.tensor([numbers[label] for label in one.labels]).long()}
-        for one in targets
+        {"boxes": target.boxes, "labels": torch.tensor([numbers[label] for label in target.labels]).long()}
+        for target in targets
     ]
 
 
@@ -89,9 +89,9 @@ def same(ours: Boxes, theirs: Boxes) -> bool:
 @pytest.mark.parametrize("tokens", [None, "nobody says anything"])
 def test_without_tokens_losses_are_torchvision_s_to_the_bit(kind: str, tokens: str | None) -> None:
     detector = wake(made(kind, conditioning=6)).train()
-    said = None if tokens is None else words(0, 0, 0)
+    answer = None if tokens is None else words(0, 0, 0)
     torch.manual_seed(5)  # Faster R-CNN draws the boxes that it learns from
-    ours = detector(pictures(), truth(), said)
+    ours = detector(pictures(), truth(), answer)
     torch.manual_seed(5)
     theirs = detector.network(pictures(), as_torchvision(truth(), int(kind == "faster-rcnn")))
     assert set(ours) == set(theirs)
@@ -106,12 +106,12 @@ def test_without_tokens_boxes_are_torchvision_s_to_the_bit(kind: str) -> None:
         ours = detector(pictures(), tokens=words(0, 0, 0))
         theirs = detector.network(pictures())
     first = int(kind == "faster-rcnn")
-    for mine, one, size in zip(ours, theirs, SIZES, strict=True):
-        order = one["scores"].argsort(descending=True, stable=True)
+    for mine, their, size in zip(ours, theirs, SIZES, strict=True):
+        order = their["scores"].argsort(descending=True, stable=True)
         assert len(mine) == 7
-        assert torch.equal(mine.boxes, one["boxes"][order])
-        assert torch.equal(mine.scores, one["scores"][order])
-        assert list(mine.labels) == [("seven", "two")[n - first] for n in one["labels"][order].tolist()]
+        assert torch.equal(mine.boxes, their["boxes"][order])
+        assert torch.equal(mine.scores, their["scores"][order])
+        assert list(mine.labels) == [("seven", "two")[n - first] for n in their["labels"][order].tolist()]
         assert mine.size == size
         assert bool((mine.boxes[:, 2:] <= torch.tensor([size[1], size[0]])).all())
 
@@ -127,10 +127,10 @@ def test_a_sample_without_tokens_is_as_ever_beside_one_that_is_told_something(
     detector = made(kind, conditioning=6, share_levels=shared, levels=(1, 2)).eval()
     plain = detector(pictures())
     at_first = detector(pictures(), tokens=words(3, 0, 2))
-    assert all(same(one, other) for one, other in zip(plain, at_first, strict=True))  # it starts at zero
+    assert all(same(entry, other) for entry, other in zip(plain, at_first, strict=True))  # it starts at zero
     wake(detector)
     told = detector(pictures(), tokens=words(3, 0, 2))
-    assert [same(one, other) for one, other in zip(plain, told, strict=True)] == [False, True, False]
+    assert [same(entry, other) for entry, other in zip(plain, told, strict=True)] == [False, True, False]
     assert len(detector.map_conditioning.layers) == (1 if shared else 2)  # type: ignore[union-attr]
 
 
@@ -139,7 +139,7 @@ def test_regions_listen_after_they_are_pooled() -> None:
     torch.manual_seed(3)
     torch.nn.init.normal_(detector.region_conditioning.layer.down.weight)  # type: ignore[union-attr]
     plain, told = detector(pictures()), detector(pictures(), tokens=words(3, 0, 2))
-    assert [same(one, other) for one, other in zip(plain, told, strict=True)] == [False, True, False]
+    assert [same(entry, other) for entry, other in zip(plain, told, strict=True)] == [False, True, False]
 
 
 def test_what_is_read_is_the_attention_of_the_program() -> None:
@@ -165,7 +165,7 @@ def test_what_is_read_is_the_attention_of_the_program() -> None:
         )  # it scales and does not shift
         layer.modulate.bias.zero_()
     cells = Tokens.from_sequences([torch.tensor([[3.0, 1.0]])], "cell")
-    said = Tokens.from_sequences([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], "text")
+    answer = Tokens.from_sequences([torch.tensor([[1.0, 0.0], [0.0, 1.0]])], "text")
     # Normed, the cell is (1, -1), and so are the tokens, (1, -1) and (-1, 1): scores sqrt(2) and -sqrt(2).
     heavy = 1 / (1 + math.exp(-2 * math.sqrt(2)))
     scale = heavy - (1 - heavy)  # and minus that for the second channel
@@ -174,7 +174,7 @@ def test_what_is_read_is_the_attention_of_the_program() -> None:
         return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
     wanted = [3 + gelu(1 * (1 + scale)), 1 + gelu(-1 * (1 - scale))]
-    assert layer(cells, said)[0].tolist() == pytest.approx(wanted, abs=1e-4)
+    assert layer(cells, answer)[0].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["fcos", "faster-rcnn"])
@@ -192,9 +192,9 @@ def test_a_program_says_which_modality_a_cell_may_hear(kind: str) -> None:
     )  # other words
     louder = both.with_values(torch.where(both.modality[:, None] == 1, both.values + 1, both.values))
     heard = detector(pictures(), tokens=both)
-    assert all(same(one, two) for one, two in zip(heard, detector(pictures(), tokens=other), strict=True))
+    assert all(same(entry, two) for entry, two in zip(heard, detector(pictures(), tokens=other), strict=True))
     assert not any(
-        same(one, two) for one, two in zip(heard, detector(pictures(), tokens=louder), strict=True)
+        same(entry, two) for entry, two in zip(heard, detector(pictures(), tokens=louder), strict=True)
     )
 
 
@@ -205,12 +205,12 @@ def test_questions_about_one_picture_share_the_backbone() -> None:
         lambda module, given, result: passed.append(len(given[0]))
     )
     shared = detector(pictures(), tokens=words(3, 2, 4, 1), image_index=[2, 0, 0, 1])
-    alone = detector([pictures()[place] for place in (2, 0, 0, 1)], tokens=words(3, 2, 4, 1))
+    alone = detector([pictures()[index] for index in (2, 0, 0, 1)], tokens=words(3, 2, 4, 1))
     assert passed == [3, 4]
-    for one, other in zip(shared, alone, strict=True):
-        assert one.labels == other.labels
-        assert torch.allclose(one.boxes, other.boxes, atol=1e-3)
-    assert [found.size for found in shared] == [SIZES[2], SIZES[0], SIZES[0], SIZES[1]]
+    for entry, other in zip(shared, alone, strict=True):
+        assert entry.labels == other.labels
+        assert torch.allclose(entry.boxes, other.boxes, atol=1e-3)
+    assert [actual.size for actual in shared] == [SIZES[2], SIZES[0], SIZES[0], SIZES[1]]
 
 
 def test_threads_do_not_hear_each_other() -> None:
@@ -220,8 +220,8 @@ def test_threads_do_not_hear_each_other() -> None:
 
     def ask(which: int) -> None:
         for _ in range(5):
-            found = detector(pictures(), tokens=words(*((1, 2, 3), (4, 0, 1))[which]))
-            wrong.extend(which for a, b in zip(found, wanted[which], strict=True) if not same(a, b))
+            actual = detector(pictures(), tokens=words(*((1, 2, 3), (4, 0, 1))[which]))
+            wrong.extend(which for a, b in zip(actual, wanted[which], strict=True) if not same(a, b))
 
     threads = [threading.Thread(target=ask, args=(which,)) for which in (0, 1)]
     for thread in threads:
@@ -272,15 +272,15 @@ def test_gradients_reach_what_reads_the_phrase_and_the_sound() -> None:
 
 def test_one_picture_is_read_once_and_samples_keep_their_order() -> None:
     detector = wake(spoken()).eval()
-    read, tokens, places = detector.prepare_queries(asked())
-    assert (len(read), places) == (1, [0, 0, 0, 0])
+    read, tokens, indices = detector.prepare_queries(asked())
+    assert (len(read), indices) == (1, [0, 0, 0, 0])
     assert tokens is not None
     assert tokens.presence.tolist() == [[True, True], [False, True], [True, False], [False, False]]
-    found = detector.predict(asked(), batch_size=3)
+    actual = detector.predict(asked(), batch_size=3)
     alone = [detector.predict([sample])[0] for sample in asked()]
-    for one, other in zip(found, alone, strict=True):
-        assert torch.allclose(one.boxes, other.boxes, atol=1e-3)
-    assert not torch.allclose(found[2].scores, found[3].scores)  # type: ignore[arg-type]
+    for entry, other in zip(actual, alone, strict=True):
+        assert torch.allclose(entry.boxes, other.boxes, atol=1e-3)
+    assert not torch.allclose(actual[2].scores, actual[3].scores)  # type: ignore[arg-type]
 
 
 def test_a_whole_model_and_an_example_picture_may_say_what_to_look_for(tmp_path: Path) -> None:
@@ -294,26 +294,26 @@ def test_a_whole_model_and_an_example_picture_may_say_what_to_look_for(tmp_path:
     picture = scene()
     crop = picture[3:20, 4:19]
     samples = [Sample("1", {"image": picture, "crop": crop}), Sample("2", {"image": picture})]
-    found = detector.predict(samples)
-    assert not torch.equal(found[0].scores, found[1].scores)  # type: ignore[arg-type]
+    actual = detector.predict(samples)
+    assert not torch.equal(actual[0].scores, actual[1].scores)  # type: ignore[arg-type]
     detector.save_pretrained(tmp_path)
     again = Detector.from_pretrained(tmp_path)
-    assert all(same(one, other) for one, other in zip(again.predict(samples), found, strict=True))
+    assert all(same(entry, other) for entry, other in zip(again.predict(samples), actual, strict=True))
     assert model.quantize()
     detector.save_pretrained(tmp_path)
     again = Detector.from_pretrained(tmp_path)
     changed = zip(again.predict(samples), detector.predict(samples), strict=True)
-    assert all(same(one, other) for one, other in changed)
+    assert all(same(entry, other) for entry, other in changed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_it_finds_the_same(kind: str, tmp_path: Path) -> None:
     detector = wake(made(kind, conditioning={"text": TinyText(dim=8)}, norm="frozen"))
-    found = detector.predict(asked())
+    actual = detector.predict(asked())
     detector.save_pretrained(tmp_path)
     again = Detector.from_pretrained(tmp_path)
     assert again.config == detector.config
-    assert all(same(one, other) for one, other in zip(again.predict(asked()), found, strict=True))
+    assert all(same(entry, other) for entry, other in zip(again.predict(asked()), actual, strict=True))
     with pytest.raises(InputError, match="weights of another detector; the first that does not fit is"):
         again._load_trained({"a": torch.zeros(1)}, "here")
 
@@ -404,11 +404,11 @@ def test_samples_that_do_not_fit() -> None:
 def test_pictures_of_every_sort_are_read() -> None:
     detector = made().eval()
     grey16 = (scene().astype(np.uint16) * 257)[:, :, None]
-    found = detector.predict(
-        [Sample(str(n), {"image": one}) for n, one in enumerate((scene(), grey16, scene()))]
+    actual = detector.predict(
+        [Sample(str(n), {"image": entry}) for n, entry in enumerate((scene(), grey16, scene()))]
     )
-    assert same(found[0], found[1])
-    assert same(found[0], found[2])
+    assert same(actual[0], actual[1])
+    assert same(actual[0], actual[2])
 
 
 @pytest.mark.parametrize(

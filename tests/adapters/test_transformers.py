@@ -47,10 +47,10 @@ def rows(digits: Dataset) -> list[dict[str, Any]]:
     inputs = prepare_inputs(digits.items, made().encoders, "unused")
     return [
         {
-            "samples": Sample(item.id, {name: part[place] for name, part in inputs.contents.items()}),
+            "samples": Sample(item.id, {name: part[index] for name, part in inputs.contents.items()}),
             "group": int(digit),
         }
-        for place, (item, digit) in enumerate(zip(digits.items, digits.labels["digit"], strict=True))
+        for index, (item, digit) in enumerate(zip(digits.items, digits.labels["digit"], strict=True))
     ]
 
 
@@ -105,8 +105,8 @@ def test_trainer_trains_it_and_its_checkpoint_says_the_same(
         torch.testing.assert_close(vectors(loaded, rows[:5]), expected, rtol=0, atol=0)
     ours = Model.from_pretrained(last)  # without a word of transformers
     with torch.no_grad():
-        found = ours([row["samples"] for row in rows[:5]])["alignment"]
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        actual = ours([row["samples"] for row in rows[:5]])["alignment"]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_trainer_resumes_to_the_same_weights(rows: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -132,14 +132,14 @@ def test_plain_accelerate_trains_it(rows: list[dict[str, Any]]) -> None:
     )
     means = []
     for _ in range(3):
-        found = []
+        results = []
         for batch in batches:
             optimizer.zero_grad()
             loss = ready(**batch).loss
             accelerator.backward(loss)
             optimizer.step()
-            found.append(loss.item())
-        means.append(np.mean(found))
+            results.append(loss.item())
+        means.append(np.mean(results))
     assert means[-1] < means[0] - 0.3
 
 
@@ -157,8 +157,8 @@ def test_a_folder_of_mmattn_s_own_loads_with_its_pruned_heads(
     loaded.save_pretrained(tmp_path / "theirs")
     expected = vectors(MmattnModel.from_model(model), rows[:5])
     for folder in ("ours", "theirs"):
-        found = vectors(MmattnModel.from_pretrained(tmp_path / folder), rows[:5])
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        actual = vectors(MmattnModel.from_pretrained(tmp_path / folder), rows[:5])
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["LoraConfig", "AdaLoraConfig"])
@@ -202,7 +202,7 @@ def test_peft_trains_its_adapters_only_and_merges_them(
 
 def test_a_recommender_is_trained_on_its_own_targets() -> None:
     model = MmattnModel.from_model(made(recommendation=HeadConfig()), "recommendation").train()
-    samples = [Sample(str(place), {"text": word}) for place, word in enumerate(["uno", "due", "tre", "otto"])]
+    samples = [Sample(str(index), {"text": word}) for index, word in enumerate(["uno", "due", "tre", "otto"])]
     history = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     loss = model(samples, history=history, positives=torch.tensor([[0.0, 1.0], [1.0, 0.0]])).loss
     loss.backward()

@@ -69,8 +69,8 @@ def test_what_is_hidden_is_found_again(items: ModelInputs) -> None:
         optimizer.step()
     model.eval()
     scores = model.score(model.tower.vectors(items, known_ids=torch.arange(7)), torch.eye(7))
-    found = scores.masked_fill(torch.eye(7) > 0, -torch.inf).argmax(1)
-    assert found.tolist() == [1, 2, 3, 4, 5, 6, 0]
+    actual = scores.masked_fill(torch.eye(7) > 0, -torch.inf).argmax(1)
+    assert actual.tolist() == [1, 2, 3, 4, 5, 6, 0]
 
 
 def test_an_odd_width_is_refused() -> None:

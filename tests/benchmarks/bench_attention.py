@@ -2,9 +2,10 @@
 
     mmattn bench attention [--repeat 7] [--device cpu] [--cases window route] [--projections]
 
-Every rival gets what it is best at: padded batches made beforehand, a mask where it needs one, `is_causal`
-where that says it, x-transformers with SDPA inside. Queries, keys and values lie as projections leave them,
-[tokens, heads, width], for everybody. One thread, one process, the rivals in turn, medians of processor time.
+Every baseline gets what it is best at: padded batches made beforehand, a mask where it needs one,
+`is_causal` where that says it, x-transformers with SDPA inside. Queries, keys and values lie as projections
+leave them, [tokens, heads, width], for everybody. One thread, one process, the baselines in turn, medians of
+processor time.
 
 Where there is a GPU, a second part runs there in bfloat16: the same cases and the multimodal batch of the
 fusion benchmark, 1024 samples of width 1024, beside compiled FlexAttention and bare varlen flash attention.
@@ -70,7 +71,7 @@ class Setting:
 
 
 class Runner:
-    """A rival on a case: `run` is one forward, or one forward and backward.
+    """A baseline on a case: `run` is one forward, or one forward and backward.
 
     Args:
         forward: what it computes.
@@ -104,7 +105,7 @@ class Ours:
         self.layer = A.Attention(case.program, case.q.dim, case.heads, backend=backend)
         self.layer.register_modalities(dict.fromkeys((*case.q.modalities, *case.kv.modalities)))
         self.layer.to(setting.device, setting.dtype)
-        self.qkv = setting.inputs(case, *((len(one.values),) for one in (case.q, case.kv, case.kv)))
+        self.qkv = setting.inputs(case, *((len(entry.values),) for entry in (case.q, case.kv, case.kv)))
         if not setting.projections:
             self.layer.o_proj = nn.Identity()  # type: ignore[assignment]
         self.q = case.q.to(setting.device, setting.dtype)
@@ -140,7 +141,7 @@ class Ours:
 def padded(case: Case, setting: Setting, attend: Attend) -> Runner:
     """Padded attention over a batch that lies there padded."""
     sides = (case.q, case.kv, case.kv)
-    q, k, v = setting.inputs(case, *((len(one), max(one.length_list)) for one in sides))
+    q, k, v = setting.inputs(case, *((len(side), max(side.length_list)) for side in sides))
     mask = None if case.mask is None else case.mask.to(setting.device)
     table = kinds = None
     if case.bias:
@@ -148,8 +149,8 @@ def padded(case: Case, setting: Setting, attend: Attend) -> Runner:
         table = torch.randn(case.heads, size, size, device=setting.device, dtype=setting.dtype)
         table.requires_grad_(setting.gradient)
         kinds = [
-            F.one_hot(padded_modality(one), size).to(setting.device, setting.dtype)[:, None]
-            for one in (case.q, case.kv)
+            F.one_hot(padded_modality(entry), size).to(setting.device, setting.dtype)[:, None]
+            for entry in (case.q, case.kv)
         ]
 
     def joined(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -167,7 +168,9 @@ def padded(case: Case, setting: Setting, attend: Attend) -> Runner:
     inputs = [x.detach().flatten(2) for x in (q, k, k)]
 
     def layer() -> Tensor:
-        projected = (one(x).unflatten(-1, (case.heads, -1)) for one, x in zip(linear, inputs, strict=False))
+        projected = (
+            entry(x).unflatten(-1, (case.heads, -1)) for entry, x in zip(linear, inputs, strict=False)
+        )
         return linear[3](joined(*projected))
 
     return Runner(setting, layer, [*leaves, *linear.parameters()])
@@ -216,13 +219,13 @@ def bare_varlen(case: Case, setting: Setting) -> Runner:
     """Flash attention straight over the packed tokens, everybody to everybody in a sample."""
     from torch.nn.attention.varlen import varlen_attn
 
-    q, k, v = setting.inputs(case, *((len(one.values),) for one in (case.q, case.kv, case.kv)))
-    offsets = [one.offsets.to(setting.device, torch.int32) for one in (case.q, case.kv)]
-    longest = [max(one.length_list) for one in (case.q, case.kv)]
+    q, k, v = setting.inputs(case, *((len(entry.values),) for entry in (case.q, case.kv, case.kv)))
+    offsets = [entry.offsets.to(setting.device, torch.int32) for entry in (case.q, case.kv)]
+    longest = [max(entry.length_list) for entry in (case.q, case.kv)]
     return Runner(setting, lambda: varlen_attn(q, k, v, *offsets, *longest).flatten(1), [q, k, v])
 
 
-def rivals(case: Case, setting: Setting) -> Iterator[tuple[str, Runner]]:
+def baselines(case: Case, setting: Setting) -> Iterator[tuple[str, Runner]]:
     """Everybody but the layer as it chooses for itself."""
     yield SDPA, padded(case, setting, by_sdpa(case.causal))
     yield EAGER, padded(case, setting, by_eager(case.causal))
@@ -252,7 +255,7 @@ def operations(case: Case, setting: Setting) -> float:
 def measure(case: Case, setting: Setting, arguments: argparse.Namespace, peak: float) -> list[str | float]:
     """A row of the table."""
     ours = Ours(case, setting)
-    runners = {OURS: ours.runner(), **dict(rivals(case, setting))}
+    runners = {OURS: ours.runner(), **dict(baselines(case, setting))}
     memory: dict[str, float] = {}
     if not arguments.no_memory:
         memory = {

@@ -56,18 +56,18 @@ def compare(report: Report, name: str, scores_QK: np.ndarray, repeat: int) -> No
     evaluator = pytrec_eval.RelevanceEvaluator(
         as_dictionaries(judged_offsets, judged_documents, gains), ASKED
     )
-    rivals = {"ours": ours, "pytrec_eval": lambda: evaluator.evaluate(run)}
-    seconds = in_turn(rivals, repeat, process_seconds)
-    found, official = ours(), evaluator.evaluate(run)
+    baselines = {"ours": ours, "pytrec_eval": lambda: evaluator.evaluate(run)}
+    seconds = in_turn(baselines, repeat, process_seconds)
+    actual, official = ours(), evaluator.evaluate(run)
     apart = max(
-        np.abs(found.values[own] - [official[query][theirs] for query in found.queries]).max()
-        for own, theirs in NAMES.items()
+        np.abs(actual.values[name] - [official[query][theirs] for query in actual.queries]).max()
+        for name, theirs in NAMES.items()
     )
     if apart > 1e-6:
         raise AssertionError(f"{name}: a query differs by {apart}")
     report.row(
         name,
-        f"{found.tie_rate:.1%}",
+        f"{actual.tie_rate:.1%}",
         seconds["ours"],
         seconds["pytrec_eval"],
         seconds["pytrec_eval"] / seconds["ours"],

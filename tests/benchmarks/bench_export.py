@@ -54,8 +54,8 @@ def samples_of(model: Model, count: int) -> list[Sample]:
             "image": rng.integers(0, 255, (32, 32), dtype=np.uint8),
             "audio": (rng.normal(size=rng.integers(2000, 8000)).astype(np.float32), 8000),
         }
-        there = [name for name in model.encoders if len(model.encoders) == 1 or rng.random() < 0.67]
-        read = {name: model.encoders[name].read(content[name]) for name in there}
+        present = [name for name in model.encoders if len(model.encoders) == 1 or rng.random() < 0.67]
+        read = {name: model.encoders[name].read(content[name]) for name in present}
         samples.append(Sample(str(number), read))
     return samples
 
@@ -87,13 +87,13 @@ def main() -> None:
             def eager(samples: list[Sample] = samples, model: Model = model) -> np.ndarray:
                 return model.head("word")(model.fuse(model.encode(samples))).numpy()
 
-            rivals = {"eager": eager} | {
+            baselines = {"eager": eager} | {
                 form: lambda each=each, samples=samples: each.run(samples)["word"]
                 for form, each in exported.items()
             }
-            for form, run in rivals.items():
+            for form, run in baselines.items():
                 apart[form] = max(apart[form], float(np.abs(run() - eager()).max()))
-            for form, seconds in in_turn(rivals, arguments.repeat, process_seconds).items():
+            for form, seconds in in_turn(baselines, arguments.repeat, process_seconds).items():
                 times[form].append(1e3 * seconds)
         for form, size in sizes.items():
             report.row(title, form, f"{size:.2f}", *times[form], f"{apart[form]:.1e}")

@@ -5,8 +5,8 @@
 Samples of three modalities: text of 8 to 64 tokens, an image of 49, audio of 0 to 200; each is absent with
 probability 0.3. The block is built as a user builds it. The layers, padded and written out, hold its very
 weights, and their results are compared with its own before anything is timed. Everybody starts from tokens
-in its own form (sorting and padding cost the rivals nothing) and gets a gradient for every token and weight.
-One thread, one process, the rivals in turn, medians of processor time.
+in its own form (sorting and padding cost nothing) and gets a gradient for every token and weight.
+One thread, one process, the baselines in turn, medians of processor time.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ OURS, PADDED, SORTED = "mmattn", "padded layer", "sub-batches of 32"
 
 
 @dataclass(frozen=True)
-class Rival:
+class Variant:
     """One way to run the layer.
 
     Args:
         name: in the table.
         module: whose weights get gradients.
-        pieces: (inputs, gradient of the results) of each call, already in the rival's form.
+        pieces: (inputs, gradient of the results) of each call, already in the baseline's form.
         call: a piece's inputs, the first of which is differentiable -> results.
         real: the results at the tokens, in the tokens' order [N, D], from those of all calls; None where
-            the rival computes something else.
+            the baseline computes something else.
         onednn: let `Linear` multiply by oneDNN (an option that is off by default).
     """
 
@@ -82,8 +82,8 @@ class Rival:
         if self.real is None:
             return float("nan")
         with torch.no_grad(), _onednn(self.onednn):
-            found = self.real([self.call(*inputs) for inputs, _ in self.pieces])
-        return float((found - expected).abs().max())
+            actual = self.real([self.call(*inputs) for inputs, _ in self.pieces])
+        return float((actual - expected).abs().max())
 
 
 @contextmanager
@@ -141,13 +141,13 @@ def layer_of(block: FusionBlock, dim: int, heads: int) -> nn.TransformerEncoderL
         for kind in ("weight", "bias")
     }
     for kind in ("weight", "bias"):
-        three = [getattr(one, kind) for one in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        three = [getattr(entry, kind) for entry in (attention.q_proj, attention.k_proj, attention.v_proj)]
         state[f"self_attn.in_proj_{kind}"] = torch.cat(three)
     layer.load_state_dict(state)
     return layer
 
 
-def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) -> Iterator[Rival]:
+def variants(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) -> Iterator[Variant]:
     """Everybody who runs, one after the other; the padded forms are made when they are needed."""
     dim, device, dtype = tokens.dim, tokens.device, tokens.dtype
     layer = layer_of(block.float().cpu(), dim, heads).to(device, dtype)
@@ -163,10 +163,12 @@ def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) 
     def ours(values: Tensor) -> Tensor:
         return block(tokens.with_values(values)).values
 
-    own = [((tokens.values,), gradient_ND)]
-    yield Rival(OURS, block, own, ours, lambda results: results[0])
+    packed = [((tokens.values,), gradient_ND)]
+    yield Variant(OURS, block, packed, ours, lambda results: results[0])
     if device.type == "cpu" and is_onednn_available():
-        yield Rival("mmattn, oneDNN's products", block, own, ours, lambda results: results[0], onednn=True)
+        yield Variant(
+            "mmattn, oneDNN's products", block, packed, ours, lambda results: results[0], onednn=True
+        )
 
     order = torch.argsort(tokens.lengths)
     parts = [tokens.select(some) for some in order.split(32)]
@@ -175,18 +177,18 @@ def rivals(tokens: Tokens, block: FusionBlock, gradient_ND: Tensor, heads: int) 
     def gathered(results: list[Tensor]) -> Tensor:
         rows = [row[:size] for result, part in zip(results, parts, strict=True)
                 for row, size in zip(result, part.length_list, strict=True)]  # fmt: skip
-        return torch.cat([rows[place] for place in torch.argsort(order).tolist()])
+        return torch.cat([rows[index] for index in torch.argsort(order).tolist()])
 
-    yield Rival(SORTED, layer, pieces, encode, gathered)
+    yield Variant(SORTED, layer, pieces, encode, gathered)
     whole = [padded(tokens)]
 
     def there(results: list[Tensor]) -> Tensor:
         return results[0][whole[0][0][1]]
 
-    yield Rival(PADDED, layer, whole, encode, there)
-    yield Rival("eager layer", eager := EagerLayer(layer), whole, eager, there)
+    yield Variant(PADDED, layer, whole, encode, there)
+    yield Variant("eager layer", eager := EagerLayer(layer), whole, eager, there)
     theirs = x_transformer(dim, heads).to(device, dtype)
-    yield Rival("x-transformers", theirs, whole, lambda x, mask: theirs(x, mask=mask))
+    yield Variant("x-transformers", theirs, whole, lambda x, mask: theirs(x, mask=mask))
 
 
 def x_transformer(dim: int, heads: int) -> nn.Module:
@@ -216,13 +218,15 @@ def measure(report: Report, arguments: argparse.Namespace, device: str) -> None:
     """Both tables of one device."""
     dtype = dtype_on(device, arguments)
     usual = (1024, 1024, 16) if device == "cuda" else (256, 256, 8)
-    asked = (arguments.samples, arguments.dim, arguments.heads)
-    samples, dim, heads = (own or default for own, default in zip(asked, usual, strict=True))
+    requested = (arguments.samples, arguments.dim, arguments.heads)
+    samples, dim, heads = (packed or default for packed, default in zip(requested, usual, strict=True))
     tokens = multimodal(samples, dim).to(device, dtype)
     gradient_ND = torch.randn_like(tokens.values)
     block = block_of(dim, heads)
     running = [
-        rival for rival in rivals(tokens, block, gradient_ND, heads) if chosen(rival.name, arguments.cases)
+        variant
+        for variant in variants(tokens, block, gradient_ND, heads)
+        if chosen(variant.name, arguments.cases)
     ]
     peak = matmul_peak(device, dtype)
     sizes = tokens.length_list
@@ -240,26 +244,27 @@ def measure(report: Report, arguments: argparse.Namespace, device: str) -> None:
             f"{'forward + backward' if gradient else 'forward'} on {device}",
             ["layer", "s", "times mmattn's", "tokens/s", "of the matmul peak", "peak MB", "of padded", "gap"],
         )
-        runs = {one.name: one.backward if gradient else one.forward for one in running}
-        for one in running:
-            one.module.train(gradient)
+        runs = {entry.name: entry.backward if gradient else entry.forward for entry in running}
+        for element in running:
+            element.module.train(gradient)
         memory = dict.fromkeys(runs, float("nan"))
         if not arguments.no_memory:
             memory = {
-                one.name: peak_megabytes(runs[one.name], device, one.module.zero_grad) for one in running
+                entry.name: peak_megabytes(runs[entry.name], device, entry.module.zero_grad)
+                for entry in running
             }
         seconds = in_turn(runs, arguments.repeat, seconds_on(device))
-        for one in running:
-            took = seconds[one.name]
+        for element in running:
+            took = seconds[element.name]
             report.row(
-                one.name,
+                element.name,
                 took,
                 took / seconds.get(OURS, float("nan")),
                 f"{len(tokens.values) / took:,.0f}",
                 f"{operations(tokens, gradient) / took / peak:.1%}",
-                memory[one.name],
-                memory[one.name] / memory.get(PADDED, float("nan")),
-                f"{gap:.0e}" if (gap := one.gap(expected)) == gap else "-",
+                memory[element.name],
+                memory[element.name] / memory.get(PADDED, float("nan")),
+                f"{gap:.0e}" if (gap := element.gap(expected)) == gap else "-",
             )
 
 

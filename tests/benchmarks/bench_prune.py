@@ -35,14 +35,14 @@ def through(stack: nn.ModuleList, tokens: Tokens) -> Tensor:
     return tokens.values
 
 
-def seconds(rivals: list[nn.ModuleList], tokens: Tokens, repeat: int, backward: bool) -> list[float]:
+def seconds(baselines: list[nn.ModuleList], tokens: Tokens, repeat: int, backward: bool) -> list[float]:
     """Median seconds of each."""
-    times: list[list[float]] = [[] for _ in rivals]
+    times: list[list[float]] = [[] for _ in baselines]
     for turn in range(repeat + 1):
-        for rival, taken in zip(rivals, times, strict=True):
+        for baseline, taken in zip(baselines, times, strict=True):
             start = time.perf_counter()
             with torch.set_grad_enabled(backward):
-                out = through(rival, tokens)
+                out = through(baseline, tokens)
                 if backward:
                     out.square().mean().backward()
             if turn:  # the first one warms up

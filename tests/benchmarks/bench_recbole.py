@@ -110,19 +110,19 @@ def main(arguments: Namespace) -> None:
         "RecBole's ml-100k, 80% of each user's ratings for training; MRR@10 on 10%",
         ["model", "epochs", "seconds an epoch", "best score", "at epoch", "seconds to LightGCN's best"],
     )
-    rivals = {
+    baselines = {
         f"LightGCN, rate {rate:g}": curve_of(
             LightGCN, float("inf"), epochs=arguments.epochs, learning_rate=rate
         )
         for rate in arguments.rates
     }
-    target = max(curve.best for curve in rivals.values())
+    target = max(curve.best for curve in baselines.values())
     ours = curve_of(TowerRecommender, target, epochs=arguments.epochs, stopping_step=1000, **OURS)
-    for name, curve in {**rivals, "mmattn, two towers": ours}.items():
+    for name, curve in {**baselines, "mmattn, two towers": ours}.items():
         a_epoch = sum(curve.seconds) / len(curve.seconds)
         at = curve.scores.index(curve.best) + 1
         report.row(name, len(curve.scores), a_epoch, curve.best, at, curve.seconds_to(target))
-    fastest = min(seconds for curve in rivals.values() if (seconds := curve.seconds_to(target)) == seconds)
+    fastest = min(seconds for curve in baselines.values() if (seconds := curve.seconds_to(target)) == seconds)
     report.note(
         f"to {target:.4f}: {fastest / ours.seconds_to(target):.1f} times faster than the fastest LightGCN"
     )

@@ -63,21 +63,21 @@ def made(folder: Path, count: int, dim: int, kind: Any) -> RecommenderService:
 def histories(count: int, users: int, seed: int) -> list[np.ndarray]:
     """Four fifths of each from three centres, the rest from anywhere."""
     rng = np.random.default_rng(seed)
-    found = []
+    results = []
     for length in np.exp(rng.uniform(np.log(5), np.log(200), users)).astype(int):
         centres = rng.choice(rng.integers(CENTRES, size=3), length)
         near = ((centres + rng.random(length)) * count / CENTRES).astype(int)
-        found.append(np.unique(np.where(rng.random(length) < 0.8, near, rng.integers(count, size=length))))
-    return found
+        results.append(np.unique(np.where(rng.random(length) < 0.8, near, rng.integers(count, size=length))))
+    return results
 
 
 def one(report: Report, service: RecommenderService, kind: str) -> None:
-    asked = histories(len(service.index), ASKED, 2)
+    requested = histories(len(service.index), ASKED, 2)
     for name, where in (("", None), (", where year > 1990", "year > 1990")):
-        for history in asked[:20]:  # what is loaded once, and the filter's first reading
+        for history in requested[:20]:  # what is loaded once, and the filter's first reading
             service.recommend(history.tolist(), K, where)
         seconds = []
-        for history in asked:
+        for history in requested:
             ids = history.tolist()
             start = time.perf_counter()
             service.recommend(ids, K, where)
@@ -88,9 +88,9 @@ def one(report: Report, service: RecommenderService, kind: str) -> None:
 
 def agreement(service: RecommenderService) -> float:
     """Share of what exact search recommends that is recommended."""
-    asked = histories(len(service.index), 100, 3)
+    requested = histories(len(service.index), 100, 3)
     shares = []
-    for history in asked:
+    for history in requested:
         query = service.item_to_user[history].sum(0, keepdims=True)
         scores = (query @ service.index.matrix.T)[0]
         scores[history] = -np.inf

@@ -2,7 +2,7 @@
 
     mmattn bench retrieval [--count 1000000] [--dim 64] [--threads 2] [--cases exact build]
 
-Vectors are clustered, of unit length, as embeddings are; queries are held out. The rivals run in turn in
+Vectors are clustered, of unit length, as embeddings are; queries are held out. The baselines run in turn in
 one process, each as often as the other, and the medians of wall time count. Threads of torch, faiss and
 OpenBLAS that wait for each other by spinning make everybody several times slower: unless the environment
 says otherwise, they sleep (OMP_WAIT_POLICY=PASSIVE) and OpenBLAS has one (OPENBLAS_NUM_THREADS=1).
@@ -60,12 +60,12 @@ def exact(report: Report, vectors: np.ndarray, queries: np.ndarray, repeat: int)
         f"exact search: largest difference of a score {np.abs(scores - expected).max():.1e}, "
         f"same neighbours {np.mean(rows == neighbours):.4f}"
     )
-    rivals: dict[str, Callable[[], object]] = {
+    baselines: dict[str, Callable[[], object]] = {
         "IndexFlatIP, defaults": lambda: flat.search(batch, K),
         "IndexFlatIP, BLAS threshold 20": with_blas,
         "mmattn exact": lambda: search(batch, K),
     }
-    times = in_turn(rivals, repeat)
+    times = in_turn(baselines, repeat)
     report.table(f"exact search, batches of {BATCH}", ["who", "queries/s", "times IndexFlatIP's defaults"])
     for name, seconds in times.items():
         report.row(name, f"{BATCH / seconds:,.0f}", times["IndexFlatIP, defaults"] / seconds)
@@ -76,8 +76,8 @@ def built(report: Report, vectors: np.ndarray, queries: np.ndarray) -> None:
     index = Index.build(vectors, target_recall=0.95)
     report.note(f"Index.build: {time.perf_counter() - start:.0f} s\n{index.plan()}")
     truth = index.search(queries[:2000], K, exact=True).ids
-    found = index.search(queries[:2000], K).ids
-    report.note(f"held-out recall@{K}: {(truth[:, :, None] == found[:, None, :]).any(2).mean():.4f}")
+    actual = index.search(queries[:2000], K).ids
+    report.note(f"held-out recall@{K}: {(truth[:, :, None] == actual[:, None, :]).any(2).mean():.4f}")
     seconds = in_turn({"search": lambda: index.search(queries, K)}, 3)["search"]
     report.note(f"{len(queries) / seconds:,.0f} queries/s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -195,7 +195,7 @@ def pretrain(seed: int) -> tuple[Model, float]:
 
 
 def move(method: str, target: str, setting: tuple[Any, float], seed: int, model: Model) -> dict[str, Any]:
-    """Train one rival; its validation accuracy, and which test composites it gets right."""
+    """Train one baseline; its validation accuracy, and which test composites it gets right."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     choice, rate = setting
@@ -224,8 +224,8 @@ def move(method: str, target: str, setting: tuple[Any, float], seed: int, model:
     )
     seconds = time.perf_counter() - start
     head = sum(parameter.numel() for parameter in model.heads.parameters())
-    found = {"validation": history.best_score, "trained": trained - head, "head": head, "seconds": seconds}
-    return {**found, "task": task}  # with the trained model in it
+    results = {"validation": history.best_score, "trained": trained - head, "head": head, "seconds": seconds}
+    return {**results, "task": task}  # with the trained model in it
 
 
 def choose(job: tuple[str, str, Model]) -> tuple[tuple[Any, float], list[float]]:
@@ -236,9 +236,9 @@ def choose(job: tuple[str, str, Model]) -> tuple[tuple[Any, float], list[float]]
 
 
 def test(job: tuple[str, str, tuple[Any, float], int, Model]) -> dict[str, Any]:
-    """A rival with its setting, and the test part, once."""
-    found = move(*job)
-    return {**found, "right": found.pop("task").right("test").float().numpy()}
+    """A baseline with its setting, and the test part, once."""
+    actual = move(*job)
+    return {**actual, "right": actual.pop("task").right("test").float().numpy()}
 
 
 def main() -> None:
@@ -254,16 +254,16 @@ def main() -> None:
         cores = list(pool.map(pretrain, range(arguments.seeds)))
         print("pretrained cores on their own tasks:", ", ".join(f"{score:.3f}" for _, score in cores))
         print(f"({time.perf_counter() - start:.0f} s)", flush=True)
-        rivals = [*product(TARGETS, SETTINGS)]
-        chosen = list(pool.map(choose, [(method, target, cores[0][0]) for target, method in rivals]))
+        baselines = [*product(TARGETS, SETTINGS)]
+        chosen = list(pool.map(choose, [(method, target, cores[0][0]) for target, method in baselines]))
         jobs = [(method, target, setting, seed, cores[seed][0])
-                for (target, method), (setting, _) in zip(rivals, chosen, strict=True)
+                for (target, method), (setting, _) in zip(baselines, chosen, strict=True)
                 for seed in range(arguments.seeds)]  # fmt: skip
-        found = list(pool.map(test, jobs))
+        actual = list(pool.map(test, jobs))
     print("\n| task | method | accuracy (95%) | trained, beside the head | seconds | setting | validation |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for place, ((target, method), (setting, scores)) in enumerate(zip(rivals, chosen, strict=True)):
-        runs = found[place * arguments.seeds : (place + 1) * arguments.seeds]
+    for index, ((target, method), (setting, scores)) in enumerate(zip(baselines, chosen, strict=True)):
+        runs = actual[index * arguments.seeds : (index + 1) * arguments.seeds]
         interval = bootstrap([run["right"] for run in runs])
         seconds = np.mean([run["seconds"] for run in runs])
         how = f"{setting[0]}, {setting[1]:g}" if setting[0] else f"{setting[1]:g}"

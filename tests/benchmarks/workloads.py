@@ -100,8 +100,8 @@ def cases(length: int) -> Iterator[Case]:
     heads, dim = 8, 512
     draw = _drawing(length / 2048)
     long = sentence([length], dim)
-    place = torch.arange(length)
-    near = ((place[:, None] - place).abs() <= 64)[None, None]
+    position = torch.arange(length)
+    near = ((position[:, None] - position).abs() <= 64)[None, None]
     names = ("text", "image", "audio", "table")
     mixed = Tokens.cat([sentence([length // 4], dim, name) for name in names])
     same = (mixed.modality[:, None] == mixed.modality)[None, None]
@@ -124,18 +124,18 @@ def cases(length: int) -> Iterator[Case]:
 def ragged_cases(samples: int, dim: int) -> Iterator[Case]:
     """The multimodal batch of the fusion benchmark, for GPUs: heads of 64."""
     tokens, heads = multimodal(samples, dim), dim // 64
-    there = key_mask(tokens)
+    present = key_mask(tokens)
     routes = {"text": ["text", "image"], "image": ["image", "text"], "audio": ["*"]}
     allowed_MM = torch.zeros(len(tokens.modalities), len(tokens.modalities), dtype=torch.bool)
     for query, keys in routes.items():
         for key in tokens.modalities if keys == ["*"] else keys:
             allowed_MM[tokens.modality_index(query), tokens.modality_index(key)] = True
     kind_BT = padded_modality(tokens)
-    routed = allowed_MM[kind_BT[:, :, None], kind_BT[:, None]][:, None] & there
+    routed = allowed_MM[kind_BT[:, :, None], kind_BT[:, None]][:, None] & present
     score = A.dot() >> A.modality_bias("pair")
-    yield Case("multimodal, plain", A.Program(), tokens, tokens, heads, there)
+    yield Case("multimodal, plain", A.Program(), tokens, tokens, heads, present)
     yield Case("multimodal, routed", A.Program(mask=A.route(routes)), tokens, tokens, heads, routed)
-    yield Case("multimodal, biased", A.Program(score=score), tokens, tokens, heads, there, bias=True)
+    yield Case("multimodal, biased", A.Program(score=score), tokens, tokens, heads, present, bias=True)
     yield Case(
         "multimodal, routed and biased",
         A.Program(score=score, mask=A.route(routes)),

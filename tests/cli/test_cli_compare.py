@@ -27,12 +27,12 @@ def runs(tmp_path: Path) -> list[str]:
 def test_run_files(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *runs, "--metrics", "mrr", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
-    (found,) = content["comparisons"]
+    (actual,) = content["comparisons"]
     assert content["policies"]["ties"] == {"policy": "trec", "rates": {"bad": 0.0, "good": 0.0}}
-    assert (found["system"], found["baseline"], found["metric"]) == ("good", "bad", "mrr")
-    assert found["difference"]["mean"] == pytest.approx(0.125)
-    assert (found["wins"], found["losses"], found["ties"]) == (2, 1, 1)
-    assert found["p_value"] == 1.0  # every sum of three signs of .5 is at least .5 away from 0
+    assert (actual["system"], actual["baseline"], actual["metric"]) == ("good", "bad", "mrr")
+    assert actual["difference"]["mean"] == pytest.approx(0.125)
+    assert (actual["wins"], actual["losses"], actual["ties"]) == (2, 1, 1)
+    assert actual["p_value"] == 1.0  # every sum of three signs of .5 is at least .5 away from 0
     assert main(["compare", *runs, "--metrics", "mrr", "--queries", "5"]) == 0
     text = capsys.readouterr().out
     assert "mrr     good    bad      +0.1250" in text
@@ -40,8 +40,8 @@ def test_run_files(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "most lost: 3 -0.5000" in text
     assert "ties: policy trec; documents that share their score with another: bad 0.0%, good 0.0%" in text
     assert main(["compare", *runs, "--metrics", "mrr", "--queries", "1", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert found["largest"]["lost"] == [{"unit": "3", "difference": -0.5}]
+    (actual,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert actual["largest"]["lost"] == [{"unit": "3", "difference": -0.5}]
 
 
 def test_markdown_and_latex(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,17 +57,17 @@ def test_missing_queries(runs: list[str], tmp_path: Path, capsys: pytest.Capture
     """`good` loses query 0, where it was better: counted as 0 it is worse there, left out it says nothing."""
     good = tmp_path / "good.txt"
     good.write_text("".join(line for line in good.read_text().splitlines(True) if not line.startswith("0 ")))
-    asked = ["compare", *runs, "--metrics", "mrr", "--json"]
-    assert main(asked) == 0
+    requested = ["compare", *runs, "--metrics", "mrr", "--json"]
+    assert main(requested) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["policies"]["missing"] == {"policy": "zero", "queries": {"bad": 0, "good": 1}}
     # Differences: 0 - .5, .5, 0, -.5 over four queries.
     assert content["comparisons"][0]["difference"]["mean"] == pytest.approx(-0.125)
-    assert main([*asked, "--missing", "skip"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert found["difference"]["mean"] == pytest.approx(0.0)
-    assert (found["wins"], found["losses"], found["ties"]) == (1, 1, 1)
-    assert main([*asked, "--missing", "error"]) == 2
+    assert main([*requested, "--missing", "skip"]) == 0
+    (actual,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert actual["difference"]["mean"] == pytest.approx(0.0)
+    assert (actual["wins"], actual["losses"], actual["ties"]) == (1, 1, 1)
+    assert main([*requested, "--missing", "error"]) == 2
     assert "1 judged queries are missing from the run, the first '0'" in capsys.readouterr().err
 
 
@@ -78,8 +78,17 @@ def test_ties_follow_the_declared_policy(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "clear.txt").write_text("q Q0 a 1 2 t\nq Q0 b 2 1 t\n")
     runs = [str(tmp_path / name) for name in ("tied.txt", "clear.txt")]
     for ties, gain in (("trec", 0.5), ("stable", 0.0), ("expected", 0.25)):
-        asked = ["compare", *runs, "--qrels", str(tmp_path / "qrels.txt"), "--metrics", "mrr", "--ties", ties]
-        assert main([*asked, "--json"]) == 0
+        requested = [
+            "compare",
+            *runs,
+            "--qrels",
+            str(tmp_path / "qrels.txt"),
+            "--metrics",
+            "mrr",
+            "--ties",
+            ties,
+        ]
+        assert main([*requested, "--json"]) == 0
         content = json.loads(capsys.readouterr().out)
         assert content["comparisons"][0]["difference"]["mean"] == gain
         assert content["policies"]["ties"]["rates"] == {"tied": 1.0, "clear": 0.0}
@@ -91,27 +100,27 @@ def fitted(folder: Path, shift: float, card: str = "films", seeds: tuple[int, ..
     )
     for seed in seeds:
         base = np.random.default_rng(seed).random(53)
-        values = {"mmattn": {"ndcg@20": base + shift}, "rival": {"ndcg@20": base}}
+        values = {"mmattn": {"ndcg@20": base + shift}, "baseline": {"ndcg@20": base}}
         result = SeedResult(seed, History(best_score=0.0), {}, {}, ranking=RankingResult(values, {}))
         save_result(folder / f"seed-{seed}" / "result.npz", result)
     return str(folder)
 
 
 def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = fitted(tmp_path / "one", 0.1), fitted(tmp_path / "two", 0.3)
-    assert main(["compare", one, two, "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert (found["system"], found["baseline"], found["wins"]) == ("two", "one", 53)
-    assert found["difference"]["seeds"] == pytest.approx([0.2, 0.2])
-    assert found["adjusted_p_value"] < 0.001
-    assert main(["compare", two, "--json"]) == 0  # within one run: the rivals against ours
-    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert (found["system"], found["baseline"]) == ("rival", "mmattn")
-    assert found["difference"]["mean"] == pytest.approx(-0.3)
+    entry, two = fitted(tmp_path / "one", 0.1), fitted(tmp_path / "two", 0.3)
+    assert main(["compare", entry, two, "--json"]) == 0
+    (actual,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (actual["system"], actual["baseline"], actual["wins"]) == ("two", "one", 53)
+    assert actual["difference"]["seeds"] == pytest.approx([0.2, 0.2])
+    assert actual["adjusted_p_value"] < 0.001
+    assert main(["compare", two, "--json"]) == 0  # within one run: the baselines against ours
+    (actual,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (actual["system"], actual["baseline"]) == ("baseline", "mmattn")
+    assert actual["difference"]["mean"] == pytest.approx(-0.3)
 
 
 def test_mistakes_are_one_line(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = fitted(tmp_path / "one", 0.1)
+    entry = fitted(tmp_path / "one", 0.1)
     other = fitted(tmp_path / "other", 0.1, card="songs")
     fewer = fitted(tmp_path / "fewer", 0.1, seeds=(0,))
     killed = fitted(tmp_path / "killed", 0.1)
@@ -123,18 +132,18 @@ def test_mistakes_are_one_line(runs: list[str], tmp_path: Path, capsys: pytest.C
     for arguments, message in (
         (runs[:2], "run files need --qrels"),
         ([*runs[2:], runs[0]], "got 1 systems, expected at least two"),
-        ([one, *runs], "got folders and files, expected one kind"),
-        ([one, other], "its card is 'songs', expected 'films'"),
-        ([one, fewer], "its seeds is [0], expected [0, 1]"),
-        ([one, killed], "has finished the seeds [0], expected [0, 1] as in"),
+        ([entry, *runs], "got folders and files, expected one kind"),
+        ([entry, other], "its card is 'songs', expected 'films'"),
+        ([entry, fewer], "its seeds is [0], expected [0, 1]"),
+        ([entry, killed], "has finished the seeds [0], expected [0, 1] as in"),
         ([*runs, "--metrics", "ndgc@5"], "'ndgc' is not one. Did you mean 'ndcg'?"),
         ([*runs, "--missing", "zreo"], "zreo"),
         ([*runs, "--baseline", "godo"], "no system 'godo' to be the baseline. Did you mean 'good'?"),
         ([broken, *runs[1:]], "broken.txt, line 2: got the score 'high', expected a number"),
         ([stranger, *runs[1:]], "no common query among 1 of the run (first 'q') and 4 of the judgements"),
-        ([one, str(tmp_path / "none")], "no config.yaml in it"),
-        ([one, "--metrics", "ndgc@20"], "no metric 'ndgc@20'. Did you mean 'ndcg@20'"),
-        ([one, one], "expected each once"),
+        ([entry, str(tmp_path / "none")], "no config.yaml in it"),
+        ([entry, "--metrics", "ndgc@20"], "no metric 'ndgc@20'. Did you mean 'ndcg@20'"),
+        ([entry, entry], "expected each once"),
     ):
         assert main(["compare", *arguments]) == 2, arguments
         captured = capsys.readouterr()

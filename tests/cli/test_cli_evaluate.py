@@ -40,8 +40,8 @@ def test_the_same_digits_as_trec_eval(files: tuple[str, str], capsys: pytest.Cap
         )
     arguments = ["evaluate", "--run-file", run, "--qrels", qrels, "--metrics", *NAMES]
     assert main([*arguments, "--missing", "skip", "--json", "--per-query"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert set(found) == {
+    actual = json.loads(capsys.readouterr().out)
+    assert set(actual) == {
         "queries",
         "metrics",
         "ties",
@@ -50,14 +50,16 @@ def test_the_same_digits_as_trec_eval(files: tuple[str, str], capsys: pytest.Cap
         "unjudged",
         "per_query",
     }
-    assert (found["queries"], found["missing"], found["ties"]["policy"]) == (7, 1, "trec")
-    assert found["ties"]["rate"] > 0.5
+    assert (actual["queries"], actual["missing"], actual["ties"]["policy"]) == (7, 1, "trec")
+    assert actual["ties"]["rate"] > 0.5
     for ours, theirs in NAMES.items():
         values = [row[theirs] for row in official.values()]
-        assert found["metrics"][ours]["mean"] == pytest.approx(np.mean(values), abs=1e-9)
-        assert found["metrics"][ours]["low"] < found["metrics"][ours]["mean"] < found["metrics"][ours]["high"]
-        assert found["per_query"]["3"][ours] == pytest.approx(official["3"][theirs], abs=1e-9)
-        assert found["per_query"]["6"][ours] is None
+        assert actual["metrics"][ours]["mean"] == pytest.approx(np.mean(values), abs=1e-9)
+        assert (
+            actual["metrics"][ours]["low"] < actual["metrics"][ours]["mean"] < actual["metrics"][ours]["high"]
+        )
+        assert actual["per_query"]["3"][ours] == pytest.approx(official["3"][theirs], abs=1e-9)
+        assert actual["per_query"]["6"][ours] is None
     assert main(arguments) == 0
     text = capsys.readouterr().out
     mean = sum(row["map"] for row in official.values()) / 7

@@ -118,14 +118,14 @@ def test_the_page_needs_nothing_from_outside(ids: dict[str, str], tmp_path: Path
 
 
 def test_numbers_for_machines_hold_together(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    found = explained(capsys, "--item", ids["full"])
-    assert found["score"] == pytest.approx(1.0, abs=1e-4)
-    spans, flow = found["spans"], found["flow"]
+    actual = explained(capsys, "--item", ids["full"])
+    assert actual["score"] == pytest.approx(1.0, abs=1e-4)
+    spans, flow = actual["spans"], actual["flow"]
     assert {span["modality"] for span in spans} == {"image", "text", "audio", "table"}  # type: ignore[attr-defined,index]
     assert sum(span["rollout"] for span in spans) == pytest.approx(1.0, abs=1e-4)  # type: ignore[attr-defined,index]
     np.testing.assert_allclose(np.array(flow["layers"]).sum(-1), 1.0, atol=1e-3)  # type: ignore[index]
     assert np.array(flow["layers"]).shape == (2, 2, 4, 4)  # type: ignore[index]
-    assert sum(found["modality_shares"]["rollout"].values()) == pytest.approx(1.0, abs=1e-4)  # type: ignore[index]
+    assert sum(actual["modality_shares"]["rollout"].values()) == pytest.approx(1.0, abs=1e-4)  # type: ignore[index]
 
 
 def test_a_user_and_another_item_can_be_asked_about(
@@ -133,9 +133,9 @@ def test_a_user_and_another_item_can_be_asked_about(
 ) -> None:
     pairs = pd.read_parquet(home / "data" / "interactions.parquet")
     user = str(pairs["user"].value_counts().index[0])
-    found = explained(capsys, "--item", ids["full"], "--user", user)
-    assert found["history"]
-    assert any(abs(change) > 1e-6 for change in found["leave_out_changes"].values())  # type: ignore[attr-defined]
+    actual = explained(capsys, "--item", ids["full"], "--user", user)
+    assert actual["history"]
+    assert any(abs(change) > 1e-6 for change in actual["leave_out_changes"].values())  # type: ignore[attr-defined]
     alike = explained(capsys, "--item", ids["full"], "--compare-to", ids["full"])
     assert alike["score"] == pytest.approx(1.0, abs=1e-5)
     assert explained(capsys, "--item", ids["full"], "--compare-to", ids["other"])["score"] < 1  # type: ignore[operator]
@@ -239,15 +239,15 @@ def test_in_a_browser(ids: dict[str, str], tmp_path: Path, width: int) -> None:
     )
     command = [str(BROWSER), *switches.split(), f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    found = json.loads(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1))  # type: ignore[union-attr]
-    assert found["overflow"] == 0
-    assert found["spills"] == []
-    assert found["broken"] == 0
-    assert found["first"].startswith("Attention of the joint vector, rolled out through all layers")
-    assert (found["rows"], found["small"]) == (4, 4)
-    assert found["left"].startswith("Decrease of the score without this part")
-    assert found["changed"]
-    assert found["head"].startswith("Attention of the joint vector in layer 2, head 2")
-    assert found["from"]
-    assert found["back"]
+    actual = json.loads(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1))  # type: ignore[union-attr]
+    assert actual["overflow"] == 0
+    assert actual["spills"] == []
+    assert actual["broken"] == 0
+    assert actual["first"].startswith("Attention of the joint vector, rolled out through all layers")
+    assert (actual["rows"], actual["small"]) == (4, 4)
+    assert actual["left"].startswith("Decrease of the score without this part")
+    assert actual["changed"]
+    assert actual["head"].startswith("Attention of the joint vector in layer 2, head 2")
+    assert actual["from"]
+    assert actual["back"]
     assert "CONSOLE" not in done.stderr

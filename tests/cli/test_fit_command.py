@@ -87,22 +87,24 @@ def test_a_run_leaves_models_metrics_and_a_report(here: Path, capsys: pytest.Cap
     assert json.loads((folder / "metrics.json").read_text()) == metrics
 
 
-def test_rivals_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> None:
-    rivals = {
+def test_baselines_are_tuned_by_one_budget_and_the_report_says_so(here: Path) -> None:
+    baselines = {
         "ease": {"kind": "ease"},
         "knn": {"kind": "item-knn"},
         "bpr": {"kind": "bpr", "options": {"dim": 4, "epochs": 4, "validate_every": 2}},
     }
-    (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "baselines": rivals}))
+    (here / "fit.yaml").write_text(yaml.safe_dump({**SETTINGS, "baselines": baselines}))
     assert fit("--protocol.tuning_trials", "2", "--protocol.seeds", "[0]") == 0
     folder = here / "runs" / "small"
     search = json.loads((folder / "seed-0" / "baselines.json").read_text())
-    assert {name: len(one["trials"]) for name, one in search["systems"].items()} == dict.fromkeys(rivals, 2)
+    assert {name: len(value["trials"]) for name, value in search["systems"].items()} == dict.fromkeys(
+        baselines, 2
+    )
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["protocol"]["tuning_trials"] == 2
     page = (folder / "report.html").read_text()
     assert "had 2 trials on validation" in page
-    for name in rivals:
+    for name in baselines:
         for key, value in search["systems"][name]["best"].items():
             assert f"{key} {value:.3g}" in page, (name, key)
     # From the disk, the report is the same.
@@ -127,8 +129,8 @@ def test_a_killed_run_resumes_to_the_numbers_of_an_uninterrupted_one(here: Path)
         json.loads((here / "runs" / name / "metrics.json").read_text())["systems"]["mmattn"]
         for name in ("whole", "killed")
     )
-    for metric, found in whole.items():
-        assert killed[metric]["seeds"] == pytest.approx(found["seeds"], abs=1e-6)
+    for metric, value in whole.items():
+        assert killed[metric]["seeds"] == pytest.approx(value["seeds"], abs=1e-6)
 
 
 def test_a_saved_model_gives_the_same_vectors(here: Path) -> None:
@@ -136,10 +138,10 @@ def test_a_saved_model_gives_the_same_vectors(here: Path) -> None:
 
     assert fit("--protocol.seeds", "[0]", "--baselines", "{}") == 0
     folder = here / "runs" / "small" / "seed-0" / "model"
-    one, other = Model.from_pretrained(folder), Model.from_pretrained(folder)
+    entry, other = Model.from_pretrained(folder), Model.from_pretrained(folder)
     samples = read_dataset(here / "data").items[:7]
     with torch.no_grad():
-        vectors = one(samples)["recommendation"]
+        vectors = entry(samples)["recommendation"]
         assert torch.equal(vectors, other(samples)["recommendation"])
     assert vectors.shape == (7, 32)
     (folder / "model.safetensors").write_bytes(b"half")
@@ -160,8 +162,8 @@ def test_another_encoder_is_refused_by_name(here: Path) -> None:
 @pytest.mark.parametrize("split", ["random", "time"])
 def test_warm_protocols_run_too(here: Path, split: str) -> None:
     assert fit("--protocol.split", split, "--protocol.seeds", "[0]", "--head.options.num_ids", "120") == 0
-    found = json.loads((here / "runs" / "small" / "metrics.json").read_text())["systems"]
-    assert 0 < found["mmattn"]["recall@5"]["mean"] <= 1
+    actual = json.loads((here / "runs" / "small" / "metrics.json").read_text())["systems"]
+    assert 0 < actual["mmattn"]["recall@5"]["mean"] <= 1
 
 
 @pytest.mark.parametrize("split", ["mixed", "cold"])
@@ -175,14 +177,14 @@ def test_a_hybrid_is_chosen_on_validation_and_told_in_the_report(here: Path, spl
     chosen = ["--protocol.split", split, "--hybrid", json.dumps(grid), "--baselines", "{}"]
     assert fit("--protocol.seeds", "[0]", *chosen) == 0
     folder = here / "runs" / "small"
-    found = json.loads((folder / "seed-0" / "result.json").read_text())["ranking"]["hybrid_settings"]
-    assert found["regularization"] in (1.0, 10.0)
-    assert found["user_weight"] in (0.5, 1.0)
+    actual = json.loads((folder / "seed-0" / "result.json").read_text())["ranking"]["hybrid_settings"]
+    assert actual["regularization"] in (1.0, 10.0)
+    assert actual["user_weight"] in (0.5, 1.0)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert 0 < metrics["systems"]["mmattn"]["recall@5"]["mean"] <= 1
     assert metrics["index_cost"] is None
     assert abs(metrics["ablation_changes"]["without-image"]["recall@5"]["mean"]) > 0
-    # Cold items have a stratum of their own where they share the list.
+    # Cold items have a subgroup of their own where they share the list.
     assert ("items: cold" in metrics["subgroups"]) == (split == "mixed")
     assert "attention over users" in (folder / "report.html").read_text()
 
@@ -246,9 +248,9 @@ def test_a_picture_that_cannot_be_read_is_listed_and_the_run_goes_on(here: Path,
 
 
 def test_overrides_are_parted_from_the_command_s_own_arguments() -> None:
-    own, found = split_overrides(["--config", "a.yaml", "--training.epochs=3", "--json", "--name", "x"])
-    assert own == ["--config", "a.yaml", "--json"]
-    assert found == {"training.epochs": 3, "name": "x"}
+    group, actual = split_overrides(["--config", "a.yaml", "--training.epochs=3", "--json", "--name", "x"])
+    assert group == ["--config", "a.yaml", "--json"]
+    assert actual == {"training.epochs": 3, "name": "x"}
 
 
 def test_the_table_is_aligned() -> None:

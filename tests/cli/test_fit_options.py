@@ -106,8 +106,8 @@ def test_pairs_of_samples_are_mixed(here: Path) -> None:
     assert 0 <= metrics["tasks"]["digit"]["metrics"]["accuracy"]["mean"] <= 1
     plain, mixed = (Model.from_pretrained(f"runs/{name}/seed-0/model") for name in ("plain", "mixed"))
     changes = [
-        (one - other).abs().max().item()
-        for one, other in zip(plain.parameters(), mixed.parameters(), strict=True)
+        (parameter - other).abs().max().item()
+        for parameter, other in zip(plain.parameters(), mixed.parameters(), strict=True)
     ]
     assert max(changes) > 1e-4
 

@@ -46,11 +46,11 @@ def test_two_processes_fit_as_one_does(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr[-3000:]
         metrics = json.loads((tmp_path / "runs" / name / "metrics.json").read_text())
         ours = metrics["systems"]["mmattn"]
-        seeds = {f"{key} {place}": one for key in ours for place, one in enumerate(ours[key]["seeds"])}
+        seeds = {f"{key} {index}": our for key in ours for index, our in enumerate(ours[key]["seeds"])}
         return seeds, ran.stdout
 
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    (alone, _), (together, said) = fitted("one", 2), fitted("two", 1, *launcher)
+    (alone, _), (together, answer) = fitted("one", 2), fitted("two", 1, *launcher)
     assert len(alone) == 2
     assert together == pytest.approx(alone, abs=2e-3)
-    assert said.count("report: ") == 1
+    assert answer.count("report: ") == 1

@@ -98,7 +98,7 @@ def test_a_run_says_what_each_task_gained_or_lost(
     assert set(digit["ablations"]) == {f"{kind}-{name}" for kind in kinds for name in ("image", "text")}
     without, only = digit["ablations"]["without-image"], digit["ablations"]["only-text"]
     assert without == only
-    assert {(one["target"], one["level"]) for one in digit["perturbations"]} == {
+    assert {(entry["target"], entry["level"]) for entry in digit["perturbations"]} == {
         ("image", 0.5), ("text", 0.5), ("all", 0.5), ("attack", 0.1),
     }  # fmt: skip
     assert sum(map(sum, digit["confusion"]["counts"])) == 2 * digit["parts"]["test"]
@@ -107,12 +107,12 @@ def test_a_run_says_what_each_task_gained_or_lost(
     language = metrics["tasks"]["language"]
     assert language["ablations"].keys() <= {"shuffled-text"}
     dataset = read_dataset(here / "data")
-    there = dataset.presence[:, dataset.modalities.index("text")] & (dataset.item_split == "test")
-    assert language["parts"]["test"] == there.sum()
-    said = caplog.text + capsys.readouterr().out
-    assert "device: " in said
-    assert "task language: classification of 'language' from text" in said
-    assert f"report: {Path('runs/small/report.html')}" in said
+    present = dataset.presence[:, dataset.modalities.index("text")] & (dataset.item_split == "test")
+    assert language["parts"]["test"] == present.sum()
+    answer = caplog.text + capsys.readouterr().out
+    assert "device: " in answer
+    assert "task language: classification of 'language' from text" in answer
+    assert f"report: {Path('runs/small/report.html')}" in answer
     page = (folder / "report.html").read_text()
     assert "<script src" not in page
     assert "data:image" in page
@@ -195,9 +195,9 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
     other = here / "sentences"
     other.mkdir()
     rows = []
-    for number, place in enumerate(["York", "Rome", "Oslo", "Bonn"] * 5):
+    for number, index in enumerate(["York", "Rome", "Oslo", "Bonn"] * 5):
         later = ["now"] * (number % 3)
-        words, tags = ["in", place, "again", *later], ["O", "B-place", "O", *["O"] * len(later)]
+        words, tags = ["in", index, "again", *later], ["O", "B-place", "O", *["O"] * len(later)]
         part = "test" if number % 4 == 3 else "train"
         rows.append({"id": number, "words": words, "tags": tags, "part": part})
     pd.DataFrame(rows).to_parquet(other / "items.parquet")
@@ -215,12 +215,12 @@ def test_tasks_may_learn_from_different_cards(here: Path) -> None:
     shuffled = ("--evaluation", "{ablations: [shuffle], subsets: false, noise_levels: []}")
     assert fit(*QUICK, *shuffled, "--protocol.validation", "0.2") == 0
     metrics = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]
-    places = metrics["places"]
-    assert places["data"] == "sentences"
-    assert places["parts"] == {"train": 12, "validation": 3, "test": 5}
-    assert places["metrics"]["f1"]["mean"] == 1.0
+    indices = metrics["places"]
+    assert indices["data"] == "sentences"
+    assert indices["parts"] == {"train": 12, "validation": 3, "test": 5}
+    assert indices["metrics"]["f1"]["mean"] == 1.0
     # Another sentence's words are at other places, and may be more than there are.
-    assert places["ablations"]["shuffled-sentence"]["f1"]["mean"] <= 1.0
+    assert indices["ablations"]["shuffled-sentence"]["f1"]["mean"] <= 1.0
     assert metrics["digit"]["data"] == "digits"
     page = (here / "runs" / "small" / "report.html").read_text()
     assert "<h3>sentences</h3>" in page
@@ -253,9 +253,9 @@ def test_boxes_are_found_and_drawn(here: Path) -> None:
         tasks={"squares": {"head": {"name": "detection"}, "target": "boxes", "batch_size": 6}},
     )
     assert fit(*QUICK) == 0
-    found = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["squares"]
-    assert found["parts"] == {"train": 12, "validation": 6, "test": 6}
-    assert {"f1", "ap50", "map"} <= set(found["metrics"])
+    actual = json.loads((here / "runs" / "small" / "metrics.json").read_text())["tasks"]["squares"]
+    assert actual["parts"] == {"train": 12, "validation": 6, "test": 6}
+    assert {"f1", "ap50", "map"} <= set(actual["metrics"])
     notes = json.loads((here / "runs" / "small" / "seed-0" / "result.json").read_text())
     assert notes["tasks"]["squares"]["predictions"][0]["size"] == [32, 32]
     page = (here / "runs" / "small" / "report.html").read_text()

@@ -86,14 +86,14 @@ def vectors(run: Path, tmp_path: Path) -> Path:
 
 
 def test_items_become_vectors(run: Path, vectors: Path, tmp_path: Path) -> None:
-    found = read_vectors(vectors)
+    actual = read_vectors(vectors)
     # film-2 has neither title nor poster: no tokens, so no vector.
-    assert found.ids.tolist() == ["film-0", "film-1", "film-3", "film-4"]
+    assert actual.ids.tolist() == ["film-0", "film-1", "film-3", "film-4"]
     encoder = RunEncoder.from_run(run)
-    assert found.provenance == encoder.provenance
+    assert actual.provenance == encoder.provenance
     assert set(encoder.provenance) == {"encoder text", "encoder image", "program", "weights", "head"}
     samples = [sample for sample in read_items(tmp_path / "data", run) if sample.id != "film-2"]
-    assert np.allclose(found.vectors, encoder(samples), atol=1e-5)
+    assert np.allclose(actual.vectors, encoder(samples), atol=1e-5)
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".shards")] == []
 
 
@@ -203,11 +203,11 @@ def test_actors_of_ray_write_the_same_vectors(
     capsys.readouterr()
     assert call(embed_command, run, *arguments, "--ray", "--workers", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"vectors": 4, "without": 1, "unreadable": 1}
-    expected, found = read_vectors(vectors), read_vectors(out)
-    assert found.ids.tolist() == expected.ids.tolist()
-    assert found.provenance == expected.provenance
-    assert np.allclose(found.vectors[:3], expected.vectors[:3], atol=1e-5)
-    assert not np.allclose(found.vectors[3], expected.vectors[3], atol=1e-3)  # it has lost its picture
+    expected, actual = read_vectors(vectors), read_vectors(out)
+    assert actual.ids.tolist() == expected.ids.tolist()
+    assert actual.provenance == expected.provenance
+    assert np.allclose(actual.vectors[:3], expected.vectors[:3], atol=1e-5)
+    assert not np.allclose(actual.vectors[3], expected.vectors[3], atol=1e-3)  # it has lost its picture
     assert list(tmp_path.glob(".*.shards")) == []
     assert not ray.is_initialized()
 
@@ -307,8 +307,8 @@ def test_an_index_is_split_searched_changed_and_exported(
     )
     expected = answer("search", bundle, "--vectors", vectors, "-k", "3")
     for folder in (shards, built):
-        found = answer("search", folder, "--vectors", vectors, "-k", "3", "--device", "cpu")
-        assert [[hit[0] for hit in line["hits"]] for line in found] == [
+        actual = answer("search", folder, "--vectors", vectors, "-k", "3", "--device", "cpu")
+        assert [[hit[0] for hit in line["hits"]] for line in actual] == [
             [hit[0] for hit in line["hits"]] for line in expected
         ]
     for options, message in (

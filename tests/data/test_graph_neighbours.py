@@ -41,8 +41,8 @@ def test_each_item_gets_what_its_entity_is_joined_to(tmp_path: Path) -> None:
 def test_edges_go_both_ways_with_relations_of_their_own(tmp_path: Path) -> None:
     graph = read_dataset(card(tmp_path)).graph
     assert graph.relation_names == ("genre", "star", "writer")
-    found = {tuple(edge) for edge in bidirectional_edges(graph).T.tolist()}
-    assert found == {(0, 1, 1), (0, 2, 0), (4, 1, 1), (0, 1, 2), (1, 0, 4), (2, 0, 3), (1, 4, 4), (1, 0, 5)}
+    results = {tuple(edge) for edge in bidirectional_edges(graph).T.tolist()}
+    assert results == {(0, 1, 1), (0, 2, 0), (4, 1, 1), (0, 1, 2), (1, 0, 4), (2, 0, 3), (1, 4, 4), (1, 0, 5)}
 
 
 @pytest.mark.parametrize("options", [{"roles": "title: text"}, {"graph": ""}])

@@ -32,8 +32,8 @@ def test_what_stays_is_whole_and_never_nothing(
 ) -> None:
     columns = list(map(list, zip(*lengths, strict=True)))
     parts = {
-        name: part(column, name, float(place))
-        for place, (name, column) in enumerate(zip(NAMES, columns, strict=True))
+        name: part(column, name, float(index))
+        for index, (name, column) in enumerate(zip(NAMES, columns, strict=True))
     }
     joint = drop_modalities(Tokens.cat(parts.values()), probability, seeded(seed))
     apart = drop_modalities(parts, probability, seeded(seed))

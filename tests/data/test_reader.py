@@ -66,7 +66,7 @@ def write(
         header = pairs.splitlines()[0].split(",")
         raw["interactions"] = {
             "file": "pairs.csv",
-            **{place: name for place, name in columns.items() if name in header},
+            **{index: name for index, name in columns.items() if name in header},
         }
     if graph is not None:
         (path / "graph.csv").write_text(graph)
@@ -361,9 +361,9 @@ def test_good_and_bad_rows_together_are_all_rows(
         return
     dataset = read_dataset(folder, reject_limit=1.0)
     pairs = dataset.interactions
-    found = [
+    results = [
         (dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(pairs.users, pairs.items, strict=True)
     ]
-    assert found == good
+    assert results == good
     assert len(listed(dataset, "pairs.csv")) == len(rows) - len(good)
     assert list(dataset.user_ids) == natural_sort({user for user, _ in good})

@@ -46,8 +46,8 @@ def made(folder: Path, rows: list[dict[str, Any]], kind: str = "parquet", limit:
 
 
 def complaints(dataset: Dataset, column: str) -> list[tuple[int, str, str]]:
-    found = [each for each in dataset.rejected if each.column == column]
-    return [(each.row, each.effect, each.reason) for each in found]
+    results = [each for each in dataset.rejected if each.column == column]
+    return [(each.row, each.effect, each.reason) for each in results]
 
 
 def plain(boxes: Boxes | None) -> Any:
@@ -140,10 +140,10 @@ def test_a_bad_box_is_listed_and_the_others_stay(
     tmp_path: Path, entry: Any, effect: str, reason: str
 ) -> None:
     dataset = made(tmp_path, [{"picture": "a.png", "cells": json.dumps([GOOD, entry])}], "csv")
-    (row, found, said) = complaints(dataset, "cells")[0]
-    assert (row, found) == (1, effect)
-    assert said.startswith("box 2 of 2: ")
-    assert reason in said
+    (row, actual, answer) = complaints(dataset, "cells")[0]
+    assert (row, actual) == (1, effect)
+    assert answer.startswith("box 2 of 2: ")
+    assert reason in answer
     boxes = dataset.targets["cells"][0].boxes.tolist()
     assert boxes == [[0, 0, 2, 2]] + ([[0, 1, 7, 5]] if effect == "kept" else [])
 
@@ -192,7 +192,7 @@ def test_a_picture_on_its_side_has_its_upright_size(tmp_path: Path) -> None:
 def test_a_list_of_words_is_taken_as_it_is(words: list[str]) -> None:
     assert parse_words(words, " ") == words
     assert parse_words(json.dumps(words), " ") == words
-    tags = [f"T{place}" for place in range(len(words))]
+    tags = [f"T{index}" for index in range(len(words))]
     assert parse_tags(tags, " ", words) == tags
     with pytest.raises(BadCell, match="one a word"):
         parse_tags([*tags, "O"], " ", words)
@@ -200,7 +200,7 @@ def test_a_list_of_words_is_taken_as_it_is(words: list[str]) -> None:
 
 @given(st.lists(st.sampled_from(["a", "b", "c d"]), max_size=7))
 def test_labels_are_names_without_repetition(names: list[str]) -> None:
-    found = parse_labels(names, "|")
-    assert found is not None
-    assert sorted(found) == sorted(set(names))
-    assert parse_labels("|".join(names), "|") == (found or None)
+    actual = parse_labels(names, "|")
+    assert actual is not None
+    assert sorted(actual) == sorted(set(names))
+    assert parse_labels("|".join(names), "|") == (actual or None)

@@ -85,11 +85,11 @@ def test_boxes_with_their_pictures_in_order(layout: Callable[..., Read], tmp_pat
         {"b": [("dog", (0, 0, 31, 23)), ("cat", (2, 3, 7, 11))], "a": [], "c": [("cat", (5, 1, 7, 3))]},
     )
     rejected = RejectionLog()
-    found = read(rejected=rejected)
-    assert [path.name for path, _ in found] == ["b.png", "a.png", "c.png"]
-    assert [boxes.labels for _, boxes in found] == [("dog", "cat"), (), ("cat",)]
-    assert found[0][1].boxes.tolist() == [[0, 0, 31, 23], [2, 3, 7, 11]]
-    assert {boxes.size for _, boxes in found} == {(HEIGHT, WIDTH)}
+    actual = read(rejected=rejected)
+    assert [path.name for path, _ in actual] == ["b.png", "a.png", "c.png"]
+    assert [boxes.labels for _, boxes in actual] == [("dog", "cat"), (), ("cat",)]
+    assert actual[0][1].boxes.tolist() == [[0, 0, 31, 23], [2, 3, 7, 11]]
+    assert {boxes.size for _, boxes in actual} == {(HEIGHT, WIDTH)}
     assert len(rejected) == 0
 
 
@@ -121,11 +121,11 @@ entries = st.lists(st.tuples(st.sampled_from(["cat", "dog"]), corners), max_size
 def test_both_layouts_say_the_same(pictures: list[list[Entry]]) -> None:
     things = {f"p{number}": entries for number, entries in enumerate(pictures)}
     with tempfile.TemporaryDirectory() as folder:
-        found = [layout(Path(folder), things)() for layout in (_voc, _coco)]
-    for (path, voc), (other, coco), said in zip(*found, pictures, strict=True):
+        results = [layout(Path(folder), things)() for layout in (_voc, _coco)]
+    for (path, voc), (other, coco), answer in zip(*results, pictures, strict=True):
         assert path == other
-        assert voc.labels == coco.labels == tuple(label for label, _ in said)
-        assert voc.boxes.tolist() == coco.boxes.tolist() == [list(box) for _, box in said]
+        assert voc.labels == coco.labels == tuple(label for label, _ in answer)
+        assert voc.boxes.tolist() == coco.boxes.tolist() == [list(box) for _, box in answer]
 
 
 @pytest.mark.parametrize(

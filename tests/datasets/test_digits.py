@@ -82,9 +82,9 @@ def test_words_are_of_ten_digits_in_twelve_languages() -> None:
     assert len(DIGIT_WORDS) == 12
     assert all(len(set(words)) == 10 for words in DIGIT_WORDS.values())
     generator = np.random.default_rng(0)
-    said = [phrase_digit(7, "German", generator) for _ in range(500)]
-    assert set(said) >= {"sieben", "Sieben", "SIEBEN", "die Zahl sieben", "Da steht sieben"}
-    assert 0.4 < np.mean([len(text.split()) == 1 for text in said]) < 0.6
+    answer = [phrase_digit(7, "German", generator) for _ in range(500)]
+    assert set(answer) >= {"sieben", "Sieben", "SIEBEN", "die Zahl sieben", "Da steht sieben"}
+    assert 0.4 < np.mean([len(text.split()) == 1 for text in answer]) < 0.6
 
 
 def test_sounds_are_short_clips_that_vary(made: Dataset) -> None:
@@ -104,8 +104,8 @@ def test_parts_are_even_and_test_items_are_cold(made: Dataset) -> None:
     split = made.item_split
     assert split is not None
     for digit in map(str, range(10)):
-        own = split[made.labels["digit"] == digit]
-        shares = [np.mean(own == part) for part in ("train", "validation", "test")]
+        group = split[made.labels["digit"] == digit]
+        shares = [np.mean(group == part) for part in ("train", "validation", "test")]
         assert np.abs(np.array(shares) - [0.7, 0.1, 0.2]).max() < 0.05
     pairs = made.interactions
     assert pairs.split is not None
@@ -130,8 +130,8 @@ def nearest_is_right(dataset: Dataset, modality: str, features: object) -> float
     x = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     train, test = split[items] == "train", split[items] == "test"
     digits = dataset.labels["digit"][items]
-    found = digits[train][(x[test] @ x[train].T).argmax(1)]
-    return float((found == digits[test]).mean())
+    actual = digits[train][(x[test] @ x[train].T).argmax(1)]
+    return float((actual == digits[test]).mean())
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -118,8 +118,8 @@ def test_ml1m_interactions_users_and_graph(tmp_path: Path) -> None:
     dataset = read_dataset(MovieLens().prepare(raw_ml1m(tmp_path / "raw"), tmp_path / "out"))
     pairs = dataset.interactions
     assert pairs.split is not None
-    found = list(zip(pairs.users.tolist(), pairs.items.tolist(), pairs.split.tolist(), strict=True))
-    assert found == [
+    actual = list(zip(pairs.users.tolist(), pairs.items.tolist(), pairs.split.tolist(), strict=True))
+    assert actual == [
         (0, 0, "train"),
         (0, 1, "train"),
         (0, 2, "train"),
@@ -274,8 +274,8 @@ def test_latest_small_zip_is_the_same_and_takes_extras(tmp_path: Path) -> None:
         for file in folder.iterdir():
             packed.write(file, f"ml-latest-small/{file.name}")
     plain = read_dataset(MovieLens().prepare(tmp_path / "raw", tmp_path / "plain"))
-    for place in (archive, archive.parent):
-        zipped = read_dataset(MovieLens().prepare(place, tmp_path / f"out{place.name}"))
+    for index in (archive, archive.parent):
+        zipped = read_dataset(MovieLens().prepare(index, tmp_path / f"out{index.name}"))
         assert zipped.items == plain.items
     extras = raw_ml1m(tmp_path / "ml1m")
     joined = read_dataset(MovieLens().prepare(archive, tmp_path / "joined", extras=extras))

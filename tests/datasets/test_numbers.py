@@ -39,9 +39,9 @@ def test_as_it_is_said(language: str) -> None:
 
 @pytest.mark.parametrize("language", NUMBERS)
 def test_every_number_is_said_in_its_own_way(language: str) -> None:
-    said = [spell_number(number, language) for number in range(1000)]
-    assert len(set(said)) == 1000
-    assert all(text == " ".join(text.split()) and text == text.lower() for text in said)
+    answer = [spell_number(number, language) for number in range(1000)]
+    assert len(set(answer)) == 1000
+    assert all(text == " ".join(text.split()) and text == text.lower() for text in answer)
 
 
 def test_what_cannot_be_said() -> None:

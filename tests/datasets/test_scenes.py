@@ -35,9 +35,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fsdd")
     (root / "recordings").mkdir()
     for digit in range(10):
-        for place, speaker in enumerate(SPEAKERS):
+        for position, speaker in enumerate(SPEAKERS):
             for index in range(12):
-                tone = np.full(101, (place + 1) / 8, np.float32)
+                tone = np.full(101, (position + 1) / 8, np.float32)
                 soundfile.write(root / "recordings" / f"{digit}_{speaker}_{index}.flac", tone, 8000)
     return root
 
@@ -55,10 +55,10 @@ def test_parts_share_no_handwriting_whatever_the_seed() -> None:
     assert [len(each) for each in rows] == [1258, 180, 359]
     assert len(rows[0] | rows[1] | rows[2]) == 1797
     digits = load_digits(return_X_y=True)[1]
-    for part, own in zip(PARTS, rows, strict=True):
-        assert set(digits[sorted(own)].tolist()) == set(range(10))
+    for part, group in zip(PARTS, rows, strict=True):
+        assert set(digits[sorted(group)].tolist()) == set(range(10))
         for scene in make_scenes(23, part, seed=7):
-            assert set(scene.drawings) <= own
+            assert set(scene.drawings) <= group
             assert [DIGITS[digits[row]] for row in scene.drawings] == list(scene.boxes.labels)
 
 
@@ -83,8 +83,8 @@ def test_a_box_holds_the_ink_and_fits_it() -> None:
         outside[top:bottom, left:right] = False
         assert not outside.any()
         rows, columns = np.nonzero(bright)
-        found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-        assert np.abs(found - [left, top, right, bottom]).max() <= 3
+        actual = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert np.abs(actual - [left, top, right, bottom]).max() <= 3
 
 
 def test_pixels_are_what_networks_take() -> None:
@@ -186,10 +186,10 @@ def test_prepared_folder(tmp_path: Path) -> None:
     picture = Image.open(tmp_path / row["image"])
     assert picture.size == (96, 96)
     assert np.array_equal(np.asarray(picture), make_scenes(6, "test", seed=1)[-1].image)
-    assert {found["label"] for found in row["boxes"]} <= {row["digit"]}
-    answers = [found for found in row["scene_boxes"] if found["label"] == row["digit"]]
+    assert {actual["label"] for actual in row["boxes"]} <= {row["digit"]}
+    answers = [actual for actual in row["scene_boxes"] if actual["label"] == row["digit"]]
     assert row["boxes"] == answers
-    assert data.targets["boxes"][-1].boxes.tolist() == [found["box"] for found in answers]
+    assert data.targets["boxes"][-1].boxes.tolist() == [answer["box"] for answer in answers]
     assert data.targets["scene_boxes"][-1].labels == make_scenes(6, "test", seed=1)[-1].boxes.labels
     assert soundfile.info(tmp_path / row["audio"]).samplerate == 8000
 

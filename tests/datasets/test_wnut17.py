@@ -67,8 +67,8 @@ def test_the_published_files_in_their_published_parts(tmp_path: Path) -> None:
     assert len(data.rejected) == 0
     assert Counter(data.item_split.tolist()) == {"train": 3394, "validation": 1009, "test": 1287}
     spans = {
-        part: sum(tag[0] == "B" for tags, own in zip(data.targets["tags"], data.item_split, strict=True)
-                  for tag in tags if own == part)
+        part: sum(tag[0] == "B" for tags, group in zip(data.targets["tags"], data.item_split, strict=True)
+                  for tag in tags if group == part)
         for part in FILES
     }  # fmt: skip
     assert spans == {"train": 1975, "validation": 836, "test": 1079}

@@ -25,8 +25,8 @@ def test_lora_changes_nothing_before_it_is_trained() -> None:
     plain = encoders.create("minilm", pool="fields")
     adapted = encoders.create("minilm", pool="fields", frozen=False).eval()
     add_lora(adapted, {"r": 3, "target_modules": ["query", "value"]})
-    expected, found = plain(TEXTS), adapted(TEXTS)
-    torch.testing.assert_close(found.values, expected.values, rtol=1e-5, atol=1e-6)
+    expected, actual = plain(TEXTS), adapted(TEXTS)
+    torch.testing.assert_close(actual.values, expected.values, rtol=1e-5, atol=1e-6)
     trained = {name: value for name, value in adapted.named_parameters() if value.requires_grad}
     assert all("lora_" in name for name in trained)
     # 6 layers of width 384, query and value, an A and a B of rank 3 each.

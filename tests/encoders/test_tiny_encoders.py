@@ -48,9 +48,9 @@ class TestTinyText:
     def test_reach_grows_by_a_word_a_layer(self) -> None:
         torch.manual_seed(0)
         encoder = TinyText(dim=5, layers=2)
-        one, other = encoder(["a b c d e", "a b c d f"])
-        assert not torch.allclose(one[2], other[2])
-        torch.testing.assert_close(one[1], other[1])
+        entry, other = encoder(["a b c d e", "a b c d f"])
+        assert not torch.allclose(entry[2], other[2])
+        torch.testing.assert_close(entry[1], other[1])
 
     def test_hashes_are_the_same_in_every_process(self) -> None:
         code = "from mmattn.encoders.text.tiny_text import TinyText; print(TinyText().read('öst').ngrams)"

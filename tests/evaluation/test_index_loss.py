@@ -19,9 +19,9 @@ def ranking(items: list[list[int]]) -> Ranking:
 def test_index_loss_by_hand() -> None:
     """The index loses item 1 of user 0 and item 2 of user 1; only the second one was right."""
     right = sparse.csr_array([[1, 0, 0, 1], [0, 0, 1, 0]])
-    found = index_loss(ranking([[0, 1], [2, 3]]), ranking([[0, 2], [3, -1]]), right, "recall@2")
-    assert (found.exact.mean, found.approximate.mean, found.loss.mean) == (0.75, 0.25, 0.5)
-    assert (found.model_loss, found.recall) == (0.25, 0.5)
+    actual = index_loss(ranking([[0, 1], [2, 3]]), ranking([[0, 2], [3, -1]]), right, "recall@2")
+    assert (actual.exact.mean, actual.approximate.mean, actual.loss.mean) == (0.75, 0.25, 0.5)
+    assert (actual.model_loss, actual.recall) == (0.25, 0.5)
     same = index_loss(ranking([[0, 1], [2, -1]]), ranking([[1, 0], [2, -1]]), right, "recall@2")
     assert (same.recall, same.loss.mean, same.loss.high) == (1.0, 0.0, 0.0)
     with pytest.raises(InputError, match=r"shapes \(1, 1\) and \(1, 2\)"):
@@ -33,10 +33,10 @@ def test_gap_against_loops() -> None:
     vectors = {name: rng.normal(size=(13, 5)) + shift for name, shift in (("a", 1), ("b", 0), ("c", -1))}
     presence = {name: rng.random(13) < 0.8 for name in vectors}
     vectors["b"][~presence["b"]] = 0  # absent: never looked at
-    for (one, other), gap in modality_gap(vectors, presence).items():
-        both = np.flatnonzero(presence[one] & presence[other])
+    for (entry, other), gap in modality_gap(vectors, presence).items():
+        both = np.flatnonzero(presence[entry] & presence[other])
         left, right = (
-            vectors[n][both] / np.linalg.norm(vectors[n][both], axis=1)[:, None] for n in (one, other)
+            vectors[n][both] / np.linalg.norm(vectors[n][both], axis=1)[:, None] for n in (entry, other)
         )
         cosines = left @ right.T
         assert gap.samples == len(both)

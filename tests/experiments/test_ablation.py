@@ -1,4 +1,4 @@
-"""Knockouts keep who has what, unless a modality is dropped; nobody keeps its own content in an exchange."""
+"""Ablations keep who has what, unless a modality is dropped; nobody keeps its own content in an exchange."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ def test_contents_of_several_encoders_move_together(inputs: ModelInputs) -> None
     both = ModelInputs(inputs.tokens, {**inputs.contents, "colours": numbers})
     moved = ablate(both, ("image", "colours"), "shuffle", seed=1)
     old, new = inputs.tokens["image"].sequences(), moved.tokens["image"].sequences()
-    for place, number in enumerate(moved.contents["colours"]):
-        assert (number is None) == (place % 3 == 0)
+    for index, number in enumerate(moved.contents["colours"]):
+        assert (number is None) == (index % 3 == 0)
         if number is not None:
-            assert number != place
-            assert torch.equal(new[place], old[number])
+            assert number != index
+            assert torch.equal(new[index], old[number])
     assert ablate(both, ["image", "colours"]).modalities == ("text", "audio")
 
 
-def test_every_knockout_of_a_report(inputs: ModelInputs) -> None:
+def test_every_ablation_of_a_report(inputs: ModelInputs) -> None:
     contents = {"words": ("text",), "media": ("image", "audio")}
-    found = dict(ablations(inputs, contents))
-    assert list(found) == [
+    actual = dict(ablations(inputs, contents))
+    assert list(actual) == [
         "without-words", "without-media", "without-media.image", "without-media.audio",
         "shuffled-words", "shuffled-media", "shuffled-media.image", "shuffled-media.audio",
         "noise-words", "noise-media.image",
     ]  # fmt: skip
-    assert found["without-media"].modalities == ("text",)
-    assert found["without-media.image"].modalities == ("text", "audio")
+    assert actual["without-media"].modalities == ("text",)
+    assert actual["without-media.image"].modalities == ("text", "audio")
     apart = {name: (name,) for name in inputs.modalities}
     subsets = dict(ablations(inputs, apart, methods=(), include_encoders=False))
     assert {name: left.modalities for name, left in subsets.items()} == {

@@ -1,4 +1,4 @@
-"""Rivals from their configuration: they get the content that is named, and what is missing is said."""
+"""Baselines from their configuration: they get the content that is named, and what is missing is said."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def content() -> BaselineContent:
         {"genres": ["Drama", "War"], "year": 1995},
         {"year": 1990},
     ]
-    samples = [Sample(str(place), {"table": row}) for place, row in enumerate(rows)]
+    samples = [Sample(str(index), {"table": row}) for index, row in enumerate(rows)]
     values = torch.tensor([[3.0, 4.0], [4.0, 3.0], [0.0, 5.0]])
     tokens = Tokens.from_lengths(values, torch.tensor([2, 1, 0]), "text")
     return BaselineContent(samples, ModelInputs({"text": tokens}))
@@ -123,9 +123,9 @@ def test_contents_are_weighed_by_tuning_where_there_are_several(content: Baselin
     )
     _, start = search_space(config)
     assert start == {"regularization": 3.0, "exponent": 0.5, "vectors.text": 2.0, "gaussian.year": 5.0}
-    found = with_settings(config, {"regularization": 1.0, "exponent": 0.25, "vectors.text": 1.0})
-    assert (found.exponent, found.vectors, found.gaussian) == (0.25, {"text": 1.0}, {"year": 5.0})
-    assert baseline_arguments(found) == {"regularization": 1.0}
+    actual = with_settings(config, {"regularization": 1.0, "exponent": 0.25, "vectors.text": 1.0})
+    assert (actual.exponent, actual.vectors, actual.gaussian) == (0.25, {"text": 1.0}, {"year": 5.0})
+    assert baseline_arguments(actual) == {"regularization": 1.0}
     alone, _ = search_space(BaselineConfig("content-ridge", vectors={"text": 1.0}))
     assert set(alone) == {"regularization"}  # the weight of the only content is one over the strength
 
@@ -133,13 +133,16 @@ def test_contents_are_weighed_by_tuning_where_there_are_several(content: Baselin
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (BaselineConfig("bpr", options={"dims": 3}), "rival 'bpr': dims: no such option. Did you mean 'dim'"),
-        (BaselineConfig("bpr", options={"seed": 3}), "rival 'bpr': seed: no such option"),
+        (
+            BaselineConfig("bpr", options={"dims": 3}),
+            "baseline 'bpr': dims: no such option. Did you mean 'dim'",
+        ),
+        (BaselineConfig("bpr", options={"seed": 3}), "baseline 'bpr': seed: no such option"),
         (BaselineConfig("bpr", options={"dim": 2.5}), "dim: got 2.5, expected a number like 64"),
         (BaselineConfig("lightgcn", options={"layers": "two"}), "got 'two', expected a number like 3"),
         (
             BaselineConfig("popularity", regularization=1.0),
-            "rival 'popularity': regularization: got 1, expected none",
+            "baseline 'popularity': regularization: got 1, expected none",
         ),
     ],
 )
@@ -160,12 +163,12 @@ def split() -> Split:
 @pytest.fixture
 def pictured() -> BaselineContent:
     values = torch.from_numpy(np.random.default_rng(1).normal(size=(31, 5)).astype(np.float32))
-    samples = [Sample(str(place), {"table": {"genres": ["Drama"]}}) for place in range(31)]
+    samples = [Sample(str(index), {"table": {"genres": ["Drama"]}}) for index in range(31)]
     tokens = Tokens.from_lengths(values, torch.ones(31, dtype=torch.int64), "text")
     return BaselineContent(samples, ModelInputs({"text": tokens}))
 
 
-def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
+def test_every_baseline_has_the_same_budget_and_is_no_worse_on_validation(
     pictured: BaselineContent, split: Split
 ) -> None:
     configs = {
@@ -177,23 +180,23 @@ def test_every_rival_has_the_same_budget_and_is_no_worse_on_validation(
         ),
         "vbpr": BaselineConfig("vbpr", options={"epochs": 4, "validate_every": 2}, vectors={"text": 1.0}),
     }
-    found, tuning = tune_baselines(configs, pictured, split, metric="ndcg@5", trials=3, seed=5)
+    actual, tuning = tune_baselines(configs, pictured, split, metric="ndcg@5", trials=3, seed=5)
     systems = tuning.manifest["systems"]
-    assert {name: len(one["trials"]) for name, one in systems.items()} == {
+    assert {name: len(system["trials"]) for name, system in systems.items()} == {
         "popularity": 1, "ease": 3, "item-knn": 3, "bpr": 3, "vbpr": 3,
     }  # fmt: skip
     view = ValidationData(split)
-    for name, one in systems.items():
-        values = [trial["value"] for trial in one["trials"]]
-        first = one["trials"][0]["parameters"]
-        assert first.items() >= one["start"].items()
-        assert one["value"] == max(values)
+    for name, entry in systems.items():
+        values = [trial["value"] for trial in entry["trials"]]
+        first = entry["trials"][0]["parameters"]
+        assert first.items() >= entry["start"].items()
+        assert entry["value"] == max(values)
         # The configuration that comes out gives the figure again, without a judge to stop it.
-        fitted = fit_baseline(found[name], pictured, view.train, view.items, seed=5)
-        assert view.mean_metric(fitted.score, "ndcg@5") == pytest.approx(one["value"], abs=1e-9)
+        fitted = fit_baseline(actual[name], pictured, view.train, view.items, seed=5)
+        assert view.mean_metric(fitted.score, "ndcg@5") == pytest.approx(entry["value"], abs=1e-9)
     assert systems["ease"]["start"] == {"regularization": 30.0}
-    assert found["bpr"].options["epochs"] in (4, 8, 12)
-    assert systems["bpr"]["best"]["epochs"] == found["bpr"].options["epochs"]
+    assert actual["bpr"].options["epochs"] in (4, 8, 12)
+    assert systems["bpr"]["best"]["epochs"] == actual["bpr"].options["epochs"]
     json.dumps(tuning.manifest)
 
 
@@ -215,13 +218,13 @@ def test_tuning_is_blind_to_the_test_part(pictured: BaselineContent, split: Spli
     other = dataclasses.replace(split, items=items)
     assert (other.matrix("test") != split.matrix("test")).nnz > 50
     manifests = [
-        tune_baselines(configs, timed(pictured, one), one, metric="ndcg@5", trials=2, seed=1)[1].manifest
-        for one in (split, other)
+        tune_baselines(configs, timed(pictured, entry), entry, metric="ndcg@5", trials=2, seed=1)[1].manifest
+        for entry in (split, other)
     ]
     assert manifests[0] == manifests[1]
 
 
-def test_no_event_of_the_test_part_is_in_reach_while_rivals_are_tuned(
+def test_no_event_of_the_test_part_is_in_reach_while_baselines_are_tuned(
     pictured: BaselineContent, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, TunableSystem] = {}

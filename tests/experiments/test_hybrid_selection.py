@@ -23,10 +23,10 @@ class Judge:
         self.liked = liked
         self.shown: list[str] = []
 
-    def __call__(self, one: Recommender) -> float:
-        self.shown.append(type(one).__name__)
+    def __call__(self, entry: Recommender) -> float:
+        self.shown.append(type(entry).__name__)
         return -sum(
-            abs(getattr(one, name) - value) for name, value in self.liked.items() if hasattr(one, name)
+            abs(getattr(entry, name) - value) for name, value in self.liked.items() if hasattr(entry, name)
         )
 
 
@@ -57,8 +57,8 @@ def test_the_parts_are_chosen_by_themselves() -> None:
     )
     strengths = {BalancedEASE: 30.0, UserKernel: 4.0}
     chosen = tune_hybrid(
-        config, CHOSEN, None, KNOWN, lambda one: -abs(one.regularization - strengths.get(type(one), 0.0))
-        if not isinstance(one, Hybrid) else 0.0,
+        config, CHOSEN, None, KNOWN, lambda fitted: 0.0 if isinstance(fitted, Hybrid)
+        else -abs(fitted.regularization - strengths.get(type(fitted), 0.0)),
     )  # fmt: skip
     assert (chosen["regularization"], chosen["user_regularization"], chosen["kernel_scale"]) == (
         30.0,

@@ -54,27 +54,29 @@ def split(request: pytest.FixtureRequest) -> Split:
 
 def test_the_loss_falls_into_its_parts(split: Split) -> None:
     model = Linear(split)
-    found = measure_index_cost(model, split, "ndcg@7", dim=16)
+    actual = measure_index_cost(model, split, "ndcg@7", dim=16)
     ranking = rank_part(model.score, split, "test", 7)
     truth = evaluate(ranking, split.matrix("test"), ["ndcg@7"]).mean("ndcg@7")
-    assert found.model_metric.mean == pytest.approx(truth)
+    assert actual.model_metric.mean == pytest.approx(truth)
     # Five dimensions are all there is: vectors lose nothing, and what is known is masked here too.
-    assert found.vector_loss.mean == pytest.approx(0.0, abs=1e-6)
-    assert found.exact_search.metric.mean == pytest.approx(truth, abs=1e-6)
-    recalls = [point.recall for point in found.operating_points]
+    assert actual.vector_loss.mean == pytest.approx(0.0, abs=1e-6)
+    assert actual.exact_search.metric.mean == pytest.approx(truth, abs=1e-6)
+    recalls = [point.recall for point in actual.operating_points]
     assert recalls == sorted(recalls)
     assert recalls[0] < 0.99
-    for point in found.operating_points:
-        assert found.exact_search.metric.mean - point.metric.mean == pytest.approx(point.loss.mean)
+    for point in actual.operating_points:
+        assert actual.exact_search.metric.mean - point.metric.mean == pytest.approx(point.loss.mean)
         assert point.queries_per_second > 0
-    assert IndexCost.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert IndexCost.from_dict(json.loads(json.dumps(actual.to_dict()))) == actual
 
 
 def test_vectors_that_are_too_short_lose_by_themselves(split: Split) -> None:
-    found = measure_index_cost(Linear(split, dim=41), split, "ndcg@7", dim=2)
-    assert (found.dim, found.n_items) == (2, len(split.candidates("test")))
-    assert found.vector_loss.mean == pytest.approx(found.model_metric.mean - found.exact_search.metric.mean)
-    assert found.vector_loss.high - found.vector_loss.low > 0.001  # user by user it does change
+    actual = measure_index_cost(Linear(split, dim=41), split, "ndcg@7", dim=2)
+    assert (actual.dim, actual.n_items) == (2, len(split.candidates("test")))
+    assert actual.vector_loss.mean == pytest.approx(
+        actual.model_metric.mean - actual.exact_search.metric.mean
+    )
+    assert actual.vector_loss.high - actual.vector_loss.low > 0.001  # user by user it does change
 
 
 def test_scores_that_are_no_inner_products_have_no_index(split: Split) -> None:
@@ -88,21 +90,21 @@ def test_scores_that_are_no_inner_products_have_no_index(split: Split) -> None:
 def test_examined_in_one_ranking(split: Split) -> None:
     model, protocol = Linear(split), ProtocolConfig(metrics=("ndcg@7", "recall@7"))
     examiner = SystemEvaluator(split, protocol)
-    found = examiner.evaluate_scores(model.score)
+    actual = examiner.evaluate_scores(model.score)
     for name, values in examiner.per_user_metrics(model.score).items():
-        np.testing.assert_array_equal(found.values[name], values)
-    assert found.recall[5] < found.recall[10]
-    assert 7 not in found.recall
-    # Item strata part the positives, so their hits add up; history strata part the users.
+        np.testing.assert_array_equal(actual.values[name], values)
+    assert actual.recall[5] < actual.recall[10]
+    assert 7 not in actual.recall
+    # Item subgroups part the positives, so their hits add up; history subgroups part the users.
     counts = np.diff(split.matrix("test").indptr)
-    whole = np.nansum(found.values["recall@7"] * counts)
+    whole = np.nansum(actual.values["recall@7"] * counts)
     items, users = split_subgroups(split)
     hits = sum(
-        np.nansum(found.subgroups[name] * split.matrix("test")[:, np.flatnonzero(mask)].sum(1))
-        for name, mask in items.items() if name in found.subgroups
+        np.nansum(actual.subgroups[name] * split.matrix("test")[:, np.flatnonzero(mask)].sum(1))
+        for name, mask in items.items() if name in actual.subgroups
     )  # fmt: skip
     assert hits == pytest.approx(whole)
-    assert sum(np.nansum(found.subgroups[name] * counts) for name in users if name in found.subgroups) == (
+    assert sum(np.nansum(actual.subgroups[name] * counts) for name in users if name in actual.subgroups) == (
         pytest.approx(whole)
     )
 
@@ -112,8 +114,8 @@ def test_examples_are_the_best_the_worst_and_others() -> None:
     split = strategies.random_split(users, items, seed=0, user_count=43, item_count=101)
     values = np.random.default_rng(2).random(43)
     values[[3, 5, 7]], values[[11, 13, 17]] = 1.5, -1.0
-    found = pick_example_users(SystemResult({"m": values}, {}, {}, None), split, seed=0)  # type: ignore[arg-type]
-    assert sorted(found["best"]) == [3, 5, 7]
-    assert found["worst"].tolist() == [11, 13, 17]
-    assert len(found["drawn"]) == 4
-    assert not set(found["drawn"]) & {3, 5, 7, 11, 13, 17}
+    actual = pick_example_users(SystemResult({"m": values}, {}, {}, None), split, seed=0)  # type: ignore[arg-type]
+    assert sorted(actual["best"]) == [3, 5, 7]
+    assert actual["worst"].tolist() == [11, 13, 17]
+    assert len(actual["drawn"]) == 4
+    assert not set(actual["drawn"]) & {3, 5, 7, 11, 13, 17}

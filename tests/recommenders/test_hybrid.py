@@ -41,20 +41,24 @@ def test_balanced_ease_solves_the_weighted_regression_of_each_item() -> None:
     """The weights of item j are ridge regression on all other items, users weighing n^-balance."""
     x = world()[0].toarray()[:, WARM]
     weight = x.sum(1) ** -0.7 / (x.sum(1) ** -0.7).mean()
-    found = BalancedEASE(3.0, activity_power=0.7).fit(sparse.csr_array(x), known=np.arange(len(WARM))).weights
+    actual = (
+        BalancedEASE(3.0, activity_power=0.7).fit(sparse.csr_array(x), known=np.arange(len(WARM))).weights
+    )
     for j in (0, 5):
         others = np.delete(x, j, axis=1)
         gram = others.T @ (weight[:, None] * others) + 3.0 * np.eye(len(WARM) - 1)
         expected = np.linalg.solve(gram, others.T @ (weight * x[:, j]))
-        np.testing.assert_allclose(np.delete(found[:, j], j), expected, atol=1e-5)
-        assert found[j, j] == 0
+        np.testing.assert_allclose(np.delete(actual[:, j], j), expected, atol=1e-5)
+        assert actual[j, j] == 0
 
 
 def test_without_balance_it_is_ease() -> None:
     chosen, _ = world()
-    one, other = (each.fit(chosen, known=WARM) for each in (BalancedEASE(2.0, activity_power=0.0), EASE(2.0)))
-    found, expected = (each.score(EVERYBODY, EVERYTHING) for each in (one, other))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    entry, other = (
+        each.fit(chosen, known=WARM) for each in (BalancedEASE(2.0, activity_power=0.0), EASE(2.0))
+    )
+    actual, expected = (each.score(EVERYBODY, EVERYTHING) for each in (entry, other))
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @given(
@@ -113,14 +117,14 @@ def test_a_new_user_needs_a_history_only() -> None:
     chosen, content = world()
     hybrid = fitted()
     new = sparse.csr_array((np.random.default_rng(9).random((3, ITEMS)) < 0.3).astype(float))
-    found = hybrid.score_histories(new, EVERYTHING)
+    actual = hybrid.score_histories(new, EVERYTHING)
     known = sparse.csr_array(new.toarray() * np.isin(EVERYTHING, WARM))
     linear = known.toarray()[:, WARM] @ hybrid.with_weights(user_weight=0.0)._weights_WI
     users = UserKernel(2.0).fit(chosen, known=WARM).score_histories(known, EVERYTHING)
     trust = (n := chosen.toarray().sum(0)) / (n + 1)
     by_content = known.toarray()[:, WARM] @ content * (1 - trust)
     expected = 0.65 * trust * users + 0.35 * (linear - by_content) + by_content
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert not hybrid.score_histories(sparse.csr_array((1, ITEMS)), EVERYTHING).any()
 
 
@@ -147,16 +151,16 @@ def test_cold_and_warm_items_share_a_list(cold_taste: int) -> None:
     alike = (taste_I[warm][:, None] == taste_I) * 1.0
     content = np.linalg.solve(alike[:, warm] + 3.0 * np.eye(len(warm)), alike)
     hybrid = Hybrid(BalancedEASE(5.0), UserKernel(1.0)).fit(sparse.csr_array(chosen), content, known=warm)
-    place = (-hybrid.score(np.arange(200), np.arange(41))).argsort(1).argsort(1)
+    index = (-hybrid.score(np.arange(200), np.arange(41))).argsort(1).argsort(1)
     middle = {
-        taste: np.median(place[:, np.setdiff1d(np.flatnonzero(taste_I == taste), cold)], axis=1)
+        taste: np.median(index[:, np.setdiff1d(np.flatnonzero(taste_I == taste), cold)], axis=1)
         for taste in (0, 1)
     }
-    new = place[:, cold].mean(1)
+    new = index[:, cold].mean(1)
     right = abs(new - middle[cold_taste]) < abs(new - middle[1 - cold_taste])
     assert right.mean() > 0.95
-    among = (place[:, cold].max(1) > middle[cold_taste] - 9) & (
-        place[:, cold].min(1) < middle[cold_taste] + 9
+    among = (index[:, cold].max(1) > middle[cold_taste] - 9) & (
+        index[:, cold].min(1) < middle[cold_taste] + 9
     )
     assert among.mean() > 0.95  # neither all before nor all behind the old ones of their taste
 

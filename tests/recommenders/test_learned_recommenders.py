@@ -1,4 +1,4 @@
-"""The learned rivals against dense formulas in plain numpy, the library's own call, and planted tastes."""
+"""The learned baselines against dense formulas in plain numpy, the library's own call, and planted tastes."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def planted() -> tuple[sparse.csr_array, sparse.csr_array, np.ndarray]:
     return sparse.csr_array(train.astype(float)), sparse.csr_array((test & ~train).astype(float)), kind
 
 
-def recall(rival: Any, train: sparse.csr_array, test: sparse.csr_array) -> float:
-    scores = rival.score(EVERYBODY, np.arange(ITEMS))
+def recall(baseline: Any, train: sparse.csr_array, test: sparse.csr_array) -> float:
+    scores = baseline.score(EVERYBODY, np.arange(ITEMS))
     return evaluate(rank(scores, 5, exclude=train), test, ["recall@5"]).mean("recall@5")
 
 
-RIVALS: dict[str, Callable[[], Any]] = {
+BASELINES: dict[str, Callable[[], Any]] = {
     "item-knn": lambda: ItemKNN(20, 1.0),
     "als": lambda: ImplicitALS(dim=8, regularization=1.0, num_threads=1),
     "bpr": lambda: BPR(dim=8, epochs=60, learning_rate=0.02, batch_size=256),
@@ -58,26 +58,28 @@ RIVALS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_planted_tastes_are_found(planted, name: str) -> None:
     train, test, kind = planted
     pictures = np.eye(TASTES)[kind]
     popular = recall(Popularity().fit(train), train, test)
-    found = recall(RIVALS[name]().fit(train, pictures), train, test)
-    assert found > popular + 0.15, (found, popular)
+    actual = recall(BASELINES[name]().fit(train, pictures), train, test)
+    assert actual > popular + 0.15, (actual, popular)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_the_same_seed_gives_the_same_scores(planted, name: str) -> None:
     train, _, kind = planted
     pictures = np.eye(TASTES)[kind]
-    first, again = (RIVALS[name]().fit(train, pictures).score(EVERYBODY, np.arange(ITEMS)) for _ in range(2))
+    first, again = (
+        BASELINES[name]().fit(train, pictures).score(EVERYBODY, np.arange(ITEMS)) for _ in range(2)
+    )
     assert first.dtype == np.float32
     assert first.shape == (USERS, ITEMS)
     np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_what_is_not_known_cannot_matter(planted, name: str) -> None:
     """Interactions of cold items, were they to slip in, change nothing once `known` says so."""
     train, _, kind = planted
@@ -87,7 +89,7 @@ def test_what_is_not_known_cannot_matter(planted, name: str) -> None:
     leaky[:, cold], clean[:, cold] = 1, 0
     pictures = np.eye(TASTES)[kind]
     scores = [
-        RIVALS[name]().fit(sparse.csr_array(matrix), pictures, known).score(EVERYBODY, np.arange(ITEMS))
+        BASELINES[name]().fit(sparse.csr_array(matrix), pictures, known).score(EVERYBODY, np.arange(ITEMS))
         for matrix in (clean, leaky)
     ]
     np.testing.assert_array_equal(*scores)
@@ -152,7 +154,7 @@ def test_als_gives_the_library_s_own_scores(planted) -> None:
 
 def test_als_says_what_is_missing(planted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'mmattn\[rivals\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'mmattn\[baselines\]'"):
         ImplicitALS().fit(planted[0])
 
 
@@ -170,10 +172,10 @@ def test_one_step_of_bpr_is_rendle_s_update() -> None:
     """One user, two items: gradients as in the paper's section 4.3.1, then one step of plain descent."""
     seen = sparse.csr_array(np.array([[1.0, 0.0]]))
     pairs = InteractionPairs.from_interactions(seen, np.array([0, 1]))
-    rival = BPR(dim=3, regularization=0.1)
-    vectors = rival._build_model(pairs, None, torch.Generator().manual_seed(0))
+    baseline = BPR(dim=3, regularization=0.1)
+    vectors = baseline._build_model(pairs, None, torch.Generator().manual_seed(0))
     p, (q, r) = (part.detach().numpy().astype(float) for part in (vectors.users[0], vectors.items))
-    rival._train_epoch(
+    baseline._train_epoch(
         vectors, torch.optim.SGD(vectors.parameters(), lr=0.5), pairs, np.random.default_rng(0)
     )
     slope = 1 / (1 + np.exp(p @ (q - r)))
@@ -254,16 +256,16 @@ def test_lightgcn_without_layers_to_pass_along_is_refused_and_one_layer_is_one_h
     np.testing.assert_allclose(items_IK, [[0.5 * 0.5**0.5, 0], [0.25, 0.5 * 0.5**0.5]], rtol=1e-6)
 
 
-def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: int) -> np.ndarray:
+def in_numpy(baseline: Any, train: sparse.csr_array, features: np.ndarray, epochs: int) -> np.ndarray:
     """Training written out anew with dense matrices and Adam's formulas, from the same first vectors and
     the same drawn pairs: the scores [U, I]."""
     pairs = InteractionPairs.from_interactions(train, np.flatnonzero(train.toarray().any(0)))
-    begun = rival._build_model(pairs, features, torch.Generator().manual_seed(rival.seed))
-    value = {name: one.detach().numpy().astype(float) for name, one in begun.named_parameters()}
-    moved = {name: [np.zeros_like(one), np.zeros_like(one)] for name, one in value.items()}
+    begun = baseline._build_model(pairs, features, torch.Generator().manual_seed(baseline.seed))
+    value = {name: entry.detach().numpy().astype(float) for name, entry in begun.named_parameters()}
+    moved = {name: [np.zeros_like(entry), np.zeros_like(entry)] for name, entry in value.items()}
     passed = np.eye(USERS + ITEMS)
-    if isinstance(rival, LightGCN):
-        passed = dense_propagation(train.toarray(), passed[:USERS], passed[USERS:], rival.layers)
+    if isinstance(baseline, LightGCN):
+        passed = dense_propagation(train.toarray(), passed[:USERS], passed[USERS:], baseline.layers)
 
     def vectors() -> tuple[np.ndarray, ...]:
         users, items = np.split(passed @ np.concatenate([value["users"], value["items"]]), [USERS])
@@ -285,14 +287,14 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
         np.add.at(slope_UI, (users, better), slope_B)
         np.add.at(slope_UI, (users, worse), -slope_B)
         by_user_UK, by_item_IK = slope_UI @ item_IK, slope_UI.T @ user_UK
-        own = value["users"].shape[1]
-        first = passed.T @ np.concatenate([by_user_UK[:, :own], by_item_IK[:, :own]])
-        found = {"users": first[:USERS], "items": first[USERS:], "bias": slope_UI.sum(0)}
-        found["visual_users"] = by_user_UK[:, own:]
+        group = value["users"].shape[1]
+        first = passed.T @ np.concatenate([by_user_UK[:, :group], by_item_IK[:, :group]])
+        results = {"users": first[:USERS], "items": first[USERS:], "bias": slope_UI.sum(0)}
+        results["visual_users"] = by_user_UK[:, group:]
         if "visual_users" in value:
-            found["projection"] = features.T @ by_item_IK[:, own:]
-            found["visual_bias"] = features.T @ slope_UI.sum(0)
-        weight = rival.regularization / len(users)
+            results["projection"] = features.T @ by_item_IK[:, group:]
+            results["visual_bias"] = features.T @ slope_UI.sum(0)
+        weight = baseline.regularization / len(users)
         of_user = weight * np.bincount(users, minlength=USERS)
         of_item = weight * np.bincount(np.concatenate([better, worse]), minlength=ITEMS)
         for name, often in {
@@ -302,18 +304,18 @@ def in_numpy(rival: Any, train: sparse.csr_array, features: np.ndarray, epochs: 
             "bias": of_item,
         }.items():
             if name in value:
-                found[name] = found[name] + (often * value[name].T).T
-        return found
+                results[name] = results[name] + (often * value[name].T).T
+        return results
 
-    rng, step = np.random.default_rng(rival.seed), 0
+    rng, step = np.random.default_rng(baseline.seed), 0
     for _ in range(epochs):
-        for batch in pairs.sample_triplets(rng, rival.batch_size):
-            found, step = gradients(*batch), step + 1
+        for batch in pairs.sample_triplets(rng, baseline.batch_size):
+            results, step = gradients(*batch), step + 1
             for name, (mean, square) in moved.items():
-                mean += 0.1 * (found[name] - mean)
-                square += 0.001 * (found[name] ** 2 - square)
+                mean += 0.1 * (results[name] - mean)
+                square += 0.001 * (results[name] ** 2 - square)
                 root = np.sqrt(square / (1 - 0.999**step)) + 1e-8
-                value[name] = value[name] - rival.learning_rate * mean / (1 - 0.9**step) / root
+                value[name] = value[name] - baseline.learning_rate * mean / (1 - 0.9**step) / root
     users_UK, items_IK, bias_I = vectors()
     return users_UK @ items_IK.T + bias_I
 
@@ -323,9 +325,9 @@ def test_training_is_the_same_written_out_in_dense_numpy(planted, kind: type) ->
     train, _, _ = planted
     pictures = np.random.default_rng(3).normal(size=(ITEMS, 7))
     pictures[::3] = 0  # absent
-    rival = kind(dim=3, epochs=3, batch_size=150, learning_rate=0.02, regularization=0.05, seed=4)
-    scores = rival.fit(train, pictures).score(EVERYBODY, np.arange(ITEMS))
-    before, expected = (in_numpy(rival, train, pictures, epochs) for epochs in (0, 3))
+    baseline = kind(dim=3, epochs=3, batch_size=150, learning_rate=0.02, regularization=0.05, seed=4)
+    scores = baseline.fit(train, pictures).score(EVERYBODY, np.arange(ITEMS))
+    before, expected = (in_numpy(baseline, train, pictures, epochs) for epochs in (0, 3))
     largest = np.abs(expected).max()
     assert np.abs(expected - before).max() > 0.2 * largest
     np.testing.assert_allclose(scores, expected, atol=1e-3 * largest)
@@ -334,9 +336,9 @@ def test_training_is_the_same_written_out_in_dense_numpy(planted, kind: type) ->
 def test_vbpr_scores_as_the_paper_s_formula(planted) -> None:
     train, _, _ = planted
     pictures = np.random.default_rng(2).normal(size=(ITEMS, 7))
-    rival = VBPR(dim=3, visual_dim=5, epochs=2)
+    baseline = VBPR(dim=3, visual_dim=5, epochs=2)
     pairs = InteractionPairs.from_interactions(train, np.arange(ITEMS))
-    vectors = rival._build_model(pairs, pictures, torch.Generator().manual_seed(0))
+    vectors = baseline._build_model(pairs, pictures, torch.Generator().manual_seed(0))
     torch.nn.init.normal_(vectors.bias)
     torch.nn.init.normal_(vectors.visual_bias)
     part = {name: value.detach().numpy().astype(float) for name, value in vectors.named_parameters()}
@@ -346,7 +348,7 @@ def test_vbpr_scores_as_the_paper_s_formula(planted) -> None:
         + part["visual_users"] @ (pictures @ part["projection"]).T
         + pictures @ part["visual_bias"]
     )
-    frozen = Factors(*(one.detach().numpy() for one in vectors.factors()))
+    frozen = Factors(*(factor.detach().numpy() for factor in vectors.factors()))
     np.testing.assert_allclose(frozen.score(EVERYBODY, np.arange(ITEMS)), scores, atol=1e-5)
     users, better, worse = torch.tensor([0, 5, 5]), torch.tensor([1, 2, 9]), torch.tensor([2, 1, 60])
     margins, _ = vectors(users, better, worse)
@@ -361,13 +363,13 @@ def test_an_absent_picture_adds_nothing_and_is_never_another_item_s(planted) -> 
     pictures[absent] = 0
     cold = np.array([3, 10])  # one with a picture, one with nothing at all
     known = np.setdiff1d(np.arange(ITEMS), cold)
-    rival = RIVALS["vbpr"]().fit(train, pictures, known)
-    width = rival.dim
-    assert rival.factors.items[absent, :width].any()
-    assert not rival.factors.items[absent, width:].any()
-    assert rival.factors.items[3, width:].any()
-    assert not rival.score(EVERYBODY, [10]).any()
-    assert recall(rival, train, test) > recall(Popularity().fit(train), train, test) + 0.15
+    baseline = BASELINES["vbpr"]().fit(train, pictures, known)
+    width = baseline.dim
+    assert baseline.factors.items[absent, :width].any()
+    assert not baseline.factors.items[absent, width:].any()
+    assert baseline.factors.items[3, width:].any()
+    assert not baseline.score(EVERYBODY, [10]).any()
+    assert recall(baseline, train, test) > recall(Popularity().fit(train), train, test) + 0.15
 
 
 def test_training_stops_early_and_keeps_what_validation_liked_best(planted) -> None:
@@ -379,12 +381,12 @@ def test_training_stops_early_and_keeps_what_validation_liked_best(planted) -> N
         seen.append(score([0, 1], range(ITEMS)))
         return next(figures)
 
-    rival = BPR(dim=4, epochs=40, validate_every=3, patience=2, validate_fn=judge).fit(train)
+    baseline = BPR(dim=4, epochs=40, validate_every=3, patience=2, validate_fn=judge).fit(train)
     assert len(seen) == 4  # after epochs 3, 6, 9 and 12: equal is not better
-    assert rival.best_epoch == 6
-    np.testing.assert_array_equal(rival.score([0, 1], range(ITEMS)), seen[1])
+    assert baseline.best_epoch == 6
+    np.testing.assert_array_equal(baseline.score([0, 1], range(ITEMS)), seen[1])
     # What it found is repeated without a judge.
-    again = BPR(dim=4, epochs=rival.best_epoch).fit(train)
+    again = BPR(dim=4, epochs=baseline.best_epoch).fit(train)
     np.testing.assert_array_equal(again.score([0, 1], range(ITEMS)), seen[1])
 
 
@@ -392,8 +394,8 @@ def test_a_user_without_a_choice_gets_what_holds_for_everybody(planted) -> None:
     train, _, _ = planted
     silent = train.toarray()
     silent[5] = 0
-    for rival in (BPR(dim=4, epochs=3), LightGCN(dim=4, epochs=3)):
-        fitted = rival.fit(sparse.csr_array(silent))
+    for baseline in (BPR(dim=4, epochs=3), LightGCN(dim=4, epochs=3)):
+        fitted = baseline.fit(sparse.csr_array(silent))
         np.testing.assert_array_equal(fitted.score([5], range(ITEMS))[0], fitted.factors.bias)
 
 

@@ -15,9 +15,9 @@ USERS, ITEMS = 23, 17
 
 
 def choices(seed: int = 0, density: float = 0.3) -> np.ndarray:
-    found = (np.random.default_rng(seed).random((USERS, ITEMS)) < density).astype(float)
-    found[:, 0] = np.maximum(found[:, 0], ~found.any(1))  # nobody without a history
-    return found
+    actual = (np.random.default_rng(seed).random((USERS, ITEMS)) < density).astype(float)
+    actual[:, 0] = np.maximum(actual[:, 0], ~actual.any(1))  # nobody without a history
+    return actual
 
 
 def regression(
@@ -34,8 +34,11 @@ def regression(
     z, new = ((m * weight) / np.linalg.norm(m * weight, axis=1, keepdims=True) for m in (x, history))
     inside, across = g * (z @ z.T - 1), g * (new @ z.T - 1)
     if profiles:
-        own, theirs = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in profiles[:2])
-        inside, across = inside + profiles[2] * (own @ own.T - 1), across + profiles[2] * (theirs @ own.T - 1)
+        group, theirs = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in profiles[:2])
+        inside, across = (
+            inside + profiles[2] * (group @ group.T - 1),
+            across + profiles[2] * (theirs @ group.T - 1),
+        )
     doubt = x.sum(1) ** balance
     inner = np.linalg.solve(np.exp(inside) + np.diag(strength * doubt / doubt.mean()), x)
     return np.exp(across) @ inner
@@ -44,8 +47,8 @@ def regression(
 def test_a_new_user_gets_the_regression_s_answer() -> None:
     x, history = choices(0), choices(1)[:5]
     kernel = UserKernel(2.0, kernel_scale=1.5, idf_power=0.5, activity_power=0.7).fit(sparse.csr_array(x))
-    found = kernel.score_histories(sparse.csr_array(history), [3, 0, 11])
-    np.testing.assert_allclose(found, regression(x, history, 2.0, 1.5, 0.5, 0.7)[:, [3, 0, 11]], atol=1e-5)
+    actual = kernel.score_histories(sparse.csr_array(history), [3, 0, 11])
+    np.testing.assert_allclose(actual, regression(x, history, 2.0, 1.5, 0.5, 0.7)[:, [3, 0, 11]], atol=1e-5)
 
 
 def test_what_else_is_known_of_users_makes_them_alike() -> None:
@@ -96,10 +99,10 @@ def test_items_that_are_not_known_cannot_matter() -> None:
     x, known = choices(4), np.arange(1, 13)
     leaky = x.copy()
     leaky[:, 13:] = 1
-    one, other = (UserKernel(1.0).fit(sparse.csr_array(m), known=known) for m in (x, leaky))
+    entry, other = (UserKernel(1.0).fit(sparse.csr_array(m), known=known) for m in (x, leaky))
     everybody, items = np.arange(USERS), np.arange(ITEMS)
-    np.testing.assert_array_equal(one.score(everybody, items), other.score(everybody, items))
-    assert not one.score(everybody, [0, 13, 16]).any()
+    np.testing.assert_array_equal(entry.score(everybody, items), other.score(everybody, items))
+    assert not entry.score(everybody, [0, 13, 16]).any()
 
 
 def test_of_many_users_some_are_drawn_and_the_others_are_answered_as_new() -> None:

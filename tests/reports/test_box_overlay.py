@@ -61,22 +61,22 @@ def test_truth_is_dashed_and_both_are_seen_where_they_fit() -> None:
 
 
 def test_only_sure_predictions_and_at_most_so_many() -> None:
-    found = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.49, 0.51])
-    shown = pixels(draw_boxes(GREY, predictions=found, legend=False))
+    actual = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.49, 0.51])
+    shown = pixels(draw_boxes(GREY, predictions=actual, legend=False))
     assert not of(shown, ORANGE).any()
     assert of(shown, BLUE).any()
-    every = pixels(draw_boxes(GREY, predictions=found, score_threshold=0.0, legend=False))
+    every = pixels(draw_boxes(GREY, predictions=actual, score_threshold=0.0, legend=False))
     assert of(every, ORANGE).any()
     assert of(every, BLUE).any()
-    one = pixels(draw_boxes(GREY, predictions=found, score_threshold=0.0, max_detections=1, legend=False))
-    assert of(one, BLUE).any()
-    assert not of(one, ORANGE).any()
+    entry = pixels(draw_boxes(GREY, predictions=actual, score_threshold=0.0, max_detections=1, legend=False))
+    assert of(entry, BLUE).any()
+    assert not of(entry, ORANGE).any()
 
 
 def test_classes_keep_their_colour_when_they_are_named() -> None:
-    found = boxes((20, 25, 60, 50), labels="b", scores=[0.9])
-    assert of(pixels(draw_boxes(GREY, predictions=found)), ORANGE).any()
-    assert of(pixels(draw_boxes(GREY, predictions=found, labels=["a", "b"])), BLUE).any()
+    actual = boxes((20, 25, 60, 50), labels="b", scores=[0.9])
+    assert of(pixels(draw_boxes(GREY, predictions=actual)), ORANGE).any()
+    assert of(pixels(draw_boxes(GREY, predictions=actual, labels=["a", "b"])), BLUE).any()
 
 
 def test_colours_differ_in_brightness_or_are_far_apart_for_the_colour_blind() -> None:
@@ -130,9 +130,9 @@ def test_a_crowd_is_not_hidden_by_names() -> None:
 
 @pytest.mark.parametrize("side", [200, 640])
 def test_the_legend_has_lines_as_wide_as_the_picture(side: int) -> None:
-    found = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.9, 0.9])
-    shown = pixels(draw_boxes(GREY, found, found, long_side=side))
-    bare = pixels(draw_boxes(GREY, found, found, long_side=side, legend=False))
+    actual = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.9, 0.9])
+    shown = pixels(draw_boxes(GREY, actual, actual, long_side=side))
+    bare = pixels(draw_boxes(GREY, actual, actual, long_side=side, legend=False))
     assert shown.shape[1] == side
     assert np.array_equal(shown[: len(bare)], bare)
     assert of(shown[len(bare) :], ORANGE).any()
@@ -160,5 +160,5 @@ def test_pictures_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_the_same_boxes_give_the_same_picture() -> None:
-    found = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.9, 0.9])
-    assert draw_boxes(GREY, predictions=found) == draw_boxes(GREY, predictions=found)
+    actual = boxes((5, 15, 25, 40), (45, 15, 75, 40), labels="ab", scores=[0.9, 0.9])
+    assert draw_boxes(GREY, predictions=actual) == draw_boxes(GREY, predictions=actual)

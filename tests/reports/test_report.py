@@ -52,11 +52,11 @@ def picture(colour: str = "navy") -> bytes:
 @pytest.fixture
 def full_report() -> RecommendationReport:
     def system(name: str, label: str, mean: float) -> System:
-        metrics = {metric: interval(mean + place / 50) for place, metric in enumerate(METRICS)}
+        metrics = {metric: interval(mean + index / 50) for index, metric in enumerate(METRICS)}
         difference = {metric: interval(0.31 - mean) for metric in METRICS}
         return System(name, label, metrics, "tuned on validation", {} if name == "mmattn" else difference)
 
-    def knockout(label: str, change: Interval | None) -> Ablation:
+    def ablation(label: str, change: Interval | None) -> Ablation:
         metrics = dict.fromkeys(METRICS, interval(0.3))
         part = label.split()[-1]
         changes = {METRICS[0]: change} if change else {}
@@ -84,10 +84,10 @@ def full_report() -> RecommendationReport:
         protocol={"split": "cold-items", "seeds": [0, 1, 2]},
         protocol_sentences=("A fifth of the films is cold.",),
         ablations=(
-            knockout("Without images", interval(-0.05)),
-            knockout("Without text", interval(0.002)),
-            knockout("Without years", interval(0.05)),
-            knockout("With noise", None),
+            ablation("Without images", interval(-0.05)),
+            ablation("Without text", interval(0.002)),
+            ablation("Without years", interval(0.05)),
+            ablation("With noise", None),
         ),
         recall_curve=Panel("Recall at k", "k", (Curve("mmattn", (1.0, 10.0), (0.1, 0.4)),), log_x=True),
         subgroups=(
@@ -163,8 +163,8 @@ def test_what_was_measured_is_on_the_page(full_report: RecommendationReport) -> 
     best = re.findall(r'class="numeric best".*?data-value="([\d.]+)"', page, re.S)
     assert [float(value) for value in best] == pytest.approx([0.31, 0.33, 0.35, 0.37, 0.39])
     rows = re.findall(r'class="strip ablation">.*?</span></span>', page)
-    found = [re.sub("<.*?>", " ", row).split(">")[-1].strip().split(maxsplit=1) for row in rows]
-    assert found == [
+    results = [re.sub("<.*?>", " ", row).split(">")[-1].strip().split(maxsplit=1) for row in rows]
+    assert results == [
         ["images", "contributes"], ["text", "no effect shown"],
         ["years", "better without"], ["noise", "no paired interval"],
     ]  # fmt: skip
@@ -338,15 +338,15 @@ def test_in_a_browser(full_report: RecommendationReport, tmp_path: Path, width: 
     )
     command = [str(BROWSER), *switches.split(), f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    found = json.loads(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1))
-    assert found["overflow"] == 0
-    assert found["spills"] == []
-    assert found["broken"] == 0
+    actual = json.loads(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1))
+    assert actual["overflow"] == 0
+    assert actual["spills"] == []
+    assert actual["broken"] == 0
     ours, ridge, ease = "mmattn", "Content ridge", "EASE"
-    assert found["first"] == [ours, ridge, ease]
+    assert actual["first"] == [ours, ridge, ease]
     # The first metric's column is the sorted one, so the first click turns it round.
-    assert found["once"] == [ease, ridge, ours]
-    assert found["twice"] == [ours, ridge, ease]
-    assert found["byName"] == [ridge, ease, ours]
-    assert found["parts"] == ["images", "noise", "text", "years"]
+    assert actual["once"] == [ease, ridge, ours]
+    assert actual["twice"] == [ours, ridge, ease]
+    assert actual["byName"] == [ridge, ease, ours]
+    assert actual["parts"] == ["images", "noise", "text", "years"]
     assert "CONSOLE" not in done.stderr

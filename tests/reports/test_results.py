@@ -16,14 +16,14 @@ def interval(mean: float, half: float = 0.01) -> Interval:
     return Interval(mean, mean - half, mean + half, seed_means=(mean,))
 
 
-def report(ours: float, *rivals: System, **changes) -> RecommendationReport:
-    systems = (System("mmattn", "mmattn", {"ndcg@20": interval(ours)}), *rivals)
+def report(ours: float, *baselines: System, **changes) -> RecommendationReport:
+    systems = (System("mmattn", "mmattn", {"ndcg@20": interval(ours)}), *baselines)
     return RecommendationReport(
         title="A run", data=DATA, systems=systems, **{"protocol": {"seeds": [0]}, **changes}
     )
 
 
-def rival(mean: float, difference: Interval | None = None, name: str = "ridge") -> System:
+def baseline(mean: float, difference: Interval | None = None, name: str = "ridge") -> System:
     return System(
         name,
         name.capitalize(),
@@ -34,27 +34,27 @@ def rival(mean: float, difference: Interval | None = None, name: str = "ridge") 
 
 
 def test_verdict_when_ours_is_better() -> None:
-    verdict = describe_outcome(report(0.4, rival(0.1, name="weak"), rival(0.3, interval(0.1, 0.02))))
+    verdict = describe_outcome(report(0.4, baseline(0.1, name="weak"), baseline(0.3, interval(0.1, 0.02))))
     assert verdict == (
         "mmattn beats Ridge, the strongest of 2 baselines: nDCG@20 0.4000 against 0.3000. The paired "
         "difference, mmattn minus the baseline, is +0.1000 (+0.0800 to +0.1200) and excludes zero."
     )
 
 
-def test_verdict_when_a_rival_is_better() -> None:
-    verdict = describe_outcome(report(0.3, rival(0.4, interval(-0.1, 0.02))))
+def test_verdict_when_a_baseline_is_better() -> None:
+    verdict = describe_outcome(report(0.3, baseline(0.4, interval(-0.1, 0.02))))
     assert verdict.startswith("Ridge beats mmattn: nDCG@20 0.4000 against 0.3000.")
     assert "−0.1000 (−0.1200 to −0.0800)" in verdict
 
 
 def test_verdict_when_they_cannot_be_told_apart() -> None:
-    verdict = describe_outcome(report(0.31, rival(0.3, interval(0.01, 0.02))))
+    verdict = describe_outcome(report(0.31, baseline(0.3, interval(0.01, 0.02))))
     assert verdict.startswith("mmattn and Ridge cannot be told apart")
     assert "includes zero" in verdict
 
 
-def test_verdict_claims_nothing_without_a_paired_difference_or_a_rival() -> None:
-    assert "no claim is made" in describe_outcome(report(0.9, rival(0.1)))
+def test_verdict_claims_nothing_without_a_paired_difference_or_a_baseline() -> None:
+    assert "no claim is made" in describe_outcome(report(0.9, baseline(0.1)))
     assert "cannot be put into context" in describe_outcome(report(0.9))
     assert describe_outcome(report(0.9, verdict="Said by hand.")) == "Said by hand."
 
@@ -63,21 +63,21 @@ def test_json_is_the_format_of_metrics_json() -> None:
     without = Ablation(
         "without-text", "Without text", {"ndcg@20": interval(0.2)}, {"ndcg@20": interval(-0.1)}
     )
-    found = report(0.3, rival(0.25, interval(0.05)), ablations=(without,)).to_json()
-    assert list(found)[:3] == ["protocol", "systems", "ablations"]
-    assert found["protocol"] == {"seeds": [0]}
-    assert found["systems"]["mmattn"]["ndcg@20"] == {"mean": 0.3, "low": 0.29, "high": 0.31, "seeds": [0.3]}
-    assert found["ablations"]["without-text"]["ndcg@20"]["mean"] == 0.2
-    assert found["ablation_changes"]["without-text"]["ndcg@20"]["mean"] == -0.1
-    assert found["differences"]["ridge"]["ndcg@20"]["mean"] == 0.05
+    actual = report(0.3, baseline(0.25, interval(0.05)), ablations=(without,)).to_json()
+    assert list(actual)[:3] == ["protocol", "systems", "ablations"]
+    assert actual["protocol"] == {"seeds": [0]}
+    assert actual["systems"]["mmattn"]["ndcg@20"] == {"mean": 0.3, "low": 0.29, "high": 0.31, "seeds": [0.3]}
+    assert actual["ablations"]["without-text"]["ndcg@20"]["mean"] == 0.2
+    assert actual["ablation_changes"]["without-text"]["ndcg@20"]["mean"] == -0.1
+    assert actual["differences"]["ridge"]["ndcg@20"]["mean"] == 0.05
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: report(0.3, rival(0.1), rival(0.2)), "each name once"),
+        (lambda: report(0.3, baseline(0.1), baseline(0.2)), "each name once"),
         (
-            lambda: RecommendationReport(title="A run", data=DATA, systems=(rival(0.1),), protocol={}),
+            lambda: RecommendationReport(title="A run", data=DATA, systems=(baseline(0.1),), protocol={}),
             "expected 'mmattn' among them",
         ),
         (lambda: report(0.3, System("x", "X", {"recall@20": interval(0.1)})), "'x' has metrics"),

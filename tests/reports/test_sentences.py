@@ -35,16 +35,20 @@ def system(name: str, mean: float, difference: Interval | None = None) -> System
     return System(name, name, {METRIC: interval(mean)}, difference=paired)
 
 
-def report(*rivals: System, ours: float = 0.4, **more: Any) -> RecommendationReport:
+def report(*baselines: System, ours: float = 0.4, **more: Any) -> RecommendationReport:
     return RecommendationReport(
-        title="A toy", data=DATA, systems=(system("mmattn", ours), *rivals), protocol={"seeds": [0]}, **more
+        title="A toy",
+        data=DATA,
+        systems=(system("mmattn", ours), *baselines),
+        protocol={"seeds": [0]},
+        **more,
     )
 
 
 # --- verdict -------------------------------------------------------------------------------------
 
 
-def test_without_a_rival_nothing_is_claimed() -> None:
+def test_without_a_baseline_nothing_is_claimed() -> None:
     assert describe_outcome(report()) == (
         "mmattn reaches nDCG@20 0.4000 (0.3900 to 0.4100). No baseline was evaluated, so the result "
         "cannot be put into context."
@@ -67,13 +71,13 @@ def test_ours_wins_against_the_strongest_of_several() -> None:
     )
 
 
-def test_of_one_rival_it_is_not_said_that_it_is_the_strongest() -> None:
+def test_of_one_baseline_it_is_not_said_that_it_is_the_strongest() -> None:
     assert describe_outcome(report(system("knn", 0.35, interval(0.05)))).startswith(
         "mmattn beats knn: nDCG@20 0.4000"
     )
 
 
-def test_the_rival_wins_and_is_named_first() -> None:
+def test_the_baseline_wins_and_is_named_first() -> None:
     weak = system("weak", 0.1, interval(0.3))
     assert describe_outcome(report(weak, system("knn", 0.45, interval(-0.05)))) == (
         "knn beats mmattn: nDCG@20 0.4500 against 0.4000. The paired difference, mmattn minus the baseline, "
@@ -130,28 +134,28 @@ def test_only_whole_contents_that_were_dropped_and_compared_are_spoken_of() -> N
     assert summarize_ablations(others, interval(0.4), METRIC) == ""
 
 
-# --- strata, gaps, the index ---------------------------------------------------------------------
+# --- subgroups, gaps, the index ---------------------------------------------------------------------
 
 
-def stratum(group: str, name: str, difference: Interval | None) -> Subgroup:
+def subgroup(group: str, name: str, difference: Interval | None) -> Subgroup:
     return Subgroup(group, name, METRIC, {"mmattn": interval(0.3)}, difference)
 
 
 def test_where_ours_is_better_and_where_not() -> None:
-    strata = (
-        stratum("items", "head", interval(0.05)),
-        stratum("items", "tail", interval(-0.05)),
-        stratum("history", "1 to 9", interval(0.0)),
-        stratum("history", "10 to 19", interval(0.0)),
-        stratum("history", "nobody", None),
+    subgroups = (
+        subgroup("items", "head", interval(0.05)),
+        subgroup("items", "tail", interval(-0.05)),
+        subgroup("history", "1 to 9", interval(0.0)),
+        subgroup("history", "10 to 19", interval(0.0)),
+        subgroup("history", "nobody", None),
     )
-    rival = system("knn", 0.35, interval(0.05))
-    assert describe_subgroups(report(rival, subgroups=strata)) == (
+    baseline = system("knn", 0.35, interval(0.05))
+    assert describe_subgroups(report(baseline, subgroups=subgroups)) == (
         "mmattn is better than knn for items head. knn is better for items tail. "
         "No difference is shown for history 1 to 9 and history 10 to 19."
     )
-    assert describe_subgroups(report(subgroups=strata)) == ""
-    assert describe_subgroups(report(rival)) == ""
+    assert describe_subgroups(report(subgroups=subgroups)) == ""
+    assert describe_subgroups(report(baseline)) == ""
 
 
 def test_contents_that_align_and_contents_that_do_not() -> None:
@@ -174,13 +178,13 @@ def test_contents_that_align_and_contents_that_do_not() -> None:
 
 def served(*points: tuple[int, float, float, float], exact: float = 9000.0) -> IndexCost:
     """Of (effort, recall, index loss, queries per second)."""
-    found = [
+    results = [
         OperatingPoint(effort, recall, interval(0.5), interval(loss), qps)
         for effort, recall, loss, qps in points
     ]
     whole = OperatingPoint(0, 1.0, interval(0.5), interval(0.0), exact)
     return IndexCost(
-        METRIC, 651, 6037, 128, "IVF26,Flat", interval(0.5), interval(0.002), whole, tuple(found)
+        METRIC, 651, 6037, 128, "IVF26,Flat", interval(0.5), interval(0.002), whole, tuple(results)
     )
 
 

@@ -46,16 +46,16 @@ def test_a_report_s_tables(tmp_path: Path) -> None:
         subgroups=(Subgroup("items", "head", "recall@20", {"mmattn": interval(0.5), "ridge": interval(0.4)},
                         interval(0.1)),),
     )  # fmt: skip
-    systems, differences, knockouts, subsets, strata = report_tables(report)
+    systems, differences, ablations, subsets, subgroups = report_tables(report)
     assert systems.rows == (("mmattn", "0.4000 (0.3900 to 0.4100)"), ("ridge", "0.3000 (0.2900 to 0.3100)"))
     assert systems.bold == {(0, 1)}
     assert differences.rows == (("ridge", "+0.1000 (+0.0900 to +0.1100)"),)
-    assert knockouts.columns == ("input", "without it", "noise")
-    assert [row[0] for row in knockouts.rows] == ["text", "image"]
-    assert knockouts.rows[1][2] == "-"  # there was no noise for images
+    assert ablations.columns == ("input", "without it", "noise")
+    assert [row[0] for row in ablations.rows] == ["text", "image"]
+    assert ablations.rows[1][2] == "-"  # there was no noise for images
     assert subsets.rows == (("text", "0.3500 (0.3400 to 0.3600)"),)
-    assert strata.rows[0][:2] == ("items: head", "7")
-    write_tables(tmp_path / "report.html", [systems, strata])
+    assert subgroups.rows[0][:2] == ("items: head", "7")
+    write_tables(tmp_path / "report.html", [systems, subgroups])
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 2
     assert (tmp_path / "tables.md").read_text().count("| --- |") == 2
     assert summarize_ablations(report.ablations, report.ours.metrics[report.primary], report.primary) == (

@@ -109,13 +109,13 @@ def test_everything_has_its_place(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "<tasks>" not in page
     assert "<b>bold</b>" not in page
-    said = words_of(page)
+    answer = words_of(page)
     for expected in (
         "Two &lt;tasks&gt;", "Said &amp; done.", "For digit, image cannot be left out.", "no effect shown",
         "noise on all modalities", "Examples of errors", "5 training items, 2 validation items, 3 test items",
         "York", "O ≠ B-place", "All subsets of modalities",
     ):  # fmt: skip
-        assert expected in said, expected
+        assert expected in answer, expected
     assert "--v:0.750" in page  # three of the four ones were taken for another class
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["tasks"]["digit"]["confusion"] == {

@@ -39,9 +39,9 @@ def test_scores_are_weighted_over_what_both_have() -> None:
     for query in range(len(QUERIES)):
         expected = {}
         for row, name in enumerate(NAMES):
-            said = [(3.0, VECTORS[row] @ QUERIES[query])] if row < 200 else []
-            said += [(1.0, VECTORS[row, ::-1] @ QUERIES[query])] if row >= 100 else []
-            expected[name] = sum(w * s for w, s in said) / sum(w for w, _ in said)
+            answer = [(3.0, VECTORS[row] @ QUERIES[query])] if row < 200 else []
+            answer += [(1.0, VECTORS[row, ::-1] @ QUERIES[query])] if row >= 100 else []
+            expected[name] = sum(w * s for w, s in answer) / sum(w for w, _ in answer)
         best = sorted(expected, key=lambda name: -expected[name])[:10]
         assert hits.ids[query].tolist() == best
         assert hits.scores[query] == pytest.approx([expected[name] for name in best], rel=1e-4)
@@ -65,19 +65,19 @@ def test_fused_indexes_come_back_from_the_disk(tmp_path: Path) -> None:
     fused = FusedIndex({"text": text, "a picture": image}, {"text": 3.0}, method="ranks", depth=50)
     fused.save(tmp_path / "fused")
     opened = FusedIndex.open(tmp_path / "fused")
-    asked = {"text": QUERIES, "a picture": QUERIES}
-    assert opened.search(asked, 10).to_lists() == fused.search(asked, 10).to_lists()
+    queries = {"text": QUERIES, "a picture": QUERIES}
+    assert opened.search(queries, 10).to_lists() == fused.search(queries, 10).to_lists()
     with pytest.raises(InputError, match="come from bbbb, expected aaaa"):
-        opened.search(asked, provenance={"text": {"weights": "bbbb"}})
+        opened.search(queries, provenance={"text": {"weights": "bbbb"}})
     by_kind = open_index(tmp_path / "fused")
     assert isinstance(by_kind, FusedIndex)
-    assert by_kind.search(asked, 10).to_lists() == fused.search(asked, 10).to_lists()
+    assert by_kind.search(queries, 10).to_lists() == fused.search(queries, 10).to_lists()
     with pytest.raises(InputError, match="holds one index a modality, for FusedIndex.open"):
         Index.open(tmp_path / "fused")
-    some = opened.search(asked, 3, allowed_ids=["i3", "i150", "i300"])
+    some = opened.search(queries, 3, allowed_ids=["i3", "i150", "i300"])
     assert {*some.ids[0]} == {"i3", "i150", "i300"}
     with pytest.raises(InputError, match="filter: 1 unknown ids, the first is 'i999'"):
-        opened.search(asked, 3, allowed_ids=["i3", "i999"])
+        opened.search(queries, 3, allowed_ids=["i3", "i999"])
 
 
 def test_what_cannot_be_fused() -> None:
@@ -145,12 +145,12 @@ def test_maxsim_changes_and_comes_back_from_the_disk(kind: str, tmp_path: Path) 
     for query in (None, "year > 310"):
         options: dict[str, Any] = {"where": query, "provenance": ORIGIN, "depth": len(index.vectors)}
         truth = expected.search([QUERIES[:3], QUERIES[3:5]], 7, **options)
-        for one in (index, opened):
-            found = one.search([QUERIES[:3], QUERIES[3:5]], 7, **options)
-            assert found.ids.tolist() == truth.ids.tolist()
-            assert found.scores == pytest.approx(truth.scores, rel=1e-5)
-    own = opened.search_ids(["i7", "i399"], 5, depth=len(index.vectors))
-    assert own.ids.tolist() == expected.search_ids(["i7", "i399"], 5).ids.tolist()
+        for entry in (index, opened):
+            actual = entry.search([QUERIES[:3], QUERIES[3:5]], 7, **options)
+            assert actual.ids.tolist() == truth.ids.tolist()
+            assert actual.scores == pytest.approx(truth.scores, rel=1e-5)
+    group = opened.search_ids(["i7", "i399"], 5, depth=len(index.vectors))
+    assert group.ids.tolist() == expected.search_ids(["i7", "i399"], 5).ids.tolist()
     assert opened.search([QUERIES], 2, allowed_ids=["i9", "i160"]).ids.shape == (1, 2)
     with pytest.raises(InputError, match="id 'i7' is there already"):
         opened.add(items[:1], ["i7"], metadata={"year": [1]}, provenance=ORIGIN)

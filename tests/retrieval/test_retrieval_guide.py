@@ -23,17 +23,17 @@ def test_the_guide_s_lines_run() -> None:
 
 
 def test_the_guide_names_every_file() -> None:
-    places = README.split("## Where what is")[1]
-    named = set(re.findall(r"`(\w+\.py)`", places))
+    indices = README.split("## Where what is")[1]
+    named = set(re.findall(r"`(\w+\.py)`", indices))
     assert named == {path.name for path in FOLDER.rglob("*.py")} - {"__init__.py"}
 
 
 def test_the_example_finds_what_it_looks_for() -> None:
-    found = runpy.run_path(str(Path(__file__).parents[2] / "examples/retrieval.py"))["main"]()
-    assert {genre for genre, _ in found["old"]} <= {"western", "drama"}
-    assert found["old"][0][0] == "western"
-    assert all(year < 1960 for _, year in found["old"])
-    assert found["still there"] is False
-    assert found["first"][0] == "new"  # it lies where the query does
-    assert found["first"][1:] == found["alike"][:2]  # and so do their neighbours
-    assert found["fused"] == ["western"] * 5
+    actual = runpy.run_path(str(Path(__file__).parents[2] / "examples/retrieval.py"))["main"]()
+    assert {genre for genre, _ in actual["old"]} <= {"western", "drama"}
+    assert actual["old"][0][0] == "western"
+    assert all(year < 1960 for _, year in actual["old"])
+    assert actual["still there"] is False
+    assert actual["first"][0] == "new"  # it lies where the query does
+    assert actual["first"][1:] == actual["alike"][:2]  # and so do their neighbours
+    assert actual["fused"] == ["western"] * 5

@@ -42,12 +42,12 @@ def same(ours: Index | ShardedIndex, whole: Index | ShardedIndex) -> None:
         (9, {"allowed_ids": some}),
         (200, {"where": "year > 100", "allowed_ids": some}),
     ):
-        found, expected = ours.search(QUERIES, k, **filters), whole.search(QUERIES, k, **filters)  # type: ignore[arg-type]
-        assert found.ids.tolist() == expected.ids.tolist()
-        assert found.scores == pytest.approx(expected.scores, rel=1e-5, abs=1e-5)
-    asked = [some[1], some[5], some[-1]]
-    assert ours.search_ids(asked, 8).ids.tolist() == whole.search_ids(asked, 8).ids.tolist()
-    assert (ours.vectors(asked) == whole.vectors(asked)).all()
+        actual, expected = ours.search(QUERIES, k, **filters), whole.search(QUERIES, k, **filters)  # type: ignore[arg-type]
+        assert actual.ids.tolist() == expected.ids.tolist()
+        assert actual.scores == pytest.approx(expected.scores, rel=1e-5, abs=1e-5)
+    queries = [some[1], some[5], some[-1]]
+    assert ours.search_ids(queries, 8).ids.tolist() == whole.search_ids(queries, 8).ids.tolist()
+    assert (ours.vectors(queries) == whole.vectors(queries)).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -76,8 +76,8 @@ def test_approximate_indexes_split_into_approximate_shards(monkeypatch: pytest.M
     split = ShardedIndex.from_index(whole, 3)
     assert "3 shards side by side" in split.plan().reason
     assert split.plan().target_recall >= 0.9
-    truth, found = whole.search(points[:200], 10, exact=True), split.search(points[:200], 10)
-    assert (found.ids[:, :, None] == truth.ids[:, None, :]).any(2).mean() >= 0.88
+    truth, actual = whole.search(points[:200], 10, exact=True), split.search(points[:200], 10)
+    assert (actual.ids[:, :, None] == truth.ids[:, None, :]).any(2).mean() >= 0.88
     assert split.search(points[:200], 10, exact=True).ids.tolist() == truth.ids.tolist()
 
 

@@ -60,7 +60,7 @@ def service(tmp_path: Path) -> RecommenderService:
     index = Index.build(
         np.arange(5.0)[:, None], [10, 11, 12, 13, 14], metadata=pd.DataFrame(table), kind="exact"
     )
-    one = np.ones((5, 1), np.float32)
+    entry = np.ones((5, 1), np.float32)
     facts = {
         "kind": "recommender", "catalogue": "line", "model": "model", "head": "recommendation",
         "columns": {"file": "items.csv", "id": "id", "columns": {"genre": "category", "year": "number"}},
@@ -68,6 +68,6 @@ def service(tmp_path: Path) -> RecommenderService:
     }  # fmt: skip
     known = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
     return RecommenderService(
-        tmp_path / "line" / "index", index, one, np.ones((1, 3), np.float32), np.arange(3), known,
+        tmp_path / "line" / "index", index, entry, np.ones((1, 3), np.float32), np.arange(3), known,
         np.zeros((0, 0), np.float32), facts,
     )  # fmt: skip

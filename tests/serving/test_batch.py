@@ -54,9 +54,9 @@ def test_as_one_by_one(tmp_path: Path, bucket_rows: int) -> None:
     users, out = write(table, tmp_path / "users.parquet"), tmp_path / "out.parquet"
     counts = recommend_table(service, users, out, k=7, where="even", bucket_rows=bucket_rows, progress=False)
     assert (counts.users, counts.rows, counts.unknown) == (29, 29 * 7, 0)
-    found = pa.parquet.read_table(out).to_pandas()
-    assert found.columns.tolist() == ["user", "rank", "item", "score"]
-    for user, rows in found.groupby("user"):
+    actual = pa.parquet.read_table(out).to_pandas()
+    assert actual.columns.tolist() == ["user", "rank", "item", "score"]
+    for user, rows in actual.groupby("user"):
         expected = service.recommend(table["item"][table["user"] == user].tolist(), 7, "even")
         assert rows["item"].tolist() == expected.ids
         assert rows["rank"].tolist() == [1, 2, 3, 4, 5, 6, 7]
@@ -70,9 +70,9 @@ def test_a_user_without_items_and_one_who_has_seen_everything(tmp_path: Path) ->
     recommend_table(
         service, write(table, tmp_path / "users.parquet"), tmp_path / "out.parquet", k=3, progress=False
     )
-    found = pa.parquet.read_table(tmp_path / "out.parquet").to_pandas()
-    assert found["item"][found["user"] == 5].tolist() == service.recommend([], 3).ids
-    assert found["item"][found["user"] == 6].tolist() == [36]
+    actual = pa.parquet.read_table(tmp_path / "out.parquet").to_pandas()
+    assert actual["item"][actual["user"] == 5].tolist() == service.recommend([], 3).ids
+    assert actual["item"][actual["user"] == 6].tolist() == [36]
 
 
 def test_a_killed_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,8 +161,8 @@ def test_unknown_items_are_passed_over_where_asked(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     counts = recommend_table(service, users, out, k=2, skip_unknown=True, progress=False)
     assert (counts.users, counts.rows, counts.unknown) == (2, 4, 2)
-    found = pa.parquet.read_table(out).to_pandas()
-    assert found["item"][found["user"] == 1].tolist() == service.recommend([3], 2).ids
+    actual = pa.parquet.read_table(out).to_pandas()
+    assert actual["item"][actual["user"] == 1].tolist() == service.recommend([3], 2).ids
 
 
 def test_a_file_that_is_no_parquet_and_a_bad_bucket(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def exact_scores(run: Path, data: Path, history: list[int]) -> np.ndarray:
         encoder.model.head("recommendation"), item_vectors(encoder.model, inputs, "recommendation"), known
     )
     weights = recommender.weights(np.arange(len(dataset.items))).numpy()
-    place = {int(item): row for row, item in enumerate(known)}
-    return np.asarray(weights[[place[item] for item in history]].sum(0))
+    index_of = {int(item): row for row, item in enumerate(known)}
+    return np.asarray(weights[[index_of[item] for item in history]].sum(0))
 
 
 def test_it_recommends_as_the_model_does(finished: Path, data: Path) -> None:
@@ -58,10 +58,12 @@ def test_it_recommends_as_the_model_does(finished: Path, data: Path) -> None:
     scores = exact_scores(finished, data, history)
     scores[history] = -np.inf
     best = [int(dataset.item_ids[row]) for row in np.argsort(-scores)[:10]]
-    found = service.recommend([dataset.item_ids[row] for row in history], k=10)
-    assert len(set(best) & set(found.ids)) >= 8
-    assert found.scores == pytest.approx(scores[[service.rows_of([name])[0] for name in found.ids]], abs=0.02)
-    assert mmattn.recommend(finished, [int(dataset.item_ids[row]) for row in history], 10) == found
+    actual = service.recommend([dataset.item_ids[row] for row in history], k=10)
+    assert len(set(best) & set(actual.ids)) >= 8
+    assert actual.scores == pytest.approx(
+        scores[[service.rows_of([name])[0] for name in actual.ids]], abs=0.02
+    )
+    assert mmattn.recommend(finished, [int(dataset.item_ids[row]) for row in history], 10) == actual
 
 
 def test_at_full_width_the_scores_are_the_model_s(
@@ -71,10 +73,10 @@ def test_at_full_width_the_scores_are_the_model_s(
     service = rebuilt(run, read_dataset(data))
     assert service is not None
     scores = exact_scores(finished, data, [2, 3, 5])
-    found = service.recommend([str(service.index.ids[row]) for row in (2, 3, 5)], k=110)
-    assert len(found.ids) == 110
-    rows = service.rows_of(found.ids)
-    np.testing.assert_allclose(found.scores, scores[rows], atol=2e-3 * np.abs(scores).max())
+    actual = service.recommend([str(service.index.ids[row]) for row in (2, 3, 5)], k=110)
+    assert len(actual.ids) == 110
+    rows = service.rows_of(actual.ids)
+    np.testing.assert_allclose(actual.scores, scores[rows], atol=2e-3 * np.abs(scores).max())
 
 
 def test_who_is_known_is_who_was_met(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

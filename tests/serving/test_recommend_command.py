@@ -15,15 +15,15 @@ from mmattn.cli import main
 
 def told(run: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     assert main(["recommend", str(run), "--quiet", "--json", *arguments]) == 0
-    found: dict[str, object] = json.loads(capsys.readouterr().out)
-    return found
+    actual: dict[str, object] = json.loads(capsys.readouterr().out)
+    return actual
 
 
 def test_one_user(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(run, "--history", "3", "5", "-k", "4", "--where", "digit == '7'", capsys=capsys)
+    actual = told(run, "--history", "3", "5", "-k", "4", "--where", "digit == '7'", capsys=capsys)
     expected = RecommenderService.open(run).recommend([3, 5], 4, "digit == '7'")
-    assert found["basis"] == "history"
-    items: list[dict[str, dict[str, str]]] = found["items"]  # type: ignore[assignment]
+    assert actual["basis"] == "history"
+    items: list[dict[str, dict[str, str]]] = actual["items"]  # type: ignore[assignment]
     assert [item["item"] for item in items] == expected.ids
     assert {item["columns"]["digit"] for item in items} == {"7"}
     assert main(["recommend", str(run), "--history", "3", "5", "--k", "2"]) == 0
@@ -42,8 +42,8 @@ def test_a_new_item_comes_in_and_is_met(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "new.csv").write_text("item,text\n900,nine\n901,\n")
-    found = told(run, "--add-items", str(tmp_path / "new.csv"), "--history", "900", capsys=capsys)
-    assert found["added"] == {"ids": [900], "existing": 0, "skipped_no_content": [901]}
+    actual = told(run, "--add-items", str(tmp_path / "new.csv"), "--history", "900", capsys=capsys)
+    assert actual["added"] == {"ids": [900], "existing": 0, "skipped_no_content": [901]}
     assert told(run, "--history", "900", "-k", "1", capsys=capsys)["basis"] == "history"
     assert main(["recommend", str(run), "--add-items", str(tmp_path / "new.csv"), "--quiet"]) == 0
     assert "0 items added, 1 were there, 1 left out for lack of content, the first is 901" in (
@@ -54,8 +54,8 @@ def test_a_new_item_comes_in_and_is_met(
 def test_many_users(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     users, out = tmp_path / "users.parquet", tmp_path / "out.parquet"
     pa.parquet.write_table(pa.table({"user": ["a", "b", "a"], "item": [3, 5, 7]}), users)
-    found = told(run, "--users", str(users), "--out", str(out), "-k", "3", capsys=capsys)
-    assert found == {"users": 2, "rows": 6, "unknown": 0}
+    actual = told(run, "--users", str(users), "--out", str(out), "-k", "3", capsys=capsys)
+    assert actual == {"users": 2, "rows": 6, "unknown": 0}
     rows = pa.parquet.read_table(out).to_pandas()
     assert rows["item"][rows["user"] == "a"].tolist() == RecommenderService.open(run).recommend([3, 7], 3).ids
 

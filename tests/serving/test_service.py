@@ -15,11 +15,11 @@ from mmattn.serving.service import RecommenderService
 
 
 def test_scores_by_hand(service: RecommenderService) -> None:
-    found = service.recommend([14, 10], k=3)
+    actual = service.recommend([14, 10], k=3)
     # Two items in the history add [1] each: item n scores 2 n.
-    assert (found.ids, found.scores, found.basis) == ([13, 12, 11], [6.0, 4.0, 2.0], "history")
-    assert service.recommend(["14", "10", 14], k=3) == found  # text names the same items; twice is once
-    assert mmattn.recommend(service, [14, 10], 3) == found
+    assert (actual.ids, actual.scores, actual.basis) == ([13, 12, 11], [6.0, 4.0, 2.0], "history")
+    assert service.recommend(["14", "10", 14], k=3) == actual  # text names the same items; twice is once
+    assert mmattn.recommend(service, [14, 10], 3) == actual
 
 
 def test_filters_still_give_k(service: RecommenderService) -> None:
@@ -31,9 +31,9 @@ def test_filters_still_give_k(service: RecommenderService) -> None:
 
 def test_nobody_s_history(service: RecommenderService) -> None:
     service.item_to_user = np.array([[1.0], [2.0], [6.0], [100.0], [100.0]], np.float32)
-    found = service.recommend([], k=2)
+    actual = service.recommend([], k=2)
     # The mean of what the three known items add: 3. Items 13 and 14 are not known and have no part in it.
-    assert (found.ids, found.scores, found.basis) == ([14, 13], [12.0, 9.0], "catalogue")
+    assert (actual.ids, actual.scores, actual.basis) == ([14, 13], [12.0, 9.0], "catalogue")
 
 
 def test_a_history_of_ten_thousand() -> None:
@@ -46,11 +46,11 @@ def test_a_history_of_ten_thousand() -> None:
         Path("nowhere"), index, maps, nothing, np.arange(5), nothing, nothing, {"catalogue": "large"}
     )
     met = rng.permutation(10_037)[:10_000]
-    found = large.recommend([f"i{number}" for number in met], k=20)
+    actual = large.recommend([f"i{number}" for number in met], k=20)
     left = np.setdiff1d(np.arange(10_037), met)
     scores = vectors[left].astype(np.float64) @ maps[met].astype(np.float64).sum(0)
-    assert found.ids == [f"i{number}" for number in left[np.argsort(-scores)[:20]]]
-    assert found.scores == pytest.approx(np.sort(scores)[::-1][:20].tolist(), rel=1e-3)
+    assert actual.ids == [f"i{number}" for number in left[np.argsort(-scores)[:20]]]
+    assert actual.scores == pytest.approx(np.sort(scores)[::-1][:20].tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize(

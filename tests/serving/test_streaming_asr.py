@@ -68,12 +68,12 @@ def text_of(model: Model, sound: torch.Tensor) -> str:
 
 def pieces(sound: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
     """Cut again and again by these sizes."""
-    cut, place = [], 0
+    cut, index = [], 0
     for size in itertools.cycle(sizes):
-        if place >= len(sound):
+        if index >= len(sound):
             return cut
-        cut.append(sound[place : place + size])
-        place += size
+        cut.append(sound[index : index + size])
+        index += size
     return cut
 
 

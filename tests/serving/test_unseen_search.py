@@ -43,9 +43,9 @@ def test_exact(
     for user in range(len(queries)):
         assert rows[user].tolist() == by_hand(vectors, queries[user], seen[user], 7, allowed)
     assert (np.isneginf(scores) == (rows < 0)).all()
-    there = rows >= 0
+    present = rows >= 0
     np.testing.assert_allclose(
-        scores[there], (queries @ vectors.T)[np.nonzero(there)[0], rows[there]], atol=1e-5
+        scores[present], (queries @ vectors.T)[np.nonzero(present)[0], rows[present]], atol=1e-5
     )
 
 

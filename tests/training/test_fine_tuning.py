@@ -21,7 +21,7 @@ KINDS = ["heat", "music", "snow", "ship"]
 
 
 def sentences(count: int) -> list[str]:
-    return [f"{KINDS[place % 4]} in the story number {place}" for place in range(count)]
+    return [f"{KINDS[index % 4]} in the story number {index}" for index in range(count)]
 
 
 @pytest.mark.slow
@@ -77,9 +77,9 @@ def test_the_example_tunes_both_encoders_on_films(tmp_path: Path) -> None:
     spec.loader.exec_module(example)
     samples = example.films(DATA, 100)
     assert [len(samples), samples[0].modalities] == [100, ("text", "image")]
-    found = {kind: example.tune(kind, samples, 25, 3, tmp_path) for kind in ("frozen", "lora", "full")}
-    numbers = {kind: count for kind, (count, _, _) in found.items()}
+    results = {kind: example.tune(kind, samples, 25, 3, tmp_path) for kind in ("frozen", "lora", "full")}
+    numbers = {kind: count for kind, (count, _, _) in results.items()}
     assert numbers["frozen"] < numbers["lora"] < numbers["full"] / 20
-    for _, losses, mrr in found.values():
+    for _, losses, mrr in results.values():
         assert losses[-1] < losses[0]
         assert 1 / 25 <= mrr <= 1

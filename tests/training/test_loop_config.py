@@ -30,9 +30,9 @@ def test_the_names_are_the_same_in_both() -> None:
 
 @pytest.mark.parametrize("kind", [LoopConfig, TrainingConfig])
 def test_every_key_has_help(kind: type) -> None:
-    own = set(inspect.get_annotations(kind))
+    group = set(inspect.get_annotations(kind))
     explained = set(re.findall(r"^    ?(?:    )?(\w+): \S", inspect.getdoc(kind) or "", re.MULTILINE))
-    assert own == explained
+    assert group == explained
 
 
 def test_unknown_values_are_answered_with_the_nearest() -> None:

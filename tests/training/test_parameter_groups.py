@@ -84,8 +84,8 @@ def test_the_longest_name_decides_the_rate() -> None:
 
 def test_gates_have_a_rate_of_their_own() -> None:
     gated = A.Attention(A.Program(score=A.dot() >> A.modality_bias("pair") >> A.head_gate("gate")), 8, 2)
-    own = HeadGatePenalty(0.5, learning_rate=0.1).learning_rates(gated)  # type: ignore[arg-type]
-    rate = by_name(parameter_groups(gated, learning_rate=1e-3, learning_rates=own), "lr")
+    group = HeadGatePenalty(0.5, learning_rate=0.1).learning_rates(gated)  # type: ignore[arg-type]
+    rate = by_name(parameter_groups(gated, learning_rate=1e-3, learning_rates=group), "lr")
     assert {name for name, value in rate.items() if value == 0.1} == {"terms.gate"}
     assert {name for name, value in rate.items() if value == 1e-3} == rate.keys() - {"terms.gate"}
     assert set(by_name(parameter_groups(gated, learning_rate=1e-3), "lr").values()) == {1e-3}

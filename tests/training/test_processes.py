@@ -31,9 +31,9 @@ def test_accumulated_batches_are_one_large_batch() -> None:
             yield from torch.randperm(30, generator=generator).split(self.size)
 
     small, large = Even(5), Even(15)
-    one = train(small, **SETTINGS, grad_accumulation=3)
+    entry = train(small, **SETTINGS, grad_accumulation=3)
     other = train(large, **SETTINGS)
-    assert [row["loss"] for row in one.rows] == pytest.approx([row["loss"] for row in other.rows], rel=1e-5)
+    assert [row["loss"] for row in entry.rows] == pytest.approx([row["loss"] for row in other.rows], rel=1e-5)
     for name, value in large.state_dict().items():
         torch.testing.assert_close(small.state_dict()[name], value)
 
@@ -149,16 +149,16 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr[-3000:]
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     weights = torch.cat([value.flatten() for value in whole.state_dict().values()])
-    for found in ranks:
-        assert found["processes"] == 2
-        assert found["rows"] == found["again"] == ranks[0]["rows"]
-        for row, wanted in zip(found["rows"], expected.rows, strict=True):
+    for actual in ranks:
+        assert actual["processes"] == 2
+        assert actual["rows"] == actual["again"] == ranks[0]["rows"]
+        for row, wanted in zip(actual["rows"], expected.rows, strict=True):
             assert row == pytest.approx(wanted, rel=1e-5)
-        torch.testing.assert_close(torch.tensor(found["weights"]), weights, rtol=1e-4, atol=1e-5)
-        assert found["forwards"] == 3 * 4  # four rounds an epoch
+        torch.testing.assert_close(torch.tensor(actual["weights"]), weights, rtol=1e-4, atol=1e-5)
+        assert actual["forwards"] == 3 * 4  # four rounds an epoch
     # Two steps an epoch, each saved, and the epoch's end; only the main process writes and validates.
-    assert [found["saves"] for found in ranks] == [3 * 3, 0]
-    assert [found["validated"] for found in ranks] == [3, 0]
+    assert [rank["saves"] for rank in ranks] == [3 * 3, 0]
+    assert [rank["validated"] for rank in ranks] == [3, 0]
 
 
 def test_a_parameter_that_a_batch_does_not_use_keeps_its_value() -> None:

@@ -63,8 +63,8 @@ def test_a_schedule_goes_on_from_its_state(kind: str, cut: int) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 12])
 def test_a_warm_up_of_one_step_and_none(steps: int) -> None:
     assert walk(build("cosine", [steps]), 1) == [1.0]
-    one = walk(build("cosine", [4], warmup_ratio=0.25), 4)
-    assert one == pytest.approx([1, 1, 0.75, 0.25])  # three steps down: 0, 60 and 120 degrees
+    entry = walk(build("cosine", [4], warmup_ratio=0.25), 4)
+    assert entry == pytest.approx([1, 1, 0.75, 0.25])  # three steps down: 0, 60 and 120 degrees
 
 
 def test_groups_keep_their_own_peaks() -> None:

@@ -96,11 +96,11 @@ class MapConditioning(nn.Module):
             maps: name -> [B, C, h, w].
             tokens: of B samples.
         """
-        there = tokens.lengths.nonzero()[:, 0]
-        if not len(there):
+        conditioned = tokens.lengths.nonzero()[:, 0]
+        if not len(conditioned):
             return OrderedDict(maps)
-        heard = tokens if len(there) == len(tokens) else tokens.select(there)
-        cells = {name: found[there].flatten(2).transpose(1, 2) for name, found in maps.items()}
+        heard = tokens if len(conditioned) == len(tokens) else tokens.select(conditioned)
+        cells = {name: features[conditioned].flatten(2).transpose(1, 2) for name, features in maps.items()}
         if len(self.layers) == 1:  # one call for all levels
             joined_BTC = self._modulate_level(0, torch.cat(list(cells.values()), dim=1), heard)
             changed = joined_BTC.split([part.shape[1] for part in cells.values()], dim=1)
@@ -109,8 +109,8 @@ class MapConditioning(nn.Module):
                 self._modulate_level(level, part, heard) for level, part in enumerate(cells.values())
             )
         return OrderedDict(
-            (name, found.index_copy(0, there, part.transpose(1, 2).unflatten(2, found.shape[2:])))
-            for (name, found), part in zip(maps.items(), changed, strict=True)
+            (name, features.index_copy(0, conditioned, part.transpose(1, 2).unflatten(2, features.shape[2:])))
+            for (name, features), part in zip(maps.items(), changed, strict=True)
         )
 
     def _modulate_level(self, level: int, cells_BTC: Tensor, tokens: Tokens) -> Tensor:

@@ -53,9 +53,9 @@ def build_network(pyramid: FeaturePyramid, config: DetectorConfig) -> Any:
         InputError: an option that torchvision's class does not take, or a width that FCOS cannot have.
     """
     kind, made = config.kind, _DETECTOR_CLASSES[config.kind]
-    own = _faster_rcnn(pyramid, config) if kind == "faster-rcnn" else _one_stage(pyramid, config)
-    _check_options(made, config.options, own)
-    network = made(pyramid, **config.options, **own)
+    parts = _faster_rcnn(pyramid, config) if kind == "faster-rcnn" else _one_stage(pyramid, config)
+    _check_options(made, config.options, parts)
+    network = made(pyramid, **config.options, **parts)
     # torchvision swallows `transform=` without a word (vision#8840): it is put in place afterwards.
     network.transform = DetectorTransform(pyramid, config.min_size, config.max_size)
     return network
@@ -73,19 +73,19 @@ def _faster_rcnn(pyramid: FeaturePyramid, config: DetectorConfig) -> dict[str, A
 
 
 def _one_stage(pyramid: FeaturePyramid, config: DetectorConfig) -> dict[str, Any]:
-    own: dict[str, Any] = {"num_classes": len(config.classes)}
+    options: dict[str, Any] = {"num_classes": len(config.classes)}
     if config.kind == "retinanet":
         sizes = tuple(
             tuple(4 * stride * 2 ** (third / 3) for third in range(3)) for stride in pyramid.strides
         )
-        return own | {"anchor_generator": AnchorGenerator(sizes, (_ASPECT_RATIOS,) * len(sizes))}
+        return options | {"anchor_generator": AnchorGenerator(sizes, (_ASPECT_RATIOS,) * len(sizes))}
     if pyramid.out_channels % 32:
         raise InputError(
             f"detector: got width {pyramid.out_channels}, expected a multiple of 32: FCOS norms groups"
         )
     points = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
     head = FCOSHead(pyramid.out_channels, 1, len(config.classes), config.num_convs)
-    return own | {"anchor_generator": points, "head": head}
+    return options | {"anchor_generator": points, "head": head}
 
 
 class DetectorTransform(GeneralizedRCNNTransform):

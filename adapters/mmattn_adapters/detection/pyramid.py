@@ -93,9 +93,9 @@ class FeaturePyramid(nn.Module):
             images: [B, 3, H, W] normalized.
         """
         maps: OrderedDict[str, Tensor] = OrderedDict()
-        for number, (found, channels) in enumerate(zip(self.network(images), self.channels, strict=True)):
+        for number, (features, channels) in enumerate(zip(self.network(images), self.channels, strict=True)):
             # Some transformers give channels last.
-            maps[str(number)] = found if found.shape[1] == channels else found.permute(0, 3, 1, 2)
+            maps[str(number)] = features if features.shape[1] == channels else features.permute(0, 3, 1, 2)
         # The extra levels come back under torchvision's own names.
         return OrderedDict(zip(self.names, self.fpn(maps).values(), strict=True))
 
@@ -148,9 +148,9 @@ def _freeze_stages(network: Any, frozen_stages: int | str, backbone: str) -> Non
     # timm flattens some names: layers.1 becomes layers_1.
     ends = tuple(stages[frozen_stages - 1].replace(".", mark) + "." for mark in "._")
     names = [name for name, _ in network.named_parameters()]
-    last = max((place for place, name in enumerate(names) if name.startswith(ends)), default=None)
+    last = max((index for index, name in enumerate(names) if name.startswith(ends)), default=None)
     if last is None:  # a stage without weights of its own (an activation) ends where the next one starts
         after = tuple(stages[frozen_stages].replace(".", mark) + "." for mark in "._")
-        last = min(place for place, name in enumerate(names) if name.startswith(after)) - 1
+        last = min(index for index, name in enumerate(names) if name.startswith(after)) - 1
     for _, parameter in list(network.named_parameters())[: last + 1]:
         parameter.requires_grad_(False)

@@ -36,7 +36,7 @@ def run_one_stage(
     features = list(maps.values())
     outputs = network.head(features)
     anchors = network.anchor_generator(images, features)
-    cells = [found.shape[2] * found.shape[3] for found in features]
+    cells = [feature.shape[2] * feature.shape[3] for feature in features]
     per_level = [network.anchor_generator.num_anchors_per_location()[0] * count for count in cells]
     if network.training:
         # Only FCOS wants to know where a level ends: each is for boxes of some sizes.
@@ -74,8 +74,8 @@ def run_two_stage(
     if network.training:
         loss_classifier, loss_box = fastrcnn_loss(logits, moves, labels, offsets)
         return {"loss_classifier": loss_classifier, "loss_box_reg": loss_box, **losses}, []
-    found = heads.postprocess_detections(logits, moves, proposals, images.image_sizes)
+    result = heads.postprocess_detections(logits, moves, proposals, images.image_sizes)
     return {}, [
         {"boxes": boxes, "scores": scores, "labels": labels}
-        for boxes, scores, labels in zip(*found, strict=True)
+        for boxes, scores, labels in zip(*result, strict=True)
     ]

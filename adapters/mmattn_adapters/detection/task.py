@@ -100,8 +100,8 @@ class DetectionTask(_DetectionTaskBase):
             epoch: its number, from 1.
             generator: source of randomness.
         """
-        for places in torch.randperm(len(self.image_groups), generator=generator).split(self.batch_size):
-            pairs = [pair for place in places.tolist() for pair in self.image_groups[place]]
+        for batch in torch.randperm(len(self.image_groups), generator=generator).split(self.batch_size):
+            pairs = [pair for index in batch.tolist() for pair in self.image_groups[index]]
             yield [sample for sample, _ in pairs], [boxes for _, boxes in pairs]
 
     def num_batches(self, epoch: int) -> int:

@@ -38,8 +38,8 @@ def _german(number: int) -> str:
         return _stem(number // 100) + "hundert" + (_german(number % 100) if number % 100 else "")
     if number < 20:
         return [*DIGIT_WORDS["German"], *_TEEN["German"]][number]
-    ten, one = _TEN["German"][number // 10 - 2], number % 10
-    return f"{_stem(one)}und{ten}" if one else ten
+    ten, unit = _TEN["German"][number // 10 - 2], number % 10
+    return f"{_stem(unit)}und{ten}" if unit else ten
 
 
 def _stem(digit: int) -> str:
@@ -60,8 +60,8 @@ def _french(number: int) -> str:
     ten = "quatre-vingt" if base == 80 else _TEN["French"][base // 10 - 2]
     if number == base:
         return ten
-    one = _french(number - base)
-    return f"{ten} et {one}" if number % 10 == 1 and number < 80 else f"{ten}-{one}"
+    unit = _french(number - base)
+    return f"{ten} et {unit}" if number % 10 == 1 and number < 80 else f"{ten}-{unit}"
 
 
 def _turkish(number: int) -> str:

@@ -43,12 +43,12 @@ def flow(weights: LayerWeights | Paths) -> Tensor:
         [[0.5, 0.5], [0.75, 0.25]]
     """
     queries, keys = _modality_one_hot(weights.query), _modality_one_hot(weights.key)
-    found = []
+    flows = []
     for matrix, query_QM, key_KM in zip(weights.matrices, queries, keys, strict=True):
         mean_QM = (query_QM / query_QM.sum(0).clamp(min=1)).to(matrix)
-        found.append(mean_QM.T @ matrix @ key_KM.to(matrix))
-    if found:
-        return torch.stack(found)
+        flows.append(mean_QM.T @ matrix @ key_KM.to(matrix))
+    if flows:
+        return torch.stack(flows)
     return torch.zeros(0, len(weights.query.modalities), len(weights.key.modalities))
 
 

@@ -123,10 +123,10 @@ class Recording:
                 "gradient, expected a scalar computed from a pass that ran with gradients"
             )
         outs = [heard.out for heard in self._calls]
-        found = torch.autograd.grad(score, outs, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(score, outs, retain_graph=True, allow_unused=True)
         return [
             replace(heard.weights, gradient=heard.gradient(torch.zeros_like(heard.out) if of is None else of))
-            for heard, of in zip(self._calls, found, strict=True)
+            for heard, of in zip(self._calls, gradients, strict=True)
         ]
 
     @torch.no_grad()

@@ -154,16 +154,16 @@ def _compose_layers(layers: Sequence[LayerWeights], mixing: _Mixing) -> Paths:
             )
         for tokens in (layer.key, layer.query):
             streams.setdefault(id(tokens.position), tokens)
-    found = []
+    composed = []
     for sample in range(samples):
         made = _identity_contributions(streams, sample, layers[0].matrices[sample])
         for number, layer in enumerate(layers):
             own_Q, through_QK = mixing(number, sample)
             query, key = id(layer.query.position), id(layer.key.position)
             made[query] = own_Q[:, None] * made[query] + through_QK @ made[key]
-        found.append(made[id(layers[-1].query.position)])
+        composed.append(made[id(layers[-1].query.position)])
     bare = [tokens.with_values(tokens.values.new_zeros(len(tokens.values), 0)) for tokens in streams.values()]
-    return Paths(layers[-1].query, Tokens.cat(bare), tuple(found))
+    return Paths(layers[-1].query, Tokens.cat(bare), tuple(composed))
 
 
 def _identity_contributions(streams: dict[int, Tokens], sample: int, like: Tensor) -> dict[int, Tensor]:

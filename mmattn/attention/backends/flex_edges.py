@@ -107,9 +107,9 @@ def _build_edge_table(
     query = torch.arange(len(starts) - 1, device=device).repeat_interleave(starts.diff())
     key = token_edges.key + layout.key.offsets[layout.query.sample[query]]
     keys = max(layout.key.starts[-1], 1)
-    pairs, place = torch.unique(query * keys + key, return_inverse=True)
+    pairs, pair_index = torch.unique(query * keys + key, return_inverse=True)
     counts = torch.zeros(len(pairs), relations, dtype=torch.int64, device=device)
-    counts.index_put_((place, token_edges.relation), torch.ones_like(place), accumulate=True)
+    counts.index_put_((pair_index, token_edges.relation), torch.ones_like(pair_index), accumulate=True)
     distinct, combination = torch.unique(counts, dim=0, return_inverse=True)
     query, key = pairs // keys, pairs % keys
     ends = torch.bincount(query, minlength=padded_queries).cumsum(0)

@@ -135,10 +135,10 @@ def _match_edges(edges: Tensor, layout: Layout) -> TokenEdges:
     )
     # A key matches where its sample and entity are the ones wanted: one sorted number for both.
     top = int(key.entity.max()) + 1 if len(key.entity) else 1
-    place, key_order = (key.sample * top + key.entity).masked_fill(key.entity < 0, -1).sort(stable=True)
+    sorted_key, key_order = (key.sample * top + key.entity).masked_fill(key.entity < 0, -1).sort(stable=True)
     wanted = query.sample[token] * top + tail[edge]
     pair, match = _expand_ranges(
-        torch.searchsorted(place, wanted), torch.searchsorted(place, wanted, right=True)
+        torch.searchsorted(sorted_key, wanted), torch.searchsorted(sorted_key, wanted, right=True)
     )
     token, relation, matched = token[pair], relation[edge[pair]], key_order[match]
     counts = torch.bincount(token, minlength=len(query.entity))

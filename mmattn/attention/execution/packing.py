@@ -51,13 +51,13 @@ class PackedOrder:
         ends = lengths.cumsum(0)
         row = torch.arange(len(samples), device=device).repeat_interleave(lengths, output_size=total)
         within = torch.arange(total, device=device) - (ends - lengths)[row]
-        there = within < side.offsets.diff()[samples][row]
+        is_token = within < side.offsets.diff()[samples][row]
         # Padding repeats the sample's last token: whatever is wrong with a sample stays in that sample.
         last = (side.offsets[1:][samples][row] - 1).clamp(min=0)
         index = torch.minimum(side.offsets[:-1][samples][row] + within, last)
         inverse = torch.empty(side.starts[-1], dtype=torch.int64, device=device)
-        inverse[index[there]] = there.nonzero()[:, 0]
-        return cls(device, index, inverse, None if bool(there.all()) else ~there)
+        inverse[index[is_token]] = is_token.nonzero()[:, 0]
+        return cls(device, index, inverse, None if bool(is_token.all()) else ~is_token)
 
     def token_indices(self, ranges: Sequence[tuple[int, int]]) -> Tensor:
         """The numbers of the tokens in stretches of packed rows.

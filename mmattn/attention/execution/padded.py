@@ -146,10 +146,10 @@ def attend_padded(
     )
     out = []
     for first, last, program in layer._head_programs:
-        own = replace(pairs, head=pairs.head[first:last])
-        score = program.chain.score(q_BHTK[:, first:last], k_BHTK[:, first:last], own)
-        allowed = program.mask.allow(own) & kv.mask[:, None, None, :]
-        out.append(program.norm.normalize(score, allowed, own) @ v_BHTK[:, first:last])
+        part = replace(pairs, head=pairs.head[first:last])
+        score = program.chain.score(q_BHTK[:, first:last], k_BHTK[:, first:last], part)
+        allowed = program.mask.allow(part) & kv.mask[:, None, None, :]
+        out.append(program.norm.normalize(score, allowed, part) @ v_BHTK[:, first:last])
     out_BHTK = torch.cat(out, dim=1) if len(out) > 1 else out[0]
     for first, last, gate in layer._gates:
         open_H = torch.ones(layer.heads, device=q.values.device, dtype=q.values.dtype)

@@ -105,8 +105,8 @@ def summarize_blocks(
     """
     count = -(-len(position) // block_size)
     # Repeating the last token fills the last block without changing what is known of it.
-    place = torch.arange(count * block_size, device=position.device).clamp(max=len(position) - 1)
-    blocked = position[place].view(count, block_size)
+    source = torch.arange(count * block_size, device=position.device).clamp(max=len(position) - 1)
+    blocked = position[source].view(count, block_size)
     kinds = torch.zeros(count, max(len(modalities), 1), dtype=torch.bool, device=position.device)
-    kinds.scatter_(1, modality[place].view(count, block_size), True)
+    kinds.scatter_(1, modality[source].view(count, block_size), True)
     return blocked.amin(1), blocked.amax(1), kinds

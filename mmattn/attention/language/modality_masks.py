@@ -26,7 +26,7 @@ class Present(NullaryTerm, Mask):
     """Keys of modalities that count as present.
 
     A modality that is absent has no tokens, so this allows everything until `context["presence"]`,
-    [B, M] boolean over the keys' modalities, takes some away: modality dropout and knockouts without
+    [B, M] boolean over the keys' modalities, takes some away: modality dropout and ablations without
     building the batch again.
     """
 

@@ -143,13 +143,13 @@ def collect_parameter_specs(terms: Iterable[Term]) -> dict[str, ParameterSpec]:
         InputError: one name for two parameters of other shapes.
         InputError: two terms give one name to parameters of different shapes.
     """
-    found: dict[str, ParameterSpec] = {}
+    specs: dict[str, ParameterSpec] = {}
     for term in terms:
         for spec in getattr(term, "parameters", tuple)():
-            known = found.setdefault(spec.name, spec)
+            known = specs.setdefault(spec.name, spec)
             if known != spec:
                 raise InputError(
                     f"attention program: the name {spec.name!r} stands for two parameters, {known.shape} "
                     f"and {spec.shape}, expected one name each"
                 )
-    return found
+    return specs

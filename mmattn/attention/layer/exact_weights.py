@@ -84,7 +84,7 @@ def compute_exact_weights(calls: Sequence[AttentionCall], queries: Rows) -> Expl
     """
     layout = calls[0].layout
     starts, total = layout.query.starts, layout.query.starts[-1]
-    found = []
+    results = []
     for token in queries.tokens:
         if token >= total:
             expected = f"expected 0 to {total - 1}" if total else "but the batch has none"
@@ -97,5 +97,5 @@ def compute_exact_weights(calls: Sequence[AttentionCall], queries: Rows) -> Expl
         keys = torch.arange(
             layout.key.starts[sample], layout.key.starts[sample + 1], device=weights_HK.device
         )
-        found.append(Row(token, sample, keys, weights_HK))
-    return Explanation(tuple(found))
+        results.append(Row(token, sample, keys, weights_HK))
+    return Explanation(tuple(results))

@@ -41,10 +41,10 @@ def reprogram(module: nn.Module, program: Program | Heads) -> None:
         >>> {name: tuple(value.shape) for name, value in layer.program_parameters().items()}
         {'near': (2, 8)}
     """
-    found = [layer for _, layer in layers(module)]
-    if not found:
+    attentions = [layer for _, layer in layers(module)]
+    if not attentions:
         raise InputError(f"reprogram: {type(module).__name__} has no attention layer")
-    for layer in found:
+    for layer in attentions:
         if isinstance(program, Heads) and (
             program.num_heads != layer.heads or getattr(layer, KEPT_HEADS) is not None
         ):
@@ -53,7 +53,7 @@ def reprogram(module: nn.Module, program: Program | Heads) -> None:
                 f"pruned; "
                 "a program without head ranges fits any layer"
             )
-    for layer in found:
+    for layer in attentions:
         _replace_program(layer, program)
 
 

@@ -125,7 +125,7 @@ def bias_panels(
         return sample_pairs(layout, given, 0, None, head, numbers, slots)
 
     nothing = torch.zeros(1, len(q.values), len(kv.values), dtype=torch.float64)
-    found = []
+    panels = []
     for change in part.score.modifiers:
         added = change.modify(nothing, pairs(known))
         names = [spec.name for spec in getattr(change, "parameters", tuple)()]
@@ -135,8 +135,8 @@ def bias_panels(
                 nothing, pairs(known | {name: _placeholder_values(known[name]) for name in names})
             )
         if added.any():
-            found.append(BiasPanel(str(change), added[0], made_up))
-    return part.mask.allow(pairs(known)).expand(nothing.shape[1:]), found
+            panels.append(BiasPanel(str(change), added[0], made_up))
+    return part.mask.allow(pairs(known)).expand(nothing.shape[1:]), panels
 
 
 def _initial_parameter(spec: ParameterSpec, heads: int, modalities: int) -> Tensor:
@@ -165,7 +165,7 @@ def _draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = 1 + max(len(found) for _, _, found in rows)
+    columns = 1 + max(len(result) for _, _, result in rows)
     width = max(7.5, 4.4 * columns)
     title = "\n".join(textwrap.wrap(text, int(width * 14), break_long_words=False))
     below = "\n".join(
@@ -175,14 +175,14 @@ def _draw(
     figure = Figure(figsize=(width, 4.3 * len(rows) + 0.16 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, (part, allowed, found) in zip(axes, rows, strict=True):
+    for row, (part, allowed, outcome) in zip(axes, rows, strict=True):
         heads = f"{describe_heads(part.first, part.last)}: " if len(rows) > 1 else ""
         _draw_mask(row[0], allowed, f"{heads}mask, {allowed.double().mean():.0%} of the pairs")
-        for axis, panel in zip(row[1:], found, strict=False):
+        for axis, panel in zip(row[1:], outcome, strict=False):
             _draw_bias(axis, panel, allowed, part.first)
-        for axis in row[: 1 + len(found)]:
+        for axis in row[: 1 + len(outcome)]:
             _draw_axis_labels(axis, q, kv)
-        for axis in row[1 + len(found) :]:
+        for axis in row[1 + len(outcome) :]:
             axis.set_axis_off()
     figure.suptitle(title, fontsize=8, family="monospace", x=0.01, ha="left")
     figure.supxlabel(below, fontsize=8, color="0.3", x=0.01, ha="left")

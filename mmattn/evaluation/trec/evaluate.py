@@ -275,8 +275,8 @@ def _align_documents(run: Run, qrels: Qrels) -> Ints:
         )  # fmt: skip
         return exact[qrels.documents]
     if qrels.names is None:
-        judged, place = np.unique(qrels.documents, return_inverse=True)
-        return pd.Index(run.names).get_indexer(pd.Index(judged.astype(str))).astype(np.int64)[place]
+        judged, judged_index = np.unique(qrels.documents, return_inverse=True)
+        return pd.Index(run.names).get_indexer(pd.Index(judged.astype(str))).astype(np.int64)[judged_index]
     return pd.Index(run.names).get_indexer(pd.Index(qrels.names)).astype(np.int64)[qrels.documents]
 
 

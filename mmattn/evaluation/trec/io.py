@@ -222,8 +222,8 @@ def _read_npz(path: Path, value_array: str) -> dict[str, Any]:
 def _read_beir(folder: Path, split: str) -> Qrels:
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file():
-        there = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
-        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR dataset.{did_you_mean(split, there)}")
+        splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
+        raise InputError(f"{folder}: no qrels/{split}.tsv of a BEIR dataset.{did_you_mean(split, splits)}")
     rows = _read_table(path, ("score",), "score")
     queries_file = folder / "queries.jsonl"
     if queries_file.is_file():

@@ -60,9 +60,9 @@ class _QueryDocuments:
         if self.names is not None:
             _check_unique(f"{what}.names", self.names)
         elif documents.max(initial=0) > _MAX_DENSE_NUMBER:
-            distinct, places = np.unique(documents, return_inverse=True)
+            distinct, indices = np.unique(documents, return_inverse=True)
             object.__setattr__(self, "names", tuple(map(str, distinct)))
-            object.__setattr__(self, "documents", places)
+            object.__setattr__(self, "documents", indices)
         self._check_duplicates()
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The kinds of rivals that a configuration may name: what each is, takes, and may be tuned in.
+"""The kinds of baselines that a configuration may name: what each is, takes, and may be tuned in.
 
 To add one: a class with `fit` and `score` (`mmattn.recommenders.Recommender`), its name in
 `BaselineConfig.kind`, and a line in `BASELINES`.
@@ -30,7 +30,7 @@ _PAIRWISE_SPACE: Mapping[str, FloatRange | IntRange] = {
 
 @dataclass(frozen=True)
 class BaselineKind:
-    """One kind of rival.
+    """One kind of baseline.
 
     Args:
         factory: its class.
@@ -131,23 +131,23 @@ def baseline_arguments(config: BaselineConfig) -> dict[str, Any]:
         {'num_neighbors': 20}
     """
     kind, defaults = BASELINES[config.kind], _default_arguments(config.kind)
-    said = dict(config.options)
+    stated = dict(config.options)
     if config.regularization:
         if not kind.regularization_argument:
             raise InputError(
-                f"rival {config.kind!r}: regularization: got {config.regularization:g}, expected none"
+                f"baseline {config.kind!r}: regularization: got {config.regularization:g}, expected none"
             )
-        said.setdefault(kind.regularization_argument, config.regularization)
-    for name, value in said.items():
-        where = f"rival {config.kind!r}: {name}"
+        stated.setdefault(kind.regularization_argument, config.regularization)
+    for name, value in stated.items():
+        where = f"baseline {config.kind!r}: {name}"
         if name not in defaults:
             raise InputError(f"{where}: no such option.{did_you_mean(name, defaults)}")
         expected = type(defaults[name])
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value == expected(value):
-            said[name] = expected(value)
+            stated[name] = expected(value)
         elif not isinstance(value, expected):
             raise InputError(f"{where}: got {value!r}, expected a number like {defaults[name]}")
-    return said
+    return stated
 
 
 def search_space(config: BaselineConfig) -> tuple[Space, dict[str, Any]]:
@@ -216,13 +216,13 @@ def with_settings(config: BaselineConfig, settings: Mapping[str, Any]) -> Baseli
 
 def _default_arguments(kind: str) -> dict[str, Any]:
     """Argument of the kind's class, or of those it is made from -> default."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for made_from in reversed(BASELINES[kind].factory.__mro__[:-1]):
         if "__init__" in vars(made_from):
-            for name, one in inspect.signature(made_from).parameters.items():
-                if one.default is not inspect.Parameter.empty:
-                    found[name] = one.default
-    return {name: value for name, value in found.items() if name not in BASELINES[kind].runtime_arguments}
+            for name, parameter in inspect.signature(made_from).parameters.items():
+                if parameter.default is not inspect.Parameter.empty:
+                    defaults[name] = parameter.default
+    return {name: value for name, value in defaults.items() if name not in BASELINES[kind].runtime_arguments}
 
 
 def _widen_range(parameter_range: FloatRange | IntRange, value: float) -> FloatRange | IntRange:

@@ -1,4 +1,4 @@
-"""From a rival's configuration to a fitted system: the content it may use is what our model gets."""
+"""From a baseline's configuration to a fitted system: the content it may use is what our model gets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BaselineContent:
     Args:
         samples: the items.
         inputs: their stored tokens.
-        events: all interactions with their times, for rivals of histories; None where there are none.
+        events: all interactions with their times, for baselines of histories; None where there are none.
     """
 
     def __init__(self, samples: Sequence[Sample], inputs: ModelInputs, events: Interactions | None = None):
@@ -60,7 +60,7 @@ class BaselineContent:
         """
         if modality not in self.inputs.tokens:
             raise InputError(
-                f"rival: no stored modality {modality!r}.{did_you_mean(modality, self.inputs.tokens)}"
+                f"baseline: no stored modality {modality!r}.{did_you_mean(modality, self.inputs.tokens)}"
             )
         tokens = self.inputs.tokens[modality]
         return segment_mean(tokens.values, tokens.sample, len(tokens)).numpy()
@@ -77,7 +77,7 @@ class BaselineContent:
         tables = [sample.content.get("table") or {} for sample in self.samples]
         columns = sorted({key for table in tables for key in table})
         if name not in columns:
-            raise InputError(f"rival: no column {name!r}.{did_you_mean(name, columns)}")
+            raise InputError(f"baseline: no column {name!r}.{did_you_mean(name, columns)}")
         return [table.get(name) for table in tables]
 
     def tags(self, columns: str) -> sparse.csr_array:
@@ -86,12 +86,12 @@ class BaselineContent:
         Args:
             columns: names joined by "+".
         """
-        own: list[list[str]] = [[] for _ in self.samples]
+        tags_by_item: list[list[str]] = [[] for _ in self.samples]
         for name in columns.split("+"):
-            for place, cell in enumerate(self.column(name)):
+            for row, cell in enumerate(self.column(name)):
                 values = cell if isinstance(cell, (list, tuple)) else [] if cell is None else [cell]
-                own[place].extend(f"{name}:{value}" for value in values)
-        return kernels.tag_matrix(own)
+                tags_by_item[row].extend(f"{name}:{value}" for value in values)
+        return kernels.tag_matrix(tags_by_item)
 
     def features(self, config: BaselineConfig) -> NDArray[np.float64]:
         """Return features for linear baselines, [I, F]: each part of length 1, times the root of its weight.
@@ -106,7 +106,7 @@ class BaselineContent:
         parts += [(weight, self.tags(name).toarray()) for name, weight in config.tags.items()]
         parts += [(weight, kernels.tfidf(self.tags(name)).toarray()) for name, weight in config.tfidf.items()]
         if not parts:
-            raise InputError(f"rival {config.kind!r}: got no content, expected vectors, tags or tfidf")
+            raise InputError(f"baseline {config.kind!r}: got no content, expected vectors, tags or tfidf")
         return np.hstack([weight**0.5 * kernels.concat_normalized(part) for weight, part in parts])
 
     def kernel(self, config: BaselineConfig) -> NDArray[np.float64]:
@@ -147,7 +147,7 @@ class BaselineContent:
             InputError: interactions without times.
         """
         if self.events is None or self.events.time is None:
-            raise InputError("rival: got interactions without times, expected a time column in the card")
+            raise InputError("baseline: got interactions without times, expected a time column in the card")
         known = np.flatnonzero(_is_among(self.events, interactions))
         by_time = known[np.argsort(self.events.time[known], kind="stable")]
         pairs = self.events.users[by_time] * interactions.shape[1] + self.events.items[by_time]
@@ -194,16 +194,16 @@ def fit_baseline(
         known: ids of the items that were there to be chosen.
         histories: [U, I] histories that users are asked with, if they are not the known interactions: those
             of users that nothing was learned from.
-        seed: of rivals that begin at random.
-        validate_fn: the validation figure of a `score` function, for rivals that can stop early.
-        device: where rivals are trained that have something to train.
+        seed: of baselines that begin at random.
+        validate_fn: the validation figure of a `score` function, for baselines that can stop early.
+        device: where baselines are trained that have something to train.
 
     Raises:
         InputError: an option that the kind does not have, or content that is not there.
     """
     kind = BASELINES[config.kind]
     given = {"seed": seed, "validate_fn": validate_fn, "device": device}
-    rival = kind.factory(
+    baseline = kind.factory(
         **baseline_arguments(config), **{name: given[name] for name in kind.runtime_arguments}
     )
     features: Any = None
@@ -211,7 +211,7 @@ def fit_baseline(
         features = content.histories(interactions)
     elif kind.content:
         features = content.kernel(config) if kind.content == "kernel" else content.features(config)
-    fitted = rival.fit(interactions, features, known)
+    fitted = baseline.fit(interactions, features, known)
     if histories is not None:
         fitted = fitted.with_histories(histories)
     if config.cold_user_half_life is None:
@@ -230,19 +230,19 @@ def tune_baselines(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> tuple[dict[str, BaselineConfig], TuningResult]:
-    """Settings of every rival, chosen on validation with the same number of trials for each.
+    """Settings of every baseline, chosen on validation with the same number of trials for each.
 
     The first trial is what the configuration says, so that it is never worse there for being tuned. A
-    rival trained in epochs stops early on validation, and the number of epochs is among what is found.
+    baseline trained in epochs stops early on validation, and the number of epochs is among what is found.
 
     Args:
-        configs: name -> rival.
+        configs: name -> baseline.
         content: of all items.
-        split: whose validation part is predicted; the test part is out of the rivals' reach.
+        split: whose validation part is predicted; the test part is out of the baselines' reach.
         metric: name with a cut-off, to be maximised.
-        trials: for each rival that has something to choose.
-        seed: of the search and of rivals that begin at random.
-        device: where rivals are trained that have something to train.
+        trials: for each baseline that has something to choose.
+        seed: of the search and of baselines that begin at random.
+        device: where baselines are trained that have something to train.
 
     Returns:
         The configurations with what was found, and the whole search.
@@ -251,21 +251,23 @@ def tune_baselines(
     seen = content.restrict_to(split.known("test"))
     systems = {name: _tunable_system(config, seen, metric, seed, device) for name, config in configs.items()}
     tuning = tune(systems, split, metric=metric, trials=trials, seed=seed)
-    found = {name: with_settings(config, tuning.systems[name].parameters) for name, config in configs.items()}
-    return found, tuning
+    result = {
+        name: with_settings(config, tuning.systems[name].parameters) for name, config in configs.items()
+    }
+    return result, tuning
 
 
 def _tunable_system(
     config: BaselineConfig, content: BaselineContent, metric: str, seed: int, device: str | torch.device
 ) -> TunableSystem:
     def fit(view: ValidationData, **parameters: Any) -> FittedSystem:
-        rival = fit_baseline(
+        baseline = fit_baseline(
             with_settings(config, parameters), content, view.train, view.items,
             histories=view.histories if view.has_held_out_users else None,
             seed=seed, validate_fn=lambda score: view.mean_metric(score, metric), device=device,
         )  # fmt: skip
-        own = rival.baseline if isinstance(rival, WithColdUserFallback) else rival
-        epochs = {"epochs": own.best_epoch} if isinstance(own, (PairwiseRecommender, SASRec)) else {}
-        return FittedSystem(rival.score, epochs)
+        inner = baseline.baseline if isinstance(baseline, WithColdUserFallback) else baseline
+        epochs = {"epochs": inner.best_epoch} if isinstance(inner, (PairwiseRecommender, SASRec)) else {}
+        return FittedSystem(baseline.score, epochs)
 
     return TunableSystem(fit, *search_space(config))

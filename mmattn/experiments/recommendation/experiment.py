@@ -258,7 +258,7 @@ class RecommendationExperiment(Experiment):
                 metric=protocol.metrics[0], trials=protocol.tuning_trials, seed=seed, device=self.device,
             )  # fmt: skip
             tuning.save(self.seed_folder(seed) / "baselines.json")
-            settings = {name: found.parameters for name, found in tuning.systems.items()}
+            settings = {name: system.parameters for name, system in tuning.systems.items()}
         results = {}
         for name, config in configs.items():
             fitted = fit_baseline(
@@ -277,10 +277,10 @@ def _task_type(head: str) -> type[RecommenderTask]:
         InputError: no such head, or one that does not learn from interactions.
     """
     try:
-        found = head_registry.load(head)
+        result = head_registry.load(head)
     except PluginError as error:
         raise InputError(f"head.name: {error}") from error
-    task = found.task() if callable(getattr(found, "task", None)) else None
+    task = result.task() if callable(getattr(result, "task", None)) else None
     if not (isinstance(task, type) and issubclass(task, RecommenderTask)):
         raise InputError(
             f"head.name: {head!r} does not learn from interactions, so it needs a target: name it in `tasks`"

@@ -56,7 +56,9 @@ def tune_hybrid(
         grid = [
             dict(zip(names, values, strict=True)) for values in product(*(getattr(config, n) for n in names))
         ]
-        return _best_settings(grid, lambda one: validate_fn(build(one).fit(interactions, features, known)))
+        return _best_settings(
+            grid, lambda settings: validate_fn(build(settings).fit(interactions, features, known))
+        )
 
     chosen = tune_part(_ITEM_SETTINGS, _item_model) | {
         name: getattr(config, name)[0] for name in (*_USER_SETTINGS, *_MIXTURE_SETTINGS)
@@ -70,7 +72,7 @@ def tune_hybrid(
     for name in _MIXTURE_SETTINGS:
         others = {other: chosen[other] for other in _MIXTURE_SETTINGS}
         grid = [others | {name: value} for value in getattr(config, name)]
-        chosen |= _best_settings(grid, lambda one: validate_fn(hybrid.with_weights(**one)))
+        chosen |= _best_settings(grid, lambda settings: validate_fn(hybrid.with_weights(**settings)))
     return chosen
 
 
@@ -140,7 +142,7 @@ def _best_settings(
     candidates = list(grid)
     if len(candidates) == 1:
         return candidates[0]
-    found = [measure(one) for one in candidates]
-    for one, value in zip(candidates, found, strict=True):
-        log.info("hybrid: %.4f with %s", value, one)
-    return candidates[int(np.argmax(found))]
+    scores = [measure(settings) for settings in candidates]
+    for entry, value in zip(candidates, scores, strict=True):
+        log.info("hybrid: %.4f with %s", value, entry)
+    return candidates[int(np.argmax(scores))]

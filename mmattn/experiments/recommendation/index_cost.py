@@ -47,11 +47,11 @@ def measure_index_cost(
     """
     k = int(metric.partition("@")[2])
     right, known, candidates = split.matrix("test"), split.histories("test"), split.candidates("test")
-    asked = np.flatnonzero(np.diff(right.indptr))
-    positives, seen = right[asked], sparse.csr_array(known[asked][:, candidates])
-    own = rank_part(recommender.score, split, "test", k)
-    scores = Ranking(own.items[asked], own.scores[asked], TIE_POLICY)
-    both = _search_vectors(recommender, asked, candidates, dim)
+    users = np.flatnonzero(np.diff(right.indptr))
+    positives, seen = right[users], sparse.csr_array(known[users][:, candidates])
+    exact_metrics = rank_part(recommender.score, split, "test", k)
+    scores = Ranking(exact_metrics.items[users], exact_metrics.scores[users], TIE_POLICY)
+    both = _search_vectors(recommender, users, candidates, dim)
     if both is None:
         return None
     queries, vectors = both
@@ -62,9 +62,9 @@ def measure_index_cost(
         seconds = []
         for _ in range(_NUM_TIMED_RUNS):
             start = time.perf_counter()
-            found_scores, places = find(depth)
+            found_scores, indices = find(depth)
             seconds.append(time.perf_counter() - start)
-        return _drop_seen(found_scores, places, seen, candidates, k), len(asked) / min(seconds)
+        return _drop_seen(found_scores, indices, seen, candidates, k), len(users) / min(seconds)
 
     exact_search = ExactSearch(vectors, "ip")
     exact, speed = search(lambda depth: exact_search(queries, depth))
@@ -75,13 +75,13 @@ def measure_index_cost(
     points = []
     for effort in [2**power for power in range(lists.bit_length()) if 2**power < lists]:
         index.settings = AnnSettings(index.settings.factory, effort, 1)
-        found, quick = search(lambda depth: index.search(vectors, queries, depth))
-        loss = index_loss(exact, found, positives, metric)
+        hits, quick = search(lambda depth: index.search(vectors, queries, depth))
+        loss = index_loss(exact, hits, positives, metric)
         points.append(OperatingPoint(effort, loss.recall, loss.approximate, loss.loss, quick))
     return IndexCost(
         metric=metric,
         n_items=len(candidates),
-        n_queries=len(asked),
+        n_queries=len(users),
         dim=vectors.shape[1],
         index_type=index.settings.factory,
         model_metric=by_vectors.exact,

@@ -87,7 +87,9 @@ def check_baselines(protocol: ProtocolConfig, baselines: Mapping[str, BaselineCo
         return
     for name, config in baselines.items():
         if not hasattr(BASELINES[config.kind].factory, "with_histories"):
-            able = [kind for kind, found in BASELINES.items() if hasattr(found.factory, "with_histories")]
+            able = [
+                kind for kind, baseline in BASELINES.items() if hasattr(baseline.factory, "with_histories")
+            ]
             raise InputError(
                 f"baselines.{name}: {config.kind} cannot answer users that it was not fitted on, as "
                 f"protocol.split: cold-users asks; expected one of {able}"

@@ -85,7 +85,7 @@ def summarize_recommender(
         ablations=(*ablations, *_subsets(config, ablations)),
         recall_curve=_recall_curve(rankings),
         subgroups=_subgroups(config, rankings, strongest),
-        index_cost=next((one.index_cost for one in rankings if one.index_cost is not None), None),
+        index_cost=next((ranking.index_cost for ranking in rankings if ranking.index_cost is not None), None),
         modality_gaps=_mean_gaps(rankings),
         learning_curves=_learning_curves(config, results),
         examples=_examples(config, dataset, results[0].seed, rankings[0]),
@@ -117,22 +117,22 @@ def _systems(config: FitConfig, results: Sequence[RankingResult]) -> tuple[Syste
 def _ablations(results: Sequence[RankingResult]) -> tuple[Ablation, ...]:
     whole = _per_metric(results, "values", OURS)
     kinds: dict[str, AblationKind] = {prefix: kind for kind, prefix in ABLATION_PREFIXES.items()}
-    found = []
+    outcomes = []
     for name in common_keys(results, "ablations"):
         values = _per_metric(results, "ablations", name)
         prefix, _, part = name.partition("-")
         kind = kinds.get(prefix, "subset")
-        found.append(
+        outcomes.append(
             Ablation(
                 name=name,
                 label=_LABELS[kind].format(part) if kind in _LABELS else part.replace("+", " + "),
-                metrics={metric: bootstrap(one) for metric, one in values.items()},
+                metrics={metric: bootstrap(value) for metric, value in values.items()},
                 change=_differences(values, whole),
                 kind=kind,
                 part=part.replace("+", " + "),
             )
         )
-    return tuple(found)
+    return tuple(outcomes)
 
 
 def _subsets(config: FitConfig, ablations: Sequence[Ablation]) -> tuple[Ablation, ...]:
@@ -140,13 +140,13 @@ def _subsets(config: FitConfig, ablations: Sequence[Ablation]) -> tuple[Ablation
     contents = list(config.modalities_by_source())
     if not config.evaluation.subsets:
         return ()
-    found = []
-    for one in ablations:
-        if one.kind == "drop" and one.part in contents:
-            left = [content for content in contents if content != one.part]
+    results = []
+    for ablation in ablations:
+        if ablation.kind == "drop" and ablation.part in contents:
+            left = [content for content in contents if content != ablation.part]
             name, label = "only-" + "+".join(left), " + ".join(left)
-            found.append(replace(one, name=name, label=label, kind="subset", part=label))
-    return tuple(found)
+            results.append(replace(ablation, name=name, label=label, kind="subset", part=label))
+    return tuple(results)
 
 
 def _recall_curve(results: Sequence[RankingResult]) -> Panel | None:
@@ -154,13 +154,13 @@ def _recall_curve(results: Sequence[RankingResult]) -> Panel | None:
     depths = min((result.cutoffs for result in results), key=len)
     if len(depths) < 2:
         return None
-    found = {
+    outcome = {
         name: np.mean([result.recall_at_cutoffs[name][: len(depths)] for result in results], axis=0)
         for name in results[0].recall_at_cutoffs
     }
     curves = [
         Curve(name, tuple(map(float, depths)), tuple(map(float, values)))
-        for name, values in sorted(found.items(), key=lambda pair: -pair[1].mean())
+        for name, values in sorted(outcome.items(), key=lambda pair: -pair[1].mean())
     ]
     return Panel(title="Recall at k", x_label="k", curves=tuple(curves), log_x=True)
 
@@ -169,35 +169,35 @@ def _subgroups(
     config: FitConfig, results: Sequence[RankingResult], baseline: System | None
 ) -> tuple[Subgroup, ...]:
     cut = config.protocol.metrics[0].partition("@")[2]
-    found = []
+    subgroups = []
     for name in common_keys(results, "subgroups"):
         group, _, label = name.partition(": ")
         values = _per_metric(results, "subgroups", name)
-        found.append(
+        subgroups.append(
             Subgroup(
                 group=group,
                 name=label,
                 metric=f"{config.evaluation.subgroup_metric}@{cut}",
-                systems={system: bootstrap(one) for system, one in values.items()},
+                systems={system: bootstrap(value) for system, value in values.items()},
                 difference=None
                 if baseline is None
                 else paired_bootstrap(values[OURS], values[baseline.name]),
             )
         )
-    return tuple(found)
+    return tuple(subgroups)
 
 
 def _mean_gaps(results: Sequence[RankingResult]) -> dict[str, ModalityGap]:
     """Means over the seeds, of the pairs that at least two items have both of."""
-    found = {}
+    gaps = {}
     for pair in common_keys(results, "modality_gaps"):
         seeds = [result.modality_gaps[pair] for result in results]
         if min(gap.samples for gap in seeds) > 1:
             distance, matched, unmatched = np.mean(
                 [(gap.distance, gap.matched, gap.unmatched) for gap in seeds], axis=0
             ).tolist()
-            found[pair] = ModalityGap(distance, matched, unmatched, seeds[0].samples)
-    return found
+            gaps[pair] = ModalityGap(distance, matched, unmatched, seeds[0].samples)
+    return gaps
 
 
 def _per_metric(results: Sequence[RankingResult], group: str, name: str) -> dict[str, Floats]:
@@ -219,7 +219,7 @@ def _system_note(config: FitConfig) -> str:
 
 
 def _baseline_note(config: BaselineConfig, tuned: Mapping[str, Any]) -> str:
-    """What a rival was given, in a few words, and what validation chose for it (in the first seed)."""
+    """What a baseline was given, in a few words, and what validation chose for it (in the first seed)."""
     content = [*config.vectors, *config.tags, *config.tfidf, *config.gaussian]
     given = f"content: {', '.join(content)}" if content else "interactions only"
     shape = f"; exp({config.exponent:g} K)" if config.exponent else ""
@@ -251,12 +251,12 @@ def _examples(config: FitConfig, dataset: Dataset, seed: int, result: RankingRes
     split = make_split(dataset, config.protocol, seed)
     known, right = split.histories("test"), split.matrix("test")
     metric = config.protocol.metrics[0]
-    items, found = dataset.items, []
+    items, examples = dataset.items, []
     for why, users in result.example_users.items():
         for user, top in zip(users.tolist(), result.example_items[why], strict=True):
             met, hits = known[[user]].indices, set(right[[user]].indices.tolist())
             value = result.values[OURS][metric][user]
-            found.append(
+            examples.append(
                 Example(
                     user=f"User {dataset.user_ids[user]}",
                     history=tuple(_example_item(items[item]) for item in met[:_MAX_HISTORY_SHOWN]),
@@ -268,7 +268,7 @@ def _examples(config: FitConfig, dataset: Dataset, seed: int, result: RankingRes
                     reason=_REASON_LABELS[why].format(metric_label(metric)),
                 )
             )
-    return tuple(found)
+    return tuple(examples)
 
 
 def _example_item(item: Sample, hit: bool = False) -> ExampleItem:

@@ -38,7 +38,7 @@ class SystemResult:
     Args:
         values: metric -> [U] per-user values, NaN for users without a positive.
         recall: cut-off -> mean recall there.
-        subgroups: stratum -> [U] the strata's metric, NaN for users whom it does not concern.
+        subgroups: subgroup -> [U] the subgroups's metric, NaN for users whom it does not concern.
         ranking: [U, k].
     """
 
@@ -54,7 +54,7 @@ class SystemEvaluator:
     Args:
         split: whose test part is predicted.
         protocol: the metrics.
-        subgroups: look at strata of items and users too.
+        subgroups: look at subgroups of items and users too.
         subgroup_metric: by which metric, without its cut-off.
     """
 
@@ -83,17 +83,17 @@ class SystemEvaluator:
             score: of users and items.
         """
         at_depth = [f"recall@{k}" for k in self.cutoffs]
-        asked = list(dict.fromkeys([*self.metrics, *at_depth, self.subgroup_metric]))
-        deepest = max(int(name.partition("@")[2] or 0) for name in asked)
+        wanted_metrics = list(dict.fromkeys([*self.metrics, *at_depth, self.subgroup_metric]))
+        deepest = max(int(name.partition("@")[2] or 0) for name in wanted_metrics)
         ranking = rank_part(score, self.split, "test", deepest)
-        measured = evaluate(ranking, self.positives, asked)
+        measured = evaluate(ranking, self.positives, wanted_metrics)
         parts = metrics_by_item_group(ranking, self.positives, self.item_subgroups, [self.subgroup_metric])
         parts |= metrics_by_user_group(measured, self.user_subgroups)
-        strata = {name: part.values[self.subgroup_metric] for name, part in parts.items()}
+        subgroups = {name: part.values[self.subgroup_metric] for name, part in parts.items()}
         return SystemResult(
             values={name: measured.values[name] for name in self.metrics},
             recall={k: measured.mean(f"recall@{k}") for k in self.cutoffs},
-            subgroups={name: values for name, values in strata.items() if not np.isnan(values).all()},
+            subgroups={name: values for name, values in subgroups.items() if not np.isnan(values).all()},
             ranking=ranking,
         )
 
@@ -110,13 +110,13 @@ def split_subgroups(split: Split) -> tuple[dict[str, Bools], dict[str, Bools]]:
     """
     hidden = len(split.cold_items) > 0 and not split.joint_ranking
     counted = split.matrix("test") if hidden else split.known("test")
-    found = popularity_groups(np.bincount(counted.indices, minlength=split.item_count))
+    groups = popularity_groups(np.bincount(counted.indices, minlength=split.item_count))
     if hidden:
-        found.pop("cold")  # cold items that nobody chose are nobody's positives
+        groups.pop("cold")  # cold items that nobody chose are nobody's positives
     elif split.time is not None:
-        found["warm"] = ~found["cold"]  # head, middle and tail together, beside what nobody chose by then
+        groups["warm"] = ~groups["cold"]  # head, middle and tail together, beside what nobody chose by then
     what = "cold items" if hidden else "items"
-    items = {f"{what}: {name}": mask for name, mask in found.items()}
+    items = {f"{what}: {name}": mask for name, mask in groups.items()}
     users = {f"history: {name}": mask for name, mask in activity_groups(split.histories("test")).items()}
     return items, users
 
@@ -132,13 +132,13 @@ def modality_gaps(
         contents: content -> modalities that read it.
     """
     vectors, presence = {}, {}
-    for content, own in contents.items():
-        left = ablate(inputs, [name for name in inputs.modalities if name not in own])
+    for content, content_vectors in contents.items():
+        left = ablate(inputs, [name for name in inputs.modalities if name not in content_vectors])
         vectors[content] = item_vectors(task.model, left, task.head_name).float().cpu().numpy()
         # A table whose values training never met gives no token, and so no vector: absent all the same.
-        presence[content] = np.isin(np.arange(len(inputs)), samples_with(inputs, own)) & vectors[content].any(
-            1
-        )
+        presence[content] = np.isin(np.arange(len(inputs)), samples_with(inputs, content_vectors)) & vectors[
+            content
+        ].any(1)
     return modality_gap(vectors, presence) if len(vectors) > 1 else {}
 
 
@@ -158,10 +158,10 @@ def pick_example_users(
     """
     right = split.matrix("test")
     count_U = np.diff(right.indptr)
-    asked = np.flatnonzero(count_U)
-    value = next(iter(result.values.values()))[asked]
-    best = asked[np.lexsort((-count_U[asked], -value))][:n_extreme]
-    worst = asked[np.lexsort((-count_U[asked], value))][:n_extreme]
-    rest = np.setdiff1d(asked, [*best, *worst])
+    users = np.flatnonzero(count_U)
+    value = next(iter(result.values.values()))[users]
+    best = users[np.lexsort((-count_U[users], -value))][:n_extreme]
+    worst = users[np.lexsort((-count_U[users], value))][:n_extreme]
+    rest = np.setdiff1d(users, [*best, *worst])
     chosen = np.random.default_rng(seed).choice(rest, min(n_random, len(rest)), replace=False)
     return {"drawn": np.sort(chosen), "best": best, "worst": np.setdiff1d(worst, best)}

@@ -188,11 +188,11 @@ class SupervisedExperiment(Experiment):
         scores = []
         for name in joint.tasks:
             task, rows = self.tasks[name], parts[name]["validation"]
-            found = task.metrics.evaluate(
+            values = task.metrics.evaluate(
                 self._predict(joint, name, rows), [task.targets[row] for row in rows]
             )
-            scores.append(task.metrics.selection_score(found))
-            metrics |= {f"{name} {metric}": value for metric, value in found.items()}
+            scores.append(task.metrics.selection_score(values))
+            metrics |= {f"{name} {metric}": value for metric, value in values.items()}
         return {"score": float(np.mean(scores)), **metrics}
 
     # --- evaluation -----------------------------------------------------------------------------

@@ -122,10 +122,10 @@ class ClassificationHead(SupervisedHead):
         logits_BC = self(fused).float()
         if len(targets) != len(logits_BC):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(logits_BC)}, one a sample")
-        known = [place for place, target in enumerate(targets) if target is not None]
+        known = [row for row, target in enumerate(targets) if target is not None]
         if not known:
             return logits_BC.sum() * 0.0
-        numbers = [self.vocabulary.index(targets[place]) for place in known]
+        numbers = [self.vocabulary.index(targets[row]) for row in known]
         return F.cross_entropy(
             logits_BC[known],
             torch.tensor(numbers, device=logits_BC.device),

@@ -91,8 +91,10 @@ class MultiLabelHead(SupervisedHead):
         """
         known = [target for target in targets if target is not None]
         stated = [_parse_target(target) for target in known]
-        count_names([name for one in stated for name, there in one.items() if there], _WHERE, "label")
-        names = sorted({name for one in stated for name in one})
+        count_names(
+            [name for target in stated for name, is_true in target.items() if is_true], _WHERE, "label"
+        )
+        names = sorted({name for target in stated for name in target})
         shares_L = cls(1, names).target_matrix(known).nanmean(0)
         return {"labels": names, "label_frequencies": shares_L.tolist()}
 
@@ -142,8 +144,8 @@ class MultiLabelHead(SupervisedHead):
                 continue
             if not isinstance(target, Mapping):
                 row.zero_()
-            for name, there in _parse_target(target).items():
-                row[self.vocabulary.index(name)] = float(there)
+            for name, is_true in _parse_target(target).items():
+                row[self.vocabulary.index(name)] = float(is_true)
         return rows
 
     @torch.no_grad()
@@ -163,7 +165,7 @@ class MultiLabelHead(SupervisedHead):
             fused: B samples.
         """
         return [
-            [name for name, there in zip(self.labels, row, strict=True) if there]
+            [name for name, is_true in zip(self.labels, row, strict=True) if is_true]
             for row in (self.probabilities(fused) >= self.threshold).tolist()
         ]
 
@@ -183,7 +185,7 @@ class MultiLabelHead(SupervisedHead):
 def _parse_target(target: Any) -> dict[str, bool]:
     """What a target says of the labels that it names."""
     if isinstance(target, Mapping):
-        return {name: bool(there) for name, there in target.items()}
+        return {name: bool(is_true) for name, is_true in target.items()}
     if isinstance(target, str) or not isinstance(target, Sequence):
         raise InputError(
             f"{_WHERE}: got {target!r} as target, expected a list of names, or name -> true/false"

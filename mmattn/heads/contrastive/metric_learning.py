@@ -54,8 +54,8 @@ class ContrastiveLoss(nn.Module):
                 f"CrossBatchMemory: got a batch of {len(vectors)} views, expected at most its memory_size, "
                 f"{self.loss.memory_size}"
             )
-        found = None if self.miner is None else self.miner(vectors, groups)
-        return self.loss(vectors, groups, found)
+        pairs = None if self.miner is None else self.miner(vectors, groups)
+        return self.loss(vectors, groups, pairs)
 
 
 class CrossBatchMemory(losses.CrossBatchMemory):
@@ -174,10 +174,10 @@ def _resolve_option(key: str, value: Any, dim: int) -> Any:
 
 def _classes(module: ModuleType, kinds: tuple[type, ...], exclude: tuple[str, ...]) -> dict[str, Any]:
     return {
-        name: found
-        for name, found in vars(module).items()
-        if inspect.isclass(found)
-        and issubclass(found, kinds)
+        name: member
+        for name, member in vars(module).items()
+        if inspect.isclass(member)
+        and issubclass(member, kinds)
         and not name.startswith("Base")
         and name not in exclude
     }

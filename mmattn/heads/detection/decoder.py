@@ -113,16 +113,16 @@ class BoxDecoder(nn.Module):
         ).to(tokens.dtype)
         shown_M1 = (~patch_boxes_M4.isnan().any(1))[:, None]
         memory = tokens.with_values(self.token_norm(tokens.values) + place_MD * shown_M1)
-        found = []
+        outputs = []
         for layer in self.layers:
             reference_N4 = boxes.clamp(MIN_SIDE, 1 - MIN_SIDE)
             place_ND = self.query_position(sinusoidal_box_encoding(reference_N4)).to(tokens.dtype)
             queries = layer(queries, place_ND, cxcywh_to_xyxy(reference_N4.detach()), memory, patch_boxes_M4)
             x_ND = self.norm(queries.values)
             moved_N4 = (self.box_regressor(x_ND).float() + reference_N4.logit()).sigmoid()
-            found.append((x_ND, moved_N4))
+            outputs.append((x_ND, moved_N4))
             boxes = moved_N4.detach()  # each layer answers for its own step
-        return found
+        return outputs
 
 
 class BoxDecoderLayer(nn.Module):
@@ -153,10 +153,12 @@ class BoxDecoderLayer(nn.Module):
         self, queries: Tokens, query_position: Tensor, boxes: Tensor, tokens: Tokens, patches: Tensor
     ) -> Tokens:
         x_ND = queries.values
-        asked = queries.with_values(self.norms[0](x_ND) + query_position)
-        x_ND = x_ND + self.dropout(self.self_attention(asked, context={"boxes": boxes}).values)
-        asked = queries.with_values(self.norms[1](x_ND) + query_position)
-        x_ND = x_ND + self.dropout(self.cross_attention(asked, tokens, {"boxes": (boxes, patches)}).values)
+        positioned = queries.with_values(self.norms[0](x_ND) + query_position)
+        x_ND = x_ND + self.dropout(self.self_attention(positioned, context={"boxes": boxes}).values)
+        positioned = queries.with_values(self.norms[1](x_ND) + query_position)
+        x_ND = x_ND + self.dropout(
+            self.cross_attention(positioned, tokens, {"boxes": (boxes, patches)}).values
+        )
         return queries.with_values(x_ND + self.dropout(self.feed_forward(self.norms[2](x_ND))))
 
 

@@ -224,11 +224,11 @@ class DetectionHead(SupervisedHead):
         """
         if len(targets) != len(fused):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(fused)}, one a sample")
-        known = [place for place, target in enumerate(targets) if target is not None]
+        known = [row for row, target in enumerate(targets) if target is not None]
         if not known:
             return fused.tokens.values.sum() * 0.0
         truth = BoxTargets.from_targets(
-            [targets[place] for place in known], self.vocabulary, self.query_content.device
+            [targets[row] for row in known], self.vocabulary, self.query_content.device
         )
         if (most := max(truth.counts)) > self.num_queries:
             raise InputError(
@@ -237,15 +237,15 @@ class DetectionHead(SupervisedHead):
             )
         tokens = fused.tokens if len(known) == len(targets) else fused.tokens.select(known)
         noised = self.denoising(truth) if self.denoising is not None and self.training else None
-        own, copies = self._predict_layers(tokens, noised)
+        plain, copies = self._predict_layers(tokens, noised)
         total = tokens.values.new_zeros(())
-        for found in own:
+        for layer in plain:
             total = total + set_loss(
-                self.cost_weights, found, truth, match_predictions(self.cost_weights, found, truth)
+                self.cost_weights, layer, truth, match_predictions(self.cost_weights, layer, truth)
             )
-        for found in copies:
+        for layer in copies:
             assert noised is not None
-            total = total + set_loss(self.cost_weights, found, truth, noised.pairs)
+            total = total + set_loss(self.cost_weights, layer, truth, noised.pairs)
         return total
 
     @torch.no_grad()
@@ -260,15 +260,15 @@ class DetectionHead(SupervisedHead):
         logits_BQL, boxes_BQ4 = self(fused)
         scores_BP = logits_BQL.float().sigmoid().flatten(1).cpu()
         boxes_BQ4 = boxes_BQ4.float().clamp(0.0, 1.0).cpu()
-        found = []
+        detections = []
         for scores_P, boxes_Q4 in zip(scores_BP, boxes_BQ4, strict=True):
             best = scores_P.topk(self.num_queries)
             surest = best.indices[best.values >= self.score_threshold]
             labels = [self.labels[number] for number in (surest % len(self.labels)).tolist()]
-            found.append(
+            detections.append(
                 Boxes(boxes_Q4[surest // len(self.labels)], labels, (1, 1), best.values[: len(surest)])
             )
-        return found
+        return detections
 
     def _predict_layers(
         self, tokens: Tokens, noised: NoisedQueries | None = None
@@ -276,10 +276,10 @@ class DetectionHead(SupervisedHead):
         """The proposals' and each layer's, and each layer's of the noised copies."""
         patches_N4 = patch_boxes(tokens, self.image_modality)
         boxes_BQ4 = self.reference_boxes.sigmoid().expand(len(tokens), -1, -1)
-        own, copies = [], []
+        plain, copies = [], []
         if self.proposals is not None:
-            own.append(self.proposals(tokens, patches_N4))
-            boxes_BQ4 = top_proposals(own[0], self.reference_boxes.sigmoid())
+            plain.append(self.proposals(tokens, patches_N4))
+            boxes_BQ4 = top_proposals(plain[0], self.reference_boxes.sigmoid())
         # Boxes travel beside the contents while the copies are put behind each sample's queries.
         start_ND = torch.cat([self.query_content.repeat(len(tokens), 1), boxes_BQ4.flatten(0, 1)], dim=1)
         counts = (self.num_queries,) * len(tokens)
@@ -291,12 +291,12 @@ class DetectionHead(SupervisedHead):
         own_N = queries.position < GROUP_SIZE
         for x_ND, moved_N4 in self.decoder(queries.with_values(content_ND), boxes_N4, tokens, patches_N4):
             logits_NL = self.classifier(x_ND).float()
-            own.append(BoxPredictions(logits_NL[own_N], moved_N4[own_N], counts))
+            plain.append(BoxPredictions(logits_NL[own_N], moved_N4[own_N], counts))
             if noised is not None:
                 copies.append(
                     BoxPredictions(logits_NL[~own_N], moved_N4[~own_N], tuple(noised.queries.length_list))
                 )
-        return own, copies
+        return plain, copies
 
     @classmethod
     def example(cls, dim: int) -> tuple[DetectionHead, Fused, dict[str, Any]]:

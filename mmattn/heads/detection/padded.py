@@ -108,8 +108,8 @@ def _apply_layer(
     patches: Tensor,
 ) -> PaddedTokens:
     x_BQD = queries.values
-    asked = queries.with_values(layer.norms[0](x_BQD) + query_position)
-    x_BQD = x_BQD + attend_padded(layer.self_attention, asked, context={"boxes": boxes})
-    asked = queries.with_values(layer.norms[1](x_BQD) + query_position)
-    x_BQD = x_BQD + attend_padded(layer.cross_attention, asked, memory, {"boxes": (boxes, patches)})
+    positioned = queries.with_values(layer.norms[0](x_BQD) + query_position)
+    x_BQD = x_BQD + attend_padded(layer.self_attention, positioned, context={"boxes": boxes})
+    positioned = queries.with_values(layer.norms[1](x_BQD) + query_position)
+    x_BQD = x_BQD + attend_padded(layer.cross_attention, positioned, memory, {"boxes": (boxes, patches)})
     return queries.with_values(x_BQD + layer.feed_forward(layer.norms[2](x_BQD)))

@@ -89,5 +89,5 @@ class PopularityOverTime:
         Args:
             times: [N] seconds.
         """
-        found = np.searchsorted(self.grid_times_S, np.asarray(times, np.float64), side="right") - 1
-        return np.maximum(found, 0).astype(np.int64)
+        index = np.searchsorted(self.grid_times_S, np.asarray(times, np.float64), side="right") - 1
+        return np.maximum(index, 0).astype(np.int64)

@@ -121,8 +121,8 @@ class RatingHead(Head):
             [self.first_threshold[None], self.first_threshold + self.log_threshold_gaps.exp().cumsum(0)]
         )
         below = torch.sigmoid((edges - latent_UC[..., None]) * self.log_threshold_scale.exp())
-        one = below.new_ones((*below.shape[:-1], 1))
-        return torch.cat([below, one], -1) - torch.cat([one - 1, below], -1)
+        ones = below.new_ones((*below.shape[:-1], 1))
+        return torch.cat([below, ones], -1) - torch.cat([ones - 1, below], -1)
 
     def loss(self, fused: Fused, history: Tensor, ratings: Tensor) -> Tensor:
         """Squared error, or minus the log-likelihood of the level, the mean over the known ratings.

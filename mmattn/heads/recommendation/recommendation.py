@@ -214,8 +214,12 @@ class RecommendationHead(Head):
             activity_power: a user with n positives weighs n to the power of 1 - emphasis.
         """
         items = self(fused, ids)
-        own = torch.arange(len(items), device=items.device) if len(items) == positives.shape[1] else None
-        weights = self.weights(items[-history.shape[1] :], items[: positives.shape[1]], own, cooccurrence)
+        own_column = (
+            torch.arange(len(items), device=items.device) if len(items) == positives.shape[1] else None
+        )
+        weights = self.weights(
+            items[-history.shape[1] :], items[: positives.shape[1]], own_column, cooccurrence
+        )
         scores_UC = self.score(history, weights)
         if seen is not None:  # far below every other score, but finite: its product with zero stays zero
             scores_UC = scores_UC.masked_fill(seen, -1e4)

@@ -130,11 +130,11 @@ def sample_training_steps(
     aim = np.where(ahead, aim, here)
     target = np.where(ahead & ~_seen_before(item, steps.lengths.numpy(), aim), item[aim], -1)
     # Popularity as it is known at the moment when the next event is asked for.
-    asked = time[np.minimum(here + 1, len(item) - 1)]
+    query_time = time[np.minimum(here + 1, len(item) - 1)]
     points = (
         np.zeros(len(item), np.int64)
         if popularity_index_fn is None
-        else popularity_index_fn(np.where(left > 0, asked, 0.0))
+        else popularity_index_fn(np.where(left > 0, query_time, 0.0))
     )
     # Nothing follows the last event. Without it, the last place of a history is where predictions are made,
     # in training as at the test.

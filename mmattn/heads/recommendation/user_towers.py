@@ -143,8 +143,8 @@ class BagTower(nn.Module):
         """
         met = steps.tokens(self.start_vector, items)
         met = met.with_values(self.dropout(met.values))
-        asked = met.with_values(self.query.expand_as(met.values))
-        return self.norm(self.dropout(self.attention(asked, met, context).values))
+        queries = met.with_values(self.query.expand_as(met.values))
+        return self.norm(self.dropout(self.attention(queries, met, context).values))
 
 
 def build_user_tower(

@@ -256,7 +256,7 @@ def min_frames(label: Sequence[int]) -> int:
         >>> min_frames([1, 2, 2, 3]), min_frames([])
         (5, 0)
     """
-    return len(label) + sum(one == other for one, other in pairwise(label))
+    return len(label) + sum(symbol == other for symbol, other in pairwise(label))
 
 
 def _check_transcripts(targets: Sequence[Any]) -> Sequence[str | None]:

@@ -129,11 +129,11 @@ class WordPieceTokenizer(CTCTokenizer):
         self._tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
 
     def encode(self, text: str, *, drop_unknown: bool = False) -> list[int]:
-        found = self._tokenizer.encode(text)
+        encoding = self._tokenizer.encode(text)
         unknown = sorted(
             {
                 text[first:last]
-                for symbol, (first, last) in zip(found.ids, found.offsets, strict=True)
+                for symbol, (first, last) in zip(encoding.ids, encoding.offsets, strict=True)
                 if symbol == BLANK
             }
         )
@@ -143,7 +143,7 @@ class WordPieceTokenizer(CTCTokenizer):
                 f"pieces "
                 "begin or continue; expected other pieces, or unknown='drop'"
             )
-        return [symbol for symbol in found.ids if symbol != BLANK]
+        return [symbol for symbol in encoding.ids if symbol != BLANK]
 
     def decode(self, symbols: Iterable[int]) -> str:
         return super().decode(symbols).removeprefix(" ")

@@ -133,10 +133,10 @@ class SpeakerHead(SupervisedHead):
         if len(targets) != len(vectors_BK):
             raise InputError(f"{_WHERE}: got {len(targets)} targets, expected {len(vectors_BK)}")
         there_B = (fused.tokens.select_modalities(self.modality).lengths > 0).tolist()
-        known = [place for place, target in enumerate(targets) if target is not None and there_B[place]]
+        known = [row for row, target in enumerate(targets) if target is not None and there_B[row]]
         if not known:
             return vectors_BK.sum() * 0.0
-        numbers = [self.vocabulary.index(targets[place]) for place in known]
+        numbers = [self.vocabulary.index(targets[row]) for row in known]
         return self.contrastive_loss(vectors_BK[known], torch.tensor(numbers, device=vectors_BK.device))
 
     @torch.no_grad()
@@ -147,7 +147,9 @@ class SpeakerHead(SupervisedHead):
             fused: B samples.
         """
         there_B = (fused.tokens.select_modalities(self.modality).lengths > 0).tolist()
-        return [vector if there else None for vector, there in zip(self(fused), there_B, strict=True)]
+        return [
+            vector if is_present else None for vector, is_present in zip(self(fused), there_B, strict=True)
+        ]
 
     @classmethod
     def example(cls, dim: int) -> tuple[SpeakerHead, Fused, dict[str, Any]]:

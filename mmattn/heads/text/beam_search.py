@@ -123,7 +123,7 @@ def beam_search(
         forbidden_symbols: symbols that are not said.
         device: of the search.
     """
-    found: list[list[Hypothesis]] = [[] for _ in range(num_samples)]
+    finished: list[list[Hypothesis]] = [[] for _ in range(num_samples)]
     room_B = torch.full((num_samples,), options.num_beams, device=device)
     sample_R = torch.arange(num_samples, device=device)
     symbols_R = torch.full((num_samples,), start, device=device)
@@ -143,20 +143,20 @@ def beam_search(
         )
         chosen_BK = best_BK > -torch.inf
         ended_BK = chosen_BK & (symbol_BK == end)
-        for sample, place in ended_BK.nonzero().tolist():
-            symbols = tuple(said_RT[row_BK[sample, place]].tolist())
-            log_probability = float(best_BK[sample, place])
+        for sample, beam in ended_BK.nonzero().tolist():
+            symbols = tuple(said_RT[row_BK[sample, beam]].tolist())
+            log_probability = float(best_BK[sample, beam])
             score = options.score(log_probability, length)
-            found[sample].append(Hypothesis(symbols, log_probability, score))
+            finished[sample].append(Hypothesis(symbols, log_probability, score))
         room_B = room_B - ended_BK.sum(1)
-        open_B = _is_unfinished(found, best_BK.masked_fill(ended_BK, -torch.inf), options).to(device)
+        open_B = _is_unfinished(finished, best_BK.masked_fill(ended_BK, -torch.inf), options).to(device)
         going_BK = chosen_BK & ~ended_BK & open_B[:, None]
         rows_R = row_BK[going_BK]
         sample_R = going_BK.nonzero()[:, 0]
         symbols_R, total_R = symbol_BK[going_BK], best_BK[going_BK]
         said_RT = torch.cat([said_RT[rows_R], symbols_R[:, None]], dim=1)
         decoder.select(rows_R, going_BK.sum(1))
-    ranked = (sorted(each, key=lambda hypothesis: -hypothesis.score) for each in found)
+    ranked = (sorted(each, key=lambda hypothesis: -hypothesis.score) for each in finished)
     return [each[: options.num_return_sequences] for each in ranked]
 
 

@@ -89,9 +89,9 @@ class LinearChainCRF(nn.Module):
         """
         step_CC = self.transitions + self.transition_mask
         reach_BC = self.start_transitions + self.start_mask + emissions[:, 0]
-        for place in range(1, emissions.shape[1]):
-            onward_BC = (reach_BC[:, :, None] + step_CC).logsumexp(1) + emissions[:, place]
-            reach_BC = torch.where(mask[:, place, None], onward_BC, reach_BC)
+        for step in range(1, emissions.shape[1]):
+            onward_BC = (reach_BC[:, :, None] + step_CC).logsumexp(1) + emissions[:, step]
+            reach_BC = torch.where(mask[:, step, None], onward_BC, reach_BC)
         return (reach_BC + self.end_transitions).logsumexp(1) * mask[:, 0]
 
     @torch.no_grad()
@@ -105,21 +105,21 @@ class LinearChainCRF(nn.Module):
         step_CC = self.transitions + self.transition_mask
         reach_BC = self.start_transitions + self.start_mask + emissions[:, 0]
         came_from = []
-        for place in range(1, emissions.shape[1]):
+        for index in range(1, emissions.shape[1]):
             best_BC, before_BC = (reach_BC[:, :, None] + step_CC).max(1)
-            reach_BC = torch.where(mask[:, place, None], best_BC + emissions[:, place], reach_BC)
+            reach_BC = torch.where(mask[:, index, None], best_BC + emissions[:, index], reach_BC)
             came_from.append(before_BC)
         ends = (reach_BC + self.end_transitions).argmax(1).tolist()
         before = [row.tolist() for row in came_from]
         return [
-            _backtrack(end, [before[place][row] for place in range(length - 1)]) if length else []
+            _backtrack(end, [before[position][row] for position in range(length - 1)]) if length else []
             for row, (end, length) in enumerate(zip(ends, mask.sum(1).tolist(), strict=True))
         ]
 
 
 def _backtrack(end: int, backpointers: list[list[int]]) -> list[int]:
     """Back along the tags that each tag was reached from."""
-    found = [end]
+    path = [end]
     for row in reversed(backpointers):
-        found.append(row[found[-1]])
-    return found[::-1]
+        path.append(row[path[-1]])
+    return path[::-1]

@@ -71,8 +71,8 @@ class TextDecoderLayer(nn.Module):
             memory: of B samples.
             counts_B: rows of each of them.
         """
-        found, past = self.self_attention.decode(self._normalize(x, self.self_attention_norm), past)
-        x = self._residual_add(x, found)
+        attended, past = self.self_attention.decode(self._normalize(x, self.self_attention_norm), past)
+        x = self._residual_add(x, attended)
         normed = self._normalize(x, self.cross_attention_norm)
         # All rows of a sample ask the same memory, which therefore need not be there once a row.
         asking = replace(
@@ -215,9 +215,9 @@ class DecodingState:
             symbols: [R] next symbol of each row.
         """
         x = self.decoder.embed(symbols, self.length)
-        for place, layer in enumerate(self.decoder.layers):
-            x, self.past_caches[place] = layer.step(
-                x, self.past_caches[place], self.memory_caches[place], self.counts_B
+        for layer_index, layer in enumerate(self.decoder.layers):
+            x, self.past_caches[layer_index] = layer.step(
+                x, self.past_caches[layer_index], self.memory_caches[layer_index], self.counts_B
             )
         self.length += 1
         return self.decoder.logits(x).float().log_softmax(1)

@@ -226,11 +226,11 @@ class GenerationHead(SupervisedHead):
             fused: B samples.
             **options: of `mmattn.heads.text.beam_search.SearchOptions`, in place of the head's own.
         """
-        there = [row for row, size in enumerate(fused.tokens.length_list) if size]
-        found = [[GeneratedText("", 0.0, 0.0)] for _ in range(len(fused))]
-        if not there:
-            return found
-        memory = fused.tokens.select(there)
+        rows = [row for row, size in enumerate(fused.tokens.length_list) if size]
+        texts = [[GeneratedText("", 0.0, 0.0)] for _ in range(len(fused))]
+        if not rows:
+            return texts
+        memory = fused.tokens.select(rows)
         searched = beam_search(
             self.decoder.start_decoding(memory),
             len(memory),
@@ -240,12 +240,12 @@ class GenerationHead(SupervisedHead):
             forbidden_symbols=(START, UNKNOWN),
             device=memory.device,
         )
-        for row, hypotheses in zip(there, searched, strict=True):
-            found[row] = [
+        for row, hypotheses in zip(rows, searched, strict=True):
+            texts[row] = [
                 GeneratedText(self.tokenizer.decode(each.symbols), each.log_prob, each.score)
                 for each in hypotheses
             ]
-        return found
+        return texts
 
     def _token_ids(self, target: Any) -> list[int]:
         numbers = self.tokenizer.encode(_check_text(target))

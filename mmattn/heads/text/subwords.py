@@ -56,7 +56,7 @@ class TextTokenizer:
         if wrong:
             raise InputError(f"{where}: got {wrong[0]!r} in the vocabulary, expected distinct {unit}s")
         self.vocabulary, self.unit, self.lowercase = tuple(vocabulary), unit, lowercase
-        self._token_ids = {name: len(_SPECIAL_TOKENS) + place for place, name in enumerate(vocabulary)}
+        self._token_ids = {name: len(_SPECIAL_TOKENS) + index for index, name in enumerate(vocabulary)}
         self._longest = max(map(len, vocabulary))
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class TextTokenizer:
         )
 
     def _word_pieces(self, word: str) -> list[int]:
-        found: list[int] = []
+        pieces: list[int] = []
         start = 0
         while start < len(word):
             before = _CONTINUATION_PREFIX if start else ""
@@ -105,9 +105,9 @@ class TextTokenizer:
                     break
             else:
                 return [UNKNOWN]
-            found.append(number)
+            pieces.append(number)
             start = end
-        return found
+        return pieces
 
 
 def learn_vocabulary(

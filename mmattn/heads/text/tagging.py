@@ -110,8 +110,8 @@ class TaggingHead(SupervisedHead):
             >>> TaggingHead.options_for([["O", "B-place"], None, ["B-person", "I-person"]])
             {'tags': ['O', 'B-person', 'I-person', 'B-place', 'I-place']}
         """
-        found = {tag for target in targets if target is not None for tag in _check_tags(target)}
-        names = sorted(Vocabulary(sorted(found, key=str), _WHERE, "tag").names)
+        tags = {tag for target in targets if target is not None for tag in _check_tags(target)}
+        names = sorted(Vocabulary(sorted(tags, key=str), _WHERE, "tag").names)
         if not _is_bio(names):
             return {"tags": names}
         kinds = sorted({name[2:] for name in names if name != OUTSIDE})
@@ -187,7 +187,7 @@ class TaggingHead(SupervisedHead):
             )
         if len(positions) < len(tags):
             self._warn_missing(len(tags) - len(positions))
-        read = [tags[place] for place in positions]
+        read = [tags[position] for position in positions]
         return torch.tensor(
             [self.vocabulary.index(tag) for tag in (orphan_to_begin(read) if self.is_bio else read)]
         )
@@ -217,14 +217,14 @@ class TaggingHead(SupervisedHead):
         if not len(words.values):
             return [[] for _ in words.length_list]
         best = self.crf_layer.viterbi_decode(*words.to_padded())
-        found = []
+        predictions = []
         for place_T, numbers in zip(words.position.split(words.length_list), best, strict=True):
-            places = place_T.tolist()
-            tags = [OUTSIDE] * (places[-1] + 1 if places else 0)
-            for place, number in zip(places, numbers, strict=True):
-                tags[place] = self.tags[number]
-            found.append(tags)
-        return found
+            positions = place_T.tolist()
+            tags = [OUTSIDE] * (positions[-1] + 1 if positions else 0)
+            for token, number in zip(positions, numbers, strict=True):
+                tags[token] = self.tags[number]
+            predictions.append(tags)
+        return predictions
 
     @classmethod
     def example(cls, dim: int) -> tuple[TaggingHead, Fused, dict[str, Any]]:
@@ -267,12 +267,12 @@ def orphan_to_begin(tags: Sequence[str]) -> list[str]:
         >>> orphan_to_begin(["O", "I-place", "I-place", "I-person"])
         ['O', 'B-place', 'I-place', 'B-person']
     """
-    found: list[str] = []
+    repaired: list[str] = []
     for tag in tags:
         kind = tag[2:]
-        alone = tag.startswith("I-") and (not found or found[-1] not in (f"B-{kind}", f"I-{kind}"))
-        found.append(f"B-{kind}" if alone else tag)
-    return found
+        alone = tag.startswith("I-") and (not repaired or repaired[-1] not in (f"B-{kind}", f"I-{kind}"))
+        repaired.append(f"B-{kind}" if alone else tag)
+    return repaired
 
 
 def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -287,7 +287,7 @@ def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
         ([[True, True, False], [True, True, True], [True, True, True]], [True, True, False])
     """
     first_C = torch.tensor([not tag.startswith("I-") for tag in tags])
-    same_CC = torch.tensor([[one[2:] == other[2:] and one != OUTSIDE for other in tags] for one in tags])
+    same_CC = torch.tensor([[tag[2:] == other[2:] and tag != OUTSIDE for other in tags] for tag in tags])
     return first_C[None, :] | same_CC, first_C
 
 

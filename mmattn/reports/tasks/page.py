@@ -84,13 +84,13 @@ class _TaskSection:
 
 
 def _task_section(task: TaskOutcome) -> _TaskSection:
-    taken = [one for one in task.ablations if one.kind != "subset"]
+    taken = [ablation for ablation in task.ablations if ablation.kind != "subset"]
     return _TaskSection(
         task=task,
         examples=[_show_example(case, task.class_names) for case in task.examples.cases],
         ablations=_ablation_rows(task, taken),
         ablation_kinds={
-            kind: way for kind, way in ABLATION_LABELS.items() if any(one.kind == kind for one in taken)
+            kind: way for kind, way in ABLATION_LABELS.items() if any(entry.kind == kind for entry in taken)
         },
         subsets=_subsets(task),
         robustness=_robustness_chart(task),
@@ -115,15 +115,15 @@ def _show_example(case: TaskExample, class_names: Sequence[str]) -> _ShownExampl
 
 def _summary_sentence(task: TaskOutcome) -> str:
     """What came out, in words; nothing is claimed that an interval does not bear out."""
-    own = task.metrics[task.primary_metric]
+    interval = task.metrics[task.primary_metric]
     label = task_metric_label(task.primary_metric)
-    said = f"{task.name}: {label} {own.mean:.4f} ({own.low:.4f} to {own.high:.4f})."
+    sentence = f"{task.name}: {label} {interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})."
     if not task.gain:
-        return said
+        return sentence
     change, alone = task.gain[task.primary_metric], task.single_task[task.primary_metric]
     apart = f"{format_signed(change.mean)} ({format_signed(change.low)} to {format_signed(change.high)})"
     return (
-        said
+        sentence
         + {
             "gained": f" Joint training is better than single-task training ({alone.mean:.4f}): {apart}.",
             "lost": f" Joint training is worse than single-task training ({alone.mean:.4f}): {apart}.",
@@ -136,8 +136,8 @@ def _needed_contents(report: TaskReport) -> str:
     """The contents that a task cannot do without, as far as the intervals tell."""
     words = []
     for task in report.tasks:
-        dropped = [one for one in task.ablations if one.kind == "drop"]
-        if needed := [one.content for one in dropped if _ablation_verdict(task, one) == "needed"]:
+        dropped = [ablation for ablation in task.ablations if ablation.kind == "drop"]
+        if needed := [entry.content for entry in dropped if _ablation_verdict(task, entry) == "needed"]:
             words.append(f"For {task.name}, {join_words(needed)} cannot be left out.")
     return " ".join(words)
 
@@ -153,15 +153,15 @@ def _gains(report: TaskReport) -> list[tuple[TaskOutcome, Markup]]:
 
 
 def _ablation_rows(task: TaskOutcome, ablations: Sequence[TaskAblation]) -> list[_AblationRow]:
-    axis = _axis([one.change[task.primary_metric] for one in ablations])
+    axis = _axis([ablation.change[task.primary_metric] for ablation in ablations])
     rows = []
-    for part in dict.fromkeys(one.content for one in ablations):
-        own = {one.kind: one for one in ablations if one.content == part}
-        changes = {kind: one.change[task.primary_metric] for kind, one in own.items()}
+    for part in dict.fromkeys(ablation.content for ablation in ablations):
+        by_kind = {ablation.kind: ablation for ablation in ablations if ablation.content == part}
+        changes = {kind: value.change[task.primary_metric] for kind, value in by_kind.items()}
         drawing = dots([(change, kind) for kind, change in changes.items()], axis)
         rows.append(
             _AblationRow(
-                part, changes, drawing, _ablation_verdict(task, own["drop"]) if "drop" in own else ""
+                part, changes, drawing, _ablation_verdict(task, by_kind["drop"]) if "drop" in by_kind else ""
             )
         )
     return rows
@@ -178,26 +178,28 @@ def _ablation_verdict(task: TaskOutcome, ablation: TaskAblation) -> str:
 
 def _subsets(task: TaskOutcome) -> list[tuple[str, Interval, Markup]]:
     """Every subset of the contents, and all of them, the best first."""
-    found = [
-        (one.content, one.metrics[task.primary_metric]) for one in task.ablations if one.kind == "subset"
+    results = [
+        (ablation.content, ablation.metrics[task.primary_metric])
+        for ablation in task.ablations
+        if ablation.kind == "subset"
     ]
-    if not found:
+    if not results:
         return []
-    found.append(("all modalities", task.metrics[task.primary_metric]))
-    axis = Axis(0.0, 1.02 * max(interval.high for _, interval in found) or 1.0, ())
-    found.sort(key=lambda pair: pair[1].mean, reverse=task.primary_metric not in task.lower_is_better)
-    return [(name, interval, bar(interval, axis, name == "all modalities")) for name, interval in found]
+    results.append(("all modalities", task.metrics[task.primary_metric]))
+    axis = Axis(0.0, 1.02 * max(interval.high for _, interval in results) or 1.0, ())
+    results.sort(key=lambda pair: pair[1].mean, reverse=task.primary_metric not in task.lower_is_better)
+    return [(name, interval, bar(interval, axis, name == "all modalities")) for name, interval in results]
 
 
 def _robustness_chart(task: TaskOutcome) -> tuple[Panel, Chart] | None:
     """The first figure against the strength of noise and of attacks, which begin at none of it."""
     curves = []
-    for what in dict.fromkeys(one.target for one in task.perturbations):
-        own = [one for one in task.perturbations if one.target == what]
-        levels = (0.0, *(one.level for one in own))
+    for what in dict.fromkeys(perturbation.target for perturbation in task.perturbations):
+        points = [perturbation for perturbation in task.perturbations if perturbation.target == what]
+        levels = (0.0, *(entry.level for entry in points))
         height = (
             task.metrics[task.primary_metric].mean,
-            *(one.metrics[task.primary_metric].mean for one in own),
+            *(entry.metrics[task.primary_metric].mean for entry in points),
         )
         curves.append(Curve(_PERTURBATION_LABELS.get(what, f"noise on {what}"), levels, height))
     if not curves:

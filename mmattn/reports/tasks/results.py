@@ -127,11 +127,17 @@ class TaskOutcome:
             "single_task": _intervals_to_json(self.single_task),
             "gain": _intervals_to_json(self.gain),
             "outcome": self.outcome,
-            "ablations": {one.name: _intervals_to_json(one.metrics) for one in self.ablations},
-            "ablation_changes": {one.name: _intervals_to_json(one.change) for one in self.ablations},
+            "ablations": {ablation.name: _intervals_to_json(ablation.metrics) for ablation in self.ablations},
+            "ablation_changes": {
+                ablation.name: _intervals_to_json(ablation.change) for ablation in self.ablations
+            },
             "perturbations": [
-                {"target": one.target, "level": one.level, "metrics": _intervals_to_json(one.metrics)}
-                for one in self.perturbations
+                {
+                    "target": perturbation.target,
+                    "level": perturbation.level,
+                    "metrics": _intervals_to_json(perturbation.metrics),
+                }
+                for perturbation in self.perturbations
             ],
             "classes": [vars(row) for row in self.classes],
             "confusion": None

@@ -16,10 +16,10 @@ def task_tables(report: TaskReport) -> list[Table]:
     Args:
         report: of tasks.
     """
-    found = [_metrics_table(report)]
+    tables = [_metrics_table(report)]
     for task in report.tasks:
-        found += [_ablation_table(task), _subset_table(task), _perturbation_table(task), _class_table(task)]
-    return [table for table in found if table.rows]
+        tables += [_ablation_table(task), _subset_table(task), _perturbation_table(task), _class_table(task)]
+    return [table for table in tables if table.rows]
 
 
 def _metrics_table(report: TaskReport) -> Table:
@@ -41,33 +41,34 @@ def _metrics_table(report: TaskReport) -> Table:
 
 
 def _ablation_table(task: TaskOutcome) -> Table:
-    parts = dict.fromkeys(one.content for one in task.ablations if one.kind != "subset")
-    own = {
-        (one.content, one.kind): format_difference(one.change[task.primary_metric]) for one in task.ablations
+    parts = dict.fromkeys(ablation.content for ablation in task.ablations if ablation.kind != "subset")
+    by_kind = {
+        (ablation.content, ablation.kind): format_difference(ablation.change[task.primary_metric])
+        for ablation in task.ablations
     }
-    kinds = [kind for kind in ABLATION_LABELS if any((part, kind) in own for part in parts)]
+    kinds = [kind for kind in ABLATION_LABELS if any((part, kind) in by_kind for part in parts)]
     return Table(
         f"{task.name}: change of {task_metric_label(task.primary_metric)} when a content is taken away, "
         f"paired",
         ("content", *(ABLATION_LABELS[kind] for kind in kinds)),
-        tuple((part, *(own.get((part, kind), "-") for kind in kinds)) for part in parts),
+        tuple((part, *(by_kind.get((part, kind), "-") for kind in kinds)) for part in parts),
     )
 
 
 def _subset_table(task: TaskOutcome) -> Table:
-    subsets = [one for one in task.ablations if one.kind == "subset"]
+    subsets = [ablation for ablation in task.ablations if ablation.kind == "subset"]
     return Table(
         f"{task.name}: with some of the contents only",
         ("contents", *map(task_metric_label, task.metrics)),
         tuple(
             (
-                one.content,
+                subset.content,
                 *(
-                    format_interval(one.metrics[name]) if name in one.metrics else "-"
+                    format_interval(subset.metrics[name]) if name in subset.metrics else "-"
                     for name in task.metrics
                 ),
             )
-            for one in subsets
+            for subset in subsets
         ),
     )
 
@@ -78,8 +79,12 @@ def _perturbation_table(task: TaskOutcome) -> Table:
         f"the norm",
         ("noise on, or attack", "strength", task_metric_label(task.primary_metric)),
         tuple(
-            (one.target, f"{one.level:g}", format_interval(one.metrics[task.primary_metric]))
-            for one in task.perturbations
+            (
+                perturbation.target,
+                f"{perturbation.level:g}",
+                format_interval(perturbation.metrics[task.primary_metric]),
+            )
+            for perturbation in task.perturbations
         ),
     )
 

@@ -98,13 +98,13 @@ class AnnSearch:
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
         wanted = min(k * self.settings.refine_factor, len(self.faiss_to_row))
         numbers = self._faiss_ids(queries, wanted, len(vectors), rows)
-        found = np.where(numbers < 0, -1, self.faiss_to_row[numbers])
+        candidates = np.where(numbers < 0, -1, self.faiss_to_row[numbers])
         scores, best = [], []
         with full_precision():
-            for query, places in zip(_batches(queries), _batches(found), strict=True):
-                places_QP = torch.from_numpy(places)
+            for query, candidate_rows in zip(_batches(queries), _batches(candidates), strict=True):
+                places_QP = torch.from_numpy(candidate_rows)
                 scores_QP = pair_scores(
-                    torch.from_numpy(query), torch.from_numpy(vectors[places.clip(0)]), self.metric
+                    torch.from_numpy(query), torch.from_numpy(vectors[candidate_rows.clip(0)]), self.metric
                 )
                 scores_QP.masked_fill_(places_QP < 0, -torch.inf)
                 top = select_best(scores_QP, places_QP, min(k, places_QP.shape[1]))

@@ -71,9 +71,9 @@ class SearchEngine:
         if kind not in _KINDS:
             raise InputError(f"index: no kind {kind!r}.{did_you_mean(str(kind), _KINDS)}")
         where = choose_placement(device, *vectors.shape)
-        asked = kind == "exact" or target_recall == 1
-        if asked or len(vectors) < (EXACT_BELOW if kind == "auto" else MIN_ANN_VECTORS):
-            why = "as asked" if asked else f"only {len(vectors):,} vectors"
+        wants_exact = kind == "exact" or target_recall == 1
+        if wants_exact or len(vectors) < (EXACT_BELOW if kind == "auto" else MIN_ANN_VECTORS):
+            why = "as asked" if wants_exact else f"only {len(vectors):,} vectors"
             return cls(vectors, metric, SearchPlan(f"exact search: {why}", 1.0, 10), None, device)
         ann, plan = select_index(
             vectors, metric, target_recall=target_recall, budget_mb=budget_mb, device=where.device,
@@ -109,14 +109,14 @@ class SearchEngine:
         few = rows is not None and len(rows) <= max(EXACT_BELOW // 4, 4 * k)
         if self.ann is None or few or exact:
             return self._exact(queries, k, rows)
-        scores, found = self.ann.search(self._vectors, queries, k, rows)
+        scores, hit_rows = self.ann.search(self._vectors, queries, k, rows)
         # A filter may exclude every vector in the probed lists: such queries are searched exactly.
-        short = np.flatnonzero((found < 0).any(1)) if found.shape[1] == k else np.arange(len(queries))
+        short = np.flatnonzero((hit_rows < 0).any(1)) if hit_rows.shape[1] == k else np.arange(len(queries))
         if len(short) == len(queries):
             return self._exact(queries, k, rows)
         if len(short):
-            scores[short], found[short] = self._exact(queries[short], k, rows)
-        return scores, found
+            scores[short], hit_rows[short] = self._exact(queries[short], k, rows)
+        return scores, hit_rows
 
     def add(self, vectors: np.ndarray, new: np.ndarray) -> None:
         """Take over appended vectors.

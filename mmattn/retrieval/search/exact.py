@@ -81,9 +81,9 @@ class ExactSearch:
         if not len(queries) or not k:
             return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
         with full_precision():
-            found = self._search_batches(queries_QD, k, chosen)
-        scores, places = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-        return scores, places if rows is None else rows[places]
+            batches = self._search_batches(queries_QD, k, chosen)
+        scores, indices = (torch.cat(parts).cpu().numpy() for parts in zip(*batches, strict=True))
+        return scores, indices if rows is None else rows[indices]
 
     def _search_batches(
         self, queries_QD: Tensor, k: int, row_subset: Tensor | None
@@ -108,9 +108,9 @@ class ExactSearch:
     def _search(self, queries_QD: Tensor, k: int, row_subset: Tensor | None) -> tuple[Tensor, Tensor]:
         total = len(self.vectors) if row_subset is None else len(row_subset)
         if total >= 64 * _BLOCK_SIZE * k:  # below, a full sort is as fast
-            found = self._search_two_passes(queries_QD, k, row_subset)
-            if found is not None:
-                return found
+            hits = self._search_two_passes(queries_QD, k, row_subset)
+            if hits is not None:
+                return hits
         return self._search_single_pass(queries_QD, k, row_subset)
 
     # --- the scan in two passes ------------------------------------------------------------------
@@ -120,23 +120,23 @@ class ExactSearch:
     ) -> tuple[Tensor, Tensor] | None:
         """Scores and positions [Q, k]; None if too many blocks may contain one of the best."""
         dtype = self._first_pass_dtype(len(queries_QD))
-        asked = queries_QD.to(dtype)
-        best_Qk = queries_QD.new_full((len(asked), k), -torch.inf)
-        error_Q = self._error_bound(queries_QD, asked)
-        found: list[tuple[Tensor, ...]] = []
-        for start, stride, keys_QBP in self._score_blocks(asked, row_subset):
-            if not found:
+        half_queries = queries_QD.to(dtype)
+        best_Qk = queries_QD.new_full((len(half_queries), k), -torch.inf)
+        error_Q = self._error_bound(queries_QD, half_queries)
+        results: list[tuple[Tensor, ...]] = []
+        for start, stride, keys_QBP in self._score_blocks(half_queries, row_subset):
+            if not results:
                 maxima_QP = keys_QBP.amax(1)
                 best_Qk = maxima_QP.topk(min(k, maxima_QP.shape[1])).values.float()
             # Each chunk raises the threshold for the next, so later chunks yield few candidates.
             query, block, keys = _blocks_above(keys_QBP, _score_threshold(best_Qk, k, error_Q, dtype))
-            if found:
-                best_Qk = torch.cat([best_Qk, pad_rows(query, keys, len(asked))], 1)
+            if results:
+                best_Qk = torch.cat([best_Qk, pad_rows(query, keys, len(half_queries))], 1)
                 best_Qk = best_Qk.topk(min(k, best_Qk.shape[1])).values
-            found.append((query, block + start, torch.full_like(block, stride), keys))
-            if sum(len(part[0]) for part in found) > _MAX_CANDIDATE_BLOCKS * len(asked):
+            results.append((query, block + start, torch.full_like(block, stride), keys))
+            if sum(len(part[0]) for part in results) > _MAX_CANDIDATE_BLOCKS * len(half_queries):
                 return None
-        query, first, strides, keys = (torch.cat(parts) for parts in zip(*found, strict=True))
+        query, first, strides, keys = (torch.cat(parts) for parts in zip(*results, strict=True))
         kept = (keys >= _score_threshold(best_Qk, k, error_Q, dtype)[query]).nonzero()[:, 0]
         kept = kept[query[kept].argsort(stable=True)]
         return self._rescore_blocks(queries_QD, k, query[kept], first[kept], strides[kept], row_subset)
@@ -230,8 +230,8 @@ class ExactSearch:
 
     def _chunk_squared_norms(self, start: int, count: int, row_subset: Tensor | None) -> Tensor:
         """Squared lengths of a chunk."""
-        places = slice(start, start + count)
-        return self._squared_norms[places if row_subset is None else row_subset[places]]
+        chunk = slice(start, start + count)
+        return self._squared_norms[chunk if row_subset is None else row_subset[chunk]]
 
     # --- the scan in one pass --------------------------------------------------------------------
 
@@ -239,23 +239,23 @@ class ExactSearch:
         self, queries_QD: Tensor, k: int, row_subset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         best = queries_QD.new_empty(len(queries_QD), 0)
-        places = torch.empty(len(queries_QD), 0, dtype=torch.int64, device=self.device)
+        best_rows = torch.empty(len(queries_QD), 0, dtype=torch.int64, device=self.device)
         for start, part_CD in self._chunks(len(queries_QD), row_subset):
             keys_QC = queries_QD @ part_CD.T
             if self.metric == "l2":
                 keys_QC -= self._chunk_squared_norms(start, len(part_CD), row_subset) / 2
             # Distances are recomputed below; 16 extra candidates make up for cancellation in the keys.
             wanted = min(k + 16 if self.metric == "l2" else k, keys_QC.shape[1])
-            found, place = keys_QC.topk(wanted)
-            together, names = torch.cat([best, found], 1), torch.cat([places, place + start], 1)
+            result, chunk_rows = keys_QC.topk(wanted)
+            together, names = torch.cat([best, result], 1), torch.cat([best_rows, chunk_rows + start], 1)
             best, order = together.topk(min(together.shape[1], k + 16 if self.metric == "l2" else k))
-            places = names.gather(1, order)
+            best_rows = names.gather(1, order)
         parts = []
-        size = max(1, _MAX_SCORES // (places.shape[1] * queries_QD.shape[1]))
-        for query, place in zip(queries_QD.split(size), places.split(size), strict=True):
-            rows = place if row_subset is None else row_subset[place]
-            parts.append(select_best(pair_scores(query, self.vectors[rows], self.metric), place, k))
-        scores, found_places = (torch.cat(found) for found in zip(*parts, strict=True))
+        size = max(1, _MAX_SCORES // (best_rows.shape[1] * queries_QD.shape[1]))
+        for query, chunk_rows in zip(queries_QD.split(size), best_rows.split(size), strict=True):
+            rows = chunk_rows if row_subset is None else row_subset[chunk_rows]
+            parts.append(select_best(pair_scores(query, self.vectors[rows], self.metric), chunk_rows, k))
+        scores, found_places = (torch.cat(keys) for keys in zip(*parts, strict=True))
         return scores, found_places
 
     def _chunks(self, queries: int, row_subset: Tensor | None) -> Iterator[tuple[int, Tensor]]:

@@ -62,17 +62,17 @@ def select_index(
     scale = len(vectors) / len(sample)
     trials, able = [], []
     for kind in _candidate_factories(len(sample), vectors.shape[1]):
-        for found in _measure_candidates(judge, kind, scale):
+        for measured in _measure_candidates(judge, kind, scale):
             verdict = "able"
-            if not found.recall_reached:
+            if not measured.recall_reached:
                 verdict = "misses the recall"
-            elif budget_mb is not None and found.trial.memory_mb > budget_mb:
+            elif budget_mb is not None and measured.trial.memory_mb > budget_mb:
                 verdict = f"above the budget of {budget_mb:g} MB"
-            elif found.add_seconds * scale * 1.3 > 60 * build_minutes:  # a little more than linear
+            elif measured.add_seconds * scale * 1.3 > 60 * build_minutes:  # a little more than linear
                 verdict = "takes too long to build on everything"
             else:
-                able.append((found.trial.queries_per_second, found.settings))
-            trials.append(replace(found.trial, verdict=verdict))
+                able.append((measured.trial.queries_per_second, measured.settings))
+            trials.append(replace(measured.trial, verdict=verdict))
     full = _RecallBenchmark(vectors, metric, target_recall, k, device) if scale > 1 else judge
     trials.append(full.exact_trial)
     for _, settings in sorted(able, key=lambda pair: -pair[0]):

@@ -63,8 +63,8 @@ def select_best(scores_QP: Tensor, places_QP: Tensor, k: int) -> tuple[Tensor, T
         ([[3.0, 1.0, 1.0]], [[7, 2, 5]])
     """
     best, order = scores_QP.topk(k)
-    places = places_QP.gather(1, order)
-    by_place = places.argsort(1)
-    best, places = best.gather(1, by_place), places.gather(1, by_place)
+    positions = places_QP.gather(1, order)
+    by_place = positions.argsort(1)
+    best, positions = best.gather(1, by_place), positions.gather(1, by_place)
     by_score = best.argsort(stable=True, dim=1, descending=True)
-    return best.gather(1, by_score), places.gather(1, by_score)
+    return best.gather(1, by_score), positions.gather(1, by_score)

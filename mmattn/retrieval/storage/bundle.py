@@ -64,9 +64,11 @@ class OpenedBundle:
         Raises:
             InputError: the kind differs; the message names both.
         """
-        found = self.attributes.get("kind")
-        if found != kind:
-            raise InputError(f"{self.folder}: holds {_describe_kind(found)}, expected {_describe_kind(kind)}")
+        stored_kind = self.attributes.get("kind")
+        if stored_kind != kind:
+            raise InputError(
+                f"{self.folder}: holds {_describe_kind(stored_kind)}, expected {_describe_kind(kind)}"
+            )
 
 
 def save_bundle(
@@ -224,8 +226,10 @@ def _part_damage(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     path = folder / entry["name"]
     if not path.is_dir():
         return [f"{path.name}: it is missing"]
-    own = [] if not (path / MANIFEST).is_file() else list(_file_damage(path, {**entry, "name": MANIFEST}))
-    return [f"{path.name}/{problem}" for problem in own or _verify(path)[1]]
+    own_damage = (
+        [] if not (path / MANIFEST).is_file() else list(_file_damage(path, {**entry, "name": MANIFEST}))
+    )
+    return [f"{path.name}/{problem}" for problem in own_damage or _verify(path)[1]]
 
 
 def _is_bundle_file(name: str) -> bool:

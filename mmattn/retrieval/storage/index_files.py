@@ -162,11 +162,11 @@ def read_search_plan(opened: OpenedBundle) -> tuple[SearchPlan, AnnSearch | None
         return plan, None
     if not {"ann", "places"} <= set(opened.files):
         raise InputError(f"{opened.folder}: manifest.json names no file for the {settings.factory} index")
-    places = read_array(opened, "places", None, np.int64)
-    if places.ndim != 1 or not np.array_equal(np.sort(places[places >= 0]), np.arange(count)):
+    positions = read_array(opened, "places", None, np.int64)
+    if positions.ndim != 1 or not np.array_equal(np.sort(positions[positions >= 0]), np.arange(count)):
         raise InputError(f"{opened.files['places']}: does not name each of the {count} rows once")
-    index = read_faiss(opened.files["ann"], len(places), dim, facts["metric"])
-    return plan, AnnSearch(index, settings, facts["metric"], np.array(places), memory_mapped=True)
+    index = read_faiss(opened.files["ann"], len(positions), dim, facts["metric"])
+    return plan, AnnSearch(index, settings, facts["metric"], np.array(positions), memory_mapped=True)
 
 
 def read_array(opened: OpenedBundle, role: str, shape: tuple[int, ...] | None, dtype: Any) -> np.ndarray:

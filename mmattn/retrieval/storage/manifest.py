@@ -31,16 +31,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, it is damaged, of another format, or lists files outside the folder.
     """
-    found = manifest_bytes(folder)
-    if found is None:
+    content = manifest_bytes(folder)
+    if content is None:
         raise InputError(f"{MANIFEST}: there is none, expected an index that `mmattn index build` made")
     try:
-        manifest = json.loads(found, parse_float=_finite_number, parse_constant=_finite_number)
+        manifest = json.loads(content, parse_float=_finite_number, parse_constant=_finite_number)
     except ValueError as error:
         raise InputError(f"{MANIFEST}: damaged, it is no JSON ({error})") from error
     if not isinstance(manifest, dict) or "sha256" not in manifest or "format" not in manifest:
         raise InputError(f"{MANIFEST}: damaged, or not the manifest of an index")
-    if manifest_text(_without_checksum(manifest)).encode() != found:
+    if manifest_text(_without_checksum(manifest)).encode() != content:
         raise InputError(f"{MANIFEST}: damaged, its own checksum does not fit")
     if manifest["format"] != FORMAT:
         raise InputError(f"{MANIFEST}: got format {manifest['format']!r}, expected {FORMAT!r}")

@@ -49,10 +49,10 @@ def read_metadata(path: str | Path, ids: np.ndarray, id_column: str = "id") -> p
     absent = np.flatnonzero(rows < 0)
     if len(absent):
         raise InputError(f"{path}: no row for {len(absent)} ids, the first is {ids[absent[0]]!r}")
-    found = pd.DataFrame({name: table[name].to_pandas() for name in columns if name != id_column})
+    table_values = pd.DataFrame({name: table[name].to_pandas() for name in columns if name != id_column})
     if path.suffix != ".parquet":
-        found = found.apply(_infer_numbers)
-    return found.iloc[rows].reset_index(drop=True)
+        table_values = table_values.apply(_infer_numbers)
+    return table_values.iloc[rows].reset_index(drop=True)
 
 
 def _infer_numbers(column: pd.Series) -> pd.Series:

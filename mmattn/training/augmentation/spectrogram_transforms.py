@@ -54,8 +54,8 @@ class FrameShift:
 
     def __call__(self, frames: Tensor) -> Tensor:
         by = int(torch.randint(-self.max_frames, self.max_frames + 1, ()))
-        place = torch.arange(len(frames), device=frames.device) - by
-        return frames[place.clamp(0, len(frames) - 1)]
+        source = torch.arange(len(frames), device=frames.device) - by
+        return frames[source.clamp(0, len(frames) - 1)]
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def _vtlp_matrix(sample_rate: int, n_mels: int, percent: int) -> Tensor:
     # Where the sound that ends up at each band comes from.
     bent = highest - (highest - hertz) * (highest - knee) / (highest - knee * scale)
     source = torch.where(hertz <= knee * scale, hertz / scale, bent)
-    place = torch.bucketize(source, hertz).clamp(1, n_mels - 1)
-    weight = ((source - hertz[place - 1]) / (hertz[place] - hertz[place - 1])).clamp(0, 1)
+    upper = torch.bucketize(source, hertz).clamp(1, n_mels - 1)
+    weight = ((source - hertz[upper - 1]) / (hertz[upper] - hertz[upper - 1])).clamp(0, 1)
     matrix = torch.zeros(n_mels, n_mels)
     column = torch.arange(n_mels)
-    matrix[place - 1, column] = 1 - weight
-    matrix[place, column] += weight
+    matrix[upper - 1, column] = 1 - weight
+    matrix[upper, column] += weight
     return matrix
 
 

@@ -160,7 +160,7 @@ def speech_augment(encoder: Any, *, strength: float = 1.0, probability: float = 
         sound = contents.get(encoder.modality)
         if sound is None or uniform(0, 1) >= probability:
             return contents, target
-        found = encoder.frames(waves(sound)) if sound.dim() == 1 else sound
-        return {**contents, encoder.modality: frames(found)}, target
+        frame_tensor = encoder.frames(waves(sound)) if sound.dim() == 1 else sound
+        return {**contents, encoder.modality: frames(frame_tensor)}, target
 
     return augment

@@ -224,5 +224,5 @@ def _time_stretch(waveform: Tensor, length: int, sample_rate: int) -> Tensor:
 def _apply_spectral_slope(waveform: Tensor, slope: float) -> Tensor:
     """Amplitudes times frequency to the power of `slope`."""
     spectrum = torch.fft.rfft(waveform)
-    place = torch.arange(len(spectrum), device=waveform.device).clamp_min(max(1, len(spectrum) // 64))
-    return torch.fft.irfft(spectrum * (place / len(spectrum)) ** slope, n=len(waveform))
+    bins = torch.arange(len(spectrum), device=waveform.device).clamp_min(max(1, len(spectrum) // 64))
+    return torch.fft.irfft(spectrum * (bins / len(spectrum)) ** slope, n=len(waveform))

@@ -167,8 +167,8 @@ def _sample_norms(tokens_by_modality: ModalityTokens, values: Mapping[str, Tenso
     """[B] norm of each sample over the tokens of all modalities."""
     count = len(next(iter(tokens_by_modality.values())))
     total_B = next(iter(values.values())).new_zeros(count, dtype=torch.float32)
-    for name, found in values.items():
-        total_B = total_B.index_add(0, tokens_by_modality[name].sample, found.float().square().sum(1))
+    for name, gradient in values.items():
+        total_B = total_B.index_add(0, tokens_by_modality[name].sample, gradient.float().square().sum(1))
     return total_B.sqrt()
 
 
@@ -191,10 +191,10 @@ def _gradients(
     loss: Tensor, tokens_by_modality: ModalityTokens, retain_graph: bool = False
 ) -> dict[str, Tensor]:
     values = [tokens.values for tokens in tokens_by_modality.values()]
-    found = torch.autograd.grad(loss, values, retain_graph=retain_graph, allow_unused=True)
+    gradients = torch.autograd.grad(loss, values, retain_graph=retain_graph, allow_unused=True)
     return {
         name: torch.zeros_like(value) if gradient is None else gradient.detach()
-        for (name, value, gradient) in zip(tokens_by_modality, values, found, strict=True)
+        for (name, value, gradient) in zip(tokens_by_modality, values, gradients, strict=True)
     }
 
 

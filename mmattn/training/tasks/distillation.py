@@ -95,14 +95,14 @@ class DistillationTask(SupervisedTask):
         with torch.no_grad():
             teacher = self.teacher.to(self.model.device)
             seen = teacher.fuse(teacher.tokens(batch, torch.arange(len(targets))), self._teacher_context())
-            said = teacher.head(self.head_name)(seen)
+            teacher_logits = teacher.head(self.head_name)(seen)
 
         def loss_of(fused: Fused) -> Tensor:
-            own = self.head.loss(fused, targets)
+            head_loss = self.head.loss(fused, targets)
             soft = distillation_loss(
-                self.head(fused), said, self.temperature, multi_label=self.head.independent_labels
+                self.head(fused), teacher_logits, self.temperature, multi_label=self.head.independent_labels
             )
-            loss = (1 - self.teacher_weight) * own + self.teacher_weight * soft
+            loss = (1 - self.teacher_weight) * head_loss + self.teacher_weight * soft
             if self.student_projection is not None:
                 alike_B = F.cosine_similarity(self.student_projection(fused.pooled), seen.pooled)
                 loss = loss + self.hint_weight * (1 - alike_B).mean()
@@ -148,8 +148,8 @@ def distillation_loss(
         return student_logits.sum() * 0.0
     mine, theirs = student_logits.float() / temperature, teacher_logits.float() / temperature
     if multi_label:
-        own = F.binary_cross_entropy_with_logits(theirs, theirs.sigmoid(), reduction="none")
-        apart = F.binary_cross_entropy_with_logits(mine, theirs.sigmoid(), reduction="none") - own
+        teacher_entropy = F.binary_cross_entropy_with_logits(theirs, theirs.sigmoid(), reduction="none")
+        apart = F.binary_cross_entropy_with_logits(mine, theirs.sigmoid(), reduction="none") - teacher_entropy
     else:
         apart = F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True)
     return apart.sum(-1).mean() * temperature**2

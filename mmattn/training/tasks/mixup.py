@@ -75,12 +75,12 @@ class MixupTask(SupervisedTask):
         batch, targets = super()._load_batch(rows)
         share = float(torch.distributions.Beta(self.alpha, self.alpha).sample())
         partner = torch.randperm(len(rows)).tolist()
-        for place, other in enumerate(partner):
-            if not all(_can_mix(found[place], found[other]) for found in batch.contents.values()):
-                partner[place] = place
+        for index, other in enumerate(partner):
+            if not all(_can_mix(items[index], items[other]) for items in batch.contents.values()):
+                partner[index] = index
         contents = {
-            name: [_mix(found[place], found[other], share) for place, other in enumerate(partner)]
-            for name, found in batch.contents.items()
+            name: [_mix(items[row], items[other], share) for row, other in enumerate(partner)]
+            for name, items in batch.contents.items()
         }
         both = [
             MixedTarget(target, targets[other], share) for target, other in zip(targets, partner, strict=True)

@@ -65,8 +65,8 @@ class MultiTask(Task):
         self.steps_per_epoch, self.validate_fn = steps_per_epoch, validate_fn
         models = {name: getattr(task, "model", None) for name, task in tasks.items()}
         if not models or len({id(model) for model in models.values()}) > 1 or None in models.values():
-            found = {name: type(model).__name__ for name, model in models.items()}
-            raise InputError(f"multitask: got {found}, expected tasks that share one model")
+            model_types = {name: type(model).__name__ for name, model in models.items()}
+            raise InputError(f"multitask: got {model_types}, expected tasks that share one model")
         self.model: nn.Module = next(model for model in models.values() if model is not None)
         self.tasks: Any = nn.ModuleDict(tasks)  # name -> Task
         self.main_task = next(iter(tasks))
@@ -119,8 +119,8 @@ class MultiTask(Task):
         """
         losses = {name: task(batch[name]) for name, task in self.tasks.items()}
         if self.training:
-            found = torch.stack([loss.detach().double() for loss in losses.values()])
-            self.loss_sums += torch.cat([found, found.new_ones(1)])
+            values = torch.stack([loss.detach().double() for loss in losses.values()])
+            self.loss_sums += torch.cat([values, values.new_ones(1)])
         shared = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return self.weighting(losses, shared)
 

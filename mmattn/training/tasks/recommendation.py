@@ -316,12 +316,14 @@ class Recommender(TrainedRecommender):
             items: [C] items.
         """
         if self._cached_weights is None or not np.array_equal(self._cached_weights[0], items):
-            place = np.full(len(self.vectors), -1)
-            place[self.known_items] = np.arange(len(self.known_items))
+            row_of = np.full(len(self.vectors), -1)
+            row_of[self.known_items] = np.arange(len(self.known_items))
             known = self.vectors[torch.from_numpy(self.known_items)]
-            own = torch.from_numpy(place[items]).to(known.device)
-            found = self.head.weights(known, self.vectors[torch.from_numpy(items)], own, self.cooccurrence)
-            self._cached_weights = (items.copy(), found)
+            known_rows = torch.from_numpy(row_of[items]).to(known.device)
+            result = self.head.weights(
+                known, self.vectors[torch.from_numpy(items)], known_rows, self.cooccurrence
+            )
+            self._cached_weights = (items.copy(), result)
         return self._cached_weights[1]
 
 

@@ -156,13 +156,13 @@ class SequenceTask(RecommenderTask):
             epoch: its number, from 1.
             generator: source of randomness.
         """
-        there = np.flatnonzero(self.histories.lengths)
-        size = batch_size_at(self.users_per_batch, epoch) or len(there)
+        users = np.flatnonzero(self.histories.lengths)
+        size = batch_size_at(self.users_per_batch, epoch) or len(users)
         for _ in range(self.steps_per_epoch):
-            order = torch.randperm(len(there), generator=generator)[:size].numpy()
+            order = torch.randperm(len(users), generator=generator)[:size].numpy()
             yield sample_training_steps(
                 self.histories,
-                there[order],
+                users[order],
                 self._candidate_index_I,
                 max_length=self._head.max_length,
                 horizon=self._head.horizon,
@@ -240,7 +240,7 @@ class SequenceRecommender(TrainedRecommender):
             steps = history_steps(some).to(self.vectors.device)
             states.append(self.head.user_states(steps, self.vectors))
         both = self.head.scoring_vectors(torch.cat(states), self.vectors, self.popularity)
-        self.user_vectors, self.item_vectors = (one.float().cpu().numpy() for one in both)
+        self.user_vectors, self.item_vectors = (vectors.float().cpu().numpy() for vectors in both)
         return self
 
     def score(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float32]:

@@ -125,7 +125,7 @@ class SupervisedTask(Task):
         if self.augment is None:
             return batch, targets
         samples = [
-            {name: found[place] for name, found in batch.contents.items()} for place in range(len(targets))
+            {name: items[row] for name, items in batch.contents.items()} for row in range(len(targets))
         ]
         changed = [self.augment(*pair) for pair in zip(samples, targets, strict=True)]
         contents = {name: [sample.get(name) for sample, _ in changed] for name in batch.contents}
@@ -141,11 +141,13 @@ class SupervisedTask(Task):
         """
         training = self.model.training
         self.model.eval()
-        found: list[Any] = []
+        predictions: list[Any] = []
         for part in torch.tensor([int(row) for row in rows]).long().split(batch_size):
-            found += self.head.predict(self.model.fuse(self.model.tokens(self.inputs, part), self.context))
+            predictions += self.head.predict(
+                self.model.fuse(self.model.tokens(self.inputs, part), self.context)
+            )
         self.model.train(training)
-        return found
+        return predictions
 
     def validate(self) -> dict[str, float]:
         return {} if self.validate_fn is None else self.validate_fn(self.model)

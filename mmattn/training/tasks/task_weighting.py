@@ -146,11 +146,11 @@ class GradientWeights(TaskWeighting):
             raise MissingDependency("torchjd is not installed: pip install 'mmattn[multitask]'") from error
         kinds = {base.__name__: base for base in aggregation.UPGradWeighting.__mro__}
         return {
-            name.removesuffix("Weighting"): found
+            name.removesuffix("Weighting"): aggregator
             for name in aggregation.__all__
-            if isinstance(found := getattr(aggregation, name), type)
-            and issubclass(found, kinds["_GramianWeighting"])
-            and not hasattr(found, "reset")  # what remembers earlier steps would not survive a resume
+            if isinstance(aggregator := getattr(aggregation, name), type)
+            and issubclass(aggregator, kinds["_GramianWeighting"])
+            and not hasattr(aggregator, "reset")  # what remembers earlier steps would not survive a resume
         }
 
     def forward(self, losses: Mapping[str, Tensor], shared_parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -172,9 +172,9 @@ def _gramian(losses: Sequence[Tensor], shared_parameters: Sequence[nn.Parameter]
     ]
     gramian = losses[0].new_zeros(len(losses), len(losses), dtype=torch.float32)
     for columns in zip(*rows, strict=True):
-        used = [place for place, gradient in enumerate(columns) if gradient is not None]
+        used = [column for column, gradient in enumerate(columns) if gradient is not None]
         if len(used) > 1:
-            flat = torch.stack([columns[place].flatten().float() for place in used])
+            flat = torch.stack([columns[column].flatten().float() for column in used])
             index = torch.tensor(used, device=gramian.device)
             gramian[index[:, None], index] += flat @ flat.T
     return gramian

@@ -55,8 +55,8 @@ def test_heads_count_by_their_gates() -> None:
 def test_rows_without_weight_stay_themselves_and_others_are_brought_to_one() -> None:
     two = layout(text=[2])
     layer = weights(two, [[[0.0, 0.0], [1.5, 1.5]]])  # nothing to attend to; a sigmoid's row
-    found = rollout([layer]).matrices[0]
-    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0], [0.375, 0.625]]))
+    actual = rollout([layer]).matrices[0]
+    torch.testing.assert_close(actual, torch.tensor([[1.0, 0.0], [0.375, 0.625]]))
     assert rollout([layer], residual=0).matrices[0].tolist() == [[0.0, 0.0], [0.5, 0.5]]
 
 
@@ -94,18 +94,18 @@ def test_flow_by_hand() -> None:
     layer = LayerWeights(
         scene, scene, (torch.tensor([head, other]), torch.ones(2, 1, 1), torch.zeros(2, 0, 0))
     )
-    found = flow(layer)
-    assert found.shape == (3, 2, 3, 3)
-    assert found[0, 0].tolist() == [[0.625, 0.375, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert found[0, 1].tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert found[1, 0].tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert not found[2].any()
+    actual = flow(layer)
+    assert actual.shape == (3, 2, 3, 3)
+    assert actual[0, 0].tolist() == [[0.625, 0.375, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert actual[0, 1].tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert actual[1, 0].tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert not actual[2].any()
     assert flow(LayerWeights(layout(text=[]), layout(text=[]), ())).shape == (0, 1, 1)
 
 
 def test_what_does_not_fit_is_said() -> None:
-    one, two = layout(text=[2]), layout(text=[2, 1])
-    layer = weights(one, [[[1.0, 0.0], [0.0, 1.0]]])
+    entry, two = layout(text=[2]), layout(text=[2, 1])
+    layer = weights(entry, [[[1.0, 0.0], [0.0, 1.0]]])
     with pytest.raises(InputError, match="rollout: got no layer"):
         rollout([])
     with pytest.raises(InputError, match="got residual 1.5, expected 0 to 1"):
@@ -152,13 +152,13 @@ def test_rows_sum_to_one_and_samples_stay_apart(
             mixed = layer.matrices[sample].mean(0) + torch.eye(size, dtype=torch.float64)
             plain = mixed / mixed.sum(1, keepdim=True) @ plain
         torch.testing.assert_close(matrix, plain)
-    there = tokens.presence.double()
-    torch.testing.assert_close(flow(paths).sum(2), there)
+    present = tokens.presence.double()
+    torch.testing.assert_close(flow(paths).sum(2), present)
     for layer in seen:
         total = flow(layer).sum(3)
         assert (total[~tokens.presence[:, None].expand_as(total)] == 0).all()
         if isinstance(norm, type(A.softmax())) and norm.sink is None and mask == A.full:
-            torch.testing.assert_close(total, there[:, None].expand_as(total))
+            torch.testing.assert_close(total, present[:, None].expand_as(total))
     for matrix in relevance(seen).matrices:
         assert (matrix.diagonal() >= 1).all()
         assert (matrix >= 0).all()

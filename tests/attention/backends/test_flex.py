@@ -348,10 +348,10 @@ def test_edges_are_found_by_search(seed: int) -> None:
     program = A.Program(A.dot() >> A.graph_bias("kg", 3))
     joined = build_context_tensors(program, q, kv, layout, {"kg": edges}).edges["kg"]
     weight = torch.tensor([[1.0, 10.0, 100.0]])
-    found = build_edge_table(joined, 3, layout, 16)
+    actual = build_edge_table(joined, 3, layout, 16)
     query, key = torch.meshgrid(torch.arange(12), torch.arange(18), indexing="ij")
-    bias = found.with_weight(weight).edge_bias(torch.tensor(0), query, key)
-    assert (found.key.numel() & (found.key.numel() - 1)) == 0  # a power of two: few kernels
+    bias = actual.with_weight(weight).edge_bias(torch.tensor(0), query, key)
+    assert (actual.key.numel() & (actual.key.numel() - 1)) == 0  # a power of two: few kernels
     expected = torch.zeros(12, 18)
     for head, tail, relation in edges.T.tolist():
         for i in (q.entity == head).nonzero()[:, 0].tolist():  # type: ignore[union-attr]

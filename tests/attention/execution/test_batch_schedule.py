@@ -30,10 +30,10 @@ def pairs_seen(found: Schedule, layout: Layout) -> torch.Tensor:
         allowed = torch.ones(shape, dtype=torch.bool) if step.mask is None else step.mask.expand(shape)
         for row, sample in enumerate(step.samples):
             # Padded queries repeat the last token: only those that are there count.
-            there = min(step.num_queries, layout.query.length_list[sample] - step.first_query)
-            q, k = step.q_tokens[row, :there], step.k_tokens[row]
-            place, column = allowed[row, 0, :there].nonzero(as_tuple=True)
-            seen.index_put_((q[place], k[column]), torch.ones_like(place), accumulate=True)
+            present = min(step.num_queries, layout.query.length_list[sample] - step.first_query)
+            q, k = step.q_tokens[row, :present], step.k_tokens[row]
+            index, column = allowed[row, 0, :present].nonzero(as_tuple=True)
+            seen.index_put_((q[index], k[column]), torch.ones_like(index), accumulate=True)
     return seen
 
 
@@ -49,10 +49,10 @@ def test_every_allowed_pair_is_scored_once(
     q = random_tokens(rng, 5, 1)
     kv = q if seed % 2 else random_tokens(rng, 5, 1)
     layout, mask = Layout.from_tokens(q, kv), random_mask(rng)
-    found = build_schedule(layout, mask, settings)
-    assert torch.equal(pairs_seen(found, layout), expected(mask, q, kv).long())
+    actual = build_schedule(layout, mask, settings)
+    assert torch.equal(pairs_seen(actual, layout), expected(mask, q, kv).long())
     if settings is SMALL:
-        assert all(step.num_pairs <= max(40, step.num_keys) for step in found.steps)
+        assert all(step.num_pairs <= max(40, step.num_keys) for step in actual.steps)
 
 
 def expected(mask: Mask, q: Tokens, kv: Tokens) -> torch.Tensor:
@@ -68,13 +68,13 @@ def expected(mask: Mask, q: Tokens, kv: Tokens) -> torch.Tensor:
 
 def test_a_window_reads_only_the_keys_around_each_block(words: Words) -> None:
     tokens = words([1024], 1)
-    found = build_schedule(Layout.from_tokens(tokens, tokens), A.window(10), ALONE)
+    actual = build_schedule(Layout.from_tokens(tokens, tokens), A.window(10), ALONE)
     # Blocks of 128 queries; 10 further reach one more block of 64 keys on either side.
-    assert [(step.first_query, step.num_queries, step.key_ranges) for step in found.steps[:2]] == [
+    assert [(step.first_query, step.num_queries, step.key_ranges) for step in actual.steps[:2]] == [
         (0, 128, ((0, 192),)),
         (128, 128, ((64, 320),)),
     ]
-    assert len(found.steps) == 8
+    assert len(actual.steps) == 8
 
 
 def test_routes_need_no_mask_where_a_block_sees_all_of_its_keys() -> None:
@@ -82,8 +82,8 @@ def test_routes_need_no_mask_where_a_block_sees_all_of_its_keys() -> None:
     tokens = Tokens.cat(
         [Tokens.from_lengths(torch.zeros(256, 1), torch.tensor([256]), name) for name in names]
     )
-    found = build_schedule(Layout.from_tokens(tokens, tokens), A.route({"a": ["a"], "b": ["b"]}), ALONE)
-    assert [(step.first_query, step.num_queries, step.key_ranges, step.allowed) for step in found.steps] == [
+    actual = build_schedule(Layout.from_tokens(tokens, tokens), A.route({"a": ["a"], "b": ["b"]}), ALONE)
+    assert [(step.first_query, step.num_queries, step.key_ranges, step.allowed) for step in actual.steps] == [
         (0, 256, ((0, 256),), None),
         (256, 256, ((256, 512),), None),
     ]
@@ -92,9 +92,9 @@ def test_routes_need_no_mask_where_a_block_sees_all_of_its_keys() -> None:
 def test_short_samples_run_together_and_long_ones_alone(words: Words) -> None:
     tokens = words([3, 200, 2, 3, 2], 1)
     settings = CostModel(seconds_per_step=1.0, seconds_per_pair=1 / 30, seconds_per_moved_token=0.0)
-    found = build_schedule(Layout.from_tokens(tokens, tokens), A.full, settings)
+    actual = build_schedule(Layout.from_tokens(tokens, tokens), A.full, settings)
     # Padding two samples of 2 tokens to 3 wastes 10 pairs, cheaper than a step, which is worth 30.
-    assert [(step.samples, step.num_queries) for step in found.steps] == [((1,), 200), ((0, 3, 2, 4), 3)]
+    assert [(step.samples, step.num_queries) for step in actual.steps] == [((1,), 200), ((0, 3, 2, 4), 3)]
     # Where moving rows is dear, the samples stay where they are.
     stay = build_schedule(
         Layout.from_tokens(tokens, tokens),
@@ -116,8 +116,8 @@ def test_stretches_add_up_their_gradients() -> None:
 
 def test_packing_goes_there_and_back_with_its_gradients(words: Words) -> None:
     tokens = words([3, 0, 7, 2], 4)
-    found = build_schedule(Layout.from_tokens(tokens, tokens), A.full, PACKED)
-    order = found.q_order
+    actual = build_schedule(Layout.from_tokens(tokens, tokens), A.full, PACKED)
+    order = actual.q_order
     assert order.padding is not None
     values = tokens.values.clone().requires_grad_()
     ranges = [(0, len(order.padding))]

@@ -41,8 +41,8 @@ def test_any_program_gives_what_the_reference_gives(seed: int) -> None:
                     context[term.name], (q, kv), (padded, keys or padded), strict=True
                 )
             )
-    found = attend_padded(layer, padded, keys, context)
-    torch.testing.assert_close(found[padded.mask], expected.values, atol=1e-9, rtol=1e-9)
+    actual = attend_padded(layer, padded, keys, context)
+    torch.testing.assert_close(actual[padded.mask], expected.values, atol=1e-9, rtol=1e-9)
 
 
 def _with_padding(padded: PaddedTokens) -> PaddedTokens:

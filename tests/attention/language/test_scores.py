@@ -26,13 +26,13 @@ def scores(
     layout = Layout.from_tokens(tokens, tokens)
     q = tokens.values[:, None]
     doubles = {name: value.double() for name, value in parameters.items()}
-    found = build_context_tensors(program, tokens, tokens, layout, context or {})
+    actual = build_context_tensors(program, tokens, tokens, layout, context or {})
     call = AttentionCall(
-        program, q, q, q, layout, doubles, modality_slots=tokens.modalities, context_tensors=found
+        program, q, q, q, layout, doubles, modality_slots=tokens.modalities, context_tensors=actual
     )
     pairs = call.sample_pairs(0)
-    own = tokens.values[: tokens.length_list[0]][None]
-    score = program.chain.score(own, own, pairs)
+    group = tokens.values[: tokens.length_list[0]][None]
+    score = program.chain.score(group, group, pairs)
     return score.expand(1, tokens.length_list[0], tokens.length_list[0])
 
 

@@ -421,7 +421,7 @@ def test_a_frozen_projection_leaves_the_gradients_of_the_others(frozen: str, wor
         layer.zero_grad()
         layer(tokens).values.square().sum().backward()
         gradients.append(
-            {name: one.grad.clone() for name, one in layer.named_parameters() if one.grad is not None}
+            {name: entry.grad.clone() for name, entry in layer.named_parameters() if entry.grad is not None}
         )
     assert len(gradients[0]) == 6
     for name, gradient in gradients[0].items():

@@ -117,16 +117,16 @@ def test_gradients_of_weights_are_those_of_autograd(
     goal = torch.randn(6, 6, dtype=torch.float64)
     with record(layer) as heard:
         score = (layer(scene).values.tanh() * goal).sum()
-    (found,) = heard.weights(score)
-    weights = found.matrices[0].clone().requires_grad_()
-    assert found.gate is not None
+    (actual,) = heard.weights(score)
+    weights = actual.matrices[0].clone().requires_grad_()
+    assert actual.gate is not None
     v_KHK = layer.v_proj(scene.values).unflatten(1, (3, 2))
-    heads = torch.einsum("hqk,khd->qhd", weights, v_KHK) * found.gate[:, None]
+    heads = torch.einsum("hqk,khd->qhd", weights, v_KHK) * actual.gate[:, None]
     again = (layer.o_proj(heads.flatten(1)).tanh() * goal).sum()
     torch.testing.assert_close(again, score)
     (expected,) = torch.autograd.grad(again, weights)
-    assert found.gradient is not None
-    torch.testing.assert_close(found.gradient[0], expected)
+    assert actual.gradient is not None
+    torch.testing.assert_close(actual.gradient[0], expected)
 
 
 def test_a_frozen_layer_has_gradients_too(stack: nn.ModuleList, scene: Tokens) -> None:
@@ -137,8 +137,8 @@ def test_a_frozen_layer_has_gradients_too(stack: nn.ModuleList, scene: Tokens) -
 
     trained = gradients()
     stack.requires_grad_(False)
-    for expected, found in zip(trained, gradients(), strict=True):
-        torch.testing.assert_close(found, expected)
+    for expected, gradient in zip(trained, gradients(), strict=True):
+        torch.testing.assert_close(gradient, expected)
 
 
 def test_closed_gates_count_and_training_draws_nothing(stack: nn.ModuleList, scene: Tokens) -> None:

@@ -104,12 +104,12 @@ def test_an_adapter_around_a_projection_is_named() -> None:
 
 
 def test_the_penalty_is_the_expected_number_of_open_heads() -> None:
-    one, two = layer_of(heads=2), layer_of(A.Program(), heads=3)
-    one.program_parameters()["gate"].data.copy_(torch.tensor([0.0, -1.0]))
+    entry, two = layer_of(heads=2), layer_of(A.Program(), heads=3)
+    entry.program_parameters()["gate"].data.copy_(torch.tensor([0.0, -1.0]))
     # P(gate > 0) = sigmoid(logit - 2/3 log(0.1 / 1.1)), worked out by hand from Louizos et al., eq. 12
     shift = 2 / 3 * math.log(0.1 / 1.1)
     expected = sum(1 / (1 + math.exp(-(logit - shift))) for logit in (0.0, -1.0))
-    assert A.gate_penalty(nn.ModuleList([one, two])).item() == pytest.approx(expected)
+    assert A.gate_penalty(nn.ModuleList([entry, two])).item() == pytest.approx(expected)
     with pytest.raises(InputError, match="no layer has a gate to close"):
         A.gate_penalty(two)
 

@@ -28,8 +28,8 @@ def results(layer: nn.Linear, x: Tensor, gradient: Tensor) -> list[Tensor]:
     x = x.detach().to(layer.weight.dtype).requires_grad_()
     out = layer(x)
     out.backward(gradient.to(out.dtype))
-    found = [out.detach(), x.grad, layer.weight.grad, *([] if layer.bias is None else [layer.bias.grad])]
-    return [tensor for tensor in found if tensor is not None]
+    actual = [out.detach(), x.grad, layer.weight.grad, *([] if layer.bias is None else [layer.bias.grad])]
+    return [tensor for tensor in actual if tensor is not None]
 
 
 @needs_onednn
@@ -56,12 +56,12 @@ def test_a_broadcast_gradient_and_the_gradient_of_a_gradient() -> None:
     layer, plain = Linear(7, 5), nn.Linear(7, 5)
     plain.load_state_dict(layer.state_dict())
     penalties = []
-    for one in (layer, plain):
+    for entry in (layer, plain):
         x = torch.ones(11, 7, requires_grad=True)
-        (slope,) = torch.autograd.grad(one(x).pow(2).sum(), x, create_graph=True)
+        (slope,) = torch.autograd.grad(entry(x).pow(2).sum(), x, create_graph=True)
         slope.pow(2).sum().backward()  # a gradient penalty
-        one(torch.ones(11, 7)).sum().backward()  # its gradient is one number, expanded
-        penalties.append([one.weight.grad, one.bias.grad])
+        entry(torch.ones(11, 7)).sum().backward()  # its gradient is one number, expanded
+        penalties.append([entry.weight.grad, entry.bias.grad])
     for ours, theirs in zip(*penalties, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 

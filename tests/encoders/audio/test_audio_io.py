@@ -113,9 +113,9 @@ def test_mel_power_is_what_its_definition_says() -> None:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     frames = np.stack([padded[start : start + window] * hann for start in range(0, 797 + 1, hop)])
     expected = np.abs(np.fft.rfft(frames)) ** 2 @ slaney_bands(RATE, window, bands).T
-    found = mel_power(torch.from_numpy(noise).float(), RATE, n_mels=bands, hop=0.010, window=0.025)
-    assert found.shape == (1 + 797 // 80, bands)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-5)
+    actual = mel_power(torch.from_numpy(noise).float(), RATE, n_mels=bands, hop=0.010, window=0.025)
+    assert actual.shape == (1 + 797 // 80, bands)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_centres_are_where_the_bands_are_highest() -> None:
@@ -215,9 +215,9 @@ class TestBadFiles:
     @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
     def test_a_wav_written_into_a_pipe_is_whole(self, size: int) -> None:
         data = bytearray(encoded(TONE, "WAV"))
-        place = data.index(b"data")
+        index = data.index(b"data")
         data[4:8] = struct.pack("<I", 0xFFFFFFFF)
-        data[place + 4 : place + 8] = struct.pack("<I", size)
+        data[index + 4 : index + 8] = struct.pack("<I", size)
         if size:
             assert len(read_clip(bytes(data), RATE)) == len(TONE)
         else:
@@ -233,10 +233,10 @@ class TestBadFiles:
             size = 3600 * RATE * 2
             file.write(header[:4] + struct.pack("<I", size + 36) + header[8:40] + struct.pack("<I", size))
             file.truncate(44 + size)
-        found = subprocess.run(
+        actual = subprocess.run(
             [sys.executable, "-c", _HOUR, str(path)], capture_output=True, text=True, check=True
         )
-        samples, pieces, head, grown = map(int, found.stdout.split())
+        samples, pieces, head, grown = map(int, actual.stdout.split())
         assert samples == 3600 * 4000
         assert pieces >= 360
         assert head == 30 * 4000

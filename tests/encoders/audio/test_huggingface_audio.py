@@ -93,9 +93,9 @@ class TestLogMel:
         read = [made.read(clip) for clip in clips]
         assert [content.shape for content in read] == [(2480,), (4024,), (798,)]
         frames = [made.frames(content) for content in read]
-        expected, found = made([frames[0], None, *frames[1:]]), made([read[0], None, *read[1:]])
-        assert found.length_list == expected.length_list
-        torch.testing.assert_close(found.values, expected.values, atol=2e-5, rtol=0)
+        expected, actual = made([frames[0], None, *frames[1:]]), made([read[0], None, *read[1:]])
+        assert actual.length_list == expected.length_list
+        torch.testing.assert_close(actual.values, expected.values, atol=2e-5, rtol=0)
 
     def test_bands_are_brought_to_one_level(self) -> None:
         encoder = LogMel(dim=16, sample_rate=8000, n_mels=23, normalise="band")

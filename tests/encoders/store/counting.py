@@ -43,10 +43,10 @@ class Counting(Encoder):
 
     def encode(self, contents: Sequence[Any]) -> Tokens:
         time.sleep(self.pause)
-        there = [content for content in contents if content is not None]
-        for content in there:
+        present = [content for content in contents if content is not None]
+        for content in present:
             self.refuse(content)
-        self.encoded += there
+        self.encoded += present
         rows = [None if content is None else self.row(content) for content in contents]
         return self.pack(rows, times=[None if row is None else row[:, 0].double().float() for row in rows])
 

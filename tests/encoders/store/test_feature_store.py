@@ -113,7 +113,7 @@ class TestOnce:
         Image.new("RGB", (9, 9), (0, 200, 0)).save(paths[4])
         after = FeatureStore(tmp_path, encoder, progress=False).tokens(paths)
         assert encoder.count == 8
-        same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+        same = [torch.equal(entry, other) for entry, other in zip(before, after, strict=True)]
         assert same == [True] * 4 + [False] + [True] * 2
 
     def test_like_lengths_go_together_longest_first(self, tmp_path: Path) -> None:

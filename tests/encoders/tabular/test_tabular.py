@@ -209,7 +209,7 @@ def test_a_node_is_known_by_its_edges_and_not_by_its_vector() -> None:
 
 def rows_of_words(rows: int, words: int) -> list[dict[str, Any]]:
     drawn = np.random.default_rng(0).random((rows, words)) < 0.15
-    return [{"words": [f"w{word}" for word in np.flatnonzero(own)]} for own in drawn]
+    return [{"words": [f"w{word}" for word in np.flatnonzero(group)]} for group in drawn]
 
 
 def likeness(encoder: Tabular, rows: list[dict[str, Any]]) -> np.ndarray:

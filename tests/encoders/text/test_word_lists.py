@@ -105,9 +105,9 @@ def test_shapes_tell_capitals_apart_that_spelling_does_not() -> None:
         TinyText(dim=8, layers=0, is_split_into_words=True),
         TinyText(dim=8, layers=0, is_split_into_words=True, word_shapes=True),
     )
-    one, other = (["Apple", "A1"], ["apple", "a1"])
-    assert bool((plain([one]).values == plain([other]).values).all())
-    assert not bool((shapes([one]).values == shapes([other]).values).any(1).any())
+    entry, other = (["Apple", "A1"], ["apple", "a1"])
+    assert bool((plain([entry]).values == plain([other]).values).all())
+    assert not bool((shapes([entry]).values == shapes([other]).values).any(1).any())
 
 
 def test_words_of_a_list_are_not_cut_and_see_their_neighbours() -> None:
@@ -120,9 +120,9 @@ def test_words_of_a_list_are_not_cut_and_see_their_neighbours() -> None:
 
 @given(st.lists(st.integers(1, 9), max_size=17), st.integers(1, 11))
 def test_runs_hold_every_word_once_and_fit(sizes: list[int], room: int) -> None:
-    found = chunk_words(sizes, room)
-    assert [place for first, end in found for place in range(first, end)] == list(range(len(sizes)))
-    for first, end in found:
+    actual = chunk_words(sizes, room)
+    assert [index for first, end in actual for index in range(first, end)] == list(range(len(sizes)))
+    for first, end in actual:
         assert end - first == 1 or sum(sizes[first:end]) <= room
 
 

@@ -16,8 +16,8 @@ def test_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 29).astype(str)
     samples = {"image": np.flatnonzero(rng.random(29) < 0.8), "text": np.flatnonzero(rng.random(29) < 0.7)}
-    vectors = {name: rng.normal(size=(len(own), 5)) for name, own in samples.items()}
-    found = cross_modal_precision(vectors, samples, labels, k=3)
+    vectors = {name: rng.normal(size=(len(sample), 5)) for name, sample in samples.items()}
+    actual = cross_modal_precision(vectors, samples, labels, k=3)
     for query, target in (("image", "text"), ("text", "image")):
         shares = []
         for vector, sample in zip(vectors[query], samples[query], strict=True):
@@ -26,15 +26,15 @@ def test_against_a_loop() -> None:
                 key=lambda other: -float(vector @ vectors[target][other]),
             )
             shares.append(np.mean([labels[samples[target][other]] == labels[sample] for other in ranked[:3]]))
-        np.testing.assert_allclose(found[query, target], np.mean(shares))
+        np.testing.assert_allclose(actual[query, target], np.mean(shares))
 
 
 def test_memory_alone_finds_nothing() -> None:
     """Vectors that know only which sample they are find their own sample, which does not count."""
     vectors = {"image": np.eye(7), "audio": np.eye(7)}
     samples = {"image": np.arange(7), "audio": np.arange(7)}
-    found = cross_modal_precision(vectors, samples, np.arange(7).astype(str), k=1)
-    assert set(found.values()) == {0.0}
+    actual = cross_modal_precision(vectors, samples, np.arange(7).astype(str), k=1)
+    assert set(actual.values()) == {0.0}
 
 
 def test_first_ranks_against_a_sorted_list() -> None:
@@ -42,9 +42,9 @@ def test_first_ranks_against_a_sorted_list() -> None:
     queries, targets = rng.normal(size=(11, 5)), rng.normal(size=(23, 5))
     owner, owners = np.arange(11) % 7, np.arange(23) % 7
     expected = []
-    for vector, own in zip(queries, owner, strict=True):
+    for vector, group in zip(queries, owner, strict=True):
         order = np.argsort(-(targets @ vector))
-        others_before = [owners[place] for place in order].index(own)
+        others_before = [owners[index] for index in order].index(group)
         expected.append(1 + others_before)
     assert first_relevant_ranks(queries, targets, owner, owners).tolist() == expected
 

@@ -43,7 +43,7 @@ def test_expected_is_the_mean_over_all_orders_of_the_ties(seed: int) -> None:
         strict = Run([0, count], order, -np.arange(count))
         every.append(evaluate_run(strict, qrels, NAMES, ties="stable", empty="skip", relevant_from=0.7))
     for name in NAMES:
-        mean = np.mean([one.values[name][0] for one in every])
+        mean = np.mean([entry.values[name][0] for entry in every])
         assert expected.values[name][0] == pytest.approx(mean, abs=1e-12, nan_ok=True), name
 
 
@@ -54,33 +54,33 @@ def test_expected_ndcg_is_scikit_learns_and_auc_too() -> None:
         scores = rng.integers(0, 5, 31).astype(float)
         gains = np.where(rng.random(31) < 0.4, rng.random(31), 0.0)
         qrels = Qrels([0, 31], range(31), gains)
-        found = evaluate_run(
+        actual = evaluate_run(
             Run([0, 31], range(31), scores), qrels, ["ndcg@7", "ndcg", "auc"], ties="expected"
         )
-        assert found.mean("ndcg@7") == pytest.approx(ndcg_score([gains], [scores], k=7), abs=1e-12)
-        assert found.mean("ndcg") == pytest.approx(ndcg_score([gains], [scores]), abs=1e-12)
-        assert found.mean("auc") == pytest.approx(roc_auc_score(gains > 0, scores), abs=1e-12)
+        assert actual.mean("ndcg@7") == pytest.approx(ndcg_score([gains], [scores], k=7), abs=1e-12)
+        assert actual.mean("ndcg") == pytest.approx(ndcg_score([gains], [scores]), abs=1e-12)
+        assert actual.mean("auc") == pytest.approx(roc_auc_score(gains > 0, scores), abs=1e-12)
 
 
 def test_a_large_tie_is_exact() -> None:
     """1,000 documents of one score, 3 of them relevant: the first stands at 1001 / 4 in the mean."""
     qrels = Qrels([0, 3], [5, 500, 999], [1, 1, 1])
     run = Run([0, 1000], range(1000), np.ones(1000))
-    found = evaluate_run(run, qrels, ["hit@10", "recall@10", "mrr", "map", "auc"], ties="expected")
-    assert found.mean("hit@10") == pytest.approx(1 - math.comb(997, 10) / math.comb(1000, 10), abs=1e-12)
-    assert found.mean("recall@10") == pytest.approx(0.01)
-    chances = [math.comb(1000 - place, 2) / math.comb(1000, 3) for place in range(1, 999)]
-    assert found.mean("mrr") == pytest.approx(sum(c / (i + 1) for i, c in enumerate(chances)), abs=1e-12)
-    assert found.mean("auc") == 0.5
-    assert found.tie_rate == 1.0
+    actual = evaluate_run(run, qrels, ["hit@10", "recall@10", "mrr", "map", "auc"], ties="expected")
+    assert actual.mean("hit@10") == pytest.approx(1 - math.comb(997, 10) / math.comb(1000, 10), abs=1e-12)
+    assert actual.mean("recall@10") == pytest.approx(0.01)
+    chances = [math.comb(1000 - index, 2) / math.comb(1000, 3) for index in range(1, 999)]
+    assert actual.mean("mrr") == pytest.approx(sum(c / (i + 1) for i, c in enumerate(chances)), abs=1e-12)
+    assert actual.mean("auc") == 0.5
+    assert actual.tie_rate == 1.0
 
 
 def test_exponential_gain_by_hand() -> None:
     """Grades 1 then 3 retrieved: gains 1 and 7."""
     qrels = Qrels([0, 2], [0, 1], [1, 3])
-    found = evaluate_run(Run([0, 2], [0, 1], [0.9, 0.1]), qrels, ["ndcg_exp@2"])
+    actual = evaluate_run(Run([0, 2], [0, 1], [0.9, 0.1]), qrels, ["ndcg_exp@2"])
     discount = 1 / math.log2(3)
-    assert found.mean("ndcg_exp@2") == pytest.approx((1 + 7 * discount) / (7 + discount))
+    assert actual.mean("ndcg_exp@2") == pytest.approx((1 + 7 * discount) / (7 + discount))
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,14 @@ def loop_rank(scores: list[float], items: list[int], k: int, excluded: set[int],
 
 def loop_metrics(ranked: list[int], right: set[int], cut: int) -> dict[str, float]:
     hits = [item in right for item in ranked[:cut]]
-    gain = sum(1 / math.log2(place + 2) for place, hit in enumerate(hits) if hit)
-    ideal = sum(1 / math.log2(place + 2) for place in range(min(cut, len(right))))
+    gain = sum(1 / math.log2(index + 2) for index, hit in enumerate(hits) if hit)
+    ideal = sum(1 / math.log2(index + 2) for index in range(min(cut, len(right))))
     return {
         "recall": sum(hits) / len(right),
         "precision": sum(hits) / cut,
         "hit": float(any(hits)),
         "mrr": 1 / (hits.index(True) + 1) if any(hits) else 0.0,
-        "map": sum(sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit)
+        "map": sum(sum(hits[: index + 1]) / (index + 1) for index, hit in enumerate(hits) if hit)
         / len(right),
         "ndcg": gain / ideal,
         "ndcg_exp": gain / ideal,  # binary: 2^1 - 1 is 1

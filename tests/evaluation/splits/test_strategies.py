@@ -38,8 +38,8 @@ def test_random_holds_out_a_fraction_of_each_user(seed: int, users: int, items: 
 
 def test_random_repeats_with_its_seed_only() -> None:
     u, i = interactions(0, 11, 19)
-    one, again, other = (strategies.random_split(u, i, seed=seed) for seed in (3, 3, 4))
-    assert one.test.tolist() == again.test.tolist() != other.test.tolist()
+    entry, again, other = (strategies.random_split(u, i, seed=seed) for seed in (3, 3, 4))
+    assert entry.test.tolist() == again.test.tolist() != other.test.tolist()
 
 
 def test_random_refuses_a_pair_that_lands_on_both_sides() -> None:
@@ -100,11 +100,11 @@ def test_cold_items_are_those_of_the_protocol() -> None:
 
 def test_changing_what_is_held_out_for_validation_leaves_the_test_alone() -> None:
     u, i = interactions(1, 7, 101)
-    one, other = (
+    entry, other = (
         strategies.cold_item_split(u, i, item_count=101, seed=5, validation=part) for part in (0.1, 0.5)
     )
-    assert one.cold_items.tolist() == other.cold_items.tolist()
-    assert one.test.tolist() == other.test.tolist()
+    assert entry.cold_items.tolist() == other.cold_items.tolist()
+    assert entry.test.tolist() == other.test.tolist()
 
 
 def test_known_at_the_test_includes_validation() -> None:
@@ -203,11 +203,13 @@ def test_a_given_test_part_is_taken_as_it_is(seed: int, users: int, items: int) 
     marked = np.random.default_rng([seed, 1]).random(len(u)) < 0.3
     parts = np.where(marked, "test", "train").astype(object)
     assume(0 < marked.sum() < len(u))
-    one, other = (strategies.split_from_column(u, i, parts, seed=s, validation=0.3) for s in (seed, seed + 1))
-    assert one.test.tolist() == other.test.tolist() == np.flatnonzero(marked).tolist()
-    assert sorted([*one.train, *one.validation]) == np.flatnonzero(~marked).tolist()
+    entry, other = (
+        strategies.split_from_column(u, i, parts, seed=s, validation=0.3) for s in (seed, seed + 1)
+    )
+    assert entry.test.tolist() == other.test.tolist() == np.flatnonzero(marked).tolist()
+    assert sorted([*entry.train, *entry.validation]) == np.flatnonzero(~marked).tolist()
     for user in range(users):
-        assert (u[one.validation] == user).sum() == int(0.3 * ((u == user) & ~marked).sum())
+        assert (u[entry.validation] == user).sum() == int(0.3 * ((u == user) & ~marked).sum())
 
 
 def test_a_given_validation_part_is_kept() -> None:

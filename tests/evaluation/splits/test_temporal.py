@@ -37,9 +37,9 @@ def test_what_is_known_is_all_that_came_before() -> None:
     # Item 3 was met at validation first: before, nothing is known of it, not even that nobody chose it.
     assert split.known_items("validation").tolist() == [0, 1, 2, 4]
     assert split.known_items("test").tolist() == [0, 1, 2, 3, 4]
-    strata, _ = split_subgroups(split)
-    assert not (strata["items: warm"] & strata["items: cold"]).any()
-    assert (strata["items: warm"] | strata["items: cold"]).all()
+    subgroups, _ = split_subgroups(split)
+    assert not (subgroups["items: warm"] & subgroups["items: cold"]).any()
+    assert (subgroups["items: warm"] | subgroups["items: cold"]).all()
 
 
 def test_time_has_to_divide_the_split() -> None:
@@ -48,7 +48,7 @@ def test_time_has_to_divide_the_split() -> None:
         known_histories(split, "test")
 
 
-def test_rivals_get_the_known_events_alone() -> None:
+def test_baselines_get_the_known_events_alone() -> None:
     """Each pair at its first time, whatever else is in the data."""
     events = Interactions(
         np.array([0, 0, 0, 1, 1]), np.array([2, 1, 2, 0, 2]), time=np.array([5.0, 1.0, 9.0, 3.0, 99.0])
@@ -81,9 +81,9 @@ def ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tmp_path / "items.csv", index=False
     )
     rows = [
-        (user, item, int(user * 10 * DAY + place * 60), float(rng.integers(1, 6)))
+        (user, item, int(user * 10 * DAY + index * 60), float(rng.integers(1, 6)))
         for user in range(USERS)
-        for place, item in enumerate(rng.permutation(ITEMS)[:13])
+        for index, item in enumerate(rng.permutation(ITEMS)[:13])
     ]
     frame = pd.DataFrame(rows, columns=["user", "item", "time", "rating"])
     frame.to_csv(tmp_path / "interactions.csv", index=False)

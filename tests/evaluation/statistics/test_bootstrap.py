@@ -48,8 +48,8 @@ def test_paired_sees_what_the_single_intervals_cannot() -> None:
     rng = np.random.default_rng(3)
     theirs = rng.random((3, 211))
     ours = theirs + 0.01 + rng.normal(0, 0.005, theirs.shape)
-    one, other = bootstrap(ours), bootstrap(theirs)
-    assert one.low < other.high  # they overlap
+    entry, other = bootstrap(ours), bootstrap(theirs)
+    assert entry.low < other.high  # they overlap
     difference = paired_bootstrap(ours, theirs)
     assert difference.excludes_zero
     assert difference.mean == pytest.approx((ours - theirs).mean())

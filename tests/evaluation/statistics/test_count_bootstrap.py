@@ -24,8 +24,10 @@ def counted(values: np.ndarray) -> np.ndarray:
 def test_of_a_mean_they_are_the_intervals_of_means() -> None:
     drawn = np.random.default_rng(0)
     seeds = [drawn.random(211) < share for share in (0.7, 0.8)]
-    ours = bootstrap_metrics([counted(one.astype(float)) for one in seeds], mean_of, n_resamples=4000)["mean"]
-    other = bootstrap([one.astype(float) for one in seeds], n_resamples=4000)
+    ours = bootstrap_metrics([counted(seed.astype(float)) for seed in seeds], mean_of, n_resamples=4000)[
+        "mean"
+    ]
+    other = bootstrap([seed.astype(float) for seed in seeds], n_resamples=4000)
     assert ours.mean == pytest.approx(other.mean)
     assert ours.seed_means == pytest.approx(other.seed_means)
     assert (ours.low, ours.high) == pytest.approx((other.low, other.high), abs=0.006)
@@ -34,9 +36,9 @@ def test_of_a_mean_they_are_the_intervals_of_means() -> None:
 
 def test_the_mean_is_that_of_the_seeds_figures_and_not_of_all_samples_at_once() -> None:
     short, long = np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[8.0, 10.0], [2.0, 30.0]])
-    found = bootstrap_metrics([short, long], mean_of)["mean"]
-    assert found.seed_means == (0.5, 0.25)
-    assert found.mean == 0.375
+    actual = bootstrap_metrics([short, long], mean_of)["mean"]
+    assert actual.seed_means == (0.5, 0.25)
+    assert actual.mean == 0.375
 
 
 def test_a_difference_is_drawn_on_the_same_samples() -> None:
@@ -44,8 +46,8 @@ def test_a_difference_is_drawn_on_the_same_samples() -> None:
     ours, theirs = counted(hard + 0.1), counted(hard)
     difference = paired_bootstrap_metrics([ours], [theirs], mean_of)["mean"]
     assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
-    own = bootstrap_metrics([ours], mean_of)["mean"]
-    assert own.high - own.low > 0.05
+    group = bootstrap_metrics([ours], mean_of)["mean"]
+    assert group.high - group.low > 0.05
 
 
 @given(st.integers(1, 13), st.integers(1, 3), st.integers(0, 9))
@@ -54,8 +56,8 @@ def test_the_mean_of_all_draws_contains_the_figure_and_zero_differs_from_itself_
 ) -> None:
     drawn = np.random.default_rng(seed)
     counts = [counted(drawn.integers(0, 2, samples).astype(float)) for _ in range(seeds)]
-    found = bootstrap_metrics(counts, mean_of, n_resamples=50, seed=seed)["mean"]
-    assert 0 <= found.low <= found.high <= 1
+    actual = bootstrap_metrics(counts, mean_of, n_resamples=50, seed=seed)["mean"]
+    assert 0 <= actual.low <= actual.high <= 1
     same = paired_bootstrap_metrics(counts, counts, mean_of, n_resamples=50, seed=seed)["mean"]
     assert (same.mean, same.low, same.high) == (0, 0, 0)
 

@@ -30,8 +30,10 @@ def test_agrees_with_scipy_where_exchanges_are_drawn() -> None:
 
 def test_under_no_difference_p_values_are_uniform() -> None:
     rng = np.random.default_rng(1)
-    found = [randomization_test(rng.random(31), rng.random(31), n_resamples=400, seed=i) for i in range(300)]
-    assert stats.kstest(found, "uniform").pvalue > 0.01
+    results = [
+        randomization_test(rng.random(31), rng.random(31), n_resamples=400, seed=i) for i in range(300)
+    ]
+    assert stats.kstest(results, "uniform").pvalue > 0.01
 
 
 def test_copies_of_the_users_as_seeds_make_nothing_surer() -> None:
@@ -58,13 +60,13 @@ def test_one_comparison_by_hand() -> None:
     """Differences of .2, -.1, 0 and .3; the fifth user has no value."""
     nan = float("nan")
     systems = {"base": {"m": [0.3, 0.6, 0.5, 0.1, nan]}, "new": {"m": [0.5, 0.5, 0.5, 0.4, nan]}}
-    (found,) = compare_systems(systems)
-    assert (found.system, found.baseline, found.metric) == ("new", "base", "m")
-    assert found.difference.mean == pytest.approx(0.1)
-    assert (found.wins, found.losses, found.ties) == (2, 1, 1)
-    assert found.effect_size == pytest.approx(0.1 / np.std([0.2, -0.1, 0, 0.3], ddof=1))
-    assert found.p_value == 4 / 8  # sums of at least .4 among the signs of (.2, .1, .3): 6, 4 (twice each)
-    assert found.per_user.tolist() == pytest.approx([0.2, -0.1, 0.0, 0.3, nan], nan_ok=True)
+    (actual,) = compare_systems(systems)
+    assert (actual.system, actual.baseline, actual.metric) == ("new", "base", "m")
+    assert actual.difference.mean == pytest.approx(0.1)
+    assert (actual.wins, actual.losses, actual.ties) == (2, 1, 1)
+    assert actual.effect_size == pytest.approx(0.1 / np.std([0.2, -0.1, 0, 0.3], ddof=1))
+    assert actual.p_value == 4 / 8  # sums of at least .4 among the signs of (.2, .1, .3): 6, 4 (twice each)
+    assert actual.per_user.tolist() == pytest.approx([0.2, -0.1, 0.0, 0.3, nan], nan_ok=True)
 
 
 def test_many_systems_are_corrected_together() -> None:
@@ -74,19 +76,19 @@ def test_many_systems_are_corrected_together() -> None:
         f"s{i}": {"m": base + rng.normal(0.01 * i, 0.1, 101)} for i in range(4)
     }
     against = compare_systems(systems, n_resamples=999)
-    assert [one.system for one in against] == ["s0", "s1", "s2", "s3"]
-    assert [one.adjusted_p_value for one in against] == holm_correction(
-        [one.p_value for one in against]
+    assert [entry.system for entry in against] == ["s0", "s1", "s2", "s3"]
+    assert [entry.adjusted_p_value for entry in against] == holm_correction(
+        [entry.p_value for entry in against]
     ).tolist()
     assert len(compare_systems(systems, all_pairs=True, n_resamples=99)) == 10
     other = compare_systems(systems, baseline="s3", n_resamples=99)
-    assert {one.baseline for one in other} == {"s3"}
+    assert {entry.baseline for entry in other} == {"s3"}
 
 
 def test_the_same_everywhere_is_an_infinite_effect_and_valid_json() -> None:
-    (found,) = compare_systems({"a": {"m": [0.25, 0.5]}, "b": {"m": [0.5, 0.75]}})
-    assert found.effect_size == np.inf
-    assert found.to_json()["effect_size"] is None
+    (actual,) = compare_systems({"a": {"m": [0.25, 0.5]}, "b": {"m": [0.5, 0.75]}})
+    assert actual.effect_size == np.inf
+    assert actual.to_json()["effect_size"] is None
     assert compare_systems({"a": {"m": [0.25, 0.5]}, "b": {"m": [0.25, 0.5]}})[0].effect_size == 0.0
 
 

@@ -31,23 +31,25 @@ def said_and_true() -> tuple[list[str], list[str]]:
     generator = np.random.default_rng(0)
     true = generator.choice(["bird", "cat", "dog", "fox"], 97, p=[0.5, 0.3, 0.15, 0.05]).tolist()
     wrong = generator.choice(["bird", "cat", "dog", "emu"], 97).tolist()
-    said = [t if generator.random() < 0.6 and t != "fox" else w for t, w in zip(true, wrong, strict=True)]
-    return said, true
+    predicted = [
+        t if generator.random() < 0.6 and t != "fox" else w for t, w in zip(true, wrong, strict=True)
+    ]
+    return predicted, true
 
 
 def test_the_counts_say_of_classes_what_scikit_learn_says(said_and_true: tuple[list[str], list[str]]) -> None:
-    said, true = said_and_true
+    predicted, true = said_and_true
     measure = ClassificationMetrics(NAMES)
-    counts = measure.counts(said, true)
-    figures, rows = measure.evaluate(said, true), measure.per_class(counts.sum(0))
-    assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(true, said))
-    by_class = metrics.precision_recall_fscore_support(true, said, labels=NAMES, zero_division=0)
-    for place, name in enumerate(NAMES):
+    counts = measure.counts(predicted, true)
+    figures, rows = measure.evaluate(predicted, true), measure.per_class(counts.sum(0))
+    assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+    by_class = metrics.precision_recall_fscore_support(true, predicted, labels=NAMES, zero_division=0)
+    for index, name in enumerate(NAMES):
         for figure, values in zip(("precision", "recall", "f1", "support"), by_class, strict=True):
-            assert float(rows[name][figure]) == pytest.approx(values[place])
-    there = sorted(set(true))  # means are over the classes that are there
+            assert float(rows[name][figure]) == pytest.approx(values[index])
+    present = sorted(set(true))  # means are over the classes that are there
     macro = metrics.precision_recall_fscore_support(
-        true, said, labels=there, average="macro", zero_division=0
+        true, predicted, labels=present, average="macro", zero_division=0
     )
     for figure, value in zip(("precision", "recall", "f1"), macro, strict=False):
         assert figures[f"macro {figure}"] == pytest.approx(value)
@@ -58,8 +60,8 @@ def test_the_counts_say_of_labels_what_scikit_learn_says() -> None:
     true_NL, said_NL = generator.random((2, 53, 3)) < 0.4
     names = NAMES[:3]
     listed = [
-        [[n for n, there in zip(names, row, strict=True) if there] for row in one]
-        for one in (said_NL, true_NL)
+        [[n for n, present in zip(names, row, strict=True) if present] for row in entry]
+        for entry in (said_NL, true_NL)
     ]
     figures = MultilabelMetrics(names).evaluate(*listed)
     assert figures["f1"] == pytest.approx(metrics.f1_score(true_NL, said_NL, average="micro"))
@@ -96,8 +98,8 @@ def test_ranks_of_labels_by_hand() -> None:
 
 def test_honest_probabilities_have_no_calibration_error() -> None:
     generator = np.random.default_rng(2)
-    said = generator.random(200_003)
-    assert calibration_error(said, generator.random(len(said)) < said) < 0.01
+    predicted = generator.random(200_003)
+    assert calibration_error(predicted, generator.random(len(predicted)) < predicted) < 0.01
     assert calibration_error([], []) == 0
     assert calibration_error([1.0, 0.0], [0, 1]) == 1
 

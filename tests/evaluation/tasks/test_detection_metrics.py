@@ -82,13 +82,13 @@ def oracle(predictions: list[Boxes], targets: list[Boxes], label: str, threshold
     total = sum(map(len, left.values()))
     if not total:
         return math.nan
-    points, found = [], 0
-    for place, (_, picture, box) in enumerate(ranked, start=1):
+    points, actual = [], 0
+    for index, (_, picture, box) in enumerate(ranked, start=1):
         best = max(left[picture], key=lambda other: overlap(box, other), default=None)
         if best is not None and overlap(box, best) >= threshold:
             left[picture].remove(best)
-            found += 1
-        points.append((found / total, found / place))
+            actual += 1
+        points.append((actual / total, actual / index))
     best_at = [max((p for r, p in points if r >= recall), default=0.0) for recall in np.linspace(0, 1, 101)]
     return sum(best_at) / 101
 
@@ -160,8 +160,8 @@ def test_the_same_as_an_oracle(seed: int) -> None:
         assert row["ap50"] == pytest.approx(by_threshold[0], abs=1e-12, nan_ok=True)
         assert row["ap75"] == pytest.approx(by_threshold[5], abs=1e-12, nan_ok=True)
         assert row["map"] == pytest.approx(float(np.mean(by_threshold)), abs=1e-12, nan_ok=True)
-    there = [row["map"] for row in figures.values() if row["support"]]
-    assert detection_metrics(predictions, targets)["map"] == pytest.approx(np.mean(there))
+    present = [row["map"] for row in figures.values() if row["support"]]
+    assert detection_metrics(predictions, targets)["map"] == pytest.approx(np.mean(present))
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_every_draw_has_cocos_own_figures(seed: int) -> None:
         expected = per_class_detection_metrics(
             [predictions[row] for row in rows], [targets[row] for row in rows]
         )
-        for label, found in matches.items():
-            values = found.average_precision(weight[None].astype(float))[0]
+        for label, match in matches.items():
+            values = match.average_precision(weight[None].astype(float))[0]
             if label not in expected or not expected[label]["support"]:
                 assert np.isnan(values).all()
                 continue

@@ -58,8 +58,8 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "cc"]), max_size=5).map(" ".join)
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
 def test_they_add_up_to_the_edit_distance(pairs: list[tuple[str, str]]) -> None:
-    heard, said = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    words, characters = count_edits(heard, said), count_edits(heard, said, "character")
+    heard, predicted = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    words, characters = count_edits(heard, predicted), count_edits(heard, predicted, "character")
     assert words.errors.tolist() == [distance(h.split(), s.split()) for h, s in pairs]
     assert characters.errors.tolist() == [distance(list(h), list(s)) for h, s in pairs]
 

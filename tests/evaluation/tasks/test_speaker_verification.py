@@ -37,18 +37,18 @@ def test_the_same_errors_as_of_trials_one_by_one(seed: int, count: int, spread: 
     centre = {name: rng.normal(size=7) for name in set(speakers)}
     vectors = np.stack([centre[name] + spread * rng.normal(size=7) for name in speakers])
     curve = error_tradeoff_curve(*trials(vectors, speakers))
-    found = MEASURE.evaluate(list(vectors), speakers)
+    actual = MEASURE.evaluate(list(vectors), speakers)
     # Sorting scores into bins moves a trial or two across the threshold.
     step = 3 / min(len(speakers), 2 * len(speakers))
-    assert found["eer"] == pytest.approx(curve.equal_error_rate, abs=step)
-    assert found["min_dcf"] == pytest.approx(curve.min_cost(), abs=max(0.1, 3 * step))
+    assert actual["eer"] == pytest.approx(curve.equal_error_rate, abs=step)
+    assert actual["min_dcf"] == pytest.approx(curve.min_cost(), abs=max(0.1, 3 * step))
 
 
 def test_by_hand() -> None:
     # To the mean of the others of its own: 1, 1, 0 and 0; to the other speaker's mean: .707, .707, 1 and 0.
     vectors = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
-    found = MEASURE.evaluate(vectors, ["ann", "ann", "bob", "bob"])
-    assert found["eer"] == pytest.approx(0.5, abs=0.01)
+    actual = MEASURE.evaluate(vectors, ["ann", "ann", "bob", "bob"])
+    assert actual["eer"] == pytest.approx(0.5, abs=0.01)
     counts = MEASURE.counts(vectors, ["ann", "ann", "bob", "bob"])
     same, other = np.split(counts, 2, axis=1)
     assert same.sum(1).tolist() == other.sum(1).tolist() == [1, 1, 1, 1]
@@ -69,7 +69,7 @@ def test_what_cannot_be_compared_counts_as_not_knowing() -> None:
 def test_figures_of_many_sums_at_once_are_those_of_each() -> None:
     counts = MEASURE.counts(list(np.random.default_rng(0).normal(size=(13, 5))), list("aabbccaabbcca"))
     sums = np.stack([counts.sum(0), counts[:7].sum(0), 2 * counts.sum(0)])
-    found = MEASURE.compute(sums)
+    actual = MEASURE.compute(sums)
     for name in ("eer", "min_dcf"):
-        assert found[name].tolist() == [float(MEASURE.compute(one)[name]) for one in sums]
-        assert found[name][0] == found[name][2]
+        assert actual[name].tolist() == [float(MEASURE.compute(entry)[name]) for entry in sums]
+        assert actual[name][0] == actual[name][2]

@@ -31,60 +31,64 @@ def pairs(one: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, Any]
 
 @given(pairs(NAMES))
 def test_classes_as_scikit_learn_measures_them(rows: list[tuple[str, str]]) -> None:
-    said, true = zip(*rows, strict=True)
+    predicted, true = zip(*rows, strict=True)
     measure = ClassificationMetrics.from_targets(["ant", "bee", "cat", None])
-    found = measure.evaluate(said, true)
-    assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(true, said))
-    there = sorted(set(true))
+    actual = measure.evaluate(predicted, true)
+    assert actual["accuracy"] == pytest.approx(sklearn.accuracy_score(true, predicted))
+    present = sorted(set(true))
     for name, score in (("precision", 0), ("recall", 1), ("f1", 2)):
-        by_class = sklearn.precision_recall_fscore_support(true, said, labels=there, zero_division=0)[score]
-        assert found[f"macro {name}"] == pytest.approx(by_class.mean())
-    rows_of = measure.per_class(measure.counts(said, true).sum(0))
+        by_class = sklearn.precision_recall_fscore_support(true, predicted, labels=present, zero_division=0)[
+            score
+        ]
+        assert actual[f"macro {name}"] == pytest.approx(by_class.mean())
+    rows_of = measure.per_class(measure.counts(predicted, true).sum(0))
     assert {name: int(row["support"]) for name, row in rows_of.items()} == {
         name: true.count(name) for name in measure.class_names
     }
-    assert measure.selection_score(found) == found["accuracy"]
+    assert measure.selection_score(actual) == actual["accuracy"]
 
 
 @given(pairs(st.sets(NAMES)))
 def test_labels_as_scikit_learn_measures_them(rows: list[tuple[set[str], set[str]]]) -> None:
-    said, true = ([sorted(each) for each in column] for column in zip(*rows, strict=True))
+    predicted, true = ([sorted(each) for each in column] for column in zip(*rows, strict=True))
     measure = MultilabelMetrics.from_targets([["ant", "bee"], ["cat"], []])
-    found = measure.evaluate(said, true)
-    as_rows = [[[name in one for name in measure.class_names] for one in column] for column in (true, said)]
-    assert found["f1"] == pytest.approx(sklearn.f1_score(*as_rows, average="micro", zero_division=0))
-    assert found["exact"] == pytest.approx(sklearn.accuracy_score(*as_rows))
+    actual = measure.evaluate(predicted, true)
+    as_rows = [
+        [[name in entry for name in measure.class_names] for entry in column] for column in (true, predicted)
+    ]
+    assert actual["f1"] == pytest.approx(sklearn.f1_score(*as_rows, average="micro", zero_division=0))
+    assert actual["exact"] == pytest.approx(sklearn.accuracy_score(*as_rows))
 
 
 @given(st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=7), min_size=1, max_size=7))
 def test_tags_as_seqeval_measures_them(sentences: list[list[tuple[str, str]]]) -> None:
-    said = [[tag for tag, _ in words] for words in sentences]
+    predicted = [[tag for tag, _ in words] for words in sentences]
     true = [[tag for _, tag in words] for words in sentences]
     measure = EntityMetrics.from_targets([["B-place", "I-place", "O"], ["B-person"], None])
     assert measure.class_names == ("person", "place")
-    found = measure.evaluate(said, true)
-    assert found["f1"] == pytest.approx(seqeval.f1_score(true, said, zero_division=0))
-    assert found["precision"] == pytest.approx(seqeval.precision_score(true, said, zero_division=0))
-    assert found["recall"] == pytest.approx(seqeval.recall_score(true, said, zero_division=0))
-    assert found["word accuracy"] == pytest.approx(seqeval.accuracy_score(true, said))
+    actual = measure.evaluate(predicted, true)
+    assert actual["f1"] == pytest.approx(seqeval.f1_score(true, predicted, zero_division=0))
+    assert actual["precision"] == pytest.approx(seqeval.precision_score(true, predicted, zero_division=0))
+    assert actual["recall"] == pytest.approx(seqeval.recall_score(true, predicted, zero_division=0))
+    assert actual["word accuracy"] == pytest.approx(seqeval.accuracy_score(true, predicted))
 
 
 def test_words_that_the_encoder_has_cut_off_are_outside() -> None:
     measure = EntityMetrics.from_targets([["B-place"]])
-    found = measure.evaluate([["B-place"]], [["B-place", "O", "B-place"]])
-    assert found["recall"] == 0.5
-    assert found["word accuracy"] == pytest.approx(2 / 3)
+    actual = measure.evaluate([["B-place"]], [["B-place", "O", "B-place"]])
+    assert actual["recall"] == 0.5
+    assert actual["word accuracy"] == pytest.approx(2 / 3)
 
 
 @given(pairs(st.lists(st.sampled_from(["one", "two", "ten"]), min_size=1, max_size=5).map(" ".join)))
 def test_transcripts_as_jiwer_measures_them(rows: list[tuple[str, str]]) -> None:
-    said, true = map(list, zip(*rows, strict=True))
+    predicted, true = map(list, zip(*rows, strict=True))
     measure = text_metrics()
-    found = measure.evaluate(said, true)
-    assert found["wer"] == pytest.approx(jiwer.wer(true, said))
-    assert found["cer"] == pytest.approx(jiwer.cer(true, said))
-    assert found["faultless"] == pytest.approx(np.mean([a == b for a, b in rows]))
-    assert measure.selection_score(found) == 1 - found["wer"]
+    actual = measure.evaluate(predicted, true)
+    assert actual["wer"] == pytest.approx(jiwer.wer(true, predicted))
+    assert actual["cer"] == pytest.approx(jiwer.cer(true, predicted))
+    assert actual["faultless"] == pytest.approx(np.mean([a == b for a, b in rows]))
+    assert measure.selection_score(actual) == 1 - actual["wer"]
 
 
 def test_boxes_by_hand() -> None:
@@ -93,7 +97,7 @@ def test_boxes_by_hand() -> None:
         return Boxes(values, labels, (20, 20), None if scores is None else torch.tensor(scores))
 
     true = [boxes([[0, 0, 10, 10], [0, 10, 10, 20]], ["a", "b"]), boxes([], [])]
-    said = [
+    predicted = [
         # Found; twice the same; of another label; too far away; not sure enough.
         boxes(
             [[0, 0, 10, 9], [0, 0, 10, 10], [0, 10, 10, 20], [9, 9, 19, 19], [0, 10, 10, 20]],
@@ -103,15 +107,15 @@ def test_boxes_by_hand() -> None:
         boxes([[1, 1, 3, 3]], ["b"], [0.99]),
     ]
     measure = DetectionMetrics.from_targets(true)
-    found = measure.evaluate(said, true)
+    actual = measure.evaluate(predicted, true)
     # Four were sure enough; of two true ones one was found.
-    assert found["f1"] == pytest.approx(2 / 7)
-    assert found["precision"] == pytest.approx(1 / 5)
-    assert found["recall"] == 0.5
+    assert actual["f1"] == pytest.approx(2 / 7)
+    assert actual["precision"] == pytest.approx(1 / 5)
+    assert actual["recall"] == 0.5
     # The box of "a" is found by the surest of both; of "b" the first three are wrong.
-    assert found["ap50"] == pytest.approx((1 + 1 / 3) / 2)
-    assert measure.selection_score(found) == found["ap50"]
-    rows = measure.per_class(measure.counts(said, true).sum(0))
+    assert actual["ap50"] == pytest.approx((1 + 1 / 3) / 2)
+    assert measure.selection_score(actual) == actual["ap50"]
+    rows = measure.per_class(measure.counts(predicted, true).sum(0))
     assert rows["a"]["precision"] == pytest.approx(1 / 3)
     assert rows["b"]["recall"] == 0
     perfect = measure.compute(measure.counts(true, true).sum(0))

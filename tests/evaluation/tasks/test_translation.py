@@ -24,7 +24,7 @@ WRITTEN = [
 def test_the_figures_are_those_of_sacrebleu() -> None:
     measure = TranslationMetrics()
     figures = measure.evaluate(SAID, WRITTEN)
-    turned = [[own[place] if place < len(own) else None for own in WRITTEN] for place in range(3)]
+    turned = [[group[index] if index < len(group) else None for group in WRITTEN] for index in range(3)]
     bleu, chrf = sacrebleu.BLEU(), sacrebleu.CHRF()
     assert figures["bleu"] == pytest.approx(bleu.corpus_score(SAID, turned).score)  # type: ignore[arg-type]
     assert figures["chrf"] == pytest.approx(chrf.corpus_score(SAID, turned).score)  # type: ignore[arg-type]
@@ -132,4 +132,4 @@ def test_counts_add_up() -> None:
 
 def grams(text: str, order: int) -> Counter[tuple[str, ...]]:
     words = text.split()
-    return Counter(tuple(words[place : place + order]) for place in range(len(words) - order + 1))
+    return Counter(tuple(words[index : index + order]) for index in range(len(words) - order + 1))

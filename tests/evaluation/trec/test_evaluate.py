@@ -85,15 +85,15 @@ def test_a_thousand_adversarial_cases_as_trec_eval_has_them(batch: int) -> None:
                 evaluate_run(Run.from_dict(run), Qrels.from_dict(qrels), ["map"])
             continue
         official = pytrec_eval.RelevanceEvaluator(qrels, ASKED).evaluate(run)
-        found = evaluate_run(Run.from_dict(run), Qrels.from_dict(qrels), [*TREC, "mrr@3"], missing="skip")
-        reciprocal = found.values["mrr"]  # trec_eval has no cutoff for it
+        actual = evaluate_run(Run.from_dict(run), Qrels.from_dict(qrels), [*TREC, "mrr@3"], missing="skip")
+        reciprocal = actual.values["mrr"]  # trec_eval has no cutoff for it
         np.testing.assert_array_equal(
-            found.values["mrr@3"], np.where(reciprocal < 1 / 3.5, 0 * reciprocal, reciprocal)
+            actual.values["mrr@3"], np.where(reciprocal < 1 / 3.5, 0 * reciprocal, reciprocal)
         )
-        assert set(official) == set(qrels) - set(found.missing_queries)
-        for row, query in enumerate(found.queries):
+        assert set(official) == set(qrels) - set(actual.missing_queries)
+        for row, query in enumerate(actual.queries):
             for ours, theirs in TREC.items():
-                value = found.values[ours][row]
+                value = actual.values[ours][row]
                 if query in official:
                     assert value == pytest.approx(official[query][theirs], abs=1e-6), (query, ours)
                     compared += 1
@@ -112,9 +112,9 @@ def test_ir_measures_counts_missing_queries_as_zero_and_so_do_we(seed: int) -> N
     run.setdefault("q0", {"1": 1.0})
     qrels.setdefault("q0", {"1": 1})
     official = ir_measures.calc_aggregate(list(names.values()), qrels, run)
-    found = evaluate_run(Run.from_dict(run), Qrels.from_dict(qrels), list(names), missing="zero")
+    actual = evaluate_run(Run.from_dict(run), Qrels.from_dict(qrels), list(names), missing="zero")
     for ours, theirs in names.items():
-        assert found.mean(ours) == pytest.approx(official[theirs], abs=1e-6), ours
+        assert actual.mean(ours) == pytest.approx(official[theirs], abs=1e-6), ours
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -128,10 +128,10 @@ def test_float_gains_are_trec_evals_after_scaling(seed: int) -> None:
     powers = {q: {d: 2 ** max(grade, 0) - 1 for d, grade in row.items()} for q, row in qrels.items()}
     for ours, judged, theirs in (("ndcg@5", eighths, qrels), ("ndcg_exp@5", qrels, powers)):
         official = pytrec_eval.RelevanceEvaluator(theirs, {"ndcg_cut.5"}).evaluate(run)
-        found = evaluate_run(Run.from_dict(run), Qrels.from_dict(judged), [ours], missing="skip")
-        for row, query in enumerate(found.queries):
+        actual = evaluate_run(Run.from_dict(run), Qrels.from_dict(judged), [ours], missing="skip")
+        for row, query in enumerate(actual.queries):
             if query in official:
-                assert found.values[ours][row] == pytest.approx(official[query]["ndcg_cut_5"], abs=1e-6)
+                assert actual.values[ours][row] == pytest.approx(official[query]["ndcg_cut_5"], abs=1e-6)
 
 
 def test_numbers_without_names_are_their_decimal_names() -> None:
@@ -153,16 +153,16 @@ def test_numbers_without_names_are_their_decimal_names() -> None:
     official = pytrec_eval.RelevanceEvaluator(grades, ASKED).evaluate(as_names)
     named_run, named_qrels = Run.from_dict(as_names), Qrels.from_dict(grades)
     for left, right in ((run, qrels), (run, named_qrels), (named_run, qrels), (named_run, named_qrels)):
-        found = evaluate_run(left, right, list(TREC))
-        for row, query in enumerate(found.queries):
+        actual = evaluate_run(left, right, list(TREC))
+        for row, query in enumerate(actual.queries):
             for ours, theirs in TREC.items():
-                assert found.values[ours][row] == pytest.approx(official[query][theirs], abs=1e-6)
+                assert actual.values[ours][row] == pytest.approx(official[query][theirs], abs=1e-6)
 
 
 def test_huge_numbers_are_names() -> None:
     run = Run([0, 3], [2**62, 5, 2**40], [1.0, 1.0, 1.0])
-    found = evaluate_run(run, Qrels([0, 1], [5], [1]), ["mrr"])
-    assert found.mean("mrr") == 1.0  # "5" is above "4611686018427387904" and "1099511627776"
+    actual = evaluate_run(run, Qrels([0, 1], [5], [1]), ["mrr"])
+    assert actual.mean("mrr") == 1.0  # "5" is above "4611686018427387904" and "1099511627776"
     assert run.document_name(int(run.documents[0])) == str(2**62)
 
 
@@ -207,22 +207,24 @@ def test_policies_for_missing_and_empty_queries() -> None:
 def test_relevance_may_begin_higher() -> None:
     """As `trec_eval -l 2`: grade 1 is no hit, but still a gain for nDCG."""
     run, grades = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}, {"q": {"a": 1, "b": 2, "c": 0}}
-    found = evaluate_run(Run.from_dict(run), Qrels.from_dict(grades), ["mrr", "map", "ndcg"], relevant_from=2)
+    actual = evaluate_run(
+        Run.from_dict(run), Qrels.from_dict(grades), ["mrr", "map", "ndcg"], relevant_from=2
+    )
     official = pytrec_eval.RelevanceEvaluator(grades, {"recip_rank", "map", "ndcg"}, relevance_level=2)
     values = official.evaluate(run)["q"]
-    assert found.mean("mrr") == values["recip_rank"] == 0.5
-    assert found.mean("map") == values["map"]
-    assert found.mean("ndcg") == pytest.approx(values["ndcg"], abs=1e-6)
+    assert actual.mean("mrr") == values["recip_rank"] == 0.5
+    assert actual.mean("map") == values["map"]
+    assert actual.mean("ndcg") == pytest.approx(values["ndcg"], abs=1e-6)
 
 
 def test_nothing_retrieved_is_not_missing() -> None:
     run = Run([0, 0, 1], [3], [1.0])
-    found = evaluate_run(run, Qrels([0, 1, 2], [3, 3], [1, 1]), ["map", "auc", "precision"])
-    assert found.values["map"].tolist() == [0.0, 1.0]
-    assert np.isnan(found.values["auc"]).all()  # nothing irrelevant was ranked
-    assert found.values["precision"].tolist() == [0.0, 1.0]
-    assert not found.missing_queries
-    assert found.to_json()["metrics"]["auc"] == {"mean": None, "low": None, "high": None}
+    actual = evaluate_run(run, Qrels([0, 1, 2], [3, 3], [1, 1]), ["map", "auc", "precision"])
+    assert actual.values["map"].tolist() == [0.0, 1.0]
+    assert np.isnan(actual.values["auc"]).all()  # nothing irrelevant was ranked
+    assert actual.values["precision"].tolist() == [0.0, 1.0]
+    assert not actual.missing_queries
+    assert actual.to_json()["metrics"]["auc"] == {"mean": None, "low": None, "high": None}
     nowhere = Run([0, 0], [], [])
     assert evaluate_run(nowhere, Qrels([0, 1], [3], [1]), ["map"]).mean("map") == 0.0
 

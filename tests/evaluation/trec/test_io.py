@@ -195,8 +195,8 @@ def test_bad_beir_folders(tmp_path: Path) -> None:
         ({"_id": "q1"}, "line 3: a second query of the name 'q1'"),
         (["q3"], "line 3: expected a JSON object with an _id"),
     ):
-        asked = '{"_id": "q1", "text": "a"}\n{"_id": "q2", "text": "b"}\n'
-        (folder / "queries.jsonl").write_text(asked + json.dumps(line) + "\n")
+        requested = '{"_id": "q1", "text": "a"}\n{"_id": "q2", "text": "b"}\n'
+        (folder / "queries.jsonl").write_text(requested + json.dumps(line) + "\n")
         with pytest.raises(InputError, match=message):
             read_qrels(folder)
     (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "a"}\n')

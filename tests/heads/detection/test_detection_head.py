@@ -66,8 +66,8 @@ def test_where_no_picture_is_known_tokens_have_no_place() -> None:
 def test_a_sample_does_not_depend_on_those_beside_it() -> None:
     head, tokens = head_of().eval(), pictures(2, 3, 1)
     together, alone = head(fused_of(tokens)), head(fused_of(tokens.select([1])))
-    for both, one in zip(together, alone, strict=True):
-        torch.testing.assert_close(both[1:2], one)
+    for both, entry in zip(together, alone, strict=True):
+        torch.testing.assert_close(both[1:2], entry)
 
 
 def test_a_sample_without_any_token_is_no_problem() -> None:
@@ -79,11 +79,11 @@ def test_a_sample_without_any_token_is_no_problem() -> None:
 
 def test_pictures_without_objects_and_unknown_targets() -> None:
     head, fused = head_of().eval(), fused_of(pictures(2, 2, 2))
-    empty, one = Boxes.empty((10, 10)), box(1, 1, 5, 5)
+    empty, entry = Boxes.empty((10, 10)), box(1, 1, 5, 5)
     assert head.loss(fused, [None, None, None]) == 0
     assert head.loss(fused, [empty, empty, empty]) > 0  # being sure of nothing is learned as well
-    alone = head.loss(fused_of(fused.tokens.select([1])), [one])
-    torch.testing.assert_close(head.loss(fused, [None, one, None]), alone)
+    alone = head.loss(fused_of(fused.tokens.select([1])), [entry])
+    torch.testing.assert_close(head.loss(fused, [None, entry, None]), alone)
 
 
 @pytest.mark.parametrize("denoise", [0, 2])
@@ -107,8 +107,8 @@ def test_boxes_without_area_in_their_picture_are_refused(corners: tuple[float, .
 
 
 def test_boxes_that_reach_over_the_edge_are_cut() -> None:
-    found = BoxTargets.from_targets([box(-4, 2, 6, 14)], head_of().vocabulary, torch.device("cpu"))
-    torch.testing.assert_close(found.boxes, torch.tensor([[0.3, 0.6, 0.6, 0.8]]))
+    actual = BoxTargets.from_targets([box(-4, 2, 6, 14)], head_of().vocabulary, torch.device("cpu"))
+    torch.testing.assert_close(actual.boxes, torch.tensor([[0.3, 0.6, 0.6, 0.8]]))
 
 
 def test_learned_places_are_learned_where_nothing_is_proposed() -> None:
@@ -122,13 +122,13 @@ def test_learned_places_are_learned_where_nothing_is_proposed() -> None:
 def test_predictions_are_sorted_and_relative_and_scale_to_their_picture() -> None:
     head = head_of(score_threshold=0.0)
     torch.nn.init.normal_(head.classifier.weight)
-    (found,) = head.predict(fused_of(pictures(3)))
-    assert len(found) == 5
-    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
-    assert bool((found.boxes >= 0).all() & (found.boxes <= 1).all())
-    scaled = found.scaled((20, 40))
-    torch.testing.assert_close(scaled.boxes, found.boxes * torch.tensor([40.0, 20.0, 40.0, 20.0]))
-    torch.testing.assert_close(scaled.scaled((1, 1)).boxes, found.boxes)
+    (actual,) = head.predict(fused_of(pictures(3)))
+    assert len(actual) == 5
+    assert actual.scores.tolist() == sorted(actual.scores.tolist(), reverse=True)
+    assert bool((actual.boxes >= 0).all() & (actual.boxes <= 1).all())
+    scaled = actual.scaled((20, 40))
+    torch.testing.assert_close(scaled.boxes, actual.boxes * torch.tensor([40.0, 20.0, 40.0, 20.0]))
+    torch.testing.assert_close(scaled.scaled((1, 1)).boxes, actual.boxes)
 
 
 def test_noised_objects_are_groups_apart_and_say_nothing_to_the_queries() -> None:
@@ -146,20 +146,20 @@ def test_noised_objects_are_groups_apart_and_say_nothing_to_the_queries() -> Non
     with_them, copies = head._predict_layers(tokens, noised)
     without, nothing = head._predict_layers(tokens)
     assert not nothing
-    assert [len(found.boxes) for found in copies] == [6, 6]
-    for found, expected in zip(with_them, without, strict=True):
-        torch.testing.assert_close(found.logits, expected.logits)
-        torch.testing.assert_close(found.boxes, expected.boxes)
+    assert [len(copy.boxes) for copy in copies] == [6, 6]
+    for actual, expected in zip(with_them, without, strict=True):
+        torch.testing.assert_close(actual.logits, expected.logits)
+        torch.testing.assert_close(actual.boxes, expected.boxes)
 
 
 def test_queries_begin_at_the_surest_patches() -> None:
     """The best first; what is left begins at the learned places, where a picture has fewer patches."""
-    found = BoxPredictions(
+    actual = BoxPredictions(
         torch.tensor([[0.0, 1.0], [3.0, 0.0], [2.0, 2.0], [0.0, 0.0]]),
         torch.arange(4.0)[:, None].expand(4, 4) / 10,
         counts=(3, 1),
     )
-    boxes = top_proposals(found, torch.full((2, 4), 0.9))
+    boxes = top_proposals(actual, torch.full((2, 4), 0.9))
     torch.testing.assert_close(boxes[..., 0], torch.tensor([[0.1, 0.2], [0.3, 0.9]]))
 
 
@@ -206,12 +206,12 @@ def test_it_learns_where_things_are() -> None:
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
 
     def batch(count: int) -> tuple[Fused, list[Boxes]]:
-        place, kind = torch.randint(16, (count,)), torch.randint(2, (count,))
+        index, kind = torch.randint(16, (count,)), torch.randint(2, (count,))
         values = 0.1 * torch.randn(count, 16, 12)
-        values[torch.arange(count), place] += 3 * marks[kind]
+        values[torch.arange(count), index] += 3 * marks[kind]
         targets = [
             box(p % 4, p // 4, p % 4 + 1, p // 4 + 1, label=head.labels[k], size=(4, 4))
-            for p, k in zip(place.tolist(), kind.tolist(), strict=True)
+            for p, k in zip(index.tolist(), kind.tolist(), strict=True)
         ]
         return fused_of(Tokens.from_sequences(list(values), "image")), targets
 
@@ -223,7 +223,7 @@ def test_it_learns_where_things_are() -> None:
         optimizer.step()
     fused, targets = batch(97)
     right = 0
-    for found, truth in zip(head.eval().predict(fused), targets, strict=True):
-        if len(found) and found.labels[0] == truth.labels[0]:
-            right += bool(((found.scaled((4, 4)).boxes[0] - truth.boxes[0]).abs() < 0.35).all())
+    for actual, truth in zip(head.eval().predict(fused), targets, strict=True):
+        if len(actual) and actual.labels[0] == truth.labels[0]:
+            right += bool(((actual.scaled((4, 4)).boxes[0] - truth.boxes[0]).abs() < 0.35).all())
     assert right >= 80

@@ -25,11 +25,11 @@ COSTS = st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(
 @given(st.lists(COSTS, min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_no_other_assignment_costs_less(costs: list[np.ndarray]) -> None:
-    found = hungarian_matching([torch.from_numpy(cost) for cost in costs])
+    actual = hungarian_matching([torch.from_numpy(cost) for cost in costs])
     predictions = objects = 0
     for cost in costs:
-        own = (found.object_index >= objects) & (found.object_index < objects + cost.shape[1])
-        rows, columns = found.prediction_index[own] - predictions, found.object_index[own] - objects
+        group = (actual.object_index >= objects) & (actual.object_index < objects + cost.shape[1])
+        rows, columns = actual.prediction_index[group] - predictions, actual.object_index[group] - objects
         assert len(rows) == len(set(rows.tolist())) == len(set(columns.tolist())) == min(cost.shape)
         tall = cost if len(cost) >= cost.shape[1] else cost.T
         best = min(
@@ -38,7 +38,7 @@ def test_no_other_assignment_costs_less(costs: list[np.ndarray]) -> None:
         )
         assert cost[rows, columns].sum() == best
         predictions, objects = predictions + cost.shape[0], objects + cost.shape[1]
-    assert len(found.object_index) == sum(min(cost.shape) for cost in costs)
+    assert len(actual.object_index) == sum(min(cost.shape) for cost in costs)
 
 
 def test_a_cost_that_is_not_finite_is_refused() -> None:
@@ -75,15 +75,15 @@ def test_the_focal_loss_by_hand() -> None:
     truth = BoxTargets(torch.tensor([1]), FIRST, counts=(1,))
     pairs = hungarian_matching([torch.tensor([[1.0], [0.0]])])
     assert pairs.prediction_index.tolist() == [1]
-    found = BoxPredictions(torch.zeros(2, 3), FIRST.expand(2, 4), (2,))
-    loss = set_loss(CostWeights(1.0, 0.0, 0.0), found, truth, pairs)
+    actual = BoxPredictions(torch.zeros(2, 3), FIRST.expand(2, 4), (2,))
+    loss = set_loss(CostWeights(1.0, 0.0, 0.0), actual, truth, pairs)
     torch.testing.assert_close(loss, torch.tensor((0.25 + 5 * 0.75) * 0.25 * math.log(2)))
 
 
 def test_the_distance_by_hand() -> None:
     truth = BoxTargets(torch.tensor([0]), FIRST, counts=(1,))
-    found = BoxPredictions(torch.zeros(1, 1), FAR, (1,))
-    loss = set_loss(CostWeights(0.0, 5.0, 0.0), found, truth, hungarian_matching([torch.zeros(1, 1)]))
+    actual = BoxPredictions(torch.zeros(1, 1), FAR, (1,))
+    loss = set_loss(CostWeights(0.0, 5.0, 0.0), actual, truth, hungarian_matching([torch.zeros(1, 1)]))
     torch.testing.assert_close(loss, torch.tensor(5 * 0.5))
 
 
@@ -95,8 +95,8 @@ def test_the_order_of_objects_and_of_predictions_does_not_matter() -> None:
 
     def loss(predictions: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
         targets = BoxTargets(labels[objects], truth[objects], counts=(5,))
-        found = BoxPredictions(logits[predictions], boxes[predictions], (7,))
-        return set_loss(costs, found, targets, match_predictions(costs, found, targets))
+        actual = BoxPredictions(logits[predictions], boxes[predictions], (7,))
+        return set_loss(costs, actual, targets, match_predictions(costs, actual, targets))
 
     expected = loss(torch.arange(7), torch.arange(5))
     for _ in range(5):

@@ -31,11 +31,11 @@ def by_numpy(chosen: np.ndarray, dropout: float, ridge: float) -> np.ndarray:
 @pytest.mark.parametrize(("dropout", "ridge"), [(0.7, 10.0), (0.0, 0.5), (0.95, 3.0)])
 def test_scores_are_those_of_histories_that_were_filled_in(dropout: float, ridge: float) -> None:
     chosen, says = world()
-    found = complete_history_weights(
+    actual = complete_history_weights(
         torch.from_numpy(says), cooccurrence_counts(sparse.csr_array(chosen)), dropout, ridge
     )
     filled_in = chosen @ by_numpy(chosen, dropout, ridge)
-    np.testing.assert_allclose(chosen @ found.numpy(), filled_in @ says, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(chosen @ actual.numpy(), filled_in @ says, rtol=1e-9, atol=1e-12)
 
 
 def test_it_is_the_best_reconstruction_from_histories_with_choices_dropped() -> None:
@@ -54,23 +54,23 @@ def test_it_is_the_best_reconstruction_from_histories_with_choices_dropped() -> 
 def test_items_that_nobody_chose_together_do_not_speak_for_each_other() -> None:
     chosen = np.zeros((4, 3))
     chosen[:3, 0], chosen[3, 1] = 1, 1  # three users of the first item, one of the second, none of the third
-    found = complete_history_weights(
+    actual = complete_history_weights(
         torch.eye(3), cooccurrence_counts(sparse.csr_array(chosen)), dropout=0.5, ridge=1.0
     )
     # n / (n + n + 1), and an item without a choice is not believed at all.
-    torch.testing.assert_close(found, torch.tensor([3 / 7, 1 / 3, 0.0]).diag())
+    torch.testing.assert_close(actual, torch.tensor([3 / 7, 1 / 3, 0.0]).diag())
 
 
 @given(seed=st.integers(0, 1000), user=st.integers(0, USERS - 1))
 def test_the_order_of_items_does_not_matter(seed: int, user: int) -> None:
     chosen, says = world(seed)
     order = np.random.default_rng(seed).permutation(ITEMS)
-    one, other = (
+    entry, other = (
         x[user]
         @ complete_history_weights(torch.from_numpy(w), cooccurrence_counts(sparse.csr_array(x))).numpy()
         for x, w in ((chosen, says), (chosen[:, order], says[order]))
     )
-    np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(entry, other, rtol=1e-9, atol=1e-12)
 
 
 def test_gradients_reach_the_content() -> None:
@@ -84,11 +84,11 @@ def test_single_precision_weights_come_back_as_such_and_exact() -> None:
     """One item met by a million users beside one met by two: the small one is not lost."""
     together = torch.tensor([[1e6, 1.0], [1.0, 2.0]])
     says = torch.tensor([[0.0], [1.0]])
-    found = complete_history_weights(says, together, dropout=0.5, ridge=1e-3)
+    actual = complete_history_weights(says, together, dropout=0.5, ridge=1e-3)
     gram = together.double().numpy()
     expected = np.linalg.inv(gram + np.diag([1e6 + 1e-3, 2 + 1e-3])) @ gram @ says.double().numpy()
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    assert actual.dtype == torch.float32
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
 
 
 def test_counts_are_of_users_whatever_the_stored_values() -> None:

@@ -64,13 +64,13 @@ def test_a_known_candidate_is_judged_as_if_it_were_new() -> None:
 def test_two_alike_items_say_together_what_one_says() -> None:
     head = RecommendationHead(dim=2, dropout=0.0)
     set_scalars(head, log_regularization=math.log(1e-3))
-    one, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.2]])
-    alone = head.weights(one, candidate).sum()
-    twice = head.weights(one.repeat(2, 1), candidate).sum()
+    entry, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.2]])
+    alone = head.weights(entry, candidate).sum()
+    twice = head.weights(entry.repeat(2, 1), candidate).sum()
     torch.testing.assert_close(twice, alone, rtol=1e-2, atol=1e-2)
     plain = RecommendationHead(dim=2, dropout=0.0, decorrelate=False)
     torch.testing.assert_close(
-        plain.weights(one.repeat(2, 1), candidate).sum(), 2 * plain.weights(one, candidate).sum()
+        plain.weights(entry.repeat(2, 1), candidate).sum(), 2 * plain.weights(entry, candidate).sum()
     )
 
 
@@ -120,11 +120,11 @@ def test_a_user_with_many_positives_weighs_less_than_their_number() -> None:
     head = RecommendationHead(dim=3, dropout=0.0)
     fused, history = fused_items(torch.randn(7, 3)), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     positives = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
-    one, other = (
+    entry, other = (
         head.loss(fused, history, positives * torch.tensor([[first], [1 - first]])) for first in (1.0, 0.0)
     )
     # Weights per positive are n^-1/2: user one counts 4 * 1/2 = 2, user two 1.
-    torch.testing.assert_close(head.loss(fused, history, positives), (2 * one + other) / 3)
+    torch.testing.assert_close(head.loss(fused, history, positives), (2 * entry + other) / 3)
 
 
 def test_learned_ids_are_added_to_warm_items_and_dropped_in_training() -> None:

@@ -117,17 +117,17 @@ def test_a_window_within_a_history_does_not_teach_the_start() -> None:
 
 
 def test_popularity_is_asked_for_when_the_next_event_happens() -> None:
-    asked: list[list[float]] = []
+    requested: list[list[float]] = []
 
     def point(time: np.ndarray) -> np.ndarray:
-        asked.append(time.tolist())
+        requested.append(time.tolist())
         return np.zeros(len(time), np.int64)
 
     generator = torch.Generator().manual_seed(0)
     sample_training_steps(
         histories(), np.array([0]), np.arange(6), max_length=9, popularity_index_fn=point, generator=generator
     )
-    assert asked == [[10.0, 20.0, 30.0, 0.0]]  # after the last one, nothing is asked
+    assert requested == [[10.0, 20.0, 30.0, 0.0]]  # after the last one, nothing is asked
 
 
 # --- popularity in time ---------------------------------------------------------------------------
@@ -230,12 +230,12 @@ def test_the_order_matters_to_the_sequence_alone() -> None:
     torch.manual_seed(0)
     items = torch.randn(5, 8)
     orders = [0, 1, 2, 3, 4], [3, 1, 0, 2, 4]
-    one, other = (Histories.from_events([0] * 5, order, np.full(5, 9.0), num_users=1) for order in orders)
+    entry, other = (Histories.from_events([0] * 5, order, np.full(5, 9.0), num_users=1) for order in orders)
     for kind, moves in (("sequence", True), ("bag", False)):
         head = SequenceHead(8, tower=kind, width=8, heads=2, positional_encoding=kind == "sequence").eval()  # type: ignore[arg-type]
         for parameter in head.tower.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
-        first, second = (head.user_states(history_steps(met), items) for met in (one, other))
+        first, second = (head.user_states(history_steps(met), items) for met in (entry, other))
         assert bool((first - second).abs().max() > 1e-3) == moves, kind
 
 

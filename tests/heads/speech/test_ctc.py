@@ -74,11 +74,11 @@ def test_the_loss_is_that_of_all_spellings_by_hand() -> None:
 def test_samples_do_not_meet_and_other_modalities_take_no_part() -> None:
     head = CTCHead(dim=6, vocabulary="abc ").eval()
     alone = [fused([length], 6, seed=length) for length in (7, 11, 5)]
-    together = _fused(Tokens.from_sequences([one.tokens.values for one in alone], "audio"))
+    together = _fused(Tokens.from_sequences([entry.tokens.values for entry in alone], "audio"))
     targets = ["ab", "c a", "bb"]
-    mean = sum(head.loss(one, [target]).item() for one, target in zip(alone, targets, strict=True)) / 3
+    mean = sum(head.loss(entry, [target]).item() for entry, target in zip(alone, targets, strict=True)) / 3
     assert head.loss(together, targets).item() == pytest.approx(mean, rel=1e-5)
-    assert head.predict(together) == [head.predict(one)[0] for one in alone]
+    assert head.predict(together) == [head.predict(entry)[0] for entry in alone]
     mixed = fused([7, 5], 6, other=True)
     assert head(mixed).modalities == ("audio",)
     assert head(mixed).length_list == [7, 5]

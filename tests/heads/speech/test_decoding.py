@@ -50,10 +50,10 @@ def test_a_wide_beam_is_the_sum_over_all_spellings(frames: int, symbols: int, se
     log_probs = emissions(frames, symbols, seed)
     search = PrefixBeamDecoder(CharacterTokenizer("abc"[: symbols - 1]), beam_size=2000)
     search.feed(log_probs)
-    found = {hypothesis.text: math.exp(hypothesis.log_prob) for hypothesis in search.hypotheses()}
+    results = {hypothesis.text: math.exp(hypothesis.log_prob) for hypothesis in search.hypotheses()}
     expected = {search.tokenizer.decode(text): weight for text, weight in all_texts(log_probs).items()}
-    assert found == pytest.approx(expected, rel=1e-9)
-    assert sum(found.values()) == pytest.approx(1.0)
+    assert results == pytest.approx(expected, rel=1e-9)
+    assert sum(results.values()) == pytest.approx(1.0)
 
 
 def weighed(log_probs: NDArray[np.float64], scorer: Scorer) -> str:
@@ -143,7 +143,7 @@ def test_a_lexicon_leaves_no_other_word() -> None:
         assert len(whole) > 3
         assert set(whole) <= words
         # Where the sound stops within a word in all texts of the beam, it is left as it is.
-        assert last in {*words, ""} or all(found.text.endswith(" a") for found in search.hypotheses())
+        assert last in {*words, ""} or all(hypothese.text.endswith(" a") for hypothese in search.hypotheses())
 
 
 def test_a_lexicon_of_word_pieces() -> None:

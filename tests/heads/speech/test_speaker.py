@@ -46,11 +46,11 @@ def test_vectors_have_length_one_and_what_is_absent_has_none() -> None:
     head = SpeakerHead(7, ["ann", "bob"], embedding_dim=5).eval()
     given = fused([3, 0, 2])
     torch.testing.assert_close(head(given).norm(dim=1), torch.tensor([1.0, 0.0, 1.0]))
-    found = head.predict(given)
-    assert found[1] is None
-    assert found[0] is not None
-    assert found[0].shape == (5,)
-    assert not found[0].requires_grad
+    actual = head.predict(given)
+    assert actual[1] is None
+    assert actual[0] is not None
+    assert actual[0].shape == (5,)
+    assert not actual[0].requires_grad
 
 
 def test_samples_without_sound_or_speaker_take_no_part() -> None:
@@ -86,7 +86,7 @@ def test_it_learns_to_tell_voices_apart(loss: object) -> None:
         optimizer.step()
     vectors = head(given)
     likeness = vectors @ vectors.T
-    same = torch.tensor([[one == other for other in names] for one in names])
+    same = torch.tensor([[name == other for other in names] for name in names])
     assert likeness[same].mean() > 0.8 > 0.5 > likeness[~same].mean()
 
 

@@ -28,11 +28,11 @@ class Table:
 
     def step(self, symbols: Tensor) -> Tensor:
         self.rows = [
-            (sample, (*said, symbol))
-            for (sample, said), symbol in zip(self.rows, symbols.tolist(), strict=True)
+            (sample, (*prefix, symbol))
+            for (sample, prefix), symbol in zip(self.rows, symbols.tolist(), strict=True)
         ]
         self.widest = max(self.widest, len(self.rows))
-        return torch.stack([self.after(sample, said) for sample, said in self.rows])
+        return torch.stack([self.after(sample, prefix) for sample, prefix in self.rows])
 
     def select(self, rows: Tensor, counts: Tensor) -> None:
         self.rows = [self.rows[row] for row in rows.tolist()]
@@ -48,15 +48,15 @@ def search(table: Table, samples: int, **options: float) -> list[list[Hypothesis
 
 def everything(table: Table, sample: int, options: SearchOptions) -> list[Hypothesis]:
     """Every text of allowed symbols and lengths, scored one by one."""
-    found = []
+    results = []
     for length in range(options.min_length, options.max_length + 1):
         for text in product(range(3, table.symbols), repeat=length):
-            said, total = (START,), 0.0
+            prefix, total = (START,), 0.0
             for symbol in (*text, END):
-                total += float(table.after(sample, said)[symbol])
-                said = (*said, symbol)
-            found.append(Hypothesis(text, total, total / ((5 + length + 1) / 6) ** options.length_penalty))
-    return sorted(found, key=lambda each: -each.score)
+                total += float(table.after(sample, prefix)[symbol])
+                prefix = (*prefix, symbol)
+            results.append(Hypothesis(text, total, total / ((5 + length + 1) / 6) ** options.length_penalty))
+    return sorted(results, key=lambda each: -each.score)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 2.0])
@@ -64,8 +64,8 @@ def everything(table: Table, sample: int, options: SearchOptions) -> list[Hypoth
 def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty: float, least: int, most: int) -> None:
     beam, best = 4**3, 1 if most == 0 else 7
     options = SearchOptions(beam, best, penalty, least, most)
-    found = beam_search(Table(2, 6), 2, options, start=START, end=END, forbidden_symbols=(START, NEVER))
-    for sample, hypotheses in enumerate(found):
+    actual = beam_search(Table(2, 6), 2, options, start=START, end=END, forbidden_symbols=(START, NEVER))
+    for sample, hypotheses in enumerate(actual):
         expected = everything(Table(2, 6), sample, options)[:best]
         assert [each.symbols for each in hypotheses] == [each.symbols for each in expected]
         torch.testing.assert_close([e.score for e in hypotheses], [e.score for e in expected])
@@ -76,18 +76,18 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_of_all(penalty: float, least
 @pytest.mark.parametrize("seed", range(5))
 def test_a_beam_of_one_takes_the_likeliest_symbol_each_time(seed: int, penalty: float) -> None:
     samples, longest = 7, 11
-    found = search(Table(samples, 5, seed), samples, num_beams=1, max_length=longest, length_penalty=penalty)
+    actual = search(Table(samples, 5, seed), samples, num_beams=1, max_length=longest, length_penalty=penalty)
     table = Table(samples, 5, seed)
-    for sample, (hypothesis,) in enumerate(found):
-        said: tuple[int, ...] = (START,)
-        while len(said) <= longest:
-            scores = table.after(sample, said)
+    for sample, (hypothesis,) in enumerate(actual):
+        prefix: tuple[int, ...] = (START,)
+        while len(prefix) <= longest:
+            scores = table.after(sample, prefix)
             scores[[START, NEVER]] = -torch.inf
             symbol = int(scores.argmax())
             if symbol == END:
                 break
-            said = (*said, symbol)
-        assert hypothesis.symbols == said[1:]
+            prefix = (*prefix, symbol)
+        assert hypothesis.symbols == prefix[1:]
 
 
 @pytest.mark.parametrize("beam", [1, 3, 5])
@@ -105,8 +105,8 @@ def test_samples_do_not_meet(beam: int) -> None:
     for sample in range(samples):
         alone = Table(samples, 7, 3)
         alone.rows = [(sample, ())]
-        found = search_one(alone, beam)
-        assert together[sample] == found
+        actual = search_one(alone, beam)
+        assert together[sample] == actual
 
 
 def search_one(table: Table, beam: int) -> list[Hypothesis]:
@@ -114,18 +114,18 @@ def search_one(table: Table, beam: int) -> list[Hypothesis]:
         def select(self, rows: Tensor, counts: Tensor) -> None:
             self.rows = [self.rows[row] for row in rows.tolist()]
 
-    one = One(1, table.symbols, table.seed)
-    one.rows = table.rows
-    return search(one, 1, num_beams=beam, num_return_sequences=beam, max_length=6, length_penalty=0.5)[0]
+    entry = One(1, table.symbols, table.seed)
+    entry.rows = table.rows
+    return search(entry, 1, num_beams=beam, num_return_sequences=beam, max_length=6, length_penalty=0.5)[0]
 
 
 def test_what_ended_leaves_and_lengths_are_kept() -> None:
     table = Table(3, 9)
-    found = search(table, 3, num_beams=4, num_return_sequences=4, min_length=2, max_length=5)
+    actual = search(table, 3, num_beams=4, num_return_sequences=4, min_length=2, max_length=5)
     assert table.widest <= 3 * 4
-    assert all(2 <= len(each.symbols) <= 5 for hypotheses in found for each in hypotheses)
-    assert all(not {START, END, NEVER} & set(each.symbols) for hypotheses in found for each in hypotheses)
-    for hypotheses in found:
+    assert all(2 <= len(each.symbols) <= 5 for hypotheses in actual for each in hypotheses)
+    assert all(not {START, END, NEVER} & set(each.symbols) for hypotheses in actual for each in hypotheses)
+    for hypotheses in actual:
         assert len({each.symbols for each in hypotheses}) == len(hypotheses) == 4
         assert [e.score for e in hypotheses] == sorted((e.score for e in hypotheses), reverse=True)
     assert search(Table(0, 4), 0, num_beams=2) == []

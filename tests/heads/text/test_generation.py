@@ -61,16 +61,16 @@ def test_step_by_step_is_the_whole_text(own: str) -> None:
     texts = torch.tensor([[0, 4, 7, 3, 5, 1], [0, 6, 3, 3, 4, 7], [0, 5, 5, 6, 7, 3]])
     whole = made.decoder(list(texts), memory).log_softmax(1).view(3, 6, -1)
     decoding = made.decoder.start_decoding(memory)
-    for place in range(3):
-        torch.testing.assert_close(decoding.step(texts[:, place]), whole[:, place].float())
+    for index in range(3):
+        torch.testing.assert_close(decoding.step(texts[:, index]), whole[:, index].float())
     # Sample 0 goes on twice, sample 1 leaves, sample 2 goes on once.
     decoding.select(torch.tensor([0, 0, 2]), torch.tensor([2, 0, 1]))
     other = texts[0].clone()
     other[3:] = torch.tensor([7, 7, 4])
     rows = torch.stack([texts[0], other, texts[2]])
     expected = made.decoder(list(rows), memory.select([0, 0, 2])).log_softmax(1).view(3, 6, -1)
-    for place in range(3, 6):
-        torch.testing.assert_close(decoding.step(rows[:, place]), expected[:, place].float())
+    for index in range(3, 6):
+        torch.testing.assert_close(decoding.step(rows[:, index]), expected[:, index].float())
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -79,9 +79,9 @@ def test_what_is_found_has_the_probability_that_the_whole_text_has(beam: int) ->
     for row, written in enumerate(made.search(scene, num_beams=beam, num_return_sequences=beam)):
         for each in written:
             symbols = tuple(made.tokenizer.encode(each.text))
-            found = log_probability(made, scene.tokens.select([row]), symbols)
-            assert each.log_prob == pytest.approx(found, abs=1e-4)
-            assert each.score == pytest.approx(found / ((6 + len(symbols)) / 6) ** 0.6, abs=1e-4)
+            actual = log_probability(made, scene.tokens.select([row]), symbols)
+            assert each.log_prob == pytest.approx(actual, abs=1e-4)
+            assert each.score == pytest.approx(actual / ((6 + len(symbols)) / 6) ** 0.6, abs=1e-4)
 
 
 def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
@@ -93,14 +93,14 @@ def test_a_wide_beam_is_exhaustive_and_one_is_greedy() -> None:
         ranked = sorted(texts, key=lambda text: -log_probability(made, memory, text))
         assert [each.text for each in written] == [made.tokenizer.decode(text) for text in ranked[:5]]
         greedy = made.search(scene, num_beams=1, **options)[row][0]
-        said: list[int] = []
-        while len(said) < 3:
-            logits = made.decoder([torch.tensor([START, *said])], memory)[-1]
+        prefix: list[int] = []
+        while len(prefix) < 3:
+            logits = made.decoder([torch.tensor([START, *prefix])], memory)[-1]
             logits[[START, UNKNOWN]] = -torch.inf
             if int(logits.argmax()) == END:
                 break
-            said.append(int(logits.argmax()))
-        assert greedy.text == made.tokenizer.decode(said)
+            prefix.append(int(logits.argmax()))
+        assert greedy.text == made.tokenizer.decode(prefix)
 
 
 def test_a_batch_is_its_samples_one_by_one() -> None:
@@ -187,7 +187,7 @@ def test_it_learns_to_copy_what_it_reads(unit: str) -> None:
         optimizer.step()
         if loss.item() < 0.02:
             break
-    right = sum(one == other for one, other in zip(made.eval().predict(scene), texts, strict=True))
+    right = sum(entry == other for entry, other in zip(made.eval().predict(scene), texts, strict=True))
     assert right >= 57  # of 60
 
 
@@ -205,11 +205,11 @@ def test_options_follow_from_the_training_texts(tmp_path: Path) -> None:
 
 
 def test_the_saved_weights_are_the_head(tmp_path: Path) -> None:
-    one, other = head(0), head(1)
+    entry, other = head(0), head(1)
     scene = fused([3, 4])
-    assert one.predict(scene) != other.predict(scene)
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    assert one.predict(scene) == other.predict(scene)
+    assert entry.predict(scene) != other.predict(scene)
+    other.load_state_dict(copy.deepcopy(entry.state_dict()))
+    assert entry.predict(scene) == other.predict(scene)
 
 
 @pytest.mark.parametrize(

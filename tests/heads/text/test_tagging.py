@@ -26,7 +26,7 @@ def fused_of(*positions: list[int], modality: str = "text") -> Fused:
     """Samples whose tokens stand at these words."""
     lengths = torch.tensor([len(row) for row in positions])
     tokens = Tokens.from_lengths(torch.randn(int(lengths.sum()), DIM), lengths, modality)
-    tokens = replace(tokens, position=torch.tensor([place for row in positions for place in row]).long())
+    tokens = replace(tokens, position=torch.tensor([index for row in positions for index in row]).long())
     return Fused(
         tokens, torch.zeros(len(positions), DIM), torch.zeros(len(positions), 1, DIM), tokens.presence
     )
@@ -59,8 +59,8 @@ def test_the_chain_is_what_all_sequences_together_say(constrained: bool) -> None
             continue
         scores = {
             path: start[path[0]] + chain.end_transitions[path[-1]]
-            + sum(emissions[row, place, tag] for place, tag in enumerate(path))
-            + sum(step[one, other] for one, other in itertools.pairwise(path))
+            + sum(emissions[row, index, tag] for index, tag in enumerate(path))
+            + sum(step[entry, other] for entry, other in itertools.pairwise(path))
             for path in itertools.product(range(tags), repeat=length)
         }  # fmt: skip
         total = torch.stack(list(scores.values())).logsumexp(0)
@@ -138,11 +138,11 @@ def test_tags_that_begin_inside_are_read_as_a_beginning() -> None:
 
 @given(st.lists(st.sampled_from(BIO), max_size=13))
 def test_what_has_begun_is_valid_and_stays_as_it_is(tags: list[str]) -> None:
-    found, (allowed, first) = orphan_to_begin(tags), bio_constraints(BIO)
-    assert orphan_to_begin(found) == found
-    assert [tag[2:] for tag in found] == [tag[2:] for tag in tags]
-    numbers = [BIO.index(tag) for tag in found]
-    assert all(allowed[one, other] for one, other in itertools.pairwise(numbers))
+    actual, (allowed, first) = orphan_to_begin(tags), bio_constraints(BIO)
+    assert orphan_to_begin(actual) == actual
+    assert [tag[2:] for tag in actual] == [tag[2:] for tag in tags]
+    numbers = [BIO.index(tag) for tag in actual]
+    assert all(allowed[entry, other] for entry, other in itertools.pairwise(numbers))
     assert not numbers or first[numbers[0]]
 
 

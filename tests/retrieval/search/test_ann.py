@@ -28,8 +28,8 @@ VECTORS, QUERIES = clustered(4001, 1), clustered(211, 2)
 
 
 def recall(index: Index, queries: np.ndarray, k: int = 10) -> float:
-    truth, found = index.search(queries, k, exact=True).ids, index.search(queries, k).ids
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(truth, found, strict=True)]))
+    truth, actual = index.search(queries, k, exact=True).ids, index.search(queries, k).ids
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(truth, actual, strict=True)]))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -122,9 +122,9 @@ def test_faiss_never_sees_a_damaged_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = next(tmp_path.glob("ann-*"))
     whole = path.read_bytes()
     monkeypatch.setattr(ann, "load_faiss", lambda: pytest.fail("faiss was asked"))
-    for place in np.random.default_rng(0).choice(len(whole), 50, replace=False):
+    for position in np.random.default_rng(0).choice(len(whole), 50, replace=False):
         changed = bytearray(whole)
-        changed[place] ^= 1
+        changed[position] ^= 1
         path.write_bytes(changed)
         assert bundle.find_damage(tmp_path)[0].startswith(f"{path.name}: damaged")
         with pytest.raises(InputError, match=path.name):

@@ -40,9 +40,9 @@ VECTORS = np.random.default_rng(0).standard_normal((4001, 16)).astype(np.float32
 def test_the_device_is_chosen_and_said(
     asked: str, count: int, free: list[int], device: str, reason: str
 ) -> None:
-    found = choose_placement(asked, count, 64, free)
-    assert found.device == device
-    assert reason in str(found)
+    actual = choose_placement(asked, count, 64, free)
+    assert actual.device == device
+    assert reason in str(actual)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ class FakeFaiss:
 
 
 class FakeGpuIndex:
-    def __init__(self, index: Any, asked: list[tuple[str, int]]):
-        self.index, self.asked = index, asked
+    def __init__(self, index: Any, queries: list[tuple[str, int]]):
+        self.index, self.asked = index, queries
 
     def search(self, queries: np.ndarray, k: int, params: Any) -> Any:
         assert params.sel is None, "faiss's GPU indexes know no filters"
@@ -196,11 +196,11 @@ def test_a_gpu_finds_what_the_cpu_finds(metric: Metric) -> None:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     torch.set_float32_matmul_precision("high")  # as a training script leaves it
     try:
-        there = ExactSearch(vectors, metric, "cuda")
+        present = ExactSearch(vectors, metric, "cuda")
         for rows in (None, np.flatnonzero(rng.random(len(vectors)) < 0.4)):
-            scores, found = there(queries, 10, rows)
+            scores, actual = present(queries, 10, rows)
             expected, truth = ExactSearch(vectors, metric)(queries, 10, rows)
-            assert (found == truth).mean() > 0.999  # sums in another order may swap near ties
+            assert (actual == truth).mean() > 0.999  # sums in another order may swap near ties
             assert scores == pytest.approx(expected, rel=1e-4, abs=1e-4)
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -52,8 +52,8 @@ def is_whole(folder: Path) -> int:
     assert sorted(index.metadata["year"]) == list(numbers)
     assert set(index.ids) == set(ids(numbers))
     assert (index.vectors(ids(numbers)) == vectors(numbers)).all()
-    found = index.search(index.vectors(ids(numbers[-2:])), 1, where=f"year >= {len(index) - 2}")
-    assert found.ids.shape == (2, 1)
+    actual = index.search(index.vectors(ids(numbers[-2:])), 1, where=f"year >= {len(index) - 2}")
+    assert actual.ids.shape == (2, 1)
     assert bundle.find_damage(folder) == []
     return len(index)
 
@@ -87,15 +87,15 @@ def killed(work: Callable[[Path, Connection], None], folder: Path, rng: random.R
     child = context.Process(target=work, args=(folder, theirs))
     child.start()
     theirs.close()
-    said = ours.recv()  # it is at work
+    answer = ours.recv()  # it is at work
     time.sleep(rng.random() * 0.1)
     child.kill()
     child.join()
     try:
         while True:
-            said = ours.recv()
+            answer = ours.recv()
     except EOFError:
-        return said
+        return answer
 
 
 def half_written(folder: Path) -> bool:
@@ -107,9 +107,9 @@ def half_written(folder: Path) -> bool:
 def kill_while_adding(folder: Path, times: int) -> None:
     rng, torn = random.Random(0), 0
     for _ in range(times):
-        said = killed(keep_adding, folder, rng)
+        answer = killed(keep_adding, folder, rng)
         torn += half_written(folder)
-        assert said <= is_whole(folder) <= said + 1
+        assert answer <= is_whole(folder) <= answer + 1
     assert torn  # kills did hit the middle of a save
     print(f"{times} kills, {torn} of them in the middle of a save, nothing lost")
 
@@ -165,13 +165,13 @@ def test_kills_during_the_first_save(tmp_path: Path) -> None:
 
 def keep_replacing(folder: Path, pipe: Connection) -> None:
     """Save the same index as one and in three shards, in turn and without a break."""
-    one = made(307)
-    three = ShardedIndex.from_index(one, 3)
-    one.save(folder)
+    entry = made(307)
+    three = ShardedIndex.from_index(entry, 3)
+    entry.save(folder)
     pipe.send(307)
     while True:
         three.save(folder)
-        one.save(folder)
+        entry.save(folder)
 
 
 def test_who_opens_while_another_process_saves_gets_a_whole_state(tmp_path: Path) -> None:

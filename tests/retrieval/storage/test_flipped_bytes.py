@@ -61,18 +61,18 @@ def flip(folder: Path, open_it: Callable[[Path], object], roles: set[str], most:
     assert {path.stem.split("-")[0] for path in files} == roles
     for path in files:
         whole = path.read_bytes()
-        places = range(len(whole)) if len(whole) <= most else rng.sample(range(len(whole)), int(most))
-        for place in places:
+        indices = range(len(whole)) if len(whole) <= most else rng.sample(range(len(whole)), int(most))
+        for index in indices:
             changed = bytearray(whole)
-            changed[place] ^= rng.randrange(1, 256)
+            changed[index] ^= rng.randrange(1, 256)
             path.write_bytes(changed)
             problems = bundle.find_damage(folder)
-            assert len(problems) == 1, (path.name, place)
-            assert problems[0].startswith(f"{path.relative_to(folder)}: "), (path.name, place)
+            assert len(problems) == 1, (path.name, index)
+            assert problems[0].startswith(f"{path.relative_to(folder)}: "), (path.name, index)
         with pytest.raises(InputError, match=path.name):
             open_it(folder)
         path.write_bytes(whole)
-        tried += len(places)
+        tried += len(indices)
     assert bundle.find_damage(folder) == []
     open_it(folder)
     return tried

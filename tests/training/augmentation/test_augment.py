@@ -26,27 +26,27 @@ def test_nothing_asked_for_is_nothing_done() -> None:
 def test_a_picture_moves_by_whole_pixels_and_repeats_its_edge() -> None:
     picture = torch.arange(13 * 13, dtype=torch.uint8).reshape(1, 13, 13).expand(3, 13, 13)
     augment = image_augment("image", shift=2, contrast=0.0)
-    places = set()
+    indices = set()
     for _ in range(60):
         moved, target = augment({"image": picture, "text": "seven"}, "seven")
         assert (target, moved["text"]) == ("seven", "seven")
         corner = int(moved["image"][0, 6, 6])  # its row and column say how far it moved
         down, across = divmod(corner, 13)
-        places.add((down - 6, across - 6))
+        indices.add((down - 6, across - 6))
         rows = (torch.arange(13) + down - 6).clamp(0, 12)
         columns = (torch.arange(13) + across - 6).clamp(0, 12)
         assert torch.equal(moved["image"], picture[:, rows][:, :, columns])
-    assert len(places) > 12
-    assert max(max(map(abs, place)) for place in places) == 2
+    assert len(indices) > 12
+    assert max(max(map(abs, index)) for index in indices) == 2
 
 
 def test_contrast_turns_about_the_middle_grey() -> None:
     picture = torch.full((3, 5, 5), 200, dtype=torch.uint8)
     augment = image_augment("image", shift=0, contrast=0.5)
-    found = {int(augment({"image": picture}, None)[0]["image"][0, 0, 0]) for _ in range(40)}
-    assert len(found) > 10
-    assert min(found) >= 163
-    assert max(found) <= 237
+    results = {int(augment({"image": picture}, None)[0]["image"][0, 0, 0]) for _ in range(40)}
+    assert len(results) > 10
+    assert min(results) >= 163
+    assert max(results) <= 237
 
 
 def test_several_encoders_and_what_is_absent() -> None:

@@ -47,16 +47,16 @@ def test_boxes_go_where_things_go(options: dict[str, Any], slack: float) -> None
     sizes, kept = set(), 0
     for seed in range(30):
         torch.manual_seed(seed)
-        changed, found = augment(picture, boxes)
-        assert found.size == tuple(changed.shape[1:])
+        changed, actual = augment(picture, boxes)
+        assert actual.size == tuple(changed.shape[1:])
         assert changed.dtype == torch.uint8
         assert type(changed) is Tensor
-        assert type(found.boxes) is Tensor
-        for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
+        assert type(actual.boxes) is Tensor
+        for box, label, score in zip(actual.boxes, actual.labels, actual.scores, strict=True):
             assert score.item() == pytest.approx({"a": 0.1, "b": 0.2, "c": 0.3}[label])
             assert (seen(changed, label) - box).abs().max() <= slack + 1e-4, (seed, label)
-        sizes.add(found.size)
-        kept += len(found)
+        sizes.add(actual.size)
+        kept += len(actual)
     assert kept > 45  # of 90
     assert sizes == ({SIZE, SIZE[::-1]} if options.get("quarter_turns") else {SIZE})
 
@@ -75,13 +75,13 @@ def test_boxes_that_vanish_are_dropped_and_others_are_cut() -> None:
     # At twice the size about the middle, 5 to 15 is left: nothing, 1/25, 36%, and all of these boxes.
     corners = [[0, 0, 4, 4], [1, 1, 6, 6], [2, 6, 7, 8], [6, 6, 12, 13]]
     boxes = Boxes(torch.tensor(corners).float(), list("abcd"), (20, 20))
-    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0))(picture, boxes)
-    assert found.labels == ("c", "d")
-    assert found.boxes.tolist() == [[0, 2, 4, 6], [2, 2, 14, 16]]
-    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0), min_visibility=0.5)(picture, boxes)
-    assert found.labels == ("d",)
-    _, found = BoxAugment(flips=(), zoom=(2.0, 2.0), min_visibility=0.0)(picture, boxes)
-    assert found.labels == ("b", "c", "d")
+    _, actual = BoxAugment(flips=(), zoom=(2.0, 2.0))(picture, boxes)
+    assert actual.labels == ("c", "d")
+    assert actual.boxes.tolist() == [[0, 2, 4, 6], [2, 2, 14, 16]]
+    _, actual = BoxAugment(flips=(), zoom=(2.0, 2.0), min_visibility=0.5)(picture, boxes)
+    assert actual.labels == ("d",)
+    _, actual = BoxAugment(flips=(), zoom=(2.0, 2.0), min_visibility=0.0)(picture, boxes)
+    assert actual.labels == ("b", "c", "d")
 
 
 def test_a_picture_without_boxes() -> None:
@@ -90,26 +90,26 @@ def test_a_picture_without_boxes() -> None:
     )
     for seed in range(20):
         torch.manual_seed(seed)
-        changed, found = augment(scene()[0], Boxes.empty(SIZE))
-        assert (len(found), found.size) == (0, tuple(changed.shape[1:]))
+        changed, actual = augment(scene()[0], Boxes.empty(SIZE))
+        assert (len(actual), actual.size) == (0, tuple(changed.shape[1:]))
 
 
 def test_colours_change_the_picture_and_no_box() -> None:
     picture, boxes = scene()
     torch.manual_seed(0)
-    changed, found = BoxAugment(flips=(), photometric=1.0)(picture, boxes)
+    changed, actual = BoxAugment(flips=(), photometric=1.0)(picture, boxes)
     assert not torch.equal(changed, picture)
-    assert torch.equal(found.boxes, boxes.boxes)
+    assert torch.equal(actual.boxes, boxes.boxes)
 
 
 def test_crops_are_drawn_anew_and_keep_the_size() -> None:
     picture, boxes = scene()
     torch.manual_seed(1)
-    found = [BoxAugment(flips=(), crop=1.0)(picture, boxes)[1] for _ in range(20)]
-    assert {each.size for each in found} == {SIZE}
-    areas = {round(float(each.area.sum()), 2) for each in found}
+    results = [BoxAugment(flips=(), crop=1.0)(picture, boxes)[1] for _ in range(20)]
+    assert {each.size for each in results} == {SIZE}
+    areas = {round(float(each.area.sum()), 2) for each in results}
     assert len(areas) > 5
-    assert all(len(each) for each in found)  # a crop keeps some box
+    assert all(len(each) for each in results)  # a crop keeps some box
 
 
 def test_the_generator_is_torchs() -> None:
@@ -118,26 +118,26 @@ def test_the_generator_is_torchs() -> None:
     for _ in range(2):
         torch.manual_seed(7)
         results.append([augment(*scene()) for _ in range(5)])
-    for (a, one), (b, two) in zip(*results, strict=True):
+    for (a, entry), (b, two) in zip(*results, strict=True):
         assert torch.equal(a, b)
-        assert torch.equal(one.boxes, two.boxes)
+        assert torch.equal(entry.boxes, two.boxes)
 
 
 def test_flips_that_cancel_leave_everything_as_it_was() -> None:
     picture, boxes = scene()
     augment = BoxAugment(flips=())
-    changed, found = augment(picture, boxes)
+    changed, actual = augment(picture, boxes)
     assert torch.equal(changed, picture)
-    assert box_iou(found.boxes, boxes.boxes).diag().tolist() == [1, 1, 1]
+    assert box_iou(actual.boxes, boxes.boxes).diag().tolist() == [1, 1, 1]
 
 
 def test_for_a_supervised_task() -> None:
     augment = BoxAugment(flips=(), quarter_turns=True).for_modality("photo")
     picture, boxes = scene()
     torch.manual_seed(3)
-    contents, found = augment({"photo": picture, "text": "a"}, boxes)
+    contents, actual = augment({"photo": picture, "text": "a"}, boxes)
     assert contents["text"] == "a"
-    assert found.size == tuple(contents["photo"].shape[1:])
+    assert actual.size == tuple(contents["photo"].shape[1:])
     assert augment({"photo": None}, boxes) == ({"photo": None}, boxes)
 
 

@@ -67,15 +67,15 @@ SPECTRA: list[AudioTransform] = [
 @pytest.mark.parametrize("step", WAVES + SPECTRA, ids=lambda step: type(step).__name__)
 def test_every_step_draws_from_the_global_generator_and_leaves_its_input_alone(step: AudioTransform) -> None:
     sound = tone(440) if step in WAVES else FRAMES.clone()
-    before, found = sound.clone(), []
+    before, actual = sound.clone(), []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append(step(sound))
+        actual.append(step(sound))
     assert torch.equal(sound, before)
-    assert torch.equal(found[0], found[1])
-    assert found[0].shape != found[2].shape or not torch.equal(found[0], found[2])
-    assert found[0].isfinite().all()
-    assert found[0].dtype == torch.float32
+    assert torch.equal(actual[0], actual[1])
+    assert actual[0].shape != actual[2].shape or not torch.equal(actual[0], actual[2])
+    assert actual[0].isfinite().all()
+    assert actual[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize("step", WAVES, ids=lambda step: type(step).__name__)

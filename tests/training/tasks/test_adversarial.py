@@ -30,7 +30,7 @@ def squares(parts: dict[str, Tokens]) -> Tensor:
 
 def lengths(parts: dict[str, Tokens], before: dict[str, Tokens]) -> list[list[float]]:
     """Norms of the changes and of the samples, over both modalities."""
-    found = []
+    results = []
     for values in (
         {name: parts[name].values - before[name].values for name in parts},
         {name: before[name].values for name in parts},
@@ -39,8 +39,8 @@ def lengths(parts: dict[str, Tokens], before: dict[str, Tokens]) -> list[list[fl
         for name, change in values.items():
             for token, sample in enumerate(parts[name].sample.tolist()):
                 total[sample] += change[token].square().sum().item()
-        found.append([each**0.5 for each in total])
-    return found
+        results.append([each**0.5 for each in total])
+    return results
 
 
 @given(st.integers(0, 99), st.floats(0.01, 0.5), st.sampled_from([1, 2, 5]))
@@ -60,8 +60,8 @@ def test_a_push_has_the_length_asked_for_and_raises_the_loss(seed: int, radius: 
 
 def test_a_longer_search_finds_worse_places() -> None:
     before = parts_of(3)
-    found = [squares(adversarial_tokens(before, squares, 0.3, steps)).item() for steps in (1, 10)]
-    assert found[1] > found[0]
+    results = [squares(adversarial_tokens(before, squares, 0.3, steps)).item() for steps in (1, 10)]
+    assert results[1] > results[0]
 
 
 @pytest.mark.parametrize("perturb", [FGM(0.1), PGD(0.1, steps=3)])

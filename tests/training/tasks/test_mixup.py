@@ -43,24 +43,24 @@ def test_contents_and_losses_are_mixed_in_one_share() -> None:
     batch, both = task._load_batch(torch.arange(6))
     share = both[0].first_weight
     assert 0 < share < 1
-    assert len({one.first_weight for one in both}) == 1
-    assert sorted(one.second for one in both) == sorted(DIGITS)
-    for place, (mixed, one) in enumerate(zip(batch.contents["audio"], both, strict=True)):
-        assert one.first == DIGITS[place]
+    assert len({entry.first_weight for entry in both}) == 1
+    assert sorted(entry.second for entry in both) == sorted(DIGITS)
+    for position, (mixed, element) in enumerate(zip(batch.contents["audio"], both, strict=True)):
+        assert element.first == DIGITS[position]
         fits = [
             DIGITS[other]
             for other in range(6)
-            if torch.allclose(mixed, share * contents[place] + (1 - share) * contents[other], atol=1e-6)
+            if torch.allclose(mixed, share * contents[position] + (1 - share) * contents[other], atol=1e-6)
         ]
-        assert fits == [one.second]
+        assert fits == [element.second]
     task.eval()
     fused = task.model.fuse(task.model.tokens(batch, torch.arange(6)))
     log_BC = task.head(fused).log_softmax(1)
     number = {"one": 0, "two": 1}
     expected = torch.stack(
         [
-            -share * log_BC[place, number[one.first]] - (1 - share) * log_BC[place, number[one.second]]
-            for place, one in enumerate(both)
+            -share * log_BC[index, number[entry.first]] - (1 - share) * log_BC[index, number[entry.second]]
+            for index, entry in enumerate(both)
         ]
     ).mean()
     torch.testing.assert_close(task.criterion(batch, both)(fused), expected)
@@ -71,11 +71,11 @@ def test_what_does_not_fit_is_left_alone() -> None:
     for seed in range(20):
         torch.manual_seed(seed)
         batch, both = made(contents)._load_batch(torch.arange(6))
-        found = batch.contents["audio"]
-        assert [None if one is None else len(one) for one in found] == [7, 7, 4, None, None, 9]
-        for place in (2, 5):
-            assert found[place] is contents[place]
-            assert both[place].second == DIGITS[place]
+        actual = batch.contents["audio"]
+        assert [None if entry is None else len(entry) for entry in actual] == [7, 7, 4, None, None, 9]
+        for index in (2, 5):
+            assert actual[index] is contents[index]
+            assert both[index].second == DIGITS[index]
 
 
 def test_it_trains_and_predicts_plain_samples() -> None:

@@ -63,10 +63,10 @@ class OfDigits(Task):
         return cost(self.model(self.pixels[rows], self.head), self.wanted[rows])
 
     def validate(self) -> dict[str, float]:
-        said, wanted = self.model(self.pixels[self.held_out], self.head), self.wanted[self.held_out]
+        predicted, wanted = self.model(self.pixels[self.held_out], self.head), self.wanted[self.held_out]
         if self.head == "digit":
-            return {"accuracy": (said.argmax(1) == wanted).float().mean().item()}
-        return {"explained": 1 - ((said - wanted).square().mean() / wanted.var()).item()}
+            return {"accuracy": (predicted.argmax(1) == wanted).float().mean().item()}
+        return {"explained": 1 - ((predicted - wanted).square().mean() / wanted.var()).item()}
 
 
 def both(weighting: TaskWeighting | None = None) -> MultiTask:
@@ -141,8 +141,8 @@ def test_a_kill_between_batches_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(dying, SETTINGS, folder=tmp_path, progress=False)
     resumed = weighted()
-    found = train(resumed, SETTINGS, folder=tmp_path, progress=False)
-    assert [{**row} for row in found.rows] == [pytest.approx(row) for row in expected.rows]
+    actual = train(resumed, SETTINGS, folder=tmp_path, progress=False)
+    assert [{**row} for row in actual.rows] == [pytest.approx(row) for row in expected.rows]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
 
@@ -164,15 +164,15 @@ def test_the_state_holds_the_model_once() -> None:
 
 
 def test_what_it_refuses() -> None:
-    one, two = Core(), Core()
+    entry, two = Core(), Core()
     rows = slice(0, 99)
     with pytest.raises(InputError, match="expected tasks that share one model"):
-        MultiTask({"digit": OfDigits(one, "digit", rows), "ink": OfDigits(two, "ink", rows)})
+        MultiTask({"digit": OfDigits(entry, "digit", rows), "ink": OfDigits(two, "ink", rows)})
     with pytest.raises(InputError, match="expected tasks that share one model"):
         MultiTask({})
-    silent = OfDigits(one, "ink", rows)
+    silent = OfDigits(entry, "ink", rows)
     silent.batches = lambda epoch, generator: iter(())  # type: ignore[method-assign]
-    empty = MultiTask({"digit": OfDigits(one, "digit", rows), "ink": silent})
+    empty = MultiTask({"digit": OfDigits(entry, "digit", rows), "ink": silent})
     with pytest.raises(InputError, match="task 'ink' gave no batch in epoch 1"):
         train(empty, SETTINGS, progress=False)
 

@@ -72,12 +72,12 @@ class World:
             drop_modality=0.0,
         )
         self.rating = RatingTask(self.model, inputs, marks, self.known, self._rates, steps_per_epoch=5)
-        said = [
-            [name for name, there in zip(("first", "second"), row, strict=True) if there]
+        answer = [
+            [name for name, present in zip(("first", "second"), row, strict=True) if present]
             for row in self.genres
         ]
         self.genre = SupervisedTask(
-            self.model, inputs, said, self.known, self._names, head="labels", batch_size=13
+            self.model, inputs, answer, self.known, self._names, head="labels", batch_size=13
         )
 
     def _fused(self, model: Model) -> torch.Tensor:
@@ -86,13 +86,13 @@ class World:
     def _ranks(self, recommender: Recommender) -> dict[str, float]:
         scores = recommender.score(np.arange(USERS), np.arange(KNOWN, ITEMS))
         alike = [
-            np.corrcoef(one, other)[0, 1] for one, other in zip(scores, self.like[:, KNOWN:], strict=True)
+            np.corrcoef(score, other)[0, 1] for score, other in zip(scores, self.like[:, KNOWN:], strict=True)
         ]
         return {"ranks": float(np.nanmean(alike))}
 
     def _rates(self, recommender: RatingRecommender) -> dict[str, float]:
-        said = recommender.score(np.arange(USERS), np.arange(KNOWN, ITEMS))
-        wrong = said - self.ratings[:, KNOWN:]
+        answer = recommender.score(np.arange(USERS), np.arange(KNOWN, ITEMS))
+        wrong = answer - self.ratings[:, KNOWN:]
         return {"minus rmse": -float(np.sqrt((wrong**2).mean()))}
 
     def _names(self, model: Model) -> dict[str, float]:
@@ -133,10 +133,10 @@ def test_a_rating_by_hand() -> None:
         head.log_shrinkage.fill_(math.log(1.0))  # k = 1, m = 3, g = 1, t = 1/2
         head.item_bias.weight.copy_(torch.tensor([[0.0, 0.1]]))
     known, candidate = torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0]])
-    found = head.predict_ratings(torch.tensor([[5.0, 1.0, NAN], [NAN, NAN, NAN]]), known, candidate)
+    actual = head.predict_ratings(torch.tensor([[5.0, 1.0, NAN], [NAN, NAN, NAN]]), known, candidate)
     # base = (3 + 5 + 1) / 3 = 3; residuals 2 and -2 at cosines 1 and 0.
     expected = 3 + 0.5 * (2 * math.e - 2) / (math.e + 1)
-    assert found[:, 0].tolist() == pytest.approx([expected, 3.0], rel=1e-5)
+    assert actual[:, 0].tolist() == pytest.approx([expected, 3.0], rel=1e-5)
     assert head.predict_ratings(
         torch.full((1, 3), NAN), known, torch.tensor([[0.0, 1.0]])
     ).item() == pytest.approx(3.1)
@@ -145,9 +145,9 @@ def test_a_rating_by_hand() -> None:
 def test_ordinal_probabilities_by_hand() -> None:
     head = RatingHead(dim=2, levels=(1.0, 2.0, 4.0), kind="ordinal")
     sigmoid = torch.sigmoid(torch.tensor([1.5 - 2.0, 3.0 - 2.0]))  # thresholds between the levels
-    found = head._probabilities(torch.tensor([[2.0]]))[0, 0]
+    actual = head._probabilities(torch.tensor([[2.0]]))[0, 0]
     expected = [sigmoid[0].item(), (sigmoid[1] - sigmoid[0]).item(), 1 - sigmoid[1].item()]
-    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    assert actual.tolist() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(InputError, match=r"got 3, expected one of \[1.0, 2.0, 4.0\]"):
         head._level_indices(torch.tensor([[3.0]]), torch.tensor([[True]]))
 
@@ -184,11 +184,11 @@ def test_alignment_beside_the_ranking_draws_modalities_together() -> None:
             progress=False,
         )
         with torch.no_grad():
-            said = [model.fuse({name: part}).pooled for name, part in parts.items()]
-            text, image = (model.head("alignment").project(pooled)[KNOWN:] for pooled in said)
+            answer = [model.fuse({name: part}).pooled for name, part in parts.items()]
+            text, image = (model.head("alignment").project(pooled)[KNOWN:] for pooled in answer)
         text, image = F.normalize(text - text.mean(0)), F.normalize(image - image.mean(0))
-        found = (text @ image.T).argmax(1) == torch.arange(ITEMS - KNOWN)
-        return found.float().mean().item(), list(history.rows[0])
+        actual = (text @ image.T).argmax(1) == torch.arange(ITEMS - KNOWN)
+        return actual.float().mean().item(), list(history.rows[0])
 
     (apart, plain), (near, names) = finds_its_picture(0.0), finds_its_picture(1.0)
     assert near > 0.3 > 0.1 > apart  # of items that it never saw, 14 of them

@@ -103,13 +103,13 @@ def test_sasrec_learns_the_ring_and_stops_where_it_was_best() -> None:
     def judge(score: Any) -> float:
         return float((score(np.arange(USERS), np.arange(RING)).argmax(1) == next_U).mean())
 
-    rival = SASRec(
+    baseline = SASRec(
         dim=16, layers=1, dropout=0.0, epochs=20, learning_rate=0.03, validate_fn=judge, batch_size=17
     )
-    rival.fit(met.to_sparse(RING + 2), met)
-    assert judge(rival.score) > 0.9
-    assert rival.best_epoch <= 20
-    scores = rival.score([0, 3], np.arange(RING + 2))
+    baseline.fit(met.to_sparse(RING + 2), met)
+    assert judge(baseline.score) > 0.9
+    assert baseline.best_epoch <= 20
+    scores = baseline.score([0, 3], np.arange(RING + 2))
     assert (
         scores[:, RING:] < scores[:, :RING].min(1, keepdims=True)
     ).all()  # items that nobody chose come last

@@ -58,8 +58,8 @@ def task_of(
 
 
 def accuracy(task: SupervisedTask, truth: list[str | None]) -> float:
-    found = task.predict(range(COUNT - 5))
-    return sum(one == other for one, other in zip(found, truth, strict=False)) / len(found)
+    actual = task.predict(range(COUNT - 5))
+    return sum(entry == other for entry, other in zip(actual, truth, strict=False)) / len(actual)
 
 
 def test_it_learns_and_predicts_in_order() -> None:
@@ -117,8 +117,8 @@ def test_perturbation_sees_the_tokens() -> None:
 def test_soft_loss_by_hand() -> None:
     """At temperature 2 the answers are (.5, .5) and (.731, .269): .731 ln(.731/.5) + .269 ln(.269/.5)."""
     divergence = 0.7310586 * np.log(0.7310586 / 0.5) + 0.2689414 * np.log(0.2689414 / 0.5)
-    found = distillation_loss(torch.tensor([[3.0, 3.0]]), torch.tensor([[2.0, 0.0]]), 2.0)
-    assert found.item() == pytest.approx(4 * divergence, rel=1e-5)
+    actual = distillation_loss(torch.tensor([[3.0, 3.0]]), torch.tensor([[2.0, 0.0]]), 2.0)
+    assert actual.item() == pytest.approx(4 * divergence, rel=1e-5)
     several = distillation_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]]), 2.0, multi_label=True)
     assert several.item() == pytest.approx(4 * divergence, rel=1e-5)
     with pytest.raises(InputError, match=r"the student says \(1, 2\), the teacher \(1, 3\)"):
@@ -154,8 +154,8 @@ def test_distillation_is_a_mixture() -> None:
         )
         return task(rows).item()
 
-    own, soft = loss(teacher_weight=0.0), loss(teacher_weight=1.0, temperature=3.0)
-    assert loss(teacher_weight=0.25, temperature=3.0) == pytest.approx(0.75 * own + 0.25 * soft, rel=1e-5)
+    group, soft = loss(teacher_weight=0.0), loss(teacher_weight=1.0, temperature=3.0)
+    assert loss(teacher_weight=0.25, temperature=3.0) == pytest.approx(0.75 * group + 0.25 * soft, rel=1e-5)
     fused = [model.fuse(model.tokens(inputs, rows)) for model in (student, teacher)]
     student_BC, teacher_BC = (
         model.head("tree")(f) for model, f in zip((student, teacher), fused, strict=True)

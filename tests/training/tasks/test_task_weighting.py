@@ -74,15 +74,15 @@ class Two(nn.Module):
 )
 def test_gradient_weights_by_hand(method: str, expected: list[float], own: float) -> None:
     pytest.importorskip("torchjd", reason="an extra: pip install 'mmattn[multitask]'")
-    found = Two([2.0, 0.0], [-1.0, 3.0]).gradients(GradientWeights(method))
-    assert found[0] == pytest.approx(expected, abs=2e-2)
-    assert found[1] == pytest.approx(own, rel=1e-2)
+    actual = Two([2.0, 0.0], [-1.0, 3.0]).gradients(GradientWeights(method))
+    assert actual[0] == pytest.approx(expected, abs=2e-2)
+    assert actual[1] == pytest.approx(own, rel=1e-2)
 
 
 def test_gradients_that_agree_are_left_alone() -> None:
     pytest.importorskip("torchjd")
-    shared, own = Two([2.0, 1.0], [1.0, 3.0]).gradients(GradientWeights("PCGrad"))
-    assert (shared, own) == ([3.0, 4.0], 100.0)
+    shared, group = Two([2.0, 1.0], [1.0, 3.0]).gradients(GradientWeights("PCGrad"))
+    assert (shared, group) == ([3.0, 4.0], 100.0)
 
 
 def test_without_gradients_it_is_the_sum() -> None:

@@ -135,9 +135,9 @@ def test_hidden_pairs_are_looked_for_and_kept_ones_are_masked() -> None:
 
 def test_an_epoch_is_drawn_from_its_generator_alone() -> None:
     first, again = (list(world().batches(1, torch.Generator().manual_seed(5))) for _ in range(2))
-    for one, other in zip(first, again, strict=True):
-        assert torch.equal(one.candidates, other.candidates)
-        assert torch.equal(one.history, other.history)
+    for entry, other in zip(first, again, strict=True):
+        assert torch.equal(entry.candidates, other.candidates)
+        assert torch.equal(entry.history, other.history)
 
 
 @pytest.mark.parametrize("hide", ["items", "pairs"])
@@ -148,8 +148,10 @@ def test_it_learns_to_rank_new_items(hide: str) -> None:
         scores = recommender.score(np.arange(USERS), new)
         kinds = [scores[:, new % 2 == kind] for kind in (0, 1)]
         right = [
-            (kinds[own][own::2, :, None] > kinds[1 - own][own::2, None]).mean()  # users who like this kind
-            for own in (0, 1)
+            (
+                kinds[group][group::2, :, None] > kinds[1 - group][group::2, None]
+            ).mean()  # users who like this kind
+            for group in (0, 1)
         ]
         return {"right order": float(np.mean(right))}
 

@@ -79,14 +79,14 @@ def align_transcript(
     half = float(frame_times.diff().median()) / 2 if len(frame_times) > 1 else 0.0
     words = []
     for group in _group_by_word(symbols, tokenizer):
-        own = [spans[place] for place in group]
-        frames = sum(len(span) for span in own)
+        word_spans = [spans[index] for index in group]
+        frames = sum(len(span) for span in word_spans)
         words.append(
             AlignedWord(
-                text=tokenizer.decode(symbols[place] for place in group).strip(),
-                start=max(0.0, float(frame_times[own[0].start]) - half),
-                end=float(frame_times[own[-1].end - 1]) + half,
-                score=sum(span.score * len(span) for span in own) / frames,
+                text=tokenizer.decode(symbols[index] for index in group).strip(),
+                start=max(0.0, float(frame_times[word_spans[0].start]) - half),
+                end=float(frame_times[word_spans[-1].end - 1]) + half,
+                score=sum(span.score * len(span) for span in word_spans) / frames,
             )
         )
     return words
@@ -95,10 +95,10 @@ def align_transcript(
 def _group_by_word(symbols: list[int], tokenizer: CTCTokenizer) -> list[list[int]]:
     """Places of the symbols of each word, without spaces."""
     groups: list[list[int]] = [[]]
-    for place, symbol in enumerate(symbols):
+    for index, symbol in enumerate(symbols):
         surface = tokenizer.symbol_texts[symbol]
         if surface.startswith(" "):
             groups.append([])
         if surface.strip():
-            groups[-1].append(place)
+            groups[-1].append(index)
     return [group for group in groups if group]

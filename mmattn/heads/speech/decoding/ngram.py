@@ -69,9 +69,9 @@ class NGram:
         seen: list[Counter[tuple[Any, ...]]] = [Counter() for _ in range(order)]
         for sequence in sequences:
             tokens = (cls.BEGIN, *sequence, cls.END)
-            for place in range(1, len(tokens)):
-                for length in range(min(order, place + 1)):
-                    seen[length][tokens[place - length : place + 1]] += 1
+            for end in range(1, len(tokens)):
+                for length in range(min(order, end + 1)):
+                    seen[length][tokens[end - length : end + 1]] += 1
         if not seen[0]:
             raise InputError("n-gram: got no text to train from, expected at least one")
         counts: _Counts = defaultdict(dict)
@@ -130,8 +130,8 @@ class NGram:
         if tokens is None:
             return shorter
         discount, total = self._discounts[len(context)], self._totals[context]
-        own = max(tokens.get(token, 0) - discount, 0.0)
-        return (own + discount * len(tokens) * shorter) / total
+        discounted = max(tokens.get(token, 0) - discount, 0.0)
+        return (discounted + discount * len(tokens) * shorter) / total
 
     def _discount(self, length: int) -> float:
         """From how many n-grams were seen once and twice (Ney, Essen and Kneser, 1994)."""

@@ -139,12 +139,12 @@ class PrefixBeamDecoder(StreamingDecoder):
         scores_K = beam.total + beam.scores + ends_K
         return [
             Hypothesis(
-                self.tokenizer.decode([*self._committed, *self._symbols_of(beam.nodes[place])]),
-                float(beam.total[place]),
-                float(scores_K[place]),
+                self.tokenizer.decode([*self._committed, *self._symbols_of(beam.nodes[row])]),
+                float(beam.total[row]),
+                float(scores_K[row]),
             )
-            for place in np.argsort(-scores_K, kind="stable")
-            if np.isfinite(scores_K[place])
+            for row in np.argsort(-scores_K, kind="stable")
+            if np.isfinite(scores_K[row])
         ]
 
     def _step(self, frame_C: NDArray[np.float64]) -> None:
@@ -164,19 +164,19 @@ class PrefixBeamDecoder(StreamingDecoder):
         chosen = best[ranks[best] > _LOG_ZERO].tolist()
         if not chosen:
             raise InputError("prefix beam: no text that the scorer allows has a probability above 0")
-        stay = np.array([place for place in chosen if place < size], dtype=np.int64)
-        grow = [divmod(place - size, len(frame_C)) for place in chosen if place >= size]
+        stay = np.array([row for row in chosen if row < size], dtype=np.int64)
+        grow = [divmod(row - size, len(frame_C)) for row in chosen if row >= size]
         self._beam = self._select_beam(stay, grow, stays_blank_K, stays_symbol_K, grown_KC)
 
     def _merge_extensions(self, grown_KC: NDArray[np.float64], stay_symbol_K: NDArray[np.float64]) -> None:
         """A prefix that another one grows into gets those spellings too; nothing grows twice."""
         beam = self._beam
-        places = {node: place for place, node in enumerate(beam.nodes)}
-        for place, node in enumerate(beam.nodes):
-            parent = places.get(self._parents[node])
+        row_of_node = {node: row for row, node in enumerate(beam.nodes)}
+        for index, node in enumerate(beam.nodes):
+            parent = row_of_node.get(self._parents[node])
             if parent is not None:
-                symbol = beam.last_symbols[place]
-                stay_symbol_K[place] = np.logaddexp(stay_symbol_K[place], grown_KC[parent, symbol])
+                symbol = beam.last_symbols[index]
+                stay_symbol_K[index] = np.logaddexp(stay_symbol_K[index], grown_KC[parent, symbol])
                 grown_KC[parent, symbol] = _LOG_ZERO
 
     def _select_beam(
@@ -189,12 +189,12 @@ class PrefixBeamDecoder(StreamingDecoder):
     ) -> _Beam:
         """The beam of those that stay and of those that grow by a symbol."""
         beam = self._beam
-        parents = np.array([place for place, _ in grow], dtype=np.int64)
+        parents = np.array([row for row, _ in grow], dtype=np.int64)
         symbols = np.array([symbol for _, symbol in grow], dtype=np.int64)
-        states = [self.scorer.next_state(beam.states[place], symbol) for place, symbol in grow]
+        states = [self.scorer.next_state(beam.states[row], symbol) for row, symbol in grow]
         return _Beam(
-            nodes=[beam.nodes[place] for place in stay]
-            + [self._child(beam.nodes[place], symbol) for place, symbol in grow],
+            nodes=[beam.nodes[row] for row in stay]
+            + [self._child(beam.nodes[row], symbol) for row, symbol in grow],
             last_symbols=np.concatenate([beam.last_symbols[stay], symbols]),
             blank_log_probs=np.concatenate([blank_K[stay], np.full(len(grow), _LOG_ZERO)]),
             symbol_log_probs=np.concatenate([symbol_K[stay], grown_KC[parents, symbols]]),
@@ -204,7 +204,7 @@ class PrefixBeamDecoder(StreamingDecoder):
             next_scores=np.concatenate(
                 [beam.next_scores[stay], *(self.scorer.scores(state)[None] for state in states)]
             ),
-            states=[beam.states[place] for place in stay] + states,
+            states=[beam.states[row] for row in stay] + states,
         )
 
     # --- the tree of prefixes -------------------------------------------------------------------
@@ -233,8 +233,8 @@ class PrefixBeamDecoder(StreamingDecoder):
         texts = [self._symbols_of(node) for node in beam.nodes]
         best = texts[int(np.argmax(beam.total + beam.scores))]
         old = max(len(best) - _RECENT_SYMBOLS, 0)
-        kept = [place for place, text in enumerate(texts) if text[:old] == best[:old]]
-        texts = [texts[place] for place in kept]
+        kept = [row for row, text in enumerate(texts) if text[:old] == best[:old]]
+        texts = [texts[row] for row in kept]
         alike = (len(set(column)) == 1 for column in zip(*texts, strict=False))
         common = sum(1 for _ in takewhile(bool, alike))
         self._committed += best[:common]
@@ -246,7 +246,7 @@ class PrefixBeamDecoder(StreamingDecoder):
             symbol_log_probs=beam.symbol_log_probs[kept],
             scores=beam.scores[kept],
             next_scores=beam.next_scores[kept],
-            states=[beam.states[place] for place in kept],
+            states=[beam.states[row] for row in kept],
         )
 
     def _insert(self, symbols: list[int]) -> int:

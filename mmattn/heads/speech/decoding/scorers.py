@@ -72,8 +72,8 @@ class Scorer(ABC):
         if state not in self._scores:
             if len(self._scores) >= _MAX_CACHED_STATES:
                 self._scores.clear()
-            found = [self.score(state, symbol) for symbol in range(1, len(self.tokenizer))]
-            self._scores[state] = np.array([0.0, *found])
+            result = [self.score(state, symbol) for symbol in range(1, len(self.tokenizer))]
+            self._scores[state] = np.array([0.0, *result])
         return self._scores[state]
 
 
@@ -227,13 +227,17 @@ class SumScorer(Scorer):
         return tuple(part.start_state() for part in self.scorers)
 
     def next_state(self, state: tuple[Any, ...], symbol: int) -> tuple[Any, ...]:
-        return tuple(part.next_state(own, symbol) for part, own in zip(self.scorers, state, strict=True))
+        return tuple(
+            part.next_state(part_state, symbol) for part, part_state in zip(self.scorers, state, strict=True)
+        )
 
     def score(self, state: tuple[Any, ...], symbol: int) -> float:
-        return sum(part.score(own, symbol) for part, own in zip(self.scorers, state, strict=True))
+        return sum(
+            part.score(part_state, symbol) for part, part_state in zip(self.scorers, state, strict=True)
+        )
 
     def end_score(self, state: tuple[Any, ...]) -> float:
-        return sum(part.end_score(own) for part, own in zip(self.scorers, state, strict=True))
+        return sum(part.end_score(part_state) for part, part_state in zip(self.scorers, state, strict=True))
 
 
 def _split_word(word: str, symbol_text: str) -> tuple[str, str]:

@@ -19,7 +19,9 @@ class GaussianMetrics(TaskMetrics):
     lower_is_better = frozenset({"mae", "rmse"})
 
     def counts(self, predictions, targets):
-        mean_N, deviation_N = np.array([[one["mean"], one["deviation"]] for one in predictions]).T
+        mean_N, deviation_N = np.array(
+            [[prediction["mean"], prediction["deviation"]] for prediction in predictions]
+        ).T
         error_N = np.abs(mean_N - np.array(targets))
         return np.stack([error_N, error_N**2, error_N <= 1.645 * deviation_N, np.ones(len(targets))], axis=1)
 
